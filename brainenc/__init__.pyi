@@ -1,0 +1,18 @@
+from . import datasets as datasets
+from . import metrics as metrics
+from .benchmark import BenchmarkResult as BenchmarkResult
+from .benchmark import benchmark as benchmark
+from .data import EncodingData as EncodingData
+from .data import load_npz as load_npz
+from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
+from .encoders import BaseEncoder as BaseEncoder
+from .encoders import MeanEncoder as MeanEncoder
+from .encoders import RidgeEncoder as RidgeEncoder
+from .encoders import load as load
+from .features import FeatureStore as FeatureStore
+from .features import GaborPyramid as GaborPyramid
+from .features import OpenCLIPFeatures as OpenCLIPFeatures
+from .features import PixelFeatures as PixelFeatures
+from .features import TorchFeatures as TorchFeatures
+
+__version__: str

@@ -1,0 +1,553 @@
+"""EncodingData: the images, betas, voxel table and trial table of one subject."""
+
+import os
+import shutil
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.lib.format import open_memmap
+
+from brainenc import images as image_io
+from brainenc.repeats import average_repeats, count_repeats
+from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.validation import check_betas, check_index, check_same_length
+
+#: Version of the folder layout that `EncodingData.save` writes.
+FORMAT_VERSION = 1
+
+#: Columns of the voxel table that say where a voxel is or how good it is, not which ROI it is in.
+NON_ATLAS_COLUMNS = ("ncsnr", "i", "j", "k", "x", "y", "z", "vertex", "hemisphere")
+
+
+@dataclass(frozen=True)
+class EncodingData:
+    """Images and the betas they evoked, with tables of voxels and trials.
+
+    Parameters
+    ----------
+    images : array or lazy sequence, shape (n_images, H, W[, 3]), uint8
+        One row per unique image; also a list of paths or PIL images.
+    betas : array, shape (n_images, n_repeats, n_voxels) or (n_images, n_voxels)
+        Single-trial responses, NaN where a repeat is missing. Kept as float32 or float64,
+        memory-mapped arrays stay on disk.
+    voxels : pandas.DataFrame, optional
+        One row per voxel: one column of ROI labels per atlas (missing or "" outside every ROI),
+        and any of ``ncsnr``, ``i, j, k``, ``x, y, z``, ``vertex``, ``hemisphere``.
+    trials : pandas.DataFrame, optional
+        One row per trial present: ``image`` and ``repeat`` (positions in `betas`), and any of
+        ``session``, ``run``. Made from `betas` when not given.
+    name : str
+        Shown in tables and reports.
+    truth : object, optional
+        What is known of the true responses; simulated subjects only, not saved.
+
+    Raises
+    ------
+    ValueError : rows that do not match, empty or infinite betas, images of different sizes.
+    TypeError : images that are not uint8, betas that are not numeric.
+    """
+
+    images: Any
+    betas: np.ndarray
+    voxels: pd.DataFrame = field(default=None)  # type: ignore[assignment]
+    trials: pd.DataFrame = field(default=None)  # type: ignore[assignment]
+    name: str = "data"
+    truth: Any = None
+
+    def __post_init__(self) -> None:
+        images = image_io.as_images(self.images)
+        betas = check_betas(self.betas, n_images=len(images))
+        voxels = pd.DataFrame(index=range(betas.shape[2])) if self.voxels is None else self.voxels
+        if len(voxels) != betas.shape[2]:
+            raise ValueError(
+                f"voxels has {len(voxels)} rows, but betas {betas.shape} has {betas.shape[2]} voxels"
+            )
+        trials = _trials_present(betas) if self.trials is None else self.trials
+        _check_trials(trials, betas.shape)
+        for attribute, value in [
+            ("images", images),
+            ("betas", betas),
+            ("voxels", voxels.reset_index(drop=True)),
+            ("trials", trials.reset_index(drop=True)),
+        ]:
+            object.__setattr__(self, attribute, value)
+
+    # ---------------------------------------------------------------- what is in it
+
+    @property
+    def n_images(self) -> int:
+        """Number of unique images."""
+        return self.betas.shape[0]
+
+    @property
+    def n_repeats(self) -> int:
+        """Largest number of repeats of an image."""
+        return self.betas.shape[1]
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels, vertices or neurons."""
+        return self.betas.shape[2]
+
+    @property
+    def atlases(self) -> list[str]:
+        """Columns of the voxel table that hold ROI labels."""
+        return [
+            str(column)
+            for column in self.voxels
+            if column not in NON_ATLAS_COLUMNS
+            and not pd.api.types.is_numeric_dtype(self.voxels[column])
+        ]
+
+    def rois(self, atlas: str | None = None) -> dict[str, np.ndarray]:
+        """Voxel positions of every ROI.
+
+        Parameters
+        ----------
+        atlas : str, optional
+            Column of the voxel table; the first atlas by default.
+
+        Returns
+        -------
+        dict of label to array of int, in order of first appearance; {} without an atlas.
+
+        Raises
+        ------
+        ValueError : no such atlas.
+        """
+        if atlas is None:
+            if not self.atlases:
+                return {}
+            atlas = self.atlases[0]
+        if atlas not in self.atlases:
+            raise ValueError(f"atlas {atlas!r} is not in the voxel table, which has {self.atlases}")
+        labels = self.voxels[atlas].astype(object)
+        labels = labels.where(labels.notna(), "")
+        return {str(label): np.flatnonzero(labels == label) for label in labels.unique() if label}
+
+    def __repr__(self) -> str:
+        atlases = ", ".join(f"{atlas}: {len(self.rois(atlas))} ROIs" for atlas in self.atlases)
+        return (
+            f"EncodingData({self.name!r}: {self.n_images} images {tuple(self.images.shape[1:])}, "
+            f"{len(self.trials)} trials, up to {self.n_repeats} repeats, {self.n_voxels} voxels"
+            + (f"; {atlases})" if atlases else ")")
+        )
+
+    # ---------------------------------------------------------------- making it
+
+    @classmethod
+    def from_trials(
+        cls,
+        images: Any,
+        betas: np.ndarray,
+        image_ids: Sequence[int] | np.ndarray,
+        *,
+        session: Sequence | np.ndarray | None = None,
+        run: Sequence | np.ndarray | None = None,
+        voxels: pd.DataFrame | None = None,
+        name: str = "data",
+    ) -> "EncodingData":
+        """Group trial-wise betas by image.
+
+        Parameters
+        ----------
+        images : array or sequence, shape (n_unique, H, W[, 3])
+            The unique images. Those that no trial shows are left out.
+        betas : array, shape (n_trials, n_voxels)
+            One row per trial, in the order of presentation.
+        image_ids : array of int, shape (n_trials,)
+            Row of `images` (counted from 0) that each trial showed.
+        session, run : array, shape (n_trials,), optional
+            Kept in the trial table; `zscore_by_session` needs the session.
+        voxels, name
+            As for `EncodingData`.
+
+        Returns
+        -------
+        EncodingData
+            Images in increasing order of id, repeats in order of presentation. The trial table
+            also has ``trial``, the row of `betas` that each trial came from.
+
+        Raises
+        ------
+        ValueError : lengths that differ, or ids outside `images` (ids counted from 1, say).
+        """
+        images = image_io.as_images(images)
+        flat = check_betas(betas)
+        if flat.shape[1] != 1:
+            raise ValueError(f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial")
+        flat = flat[:, 0]
+        labels = {k: v for k, v in {"session": session, "run": run}.items() if v is not None}
+        check_same_length(betas=flat, image_ids=image_ids, **labels)
+        ids = np.asarray(image_ids)
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"image_ids must be integers, got {ids.dtype}")
+        if ids.min() < 0 or ids.max() >= len(images):
+            raise ValueError(
+                f"image_ids run from {ids.min()} to {ids.max()}, but images has rows 0 … "
+                f"{len(images) - 1}; are the ids counted from 1?"
+            )
+        shown, row = np.unique(ids, return_inverse=True)
+        trials = pd.DataFrame({"image": row, "trial": np.arange(len(row)), **labels})
+        trials.insert(1, "repeat", trials.groupby("image").cumcount())
+        grouped = np.full((len(shown), trials["repeat"].max() + 1, flat.shape[1]), np.nan, flat.dtype)
+        grouped[trials["image"], trials["repeat"]] = flat
+        trials = trials.sort_values(["image", "repeat"])
+        return cls(image_io.take_images(images, shown), grouped, voxels, trials, name)
+
+    def zscore_by_session(self) -> "EncodingData":
+        """Each voxel z-scored within each session, over all its trials.
+
+        Returns
+        -------
+        EncodingData
+            Betas in units of the voxel's standard deviation over the trials of the session.
+            NaN where a voxel does not vary within a session (counted in a warning).
+
+        Raises
+        ------
+        ValueError : the trial table has no session column.
+        """
+        if "session" not in self.trials:
+            raise ValueError(
+                f"the trial table has columns {list(self.trials.columns)} but no 'session'; "
+                "pass session= to EncodingData.from_trials"
+            )
+        betas = np.full_like(self.betas, np.nan)
+        n_constant = 0
+        for _, rows in self.trials.groupby("session"):
+            where = (rows["image"].to_numpy(), rows["repeat"].to_numpy())
+            trials = self.betas[where]
+            with warnings.catch_warnings():
+                # A voxel without data in this session is NaN before and after.
+                warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom")
+                mean, sd = np.nanmean(trials, axis=0), np.nanstd(trials, axis=0)
+            # Round-off leaves a constant voxel with a tiny s.d.; it must not blow up to ±1.
+            constant = sd <= 1e-6 * np.abs(mean)
+            n_constant += int(constant.sum())
+            betas[where] = (trials - mean) / np.where(constant, np.nan, sd)
+        if n_constant:
+            warnings.warn(
+                f"{n_constant} times a voxel was constant within a session; its z-score is NaN there",
+                stacklevel=2,
+            )
+        return replace(self, betas=betas)
+
+    def average_repeats(self) -> "EncodingData":
+        """One averaged response per image.
+
+        Returns
+        -------
+        EncodingData
+            n_repeats is 1. The trial table has one row per image with ``n_averaged``, the number
+            of trials in its average (the largest over voxels). When the voxel table has no
+            ``ncsnr`` and there are repeats, it gets the one estimated from them, since averages
+            alone no longer tell it.
+        """
+        voxels = self.voxels
+        if "ncsnr" not in voxels and self.n_repeats > 1:
+            from brainenc.metrics import ncsnr_from_repeats
+
+            voxels = voxels.assign(ncsnr=ncsnr_from_repeats(self.betas))
+        n_averaged = count_repeats(self.betas).max(axis=1)
+        trials = pd.DataFrame({"image": np.arange(self.n_images), "repeat": 0})
+        trials["n_averaged"] = n_averaged
+        betas = average_repeats(self.betas)[:, None]
+        return replace(self, betas=betas, voxels=voxels, trials=trials[n_averaged > 0])
+
+    # ---------------------------------------------------------------- parts of it
+
+    def select(
+        self,
+        *,
+        images: Any = None,
+        voxels: Any = None,
+        roi: str | Sequence[str] | None = None,
+        atlas: str | None = None,
+    ) -> "EncodingData":
+        """Some of the images and voxels.
+
+        Parameters
+        ----------
+        images : mask of shape (n_images,) or positions, optional
+        voxels : mask of shape (n_voxels,) or positions, optional
+        roi : label or several, optional
+            Voxels of these ROIs; not together with `voxels`.
+        atlas : str, optional
+            The atlas that `roi` is in; the first by default.
+
+        Returns
+        -------
+        EncodingData
+
+        Raises
+        ------
+        ValueError : nothing selected, positions out of range, no such ROI or atlas, or both
+            `roi` and `voxels`.
+        """
+        if roi is not None:
+            if voxels is not None:
+                raise ValueError("give roi or voxels, not both")
+            known = self.rois(atlas)
+            wanted = [roi] if isinstance(roi, str) else list(roi)
+            if missing := [label for label in wanted if label not in known]:
+                raise ValueError(f"no ROI {missing} here; there are {list(known)}")
+            voxels = np.sort(np.concatenate([known[label] for label in wanted]))
+        data = self
+        if images is not None:
+            data = data._take_images(check_index(images, self.n_images, "images"))
+        if voxels is not None:
+            data = data._take_voxels(check_index(voxels, self.n_voxels, "voxels"))
+        return data
+
+    def _take_images(self, index: np.ndarray) -> "EncodingData":
+        if len(np.unique(index)) < len(index):
+            raise ValueError("images names a row twice, but each row must be a unique image")
+        position = np.full(self.n_images, -1)
+        position[index] = np.arange(len(index))
+        trials = self.trials.assign(image=position[self.trials["image"]])
+        trials = trials[trials["image"] >= 0].sort_values(["image", "repeat"])
+        return replace(
+            self,
+            images=image_io.take_images(self.images, index),
+            betas=self.betas[index],
+            trials=trials,
+            truth=None if self.truth is None else self.truth.select(images=index),
+        )
+
+    def _take_voxels(self, index: np.ndarray) -> "EncodingData":
+        return replace(
+            self,
+            betas=self.betas[:, :, index],
+            voxels=self.voxels.iloc[index],
+            truth=None if self.truth is None else self.truth.select(voxels=index),
+        )
+
+    def train_test(
+        self, test: float | Any = 0.2, *, random_state: int | None = 0
+    ) -> tuple["EncodingData", "EncodingData"]:
+        """Split by image: all repeats of an image go to one side.
+
+        Parameters
+        ----------
+        test : float in (0, 1), or mask of shape (n_images,), or positions
+            A share drawn at random, or the test images themselves (the shared images of NSD, say).
+        random_state : int
+            Seed of the random share.
+
+        Returns
+        -------
+        train, test : EncodingData
+
+        Raises
+        ------
+        ValueError : one side would be empty.
+        """
+        if isinstance(test, float):
+            n_test = round(test * self.n_images)
+            if not 0 < n_test < self.n_images:
+                raise ValueError(
+                    f"test={test} of {self.n_images} images leaves one side empty; "
+                    "give a share between 0 and 1"
+                )
+            index = np.random.default_rng(random_state).permutation(self.n_images)[:n_test]
+        else:
+            index = check_index(test, self.n_images, "test")
+        in_test = np.zeros(self.n_images, dtype=bool)
+        in_test[index] = True
+        if in_test.all():
+            raise ValueError("test selects every image, which leaves none to train on")
+        return self.select(images=~in_test), self.select(images=in_test)
+
+    # ---------------------------------------------------------------- on disk
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write a ``.brain`` folder of plain files, whole or not at all.
+
+        ``meta.json``, ``betas.npy``, ``images.npy`` (or ``images/``, copies of image files),
+        ``voxels.csv`` and ``trials.csv``. `truth` is not written.
+
+        Parameters
+        ----------
+        folder : path
+            An existing folder of that name is replaced once the new one is complete.
+
+        Returns
+        -------
+        pathlib.Path : `folder`
+
+        Raises
+        ------
+        PermissionError : the parent folder is read-only.
+        FileExistsError : `folder` exists and is not a ``.brain`` folder.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder / "meta.json").exists():
+            raise FileExistsError(f"{folder} exists and is no .brain folder; choose another name")
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            _write_array(temporary / "betas.npy", self.betas)
+            image_files = _write_images(temporary, self.images)
+            self.voxels.to_csv(temporary / "voxels.csv", index_label="voxel")
+            self.trials.to_csv(temporary / "trials.csv", index=False)
+            meta = {
+                "format": "brainenc.EncodingData",
+                "format_version": FORMAT_VERSION,
+                "name": self.name,
+                "betas_shape": self.betas.shape,
+                "images_shape": self.images.shape,
+                "image_files": image_files,
+            }
+            write_json(temporary / "meta.json", meta)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "EncodingData":
+        """Read a ``.brain`` folder; betas and images are memory-mapped.
+
+        Parameters
+        ----------
+        folder : path
+
+        Returns
+        -------
+        EncodingData
+
+        Raises
+        ------
+        FileNotFoundError : the folder or one of its files is missing; named.
+        ValueError : a file is truncated or does not fit the others, or the folder was written
+            by a newer version.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
+        meta = read_json(_existing(folder / "meta.json"))
+        if meta.get("format") != "brainenc.EncodingData":
+            raise ValueError(f"{folder} is not a .brain folder: meta.json says {meta.get('format')!r}")
+        if meta["format_version"] > FORMAT_VERSION:
+            raise ValueError(
+                f"{folder} was written in format {meta['format_version']}, and this brainenc reads "
+                f"up to {FORMAT_VERSION}; upgrade brainenc"
+            )
+        betas = _mapped_array(folder / "betas.npy", meta["betas_shape"])
+        if meta["image_files"] is None:
+            images: Any = _mapped_array(folder / "images.npy", meta["images_shape"])
+        else:
+            paths = [_existing(folder / "images" / name) for name in meta["image_files"]]
+            images = image_io.ImageFiles(paths, size=tuple(meta["images_shape"][1:3]))
+        voxels = pd.read_csv(_existing(folder / "voxels.csv"), index_col="voxel")
+        trials = pd.read_csv(_existing(folder / "trials.csv"))
+        return cls(images, betas, voxels, trials, meta["name"])
+
+
+def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingData:
+    """EncodingData from one ``.npz`` file of arrays.
+
+    Parameters
+    ----------
+    path : path
+        File with ``images`` (n_images, H, W[, 3]) uint8 and ``betas`` (n_images, n_repeats,
+        n_voxels) float; optionally ``roi`` (labels) and ``ncsnr``, both (n_voxels,), and ``session``
+        and ``run``, both (n_images, n_repeats).
+    name : str, optional
+        The file's name without its ending by default.
+
+    Returns
+    -------
+    EncodingData
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file.
+    ValueError : not an ``.npz`` file, truncated, arrays missing or of shapes that do not fit.
+    """
+    path = _existing(Path(path))
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
+    if missing := [key for key in ("images", "betas") if key not in arrays]:
+        raise ValueError(f"{path} holds {list(arrays)}, but {' and '.join(missing)} is missing")
+    betas = check_betas(arrays["betas"], n_images=len(arrays["images"]))
+    voxels = pd.DataFrame(index=range(betas.shape[2]))
+    for key in ("roi", "ncsnr"):
+        if key in arrays:
+            voxels[key] = _of_shape(arrays[key], betas.shape[2:], key, path)
+    trials = _trials_present(betas)
+    for key in ("session", "run"):
+        if key in arrays:
+            labels = _of_shape(arrays[key], betas.shape[:2], key, path)
+            trials[key] = labels[trials["image"], trials["repeat"]]
+    return EncodingData(arrays["images"], betas, voxels, trials, name or path.stem)
+
+
+def load_data(path: str | os.PathLike) -> EncodingData:
+    """EncodingData from a ``.brain`` folder or an ``.npz`` file."""
+    path = Path(path)
+    return EncodingData.load(path) if path.is_dir() else load_npz(path)
+
+
+def _trials_present(betas: np.ndarray) -> pd.DataFrame:
+    present = np.stack([np.isfinite(row).any(axis=-1) for row in betas])
+    image, repeat = np.nonzero(present)
+    return pd.DataFrame({"image": image, "repeat": repeat})
+
+
+def _check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
+    for column, n in (("image", shape[0]), ("repeat", shape[1])):
+        if column not in trials:
+            raise ValueError(f"trials has columns {list(trials.columns)}; it needs {column!r}")
+        values = trials[column]
+        if len(values) and (values.min() < 0 or values.max() >= n):
+            raise ValueError(f"trials[{column!r}] has positions outside 0 … {n - 1}")
+    if trials.duplicated(["image", "repeat"]).any():
+        raise ValueError("trials lists the same image and repeat twice")
+
+
+def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:
+    if array.shape != shape:
+        raise ValueError(f"{path}: {name} has shape {array.shape}, but betas asks for {shape}")
+    return array
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    return path
+
+
+def _mapped_array(path: Path, shape: Sequence[int]) -> np.ndarray:
+    try:
+        array = np.load(_existing(path), mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is truncated or no .npy file: {error}") from None
+    if array.shape != tuple(shape):
+        raise ValueError(f"{path} has shape {array.shape}, but meta.json says {tuple(shape)}")
+    return array
+
+
+def _write_array(path: Path, array: Any, rows_at_once: int = 256) -> None:
+    """Copy in blocks of rows, so that arrays larger than memory can be written."""
+    out = open_memmap(path, mode="w+", dtype=array.dtype, shape=tuple(array.shape))
+    for start in range(0, len(array), rows_at_once):
+        out[start : start + rows_at_once] = array[start : start + rows_at_once]
+    out.flush()
+
+
+def _write_images(folder: Path, images: Any) -> list[str] | None:
+    if not isinstance(images, image_io.ImageFiles) or images.size is not None:
+        _write_array(folder / "images.npy", images)
+        return None
+    (folder / "images").mkdir()
+    names = [f"{i:06d}_{path.name}" for i, path in enumerate(images.paths)]
+    for path, name in zip(images.paths, names, strict=True):
+        shutil.copyfile(path, folder / "images" / name)
+    return names

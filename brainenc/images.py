@@ -1,0 +1,229 @@
+"""What counts as images, and how they are read: arrays, files, PIL images and lazy sequences.
+
+Inside the package images are always something with ``shape`` (n_images, H, W[, 3]), ``dtype``
+uint8 and array-like indexing; `as_images` makes that of whatever the user has.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+#: File name endings that a folder of images is searched for.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def looks_like_images(obj: Any) -> bool:
+    """Whether `obj` is images rather than features: uint8 arrays of 3 or 4 axes, paths, PIL images."""
+    if hasattr(obj, "shape") and hasattr(obj, "dtype"):
+        return obj.dtype == np.uint8 and len(obj.shape) in (3, 4)
+    if isinstance(obj, (list, tuple)) and len(obj):
+        first = obj[0]
+        return isinstance(first, (str, os.PathLike, Image.Image)) or (
+            isinstance(first, np.ndarray) and looks_like_images(first[None])
+        )
+    return False
+
+
+def as_images(images: Any) -> Any:
+    """Images as an array or lazy sequence of shape (n_images, H, W[, 3]), uint8.
+
+    Parameters
+    ----------
+    images : array, or sequence of paths, PIL images or arrays, or lazy sequence
+        Arrays are (n_images, H, W) or (n_images, H, W, 3), uint8; a lazy sequence is anything
+        with such a ``shape``, a ``dtype`` and array indexing (`ImageFiles`, an h5py dataset, a
+        memmap) and is passed through unread.
+
+    Returns
+    -------
+    array or lazy sequence
+
+    Raises
+    ------
+    TypeError : not uint8, or nothing that can be read as images.
+    ValueError : a wrong number of axes or channels, no images, or images of different sizes.
+    """
+    if hasattr(images, "shape") and hasattr(images, "dtype"):
+        return _checked(images)
+    if not isinstance(images, Sequence) or isinstance(images, (str, bytes)):
+        raise TypeError(
+            f"images must be a uint8 array (n_images, H, W[, 3]), or a list of paths or PIL images, "
+            f"got {type(images).__name__}"
+        )
+    if len(images) == 0:
+        raise ValueError("images is empty")
+    if all(isinstance(image, (str, os.PathLike)) for image in images):
+        return ImageFiles(images)
+    arrays = [_one_array(image, i) for i, image in enumerate(images)]
+    _check_sizes([array.shape for array in arrays], [f"images[{i}]" for i in range(len(arrays))])
+    return _checked(np.stack(arrays))
+
+
+def _one_array(image: Any, i: int) -> np.ndarray:
+    if isinstance(image, Image.Image):
+        return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        return image
+    raise TypeError(
+        f"images[{i}] is a {type(image).__name__}: a list of images holds paths, PIL images or "
+        "uint8 arrays, all of one kind"
+    )
+
+
+def _checked(images: Any) -> Any:
+    shape = tuple(images.shape)
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
+        raise ValueError(f"images {shape} must be (n_images, H, W) or (n_images, H, W, 3)")
+    if images.dtype != np.uint8:
+        raise TypeError(
+            f"images must be uint8 in 0 … 255, got {images.dtype}. For values in 0 … 1 use "
+            "(255 * images).round().astype('uint8'); for features pass features=None to the encoder."
+        )
+    if 0 in shape:
+        raise ValueError(f"images {shape} is empty")
+    return images
+
+
+def _check_sizes(sizes: Sequence[tuple], names: Sequence[str]) -> None:
+    for size, name in zip(sizes, names, strict=True):
+        if size != sizes[0]:
+            raise ValueError(
+                f"images must have one size, but {names[0]} is {sizes[0]} and {name} is {size}; "
+                "resize them, or give paths as ImageFiles(paths, size=(height, width))"
+            )
+
+
+class ImageFiles:
+    """Image files read when they are needed, as RGB.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+    size : (height, width), optional
+        Resize every image on reading (bicubic). Without it all files must have one size.
+
+    Attributes
+    ----------
+    paths : list of pathlib.Path
+    shape : (n_images, H, W, 3)
+    dtype : uint8
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : a file is missing, is no image, or differs in size; named.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, paths: Sequence[str | os.PathLike], size: tuple[int, int] | None = None):
+        self.paths = [Path(path) for path in paths]
+        self.size = size
+        if not self.paths:
+            raise ValueError("paths is empty: there are no image files")
+        if size is None:
+            sizes = [_file_size(path) for path in self.paths]
+            _check_sizes(sizes, [str(path) for path in self.paths])
+            size = sizes[0]
+        self.shape = (len(self.paths), *size, 3)
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | os.PathLike, size: tuple[int, int] | None = None
+    ) -> "ImageFiles":
+        """All image files of a folder, in the order of their names."""
+        folder = Path(folder)
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
+            raise ValueError(f"{folder} holds no image files ({', '.join(IMAGE_SUFFIXES)})")
+        return cls(paths, size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, (int, np.integer)):
+            return self._read(self.paths[key])
+        subset = object.__new__(ImageFiles)  # sizes were checked once, not again per subset
+        subset.paths = [self.paths[i] for i in np.arange(len(self))[key]]
+        subset.size = self.size
+        subset.shape = (len(subset.paths), *self.shape[1:])
+        return subset
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.stack([self._read(path) for path in self.paths]).astype(dtype or np.uint8)
+
+    def _read(self, path: Path) -> np.ndarray:
+        try:
+            with Image.open(path) as image:
+                rgb = image.convert("RGB")
+                if self.size is not None:
+                    rgb = rgb.resize((self.size[1], self.size[0]), Image.Resampling.BICUBIC)
+                return np.asarray(rgb)
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise _unreadable(path, error) from None
+
+
+def _file_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> Exception:
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"image file {path} does not exist")
+    return ValueError(f"image file {path} cannot be read (corrupt?): {error}")
+
+
+class ImageSubset:
+    """Rows of a lazy image sequence, read when they are needed.
+
+    Parameters
+    ----------
+    parent : lazy sequence of shape (n, H, W[, 3])
+    index : array of int, shape (n_images,)
+        Rows of `parent`, in any order.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, parent: Any, index: np.ndarray):
+        self.parent = parent
+        self.index = np.asarray(index)
+        self.shape = (len(self.index), *parent.shape[1:])
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, (int, np.integer)):
+            return np.asarray(self.parent[int(self.index[key])])
+        return ImageSubset(self.parent, self.index[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        # h5py wants increasing indices without repeats.
+        rows, inverse = np.unique(self.index, return_inverse=True)
+        return np.asarray(self.parent[rows])[inverse].astype(dtype or np.uint8, copy=False)
+
+
+def take_images(images: Any, index: np.ndarray) -> Any:
+    """Rows `index` (int positions) of images; what is on disk stays there."""
+    if isinstance(images, (ImageFiles, ImageSubset)):
+        return images[index]
+    if type(images) is np.ndarray:
+        return images[index]
+    return ImageSubset(images, index)
+
+
+def image_batches(images: Any, batch_size: int) -> Iterator[np.ndarray]:
+    """Images as uint8 arrays of at most `batch_size` rows, in order."""
+    for start in range(0, len(images), batch_size):
+        yield np.asarray(images[start : start + batch_size])

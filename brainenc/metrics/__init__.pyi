@@ -1,0 +1,15 @@
+from .noise_ceiling import NoiseCeiling as NoiseCeiling
+from .noise_ceiling import ncsnr_from_repeats as ncsnr_from_repeats
+from .noise_ceiling import noise_ceiling_from_ncsnr as noise_ceiling_from_ncsnr
+from .noise_ceiling import noise_ceiling_from_repeats as noise_ceiling_from_repeats
+from .noise_ceiling import noise_ceiling_split_half as noise_ceiling_split_half
+from .pattern import pattern_correlation as pattern_correlation
+from .pattern import pattern_cosine as pattern_cosine
+from .pattern import pattern_mse as pattern_mse
+from .representational import linear_cka as linear_cka
+from .representational import rdm as rdm
+from .representational import rdm_correlation as rdm_correlation
+from .retrieval import two_way_identification as two_way_identification
+from .voxelwise import correlation as correlation
+from .voxelwise import mean_squared_error as mean_squared_error
+from .voxelwise import r_squared as r_squared

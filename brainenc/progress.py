@@ -1,0 +1,20 @@
+"""Progress bars, one look for the whole package."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+def progress(
+    iterable: Iterable | None = None,
+    *,
+    desc: str,
+    total: int | None = None,
+    unit: str = "it",
+    verbose: bool = True,
+) -> Any:
+    """Progress bar on stderr around `iterable`, or one to `.update()` by hand; silent if not `verbose`."""
+    return tqdm(
+        iterable, desc=desc, total=total, unit=unit, disable=not verbose, leave=False, smoothing=0.1
+    )

@@ -1,7 +1,7 @@
 from . import datasets as datasets
 from . import metrics as metrics
-from .benchmark import BenchmarkResult as BenchmarkResult
-from .benchmark import benchmark as benchmark
+from .benchmarking import BenchmarkResult as BenchmarkResult
+from .benchmarking import benchmark as benchmark
 from .data import EncodingData as EncodingData
 from .data import load_npz as load_npz
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder

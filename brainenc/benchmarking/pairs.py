@@ -1,0 +1,142 @@
+"""One (encoder, fold) pair: fitted, timed, and its predictions kept in a folder.
+
+A pair's folder appears whole or not at all, and says in ``info.json`` what it was made from, so a
+run that was stopped takes up what is finished and fits the rest.
+"""
+
+import threading
+import time
+import traceback
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from sklearn.base import BaseEstimator, clone
+
+from brainenc.storage import atomic_path, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An encoder to be fitted on one fold.
+
+    Attributes
+    ----------
+    encoder : estimator, unfitted
+    name : str
+    fold : int
+    train, test : arrays of int
+    folder : pathlib.Path
+        Where the predictions of the test images go.
+    key : str
+        Fingerprint of encoder, data and split.
+    """
+
+    encoder: BaseEstimator
+    name: str
+    fold: int
+    train: np.ndarray
+    test: np.ndarray
+    folder: Path
+    key: str
+
+    def finished(self) -> bool:
+        """Whether an earlier run left predictions of this very pair."""
+        try:
+            info = read_json(self.folder / "info.json")
+        except (FileNotFoundError, ValueError):
+            return False
+        return info["key"] == self.key and info["error"] is None
+
+    def info(self) -> dict[str, Any]:
+        """Times, memory, and the error if there was one."""
+        return read_json(self.folder / "info.json")
+
+    def predictions(self) -> np.ndarray:
+        """Predictions of the test images, shape (n_test, n_voxels), memory-mapped."""
+        return np.load(self.folder / "predictions.npy", mmap_mode="r")
+
+
+def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
+    """Fit and predict; an error is written down and does not stop the other pairs.
+
+    Parameters
+    ----------
+    pair : Pair
+    X : images or features, one row per image
+    betas : array, shape (n_images, n_repeats, n_voxels)
+
+    Returns
+    -------
+    Pair : the one given, with its folder written.
+    """
+    info: dict[str, Any] = {"key": pair.key, "error": None}
+    predictions = None
+    try:
+        predictions = _timed_fit(pair, X, betas, info)
+    except Exception as error:
+        info["error"] = f"{type(error).__name__}: {error}"
+        info["traceback"] = traceback.format_exc()
+    with atomic_path(pair.folder) as temporary:
+        temporary.mkdir()
+        if predictions is not None:
+            np.save(temporary / "predictions.npy", predictions)
+        write_json(temporary / "info.json", info)
+    return pair
+
+
+def _timed_fit(pair: Pair, X: Any, betas: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+    encoder = clone(pair.encoder)
+    with PeakMemory() as memory, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        start = time.perf_counter()
+        encoder.fit(X[pair.train], betas[pair.train])
+        fitted = time.perf_counter()
+        predictions = encoder.predict(X[pair.test])
+        predicted = time.perf_counter()
+    info["fit_seconds"] = fitted - start
+    info["predict_seconds"] = predicted - fitted
+    info["peak_memory_mb"] = memory.peak_mb
+    info["warnings"] = sorted({str(warning.message) for warning in caught})
+    wanted = (len(pair.test), betas.shape[2])
+    if predictions.shape != wanted:
+        raise ValueError(f"predict gave shape {predictions.shape}, not {wanted}")
+    return predictions.astype(np.float32, copy=False)
+
+
+class PeakMemory:
+    """Largest resident memory within a block, above what the process held before.
+
+    Attributes
+    ----------
+    peak_mb : float
+        In MiB; sampled every few milliseconds, so a shorter peak can be missed.
+    """
+
+    def __init__(self, interval: float = 0.005):
+        self.interval = interval
+        self.peak_mb = 0.0
+
+    def __enter__(self) -> "PeakMemory":
+        self._process = psutil.Process()
+        self._before = self._process.memory_info().rss
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self.interval):
+            self._look()
+
+    def _look(self) -> None:
+        above = (self._process.memory_info().rss - self._before) / 2**20
+        self.peak_mb = max(self.peak_mb, above)
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()

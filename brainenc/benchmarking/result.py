@@ -1,0 +1,133 @@
+"""BenchmarkResult: the tidy tables of one run."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from brainenc.storage import atomic_path, read_json, write_json
+
+#: Version of the folder layout that `BenchmarkResult.save` writes.
+FORMAT_VERSION = 1
+
+TABLES = ("encoders", "rois", "pairs", "maps", "voxels")
+
+
+@dataclass(frozen=True, repr=False)
+class BenchmarkResult:
+    """Scores of encoders on the same images and folds.
+
+    Scores are computed on held-out images within each fold and averaged over folds. Columns
+    ending in ``_low`` and ``_high`` are the bootstrap interval over images of the column before.
+
+    Attributes
+    ----------
+    encoders : DataFrame, one row per encoder
+        ``r`` (mean over voxels of Pearson's r across images, against repeat-averaged betas),
+        ``noise_ceiling`` (of that r, same voxels), ``r_normalized`` (mean of r / ceiling, over
+        ``n_voxels_normalized`` voxels with enough signal, unclipped), ``r2``, ``mse`` (squared
+        units of the betas) and ``mse_z`` (units of the s.d. of the training trials), both against
+        averages and, with ``_trials``, against single trials; ``pattern_r``, ``pattern_mse``,
+        ``pattern_cosine`` (across voxels per image, the SynBrain paper's protocol),
+        ``identification`` (two-way, chance .5), ``rdm_correlation``, ``cka``; ``n_voxels``,
+        ``n_undefined`` (voxels whose r is undefined), ``n_significant`` (q < .05); ``fit_seconds``
+        and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``.
+    rois : DataFrame, one row per (encoder, atlas, roi)
+        The voxel metrics above.
+    pairs : DataFrame, one row per (encoder_a, encoder_b, metric, roi)
+        ``difference`` a − b over voxels defined in both, its interval and two-sided p from a
+        paired bootstrap over images; roi "all" is every voxel.
+    maps : DataFrame, one row per (encoder, voxel)
+        Voxel metrics averaged over folds, ``noise_ceiling``, permutation ``p``, FDR ``q``, and the
+        voxel table of the data.
+    voxels : DataFrame, one row per (encoder, fold, voxel)
+    manifest : dict
+        Data and split hashes, settings, versions, hardware.
+    warnings : list of str
+        What a reader should know before believing the numbers.
+    """
+
+    encoders: pd.DataFrame
+    rois: pd.DataFrame
+    pairs: pd.DataFrame
+    maps: pd.DataFrame
+    voxels: pd.DataFrame
+    manifest: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def summary(self) -> pd.DataFrame:
+        """The columns of `encoders` to look at first, indexed by encoder, rounded."""
+        columns = ["r", "r_low", "r_high", "noise_ceiling", "r_normalized", "mse_z", "pattern_r"]
+        columns += ["identification", "fit_seconds"]
+        return self.encoders.set_index("encoder")[columns].round(3)
+
+    def __repr__(self) -> str:
+        return f"BenchmarkResult on {self.manifest['data']['name']}\n{self.summary()}"
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html()
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write the tables as CSV and the manifest as JSON into a folder.
+
+        Parameters
+        ----------
+        folder : path
+            Files of the same names there are replaced, each in one step.
+
+        Returns
+        -------
+        pathlib.Path : `folder`
+        """
+        folder = Path(folder)
+        for table in TABLES:
+            with atomic_path(folder / f"{table}.csv") as temporary:
+                getattr(self, table).to_csv(temporary, index=False)
+        content = {"manifest": self.manifest, "warnings": self.warnings}
+        write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION, **content})
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "BenchmarkResult":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError : a table is missing; named.
+        ValueError : written by a newer version, or a damaged file.
+        """
+        folder = Path(folder)
+        for name in ["manifest.json", *(f"{table}.csv" for table in TABLES)]:
+            if not (folder / name).exists():
+                raise FileNotFoundError(f"{folder / name} is missing; did the benchmark finish?")
+        content = read_json(folder / "manifest.json")
+        if content["format_version"] > FORMAT_VERSION:
+            raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
+        tables = {table: _read_table(folder / f"{table}.csv") for table in TABLES}
+        return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
+
+    def to_html(self, path: str | os.PathLike) -> Path:
+        """Write the report: one self-contained HTML file.
+
+        Parameters
+        ----------
+        path : path
+
+        Returns
+        -------
+        pathlib.Path : `path`
+        """
+        from brainenc.report import render_report
+
+        with atomic_path(path) as temporary:
+            temporary.write_text(render_report(self), encoding="utf-8")
+        return Path(path)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None

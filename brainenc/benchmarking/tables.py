@@ -1,0 +1,163 @@
+"""Scores to tidy tables: one row per encoder, ROI, pair of encoders and voxel."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainenc.benchmarking.pairs import Pair
+from brainenc.benchmarking.scoring import IMAGE_METRICS, VOXEL_METRICS, EncoderScores
+from brainenc.data import EncodingData
+from brainenc.model_selection import bootstrap_interval, bootstrap_p_value, fdr
+
+#: Metrics whose differences between encoders are tested.
+PAIR_METRICS = ("r", "mse_z")
+
+#: Name of the group of all voxels.
+ALL = "all"
+
+
+def voxel_groups(data: EncodingData) -> dict[tuple[str, str], np.ndarray]:
+    """Voxel positions of every ROI of every atlas, keyed by (atlas, roi)."""
+    return {
+        (atlas, roi): voxels
+        for atlas in data.atlases
+        for roi, voxels in data.rois(atlas).items()
+    }
+
+
+def encoder_table(
+    scores: Mapping[str, EncoderScores],
+    ceiling_r: np.ndarray,
+    pairs: Mapping[str, Sequence[Pair]],
+) -> pd.DataFrame:
+    """One row per encoder; those that failed have NaN scores and their error."""
+    rows = []
+    for name, of_folds in pairs.items():
+        row: dict[str, Any] = {"encoder": name}
+        if name in scores:
+            row |= _group_row(scores[name], ceiling_r, slice(None))
+            row |= _image_row(scores[name])
+            row["n_significant"] = int((fdr(scores[name].p) < 0.05).sum())
+        row |= _cost_row([pair.info() for pair in of_folds], of_folds)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def roi_table(
+    scores: Mapping[str, EncoderScores],
+    ceiling_r: np.ndarray,
+    groups: Mapping[tuple[str, str], np.ndarray],
+) -> pd.DataFrame:
+    """One row per encoder, atlas and ROI."""
+    rows = [
+        {"encoder": name, "atlas": atlas, "roi": roi, **_group_row(found, ceiling_r, voxels)}
+        for name, found in scores.items()
+        for (atlas, roi), voxels in groups.items()
+    ]
+    return pd.DataFrame(rows or None, columns=None if rows else ["encoder", "atlas", "roi"])
+
+
+def _group_row(scores: EncoderScores, ceiling_r: np.ndarray, voxels: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for metric in VOXEL_METRICS:
+        row[metric] = _mean_over_voxels(scores.voxels[metric][voxels])
+        samples = _mean_over_voxels(scores.voxel_samples[metric][:, voxels])
+        row[f"{metric}_low"], row[f"{metric}_high"] = bootstrap_interval(samples)
+    r = scores.voxels["r"][voxels]
+    row["noise_ceiling"] = _mean_over_voxels(ceiling_r[voxels])
+    row["n_voxels"] = len(r)
+    row["n_undefined"] = int(np.isnan(r).sum())
+    row["n_voxels_normalized"] = int(np.isfinite(scores.voxels["r_normalized"][voxels]).sum())
+    return row
+
+
+def _image_row(scores: EncoderScores) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for metric in IMAGE_METRICS:
+        row[metric] = scores.images[metric]
+        interval = bootstrap_interval(scores.image_samples[metric])
+        row[f"{metric}_low"], row[f"{metric}_high"] = map(float, interval)
+    return row
+
+
+def _cost_row(infos: Sequence[dict[str, Any]], pairs: Sequence[Pair]) -> dict[str, Any]:
+    errors = [info["error"] for info in infos if info["error"] is not None]
+    done = [(info, pair) for info, pair in zip(infos, pairs, strict=True) if info["error"] is None]
+    row: dict[str, Any] = {"error": errors[0] if errors else None}
+    if done:
+        seconds = sum(info["predict_seconds"] for info, _ in done)
+        row["fit_seconds"] = float(np.mean([info["fit_seconds"] for info, _ in done]))
+        row["predict_images_per_second"] = sum(len(pair.test) for _, pair in done) / seconds
+        row["peak_memory_mb"] = max(info["peak_memory_mb"] for info, _ in done)
+    return row
+
+
+def pair_table(
+    scores: Mapping[str, EncoderScores], groups: Mapping[tuple[str, str], np.ndarray]
+) -> pd.DataFrame:
+    """Paired bootstrap difference of every two encoders, over all voxels and in each ROI."""
+    places: dict[tuple[str, str], Any] = {(ALL, ALL): slice(None), **groups}
+    rows = []
+    for a, b in combinations(scores, 2):
+        for metric in PAIR_METRICS:
+            difference = scores[a].voxels[metric] - scores[b].voxels[metric]
+            samples = scores[a].voxel_samples[metric] - scores[b].voxel_samples[metric]
+            for (atlas, roi), voxels in places.items():
+                row = _difference_row(difference[voxels], samples[:, voxels])
+                key = {"encoder_a": a, "encoder_b": b, "metric": metric, "atlas": atlas, "roi": roi}
+                rows.append(key | row)
+    columns = ["encoder_a", "encoder_b", "metric", "atlas", "roi"]
+    columns += ["difference", "low", "high", "p", "n_voxels"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _difference_row(difference: np.ndarray, samples: np.ndarray) -> dict[str, Any]:
+    sampled = _mean_over_voxels(samples)
+    low, high = bootstrap_interval(sampled)
+    return {
+        "difference": _mean_over_voxels(difference),
+        "low": float(low),
+        "high": float(high),
+        "p": bootstrap_p_value(sampled),
+        "n_voxels": int(np.isfinite(difference).sum()),
+    }
+
+
+def map_table(
+    scores: Mapping[str, EncoderScores], ceiling_r: np.ndarray, voxels: pd.DataFrame
+) -> pd.DataFrame:
+    """One row per encoder and voxel: fold-averaged scores, p, q, and where the voxel is."""
+    parts = [
+        pd.concat(
+            [
+                pd.DataFrame({"encoder": name, "voxel": np.arange(len(ceiling_r))}),
+                pd.DataFrame(found.voxels),
+                pd.DataFrame({"noise_ceiling": ceiling_r, "p": found.p, "q": fdr(found.p)}),
+                voxels.reset_index(drop=True),
+            ],
+            axis=1,
+        )
+        for name, found in scores.items()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder"])
+
+
+def voxel_table(scores: Mapping[str, EncoderScores]) -> pd.DataFrame:
+    """One row per encoder, fold and voxel."""
+    parts = [
+        pd.DataFrame({"encoder": name, "fold": fold, "voxel": np.arange(len(found["r"])), **found})
+        for name, of_encoder in scores.items()
+        for fold, found in enumerate(of_encoder.folds)
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder"])
+
+
+def _mean_over_voxels(values: np.ndarray) -> Any:
+    """Mean over the last axis, of the voxels that are defined; NaN where none is."""
+    n = np.isfinite(values).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(values, axis=-1, dtype=np.float64) / n
+    return float(mean) if mean.ndim == 0 else mean

@@ -1,0 +1,167 @@
+"""BandedRidgeEncoder: several feature spaces, each with a penalty of its own."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from brainenc.devices import resolve_device
+from brainenc.encoders.base import BaseEncoder
+from brainenc.images import looks_like_images
+from brainenc.model_selection import image_folds
+from brainenc.repeats import average_repeats
+from brainenc.solvers import (
+    RidgeFit,
+    banded_ridge_cv,
+    choose_alphas,
+    feature_scaling,
+    fit_voxels,
+    flatten_tokens,
+)
+
+
+class BandedRidgeEncoder(BaseEncoder):
+    """Ridge regression on several feature spaces (bands), weighted anew for every voxel.
+
+    Band weights are found by random search and alpha by cross-validation over images, both per
+    voxel. Features are z-scored and each band is divided by the square root of its number of
+    features, so that a band does not count for being large.
+
+    Parameters
+    ----------
+    features : dict of name to transformer, "auto", None or transformer
+        A dict makes one band per entry from images. Otherwise as for `RidgeEncoder`.
+    bands : dict of name to int, optional
+        Split of a feature matrix into bands, by number of features, in order; for features that
+        are passed in or come from one transformer. One band without it.
+    alphas : "auto" or array-like
+        Penalties tried; "auto" as for `RidgeEncoder`, in units of the scaled features.
+    n_iter : int
+        Candidate band weights of the random search.
+    cv, device, random_state
+        As for `RidgeEncoder`; `random_state` also seeds the search.
+
+    Attributes
+    ----------
+    band_weights_ : array, shape (n_bands, n_voxels)
+        Share of each band in each voxel's kernel; sums to 1 over bands.
+    band_names_ : list of str
+    alphas_, intercept_ : arrays, shape (n_voxels,)
+    dual_coef_ : array, shape (n_images, n_voxels)
+    X_fit_ : array, shape (n_images, n_features)
+
+    References
+    ----------
+    Dupré la Tour et al. (2022), NeuroImage 264; solved by the himalaya package.
+    """
+
+    def __init__(
+        self,
+        features: Any = "auto",
+        *,
+        bands: dict[str, int] | None = None,
+        alphas: Any = "auto",
+        n_iter: int = 20,
+        cv: Any = 5,
+        device: str = "auto",
+        random_state: int | None = 0,
+    ):
+        self.features = features
+        self.bands = bands
+        self.alphas = alphas
+        self.n_iter = n_iter
+        self.cv = cv
+        self.device = device
+        self.random_state = random_state
+
+    def precompute(
+        self, images: Any, transform: Callable[[Any], np.ndarray]
+    ) -> tuple[BaseEncoder, Any]:
+        """As `BaseEncoder.precompute`; a dict of transformers becomes `bands`."""
+        if not isinstance(self.features, Mapping):
+            return super().precompute(images, transform)
+        parts = {name: flatten_tokens(transform(clone(t))) for name, t in self.features.items()}
+        bands = {name: part.shape[1] for name, part in parts.items()}
+        given = clone(self).set_params(features=None, bands=bands)
+        return given, np.concatenate(list(parts.values()), axis=1)
+
+    def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        if not isinstance(self.features, Mapping):
+            return super()._features_of(X, reset=reset)
+        if not looks_like_images(X):
+            raise TypeError("features is a dict of transformers, so images are wanted, not features")
+        if reset:
+            self.features_ = {name: clone(t).fit(X) for name, t in self.features.items()}
+        parts = {name: flatten_tokens(t.transform(X)) for name, t in self.features_.items()}
+        if reset:
+            self.band_sizes_ = {name: part.shape[1] for name, part in parts.items()}
+        return np.concatenate(list(parts.values()), axis=1)
+
+    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        X = flatten_tokens(features)
+        if not isinstance(self.features, Mapping):
+            self.band_sizes_ = check_bands(self.bands, X.shape[1])
+        self.band_names_ = list(self.band_sizes_)
+        self.feature_mean_, self.feature_scale_ = feature_scaling(X)
+        self.X_fit_ = self._scaled(X)
+        Ks = [part @ part.T for part in self._split(self.X_fit_)]
+        fitted = fit_voxels(
+            average_repeats(betas).astype(X.dtype, copy=False),
+            lambda rows, Y: self._solve([K[np.ix_(rows, rows)] for K in Ks], Y),
+            n_weights=len(X),
+            dual=True,
+            n_bands=len(Ks),
+            min_images=self.cv if isinstance(self.cv, int) else 2,
+        )
+        self.dual_coef_, self.intercept_ = fitted.weights, fitted.intercept
+        self.alphas_, self.band_weights_ = fitted.alphas, fitted.band_weights
+        return fitted.held_out
+
+    def _solve(self, Ks: list[np.ndarray], Y: np.ndarray) -> RidgeFit:
+        # Scaled bands have kernels of trace n_images each, so features count as one in the grid.
+        alphas = choose_alphas(self.alphas, (len(Y), 1)).astype(Y.dtype)
+        folds = image_folds(self.cv, len(Y), random_state=self.random_state)
+        return banded_ridge_cv(
+            Ks,
+            Y,
+            alphas,
+            folds,
+            n_iter=self.n_iter if len(Ks) > 1 else 1,
+            random_state=self.random_state,
+            device=resolve_device(self.device),
+        )
+
+    def _predict(self, features: np.ndarray) -> np.ndarray:
+        X = self._scaled(flatten_tokens(features))
+        prediction = np.tile(self.intercept_, (len(X), 1))
+        for part, fitted, weights in zip(
+            self._split(X), self._split(self.X_fit_), self.band_weights_, strict=True
+        ):
+            prediction += (part @ fitted.T) @ (self.dual_coef_ * weights)
+        return prediction
+
+    def _scaled(self, X: np.ndarray) -> np.ndarray:
+        sizes = list(self.band_sizes_.values())
+        size_of_feature = np.repeat(sizes, sizes).astype(X.dtype)
+        return (X - self.feature_mean_) / (self.feature_scale_ * np.sqrt(size_of_feature))
+
+    def _split(self, X: np.ndarray) -> list[np.ndarray]:
+        return np.split(X, np.cumsum(list(self.band_sizes_.values()))[:-1], axis=1)
+
+
+def check_bands(bands: Mapping[str, int] | None, n_features: int) -> dict[str, int]:
+    """Bands as a dict of sizes that add up to the number of features.
+
+    Raises
+    ------
+    ValueError : they do not add up, or a band is empty.
+    """
+    if bands is None:
+        return {"all": n_features}
+    if min(bands.values(), default=0) < 1 or sum(bands.values()) != n_features:
+        raise ValueError(
+            f"bands={dict(bands)} must be positive and add up to the {n_features} features, "
+            f"not to {sum(bands.values())}"
+        )
+    return dict(bands)

@@ -1,0 +1,246 @@
+"""The contract that every encoder keeps."""
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils.validation import check_is_fitted
+
+from brainenc.images import as_images, looks_like_images
+from brainenc.metrics import correlation
+from brainenc.noise import ResidualNoise, fit_residual_noise
+from brainenc.repeats import average_repeats
+from brainenc.validation import check_betas, check_features
+
+
+class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
+    """Base class of encoders: images (or features) in, voxel responses out.
+
+    A new encoder stores its constructor arguments, among them `features`, and provides
+
+    - ``_fit(features, betas)``, which sets the fitted attributes (ending in ``_``) and returns
+      predictions of the images it did *not* learn from, (n_images, n_voxels), NaN for the rest:
+      the noise model behind `sample` is estimated from them;
+    - ``_predict(features)``, which returns (n_images, n_voxels).
+
+    Both get features as a float array, (n_images, n_features) or (n_images, n_tokens, width), and
+    betas as (n_images, n_repeats, n_voxels) with NaN for missing repeats. An encoder that draws
+    from a distribution of its own also overrides ``_sample(features, n, rng)`` and `sample_kind`.
+
+    Attributes
+    ----------
+    noise_ : ResidualNoise
+        Residuals of held-out single trials, which `sample` draws from.
+    sample_kind_ : str
+        Where draws come from: "residual" is the prediction plus draws of `noise_`.
+    features_ : FeatureExtractor
+        The fitted feature extractor; absent when features were passed in.
+    n_voxels_ : int
+    """
+
+    features: Any = None
+    sample_kind: str = "residual"
+
+    # ---------------------------------------------------------------- what an encoder provides
+
+    @abstractmethod
+    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        """Fit; return held-out predictions (n_images, n_voxels), NaN where an image was learnt."""
+
+    @abstractmethod
+    def _predict(self, features: np.ndarray) -> np.ndarray:
+        """Expected responses (n_images, n_voxels)."""
+
+    def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Single-trial draws (n, n_images, n_voxels)."""
+        return self._predict(features) + self.noise_.sample((n, len(features)), rng)
+
+    # ---------------------------------------------------------------- what a user calls
+
+    def fit(self, X: Any, Y: Any) -> "BaseEncoder":
+        """Fit to images and the betas they evoked.
+
+        Parameters
+        ----------
+        X : images (n_images, H, W[, 3]) uint8, paths or PIL images; or features, float
+            (n_images, n_features) or (n_images, n_tokens, width). One row per unique image.
+        Y : array, shape (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
+            Betas; NaN where a repeat is missing. A voxel without any data is predicted as NaN.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError : rows that do not match, fewer than two images, non-finite features, infinite
+            betas, or nothing but NaN.
+        TypeError : images or betas of a wrong dtype.
+        """
+        features = self._features_of(X, reset=True)
+        betas = check_betas(Y, n_images=len(features))
+        if len(features) < 2:
+            raise ValueError(
+                f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 to fit"
+            )
+        self.n_voxels_ = betas.shape[2]
+        self.betas_ndim_ = np.ndim(Y)
+        held_out = self._fit(features, betas)
+        self.noise_: ResidualNoise = fit_residual_noise(betas, held_out)
+        self.sample_kind_ = self.sample_kind
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Expected responses.
+
+        Parameters
+        ----------
+        X : images or features, as for `fit`
+
+        Returns
+        -------
+        array, shape (n_images, n_voxels), float32
+            In the units of the betas given to `fit`; (n_images,) if those were one-dimensional.
+        """
+        check_is_fitted(self)
+        prediction = self._predict(self._features_of(X)).astype(np.float32, copy=False)
+        return prediction[:, 0] if self.betas_ndim_ == 1 else prediction
+
+    def sample(self, X: Any, n: int = 5, random_state: Any = None) -> np.ndarray:
+        """Single-trial draws.
+
+        Parameters
+        ----------
+        X : images or features, as for `fit`
+        n : int
+            Draws per image.
+        random_state : int, Generator or None
+            The same seed gives the same draws.
+
+        Returns
+        -------
+        array, shape (n, n_images, n_voxels), float32
+            In the units of the betas; (n, n_images) if those were one-dimensional.
+            ``.mean(0)`` averages the draws.
+
+        Raises
+        ------
+        ValueError : n < 1.
+        """
+        check_is_fitted(self)
+        if n < 1:
+            raise ValueError(f"n={n}: at least one draw is needed")
+        rng = np.random.default_rng(random_state)
+        draws = self._sample(self._features_of(X), n, rng).astype(np.float32, copy=False)
+        return draws[..., 0] if self.betas_ndim_ == 1 else draws
+
+    def score(self, X: Any, Y: Any) -> float:
+        """Mean over voxels of Pearson's r across images, against repeat-averaged betas.
+
+        Parameters
+        ----------
+        X, Y : as for `fit`
+
+        Returns
+        -------
+        float
+            NaN, with a warning, if r is undefined for every voxel (constant predictions, say).
+            Voxels whose r is undefined are left out.
+        """
+        prediction = self.predict(X)
+        targets = average_repeats(check_betas(Y, n_images=len(prediction)))
+        r = correlation(prediction.reshape(targets.shape), targets)
+        if np.isnan(r).all():
+            warnings.warn(
+                "r is undefined for every voxel: predictions or betas are constant",
+                UndefinedMetricWarning,
+                stacklevel=2,
+            )
+            return float("nan")
+        return float(np.nanmean(r))
+
+    def adapt(self, X: Any, Y: Any) -> "BaseEncoder":
+        """New encoder for another subject, leaving this one as it is.
+
+        Encoders whose weights carry over start from them; here the new encoder has the same
+        parameters and is fitted anew.
+
+        Parameters
+        ----------
+        X, Y : as for `fit`, of the new subject; the number of voxels may differ
+
+        Returns
+        -------
+        BaseEncoder
+        """
+        return clone(self).fit(X, Y)
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write the fitted encoder to a folder; `brainenc.load` reads it. See there."""
+        from brainenc.encoders.persistence import save
+
+        check_is_fitted(self)
+        return save(self, folder)
+
+    def precompute(
+        self, images: Any, transform: Callable[[Any], np.ndarray]
+    ) -> tuple["BaseEncoder", Any]:
+        """The same encoder for features computed beforehand, and those features.
+
+        The benchmark uses it to compute features once for all folds and encoders.
+
+        Parameters
+        ----------
+        images : images, as for `fit`
+        transform : callable
+            Takes an extractor and gives the features of `images`, (n_images, ...).
+
+        Returns
+        -------
+        encoder : BaseEncoder, unfitted, with features=None
+        X : array, or `images` if the encoder computes no features from them
+        """
+        extractor = self._extractor(images)
+        if extractor is None:
+            return clone(self), images
+        return clone(self).set_params(features=None), transform(extractor)
+
+    # ---------------------------------------------------------------- features
+
+    def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        """Features of X, checked; with `reset` the extractor is made and shapes are recorded."""
+        extractor = self._extractor(X) if reset else getattr(self, "features_", None)
+        if extractor is not None:
+            self.features_ = extractor.fit(X) if reset else extractor
+            return self.features_.transform(X)
+        if looks_like_images(X):
+            raise TypeError(
+                f"{type(self).__name__} has features={self.features!r} and takes features, but got "
+                "images; pass features=brainenc.GaborPyramid(), say, to the encoder"
+            )
+        if reset and hasattr(self, "features_"):
+            del self.features_
+        return check_features(self, X, reset=reset)
+
+    def _extractor(self, X: Any) -> Any:
+        if self.features is None:
+            return None
+        if not isinstance(self.features, str):
+            as_images(X)  # the clearer error, before a transformer is set to work
+            return clone(self.features)
+        if self.features != "auto":
+            raise ValueError(
+                f"features={self.features!r}: give 'auto', None or a transformer such as "
+                "brainenc.GaborPyramid()"
+            )
+        if not looks_like_images(X):
+            return None
+        from brainenc.features import OpenCLIPFeatures
+
+        return OpenCLIPFeatures()

@@ -1,0 +1,36 @@
+"""Encoders by their short names, for the command line and for tests that run over all of them."""
+
+from typing import Any
+
+from brainenc import encoders
+from brainenc.encoders.base import BaseEncoder
+
+#: Short name to class name; a new encoder adds its line here.
+ENCODERS = {
+    "mean": "MeanEncoder",
+    "ridge": "RidgeEncoder",
+    "banded": "BandedRidgeEncoder",
+}
+
+
+def make_encoder(name: str, **parameters: Any) -> BaseEncoder:
+    """Encoder of a short name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `ENCODERS`.
+    **parameters
+        Constructor arguments; those the encoder does not have (features of the mean) are an error.
+
+    Returns
+    -------
+    BaseEncoder, unfitted
+
+    Raises
+    ------
+    ValueError : no such name; lists those there are.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"encoder {name!r} is unknown; there are {', '.join(ENCODERS)}")
+    return getattr(encoders, ENCODERS[name])(**parameters)

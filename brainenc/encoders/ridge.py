@@ -1,0 +1,122 @@
+"""RidgeEncoder: linear regression from features to voxels, the baseline that is hard to beat."""
+
+from typing import Any
+
+import numpy as np
+
+from brainenc.devices import resolve_device
+from brainenc.encoders.base import BaseEncoder
+from brainenc.model_selection import image_folds
+from brainenc.repeats import average_repeats
+from brainenc.solvers import (
+    RidgeFit,
+    choose_alphas,
+    feature_scaling,
+    fit_voxels,
+    flatten_tokens,
+    kernel_ridge_cv,
+    ridge_cv,
+)
+
+
+class RidgeEncoder(BaseEncoder):
+    """Ridge regression with one penalty per voxel, chosen by cross-validation over images.
+
+    Features are z-scored (token features flattened first), repeats averaged, and each voxel gets
+    the alpha with the smallest mean squared error on held-out images.
+
+    Parameters
+    ----------
+    features : "auto", None or transformer
+        "auto" takes float arrays as features and computes OpenCLIP ViT-B/32 features of images;
+        None takes features only; a transformer such as `GaborPyramid()` is applied to images.
+    alphas : "auto" or array-like
+        Penalties tried. "auto" is 15 values from 1e-4 to 1e3 times max(n_images, n_features),
+        the mean non-zero eigenvalue of XᵀX for z-scored features.
+    cv : int, splitter or iterable of (train, test)
+        Folds over images for the choice of alpha; an int means shuffled folds.
+    form : "auto", "primal" or "kernel"
+        Same answers; "auto" takes the primal form when there are fewer features than images.
+    standardize : bool
+        Divide each feature by its standard deviation over the training images. Features are
+        centred in any case.
+    device : "auto", "cpu", "cuda", "cuda:1", "mps"
+        Where to solve.
+    random_state : int
+        Of the shuffled folds.
+
+    Attributes
+    ----------
+    alphas_ : array, shape (n_voxels,)
+        Chosen penalty; NaN for a voxel without data.
+    intercept_ : array, shape (n_voxels,)
+    form_ : "primal" or "kernel"
+    coef_ : array, shape (n_features, n_voxels), or (n_images, n_voxels) in kernel form
+        Weights of the z-scored features, or of the training images' kernel.
+    X_fit_ : array, shape (n_images, n_features), or None in primal form
+        z-scored features of the training images.
+    feature_mean_, feature_scale_ : arrays, shape (n_features,)
+
+    References
+    ----------
+    Dupré la Tour et al. (2022), NeuroImage 264; solved by the himalaya package.
+    """
+
+    def __init__(
+        self,
+        features: Any = "auto",
+        *,
+        alphas: Any = "auto",
+        cv: Any = 5,
+        form: str = "auto",
+        standardize: bool = True,
+        device: str = "auto",
+        random_state: int | None = 0,
+    ):
+        self.features = features
+        self.alphas = alphas
+        self.cv = cv
+        self.form = form
+        self.standardize = standardize
+        self.device = device
+        self.random_state = random_state
+
+    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        X = flatten_tokens(features)
+        self.feature_mean_, self.feature_scale_ = feature_scaling(X, self.standardize)
+        X = (X - self.feature_mean_) / self.feature_scale_
+        self.form_ = choose_form(self.form, X.shape)
+        kernel = self.form_ == "kernel"
+        fitted = fit_voxels(
+            average_repeats(betas).astype(X.dtype, copy=False),
+            lambda rows, Y: self._solve(X[rows], Y),
+            n_weights=len(X) if kernel else X.shape[1],
+            dual=kernel,
+            min_images=self.cv if isinstance(self.cv, int) else 2,
+        )
+        self.coef_, self.intercept_, self.alphas_ = fitted.weights, fitted.intercept, fitted.alphas
+        self.X_fit_ = X if kernel else None
+        return fitted.held_out
+
+    def _solve(self, X: np.ndarray, Y: np.ndarray) -> RidgeFit:
+        alphas = choose_alphas(self.alphas, X.shape).astype(X.dtype)
+        folds = image_folds(self.cv, len(X), random_state=self.random_state)
+        device = resolve_device(self.device)
+        if self.form_ == "kernel":
+            return kernel_ridge_cv(X @ X.T, Y, alphas, folds, device=device)
+        return ridge_cv(X, Y, alphas, folds, device=device)
+
+    def _predict(self, features: np.ndarray) -> np.ndarray:
+        X = (flatten_tokens(features) - self.feature_mean_) / self.feature_scale_
+        if self.form_ == "kernel":
+            X = X @ self.X_fit_.T
+        return X @ self.coef_ + self.intercept_
+
+
+def choose_form(form: str, shape: tuple[int, ...]) -> str:
+    """ "primal" or "kernel", whichever is smaller for (n_images, n_features) when "auto"."""
+    if form == "auto":
+        return "kernel" if shape[1] >= shape[0] else "primal"
+    if form not in ("primal", "kernel"):
+        raise ValueError(f"form={form!r} must be 'auto', 'primal' or 'kernel'")
+    return form

@@ -1,0 +1,189 @@
+"""Splits by image, bootstrap weights, permutation p-values and false discovery rates."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
+from sklearn.model_selection import KFold, check_cv
+
+Folds = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+
+
+def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
+    """Train and test positions of every fold, split by image.
+
+    Parameters
+    ----------
+    cv : int, scikit-learn splitter, or iterable of (train, test) positions
+        An int means so many folds of shuffled images: neighbouring rows are often alike (figures
+        of one kind, frames of one scene), and unshuffled folds would test on another kind.
+    n_images : int
+    random_state : int, Generator or None
+        Seed of the shuffle when `cv` is an int.
+
+    Returns
+    -------
+    list of (train, test), arrays of int
+
+    Raises
+    ------
+    ValueError : fewer images than folds, fewer than two folds, an empty side, or an image on both
+        sides of a fold.
+    """
+    if isinstance(cv, (int, np.integer)):
+        if cv < 2:
+            raise ValueError(f"cv={cv}: cross-validation takes at least 2 folds")
+        if n_images < cv:
+            raise ValueError(
+                f"cv={cv} folds need at least {cv} images, but there are {n_images} "
+                f"(n_samples={n_images}); lower cv or give more images"
+            )
+        cv = KFold(cv, shuffle=True, random_state=_as_seed(random_state))
+    folds = [
+        (np.asarray(train), np.asarray(test)) for train, test in check_cv(cv).split(np.empty(n_images))
+    ]
+    for i, (train, test) in enumerate(folds):
+        if len(train) == 0 or len(test) == 0:
+            raise ValueError(f"fold {i} of cv has {len(train)} train and {len(test)} test images")
+        if shared := np.intersect1d(train, test).tolist():
+            raise ValueError(
+                f"fold {i} of cv has images {shared[:5]} in both train and test: "
+                "its test scores would mean nothing"
+            )
+    return folds
+
+
+def _as_seed(random_state: Any) -> Any:
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31))
+    return random_state
+
+
+def bootstrap_weights(
+    n_images: int, n_bootstraps: int, *, random_state: Any = None
+) -> NDArray[np.float32]:
+    """How often each image is drawn in each bootstrap sample.
+
+    Parameters
+    ----------
+    n_images, n_bootstraps : int
+    random_state : int, Generator or None
+
+    Returns
+    -------
+    array, shape (n_bootstraps, n_images)
+        Counts; every row sums to `n_images`. The same weights applied to two encoders make a
+        paired bootstrap.
+    """
+    rng = np.random.default_rng(random_state)
+    return rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstraps).astype(
+        np.float32
+    )
+
+
+def bootstrap_interval(
+    values: np.ndarray, *, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Percentile interval over the first axis.
+
+    Parameters
+    ----------
+    values : array, shape (n_bootstraps, ...)
+        The summary in every bootstrap sample; NaN samples are left out.
+    confidence : float
+
+    Returns
+    -------
+    low, high : arrays of shape (...); NaN where every sample is NaN.
+    """
+    tail = 50 * (1 - confidence)
+    values = np.asarray(values, dtype=np.float64)
+    undefined = np.isnan(values).all(axis=0)
+    safe = np.where(undefined, 0.0, values)
+    low, high = np.nanpercentile(safe, [tail, 100 - tail], axis=0)
+    return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
+
+
+def bootstrap_p_value(differences: np.ndarray) -> float:
+    """Two-sided p of "no difference" from bootstrap differences.
+
+    Parameters
+    ----------
+    differences : array, shape (n_bootstraps,)
+        Of a paired bootstrap; NaN samples are left out.
+
+    Returns
+    -------
+    float
+        Twice the smaller share of samples on either side of zero, counting the observed sample
+        as one more, so never below 2 / (n_bootstraps + 1); NaN without a finite sample.
+    """
+    finite = np.asarray(differences)[np.isfinite(differences)]
+    if finite.size == 0:
+        return np.nan
+    tail = min((finite <= 0).sum(), (finite >= 0).sum())
+    return float(min(1.0, 2 * (tail + 1) / (finite.size + 1)))
+
+
+def permutation_p_values(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    strata: Iterable[np.ndarray],
+    *,
+    n_permutations: int = 1000,
+    random_state: Any = None,
+) -> NDArray[np.float64]:
+    """One-sided p of a statistic under shuffles of the images.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes positions (n_images,), the row of the targets that each prediction is compared with,
+        and returns one value per voxel, larger is better.
+    strata : iterable of int arrays
+        Positions that may change places with each other (the test images of one fold); together
+        they are 0 … n_images − 1.
+    n_permutations : int
+    random_state : int, Generator or None
+
+    Returns
+    -------
+    array, shape (n_voxels,)
+        (1 + number of shuffles at least as good) / (1 + n_permutations); NaN where the statistic
+        is NaN.
+
+    References
+    ----------
+    Phipson & Smyth (2010), Statistical Applications in Genetics and Molecular Biology 9.
+    """
+    rng = np.random.default_rng(random_state)
+    strata = [np.asarray(stratum) for stratum in strata]
+    identity = np.arange(sum(map(len, strata)))
+    observed = np.asarray(statistic(identity))
+    at_least = np.zeros(observed.shape, dtype=np.int64)
+    for _ in range(n_permutations):
+        shuffled = identity.copy()
+        for stratum in strata:
+            shuffled[stratum] = rng.permutation(stratum)
+        at_least += statistic(shuffled) >= observed
+    return np.where(np.isnan(observed), np.nan, (1 + at_least) / (1 + n_permutations))
+
+
+def fdr(p_values: np.ndarray) -> NDArray[np.float64]:
+    """Benjamini–Hochberg adjusted p-values; NaN stays NaN and does not count as a test.
+
+    Parameters
+    ----------
+    p_values : array, shape (n_voxels,)
+
+    Returns
+    -------
+    array, shape (n_voxels,): the smallest false discovery rate at which each voxel is a discovery.
+    """
+    p_values = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p_values.shape, np.nan)
+    tested = np.isfinite(p_values)
+    if tested.any():
+        adjusted[tested] = false_discovery_control(p_values[tested], method="bh")
+    return adjusted

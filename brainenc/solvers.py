@@ -1,0 +1,366 @@
+"""Ridge solvers: pure functions over himalaya, with its global backend set and put back."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import himalaya.backend
+import numpy as np
+from himalaya.kernel_ridge import (
+    solve_kernel_ridge_cv_eigenvalues,
+    solve_kernel_ridge_eigenvalues,
+    solve_multiple_kernel_ridge_random_search,
+)
+from himalaya.ridge import solve_ridge_cv_svd, solve_ridge_svd
+
+from brainenc.model_selection import Folds
+
+#: Predictions of all alphas for a batch of voxels stay below this many bytes in the search.
+SEARCH_BYTES = 2**29
+
+
+@contextmanager
+def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
+    """Set himalaya's backend for a block, and put the former one back even after an error.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "cpu" computes with NumPy; a CUDA device with torch on that device.
+
+    Yields
+    ------
+    module : the backend
+    """
+    former = himalaya.backend.get_backend().name
+    context: Any = nullcontext()
+    name = "numpy"
+    if str(device) != "cpu":
+        import torch
+
+        name = "torch_mps" if str(device).startswith("mps") else "torch_cuda"
+        if name == "torch_cuda":
+            context = torch.cuda.device(torch.device(device))
+    try:
+        with context:
+            yield himalaya.backend.set_backend(name)
+    finally:
+        himalaya.backend.set_backend(former)
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """What a ridge solver found.
+
+    Attributes
+    ----------
+    weights : array, shape (n_features, n_voxels) in primal form, (n_images, n_voxels) in dual form
+    intercept : array, shape (n_voxels,)
+    alphas : array, shape (n_voxels,)
+        Chosen per voxel.
+    held_out : array, shape (n_images, n_voxels)
+        Predictions of every image by the fold that did not see it, at the chosen alpha.
+    band_weights : array, shape (n_bands, n_voxels), or None
+        Kernel weight of each band (sums to 1 over bands); banded ridge only.
+    """
+
+    weights: np.ndarray
+    intercept: np.ndarray
+    alphas: np.ndarray
+    held_out: np.ndarray
+    band_weights: np.ndarray | None = None
+
+
+def ridge_cv(
+    X: np.ndarray, Y: np.ndarray, alphas: np.ndarray, folds: Folds, *, device: Any = "cpu"
+) -> RidgeFit:
+    """Ridge regression in primal form with one alpha per voxel.
+
+    Minimises ‖Xw + b − y‖² + α‖w‖² for each voxel, α by the mean squared error over `folds`.
+    The form to use when there are fewer features than images.
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features), float
+    Y : array, shape (n_images, n_voxels), float, without NaN
+    alphas : array, shape (n_alphas,)
+    folds : list of (train, test) positions
+        Every image in exactly one test part, for `RidgeFit.held_out` to be complete; images in
+        no test part are NaN there.
+    device : str or torch.device
+
+    Returns
+    -------
+    RidgeFit
+
+    References
+    ----------
+    Dupré la Tour et al. (2022), NeuroImage 264; the himalaya package.
+    """
+    with himalaya_backend(device) as backend:
+        X, Y, alphas = backend.check_arrays(X, Y, alphas)
+        best, weights, _, intercept = solve_ridge_cv_svd(
+            X, Y, alphas, fit_intercept=True, cv=folds, warn=False, **_batches(folds, Y, alphas)
+        )
+        held_out = backend.full_like(Y, np.nan)
+        for train, test in folds:
+            fold_weights, fold_intercept = solve_ridge_svd(
+                X[train], Y[train], best, fit_intercept=True, warn=False
+            )
+            held_out[test] = X[test] @ fold_weights + fold_intercept
+        return RidgeFit(*map(backend.to_numpy, (weights, intercept, best, held_out)))
+
+
+def kernel_ridge_cv(
+    K: np.ndarray, Y: np.ndarray, alphas: np.ndarray, folds: Folds, *, device: Any = "cpu"
+) -> RidgeFit:
+    """Ridge regression in kernel form: the same answers as `ridge_cv` from K = XXᵀ.
+
+    The form to use when there are more features than images.
+
+    Parameters
+    ----------
+    K : array, shape (n_images, n_images)
+    Y, alphas, folds, device
+        As for `ridge_cv`.
+
+    Returns
+    -------
+    RidgeFit, with weights in dual form: predictions are K(new, fitted) @ weights + intercept.
+    """
+    with himalaya_backend(device) as backend:
+        K, Y, alphas = backend.check_arrays(K, Y, alphas)
+        best, weights, _, intercept = solve_kernel_ridge_cv_eigenvalues(
+            K, Y, alphas, cv=folds, fit_intercept=True, **_batches(folds, Y, alphas)
+        )
+        held_out = backend.full_like(Y, np.nan)
+        for train, test in folds:
+            held_out[test] = _kernel_fold(K, Y, best, train, test)
+        return RidgeFit(*map(backend.to_numpy, (weights, intercept, best, held_out)))
+
+
+def banded_ridge_cv(
+    Ks: Sequence[np.ndarray],
+    Y: np.ndarray,
+    alphas: np.ndarray,
+    folds: Folds,
+    *,
+    n_iter: int = 20,
+    random_state: int | None = 0,
+    device: Any = "cpu",
+) -> RidgeFit:
+    """Ridge regression with one penalty per band and voxel, by random search.
+
+    Parameters
+    ----------
+    Ks : sequence of arrays, shape (n_bands, n_images, n_images)
+        Kernel of each band.
+    Y, alphas, folds, device
+        As for `ridge_cv`.
+    n_iter : int
+        Candidate band weights drawn from Dirichlet distributions; the first is equal weights.
+    random_state : int
+
+    Returns
+    -------
+    RidgeFit
+        Weights in dual form: predictions are Σ_b band_weights[b] K_b(new, fitted) @ weights +
+        intercept.
+
+    References
+    ----------
+    Dupré la Tour et al. (2022), NeuroImage 264, "Feature-space selection with banded ridge
+    regression".
+    """
+    with himalaya_backend(device) as backend:
+        stacked = backend.stack([backend.asarray(K) for K in Ks])
+        stacked, Y, alphas = backend.check_arrays(stacked, Y, alphas)
+        deltas, weights, _, best, intercept = solve_multiple_kernel_ridge_random_search(
+            stacked,
+            Y,
+            n_iter=n_iter,
+            alphas=alphas,
+            cv=folds,
+            fit_intercept=True,
+            return_weights="dual",
+            return_alphas=True,
+            random_state=random_state,
+            progress_bar=False,
+            n_alphas_batch=min(len(alphas), 5),
+            **_batches(folds, Y, alphas),
+        )
+        deltas, weights, intercept, best = (
+            backend.to_numpy(a) for a in (deltas, weights, intercept, best)
+        )
+        # himalaya folds alpha into the kernel weights: exp(delta) = gamma / alpha.
+        gammas = np.exp(deltas) * best
+        held_out = np.full(Y.shape, np.nan, dtype=weights.dtype)
+        # Voxels that chose the same candidate share one kernel.
+        candidates, member = np.unique(gammas.round(6), axis=1, return_inverse=True)
+        for c in range(candidates.shape[1]):
+            voxels = np.flatnonzero(member == c)
+            K = sum(g * k for g, k in zip(gammas[:, voxels[0]], stacked, strict=True))
+            chosen = backend.asarray(best[voxels], dtype=Y.dtype)
+            for train, test in folds:
+                fold = _kernel_fold(K, Y[:, voxels], chosen, train, test)
+                held_out[np.ix_(test, voxels)] = backend.to_numpy(fold)
+        return RidgeFit(weights / best, intercept, best, held_out, gammas)
+
+
+def _kernel_fold(K: Any, Y: Any, alphas: Any, train: np.ndarray, test: np.ndarray) -> Any:
+    """Predictions of the test images from the train images, at given alphas."""
+    weights, intercept = solve_kernel_ridge_eigenvalues(
+        K[train][:, train], Y[train], alphas, fit_intercept=True
+    )
+    return K[test][:, train] @ weights + intercept
+
+
+def _batches(folds: Folds, Y: Any, alphas: Any) -> dict[str, int]:
+    n_test = max(len(test) for _, test in folds)
+    n_voxels = int(SEARCH_BYTES / (8 * len(alphas) * n_test))
+    return {"n_targets_batch": min(max(1, n_voxels), Y.shape[1])}
+
+
+def fit_voxels(
+    Y: np.ndarray,
+    solve: Callable[[np.ndarray, np.ndarray], RidgeFit],
+    *,
+    n_weights: int,
+    dual: bool,
+    n_bands: int | None = None,
+    min_images: int = 2,
+) -> RidgeFit:
+    """Solve voxels that lack data for the same images together, each on the images it has.
+
+    Parameters
+    ----------
+    Y : array, shape (n_images, n_voxels); NaN where an image has no data for a voxel
+    solve : callable
+        Takes rows (positions of images) and their Y without NaN, gives a `RidgeFit`.
+    n_weights : int
+        Rows of the weights: n_features in primal form, n_images in dual form.
+    dual : bool
+        Whether weights belong to images (then they are 0 for images a voxel lacks).
+    n_bands : int, optional
+        Rows of `RidgeFit.band_weights`, if there are any.
+    min_images : int
+        A voxel with fewer is left out, with a warning.
+
+    Returns
+    -------
+    RidgeFit
+        Of all voxels; NaN for voxels without (enough) data.
+    """
+    n_voxels = Y.shape[1]
+    fitted = RidgeFit(
+        weights=np.full((n_weights, n_voxels), np.nan, dtype=Y.dtype),
+        intercept=np.full(n_voxels, np.nan, dtype=Y.dtype),
+        alphas=np.full(n_voxels, np.nan, dtype=Y.dtype),
+        held_out=np.full(Y.shape, np.nan, dtype=Y.dtype),
+        band_weights=None if n_bands is None else np.full((n_bands, n_voxels), np.nan, Y.dtype),
+    )
+    n_left_out = 0
+    for rows, voxels in missing_patterns(Y):
+        if len(rows) < min(min_images, len(Y)):
+            n_left_out += len(voxels)
+            continue
+        part = solve(rows, Y[np.ix_(rows, voxels)])
+        if dual:
+            fitted.weights[:, voxels] = 0
+            fitted.weights[np.ix_(rows, voxels)] = part.weights
+        else:
+            fitted.weights[:, voxels] = part.weights
+        fitted.intercept[voxels] = part.intercept
+        fitted.alphas[voxels] = part.alphas
+        fitted.held_out[np.ix_(rows, voxels)] = part.held_out
+        if fitted.band_weights is not None:
+            fitted.band_weights[:, voxels] = part.band_weights
+    if n_left_out:
+        warnings.warn(
+            f"{n_left_out} voxels have data for fewer than {min_images} images: not fitted, and "
+            "predicted as NaN",
+            stacklevel=4,
+        )
+    return fitted
+
+
+def missing_patterns(Y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Groups of voxels that lack data for the same images.
+
+    Parameters
+    ----------
+    Y : array, shape (n_images, n_voxels); NaN where an image has no data for a voxel.
+
+    Yields
+    ------
+    rows : array of int
+        Images with data; voxels without any data at all are in no group.
+    voxels : array of int
+    """
+    present = np.isfinite(Y)
+    if present.all():
+        yield np.arange(Y.shape[0]), np.arange(Y.shape[1])
+        return
+    packed = np.packbits(present, axis=0)
+    _, first, member = np.unique(packed, axis=1, return_index=True, return_inverse=True)
+    for pattern, column in enumerate(first):
+        rows = np.flatnonzero(present[:, column])
+        if len(rows):
+            yield rows, np.flatnonzero(member.ravel() == pattern)
+
+
+def choose_alphas(alphas: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Penalties to try, for a feature matrix of this shape.
+
+    Parameters
+    ----------
+    alphas : "auto" or array-like of positive numbers
+        "auto" spans seven decades around the mean non-zero eigenvalue of XᵀX when features are
+        z-scored, which is max(n_images, n_features).
+    shape : (n_images, n_features)
+
+    Returns
+    -------
+    array, shape (n_alphas,)
+
+    Raises
+    ------
+    ValueError : empty, not positive or not finite.
+    """
+    if isinstance(alphas, str):
+        if alphas != "auto":
+            raise ValueError(f"alphas={alphas!r}: give 'auto' or positive numbers")
+        return max(shape) * np.logspace(-4, 3, 15)
+    values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    if values.ndim != 1 or values.size == 0 or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"alphas={alphas!r} must be positive finite numbers")
+    return values
+
+
+def flatten_tokens(features: np.ndarray) -> np.ndarray:
+    """Features as (n_images, n_features): token features are laid out one after the other."""
+    return features.reshape(len(features), -1)
+
+
+def feature_scaling(X: np.ndarray, standardize: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and s.d. of each feature; the s.d. is 1 for a feature that does not vary.
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features)
+    standardize : bool
+        If not, all scales are 1.
+
+    Returns
+    -------
+    mean, scale : arrays, shape (n_features,), in the dtype of X
+    """
+    mean = X.mean(axis=0, dtype=np.float64)
+    scale = np.ones(X.shape[1])
+    if standardize:
+        sd = np.sqrt(np.square(X - mean.astype(X.dtype)).mean(axis=0, dtype=np.float64))
+        varies = sd > 1e-6 * np.abs(mean)  # round-off of a constant feature is no variation
+        scale[varies] = sd[varies]
+    return mean.astype(X.dtype), scale.astype(X.dtype)

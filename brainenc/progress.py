@@ -14,7 +14,10 @@ def progress(
     unit: str = "it",
     verbose: bool = True,
 ) -> Any:
-    """Progress bar on stderr around `iterable`, or one to `.update()` by hand; silent if not `verbose`."""
+    """Progress bar on stderr around `iterable`, or one to `.update()` by hand.
+
+    Nothing is shown if not `verbose`.
+    """
     return tqdm(
         iterable, desc=desc, total=total, unit=unit, disable=not verbose, leave=False, smoothing=0.1
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -20,11 +21,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     What is written to the temporary path (a file or a folder) replaces `path` at the end
     of the block. If the block raises, the temporary is removed and `path` stays as it was;
     if the process is killed, `path` stays as it was and a hidden temporary is left beside it.
+    (A folder that is replaced is renamed first: for that instant it is beside `path`, hidden.)
 
     Parameters
     ----------
     path : path
-        Final name. Its parent folders are made.
+        Final name. Its parent folders are made; a link is followed, so that it stays a link.
 
     Yields
     ------
@@ -33,17 +35,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Raises
     ------
     PermissionError : the parent folder cannot be written to.
+    NotADirectoryError : there is a file where a parent folder should be.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(f"{path.parent} is a file, so {path} cannot be made in it") from None
-    # Tested here so that hours of work are not done before the first write fails.
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(
-            f"{path.parent} is read-only, so {path.name} cannot be written; choose another folder"
-        )
+    path = Path(path).resolve()
+    _make_writable_folder(path.parent)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         yield temporary
@@ -57,7 +52,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             except OSError:
                 aside.rename(path)
                 raise
-            shutil.rmtree(aside)
+            shutil.rmtree(aside, ignore_errors=True)  # the new one is in place: no reason to fail
         else:
             temporary.replace(path)
     finally:
@@ -67,10 +62,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _make_writable_folder(folder: Path) -> None:
+    # Tested before the block so that hours of work are not done before the first write fails.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(
+            f"{folder} cannot be a folder: there is a file of that name on the way; "
+            "choose another folder"
+        ) from None
+    except OSError as error:
+        raise PermissionError(f"{folder} cannot be made ({error}); choose another folder") from None
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} is read-only; choose another folder")
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write `content` as indented JSON, atomically; NumPy scalars and arrays become plain values."""
+    """Write `content` as indented JSON, atomically; NumPy values become plain ones."""
+    text = json.dumps(content, indent=1, default=_plain) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, default=_plain) + "\n")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
@@ -92,7 +103,7 @@ def read_json(path: str | os.PathLike) -> Any:
     ValueError : the file is not valid JSON (truncated, say); the message names it.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON (truncated or damaged?): {error}") from None
 
@@ -107,7 +118,7 @@ def fingerprint(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.dtype.str}{part.shape}".encode())
-            for block in _blocks(part):
+            for block in row_blocks(part):
                 digest.update(np.ascontiguousarray(block).view(np.uint8).data)
         else:
             digest.update(json.dumps(part, sort_keys=True, default=_plain).encode())
@@ -115,12 +126,41 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def _blocks(array: np.ndarray, n_bytes: int = 64 * 2**20) -> Iterator[np.ndarray]:
-    if array.size == 0:
-        return
-    if array.ndim == 0:
+def write_array(path: str | os.PathLike, array: Any) -> None:
+    """Write a ``.npy`` file in blocks of rows, so that arrays larger than memory can be written.
+
+    Plain writes and not a memory map: a full disk raises OSError, where a map kills the process.
+
+    Parameters
+    ----------
+    path : path
+    array : array or lazy sequence with ``shape``, ``dtype`` and slicing
+    """
+    dtype = np.dtype(array.dtype)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": tuple(array.shape),
+    }
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in row_blocks(array):
+            file.write(np.ascontiguousarray(block, dtype=dtype).data)
+
+
+def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:
+    """Consecutive slices of rows of about `n_bytes` each; nothing of an empty array.
+
+    Parameters
+    ----------
+    array : array or lazy sequence with ``shape``, ``dtype`` and slicing
+    n_bytes : int
+        A block holds one row at least.
+    """
+    shape, dtype = tuple(array.shape), np.dtype(array.dtype)
+    if not shape:
         yield array.reshape(1)
-        return
-    rows = max(1, n_bytes // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        yield array[start : start + rows]
+    elif row_bytes := math.prod(shape[1:]) * dtype.itemsize:
+        n_rows = max(1, n_bytes // row_bytes)
+        for start in range(0, shape[0], n_rows):
+            yield array[start : start + n_rows]

@@ -1,13 +1,16 @@
 """Repeats of one image: counting, averaging and what is left around the average.
 
-All functions take betas of shape (n_images, n_repeats, n_voxels), NaN where a repeat is missing.
+All functions take betas of shape (n_images, n_repeats, n_voxels), NaN where a repeat is missing,
+and walk them in blocks of images, so that memory-mapped betas are never copied whole.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def count_repeats(betas: np.ndarray) -> NDArray[np.int64]:
+def count_repeats(betas: np.ndarray) -> NDArray[np.int32]:
     """Number of repeats present per image and voxel.
 
     Parameters
@@ -18,7 +21,10 @@ def count_repeats(betas: np.ndarray) -> NDArray[np.int64]:
     -------
     array, shape (n_images, n_voxels)
     """
-    return np.sum(np.isfinite(betas), axis=1)
+    count = np.empty((betas.shape[0], betas.shape[2]), dtype=np.int32)
+    for rows in _image_blocks(betas):
+        np.isfinite(betas[rows]).sum(axis=1, out=count[rows])
+    return count
 
 
 def average_repeats(betas: np.ndarray) -> np.ndarray:
@@ -34,11 +40,14 @@ def average_repeats(betas: np.ndarray) -> np.ndarray:
     """
     if betas.shape[1] == 1:
         return np.asarray(betas[:, 0])
-    n_repeats = count_repeats(betas)
-    total = np.nansum(betas, axis=1)
-    with np.errstate(invalid="ignore"):
-        average = total / n_repeats  # 0 / 0 = NaN where no repeat is present
-    return average.astype(betas.dtype, copy=False)
+    average = np.empty((betas.shape[0], betas.shape[2]), dtype=betas.dtype)
+    for rows in _image_blocks(betas):
+        present = np.isfinite(betas[rows])
+        total = np.where(present, betas[rows], betas.dtype.type(0)).sum(axis=1)
+        with np.errstate(invalid="ignore"):  # 0 / 0 = NaN where no repeat is present
+            # Counted in the dtype of betas: an integer count would make float64 of float32.
+            np.divide(total, present.sum(axis=1, dtype=betas.dtype), out=average[rows])
+    return average
 
 
 def within_image_residuals(betas: np.ndarray) -> tuple[np.ndarray, NDArray[np.int64]]:
@@ -57,6 +66,11 @@ def within_image_residuals(betas: np.ndarray) -> tuple[np.ndarray, NDArray[np.in
         unbiased noise variance. 0 for a voxel without repeated images.
     """
     n_repeats = count_repeats(betas)
-    residuals = betas - average_repeats(betas)[:, None]
-    residuals = np.where((n_repeats < 2)[:, None], np.nan, residuals)
-    return residuals, np.maximum(n_repeats - 1, 0).sum(axis=0)
+    average = np.where(n_repeats < 2, betas.dtype.type(np.nan), average_repeats(betas))
+    return betas - average[:, None], np.maximum(n_repeats - 1, 0).sum(axis=0)
+
+
+def _image_blocks(betas: np.ndarray, n_values: int = 2**20) -> Iterator[slice]:
+    n_images = max(1, n_values // (betas.shape[1] * betas.shape[2]))  # small enough for the cache
+    for start in range(0, len(betas), n_images):
+        yield slice(start, start + n_images)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.storage import row_blocks
+
 #: dtypes in which numbers are computed; everything else numeric is converted to float32.
 FLOATS = (np.float32, np.float64)
 
@@ -15,8 +17,8 @@ def check_betas(betas: Any, *, n_images: int | None = None, name: str = "betas")
     Parameters
     ----------
     betas : array-like, shape (n_images,), (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
-        NaN marks a missing repeat. float32 and float64 keep their precision, integers become
-        float32. One dimension means one voxel.
+        NaN, or the mask of a masked array, marks a missing repeat. float32 and float64 keep
+        their precision, integers become float32. One dimension means one voxel.
     n_images : int, optional
         Number of rows wanted.
     name : str
@@ -34,7 +36,7 @@ def check_betas(betas: Any, *, n_images: int | None = None, name: str = "betas")
     """
     if betas is None:
         raise ValueError(
-            f"requires {name} to be passed, but the target y is None: "
+            f"{name} is missing (fit requires y to be passed, but the target y is None): "
             f"give an array of shape (n_images, n_voxels) or (n_images, n_repeats, n_voxels)"
         )
     array = _numeric_array(betas, name)
@@ -50,19 +52,21 @@ def check_betas(betas: Any, *, n_images: int | None = None, name: str = "betas")
         raise ValueError(f"{name} {array.shape} is empty: it needs images, repeats and voxels")
     if n_images is not None and len(array) != n_images:
         raise ValueError(
-            f"{name} has {len(array)} rows and images {n_images}, but they must have one row per "
-            "image each. If betas has one row per trial, group them with "
+            f"{name} {array.shape} has {len(array)} rows, but there are {n_images} images: one row "
+            "per image is needed. If betas has one row per trial, group them with "
             "EncodingData.from_trials first."
         )
-    any_finite = False
-    for row in array:  # row by row: a memory-mapped array is never copied whole
-        if np.isinf(row).any():
-            raise ValueError(
-                f"{name} contains infinite values (infinity): mark missing repeats with NaN, "
-                "and check the scaling of the rest"
-            )
-        any_finite = any_finite or bool(np.isfinite(row).any())
-    if not any_finite:
+    # fmin and fmax pass over NaN, and need no temporary array the size of a memory map.
+    extremes = [
+        (np.fmin.reduce(block, axis=None), np.fmax.reduce(block, axis=None))
+        for block in row_blocks(array)
+    ]
+    if np.isinf(extremes).any():
+        raise ValueError(
+            f"{name} contains infinite values (infinity): mark missing repeats with NaN, "
+            "and check the scaling of the rest"
+        )
+    if np.isnan(extremes).all():
         raise ValueError(f"{name} {array.shape} contains nothing but NaN: there is nothing to fit")
     return array
 
@@ -70,6 +74,9 @@ def check_betas(betas: Any, *, n_images: int | None = None, name: str = "betas")
 def _numeric_array(values: Any, name: str) -> np.ndarray:
     if hasattr(values, "toarray"):
         raise TypeError(f"sparse {name} are not supported: pass {name}.toarray()")
+    if isinstance(values, np.ma.MaskedArray):
+        dtype = np.result_type(values.dtype, np.float32)
+        values = np.ma.filled(values.astype(dtype), np.nan)
     array = values if isinstance(values, np.ndarray) else np.asarray(values)
     if array.dtype == object:
         try:
@@ -79,7 +86,7 @@ def _numeric_array(values: Any, name: str) -> np.ndarray:
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}")
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be numeric (float32 at best), got dtype {array.dtype}")
+        raise TypeError(f"{name} must be numeric, float32 for choice, got dtype {array.dtype}")
     return array if array.dtype in FLOATS else array.astype(np.float32)
 
 
@@ -93,7 +100,7 @@ def check_same_length(**arguments: Sized) -> int:
     lengths = {name: len(value) for name, value in arguments.items()}
     if len(set(lengths.values())) > 1:
         listing = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ValueError(f"one row per image is needed in each, but {listing} rows")
+        raise ValueError(f"the same number of rows is needed in each, but {listing}")
     return next(iter(lengths.values()))
 
 
@@ -126,6 +133,48 @@ def check_index(index: Any, n: int, name: str) -> np.ndarray:
         raise TypeError(f"{name} must be a boolean mask or integer positions, got {index.dtype}")
     if index.size == 0:
         raise ValueError(f"{name} selects nothing of {n}")
-    if index.ndim != 1 or index.min() < -n or index.max() >= n:
-        raise ValueError(f"{name} has positions outside 0 … {n - 1}")
+    if index.ndim != 1:
+        raise ValueError(f"{name} {index.shape} must have one dimension")
+    if index.min() < -n or index.max() >= n:
+        raise ValueError(
+            f"{name} has positions from {index.min()} to {index.max()}, outside 0 … {n - 1}"
+        )
     return np.where(index < 0, index + n, index).astype(np.int64)
+
+
+def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Features as a float array, recorded on (`reset`) or compared with a scikit-learn estimator.
+
+    Parameters
+    ----------
+    estimator : scikit-learn estimator
+        Gets ``n_features_in_`` (and ``feature_names_in_`` of a DataFrame), and
+        ``feature_shape_``.
+    X : array-like, shape (n_images, n_features) or (n_images, n_tokens, width)
+        float32 and float64 keep their precision, other numbers become float32.
+    reset : bool
+        Record the shape, or compare it with the recorded one.
+
+    Returns
+    -------
+    array of the shape of X
+
+    Raises
+    ------
+    ValueError : NaN or infinite features, wrong number of dimensions or of features.
+    """
+    from sklearn.utils.validation import validate_data
+
+    X = validate_data(estimator, X, reset=reset, dtype=list(FLOATS), allow_nd=True)
+    if X.ndim > 3:
+        raise ValueError(
+            f"features {X.shape} must be (n_images, n_features) or (n_images, n_tokens, width)"
+        )
+    if reset:
+        estimator.feature_shape_ = list(X.shape[1:])
+    elif list(X.shape[1:]) != estimator.feature_shape_:
+        raise ValueError(
+            f"features {X.shape} do not fit: each image had {tuple(estimator.feature_shape_)} "
+            f"when {type(estimator).__name__} was fitted"
+        )
+    return X

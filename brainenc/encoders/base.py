@@ -63,14 +63,14 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
 
     # ---------------------------------------------------------------- what a user calls
 
-    def fit(self, X: Any, Y: Any) -> "BaseEncoder":
+    def fit(self, X: Any, y: Any) -> "BaseEncoder":
         """Fit to images and the betas they evoked.
 
         Parameters
         ----------
         X : images (n_images, H, W[, 3]) uint8, paths or PIL images; or features, float
             (n_images, n_features) or (n_images, n_tokens, width). One row per unique image.
-        Y : array, shape (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
+        y : array, shape (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
             Betas; NaN where a repeat is missing. A voxel without any data is predicted as NaN.
 
         Returns
@@ -84,13 +84,13 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         TypeError : images or betas of a wrong dtype.
         """
         features = self._features_of(X, reset=True)
-        betas = check_betas(Y, n_images=len(features))
+        betas = check_betas(y, n_images=len(features))
         if len(features) < 2:
             raise ValueError(
                 f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 to fit"
             )
         self.n_voxels_ = betas.shape[2]
-        self.betas_ndim_ = np.ndim(Y)
+        self.betas_ndim_ = np.asarray(y).ndim
         held_out = self._fit(features, betas)
         self.noise_: ResidualNoise = fit_residual_noise(betas, held_out)
         self.sample_kind_ = self.sample_kind
@@ -140,12 +140,12 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         draws = self._sample(self._features_of(X), n, rng).astype(np.float32, copy=False)
         return draws[..., 0] if self.betas_ndim_ == 1 else draws
 
-    def score(self, X: Any, Y: Any) -> float:
+    def score(self, X: Any, y: Any) -> float:
         """Mean over voxels of Pearson's r across images, against repeat-averaged betas.
 
         Parameters
         ----------
-        X, Y : as for `fit`
+        X, y : as for `fit`
 
         Returns
         -------
@@ -154,7 +154,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
             Voxels whose r is undefined are left out.
         """
         prediction = self.predict(X)
-        targets = average_repeats(check_betas(Y, n_images=len(prediction)))
+        targets = average_repeats(check_betas(y, n_images=len(prediction)))
         r = correlation(prediction.reshape(targets.shape), targets)
         if np.isnan(r).all():
             warnings.warn(
@@ -165,7 +165,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
             return float("nan")
         return float(np.nanmean(r))
 
-    def adapt(self, X: Any, Y: Any) -> "BaseEncoder":
+    def adapt(self, X: Any, y: Any) -> "BaseEncoder":
         """New encoder for another subject, leaving this one as it is.
 
         Encoders whose weights carry over start from them; here the new encoder has the same
@@ -173,13 +173,13 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
 
         Parameters
         ----------
-        X, Y : as for `fit`, of the new subject; the number of voxels may differ
+        X, y : as for `fit`, of the new subject; the number of voxels may differ
 
         Returns
         -------
         BaseEncoder
         """
-        return clone(self).fit(X, Y)
+        return clone(self).fit(X, y)
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write the fitted encoder to a folder; `brainenc.load` reads it. See there."""

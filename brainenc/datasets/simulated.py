@@ -1,0 +1,424 @@
+"""A simulated subject with known truth, made to look like one of the Natural Scenes Dataset."""
+
+from dataclasses import dataclass, replace
+from math import isqrt
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from brainenc.data import EncodingData
+from brainenc.datasets import _cortex
+from brainenc.datasets._energy import GRID, cell_centres, gabor_energy
+from brainenc.datasets._noise import add_noise, draw_noise_covariance
+from brainenc.datasets.scenes import CATEGORIES, FIELD, make_scenes
+from brainenc.validation import check_index
+
+#: Quantiles over the voxels of NSD subject 1 (nsdgeneral; betas / 2000): probability → value.
+VOXEL_MEAN = {0.01: -0.29, 0.1: -0.04, 0.25: 0.04, 0.5: 0.14, 0.75: 0.28, 0.9: 0.49, 0.99: 1.21}
+VOXEL_SD = {0.01: 0.095, 0.1: 0.12, 0.25: 0.15, 0.5: 0.18, 0.75: 0.25, 0.9: 0.38, 0.99: 0.91}
+NCSNR_EARLY = {0.05: 0.15, 0.25: 0.31, 0.5: 0.48, 0.75: 0.63, 0.95: 0.85}
+NCSNR_HIGH = {0.05: 0.22, 0.25: 0.30, 0.5: 0.40, 0.75: 0.53, 0.95: 0.78}
+
+_RUNS_PER_SESSION = 12
+_TOKEN_NOISE = 0.3  # s.d. relative to a token entry's own s.d. of about 1
+
+
+@dataclass(frozen=True)
+class SimulatedTruth:
+    """What is known of a simulated subject.
+
+    Everything is in the units of the betas and for betas without session drift. A single trial
+    of image i is ``signal[i]`` plus a draw from N(0, Σ), Σ = FᵀF + diag(p), with F the
+    `noise_factors` and p the `noise_private_variance`.
+
+    Parameters
+    ----------
+    signal : array, shape (n_images, n_voxels), float32
+        Expected response, with the voxel's mean.
+    ncsnr : array, shape (n_voxels,)
+        Signal s.d. over the images simulated / single-trial noise s.d.
+    noise_factors : scipy.sparse.csr_array, shape (n_factors, n_voxels)
+        Shared fluctuations (low rank), then patches of neighbouring voxels.
+    noise_private_variance : array, shape (n_voxels,)
+    tokens : array, shape (n_images, n_tokens, token_width), float32
+        A noisy nonlinear view of image content on a grid, row by row from the top left, as a
+        vision transformer gives it. The same network for every subject.
+    category : array of str, shape (n_images,)
+        Category of the image's main object.
+    objects : pandas.DataFrame
+        All objects, as `brainenc.datasets.scenes.make_scenes` describes them.
+    prfs : pandas.DataFrame, n_voxels rows
+        Population receptive fields: ``x``, ``y`` (degrees right and up of fixation; the image
+        spans 8.4), ``size`` (s.d.).
+    """
+
+    signal: np.ndarray
+    ncsnr: np.ndarray
+    noise_factors: sparse.csr_array
+    noise_private_variance: np.ndarray
+    tokens: np.ndarray
+    category: np.ndarray
+    objects: pd.DataFrame
+    prfs: pd.DataFrame
+
+    @property
+    def noise_sd(self) -> np.ndarray:
+        """Single-trial noise s.d., shape (n_voxels,)."""
+        common = self.noise_factors.astype(np.float64).power(2).sum(axis=0)
+        return np.sqrt(common + self.noise_private_variance)
+
+    def noise_covariance(self, voxels: np.ndarray | None = None) -> np.ndarray:
+        """Covariance of single-trial noise between voxels.
+
+        Parameters
+        ----------
+        voxels : mask of shape (n_voxels,) or positions, optional
+            All by default, which takes 8 · n_voxels² bytes.
+
+        Returns
+        -------
+        array, shape (n_selected, n_selected), float64, in squared units of the betas.
+        """
+        n_voxels = self.signal.shape[1]
+        index = np.arange(n_voxels) if voxels is None else check_index(voxels, n_voxels, "voxels")
+        factors = self.noise_factors[:, index].astype(np.float64)
+        # Adding the private part where voxels are the same one keeps repeated positions right.
+        same = index[:, None] == index
+        return (factors.T @ factors).toarray() + same * self.noise_private_variance[index]
+
+    def sample(
+        self, n: int = 1, random_state: int | np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Single trials from the true distribution.
+
+        Parameters
+        ----------
+        n : int
+            Trials per image.
+        random_state : int or numpy.random.Generator, optional
+
+        Returns
+        -------
+        array, shape (n, n_images, n_voxels), float32
+
+        Raises
+        ------
+        ValueError : n < 1.
+        """
+        if n < 1:
+            raise ValueError(f"n={n} draws cannot be made; give n >= 1")
+        draws = np.repeat(self.signal[None], n, axis=0)
+        flat = draws.reshape(-1, draws.shape[2])
+        rng = np.random.default_rng(random_state)
+        add_noise(flat, self.noise_factors, self.noise_private_variance, rng)
+        return draws
+
+    def select(
+        self, images: np.ndarray | None = None, voxels: np.ndarray | None = None
+    ) -> "SimulatedTruth":
+        """Truth of some of the images and voxels; `ncsnr` stays that over all images simulated.
+
+        Parameters
+        ----------
+        images : mask of shape (n_images,) or positions, optional
+        voxels : mask of shape (n_voxels,) or positions, optional
+        """
+        truth = self
+        if images is not None:
+            truth = truth._take_images(check_index(images, len(self.signal), "images"))
+        if voxels is not None:
+            truth = truth._take_voxels(check_index(voxels, self.signal.shape[1], "voxels"))
+        return truth
+
+    def _take_images(self, index: np.ndarray) -> "SimulatedTruth":
+        by_image = self.objects.groupby("image").indices
+        rows = [by_image[i] for i in index]
+        new_number = np.repeat(np.arange(len(index)), [len(r) for r in rows])
+        objects = self.objects.iloc[np.concatenate(rows)].assign(image=new_number)
+        return replace(
+            self,
+            signal=self.signal[index],
+            tokens=self.tokens[index],
+            category=self.category[index],
+            objects=objects.reset_index(drop=True),
+        )
+
+    def _take_voxels(self, index: np.ndarray) -> "SimulatedTruth":
+        return replace(
+            self,
+            signal=self.signal[:, index],
+            ncsnr=self.ncsnr[index],
+            noise_factors=self.noise_factors[:, index],
+            noise_private_variance=self.noise_private_variance[index],
+            prfs=self.prfs.iloc[index].reset_index(drop=True),
+        )
+
+
+def simulate_subject(
+    n_images: int = 600,
+    n_voxels: int = 800,
+    n_repeats: int = 3,
+    *,
+    image_size: int = 64,
+    n_sessions: int = 4,
+    session_drift: float = 0.15,
+    missing: float = 0.02,
+    n_tokens: int = 16,
+    token_width: int = 64,
+    random_state: int | None = 0,
+    verbose: bool = False,
+    name: str = "simulated",
+) -> EncodingData:
+    """Images, betas and truth of a simulated subject.
+
+    Procedural colour scenes evoke responses in early areas (V1v … hV4: contrast-normalised Gabor
+    energy under a pRF, compressed) and in high-level areas (FFA, PPA, EBA: what the objects are).
+    Voxel means, s.d. and ncsnr follow the quantiles of NSD subject 1 (betas / 2000), trial noise
+    is Gaussian and correlated between voxels, and repeats are spread over sessions at random.
+
+    Parameters
+    ----------
+    n_images, n_voxels, n_repeats : int
+        At least 2 images, 10 voxels (one per ROI) and 1 repeat.
+    image_size : int
+        Height and width in pixels, a multiple of 16, at least 48.
+    n_sessions : int
+        Scanning sessions that the trials are divided into equally, each of 12 runs.
+    session_drift : float, >= 0
+        In each session every voxel's response around its mean is multiplied by a log-normal
+        gain of s.d. `session_drift` (of the logarithm), and shifted by a normal offset of
+        s.d. `session_drift` × the voxel's noise s.d., correlated between voxels as the noise is.
+        The truth is that of betas before drift.
+    missing : float in [0, 1]
+        Share of the second and later repeats that are missing (NaN in all voxels). The first
+        presentation of an image is always there.
+    n_tokens, token_width : int
+        Shape of ``truth.tokens``; n_tokens is one of 1, 4, 16, 64, 256.
+    random_state : int, optional
+        Seed. Images and tokens do not depend on the numbers of voxels and repeats, and with
+        more images the first ones stay the same. None: different every time.
+    verbose : bool
+        Show progress bars.
+    name : str
+        Name of the data.
+
+    Returns
+    -------
+    EncodingData
+        Betas (n_images, n_repeats, n_voxels) float32. Voxel table: ``roi``, ``hemisphere``, and
+        ``i``, ``j``, ``k`` on a folded sheet. Trial table: ``image``, ``repeat``, ``session``,
+        ``run``, counted from 0 but for session and run, which count from 1. ``.truth`` is a
+        `SimulatedTruth`.
+
+    Raises
+    ------
+    ValueError : a number out of the ranges above, or more sessions than trials.
+
+    References
+    ----------
+    Allen et al. (2022), Nature Neuroscience 25 (the data set imitated); Kay et al. (2013),
+    Journal of Neurophysiology 110 (compressive spatial summation).
+    """
+    _check_arguments(
+        n_images, n_voxels, n_repeats, image_size, n_sessions, session_drift, missing, token_width
+    )
+    n_side = _token_side(n_tokens)
+    seeds = np.random.SeedSequence(random_state).spawn(6)
+    cortex_rng, noise_rng, trial_rng, drift_rng = (np.random.default_rng(s) for s in seeds[2:])
+
+    images, objects = make_scenes(seeds[0].spawn(n_images), image_size, verbose=verbose)
+    energy = gabor_energy(images, verbose=verbose)
+    tokens = _make_tokens(energy, objects, n_side, token_width, seeds[1])
+
+    voxels = _cortex.place_voxels(n_voxels)
+    prfs = _cortex.place_prfs(voxels, cortex_rng)
+    mean, signal_sd, noise_sd = _draw_magnitudes(voxels["roi"], cortex_rng)
+    signal = _cortex.expected_responses(
+        energy, objects, voxels["roi"], prfs, cortex_rng, verbose=verbose
+    )
+    signal *= signal_sd.astype(np.float32)
+    signal += mean.astype(np.float32)
+    factors, private_variance = draw_noise_covariance(voxels, noise_sd, noise_rng)
+
+    trials = _draw_trials(n_images, n_repeats, n_sessions, missing, trial_rng)
+    betas = np.repeat(signal[:, None], n_repeats, axis=1)
+    flat = betas.reshape(-1, n_voxels)
+    add_noise(flat, factors, private_variance, noise_rng, verbose=verbose)
+    _add_drift(betas, trials, mean, session_drift, factors, private_variance, drift_rng)
+    betas[trials.loc[~trials["present"], "image"], trials.loc[~trials["present"], "repeat"]] = (
+        np.nan
+    )
+    trials = trials[trials["present"]].drop(columns="present")
+
+    truth = SimulatedTruth(
+        signal=signal,
+        ncsnr=signal_sd / noise_sd,
+        noise_factors=factors,
+        noise_private_variance=private_variance,
+        tokens=tokens,
+        category=objects.groupby("image")["category"].first().to_numpy(dtype=str),
+        objects=objects,
+        prfs=prfs,
+    )
+    table = voxels[["roi", "hemisphere", "i", "j", "k"]]
+    return EncodingData(images, betas, table, trials, name, truth)
+
+
+def _check_arguments(
+    n_images: int,
+    n_voxels: int,
+    n_repeats: int,
+    image_size: int,
+    n_sessions: int,
+    session_drift: float,
+    missing: float,
+    token_width: int,
+) -> None:
+    for argument, value, least in [
+        ("n_images", n_images, 2),
+        ("n_voxels", n_voxels, len(_cortex.AREAS)),
+        ("n_repeats", n_repeats, 1),
+        ("image_size", image_size, 3 * GRID),
+        ("n_sessions", n_sessions, 1),
+        ("session_drift", session_drift, 0),
+        ("token_width", token_width, 1),
+    ]:
+        if not value >= least:  # NaN too
+            raise ValueError(f"{argument}={value} is too small; give at least {least}")
+    if image_size % GRID:
+        raise ValueError(f"image_size={image_size} must be a multiple of {GRID}")
+    if n_sessions > n_images * n_repeats:
+        raise ValueError(
+            f"n_sessions={n_sessions} is more than the {n_images} × {n_repeats} trials there are"
+        )
+    if not 0 <= missing <= 1:
+        raise ValueError(f"missing={missing} must be a share between 0 and 1")
+
+
+def _token_side(n_tokens: int) -> int:
+    n_side = isqrt(max(n_tokens, 0))
+    if n_side == 0 or n_side**2 != n_tokens or GRID % n_side:
+        raise ValueError(f"n_tokens={n_tokens} must be one of 1, 4, 16, 64, 256: a square grid")
+    return n_side
+
+
+# ------------------------------------------------------------------ magnitudes
+
+
+def _draw_magnitudes(
+    roi: pd.Series, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voxel means, signal s.d. and noise s.d.; the s.d. of a trial is √(signal² + noise²)."""
+    mean = _draw_from_quantiles(VOXEL_MEAN, len(roi), rng)
+    sd = _draw_from_quantiles(VOXEL_SD, len(roi), rng)
+    ncsnr = np.empty(len(roi))
+    early = _cortex.early(roi)
+    for where, quantiles in [(early, NCSNR_EARLY), (~early, NCSNR_HIGH)]:
+        ncsnr[where] = _draw_from_quantiles(quantiles, int(where.sum()), rng)
+    noise_sd = sd / np.sqrt(1 + ncsnr**2)
+    return mean, ncsnr * noise_sd, noise_sd
+
+
+def _draw_from_quantiles(
+    quantiles: dict[float, float], n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Stratified draws from a distribution with these quantiles, in random order.
+
+    One value comes from each n-th of the distribution, so that few voxels too have the right
+    quantiles. Between the quantiles the inverse distribution function is linear, and the
+    outermost pieces go on to probabilities 0 and 1.
+    """
+    p, value = np.array(list(quantiles.items())).T
+    slope = np.diff(value) / np.diff(p)
+    ends = value[0] - slope[0] * p[0], value[-1] + slope[-1] * (1 - p[-1])
+    probability = (rng.permutation(n) + rng.random(n)) / n
+    return np.interp(probability, [0, *p, 1], [ends[0], *value, ends[1]])
+
+
+# ------------------------------------------------------------------ trials and sessions
+
+
+def _draw_trials(
+    n_images: int, n_repeats: int, n_sessions: int, missing: float, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Random order of presentation, cut into equal sessions; repeats counted in that order."""
+    n_trials = n_images * n_repeats
+    trials = pd.DataFrame({"image": rng.permutation(np.repeat(np.arange(n_images), n_repeats))})
+    trials["repeat"] = trials.groupby("image").cumcount()
+    position = np.arange(n_trials) * n_sessions * _RUNS_PER_SESSION // n_trials
+    trials["session"] = 1 + position // _RUNS_PER_SESSION
+    trials["run"] = 1 + position % _RUNS_PER_SESSION
+    later = np.flatnonzero(trials["repeat"])
+    trials["present"] = True
+    lost = rng.choice(later, size=round(missing * len(later)), replace=False)
+    trials.loc[lost, "present"] = False
+    return trials.sort_values(["image", "repeat"], ignore_index=True)
+
+
+def _add_drift(
+    betas: np.ndarray,
+    trials: pd.DataFrame,
+    mean: np.ndarray,
+    drift: float,
+    factors: sparse.csr_array,
+    private_variance: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Gain around the voxel's mean and offset of each session, in place."""
+    mean = mean.astype(np.float32)
+    n_sessions = int(trials["session"].max())
+    offset = np.zeros((n_sessions, len(mean)), np.float32)
+    add_noise(offset, factors, private_variance, rng)
+    gain = np.exp(drift * rng.standard_normal(offset.shape, dtype=np.float32))
+    image, repeat, session = trials[["image", "repeat", "session"]].to_numpy().T
+    for rows in np.array_split(np.arange(len(trials)), 1 + len(trials) // 1024):
+        where, s = (image[rows], repeat[rows]), session[rows] - 1
+        betas[where] = mean + gain[s] * (betas[where] - mean) + drift * offset[s]
+
+
+# ------------------------------------------------------------------ tokens
+
+
+def _make_tokens(
+    energy: np.ndarray,
+    objects: pd.DataFrame,
+    n_side: int,
+    width: int,
+    seed: np.random.SeedSequence,
+) -> np.ndarray:
+    """Local texture and content, and the whole image's content, through a fixed random network."""
+    texture = 4 * np.sqrt(_cortex.grid_means(energy, n_side))
+    content = _content_on_grid(objects, n_side)
+    context = np.broadcast_to(content.mean(axis=1, keepdims=True), content.shape)
+    inputs = np.concatenate([texture, 2 * content, 4 * context], axis=2)
+    tokens = _random_network(inputs, width)
+    for i, image_seed in enumerate(seed.spawn(len(tokens))):
+        noise = np.random.default_rng(image_seed).standard_normal(
+            tokens.shape[1:], dtype=np.float32
+        )
+        tokens[i] += _TOKEN_NOISE * noise
+    return tokens
+
+
+def _content_on_grid(objects: pd.DataFrame, n_side: int) -> np.ndarray:
+    """How visible each category and its attributes are in each window of the grid."""
+    step = GRID // n_side
+    x, y = (c.reshape(n_side, step, n_side, step).mean(axis=(1, 3)).ravel() for c in cell_centres())
+    window = np.full(n_side**2, FIELD / n_side / 3)
+    visible = _cortex.visibility(objects, x, y, window)
+    codes = pd.Categorical(objects["category"], CATEGORIES).codes
+    attributes = np.column_stack([np.ones(len(objects)), _cortex.object_attributes(objects)])
+    described = np.eye(len(CATEGORIES))[codes][:, :, None] * attributes[:, None]
+    described = described.reshape(len(objects), 1, -1).astype(np.float32)
+    return _cortex.sum_by_image(visible[:, :, None] * described, objects)
+
+
+def _random_network(inputs: np.ndarray, width: int) -> np.ndarray:
+    """Two layers with fixed random weights: they are the same whatever the subject and the seed."""
+    rng = np.random.default_rng(2025)
+    n_inputs, n_hidden = inputs.shape[2], 2 * width
+    first = rng.standard_normal((n_inputs, n_hidden), dtype=np.float32) / np.sqrt(n_inputs / 10)
+    bias = rng.standard_normal(n_hidden, dtype=np.float32)
+    second = rng.standard_normal((n_hidden, width), dtype=np.float32) / np.sqrt(n_hidden / 2)
+    return np.tanh(inputs.astype(np.float32) @ first + bias) @ second

@@ -9,7 +9,10 @@ from .pattern import pattern_mse as pattern_mse
 from .representational import linear_cka as linear_cka
 from .representational import rdm as rdm
 from .representational import rdm_correlation as rdm_correlation
+from .retrieval import RetrievalAccuracy as RetrievalAccuracy
+from .retrieval import top_k_retrieval as top_k_retrieval
 from .retrieval import two_way_identification as two_way_identification
 from .voxelwise import correlation as correlation
 from .voxelwise import mean_squared_error as mean_squared_error
+from .voxelwise import mean_squared_error_to_trials as mean_squared_error_to_trials
 from .voxelwise import r_squared as r_squared

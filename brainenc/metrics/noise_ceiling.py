@@ -1,0 +1,444 @@
+"""Noise ceilings: how well any model could do, given the trial-to-trial noise of each voxel.
+
+A measured response is signal plus noise, and a model of the images can only explain the signal.
+Three estimators of the share of variance that is signal, each giving a `NoiseCeiling`:
+
+- `noise_ceiling_from_ncsnr`: from published ncsnr values (signal s.d. / single-trial noise s.d.);
+- `noise_ceiling_from_repeats`: from the betas, by analysis of variance (the NSD definition);
+- `noise_ceiling_split_half`: from the betas, by the Spearman–Brown-corrected split-half
+  correlation.
+
+The number depends on how many trials are averaged in the responses that are scored, and on the
+space of the score. Both travel with the values: for a perfect model, correlated with responses
+averaged over n trials, r² = ncsnr² / (ncsnr² + 1/n) and r is its square root. A split-half
+reliability corrected by Spearman–Brown *is* that r²: it is never squared again. And ncsnr itself
+is a ratio of standard deviations, not a ceiling of anything: r is never divided by it.
+
+>>> ceiling = noise_ceiling_from_ncsnr([0.5, 1.0], n_trials=3)
+>>> ceiling.values.round(3)
+array([0.429, 0.75 ])
+>>> ceiling.to("r").normalize([0.4, 0.4], space="r").round(3)
+array([0.611, 0.462])
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from brainenc.metrics._variance_components import (
+    VarianceComponents,
+    reliability_of_average,
+    split_half_reliability,
+    variance_components,
+)
+from brainenc.model_selection import bootstrap_interval, bootstrap_weights
+from brainenc.validation import check_betas
+
+_TO_R2: dict[str, Callable[[Any], Any]] = {
+    "r": np.square,
+    "r2": lambda values: values,
+    "percent": lambda values: values / 100,
+}
+_FROM_R2: dict[str, Callable[[Any], Any]] = {
+    "r": np.sqrt,
+    "r2": lambda values: values,
+    "percent": lambda values: values * 100,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseCeiling:
+    """Largest score a model can expect per voxel, with what it takes to use it rightly.
+
+    Attributes
+    ----------
+    values : array, shape (n_voxels,)
+        In `space`. 0 where no signal could be found, NaN where the ceiling is undefined (no
+        repeats, no data, a constant voxel).
+    space : {"r", "r2", "percent"}
+        Bound of the Pearson correlation, of its square (the share of variance that is signal), or
+        of 100 times that.
+    n_trials : float or array, shape (n_voxels,)
+        Trials averaged in the responses the ceiling is for; with uneven repeats the effective
+        number 1 / mean(1 / n_i) over images. An array only where voxels differ.
+    estimator : str
+        How the values were estimated.
+    interval : array, shape (2, n_voxels), optional
+        Lower and upper confidence limits, in `space`.
+
+    Raises
+    ------
+    ValueError : an unknown space, values outside its range, shapes that do not match, fewer than
+        one trial.
+    """
+
+    values: NDArray[np.float64]
+    space: str
+    n_trials: float | NDArray[np.float64]
+    estimator: str
+    interval: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        _check_space(self.space)
+        values = np.atleast_1d(np.asarray(self.values, dtype=np.float64))
+        if values.ndim != 1:
+            raise ValueError(f"values {values.shape} must have one entry per voxel, (n_voxels,)")
+        self._set("values", _check_range(values, self.space, "values"))
+        n_trials = np.asarray(self.n_trials, dtype=np.float64)
+        if n_trials.shape not in ((), values.shape) or (n_trials < 1).any():
+            raise ValueError(
+                f"n_trials={self.n_trials!r} must be a number >= 1, or one per voxel {values.shape}"
+            )
+        self._set("n_trials", _one_if_shared(n_trials))
+        if self.interval is not None:
+            interval = np.asarray(self.interval, dtype=np.float64)
+            if interval.shape != (2, *values.shape):
+                raise ValueError(f"interval {interval.shape} must be {(2, *values.shape)}")
+            self._set("interval", _check_range(interval, self.space, "interval"))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def to(self, space: str) -> "NoiseCeiling":
+        """Express the same ceiling in another space.
+
+        Parameters
+        ----------
+        space : {"r", "r2", "percent"}
+
+        Returns
+        -------
+        NoiseCeiling : values and interval in `space`.
+
+        Raises
+        ------
+        ValueError : unknown space.
+        """
+        _check_space(space)
+        if space == self.space:
+            return self
+        return self._map(lambda values: _FROM_R2[space](_TO_R2[self.space](values)), space=space)
+
+    def with_n_trials(self, n_trials: ArrayLike) -> "NoiseCeiling":
+        """Give the ceiling for responses averaged over another number of trials.
+
+        The ncsnr behind the ceiling stays; 1 gives the ceiling for single trials.
+
+        Parameters
+        ----------
+        n_trials : float, or array of counts, one per image
+            As in `noise_ceiling_from_ncsnr`.
+
+        Returns
+        -------
+        NoiseCeiling : in the same space.
+
+        Raises
+        ------
+        ValueError : fewer than one trial.
+        """
+        new = _effective_trials(n_trials)
+        ratio = self.n_trials / new
+
+        def rescale(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            r2 = _TO_R2[self.space](values)
+            with np.errstate(divide="ignore"):
+                return _FROM_R2[self.space](1 / (1 + (1 - r2) / r2 * ratio))
+
+        return self._map(rescale, n_trials=new)
+
+    def _map(self, function: Callable[[Any], Any], **changes: Any) -> "NoiseCeiling":
+        interval = None if self.interval is None else function(self.interval)
+        return replace(self, values=function(self.values), interval=interval, **changes)
+
+    def normalize(
+        self, score: ArrayLike, *, space: str, n_trials: ArrayLike | None = None
+    ) -> NDArray[np.float64]:
+        """Divide a score by the ceiling: 1 means as good as the noise allows.
+
+        Nothing is clipped: noise in score and ceiling puts good voxels above 1, and cutting them
+        off would bias every average.
+
+        Parameters
+        ----------
+        score : array, shape (..., n_voxels)
+            Scores in the space of this ceiling.
+        space : {"r", "r2", "percent"}
+            Space of `score`; said aloud so that an r is never divided by an r² ceiling.
+        n_trials : float or array, optional
+            Trials averaged in the scored responses (a number, or one per voxel); compared with
+            those of the ceiling if given.
+
+        Returns
+        -------
+        array, shape (..., n_voxels): a ratio, also for percent. NaN where the ceiling is 0 or NaN.
+
+        Raises
+        ------
+        ValueError : another space, another number of trials, or another number of voxels than the
+            ceiling's.
+        """
+        _check_space(space)
+        if space != self.space:
+            raise ValueError(
+                f"the score is in space {space!r} and the ceiling in {self.space!r}: "
+                f"convert with ceiling.to({space!r}) first"
+            )
+        if n_trials is not None and not np.allclose(
+            n_trials, self.n_trials, rtol=1e-6, equal_nan=True
+        ):
+            raise ValueError(
+                f"the score is for averages of {n_trials} trials and the ceiling for "
+                f"{self.n_trials}: convert with ceiling.with_n_trials({n_trials}) first"
+            )
+        score = np.asarray(score, dtype=np.float64)
+        if score.shape[-1:] != self.values.shape:
+            raise ValueError(
+                f"score {score.shape} must have {self.values.size} voxels on its last axis, "
+                "like the ceiling"
+            )
+        return score / np.where(self.values > 0, self.values, np.nan)
+
+
+def ncsnr_from_repeats(betas: ArrayLike) -> NDArray[np.float64]:
+    """Noise ceiling signal-to-noise ratio: signal s.d. over single-trial noise s.d.
+
+    The noise variance is the pooled variance within images; the signal variance comes from a
+    random-effects analysis of variance for uneven repeats, which is unbiased, floored at 0. With
+    the same number of repeats for all images it is the NSD formula (total variance of the trials
+    minus noise variance) times (N − 1) / (N − n_repeats), N trials in all: the variance of all
+    trials falls a little short of signal + noise because repeats share their signal.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+        Single trials, NaN where a repeat is missing. z-score within session first if sessions
+        drift, as NSD does.
+
+    Returns
+    -------
+    array, shape (n_voxels,)
+        Dimensionless, >= 0; infinite where the trials of every image are equal. NaN for a voxel
+        without repeated images, with fewer than two images or without variance.
+
+    Raises
+    ------
+    ValueError : infinite betas, nothing but NaN, wrong number of dimensions.
+
+    References
+    ----------
+    Allen et al. (2022), Nature Neuroscience 25, "Noise ceiling".
+    """
+    betas = check_betas(betas)
+    components = variance_components(betas, np.ones((1, len(betas))))
+    return np.sqrt(_signal_to_noise(components)[0])
+
+
+def noise_ceiling_from_ncsnr(
+    ncsnr: ArrayLike, n_trials: ArrayLike, *, space: str = "r2"
+) -> NoiseCeiling:
+    """Noise ceiling ncsnr² / (ncsnr² + 1/n) for averages of n trials.
+
+    Parameters
+    ----------
+    ncsnr : array, shape (n_voxels,)
+        Signal s.d. / single-trial noise s.d., >= 0. NaN stays NaN.
+    n_trials : float, or array of counts, one per image
+        Trials averaged per image, >= 1; counts enter as their 1 / mean(1 / n_i).
+    space : {"r", "r2", "percent"}
+
+    Returns
+    -------
+    NoiseCeiling
+
+    Raises
+    ------
+    ValueError : a negative ncsnr, fewer than one trial, an unknown space.
+
+    References
+    ----------
+    Allen et al. (2022), Nature Neuroscience 25, "Noise ceiling".
+    """
+    ncsnr = np.atleast_1d(np.asarray(ncsnr, dtype=np.float64))
+    if (ncsnr < 0).any():
+        raise ValueError(
+            f"ncsnr has negative values (smallest {np.nanmin(ncsnr):g}): it is a ratio "
+            "of standard deviations, >= 0"
+        )
+    n = _effective_trials(n_trials)
+    return NoiseCeiling(reliability_of_average(ncsnr**2, n), "r2", n, "ncsnr").to(space)
+
+
+def noise_ceiling_from_repeats(
+    betas: ArrayLike,
+    *,
+    n_trials: ArrayLike | None = None,
+    space: str = "r2",
+    n_bootstraps: int = 0,
+    random_state: Any = 0,
+    confidence: float = 0.95,
+) -> NoiseCeiling:
+    """Noise ceiling from repeated images, by the NSD formula on `ncsnr_from_repeats`.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+        Single trials, NaN where a repeat is missing. May be memory-mapped.
+    n_trials : float, or array of counts, one per image, optional
+        Trials averaged in the responses to be scored. By default those in `betas`, averaged over
+        the repeats present: 1 / mean(1 / n_i) over the images with data, per voxel where voxels
+        miss different trials.
+    space : {"r", "r2", "percent"}
+    n_bootstraps : int
+        Resamples of the images for `interval`; 0 for none.
+    random_state : int, Generator or None
+        Seed of the resamples.
+    confidence : float
+        Of the percentile interval.
+
+    Returns
+    -------
+    NoiseCeiling
+        0 where the estimated signal variance is not positive. NaN for a voxel without repeated
+        images, with fewer than two images or without variance.
+
+    Raises
+    ------
+    ValueError : infinite betas, nothing but NaN, fewer than one trial, an unknown space.
+
+    References
+    ----------
+    Allen et al. (2022), Nature Neuroscience 25, "Noise ceiling".
+    """
+    _check_space(space)
+    betas = check_betas(betas)
+    components = variance_components(betas, _sets(len(betas), n_bootstraps, random_state))
+    n = _one_if_shared(components.n_trials[0]) if n_trials is None else _effective_trials(n_trials)
+    r2 = reliability_of_average(_signal_to_noise(components), n)
+    return _from_sets(r2, n, "repeats (NSD formula)", confidence).to(space)
+
+
+def noise_ceiling_split_half(
+    betas: ArrayLike,
+    *,
+    n_splits: int = 100,
+    space: str = "r",
+    n_bootstraps: int = 0,
+    random_state: int | None = 0,
+    confidence: float = 0.95,
+    verbose: bool = False,
+) -> NoiseCeiling:
+    """Noise ceiling from the correlation of split halves, corrected to all trials.
+
+    The trials of each image are split in two at random, each half is averaged, and the halves are
+    correlated across images. The mean over splits is corrected to the average over all trials by
+    Spearman–Brown, in the form for parts of unequal length where an image has an odd number of
+    trials. The outcome, the reliability, is the share of signal in the variance of the averages:
+    the *squared* correlation of a perfect model with them. So it is the ceiling in r² as it
+    stands, and its square root is the ceiling in r; squaring it would be a fault.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+        Single trials, NaN where a repeat is missing. Images with fewer than two trials take no
+        part in the correlation. May be memory-mapped.
+    n_splits : int
+        Random splits to average over.
+    space : {"r", "r2", "percent"}
+    n_bootstraps : int
+        Resamples of the images for `interval`; 0 for none. Each resample goes through all splits,
+        which takes long on many voxels.
+    random_state : int or None
+        Seed of the splits and resamples.
+    confidence : float
+        Of the percentile interval.
+    verbose : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    NoiseCeiling
+        For averages over all trials in `betas`, single ones included. 0 where the halves
+        correlate negatively. NaN where a half is constant over images or fewer than two images
+        have repeats.
+
+    Raises
+    ------
+    ValueError : infinite betas, nothing but NaN, n_splits < 1, an unknown space.
+
+    References
+    ----------
+    Spearman (1910), Brown (1910), British Journal of Psychology 3; Horst (1951), Psychometrika 16.
+    """
+    _check_space(space)
+    if n_splits < 1:
+        raise ValueError(f"n_splits={n_splits} must be >= 1")
+    betas = check_betas(betas)
+    split_seed, bootstrap_seed = np.random.SeedSequence(random_state).spawn(2)
+    r2, n_trials = split_half_reliability(
+        betas,
+        _sets(len(betas), n_bootstraps, bootstrap_seed),
+        n_splits=n_splits,
+        seed=split_seed,
+        verbose=verbose,
+    )
+    return _from_sets(r2, n_trials[0], "split half (Spearman-Brown)", confidence).to(space)
+
+
+def _sets(n_images: int, n_bootstraps: int, random_state: Any) -> NDArray[np.float64]:
+    """Weights of the images: all once, then the bootstrap counts."""
+    resamples = bootstrap_weights(n_images, n_bootstraps, random_state=random_state)
+    return np.concatenate([np.ones((1, n_images)), resamples])
+
+
+def _signal_to_noise(components: VarianceComponents) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore"):
+        return np.maximum(components.signal, 0) / components.noise
+
+
+def _from_sets(
+    r2: NDArray[np.float64], n_trials: Any, estimator: str, confidence: float
+) -> NoiseCeiling:
+    interval = None
+    if len(r2) > 1:
+        interval = np.stack(bootstrap_interval(r2[1:], confidence=confidence))
+        interval[:, np.isnan(r2[0])] = np.nan
+    return NoiseCeiling(r2[0], "r2", n_trials, estimator, interval)
+
+
+def _effective_trials(n_trials: ArrayLike) -> float:
+    counts = np.asarray(n_trials, dtype=np.float64)
+    if counts.size == 0 or not (counts >= 1).all():
+        raise ValueError(f"n_trials={n_trials!r} must be >= 1: trials averaged per image")
+    return float(1 / np.mean(1 / counts))
+
+
+def _one_if_shared(n_trials: ArrayLike) -> Any:
+    """One number where all voxels with data share it; else the array."""
+    n_trials = np.asarray(n_trials, dtype=np.float64)
+    known = n_trials[np.isfinite(n_trials)]
+    if known.size and np.allclose(known, known.flat[0], rtol=1e-9):
+        return float(known.flat[0])
+    return n_trials
+
+
+def _check_range(values: NDArray[np.float64], space: str, name: str) -> NDArray[np.float64]:
+    top = 100 if space == "percent" else 1
+    outside = (values < 0) | (values > top)
+    if outside.any():
+        raise ValueError(
+            f"{name} has {values[outside].flat[0]:g}, outside 0 … {top} of a ceiling in space "
+            f"{space!r}; from an ncsnr, use noise_ceiling_from_ncsnr"
+        )
+    return values
+
+
+def _check_space(space: str) -> None:
+    if space not in _TO_R2:
+        close = get_close_matches(str(space), _TO_R2, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"space={space!r} is not one of {', '.join(map(repr, _TO_R2))}{hint}")

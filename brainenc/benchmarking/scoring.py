@@ -133,8 +133,7 @@ def score_encoder(
         voxel_metrics(p, t, ceiling_r, None) for p, t in zip(predictions, targets, strict=True)
     ]
     samples = [
-        voxel_metrics(p, t, ceiling_r, t.weights)
-        for p, t in zip(predictions, targets, strict=True)
+        voxel_metrics(p, t, ceiling_r, t.weights) for p, t in zip(predictions, targets, strict=True)
     ]
     of_images = [image_metrics(p, t) for p, t in zip(predictions, targets, strict=True)]
     for metric in VOXEL_METRICS:
@@ -218,7 +217,7 @@ def correlation_p_values(
     n_permutations: int,
     random_state: Any,
 ) -> np.ndarray:
-    """p per voxel of the mean r over folds, under shuffles of the images within each fold.
+    """Permutation p of each voxel's mean r over folds, under shuffles of the images within each fold.
 
     Returns
     -------
@@ -241,9 +240,7 @@ def correlation_p_values(
         if incomplete.any():  # which images count changes with the shuffle
             r[incomplete] = fold_mean(
                 [
-                    metrics.correlation(
-                        p[:, incomplete], t.averages[:, incomplete][rows[s] - s[0]]
-                    )
+                    metrics.correlation(p[:, incomplete], t.averages[:, incomplete][rows[s] - s[0]])
                     for (s, _, t), p in zip(folds, predictions, strict=True)
                 ]
             )

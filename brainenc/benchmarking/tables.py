@@ -22,9 +22,7 @@ ALL = "all"
 def voxel_groups(data: EncodingData) -> dict[tuple[str, str], np.ndarray]:
     """Voxel positions of every ROI of every atlas, keyed by (atlas, roi)."""
     return {
-        (atlas, roi): voxels
-        for atlas in data.atlases
-        for roi, voxels in data.rois(atlas).items()
+        (atlas, roi): voxels for atlas in data.atlases for roi, voxels in data.rois(atlas).items()
     }
 
 

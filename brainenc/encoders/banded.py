@@ -90,7 +90,9 @@ class BandedRidgeEncoder(BaseEncoder):
         if not isinstance(self.features, Mapping):
             return super()._features_of(X, reset=reset)
         if not looks_like_images(X):
-            raise TypeError("features is a dict of transformers, so images are wanted, not features")
+            raise TypeError(
+                "features is a dict of transformers, so images are wanted, not features"
+            )
         if reset:
             self.features_ = {name: clone(t).fit(X) for name, t in self.features.items()}
         parts = {name: flatten_tokens(t.transform(X)) for name, t in self.features_.items()}

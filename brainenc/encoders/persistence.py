@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def load(folder: str | os.PathLike, *, classes: Iterable[type] = ()) -> Any:
     except SafetensorError as error:
         raise ValueError(f"{folder / ARRAYS} is damaged: {error}") from None
     try:
-        return _unpack(structure["encoder"], arrays, _known_classes(classes))
+        return _unpack(structure["encoder"], arrays, _class_finder(classes))
     except KeyError as error:
         raise ValueError(f"{folder} is damaged: {error} is missing") from None
 
@@ -171,9 +171,9 @@ def _pack_estimator(estimator: BaseEstimator, key: str, arrays: dict[str, np.nda
     return {"$class": type(estimator).__name__, "parameters": parameters, "state": state}
 
 
-def _unpack(value: Any, arrays: dict[str, np.ndarray], classes: dict[str, type]) -> Any:
+def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: Callable[[str], type]) -> Any:
     if isinstance(value, list):
-        return [_unpack(item, arrays, classes) for item in value]
+        return [_unpack(item, arrays, find_class) for item in value]
     if not isinstance(value, dict):
         return value
     if "$array" in value:
@@ -181,28 +181,35 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray], classes: dict[str, type])
     if "$strings" in value:
         return np.array(value["$strings"], dtype=object)
     if "$dict" in value:
-        return {k: _unpack(v, arrays, classes) for k, v in value["$dict"]}
+        return {k: _unpack(v, arrays, find_class) for k, v in value["$dict"]}
     if "$tuple" in value:
-        return tuple(_unpack(item, arrays, classes) for item in value["$tuple"])
-    name = value["$class"]
-    if name not in classes:
-        raise ValueError(
-            f"the model uses the class {name}, which brainenc does not have; "
-            f"pass it as load(folder, classes=[{name}])"
-        )
+        return tuple(_unpack(item, arrays, find_class) for item in value["$tuple"])
+    found = find_class(value["$class"])
     parts = {
-        part: {k: _unpack(v, arrays, classes) for k, v in value[part].items()}
+        part: {k: _unpack(v, arrays, find_class) for k, v in value[part].items()}
         for part in ("fields", "parameters", "state")
         if part in value
     }
     if "fields" in parts:
-        return classes[name](**parts["fields"])
-    estimator = classes[name](**parts["parameters"])
+        return found(**parts["fields"])
+    estimator = found(**parts["parameters"])
     vars(estimator).update(parts["state"])
     return estimator
 
 
-def _known_classes(extra: Iterable[type]) -> dict[str, type]:
-    public = [getattr(module, name) for module in (encoders, features) for name in module.__all__]
-    known = [obj for obj in public if isinstance(obj, type)]
-    return {cls.__name__: cls for cls in [*known, ResidualNoise, *extra]}
+def _class_finder(extra: Iterable[type]) -> Callable[[str], type]:
+    """Look up classes by name, importing only the modules of those that are asked for."""
+    own = {cls.__name__: cls for cls in [ResidualNoise, *extra]}
+
+    def find(name: str) -> type:
+        if name in own:
+            return own[name]
+        for module in (encoders, features):
+            if name in module.__all__:
+                return getattr(module, name)
+        raise ValueError(
+            f"the model uses the class {name}, which brainenc does not have; "
+            f"pass it as load(folder, classes=[{name}])"
+        )
+
+    return find

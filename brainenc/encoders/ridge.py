@@ -114,7 +114,7 @@ class RidgeEncoder(BaseEncoder):
 
 
 def choose_form(form: str, shape: tuple[int, ...]) -> str:
-    """ "primal" or "kernel", whichever is smaller for (n_images, n_features) when "auto"."""
+    """The form asked for, or the smaller of the two for (n_images, n_features) when "auto"."""
     if form == "auto":
         return "kernel" if shape[1] >= shape[0] else "primal"
     if form not in ("primal", "kernel"):

@@ -259,11 +259,3 @@ def _content_drive(
 def _standardised(responses: np.ndarray) -> np.ndarray:
     centred = responses - responses.mean(axis=0, dtype=np.float64)
     return centred / centred.std(axis=0)
-
-
-def grid_means(energy: np.ndarray, n_side: int) -> np.ndarray:
-    """Energy averaged over n_side × n_side windows, shape (n_images, n_side², n_channels)."""
-    n, channels = energy.shape[:2]
-    step = GRID // n_side
-    means = energy.reshape(n, channels, n_side, step, n_side, step).mean(axis=(3, 5))
-    return means.reshape(n, channels, -1).transpose(0, 2, 1)

@@ -9,9 +9,10 @@ from scipy import sparse
 
 from brainenc.data import EncodingData
 from brainenc.datasets import _cortex
-from brainenc.datasets._energy import GRID, cell_centres, gabor_energy
+from brainenc.datasets._energy import GRID, gabor_energy
 from brainenc.datasets._noise import add_noise, draw_noise_covariance
-from brainenc.datasets.scenes import CATEGORIES, FIELD, make_scenes
+from brainenc.datasets._tokens import make_tokens
+from brainenc.datasets.scenes import make_scenes
 from brainenc.validation import check_index
 
 #: Quantiles over the voxels of NSD subject 1 (nsdgeneral; betas / 2000): probability → value.
@@ -21,7 +22,6 @@ NCSNR_EARLY = {0.05: 0.15, 0.25: 0.31, 0.5: 0.48, 0.75: 0.63, 0.95: 0.85}
 NCSNR_HIGH = {0.05: 0.22, 0.25: 0.30, 0.5: 0.40, 0.75: 0.53, 0.95: 0.78}
 
 _RUNS_PER_SESSION = 12
-_TOKEN_NOISE = 0.3  # s.d. relative to a token entry's own s.d. of about 1
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def simulate_subject(
 
     images, objects = make_scenes(seeds[0].spawn(n_images), image_size, verbose=verbose)
     energy = gabor_energy(images, verbose=verbose)
-    tokens = _make_tokens(energy, objects, n_side, token_width, seeds[1])
+    tokens = make_tokens(energy, objects, n_side, token_width, seeds[1])
 
     voxels = _cortex.place_voxels(n_voxels)
     prfs = _cortex.place_prfs(voxels, cortex_rng)
@@ -375,50 +375,3 @@ def _add_drift(
     for rows in np.array_split(np.arange(len(trials)), 1 + len(trials) // 1024):
         where, s = (image[rows], repeat[rows]), session[rows] - 1
         betas[where] = mean + gain[s] * (betas[where] - mean) + drift * offset[s]
-
-
-# ------------------------------------------------------------------ tokens
-
-
-def _make_tokens(
-    energy: np.ndarray,
-    objects: pd.DataFrame,
-    n_side: int,
-    width: int,
-    seed: np.random.SeedSequence,
-) -> np.ndarray:
-    """Local texture and content, and the whole image's content, through a fixed random network."""
-    texture = 4 * np.sqrt(_cortex.grid_means(energy, n_side))
-    content = _content_on_grid(objects, n_side)
-    context = np.broadcast_to(content.mean(axis=1, keepdims=True), content.shape)
-    inputs = np.concatenate([texture, 2 * content, 4 * context], axis=2)
-    tokens = _random_network(inputs, width)
-    for i, image_seed in enumerate(seed.spawn(len(tokens))):
-        noise = np.random.default_rng(image_seed).standard_normal(
-            tokens.shape[1:], dtype=np.float32
-        )
-        tokens[i] += _TOKEN_NOISE * noise
-    return tokens
-
-
-def _content_on_grid(objects: pd.DataFrame, n_side: int) -> np.ndarray:
-    """How visible each category and its attributes are in each window of the grid."""
-    step = GRID // n_side
-    x, y = (c.reshape(n_side, step, n_side, step).mean(axis=(1, 3)).ravel() for c in cell_centres())
-    window = np.full(n_side**2, FIELD / n_side / 3)
-    visible = _cortex.visibility(objects, x, y, window)
-    codes = pd.Categorical(objects["category"], CATEGORIES).codes
-    attributes = np.column_stack([np.ones(len(objects)), _cortex.object_attributes(objects)])
-    described = np.eye(len(CATEGORIES))[codes][:, :, None] * attributes[:, None]
-    described = described.reshape(len(objects), 1, -1).astype(np.float32)
-    return _cortex.sum_by_image(visible[:, :, None] * described, objects)
-
-
-def _random_network(inputs: np.ndarray, width: int) -> np.ndarray:
-    """Two layers with fixed random weights: they are the same whatever the subject and the seed."""
-    rng = np.random.default_rng(2025)
-    n_inputs, n_hidden = inputs.shape[2], 2 * width
-    first = rng.standard_normal((n_inputs, n_hidden), dtype=np.float32) / np.sqrt(n_inputs / 10)
-    bias = rng.standard_normal(n_hidden, dtype=np.float32)
-    second = rng.standard_normal((n_hidden, width), dtype=np.float32) / np.sqrt(n_hidden / 2)
-    return np.tanh(inputs.astype(np.float32) @ first + bias) @ second

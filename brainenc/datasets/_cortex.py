@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from brainenc.datasets._energy import FREQUENCIES, GRID, N_CHANNELS, ORIENTATIONS, cell_centres
+from brainenc.datasets._energy import FREQUENCIES, N_CHANNELS, ORIENTATIONS, cell_centres
 from brainenc.datasets.scenes import CATEGORIES, FIELD
 from brainenc.progress import progress
 

@@ -4,20 +4,22 @@ Inside the package images are always something with ``shape`` (n_images, H, W[, 
 uint8 and array-like indexing; `as_images` makes that of whatever the user has.
 """
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 #: File name endings that a folder of images is searched for.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def looks_like_images(obj: Any) -> bool:
-    """Whether `obj` is images rather than features: uint8 arrays of 3 or 4 axes, paths, PIL images."""
+    """Whether `obj` is images, not features: uint8 arrays of 3 or 4 axes, paths, PIL images."""
+    obj = _paths_listed(obj)
     if hasattr(obj, "shape") and hasattr(obj, "dtype"):
         return obj.dtype == np.uint8 and len(obj.shape) in (3, 4)
     if isinstance(obj, (list, tuple)) and len(obj):
@@ -34,9 +36,10 @@ def as_images(images: Any) -> Any:
     Parameters
     ----------
     images : array, or sequence of paths, PIL images or arrays, or lazy sequence
-        Arrays are (n_images, H, W) or (n_images, H, W, 3), uint8; a lazy sequence is anything
-        with such a ``shape``, a ``dtype`` and array indexing (`ImageFiles`, an h5py dataset, a
-        memmap) and is passed through unread.
+        Paths may also be an array or a Series; their files are read as RGB when they are needed.
+        PIL images become grey if they all are, RGB otherwise. Arrays are (n_images, H, W) or
+        (n_images, H, W, 3), uint8; a lazy sequence is anything with such a ``shape``, a ``dtype``
+        and array indexing (`ImageFiles`, an h5py dataset, a memmap) and is passed through unread.
 
     Returns
     -------
@@ -45,27 +48,36 @@ def as_images(images: Any) -> Any:
     Raises
     ------
     TypeError : not uint8, or nothing that can be read as images.
-    ValueError : a wrong number of axes or channels, no images, or images of different sizes.
+    ValueError : a wrong number of axes or channels, no images, images of different sizes, or of
+        more than 8 bits.
     """
+    images = _paths_listed(images)
     if hasattr(images, "shape") and hasattr(images, "dtype"):
         return _checked(images)
     if not isinstance(images, Sequence) or isinstance(images, (str, bytes)):
         raise TypeError(
-            f"images must be a uint8 array (n_images, H, W[, 3]), or a list of paths or PIL images, "
-            f"got {type(images).__name__}"
+            "images must be a uint8 array (n_images, H, W[, 3]), or a list of paths or PIL images, "
+            f"got {type(images).__name__}. For a folder pass ImageFiles.from_folder(folder)."
         )
     if len(images) == 0:
         raise ValueError("images is empty")
     if all(isinstance(image, (str, os.PathLike)) for image in images):
         return ImageFiles(images)
-    arrays = [_one_array(image, i) for i, image in enumerate(images)]
+    mode = "L" if all(getattr(image, "mode", "") == "L" for image in images) else "RGB"
+    arrays = [_one_array(image, i, mode) for i, image in enumerate(images)]
     _check_sizes([array.shape for array in arrays], [f"images[{i}]" for i in range(len(arrays))])
     return _checked(np.stack(arrays))
 
 
-def _one_array(image: Any, i: int) -> np.ndarray:
+def _paths_listed(images: Any) -> Any:
+    """A one-dimensional array or Series of paths as a list; anything else as it is."""
+    is_text = getattr(getattr(images, "dtype", None), "kind", None) in ("O", "U", "T")
+    return list(images) if is_text and len(images.shape) == 1 else images
+
+
+def _one_array(image: Any, i: int, mode: str) -> np.ndarray:
     if isinstance(image, Image.Image):
-        return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+        return np.asarray(_converted(image, mode, f"images[{i}]"))
     if isinstance(image, np.ndarray):
         return image
     raise TypeError(
@@ -74,14 +86,27 @@ def _one_array(image: Any, i: int) -> np.ndarray:
     )
 
 
+def _converted(image: Image.Image, mode: str, name: str) -> Image.Image:
+    # PIL clips these to 0 … 255 without a word.
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise ValueError(
+            f"{name} has more than 8 bits (mode {image.mode}): scale it to 0 … 255 and save it as "
+            "uint8, since only you know its range"
+        )
+    return image.convert(mode)
+
+
 def _checked(images: Any) -> Any:
     shape = tuple(images.shape)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
-        raise ValueError(f"images {shape} must be (n_images, H, W) or (n_images, H, W, 3)")
+        raise ValueError(
+            f"images {shape} must be (n_images, H, W) or (n_images, H, W, 3): grey "
+            "without a channel axis, or RGB with channels last"
+        )
     if images.dtype != np.uint8:
         raise TypeError(
-            f"images must be uint8 in 0 … 255, got {images.dtype}. For values in 0 … 1 use "
-            "(255 * images).round().astype('uint8'); for features pass features=None to the encoder."
+            f"images must be uint8 in 0 … 255, got {images.dtype}. For values in 0 … 1 use (255 * "
+            "images).round().astype('uint8'); for features pass features=None to the encoder."
         )
     if 0 in shape:
         raise ValueError(f"images {shape} is empty")
@@ -104,7 +129,8 @@ class ImageFiles:
     ----------
     paths : sequence of paths
     size : (height, width), optional
-        Resize every image on reading (bicubic). Without it all files must have one size.
+        Resize every image on reading (bicubic). Without it all files must have one size, and
+        are opened once to see that they have.
 
     Attributes
     ----------
@@ -114,7 +140,8 @@ class ImageFiles:
 
     Raises
     ------
-    FileNotFoundError, ValueError : a file is missing, is no image, or differs in size; named.
+    FileNotFoundError, ValueError : a file is missing, is no image, has more than 8 bits, or
+        differs in size; named. Damage past the header shows when the image is read.
     """
 
     dtype = np.dtype(np.uint8)
@@ -130,6 +157,13 @@ class ImageFiles:
             _check_sizes(sizes, [str(path) for path in self.paths])
             size = sizes[0]
         self.shape = (len(self.paths), *size, 3)
+
+    @classmethod
+    def of_size(cls, paths: Sequence[str | os.PathLike], size: tuple[int, int]) -> "ImageFiles":
+        """Files known to be of one (height, width): opened only when read, and checked then."""
+        files = cls(paths, size)
+        files.size = None
+        return files
 
     @classmethod
     def from_folder(
@@ -148,38 +182,49 @@ class ImageFiles:
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, (int, np.integer)):
             return self._read(self.paths[key])
-        subset = object.__new__(ImageFiles)  # sizes were checked once, not again per subset
+        subset = copy.copy(self)  # sizes were checked once, not again per subset
         subset.paths = [self.paths[i] for i in np.arange(len(self))[key]]
-        subset.size = self.size
         subset.shape = (len(subset.paths), *self.shape[1:])
         return subset
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.stack([self._read(path) for path in self.paths]).astype(dtype or np.uint8)
+        pixels = np.empty(self.shape, dtype or np.uint8)
+        for i, path in enumerate(self.paths):
+            pixels[i] = self._read(path)
+        return pixels
+
+    def __repr__(self) -> str:
+        return f"ImageFiles({self.shape}, {self.paths[:1]} …)"
 
     def _read(self, path: Path) -> np.ndarray:
         try:
             with Image.open(path) as image:
-                rgb = image.convert("RGB")
+                rgb = _converted(image, "RGB", "it")
                 if self.size is not None:
                     rgb = rgb.resize((self.size[1], self.size[0]), Image.Resampling.BICUBIC)
-                return np.asarray(rgb)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+                pixels = np.asarray(rgb)
+        except Exception as error:  # decoders raise all kinds of errors on damaged data
             raise _unreadable(path, error) from None
+        if pixels.shape != self.shape[1:]:
+            raise ValueError(
+                f"image file {path} is {pixels.shape[:2]}, but {self.shape[1:3]} is expected: "
+                "it was replaced after its size was noted"
+            )
+        return pixels
 
 
 def _file_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Exception as error:
         raise _unreadable(path, error) from None
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"image file {path} does not exist")
-    return ValueError(f"image file {path} cannot be read (corrupt?): {error}")
+    return ValueError(f"image file {path} cannot be read: {error}")
 
 
 class ImageSubset:
@@ -207,6 +252,9 @@ class ImageSubset:
         if isinstance(key, (int, np.integer)):
             return np.asarray(self.parent[int(self.index[key])])
         return ImageSubset(self.parent, self.index[key])
+
+    def __repr__(self) -> str:
+        return f"ImageSubset({self.shape} of {type(self.parent).__name__})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         # h5py wants increasing indices without repeats.

@@ -1,31 +1,28 @@
 """EncodingData: the images, betas, voxel table and trial table of one subject."""
 
 import os
-import shutil
 import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
 
+from brainenc import brain_folder
 from brainenc import images as image_io
 from brainenc.repeats import average_repeats, count_repeats
-from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.storage import row_blocks
 from brainenc.validation import check_betas, check_index, check_same_length
-
-#: Version of the folder layout that `EncodingData.save` writes.
-FORMAT_VERSION = 1
 
 #: Columns of the voxel table that say where a voxel is or how good it is, not which ROI it is in.
 NON_ATLAS_COLUMNS = ("ncsnr", "i", "j", "k", "x", "y", "z", "vertex", "hemisphere")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one truth value: identity it is
 class EncodingData:
     """Images and the betas they evoked, with tables of voxels and trials.
 
@@ -41,7 +38,8 @@ class EncodingData:
         and any of ``ncsnr``, ``i, j, k``, ``x, y, z``, ``vertex``, ``hemisphere``.
     trials : pandas.DataFrame, optional
         One row per trial present: ``image`` and ``repeat`` (positions in `betas`), and any of
-        ``session``, ``run``. Made from `betas` when not given.
+        ``session``, ``run``. Made from `betas` when not given; otherwise it must list every
+        trial that `betas` has data for.
     name : str
         Shown in tables and reports.
     truth : object, optional
@@ -55,8 +53,9 @@ class EncodingData:
 
     images: Any
     betas: np.ndarray
-    voxels: pd.DataFrame = field(default=None)  # type: ignore[assignment]
-    trials: pd.DataFrame = field(default=None)  # type: ignore[assignment]
+    # None only until __post_init__ has made the table.
+    voxels: pd.DataFrame = None  # type: ignore[assignment]
+    trials: pd.DataFrame = None  # type: ignore[assignment]
     name: str = "data"
     truth: Any = None
 
@@ -64,19 +63,26 @@ class EncodingData:
         images = image_io.as_images(self.images)
         betas = check_betas(self.betas, n_images=len(images))
         voxels = pd.DataFrame(index=range(betas.shape[2])) if self.voxels is None else self.voxels
-        if len(voxels) != betas.shape[2]:
-            raise ValueError(
-                f"voxels has {len(voxels)} rows, but betas {betas.shape} has {betas.shape[2]} voxels"
-            )
-        trials = _trials_present(betas) if self.trials is None else self.trials
-        _check_trials(trials, betas.shape)
-        for attribute, value in [
-            ("images", images),
-            ("betas", betas),
-            ("voxels", voxels.reset_index(drop=True)),
-            ("trials", trials.reset_index(drop=True)),
-        ]:
-            object.__setattr__(self, attribute, value)
+        present = _trials_present(betas)
+        trials = present if self.trials is None else self.trials
+        _check_tables(voxels, trials, betas.shape)
+        _check_complete(trials, present)
+        self.__dict__.update(
+            images=images,
+            betas=betas,
+            voxels=voxels.reset_index(drop=True),
+            trials=trials.reset_index(drop=True),
+        )
+
+    @classmethod
+    def _unchecked(cls, **parts: Any) -> "EncodingData":
+        """Parts that are known to fit: the usual checks would read all betas from disk."""
+        data = object.__new__(cls)
+        data.__dict__.update(parts)
+        return data
+
+    def _with(self, **changes: Any) -> "EncodingData":
+        return self._unchecked(**{**self.__dict__, **changes})
 
     # ---------------------------------------------------------------- what is in it
 
@@ -127,9 +133,8 @@ class EncodingData:
             atlas = self.atlases[0]
         if atlas not in self.atlases:
             raise ValueError(f"atlas {atlas!r} is not in the voxel table, which has {self.atlases}")
-        labels = self.voxels[atlas].astype(object)
-        labels = labels.where(labels.notna(), "")
-        return {str(label): np.flatnonzero(labels == label) for label in labels.unique() if label}
+        codes, labels = pd.factorize(self.voxels[atlas])  # missing labels get no code
+        return {str(label): np.flatnonzero(codes == i) for i, label in enumerate(labels) if label}
 
     def __repr__(self) -> str:
         atlases = ", ".join(f"{atlas}: {len(self.rois(atlas))} ROIs" for atlas in self.atlases)
@@ -181,9 +186,12 @@ class EncodingData:
         images = image_io.as_images(images)
         flat = check_betas(betas)
         if flat.shape[1] != 1:
-            raise ValueError(f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial")
+            raise ValueError(
+                f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial"
+            )
         flat = flat[:, 0]
-        labels = {k: v for k, v in {"session": session, "run": run}.items() if v is not None}
+        given = {"session": session, "run": run}
+        labels = {key: np.asarray(value) for key, value in given.items() if value is not None}
         check_same_length(betas=flat, image_ids=image_ids, **labels)
         ids = np.asarray(image_ids)
         if ids.dtype.kind not in "iu":
@@ -196,10 +204,12 @@ class EncodingData:
         shown, row = np.unique(ids, return_inverse=True)
         trials = pd.DataFrame({"image": row, "trial": np.arange(len(row)), **labels})
         trials.insert(1, "repeat", trials.groupby("image").cumcount())
-        grouped = np.full((len(shown), trials["repeat"].max() + 1, flat.shape[1]), np.nan, flat.dtype)
+        grouped = np.full(
+            (len(shown), trials["repeat"].max() + 1, flat.shape[1]), np.nan, flat.dtype
+        )
         grouped[trials["image"], trials["repeat"]] = flat
         trials = trials.sort_values(["image", "repeat"])
-        return cls(image_io.take_images(images, shown), grouped, voxels, trials, name)
+        return cls(image_io.take_images(images, shown), grouped, voxels, trials, name)  # type: ignore[arg-type]
 
     def zscore_by_session(self) -> "EncodingData":
         """Each voxel z-scored within each session, over all its trials.
@@ -207,19 +217,21 @@ class EncodingData:
         Returns
         -------
         EncodingData
-            Betas in units of the voxel's standard deviation over the trials of the session.
-            NaN where a voxel does not vary within a session (counted in a warning).
+            Betas in units of the voxel's standard deviation (ddof 0) over the trials of the
+            session. NaN where a voxel does not vary within a session (counted in a warning).
 
         Raises
         ------
-        ValueError : the trial table has no session column.
+        ValueError : the trial table has no session column, or trials without a session.
         """
         if "session" not in self.trials:
             raise ValueError(
                 f"the trial table has columns {list(self.trials.columns)} but no 'session'; "
                 "pass session= to EncodingData.from_trials"
             )
-        betas = np.full_like(self.betas, np.nan)
+        if n_without := int(self.trials["session"].isna().sum()):
+            raise ValueError(f"{n_without} of {len(self.trials)} trials have no session")
+        betas = np.full(self.betas.shape, np.nan, dtype=self.betas.dtype)
         n_constant = 0
         for _, rows in self.trials.groupby("session"):
             where = (rows["image"].to_numpy(), rows["repeat"].to_numpy())
@@ -227,17 +239,19 @@ class EncodingData:
             with warnings.catch_warnings():
                 # A voxel without data in this session is NaN before and after.
                 warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom")
-                mean, sd = np.nanmean(trials, axis=0), np.nanstd(trials, axis=0)
+                # float64, since a float32 sum of hundreds of trials far from 0 is off.
+                mean = np.nanmean(trials, axis=0, dtype=np.float64)
+                sd = np.nanstd(trials, axis=0, dtype=np.float64)
             # Round-off leaves a constant voxel with a tiny s.d.; it must not blow up to ±1.
             constant = sd <= 1e-6 * np.abs(mean)
             n_constant += int(constant.sum())
             betas[where] = (trials - mean) / np.where(constant, np.nan, sd)
         if n_constant:
             warnings.warn(
-                f"{n_constant} times a voxel was constant within a session; its z-score is NaN there",
+                f"{n_constant} times a voxel was constant in a session; its z-score is NaN there",
                 stacklevel=2,
             )
-        return replace(self, betas=betas)
+        return self._with(betas=betas)
 
     def average_repeats(self) -> "EncodingData":
         """One averaged response per image.
@@ -258,8 +272,8 @@ class EncodingData:
         n_averaged = count_repeats(self.betas).max(axis=1)
         trials = pd.DataFrame({"image": np.arange(self.n_images), "repeat": 0})
         trials["n_averaged"] = n_averaged
-        betas = average_repeats(self.betas)[:, None]
-        return replace(self, betas=betas, voxels=voxels, trials=trials[n_averaged > 0])
+        trials = trials[n_averaged > 0].reset_index(drop=True)
+        return self._with(betas=average_repeats(self.betas)[:, None], voxels=voxels, trials=trials)
 
     # ---------------------------------------------------------------- parts of it
 
@@ -275,7 +289,7 @@ class EncodingData:
 
         Parameters
         ----------
-        images : mask of shape (n_images,) or positions, optional
+        images : mask of shape (n_images,) or positions, each once, optional
         voxels : mask of shape (n_voxels,) or positions, optional
         roi : label or several, optional
             Voxels of these ROIs; not together with `voxels`.
@@ -298,7 +312,9 @@ class EncodingData:
             wanted = [roi] if isinstance(roi, str) else list(roi)
             if missing := [label for label in wanted if label not in known]:
                 raise ValueError(f"no ROI {missing} here; there are {list(known)}")
-            voxels = np.sort(np.concatenate([known[label] for label in wanted]))
+            voxels = np.zeros(self.n_voxels, dtype=bool)
+            for label in wanted:
+                voxels[known[label]] = True
         data = self
         if images is not None:
             data = data._take_images(check_index(images, self.n_images, "images"))
@@ -312,9 +328,8 @@ class EncodingData:
         position = np.full(self.n_images, -1)
         position[index] = np.arange(len(index))
         trials = self.trials.assign(image=position[self.trials["image"]])
-        trials = trials[trials["image"] >= 0].sort_values(["image", "repeat"])
-        return replace(
-            self,
+        trials = trials[trials["image"] >= 0].sort_values(["image", "repeat"], ignore_index=True)
+        return self._with(
             images=image_io.take_images(self.images, index),
             betas=self.betas[index],
             trials=trials,
@@ -322,10 +337,9 @@ class EncodingData:
         )
 
     def _take_voxels(self, index: np.ndarray) -> "EncodingData":
-        return replace(
-            self,
-            betas=self.betas[:, :, index],
-            voxels=self.voxels.iloc[index],
+        return self._with(
+            betas=np.take(self.betas, index, axis=2),
+            voxels=self.voxels.iloc[index].reset_index(drop=True),
             truth=None if self.truth is None else self.truth.select(voxels=index),
         )
 
@@ -349,7 +363,7 @@ class EncodingData:
         ------
         ValueError : one side would be empty.
         """
-        if isinstance(test, float):
+        if isinstance(test, (float, np.floating)):
             n_test = round(test * self.n_images)
             if not 0 < n_test < self.n_images:
                 raise ValueError(
@@ -370,6 +384,8 @@ class EncodingData:
     def save(self, folder: str | os.PathLike) -> Path:
         """Write a ``.brain`` folder of plain files, whole or not at all.
 
+        A killed save leaves what was there, and a hidden ``.*.tmp`` folder beside it to delete.
+
         ``meta.json``, ``betas.npy``, ``images.npy`` (or ``images/``, copies of image files),
         ``voxels.csv`` and ``trials.csv``. `truth` is not written.
 
@@ -385,31 +401,24 @@ class EncodingData:
         Raises
         ------
         PermissionError : the parent folder is read-only.
-        FileExistsError : `folder` exists and is not a ``.brain`` folder.
+        OSError : the disk is full.
+        FileExistsError : `folder` exists and is not a ``.brain`` folder, or holds the image files
+            that `images` reads, which would be lost.
         """
         folder = Path(folder)
-        if folder.exists() and not (folder / "meta.json").exists():
-            raise FileExistsError(f"{folder} exists and is no .brain folder; choose another name")
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            _write_array(temporary / "betas.npy", self.betas)
-            image_files = _write_images(temporary, self.images)
-            self.voxels.to_csv(temporary / "voxels.csv", index_label="voxel")
-            self.trials.to_csv(temporary / "trials.csv", index=False)
-            meta = {
-                "format": "brainenc.EncodingData",
-                "format_version": FORMAT_VERSION,
-                "name": self.name,
-                "betas_shape": self.betas.shape,
-                "images_shape": self.images.shape,
-                "image_files": image_files,
-            }
-            write_json(temporary / "meta.json", meta)
+        brain_folder.write(
+            folder,
+            images=self.images,
+            betas=self.betas,
+            voxels=self.voxels,
+            trials=self.trials,
+            name=self.name,
+        )
         return folder
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "EncodingData":
-        """Read a ``.brain`` folder; betas and images are memory-mapped.
+        """Read a ``.brain`` folder; betas and images are memory-mapped and not read yet.
 
         Parameters
         ----------
@@ -425,26 +434,10 @@ class EncodingData:
         ValueError : a file is truncated or does not fit the others, or the folder was written
             by a newer version.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {folder}")
-        meta = read_json(_existing(folder / "meta.json"))
-        if meta.get("format") != "brainenc.EncodingData":
-            raise ValueError(f"{folder} is not a .brain folder: meta.json says {meta.get('format')!r}")
-        if meta["format_version"] > FORMAT_VERSION:
-            raise ValueError(
-                f"{folder} was written in format {meta['format_version']}, and this brainenc reads "
-                f"up to {FORMAT_VERSION}; upgrade brainenc"
-            )
-        betas = _mapped_array(folder / "betas.npy", meta["betas_shape"])
-        if meta["image_files"] is None:
-            images: Any = _mapped_array(folder / "images.npy", meta["images_shape"])
-        else:
-            paths = [_existing(folder / "images" / name) for name in meta["image_files"]]
-            images = image_io.ImageFiles(paths, size=tuple(meta["images_shape"][1:3]))
-        voxels = pd.read_csv(_existing(folder / "voxels.csv"), index_col="voxel")
-        trials = pd.read_csv(_existing(folder / "trials.csv"))
-        return cls(images, betas, voxels, trials, meta["name"])
+        parts = brain_folder.read(Path(folder))
+        check_same_length(images=parts["images"], betas=parts["betas"])
+        _check_tables(parts["voxels"], parts["trials"], parts["betas"].shape)
+        return cls._unchecked(**parts, truth=None)
 
 
 def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingData:
@@ -454,8 +447,8 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     ----------
     path : path
         File with ``images`` (n_images, H, W[, 3]) uint8 and ``betas`` (n_images, n_repeats,
-        n_voxels) float; optionally ``roi`` (labels) and ``ncsnr``, both (n_voxels,), and ``session``
-        and ``run``, both (n_images, n_repeats).
+        n_voxels) float; optionally ``roi`` (labels) and ``ncsnr``, both (n_voxels,), and
+        ``session`` and ``run``, both (n_images, n_repeats).
     name : str, optional
         The file's name without its ending by default.
 
@@ -467,26 +460,23 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     ------
     FileNotFoundError : there is no such file.
     ValueError : not an ``.npz`` file, truncated, arrays missing or of shapes that do not fit.
+    TypeError : images that are not uint8, betas that are not numeric.
     """
-    path = _existing(Path(path))
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
+    path = Path(path)
+    arrays = _read_npz(path)
     if missing := [key for key in ("images", "betas") if key not in arrays]:
         raise ValueError(f"{path} holds {list(arrays)}, but {' and '.join(missing)} is missing")
-    betas = check_betas(arrays["betas"], n_images=len(arrays["images"]))
-    voxels = pd.DataFrame(index=range(betas.shape[2]))
+    data = EncodingData(arrays["images"], arrays["betas"], name=name or path.stem)
+    voxels, trials = data.voxels, data.trials
     for key in ("roi", "ncsnr"):
         if key in arrays:
-            voxels[key] = _of_shape(arrays[key], betas.shape[2:], key, path)
-    trials = _trials_present(betas)
+            labels = arrays[key].astype(str) if key == "roi" else arrays[key]
+            voxels[key] = _of_shape(labels, data.betas.shape[2:], key, path)
     for key in ("session", "run"):
         if key in arrays:
-            labels = _of_shape(arrays[key], betas.shape[:2], key, path)
+            labels = _of_shape(arrays[key], data.betas.shape[:2], key, path)
             trials[key] = labels[trials["image"], trials["repeat"]]
-    return EncodingData(arrays["images"], betas, voxels, trials, name or path.stem)
+    return data
 
 
 def load_data(path: str | os.PathLike) -> EncodingData:
@@ -496,58 +486,51 @@ def load_data(path: str | os.PathLike) -> EncodingData:
 
 
 def _trials_present(betas: np.ndarray) -> pd.DataFrame:
-    present = np.stack([np.isfinite(row).any(axis=-1) for row in betas])
-    image, repeat = np.nonzero(present)
+    present = [~np.isnan(np.fmax.reduce(block, axis=-1)) for block in row_blocks(betas)]
+    image, repeat = np.nonzero(np.concatenate(present))
     return pd.DataFrame({"image": image, "repeat": repeat})
 
 
-def _check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
+def _check_tables(voxels: pd.DataFrame, trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
+    if len(voxels) != shape[2]:
+        raise ValueError(f"voxels has {len(voxels)} rows, but betas {shape} has {shape[2]} voxels")
     for column, n in (("image", shape[0]), ("repeat", shape[1])):
         if column not in trials:
             raise ValueError(f"trials has columns {list(trials.columns)}; it needs {column!r}")
         values = trials[column]
+        if not pd.api.types.is_integer_dtype(values):
+            raise TypeError(f"trials[{column!r}] must be integer positions, got {values.dtype}")
         if len(values) and (values.min() < 0 or values.max() >= n):
             raise ValueError(f"trials[{column!r}] has positions outside 0 … {n - 1}")
     if trials.duplicated(["image", "repeat"]).any():
         raise ValueError("trials lists the same image and repeat twice")
 
 
+def _check_complete(trials: pd.DataFrame, present: pd.DataFrame) -> None:
+    """What is not listed would be dropped by everything that goes by the trial table."""
+    keys = ["image", "repeat"]
+    unlisted = pd.MultiIndex.from_frame(present).difference(pd.MultiIndex.from_frame(trials[keys]))
+    if len(unlisted):
+        image, repeat = unlisted[0]
+        raise ValueError(
+            f"betas has data for {len(unlisted)} trials that trials does not list, the first being "
+            f"repeat {repeat} of image {image}"
+        )
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        # Opened here, since np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file) as arrays:
+            return dict(arrays)
+    # A TypeError is what a plain .npy file gives.
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
+
+
 def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:
     if array.shape != shape:
         raise ValueError(f"{path}: {name} has shape {array.shape}, but betas asks for {shape}")
     return array
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
-    return path
-
-
-def _mapped_array(path: Path, shape: Sequence[int]) -> np.ndarray:
-    try:
-        array = np.load(_existing(path), mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is truncated or no .npy file: {error}") from None
-    if array.shape != tuple(shape):
-        raise ValueError(f"{path} has shape {array.shape}, but meta.json says {tuple(shape)}")
-    return array
-
-
-def _write_array(path: Path, array: Any, rows_at_once: int = 256) -> None:
-    """Copy in blocks of rows, so that arrays larger than memory can be written."""
-    out = open_memmap(path, mode="w+", dtype=array.dtype, shape=tuple(array.shape))
-    for start in range(0, len(array), rows_at_once):
-        out[start : start + rows_at_once] = array[start : start + rows_at_once]
-    out.flush()
-
-
-def _write_images(folder: Path, images: Any) -> list[str] | None:
-    if not isinstance(images, image_io.ImageFiles) or images.size is not None:
-        _write_array(folder / "images.npy", images)
-        return None
-    (folder / "images").mkdir()
-    names = [f"{i:06d}_{path.name}" for i, path in enumerate(images.paths)]
-    for path, name in zip(images.paths, names, strict=True):
-        shutil.copyfile(path, folder / "images" / name)
-    return names

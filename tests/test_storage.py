@@ -216,8 +216,8 @@ def test_written_arrays_are_read_by_numpy(tmp_path, array):
 
 
 def test_write_array_writes_every_block(tmp_path):
-    array = np.random.default_rng(0).standard_normal((7, 3 * 2**20), dtype=np.float32)
-    assert len(list(row_blocks(array))) == 7  # 12 MiB a row: one row a block of 16 MiB
+    array = np.random.default_rng(0).standard_normal((3, 3 * 2**20), dtype=np.float32)
+    assert len(list(row_blocks(array))) == 3  # 12 MiB a row: one row a block of 16 MiB
     write_array(tmp_path / "betas.npy", array)
     np.testing.assert_array_equal(np.load(tmp_path / "betas.npy"), array)
 

@@ -122,7 +122,7 @@ def rdm_correlation(
     def quadratic_form(values: NDArray[np.float64]) -> NDArray[np.float64]:
         matrix = np.zeros(a.shape)
         matrix[pairs] = values
-        return np.einsum("sj,sj->s", sets @ matrix, sets)
+        return _inner(sets, sets @ matrix)
 
     terms = (np.ones_like(x), x, y, x * x, y * y, x * y)
     r = pearson([quadratic_form(term) for term in terms])
@@ -213,46 +213,47 @@ def _hsic(k: np.ndarray, m: np.ndarray, sets: np.ndarray) -> NDArray[np.float64]
     """Sum of products of two Gram matrices, centred with each set's weights."""
     total = sets.sum(axis=1)
     kw, mw = sets @ k, sets @ m
-    pairs = np.einsum("sj,sj->s", sets @ (k * m), sets)
-    triples = np.einsum("sj,sj,sj->s", sets, kw, mw)
-    quadruples = np.einsum("sj,sj->s", sets, kw) * np.einsum("sj,sj->s", sets, mw)
+    pairs = _inner(sets, sets @ (k * m))
+    triples = _inner(sets, kw * mw)
+    quadruples = _inner(sets, kw) * _inner(sets, mw)
     with np.errstate(divide="ignore", invalid="ignore"):
         return pairs - 2 * triples / total + quadruples / total**2
 
 
 def _hsic_unbiased(k: np.ndarray, m: np.ndarray, sets: np.ndarray) -> NDArray[np.float64]:
-    """HSIC₁ as the U-statistic it is, over tuples of different images weighted by their product.
+    """HSIC₁, the mean of k_ij (m_ij + m_qr − 2 m_iq) over quadruples of different images.
 
-    With weights of one, this is the closed form of Song et al. (2012), equation 5. The sums over
-    *different* i, j, q, r follow from the free sums by taking out the tuples that share an image.
+    A quadruple has weight w_i w_j w_q w_r. With weights of one this is the closed form of Song et
+    al. (2012), equation 5. The sums over *different* i, j, q, r follow from the free sums by
+    taking out the tuples that share an image. (Means over pairs, triples and quadruples, each
+    with weights of its own, would agree with it for equal weights only: for others they depend on
+    where the origin of the responses is.)
     """
     k, m = (matrix - np.diag(np.diagonal(matrix)) for matrix in (k, m))
-    product, squared = k * m, sets**2
-    kw, mw = sets @ k, sets @ m
-    pairs = np.einsum("sj,sj->s", sets @ product, sets)
-    # Σ_j Σ_q w_j w_q k_ij m_iq over j ≠ q, for every image i.
-    around = kw * mw - squared @ product
-    triples = np.einsum("sj,sj->s", sets, around)
-    quadruples = (
-        np.einsum("sj,sj->s", sets, kw) * np.einsum("sj,sj->s", sets, mw)
-        - 4 * np.einsum("sj,sj->s", squared, around)
-        - 2 * np.einsum("sj,sj->s", squared @ product, squared)
+    w, w2, w3 = sets, sets**2, sets**3
+    p1, p2, p3, p4 = (power.sum(axis=1) for power in (w, w2, w3, sets**4))
+    kw, mw, kw2, mw2 = w @ k, w @ m, w2 @ k, w2 @ m
+    product = k * m
+    around, around2, around3 = w @ product, w2 @ product, w3 @ product
+    pairs = (
+        (p1**2 - p2) * _inner(w, around)
+        - 4 * p1 * _inner(w2, around)
+        + 4 * _inner(w3, around)
+        + 2 * _inner(w2, around2)
     )
-    n_pairs, n_triples, n_quadruples = _distinct_tuples(sets)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return pairs / n_pairs - 2 * triples / n_triples + quadruples / n_quadruples
-
-
-def _distinct_tuples(sets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Total weight of ordered pairs, triples and quadruples of different images, per set."""
-    p1, p2, p3, p4 = ((sets**power).sum(axis=1) for power in (1, 2, 3, 4))
-    quadruples = p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4
+    # Σ w_i w_j w_q k_ij m_iq with the image i, j or q squared, over different i, j, q.
+    squared_i = _inner(w2, kw * mw - around2)
+    squared_j = _inner(w, kw2 * mw - around3)
+    squared_q = _inner(w, kw * mw2 - around3)
+    triples = p1 * _inner(w, kw * mw - around2) - squared_i - squared_j - squared_q
+    quadruples = _inner(w, kw) * _inner(w, mw) - 4 * squared_i - 2 * _inner(w2, around2)
+    total = p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4
     enough = (sets > 0).sum(axis=1) >= 4
-    return (
-        p1**2 - p2,
-        p1**3 - 3 * p1 * p2 + 2 * p3,
-        np.where(enough, quadruples, np.nan),
-    )
+    return (pairs + quadruples - 2 * triples) / np.where(enough, total, np.nan)
+
+
+def _inner(a: np.ndarray, b: np.ndarray) -> NDArray[np.float64]:
+    return np.einsum("si,si->s", a, b)
 
 
 def _check_choice(value: str, choices: tuple[str, ...], name: str) -> None:

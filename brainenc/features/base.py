@@ -1,0 +1,170 @@
+"""What every feature extractor shares: batches, progress, the store, scikit-learn's contract."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from ..images import as_images, image_batches
+from ..progress import progress
+from ..storage import atomic_path
+from .store import FeatureStore
+
+#: Constructor arguments that say how features are computed and not what they are.
+_HOW = frozenset({"batch_size", "device", "store", "verbose"})
+
+
+class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
+    """Images to features, as a scikit-learn transformer. Subclass it to add an extractor.
+
+    A subclass writes its constructor, with the arguments ``batch_size``, ``store`` and
+    ``verbose`` among the others, and `_extract`. Where its numbers depend on more than the
+    constructor's arguments (on weights, say) it extends `key` too.
+
+    Extractors learn nothing from the images: `transform` works without `fit`.
+
+    Attributes
+    ----------
+    image_shape_ : tuple
+        (H, W) or (H, W, 3) of the images given to `fit`.
+    """
+
+    #: Part of `key`; raise it when a change of code changes the numbers, so that features
+    #: stored by the old code are not taken for the new.
+    version = 1
+
+    batch_size: int
+    store: "FeatureStore | str | os.PathLike | None"
+    verbose: bool
+
+    @abstractmethod
+    def _extract(self, batch: np.ndarray) -> np.ndarray:
+        """Features of a batch, shape (b, n_features) or (b, n_tokens, width).
+
+        Parameters
+        ----------
+        batch : array of uint8, shape (b, H, W) or (b, H, W, 3)
+        """
+
+    def key(self) -> dict[str, Any]:
+        """What identifies the numbers: JSON-able, equal for equal features of an image.
+
+        The class, its version and all constructor arguments but batch_size, device, store
+        and verbose.
+        """
+        kind = type(self)
+        parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in _HOW}
+        return {
+            "extractor": f"{kind.__module__}.{kind.__qualname__}",
+            "version": self.version,
+            **parameters,
+        }
+
+    def fit(self, X: Any, y: Any = None) -> "FeatureExtractor":
+        """Check the images; nothing is learnt from them.
+
+        Parameters
+        ----------
+        X : images, see `brainenc.images.as_images`
+        y : ignored
+        """
+        self.image_shape_ = tuple(as_images(X).shape[1:])
+        return self
+
+    def transform(self, X: Any, *, out: Any = None) -> np.ndarray:
+        """Features of images.
+
+        Parameters
+        ----------
+        X : array of uint8, list of paths, PIL images or arrays, or lazy sequence; n_images rows
+            Read batch by batch.
+        out : float32 array or path, optional
+            Where to put the result when it is large: an array (a memmap, say) of the right
+            shape, or the path of an ``.npy`` file, written under a temporary name and renamed
+            when it is complete.
+
+        Returns
+        -------
+        array of float32, shape (n_images, n_features) or (n_images, n_tokens, width)
+            `out` where that is given; for a path the file, memory-mapped to read.
+
+        Raises
+        ------
+        TypeError, ValueError : not images; `out` of another shape; features that are not finite.
+        """
+        images = as_images(X)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 1")
+        with _destination(out, len(images)) as allocate:
+            result = None
+            for start, features in self._batches(images):
+                if result is None:
+                    result = allocate(features.shape[1:])
+                result[start : start + len(features)] = features
+        if isinstance(out, (str, os.PathLike)):
+            return np.load(out, mmap_mode="r")
+        assert result is not None  # as_images refuses empty images
+        return result
+
+    def _batches(self, images: Any) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, features) of each batch, out of the store where they are there already."""
+        shelf = None if self.store is None else FeatureStore.at(self.store).shelf(self.key())
+        name = type(self).__name__
+        with progress(desc=name, total=len(images), unit="image", verbose=self.verbose) as bar:
+            start = 0
+            for batch in image_batches(images, self.batch_size):
+
+                def compute(rows: np.ndarray, batch=batch, start=start) -> np.ndarray:
+                    return self._checked(batch[rows], start + rows)
+
+                everything = np.arange(len(batch))
+                yield start, compute(everything) if shelf is None else shelf.get(batch, compute)
+                start += len(batch)
+                bar.update(len(batch))
+
+    def _checked(self, batch: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        features = np.asarray(self._extract(batch), dtype=np.float32)
+        finite = np.isfinite(features).reshape(len(features), -1).all(1)
+        if not finite.all():
+            raise ValueError(
+                f"{type(self).__name__} gave NaN or infinite features for {(~finite).sum()} "
+                f"images, the first of them images[{rows[~finite][0]}]; check the weights, and try "
+                "full precision"
+            )
+        return features
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.no_validation = True  # scikit-learn's own checks are for 2-D tables
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A loaded network is loaded again where it is needed, not sent to every worker.
+        return {k: v for k, v in super().__getstate__().items() if k != "_loaded"}
+
+
+@contextmanager
+def _destination(out: Any, n_images: int) -> Iterator[Any]:
+    """Function of the shape of one image's features that gives the array to fill."""
+    if isinstance(out, (str, os.PathLike)):
+        with atomic_path(out) as temporary:
+            yield lambda shape: np.lib.format.open_memmap(
+                temporary, mode="w+", dtype=np.float32, shape=(n_images, *shape)
+            )
+    else:
+        yield lambda shape: _fitting(out, (n_images, *shape))
+
+
+def _fitting(out: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    if out is None:
+        return np.empty(shape, np.float32)
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, but the features have shape {shape}")
+    return out

@@ -1,0 +1,255 @@
+"""Image embeddings and tokens of CLIP models, through open_clip."""
+
+import difflib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+from ..devices import resolve_device
+from ._weights import cached_on_disk, file_hash, hub_reachable, reachable
+from .base import FeatureExtractor
+
+
+class OpenCLIPFeatures(FeatureExtractor):
+    """Features of a CLIP image tower.
+
+    Parameters
+    ----------
+    model : str
+        A name of `open_clip.list_models`.
+    pretrained : str or path
+        A tag of `open_clip.list_pretrained_tags_by_model(model)`, downloaded on first use and then
+        found in the cache, or a checkpoint file.
+    layer : {"pooled", "tokens"}
+        "pooled" is the image embedding, shape (n_images, embed_dim): what `encode_image` gives,
+        projected and *not* normalised to unit length.
+        "tokens" are all tokens after the last block and its layer norm (``ln_post``), shape
+        (n_images, n_tokens, width): *not* projected, the class token first where the model has
+        one. ``[:, 1:]`` are then the patches, row by row.
+    device : {"auto", "cpu", "cuda", "cuda:1", "mps"}
+    precision : {"auto", "32", "bf16"}
+        "auto" is 32-bit on every device, so that features stored on one fit another; "bf16" is
+        faster on GPUs and has about 2-3 decimal digits.
+    batch_size : int
+        Images at a time.
+    store : path or FeatureStore, optional
+        Where features are kept and looked up. With all images there, the network is not loaded.
+    verbose : bool
+        Show a progress bar.
+
+    Notes
+    -----
+    Images are prepared by open_clip's own `preprocess_val` of the model (resize, crop, normalise).
+    Where a tag's weights were trained with QuickGELU, the model is built with it.
+
+    References
+    ----------
+    Radford et al. (2021), ICML; Cherti et al. (2023), CVPR (OpenCLIP).
+    """
+
+    def __init__(
+        self,
+        model: str = "ViT-B-32",
+        pretrained: str | os.PathLike = "laion2b_s34b_b79k",
+        layer: str = "pooled",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 64,
+        store: Any = None,
+        verbose: bool = True,
+    ):
+        self.model = model
+        self.pretrained = pretrained
+        self.layer = layer
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size
+        self.store = store
+        self.verbose = verbose
+
+    def key(self) -> dict[str, Any]:
+        """See `FeatureExtractor.key`; the weights count by the content of their file.
+
+        Raises
+        ------
+        ValueError, FileNotFoundError : as `transform`, where there are no such weights.
+        """
+        self._check()
+        key = super().key()
+        tag = _tag_config(self.model, self.pretrained)
+        return {
+            **key,
+            "pretrained": file_hash(weights_file(self.model, self.pretrained)),
+            "precision": "bf16" if self.precision == "bf16" else "32",
+            # A tag carries its own preprocessing, which a file of the same weights does not.
+            "preprocess": {k: tag[k] for k in (*_PREPROCESS, "quick_gelu") if k in tag},
+        }
+
+    def _check(self) -> None:
+        if self.layer not in ("pooled", "tokens"):
+            raise ValueError(f'layer={self.layer!r} must be "pooled" or "tokens"')
+        if self.precision not in ("auto", "32", "bf16"):
+            raise ValueError(f'precision={self.precision!r} must be "auto", "32" or "bf16"')
+
+    def _extract(self, batch: np.ndarray) -> np.ndarray:
+        self._check()
+        # Held by the extractor, so that the next batch finds it among the loaded.
+        self._loaded = load_model(self.model, self.pretrained, resolve_device(self.device))
+        return self._loaded.features(batch, self.layer, bf16=self.precision == "bf16")
+
+
+#: What of a tag's configuration says how images are prepared.
+_PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+
+
+@dataclass(eq=False)
+class LoadedModel:
+    """A CLIP model on its device, ready to be given uint8 images."""
+
+    clip: Any
+    preprocess: Any
+    device: torch.device
+
+    @torch.inference_mode()
+    def features(self, batch: np.ndarray, layer: str, bf16: bool) -> np.ndarray:
+        """Pooled features or tokens of a batch of images, float32."""
+        with ThreadPoolExecutor() as pool:  # PIL works outside the interpreter's lock
+            prepared = list(pool.map(lambda i: self.preprocess(Image.fromarray(i)), batch))
+        images = torch.stack(prepared).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            compute = self._tokens if layer == "tokens" else self._pooled
+            return compute(images).float().cpu().numpy()
+
+    def _pooled(self, images: torch.Tensor) -> torch.Tensor:
+        return self.clip.encode_image(images, normalize=False)
+
+    def _tokens(self, images: torch.Tensor) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        norm = _token_norm(self.clip.visual)
+        hook = None if norm is None else norm.register_forward_hook(lambda *io: seen.append(io[2]))
+        if hook is not None:
+            try:
+                self.clip.encode_image(images, normalize=False)
+            finally:
+                hook.remove()
+        if not seen or seen[0].ndim != 3:
+            raise ValueError(
+                'layer="tokens" needs a vision transformer with a layer norm over all tokens, '
+                'which this model does not have; use layer="pooled", or TorchFeatures with a layer name'
+            )
+        return seen[0]
+
+
+def _token_norm(visual: torch.nn.Module) -> torch.nn.Module | None:
+    """The layer norm after the last block, in open_clip's own towers and in those from timm."""
+    return getattr(visual, "ln_post", None) or getattr(getattr(visual, "trunk", None), "norm", None)
+
+
+# Extractors with equal weights on a device share one network, which goes when they are gone.
+_MODELS: WeakValueDictionary[tuple, LoadedModel] = WeakValueDictionary()
+
+
+def load_model(model: str, pretrained: str | os.PathLike, device: torch.device) -> LoadedModel:
+    """CLIP model with weights, from memory where it is loaded already.
+
+    Raises
+    ------
+    ValueError : unknown model or tag, or a file that does not hold this model's weights.
+    FileNotFoundError : the weights are not on this machine and cannot be downloaded.
+    """
+    path = weights_file(model, pretrained)
+    tag = _tag_config(model, pretrained)
+    identity = (model, str(pretrained), file_hash(path), str(device))
+    loaded = _MODELS.get(identity)
+    if loaded is None:
+        clip, preprocess = _create(model, path, tag)
+        clip.visual.to(device)  # the text tower is never run
+        loaded = _MODELS[identity] = LoadedModel(clip.eval(), preprocess, device)
+    return loaded
+
+
+def _create(model: str, path: Path, tag: dict[str, Any]) -> tuple[Any, Any]:
+    try:
+        clip, _, preprocess = open_clip.create_model_and_transforms(
+            model,
+            pretrained=str(path),
+            force_quick_gelu=bool(tag.get("quick_gelu")),
+            **{f"image_{name}": tag.get(name) for name in _PREPROCESS},
+        )
+    except Exception as error:  # torch, pickle and safetensors each have their own
+        raise ValueError(
+            f"{path} cannot be loaded as weights of open_clip's {model}: {str(error)[:500]}"
+        ) from error
+    return clip, preprocess
+
+
+def weights_file(model: str, pretrained: str | os.PathLike) -> Path:
+    """File with the weights: the local one, the cached one, or one downloaded now.
+
+    Raises
+    ------
+    ValueError : unknown model, or neither a tag nor a file.
+    FileNotFoundError : not on this machine, and the download failed; it says what was looked for.
+    """
+    tag = _tag_config(model, pretrained)
+    if not tag:
+        if os.path.isfile(pretrained):
+            return Path(pretrained)
+        raise FileNotFoundError(_no_such_weights(model, pretrained))
+    where = tag.get("hf_hub") or tag.get("url", "")
+    cached = _cached(tag)
+    if cached is not None:
+        return cached
+    server_answers = hub_reachable() if tag.get("hf_hub") else reachable(where)
+    error: Exception | str = "no connection to the server"
+    if server_answers:
+        try:
+            return Path(open_clip.download_pretrained(tag))
+        except Exception as failure:  # of whichever client it is
+            error = failure
+    raise FileNotFoundError(
+        f"the weights of {model} with pretrained={str(pretrained)!r} ({where}) are not on this "
+        f"machine and cannot be downloaded ({error}). Two ways on: give the checkpoint as "
+        "pretrained=<local file>, or use GaborPyramid(), which needs no weights."
+    )
+
+
+def _cached(tag: dict[str, Any]) -> Path | None:
+    if not tag.get("hf_hub"):
+        path = Path("~/.cache/clip").expanduser() / os.path.basename(tag.get("url", ""))
+        # open_clip verifies what it finds there, and needs no network for it.
+        return Path(open_clip.download_pretrained(tag)) if path.is_file() else None
+    repository, name = os.path.split(tag["hf_hub"])
+    if not name:
+        names = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    else:
+        names = (f"{os.path.splitext(name)[0]}.safetensors", name)
+    return cached_on_disk(repository, names)
+
+
+def _tag_config(model: str, pretrained: str | os.PathLike) -> dict[str, Any]:
+    """open_clip's entry for a tag of a model; empty where `pretrained` is no tag of it."""
+    known = open_clip.list_models()
+    if model not in known:
+        near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"model={model!r} is not one of open_clip.list_models(){hint}")
+    return dict(open_clip.get_pretrained_cfg(model, str(pretrained)) or {})
+
+
+def _no_such_weights(model: str, pretrained: str | os.PathLike) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    return (
+        f"pretrained={str(pretrained)!r} is neither a file nor a tag of {model}, whose tags are "
+        f"{', '.join(tags) or '(none)'}. Give one of these, a local checkpoint file as "
+        "pretrained=<local file>, or use GaborPyramid(), which needs no weights."
+    )

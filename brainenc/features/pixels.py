@@ -1,0 +1,92 @@
+"""The pixels themselves: the baseline that every other feature space has to beat."""
+
+from typing import Any
+
+import numpy as np
+
+from .base import FeatureExtractor
+
+#: Weights of R, G and B in the grey of an RGB image (ITU-R BT.601, as PIL's mode "L").
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def area_weights(n_in: int, n_out: int) -> np.ndarray:
+    """Matrix that averages `n_in` pixels in `n_out` equal stretches.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        n_out <= n_in; they need not divide. A pixel on the border of two stretches counts
+        in each by the part that lies there.
+
+    Returns
+    -------
+    array of float32, shape (n_out, n_in); rows sum to 1.
+    """
+    edges = np.linspace(0, n_in, n_out + 1)
+    pixels = np.arange(n_in)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.maximum(overlap, 0) * (n_out / n_in)).astype(np.float32)
+
+
+class PixelFeatures(FeatureExtractor):
+    """Pixels from 0 to 1, flattened.
+
+    Parameters
+    ----------
+    size : int or (height, width), optional
+        Shrink images to this size first, by averaging areas. Without it every pixel is a
+        feature: 100 for a 10 × 10 figure, half a million for an NSD photograph.
+    color : bool
+        Keep R, G and B of colour images; if not, their grey (0.299 R + 0.587 G + 0.114 B).
+    batch_size : int
+        Images at a time.
+    store : path or FeatureStore, optional
+        Where features are kept; rarely worth it for pixels.
+    verbose : bool
+        Show a progress bar.
+
+    Notes
+    -----
+    Features are in the order of ``image.ravel()``: rows, columns, channels.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] | None = None,
+        *,
+        color: bool = True,
+        batch_size: int = 256,
+        store: Any = None,
+        verbose: bool = True,
+    ):
+        self.size = size
+        self.color = color
+        self.batch_size = batch_size
+        self.store = store
+        self.verbose = verbose
+
+    def _extract(self, batch: np.ndarray) -> np.ndarray:
+        values = batch.astype(np.float32) / 255
+        if values.ndim == 4 and not self.color:
+            values = values @ LUMA
+        if self.size is not None:
+            values = _shrink(values, self.size)
+        return values.reshape(len(values), -1)
+
+
+def _shrink(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    height, width = (size, size) if isinstance(size, (int, np.integer)) else size
+    if not (1 <= height <= images.shape[1] and 1 <= width <= images.shape[2]):
+        raise ValueError(
+            f"size={size} must lie between 1 and the size of the images {images.shape[1:3]}; "
+            "pixels are only ever shrunk"
+        )
+    rows, columns = area_weights(images.shape[1], height), area_weights(images.shape[2], width)
+    n = len(images)
+    fewer_rows = (rows @ images.reshape(n, images.shape[1], -1)).reshape(
+        n, height, *images.shape[2:]
+    )
+    if images.ndim == 3:
+        return fewer_rows @ columns.T
+    return columns @ fewer_rows

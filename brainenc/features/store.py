@@ -1,0 +1,105 @@
+"""Features on disk, keyed by what is in the image and by what computed them."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..storage import atomic_path, fingerprint, write_json
+
+
+class FeatureStore:
+    """Folder of features already computed, to be shared by folds, runs and processes.
+
+    One file per image: ``<folder>/<extractor>/<2 digits>/<image>.npy``. Both names are hashes:
+    of the extractor's `FeatureExtractor.key`, which lies readable in ``<extractor>/key.json``,
+    and of the image's pixels and shape, so that an image is found at any position and from
+    a file as from an array.
+
+    Files are written under another name and renamed. Two processes may compute the same
+    image at once (the later file replaces an equal one), and a process killed at any moment
+    leaves whole files only. A file damaged otherwise is computed again, with a warning.
+
+    Parameters
+    ----------
+    folder : path
+        Made when the first features are written.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+
+    @classmethod
+    def at(cls, store: "FeatureStore | str | os.PathLike") -> "FeatureStore":
+        """The store itself, or the one in a folder."""
+        return store if isinstance(store, FeatureStore) else cls(store)
+
+    def shelf(self, key: dict[str, Any]) -> "Shelf":
+        """The part of the store that holds the features of one extractor.
+
+        Parameters
+        ----------
+        key : dict, JSON-able
+
+        Raises
+        ------
+        PermissionError : the shelf is new and the folder is read-only.
+        """
+        folder = self.folder / fingerprint(key)
+        if not (folder / "key.json").exists():
+            write_json(folder / "key.json", key)
+        return Shelf(folder)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.folder)!r})"
+
+
+class Shelf:
+    """Features of one extractor; see `FeatureStore.shelf`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, image: np.ndarray) -> Path:
+        """Where the features of an image are, or would be."""
+        name = fingerprint(image)
+        return self.folder / name[:2] / f"{name}.npy"
+
+    def get(self, images: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Features of images; those that are not here are computed, and kept.
+
+        Parameters
+        ----------
+        images : array of uint8, shape (n_images, H, W[, 3])
+        compute : function
+            Called at most once, with the rows that are missing (array of int); gives their
+            features.
+
+        Returns
+        -------
+        array of float32, shape (n_images, ...)
+        """
+        paths = [self.path(image) for image in images]
+        found = [_read(path) for path in paths]
+        missing = np.array([i for i, features in enumerate(found) if features is None], int)
+        if missing.size:
+            for i, features in zip(missing, compute(missing), strict=True):
+                found[i] = features
+                with atomic_path(paths[i]) as temporary, temporary.open("wb") as file:
+                    np.save(file, features)
+        return np.stack([features for features in found if features is not None])
+
+
+def _read(path: Path) -> np.ndarray | None:
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError) as error:  # what NumPy makes of truncated or foreign files
+        warnings.warn(
+            f"{path} is damaged and will be computed again: {error}", RuntimeWarning, stacklevel=2
+        )
+        return None

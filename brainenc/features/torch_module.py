@@ -1,0 +1,283 @@
+"""Activations of a layer of any torch module."""
+
+import difflib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..devices import resolve_device
+from ..storage import fingerprint
+from ._weights import cached_on_disk, hub_reachable, module_hash
+from .base import FeatureExtractor
+
+
+class TorchFeatures(FeatureExtractor):
+    """Activations of one layer of a torch module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or str
+        A module that takes a batch of images (b, channels, H, W), or the name of a timm model. A
+        module is run in evaluation mode on `device`, then left as it was.
+    layer : str
+        Dotted name, as in ``module.named_modules()``. The module runs no further than this.
+    preprocess : function, optional
+        From a PIL image (RGB, or "L" for grey arrays) to a tensor (channels, H, W), always the
+        same for the same image: torchvision's ``weights.transforms()``, say. Models of timm bring
+        their own; others need one.
+    pool : {"avg", "flatten", "tokens"}
+        What becomes of an activation:
+
+        =============================  ==========  ==============  ============
+        activation of one image        "avg"       "flatten"       "tokens"
+        =============================  ==========  ==============  ============
+        vector (c)                     c           c               –
+        feature maps (c, h, w)         c           c · h · w       (h · w, c)
+        tokens (n, c)                  c           n · c           (n, c)
+        =============================  ==========  ==============  ============
+
+        Three axes are read as channels first, as convolutions have them.
+    pretrained : bool or path
+        Only with a name: False for random weights, drawn anew each time the model is built
+        (call ``torch.manual_seed`` first), True for timm's weights, downloaded on first use, or a
+        checkpoint file.
+    device : {"auto", "cpu", "cuda", "cuda:1", "mps"}
+    batch_size : int
+        Images at a time.
+    store : path or FeatureStore, optional
+        Where features are kept, keyed by the module's printed architecture, its weights, and
+        what `preprocess` does to a test image. A module of your own with settings that
+        ``repr(module)`` does not show needs a store of its own.
+    verbose : bool
+        Show a progress bar.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module | str,
+        layer: str,
+        *,
+        preprocess: Callable[[Image.Image], torch.Tensor] | None = None,
+        pool: str = "avg",
+        pretrained: bool | str | os.PathLike = True,
+        device: str = "auto",
+        batch_size: int = 32,
+        store: Any = None,
+        verbose: bool = True,
+    ):
+        self.module = module
+        self.layer = layer
+        self.preprocess = preprocess
+        self.pool = pool
+        self.pretrained = pretrained
+        self.device = device
+        self.batch_size = batch_size
+        self.store = store
+        self.verbose = verbose
+
+    def key(self) -> dict[str, Any]:
+        """See `FeatureExtractor.key`; weights count by content, `preprocess` by what it does."""
+        module = self._built()
+        return {
+            "extractor": f"{type(self).__module__}.{type(self).__qualname__}",
+            "version": self.version,
+            "weights": module_hash(module),
+            "layer": self.layer,
+            "pool": self.pool,
+            "preprocess": _behaviour(self._prepare(module)),
+        }
+
+    @torch.inference_mode()
+    def _extract(self, batch: np.ndarray) -> np.ndarray:
+        module, device = self._built(), resolve_device(self.device)
+        prepare = self._prepare(module)
+        images = torch.stack([prepare(Image.fromarray(image)) for image in batch])
+        with _evaluating(module, device):
+            activation = activation_at(module, self.layer, images.to(device))
+        return pool_activation(activation, self.pool).float().cpu().numpy()
+
+    def _built(self) -> torch.nn.Module:
+        if isinstance(self.module, torch.nn.Module):
+            return self.module
+        if not isinstance(self.module, str):
+            raise TypeError(
+                f"module is a {type(self.module).__name__}: give a torch.nn.Module or a timm name"
+            )
+        wanted = (self.module, str(self.pretrained))
+        if getattr(self, "_loaded", (None,))[0] != wanted:
+            self._loaded = (wanted, build_timm(self.module, self.pretrained))
+        return self._loaded[1]
+
+    def _prepare(self, module: torch.nn.Module) -> Callable[[Image.Image], torch.Tensor]:
+        if self.preprocess is not None:
+            return self.preprocess
+        if not getattr(module, "pretrained_cfg", None):
+            raise ValueError(
+                f"preprocess is needed for a {type(module).__name__}: a function of a PIL image that "
+                "gives a tensor (channels, H, W), such as torchvision's weights.transforms()"
+            )
+        import timm
+
+        config = timm.data.resolve_model_data_config(module)
+        transform = timm.data.create_transform(**config, is_training=False)
+        return lambda image: transform(image.convert("RGB"))
+
+
+class _Reached(Exception):
+    """Carries an activation out of the forward pass, so that later layers do not run."""
+
+    def __init__(self, activation: Any):
+        self.activation = activation
+
+
+def activation_at(module: torch.nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
+    """Output of a layer; the forward pass ends there.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    layer : str
+        Dotted name of a submodule. One that is run several times counts the first time.
+    images : tensor, shape (b, channels, H, W)
+
+    Returns
+    -------
+    tensor, shape (b, ...)
+
+    Raises
+    ------
+    ValueError : no such layer, or one that is not run.
+    TypeError : the layer's output is no tensor.
+    """
+    layers = dict(module.named_modules())
+    if layer not in layers:
+        near = difflib.get_close_matches(layer, layers, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see named_modules()"
+        raise ValueError(f"layer={layer!r} is not in this {type(module).__name__}; {hint}")
+
+    def stop(_module: Any, _inputs: Any, output: Any) -> None:
+        raise _Reached(output)
+
+    hook = layers[layer].register_forward_hook(stop)
+    try:
+        module(images)
+    except _Reached as reached:
+        if not isinstance(reached.activation, torch.Tensor):
+            raise TypeError(
+                f"layer={layer!r} gives a {type(reached.activation).__name__} and not a tensor; "
+                "choose a layer inside it"
+            ) from None
+        return reached.activation
+    finally:
+        hook.remove()
+    raise ValueError(f"layer={layer!r} is not run when {type(module).__name__} is given images")
+
+
+def pool_activation(activation: torch.Tensor, pool: str) -> torch.Tensor:
+    """Activation as features; the table in `TorchFeatures` says how.
+
+    Parameters
+    ----------
+    activation : tensor, shape (b, c), (b, c, h, w) or (b, n_tokens, c)
+    pool : {"avg", "flatten", "tokens"}
+
+    Returns
+    -------
+    tensor, shape (b, n_features) or (b, n_tokens, width)
+
+    Raises
+    ------
+    ValueError : another `pool`, another number of axes, or "tokens" of a vector.
+    """
+    if pool not in ("avg", "flatten", "tokens"):
+        raise ValueError(f'pool={pool!r} must be "avg", "flatten" or "tokens"')
+    if activation.ndim not in (2, 3, 4) or (activation.ndim == 2 and pool == "tokens"):
+        raise ValueError(
+            f"an activation of shape {tuple(activation.shape)} has no pool={pool!r}: wanted are "
+            "(b, c), (b, c, h, w) or (b, n_tokens, c), and tokens only of the last two"
+        )
+    if pool == "flatten" or activation.ndim == 2:
+        return activation.flatten(1)
+    tokens = activation.flatten(2).mT if activation.ndim == 4 else activation
+    return tokens.mean(1) if pool == "avg" else tokens
+
+
+@contextmanager
+def _evaluating(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Module in evaluation mode on a device, and afterwards as it was before."""
+    training = {part: part.training for part in module.modules()}
+    tensors = [*module.parameters(), *module.buffers()]
+    home = tensors[0].device if tensors else device
+    try:
+        module.to(device).eval()
+        yield
+    finally:
+        module.to(home)
+        for part, was_training in training.items():
+            part.training = was_training
+
+
+def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Module:
+    """Model of timm with random weights (False), its published ones (True), or those of a file.
+
+    Raises
+    ------
+    ImportError : timm is not installed.
+    ValueError : unknown name, or a file that does not hold this model's weights.
+    FileNotFoundError : no such file; or weights neither on this machine nor to be downloaded.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"module={name!r} is not one of timm.list_models(){hint}")
+    if pretrained is False:
+        return timm.create_model(name)
+    if pretrained is True:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=_source(name))
+    if not Path(pretrained).is_file():
+        raise FileNotFoundError(f"pretrained={str(pretrained)!r} is not a file with weights")
+    try:
+        return timm.create_model(name, checkpoint_path=str(pretrained))
+    except Exception as error:  # torch, pickle and safetensors each have their own
+        raise ValueError(
+            f"{pretrained} cannot be loaded as weights of timm's {name}: {str(error)[:500]}"
+        ) from error
+
+
+def _source(name: str) -> dict[str, str]:
+    """Where timm is to take the weights from: a file where they were downloaded before."""
+    import timm
+
+    repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+    if not repository:
+        return {}
+    cached = cached_on_disk(repository, ("model.safetensors", "pytorch_model.bin"))
+    if cached is not None:
+        return {"file": str(cached)}
+    if hub_reachable():
+        return {}
+    raise FileNotFoundError(
+        f"the weights of {name} ({repository}) are not on this machine and cannot be downloaded. "
+        "Two ways on: give a checkpoint as pretrained=<local file>, or use GaborPyramid(), which "
+        "needs no weights."
+    )
+
+
+def _behaviour(preprocess: Callable[[Image.Image], torch.Tensor]) -> str:
+    """Hash of what a function makes of a fixed image: its name or address would say less."""
+    noise = np.random.default_rng(0).integers(0, 256, (256, 320, 3), dtype=np.uint8)
+    first, second = (np.asarray(preprocess(Image.fromarray(noise))) for _ in range(2))
+    if not np.array_equal(first, second):
+        raise ValueError(
+            "preprocess gives another result each time for one image, so its features cannot be "
+            "stored; take the random steps out, or use store=None"
+        )
+    return fingerprint(first)

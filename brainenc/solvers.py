@@ -6,14 +6,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import himalaya.backend
 import numpy as np
+from himalaya.backend import get_backend, set_backend
 from himalaya.kernel_ridge import (
     solve_kernel_ridge_cv_eigenvalues,
-    solve_kernel_ridge_eigenvalues,
     solve_multiple_kernel_ridge_random_search,
 )
-from himalaya.ridge import solve_ridge_cv_svd, solve_ridge_svd
+from himalaya.ridge import solve_ridge_cv_svd
 
 from brainenc.model_selection import Folds
 
@@ -34,7 +33,7 @@ def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
     ------
     module : the backend
     """
-    former = himalaya.backend.get_backend().name
+    former = get_backend().name
     context: Any = nullcontext()
     name = "numpy"
     if str(device) != "cpu":
@@ -45,9 +44,9 @@ def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
             context = torch.cuda.device(torch.device(device))
     try:
         with context:
-            yield himalaya.backend.set_backend(name)
+            yield set_backend(name)
     finally:
-        himalaya.backend.set_backend(former)
+        set_backend(former)
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,7 @@ def ridge_cv(
         )
         held_out = backend.full_like(Y, np.nan)
         for train, test in folds:
-            fold_weights, fold_intercept = solve_ridge_svd(
-                X[train], Y[train], best, fit_intercept=True, warn=False
-            )
+            fold_weights, fold_intercept = _ridge(X[train], Y[train], best)
             held_out[test] = X[test] @ fold_weights + fold_intercept
         return RidgeFit(*map(backend.to_numpy, (weights, intercept, best, held_out)))
 
@@ -209,12 +206,33 @@ def banded_ridge_cv(
         return RidgeFit(weights / best, intercept, best, held_out, gammas)
 
 
+# himalaya's own solvers for given alphas contract three arrays at once when alphas differ between
+# voxels (18 s for 384 images and 800 voxels); two matrix products do the same in milliseconds.
+
+
+def _ridge(X: Any, Y: Any, alphas: Any) -> tuple[Any, Any]:
+    """Weights and intercept of ridge in primal form, at one given alpha per voxel."""
+    X_mean, Y_mean = X.mean(0), Y.mean(0)
+    U, singular, Vt = get_backend().svd(X - X_mean, full_matrices=False)
+    singular = singular[:, None]
+    weights = Vt.T @ (singular / (singular**2 + alphas) * (U.T @ (Y - Y_mean)))
+    return weights, Y_mean - X_mean @ weights
+
+
+def _kernel_ridge(K: Any, Y: Any, alphas: Any) -> tuple[Any, Any]:
+    """Dual weights and intercept of kernel ridge, at one given alpha per voxel."""
+    K_mean, Y_mean = K.mean(0), Y.mean(0)
+    eigenvalues, U = get_backend().eigh(K - K_mean - K_mean[:, None] + K_mean.mean())
+    eigenvalues = (eigenvalues * (eigenvalues > 0))[:, None]  # round-off makes some negative
+    dual = U @ ((U.T @ (Y - Y_mean)) / (eigenvalues + alphas))
+    # Dual weights of centred targets sum to 0, so only the mean over fitted images stays.
+    return dual, Y_mean - K_mean @ dual
+
+
 def _kernel_fold(K: Any, Y: Any, alphas: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Predictions of the test images from the train images, at given alphas."""
-    weights, intercept = solve_kernel_ridge_eigenvalues(
-        K[train][:, train], Y[train], alphas, fit_intercept=True
-    )
-    return K[test][:, train] @ weights + intercept
+    dual, intercept = _kernel_ridge(K[train][:, train], Y[train], alphas)
+    return K[test][:, train] @ dual + intercept
 
 
 def _batches(folds: Folds, Y: Any, alphas: Any) -> dict[str, int]:

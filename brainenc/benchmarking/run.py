@@ -268,7 +268,7 @@ def find_warnings(
         # Sampling error alone puts a good encoder above the ceiling in some voxels.
         if above.mean() > 0.05:
             found.append(
-                f"{name}: r exceeds the noise ceiling in {above.sum()} of {len(map_)} voxels; check "
-                "that no test image, or near copy of one, is among the training images."
+                f"{name}: r exceeds the noise ceiling in {above.sum()} of {len(map_)} voxels; "
+                "check that no test image, or near copy of one, is among the training images."
             )
     return found

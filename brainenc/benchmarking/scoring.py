@@ -68,7 +68,7 @@ def fold_targets(
 
 
 def trial_sd(betas: np.ndarray) -> np.ndarray:
-    """Standard deviation over all single trials, shape (n_voxels,); NaN where it is 0 or undefined."""
+    """Standard deviation over single trials, (n_voxels,); NaN where it is 0 or undefined."""
     present = np.isfinite(betas)
     n = present.sum(axis=(0, 1))
     filled = np.where(present, betas, 0)
@@ -217,7 +217,7 @@ def correlation_p_values(
     n_permutations: int,
     random_state: Any,
 ) -> np.ndarray:
-    """Permutation p of each voxel's mean r over folds, under shuffles of the images within each fold.
+    """Permutation p of each voxel's mean r over folds; images are shuffled within folds.
 
     Returns
     -------

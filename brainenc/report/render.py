@@ -1,0 +1,330 @@
+"""Benchmark result to one HTML page that needs nothing but itself."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from brainenc.report import differences, figures, style, text
+from brainenc.report.style import NothingToDraw, encoder_colors, figure_to_svg
+
+if TYPE_CHECKING:
+    from brainenc.benchmarking import BenchmarkResult
+
+#: Columns that hold names; read back from CSV, "1" would be a number.
+NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric")
+
+#: Pairs of encoders beyond which the table by ROI shows only those with the best encoder.
+MAX_ROI_PAIRS = 15
+
+
+class Column(NamedTuple):
+    """A column of a table of encoders: metric, heading, what is better, and how it is written."""
+
+    metric: str
+    heading: str
+    better: str = "higher"
+    form: Callable[[Any], str] = text.number
+
+
+VOXEL_COLUMNS = (
+    Column("r", "Pearson r"),
+    Column("noise_ceiling", "noise ceiling of r", ""),
+    Column("r_normalized", "r / ceiling"),
+    Column("n_voxels_normalized", "voxels in r / ceiling", "", text.count),
+    Column("r2", "R²"),
+    Column("mse_z", "MSE, z units", "lower"),
+    Column("mse_z_trials", "MSE to trials, z units", "lower"),
+    Column("mse", "MSE, betas²", "lower", text.quantity),
+    Column("n_voxels", "voxels", "", text.count),
+    Column("n_undefined", "r undefined", "", text.count),
+    Column("n_significant", "r significant", "", text.count),
+)
+PATTERN_COLUMNS = (
+    Column("pattern_r", "pattern r"),
+    Column("pattern_mse", "pattern MSE, betas²", "lower", text.quantity),
+    Column("pattern_cosine", "pattern cosine"),
+)
+SET_COLUMNS = (
+    Column("identification", "two-way identification"),
+    Column("rdm_correlation", "RDM correlation"),
+    Column("cka", "linear CKA"),
+)
+COST_COLUMNS = (
+    Column("fit_seconds", "fit, seconds per fold", "", text.quantity),
+    Column("predict_images_per_second", "predict, images per second", "", text.count),
+    Column("peak_memory_mb", "peak memory above start, MiB", "", partial(text.number, digits=1)),
+)
+ALL_COLUMNS = VOXEL_COLUMNS + PATTERN_COLUMNS + SET_COLUMNS + COST_COLUMNS
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page; `svg` is None where there was nothing to draw, and `note` says why."""
+
+    name: str
+    svg: Markup | None
+    alt: str
+    note: str = ""
+
+
+def render_report(result: "BenchmarkResult") -> str:
+    """Report of a benchmark as one self-contained HTML page.
+
+    Parameters
+    ----------
+    result : BenchmarkResult
+        Tables may lack ROIs, scores (of encoders that failed) and manifest entries.
+
+    Returns
+    -------
+    str
+        HTML with inline style and figures; it loads nothing. The same result gives the same text.
+    """
+    environment = Environment(
+        loader=PackageLoader("brainenc.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(_context(_tidied(result)))
+
+
+def _tidied(result: "BenchmarkResult") -> "BenchmarkResult":
+    """Names as text, and every column of the encoder table there, if only with NaN."""
+    tables: dict[str, Any] = {
+        table: _names_as_text(getattr(result, table))
+        for table in ("encoders", "rois", "pairs", "maps")
+    }
+    tables["encoders"] = _with_all_columns(tables["encoders"])
+    return replace(result, **tables)
+
+
+def _names_as_text(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(
+        **{name: table[name].map(str).astype(object) for name in NAMES if name in table}
+    )
+
+
+def _with_all_columns(encoders: pd.DataFrame) -> pd.DataFrame:
+    wanted = [column.metric + end for column in ALL_COLUMNS for end in ("", "_low", "_high")]
+    missing = [name for name in [*wanted, "error"] if name not in encoders]
+    return encoders.assign(**dict.fromkeys(missing, np.nan))
+
+
+def _context(result: "BenchmarkResult") -> dict[str, Any]:
+    encoders, kinds = result.encoders, text.classes(result)
+    order = text.ranking(encoders)
+    pairs = text.oriented(result.pairs, order)
+    overall = _over_all_voxels(pairs)
+    scored = encoders[encoders["encoder"].isin(order)]
+    return {
+        "name": result.manifest.get("data", {}).get("name", "unnamed data"),
+        "manifest": result.manifest,
+        "manifest_text": manifest_text(result.manifest),
+        "ran": text.what_was_run(result),
+        "findings": text.findings(encoders, overall, kinds),
+        "warnings": result.warnings,
+        "colors": encoder_colors(encoders["encoder"]),
+        "kinds": kinds,
+        "voxel_table": table_of(scored, VOXEL_COLUMNS),
+        "pattern_table": table_of(scored, PATTERN_COLUMNS + SET_COLUMNS),
+        "n_pattern_columns": len(PATTERN_COLUMNS),
+        "n_set_columns": len(SET_COLUMNS),
+        "cost_table": table_of(encoders, COST_COLUMNS),
+        "failed": [
+            (row.encoder, row.error)
+            for row in encoders.itertuples()
+            if isinstance(row.error, str) and row.error
+        ],
+        "undefined_r": [row.encoder for row in scored.itertuples() if not text.is_finite(row.r)],
+        "pair_rows": list(overall.itertuples()),
+        "text": text,
+        "labels": style.LABELS,
+        "ceiling_note": text.ceiling_note(result.manifest),
+        **_pictures(result, pairs, order),
+    }
+
+
+def _over_all_voxels(pairs: pd.DataFrame) -> pd.DataFrame:
+    return pairs[(pairs["atlas"] == "all") & (pairs["roi"] == "all")]
+
+
+def manifest_text(manifest: dict[str, Any]) -> str:
+    """Manifest as indented JSON; long arrays are cut to their ends."""
+    return json.dumps(_abridged(manifest), indent=2, ensure_ascii=False, default=str)
+
+
+def _abridged(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _abridged(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        if len(value) > 20:
+            return f"[{value[0]}, {value[1]}, … {value[-1]}] ({len(value)} values)"
+        return [_abridged(item) for item in value]
+    return value
+
+
+# -------------------------------------------------------------------- tables
+
+
+def table_of(encoders: pd.DataFrame, columns: tuple[Column, ...]) -> dict[str, Any]:
+    """Headings and, per encoder, its name and cells for the template."""
+    best = {column.metric: _best(encoders[column.metric], column.better) for column in columns}
+    rows = [
+        (row["encoder"], [_cell(row, column, best[column.metric]) for column in columns])
+        for _, row in encoders.iterrows()
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(row: pd.Series, column: Column, best: float) -> dict[str, Any]:
+    value = row[column.metric]
+    low, high = row.get(f"{column.metric}_low"), row.get(f"{column.metric}_high")
+    return {
+        "metric": column.metric,
+        "text": column.form(value),
+        "interval": text.interval(low, high, column.form),
+        "best": bool(value == best),
+    }
+
+
+def _best(values: pd.Series, better: str) -> float:
+    """The best value, NaN where there is nothing to compare."""
+    if not better or values.count() < 2:
+        return np.nan
+    return values.max() if better == "higher" else values.min()
+
+
+def _roi_table(rois: pd.DataFrame) -> dict[str, Any]:
+    """Scores r of every encoder in every ROI."""
+    names = list(rois["encoder"].unique())
+    rows = []
+    for roi, of_roi in rois.groupby("roi", sort=False):
+        found = {row.encoder: row for row in of_roi.itertuples()}
+        cells = [
+            (text.number(found[name].r), text.interval(found[name].r_low, found[name].r_high))
+            for name in names
+        ]
+        first = found[names[0]]
+        rows.append((roi, text.count(first.n_voxels), text.number(first.noise_ceiling), cells))
+    return {"encoders": names, "rows": rows}
+
+
+# -------------------------------------------------------------------- figures
+
+
+def _pictures(result: "BenchmarkResult", pairs: pd.DataFrame, order: list[str]) -> dict[str, Any]:
+    colors = encoder_colors(result.encoders["encoder"])
+    overall = _over_all_voxels(pairs)
+    atlases = list(result.rois["atlas"].unique()) if len(result.rois) else []
+    first = atlases[0] if atlases else None
+    scatter = partial(figures.ceiling_scatter, result.maps, atlas=first)
+    forest = partial(differences.difference_forest, overall, colors=colors)
+    return {
+        "scatter": _picture(
+            scatter, "scatter", "Scatter of voxelwise r against the noise ceiling, per encoder"
+        ),
+        "forest": _picture(
+            forest, "forest", "Differences between encoders over all voxels with intervals"
+        ),
+        "scatter_atlas": first,
+        "groups": [
+            _group(result, pairs, order, atlas, colors, i) for i, atlas in enumerate(atlases)
+        ]
+        or [_ungrouped(result, order, colors)],
+    }
+
+
+def _picture(draw: Callable[[], Figure], name: str, alt: str) -> Picture:
+    try:
+        return Picture(name, Markup(figure_to_svg(draw(), name)), alt)
+    except NothingToDraw as nothing:
+        return Picture(name, None, alt, str(nothing))
+
+
+def _group(
+    result: "BenchmarkResult",
+    pairs: pd.DataFrame,
+    order: list[str],
+    atlas: str,
+    colors: dict[str, str],
+    position: int,
+) -> dict[str, Any]:
+    """Figures and numbers of one atlas."""
+    rois = result.rois[result.rois["atlas"] == atlas]
+    shown, metric, only_best = _roi_pairs(pairs, atlas, order)
+    n_rois = rois["roi"].nunique()
+    return {
+        "atlas": atlas,
+        "n_rois": n_rois,
+        "n_shown": min(n_rois, style.MAX_ROIS),
+        "bars": _picture(
+            partial(figures.roi_bars, rois, colors=colors),
+            f"bars{position}",
+            f"Mean r per ROI of {atlas} and encoder, with intervals and noise ceiling",
+        ),
+        "distribution": _picture(
+            partial(figures.roi_distributions, result.maps, atlas=atlas, colors=colors),
+            f"distribution{position}",
+            f"Distribution of voxelwise r per ROI of {atlas} and encoder",
+        ),
+        "differences": _picture(
+            partial(differences.roi_difference_map, shown, metric=metric),
+            f"differences{position}",
+            f"Differences between encoders per ROI of {atlas}",
+        ),
+        "difference_metric": metric,
+        "only_best": only_best,
+        "table": _roi_table(rois),
+    }
+
+
+def _roi_pairs(
+    pairs: pd.DataFrame, atlas: str, order: list[str]
+) -> tuple[pd.DataFrame, str, str | None]:
+    """Pairs of an atlas; the metric to show; the best encoder if only its pairs are kept."""
+    pairs = pairs[pairs["atlas"] == atlas] if len(pairs) else pairs
+    by_r = pairs[(pairs["metric"] == "r") & pairs["difference"].notna()]
+    metric = "r" if len(by_r) else "mse_z"
+    n_pairs = len(order) * (len(order) - 1) // 2
+    if n_pairs <= MAX_ROI_PAIRS:
+        return pairs, metric, None
+    return pairs[pairs["encoder_a"] == order[0]], metric, order[0]
+
+
+def _ungrouped(
+    result: "BenchmarkResult", order: list[str], colors: dict[str, str]
+) -> dict[str, Any]:
+    """The same without an atlas: all voxels as one group."""
+    scored = result.encoders[result.encoders["encoder"].isin(order)]
+    rois = scored.assign(roi="all voxels")
+    return {
+        "atlas": None,
+        "n_rois": 0,
+        "n_shown": 0,
+        "bars": _picture(
+            partial(figures.roi_bars, rois, colors=colors),
+            "bars0",
+            "Mean r per encoder, with intervals and noise ceiling",
+        ),
+        "distribution": _picture(
+            partial(figures.roi_distributions, result.maps, colors=colors),
+            "distribution0",
+            "Distribution of voxelwise r per encoder",
+        ),
+        "differences": None,
+        "difference_metric": "r",
+        "only_best": None,
+        "table": None,
+    }

@@ -1,0 +1,163 @@
+"""One look for every figure: colours, labels, and figures as SVG for a page that holds several."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib import style
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, then four of Paul Tol's; told apart with any kind of colour vision.
+PALETTE = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#882255",
+    "#999933",
+    "#332288",
+    "#777777",
+)
+
+#: Text, lines, and what stands back.
+INK, MUTED, FAINT = "#1f2933", "#52606d", "#c3cad2"
+
+#: Metrics as they are called on an axis.
+LABELS = {
+    "r": "Pearson r",
+    "r_normalized": "r / noise ceiling",
+    "r2": "R²",
+    "mse_z": "MSE (z units)",
+    "mse": "MSE (betas²)",
+}
+
+#: ROIs of an atlas that a figure has room for; the largest are shown.
+MAX_ROIS = 40
+
+#: Inches; 1 inch is 96 pixels on a page.
+FULL_WIDTH = 10.6
+
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "text.parse_math": False,  # a "$" in a name is a "$"
+    "legend.frameon": False,
+    "legend.borderaxespad": 0.2,
+    "legend.handlelength": 1.0,
+    "legend.columnspacing": 1.4,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "savefig.dpi": 160,  # of what is rasterised
+    "svg.fonttype": "none",
+}
+
+
+class NothingToDraw(ValueError):
+    """A figure's data has no finite value; the message says which are missing and why."""
+
+
+def styled() -> Any:
+    """Context (or decorator) in which figures are made, whatever style the user has set."""
+    return style.context([STYLE], after_reset=True)
+
+
+def encoder_colors(encoders: Iterable[Any]) -> dict[str, str]:
+    """Colour of each encoder, by order of appearance; the palette's ten, then again from the first.
+
+    Parameters
+    ----------
+    encoders : iterable of str
+        Names, each any number of times: a column of a table.
+
+    Returns
+    -------
+    dict of name to "#rrggbb"
+    """
+    names = dict.fromkeys(map(str, encoders))
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+
+
+def ordered_colors(n: int) -> list[str]:
+    """`n` colours from dark to light for things that have an order, such as ROIs."""
+    return [to_hex(color) for color in matplotlib.colormaps["viridis"](np.linspace(0, 0.93, n))]
+
+
+def short(name: Any, width: int = 26) -> str:
+    """A name as a label: control characters out, the middle cut when it is long."""
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", str(name))
+    if len(text) > width:
+        text = f"{text[: width // 2]}…{text[len(text) - width // 2 + 1 :]}"
+    # Matplotlib leaves labels with a leading underscore out of legends.
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def largest(sizes: pd.Series, n: int = MAX_ROIS) -> list[str]:
+    """The `n` largest, in the order they came."""
+    kept = sizes.nlargest(n).index
+    return [str(label) for label in sizes.index if label in kept]
+
+
+def rotate_if_crowded(axes: Any, labels: Sequence[str], slot: float) -> None:
+    """Slant the tick labels of x when the longest is wider than its slot (inches)."""
+    if max(map(len, labels), default=0) * 0.075 > slot:
+        axes.tick_params(axis="x", rotation=35)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+
+
+def figure_to_svg(figure: Figure, name: str) -> str:
+    """Figure as an ``<svg>`` element that can stand in a page beside others.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    name : str
+        Prefix of every id in the element, so that clip paths and markers of two figures on one
+        page are not mixed up; letters, digits and "-".
+
+    Returns
+    -------
+    str
+        The same figure gives the same text. Labels are text, not outlines; no style sheet and no
+        metadata, which would hold the date.
+    """
+    buffer = io.StringIO()
+    with styled(), matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        # The browser has fonts for signs that Matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(
+            buffer, format="svg", bbox_inches="tight", pad_inches=0.05, metadata={"Date": None}
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
+    return re.sub(r"<[^>]+>", lambda tag: _prefix_ids(tag[0], name), text)
+
+
+def _prefix_ids(tag: str, name: str) -> str:
+    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    return re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", tag)

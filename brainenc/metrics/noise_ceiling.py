@@ -222,7 +222,8 @@ def ncsnr_from_repeats(betas: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     array, shape (n_voxels,)
-        Dimensionless, >= 0; infinite where the trials of every image are equal. NaN for a voxel
+        Dimensionless, >= 0; infinite, or huge by round-off, where the trials of every image are
+        equal. NaN for a voxel
         without repeated images, with fewer than two images or without variance.
 
     Raises
@@ -439,6 +440,6 @@ def _check_range(values: NDArray[np.float64], space: str, name: str) -> NDArray[
 
 def _check_space(space: str) -> None:
     if space not in _TO_R2:
-        close = get_close_matches(str(space), _TO_R2, n=1)
+        close = get_close_matches(str(space).lower(), _TO_R2, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"space={space!r} is not one of {', '.join(map(repr, _TO_R2))}{hint}")

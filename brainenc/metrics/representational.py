@@ -258,6 +258,6 @@ def _inner(a: np.ndarray, b: np.ndarray) -> NDArray[np.float64]:
 
 def _check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
     if value not in choices:
-        close = get_close_matches(str(value), choices, n=1)
+        close = get_close_matches(str(value).lower(), choices, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}{hint}")

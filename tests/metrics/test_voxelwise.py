@@ -126,10 +126,10 @@ def test_a_voxel_constant_up_to_the_round_off_of_float32_is_undefined():
 
 def test_resamples_in_which_a_voxel_is_constant_are_undefined():
     predictions, targets = responses(missing=0)
-    targets[1] = targets[0]
+    targets[5:8] = targets[5]  # not the first image, which the sums are taken about
     one_image, equal_targets, none = np.zeros((3, 60))
     one_image[4] = 60
-    equal_targets[:2] = 7
+    equal_targets[5:8] = 7, 10, 13
     sets = np.stack([one_image, equal_targets, none])
     assert np.isnan(correlation(predictions, targets, weights=sets)).all()
     assert np.isnan(r_squared(predictions, targets, weights=sets)).all()

@@ -235,17 +235,18 @@ class EncodingData:
         n_constant = 0
         for _, rows in self.trials.groupby("session"):
             where = (rows["image"].to_numpy(), rows["repeat"].to_numpy())
-            trials = self.betas[where]
+            # float64, since a float32 sum of hundreds of trials far from 0 is off.
+            deviation = self.betas[where].astype(np.float64)
             with warnings.catch_warnings():
                 # A voxel without data in this session is NaN before and after.
-                warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom")
-                # float64, since a float32 sum of hundreds of trials far from 0 is off.
-                mean = np.nanmean(trials, axis=0, dtype=np.float64)
-                sd = np.nanstd(trials, axis=0, dtype=np.float64)
+                warnings.filterwarnings("ignore", "Mean of empty slice")
+                mean = np.nanmean(deviation, axis=0)
+                deviation -= mean
+                sd = np.sqrt(np.nanmean(deviation**2, axis=0))
             # Round-off leaves a constant voxel with a tiny s.d.; it must not blow up to ±1.
-            constant = sd <= 1e-6 * np.abs(mean)
+            constant = sd <= 1e-12 * np.abs(mean)
             n_constant += int(constant.sum())
-            betas[where] = (trials - mean) / np.where(constant, np.nan, sd)
+            betas[where] = deviation / np.where(constant, np.nan, sd)
         if n_constant:
             warnings.warn(
                 f"{n_constant} times a voxel was constant in a session; its z-score is NaN there",

@@ -257,9 +257,11 @@ class ImageSubset:
         return f"ImageSubset({self.shape} of {type(self.parent).__name__})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        # h5py wants increasing indices without repeats.
-        rows, inverse = np.unique(self.index, return_inverse=True)
-        return np.asarray(self.parent[rows])[inverse].astype(dtype or np.uint8, copy=False)
+        pixels = np.empty(self.shape, dtype or np.uint8)
+        # Row by row: h5py takes a hundred times longer over a list of rows.
+        for i, row in enumerate(self.index.tolist()):
+            pixels[i] = self.parent[row]
+        return pixels
 
 
 def take_images(images: Any, index: np.ndarray) -> Any:

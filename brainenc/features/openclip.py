@@ -144,7 +144,8 @@ class LoadedModel:
         if not seen or seen[0].ndim != 3:
             raise ValueError(
                 'layer="tokens" needs a vision transformer with a layer norm over all tokens, '
-                'which this model does not have; use layer="pooled", or TorchFeatures with a layer name'
+                'which this model does not have; use layer="pooled", or TorchFeatures with the '
+                "name of a layer"
             )
         return seen[0]
 

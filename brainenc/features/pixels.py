@@ -83,10 +83,8 @@ def _shrink(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
             "pixels are only ever shrunk"
         )
     rows, columns = area_weights(images.shape[1], height), area_weights(images.shape[2], width)
-    n = len(images)
-    fewer_rows = (rows @ images.reshape(n, images.shape[1], -1)).reshape(
-        n, height, *images.shape[2:]
-    )
+    flat = images.reshape(*images.shape[:2], -1)
+    fewer_rows = (rows @ flat).reshape(len(images), height, *images.shape[2:])
     if images.ndim == 3:
         return fewer_rows @ columns.T
     return columns @ fewer_rows

@@ -44,9 +44,8 @@ class TorchFeatures(FeatureExtractor):
 
         Three axes are read as channels first, as convolutions have them.
     pretrained : bool or path
-        Only with a name: False for random weights, drawn anew each time the model is built
-        (call ``torch.manual_seed`` first), True for timm's weights, downloaded on first use, or a
-        checkpoint file.
+        Only with a name: True for timm's weights, downloaded on first use, a checkpoint file,
+        or False for random weights, always the same ones.
     device : {"auto", "cpu", "cuda", "cuda:1", "mps"}
     batch_size : int
         Images at a time.
@@ -119,8 +118,8 @@ class TorchFeatures(FeatureExtractor):
             return self.preprocess
         if not getattr(module, "pretrained_cfg", None):
             raise ValueError(
-                f"preprocess is needed for a {type(module).__name__}: a function of a PIL image that "
-                "gives a tensor (channels, H, W), such as torchvision's weights.transforms()"
+                f"preprocess is needed for a {type(module).__name__}: a function of a PIL image "
+                "that gives a tensor (channels, H, W), such as torchvision's weights.transforms()"
             )
         import timm
 
@@ -239,7 +238,9 @@ def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Modu
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(f"module={name!r} is not one of timm.list_models(){hint}")
     if pretrained is False:
-        return timm.create_model(name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # a worker or a later run must get the same network
+            return timm.create_model(name)
     if pretrained is True:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=_source(name))
     if not Path(pretrained).is_file():

@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from brainenc.devices import resolve_device
+
+
+def test_auto_takes_a_cuda_device_where_there_is_one():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto") == torch.device(expected)
+
+
+def test_names_and_devices_pass_through():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_an_absent_cuda_device_is_named():
+    absent = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ValueError, match=rf"device='{absent}' was asked for.*\"auto\" or \"cpu\""):
+        resolve_device(absent)
+
+
+@pytest.mark.parametrize("wrong", ["gpu", "cuda:x", "meta", None, 3.5])
+def test_what_is_no_device_is_refused(wrong):
+    with pytest.raises(ValueError, match="is not one of"):
+        resolve_device(wrong)

@@ -48,16 +48,17 @@ def difference_forest(pairs: pd.DataFrame, *, colors: Mapping[str, str] | None =
         raise NothingToDraw("There are no two encoders whose difference is defined.")
     colors = colors or encoder_colors(pairs[["encoder_a", "encoder_b"]].to_numpy().ravel())
     labels = list(dict.fromkeys(map(pair_label, pairs["encoder_a"], pairs["encoder_b"])))
-    by_metric = dict(list(defined.groupby("metric", sort=False)))
-    figure = Figure(figsize=(min(FULL_WIDTH, 2.6 + 3.5 * len(by_metric)), 1 + 0.25 * len(labels)))
-    panels = figure.subplots(1, len(by_metric), sharey=True, squeeze=False)[0]
-    for axes, (metric, rows) in zip(panels, by_metric.items(), strict=True):
+    metrics = [metric for metric in pairs["metric"].unique() if metric in set(defined["metric"])]
+    figure = Figure(figsize=(min(FULL_WIDTH, 2.6 + 3.5 * len(metrics)), 1 + 0.25 * len(labels)))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    row: Any
+    for axes, metric in zip(panels, metrics, strict=True):
         axes.axvline(0, color=MUTED, lw=0.8)
-        for row in rows.itertuples():
+        for row in defined[defined["metric"] == metric].itertuples():
             y = labels.index(pair_label(row.encoder_a, row.encoder_b))
             _whisker(axes, y, row, colors[str(row.encoder_a)])
-        axes.set_title(f"difference in {LABELS.get(str(metric), metric)}")
-        axes.set_xlabel(f"{_better(str(metric))}: the first is better")
+        axes.set_title(f"difference in {LABELS.get(metric, metric)}")
+        axes.set_xlabel(f"{_better(metric)}: the first is better")
         axes.grid(True, axis="x")
         axes.margins(x=0.08)
         axes.xaxis.set_major_locator(MaxNLocator(5))

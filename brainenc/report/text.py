@@ -180,9 +180,7 @@ def _mean_sentence(pair: Any, name: str) -> Markup:
     if pair.high < 0:
         text = Markup("Its squared error is lower than {} by {}").format(of_mean, size)
     elif pair.low > 0:
-        text = Markup("Yet its squared error is <em>higher</em> than {} by {}").format(
-            of_mean, size
-        )
+        text = Markup("But its squared error is higher than {} by {}").format(of_mean, size)
     else:
         size = f"{number(pair.difference)} {interval(pair.low, pair.high)}"
         text = Markup("Its squared error minus {} is {}, which may well be chance").format(

@@ -19,7 +19,8 @@ TABLES = ("encoders", "rois", "pairs", "maps", "voxels")
 class BenchmarkResult:
     """Scores of encoders on the same images and folds.
 
-    Scores are computed on held-out images within each fold and averaged over folds. Columns
+    The held-out images of all folds are scored together, predictions and responses each centred
+    within their fold first where means matter (r, R²). Columns
     ending in ``_low`` and ``_high`` are the bootstrap interval over images of the column before.
 
     Attributes
@@ -40,9 +41,10 @@ class BenchmarkResult:
         ``difference`` a − b over voxels defined in both, its interval and two-sided p from a
         paired bootstrap over images; roi "all" is every voxel.
     maps : DataFrame, one row per (encoder, voxel)
-        Voxel metrics averaged over folds, ``noise_ceiling``, permutation ``p``, FDR ``q``, and the
+        Voxel metrics, ``noise_ceiling``, permutation ``p``, FDR ``q``, and the
         voxel table of the data.
     voxels : DataFrame, one row per (encoder, fold, voxel)
+        Voxel metrics within each fold; noisy where test sets are small.
     manifest : dict
         Data and split hashes, settings, versions, hardware.
     warnings : list of str

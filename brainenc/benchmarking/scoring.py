@@ -1,17 +1,19 @@
-"""Predictions of held-out images to scores per voxel, per image and their bootstrap samples.
+"""Predictions of held-out images to scores per voxel and per image, with bootstrap samples.
 
-Every metric is computed within the test images of a fold and then averaged over folds: pooling
-predictions over folds would reward an encoder for the differences between fold means.
+Test images of all folds are scored together, after predictions and responses were each centred
+within their fold. Without the centring an encoder would be judged by the differences between fold
+means (the mean response of a training set is low where that of its test set is high); with r
+averaged over folds instead, small test sets would give wild values.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from brainenc import metrics
-from brainenc.model_selection import bootstrap_weights, permutation_p_values
+from brainenc.model_selection import Folds, bootstrap_weights, permutation_p_values
 from brainenc.repeats import average_repeats
 
 #: Metrics with one value per voxel, and those with one value per set of images.
@@ -27,44 +29,54 @@ IMAGE_METRICS = (
 
 
 @dataclass(frozen=True)
-class FoldTargets:
-    """What the predictions of one fold are compared with.
+class Targets:
+    """What predictions are compared with: the test images of all folds, fold after fold.
 
     Attributes
     ----------
-    test : array of int, shape (n_test,)
-    betas : array, shape (n_test, n_repeats, n_voxels)
-        Single trials.
-    averages : array, shape (n_test, n_voxels)
+    betas : array, shape (n_rows, n_repeats, n_voxels)
+        Single trials; an image tested in two folds has two rows.
+    averages : array, shape (n_rows, n_voxels)
         Repeat-averaged betas.
-    scale : array, shape (n_voxels,)
-        s.d. of the training single trials, the unit of "z".
-    weights : array, shape (n_bootstraps, n_test)
-        How often each test image is drawn, the same for every encoder.
+    folds : list of slice
+        Rows of each fold.
+    scale : array, shape (n_rows, n_voxels)
+        s.d. of the single trials of the fold's training images, the unit of "z".
+    ceiling_r : array, shape (n_voxels,)
+        Noise ceiling of r against the averages; NaN where it is undefined or too low to divide by.
+    weights : array, shape (n_bootstraps, n_rows)
+        How often each image is drawn in each bootstrap sample, the same for every encoder.
     """
 
-    test: np.ndarray
     betas: np.ndarray
     averages: np.ndarray
+    folds: list[slice]
     scale: np.ndarray
+    ceiling_r: np.ndarray
     weights: np.ndarray
 
 
-def fold_targets(
-    betas: np.ndarray, folds: Sequence[tuple], n_bootstraps: int, random_state: Any
-) -> list[FoldTargets]:
-    """Targets of every fold, with bootstrap weights drawn once for all encoders."""
-    rng = np.random.default_rng(random_state)
-    return [
-        FoldTargets(
-            test=test,
-            betas=betas[test],
-            averages=average_repeats(betas[test]),
-            scale=trial_sd(betas[train]),
-            weights=bootstrap_weights(len(test), n_bootstraps, random_state=rng),
-        )
-        for train, test in folds
-    ]
+def make_targets(
+    betas: np.ndarray, folds: Folds, ceiling_r: np.ndarray, n_bootstraps: int, random_state: Any
+) -> Targets:
+    """Targets of all folds, with bootstrap weights drawn once for all encoders."""
+    rows = np.concatenate([test for _, test in folds])
+    ends = np.cumsum([len(test) for _, test in folds])
+    slices = [slice(end - len(test), end) for end, (_, test) in zip(ends, folds, strict=True)]
+    images, image_of_row = np.unique(rows, return_inverse=True)
+    weights = bootstrap_weights(len(images), n_bootstraps, random_state=random_state)
+    scale = np.concatenate(
+        [np.tile(trial_sd(betas[train]), (len(test), 1)) for train, test in folds]
+    )
+    tested = betas[rows]
+    return Targets(
+        betas=tested,
+        averages=average_repeats(tested),
+        folds=slices,
+        scale=scale.astype(np.float32),
+        ceiling_r=ceiling_r,
+        weights=weights[:, image_of_row],
+    )
 
 
 def trial_sd(betas: np.ndarray) -> np.ndarray:
@@ -81,46 +93,38 @@ def trial_sd(betas: np.ndarray) -> np.ndarray:
 
 @dataclass
 class EncoderScores:
-    """Scores of one encoder, averaged over folds, with their bootstrap samples.
+    """Scores of one encoder, with their bootstrap samples.
 
     Attributes
     ----------
-    folds : list of dict of metric to array, shape (n_voxels,)
-        Voxel metrics of each fold.
     voxels : dict of metric to array, shape (n_voxels,)
-        Their averages over the folds in which they are defined.
     voxel_samples : dict of metric to array, shape (n_bootstraps, n_voxels), float32
+    folds : list of dict of metric to array, shape (n_voxels,)
+        The same metrics within the test images of each fold.
     images : dict of metric to float
     image_samples : dict of metric to array, shape (n_bootstraps,)
     p : array, shape (n_voxels,)
-        Permutation p of r.
+        Permutation p of r; NaN where r is undefined.
     """
 
-    folds: list[dict[str, np.ndarray]] = field(default_factory=list)
-    voxels: dict[str, np.ndarray] = field(default_factory=dict)
-    voxel_samples: dict[str, np.ndarray] = field(default_factory=dict)
-    images: dict[str, float] = field(default_factory=dict)
-    image_samples: dict[str, np.ndarray] = field(default_factory=dict)
-    p: np.ndarray = field(default_factory=lambda: np.empty(0))
+    voxels: dict[str, np.ndarray]
+    voxel_samples: dict[str, np.ndarray]
+    folds: list[dict[str, np.ndarray]]
+    images: dict[str, float]
+    image_samples: dict[str, np.ndarray]
+    p: np.ndarray
 
 
 def score_encoder(
-    predictions: Sequence[np.ndarray],
-    targets: Sequence[FoldTargets],
-    ceiling_r: np.ndarray,
-    *,
-    n_permutations: int,
-    random_state: Any,
+    predictions: np.ndarray, targets: Targets, *, n_permutations: int, random_state: Any
 ) -> EncoderScores:
     """All scores of one encoder.
 
     Parameters
     ----------
-    predictions : sequence of arrays, shape (n_test, n_voxels), one per fold
-    targets : sequence of FoldTargets
-    ceiling_r : array, shape (n_voxels,)
-        Noise ceiling of r against the repeat averages; NaN where it is undefined or too low to
-        divide by.
+    predictions : array, shape (n_rows, n_voxels)
+        In the order of `targets`.
+    targets : Targets
     n_permutations : int
     random_state : int, Generator or None
 
@@ -128,134 +132,134 @@ def score_encoder(
     -------
     EncoderScores
     """
-    scores = EncoderScores()
-    scores.folds = [
-        voxel_metrics(p, t, ceiling_r, None) for p, t in zip(predictions, targets, strict=True)
-    ]
-    samples = [
-        voxel_metrics(p, t, ceiling_r, t.weights) for p, t in zip(predictions, targets, strict=True)
-    ]
-    of_images = [image_metrics(p, t) for p, t in zip(predictions, targets, strict=True)]
-    for metric in VOXEL_METRICS:
-        scores.voxels[metric] = fold_mean([fold[metric] for fold in scores.folds])
-        scores.voxel_samples[metric] = fold_mean([fold[metric] for fold in samples])
-    for metric in IMAGE_METRICS:
-        scores.images[metric] = float(fold_mean([point[metric] for point, _ in of_images]))
-        scores.image_samples[metric] = fold_mean([sample[metric] for _, sample in of_images])
-    scores.p = correlation_p_values(
-        predictions, targets, n_permutations=n_permutations, random_state=random_state
+    every = slice(None)
+    images, image_samples = image_metrics(predictions, targets)
+    samples = voxel_metrics(predictions, targets, every, targets.weights)
+    return EncoderScores(
+        voxels=voxel_metrics(predictions, targets, every, None),
+        voxel_samples={metric: sample.astype(np.float32) for metric, sample in samples.items()},
+        folds=[voxel_metrics(predictions, targets, fold, None) for fold in targets.folds],
+        images=images,
+        image_samples=image_samples,
+        p=correlation_p_values(
+            predictions, targets, n_permutations=n_permutations, random_state=random_state
+        ),
     )
-    return scores
 
 
-def fold_mean(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean over folds, of those that are defined; NaN where none is."""
-    stacked = np.stack(values)
-    n_defined = np.isfinite(stacked).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.nansum(stacked, axis=0) / n_defined
+def centre_within_folds(array: np.ndarray, folds: Sequence[slice]) -> np.ndarray:
+    """Rows minus the mean of their fold, column by column; NaN entries stay and do not count."""
+    centred = np.empty_like(array)
+    for fold in folds:
+        part = array[fold]
+        present = np.isfinite(part)
+        with np.errstate(invalid="ignore"):
+            mean = np.where(present, part, 0).sum(axis=0, dtype=np.float64) / present.sum(axis=0)
+            centred[fold] = part - mean
+    return centred
 
 
 def voxel_metrics(
-    predictions: np.ndarray,
-    targets: FoldTargets,
-    ceiling_r: np.ndarray,
-    weights: np.ndarray | None,
+    predictions: np.ndarray, targets: Targets, rows: slice, weights: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Voxel metrics of one fold: (n_voxels,), or (n_bootstraps, n_voxels) float32 with weights."""
-    r = metrics.correlation(predictions, targets.averages, weights=weights)
-    mse = metrics.mean_squared_error(predictions, targets.averages, weights=weights)
-    trials = metrics.mean_squared_error_to_trials(predictions, targets.betas, weights=weights)
-    variance = targets.scale**2
-    found = {
+    """Voxel metrics over some rows: (n_voxels,), or (n_bootstraps, n_voxels) with weights."""
+    averages, betas = targets.averages[rows], targets.betas[rows]
+    predicted, scale = predictions[rows], targets.scale[rows]
+    folds = targets.folds if rows == slice(None) else [slice(None)]
+    measured = centre_within_folds(averages, folds)
+    error = predicted - averages
+    r = metrics.correlation(centre_within_folds(predicted, folds), measured, weights=weights)
+    return {
         "r": r,
-        "r_normalized": r / ceiling_r,
-        "r2": metrics.r_squared(predictions, targets.averages, weights=weights),
-        "mse": mse,
-        "mse_z": mse / variance,
-        "mse_trials": trials,
-        "mse_z_trials": trials / variance,
+        "r_normalized": r / targets.ceiling_r,
+        "r2": metrics.r_squared(measured + error, measured, weights=weights),
+        "mse": metrics.mean_squared_error(predicted, averages, weights=weights),
+        "mse_z": metrics.mean_squared_error(predicted / scale, averages / scale, weights=weights),
+        "mse_trials": metrics.mean_squared_error_to_trials(predicted, betas, weights=weights),
+        "mse_z_trials": metrics.mean_squared_error_to_trials(
+            predicted / scale, betas / scale[:, None], weights=weights
+        ),
     }
-    return found if weights is None else {k: v.astype(np.float32) for k, v in found.items()}
 
 
 def image_metrics(
-    predictions: np.ndarray, targets: FoldTargets
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Image metrics of one fold and their bootstrap samples (n_bootstraps,).
+    predictions: np.ndarray, targets: Targets
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Image metrics and their bootstrap samples (n_bootstraps,).
 
+    Each image is compared with the others of its fold, whose predictions come from the same fit.
     Voxels without data for some test image, or without a prediction, are left out.
     """
     complete = np.isfinite(predictions).all(axis=0) & np.isfinite(targets.averages).all(axis=0)
+    weights = targets.weights
     if not complete.any():
-        undefined = np.full(len(targets.weights), np.nan)
-        return dict.fromkeys(IMAGE_METRICS, np.float64(np.nan)), dict.fromkeys(
-            IMAGE_METRICS, undefined
-        )
+        undefined = np.full(len(weights), np.nan)
+        return dict.fromkeys(IMAGE_METRICS, np.nan), dict.fromkeys(IMAGE_METRICS, undefined)
     predicted, measured = predictions[:, complete], targets.averages[:, complete]
     per_image = {
         "pattern_r": metrics.pattern_correlation(predicted, measured),
         "pattern_mse": metrics.pattern_mse(predicted, measured),
         "pattern_cosine": metrics.pattern_cosine(predicted, measured),
-        "identification": metrics.two_way_identification(predicted, measured),
+        "identification": np.concatenate(
+            [metrics.two_way_identification(predicted[f], measured[f]) for f in targets.folds]
+        ),
     }
-    weights = targets.weights
-    point = {name: values.mean() for name, values in per_image.items()}
-    sample = {name: weights @ values / len(values) for name, values in per_image.items()}
-    rdms = metrics.rdm(predicted), metrics.rdm(measured)
-    point["rdm_correlation"] = np.float64(metrics.rdm_correlation(*rdms))
-    sample["rdm_correlation"] = metrics.rdm_correlation(*rdms, weights=weights)
-    point["cka"] = np.float64(metrics.linear_cka(predicted, measured))
-    sample["cka"] = metrics.linear_cka(predicted, measured, weights=weights)
-    return point, sample
+    point = {name: float(values.mean()) for name, values in per_image.items()}
+    total = weights.sum(axis=1)
+    samples = {name: weights @ values / total for name, values in per_image.items()}
+    for name, score in (("rdm_correlation", _rdm_correlation), ("cka", metrics.linear_cka)):
+        parts = [(predicted[fold], measured[fold], weights[:, fold]) for fold in targets.folds]
+        point[name] = float(fold_mean([score(p, m) for p, m, _ in parts]))
+        samples[name] = fold_mean([score(p, m, weights=w) for p, m, w in parts])
+    return point, samples
+
+
+def _rdm_correlation(predicted: np.ndarray, measured: np.ndarray, **weights: Any) -> Any:
+    return metrics.rdm_correlation(metrics.rdm(predicted), metrics.rdm(measured), **weights)
+
+
+def fold_mean(values: Sequence[Any]) -> np.ndarray:
+    """Mean over folds, of those that are defined; NaN where none is."""
+    stacked = np.stack([np.asarray(value) for value in values])
+    n_defined = np.isfinite(stacked).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.nansum(stacked, axis=0) / n_defined
 
 
 def correlation_p_values(
-    predictions: Sequence[np.ndarray],
-    targets: Sequence[FoldTargets],
-    *,
-    n_permutations: int,
-    random_state: Any,
+    predictions: np.ndarray, targets: Targets, *, n_permutations: int, random_state: Any
 ) -> np.ndarray:
-    """Permutation p of each voxel's mean r over folds; images are shuffled within folds.
+    """Permutation p of each voxel's r; images change places within their fold.
 
     Returns
     -------
     array, shape (n_voxels,); NaN where r is undefined.
     """
-    sizes = [len(target.test) for target in targets]
-    strata = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    folds = list(zip(strata, map(_unit_columns, predictions), targets, strict=True))
-    measured = [_unit_columns(target.averages) for target in targets]
-    incomplete = np.zeros(predictions[0].shape[1], dtype=bool)
-    for target in targets:
-        incomplete |= ~np.isfinite(target.averages).all(axis=0)
+    measured = centre_within_folds(targets.averages, targets.folds)
+    r = metrics.correlation(centre_within_folds(predictions, targets.folds), measured)
+    defined = np.isfinite(r)
+    incomplete = defined & ~np.isfinite(measured).all(axis=0)
+    complete = defined & ~incomplete
+    # Shuffles within folds leave means and lengths as they are: r is one product of unit columns.
+    unit_predictions = _unit_columns(centre_within_folds(predictions[:, complete], targets.folds))
+    unit_measured = _unit_columns(measured[:, complete])
 
-    def mean_r(rows: np.ndarray) -> np.ndarray:
-        per_fold = []
-        for (stratum, predicted, _), unit in zip(folds, measured, strict=True):
-            shuffled = unit[rows[stratum] - stratum[0]]
-            per_fold.append(np.einsum("iv,iv->v", predicted, shuffled))
-        r = fold_mean(per_fold)
+    def shuffled_r(rows: np.ndarray) -> np.ndarray:
+        r = np.full(len(defined), np.nan)
+        r[complete] = np.einsum("iv,iv->v", unit_predictions, unit_measured[rows])
         if incomplete.any():  # which images count changes with the shuffle
-            r[incomplete] = fold_mean(
-                [
-                    metrics.correlation(p[:, incomplete], t.averages[:, incomplete][rows[s] - s[0]])
-                    for (s, _, t), p in zip(folds, predictions, strict=True)
-                ]
+            partner = measured[rows][:, incomplete]
+            predicted = np.where(np.isnan(partner), np.nan, predictions[:, incomplete])
+            r[incomplete] = metrics.correlation(
+                np.nan_to_num(centre_within_folds(predicted, targets.folds)), partner
             )
         return r
 
+    strata = [np.arange(fold.start, fold.stop) for fold in targets.folds]
     return permutation_p_values(
-        mean_r, strata, n_permutations=n_permutations, random_state=random_state
+        shuffled_r, strata, n_permutations=n_permutations, random_state=random_state
     )
 
 
-def _unit_columns(array: np.ndarray) -> np.ndarray:
-    """Columns centred and scaled to length 1; NaN columns where that is undefined."""
-    centred = array - array.mean(axis=0, dtype=np.float64)
-    length = np.sqrt(np.square(centred).sum(axis=0))
-    # A constant column has a round-off length that must not be blown up to 1.
-    tiny = 1e-6 * np.sqrt(len(array)) * np.abs(array).max(axis=0, initial=0)
-    with np.errstate(invalid="ignore"):
-        return (centred / np.where(length > tiny, length, np.nan)).astype(np.float32)
+def _unit_columns(centred: np.ndarray) -> np.ndarray:
+    return (centred / np.linalg.norm(centred, axis=0)).astype(np.float32)

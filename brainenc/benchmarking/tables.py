@@ -62,8 +62,8 @@ def _group_row(scores: EncoderScores, ceiling_r: np.ndarray, voxels: Any) -> dic
     row: dict[str, Any] = {}
     for metric in VOXEL_METRICS:
         row[metric] = _mean_over_voxels(scores.voxels[metric][voxels])
-        samples = _mean_over_voxels(scores.voxel_samples[metric][:, voxels])
-        row[f"{metric}_low"], row[f"{metric}_high"] = bootstrap_interval(samples)
+        interval = bootstrap_interval(_mean_over_voxels(scores.voxel_samples[metric][:, voxels]))
+        row[f"{metric}_low"], row[f"{metric}_high"] = map(float, interval)
     r = scores.voxels["r"][voxels]
     row["noise_ceiling"] = _mean_over_voxels(ceiling_r[voxels])
     row["n_voxels"] = len(r)
@@ -127,7 +127,7 @@ def _difference_row(difference: np.ndarray, samples: np.ndarray) -> dict[str, An
 def map_table(
     scores: Mapping[str, EncoderScores], ceiling_r: np.ndarray, voxels: pd.DataFrame
 ) -> pd.DataFrame:
-    """One row per encoder and voxel: fold-averaged scores, p, q, and where the voxel is."""
+    """One row per encoder and voxel: scores, p, q, and where the voxel is."""
     parts = [
         pd.concat(
             [

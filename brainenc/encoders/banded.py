@@ -15,6 +15,7 @@ from brainenc.solvers import (
     RidgeFit,
     banded_ridge_cv,
     choose_alphas,
+    choose_per_voxel,
     feature_scaling,
     fit_voxels,
     flatten_tokens,
@@ -37,6 +38,8 @@ class BandedRidgeEncoder(BaseEncoder):
         are passed in or come from one transformer. One band without it.
     alphas : "auto" or array-like
         Penalties tried; "auto" as for `RidgeEncoder`, in units of the scaled features.
+    alpha_per_voxel : "auto" or bool
+        As for `RidgeEncoder`.
     n_iter : int
         Candidate band weights of the random search.
     cv, device, random_state
@@ -62,6 +65,7 @@ class BandedRidgeEncoder(BaseEncoder):
         *,
         bands: dict[str, int] | None = None,
         alphas: Any = "auto",
+        alpha_per_voxel: Any = "auto",
         n_iter: int = 20,
         cv: Any = 5,
         device: str = "auto",
@@ -70,6 +74,7 @@ class BandedRidgeEncoder(BaseEncoder):
         self.features = features
         self.bands = bands
         self.alphas = alphas
+        self.alpha_per_voxel = alpha_per_voxel
         self.n_iter = n_iter
         self.cv = cv
         self.device = device
@@ -130,6 +135,7 @@ class BandedRidgeEncoder(BaseEncoder):
             alphas,
             folds,
             n_iter=self.n_iter if len(Ks) > 1 else 1,
+            per_voxel=choose_per_voxel(self.alpha_per_voxel, len(Y)),
             random_state=self.random_state,
             device=resolve_device(self.device),
         )

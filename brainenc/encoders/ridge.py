@@ -11,6 +11,7 @@ from brainenc.repeats import average_repeats
 from brainenc.solvers import (
     RidgeFit,
     choose_alphas,
+    choose_per_voxel,
     feature_scaling,
     fit_voxels,
     flatten_tokens,
@@ -20,7 +21,7 @@ from brainenc.solvers import (
 
 
 class RidgeEncoder(BaseEncoder):
-    """Ridge regression with one penalty per voxel, chosen by cross-validation over images.
+    """Ridge regression with a penalty per voxel, chosen by cross-validation over images.
 
     Features are z-scored (token features flattened first), repeats averaged, and each voxel gets
     the alpha with the smallest mean squared error on held-out images.
@@ -33,6 +34,9 @@ class RidgeEncoder(BaseEncoder):
     alphas : "auto" or array-like
         Penalties tried. "auto" is 15 values from 1e-4 to 1e3 times max(n_images, n_features),
         the mean non-zero eigenvalue of XᵀX for z-scored features.
+    alpha_per_voxel : "auto" or bool
+        Choose alpha for each voxel by itself, or one for all. "auto" is per voxel from 100 images
+        on; with fewer, a single voxel's held-out errors are too noisy to choose by.
     cv : int, splitter or iterable of (train, test)
         Folds over images for the choice of alpha; an int means shuffled folds.
     form : "auto", "primal" or "kernel"
@@ -67,6 +71,7 @@ class RidgeEncoder(BaseEncoder):
         features: Any = "auto",
         *,
         alphas: Any = "auto",
+        alpha_per_voxel: Any = "auto",
         cv: Any = 5,
         form: str = "auto",
         standardize: bool = True,
@@ -75,6 +80,7 @@ class RidgeEncoder(BaseEncoder):
     ):
         self.features = features
         self.alphas = alphas
+        self.alpha_per_voxel = alpha_per_voxel
         self.cv = cv
         self.form = form
         self.standardize = standardize
@@ -101,10 +107,13 @@ class RidgeEncoder(BaseEncoder):
     def _solve(self, X: np.ndarray, Y: np.ndarray) -> RidgeFit:
         alphas = choose_alphas(self.alphas, X.shape).astype(X.dtype)
         folds = image_folds(self.cv, len(X), random_state=self.random_state)
-        device = resolve_device(self.device)
+        options = {
+            "per_voxel": choose_per_voxel(self.alpha_per_voxel, len(X)),
+            "device": resolve_device(self.device),
+        }
         if self.form_ == "kernel":
-            return kernel_ridge_cv(X @ X.T, Y, alphas, folds, device=device)
-        return ridge_cv(X, Y, alphas, folds, device=device)
+            return kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
+        return ridge_cv(X, Y, alphas, folds, **options)
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         X = (flatten_tokens(features) - self.feature_mean_) / self.feature_scale_

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from brainenc import images as image_io
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.storage import row_blocks
 from brainenc.validation import check_betas, check_index, check_same_length
+
+if TYPE_CHECKING:
+    from brainenc.metrics import NoiseCeiling
 
 #: Columns of the voxel table that say where a voxel is or how good it is, not which ROI it is in.
 NON_ATLAS_COLUMNS = ("ncsnr", "i", "j", "k", "x", "y", "z", "vertex", "hemisphere")
@@ -275,6 +278,37 @@ class EncodingData:
         trials["n_averaged"] = n_averaged
         trials = trials[n_averaged > 0].reset_index(drop=True)
         return self._with(betas=average_repeats(self.betas)[:, None], voxels=voxels, trials=trials)
+
+    def noise_ceiling(
+        self, *, n_bootstraps: int = 0, random_state: int | None = 0
+    ) -> "NoiseCeiling":
+        """Best score against repeat-averaged betas, per voxel.
+
+        Estimated from the repeats; without any, from the ``ncsnr`` of the voxel table and the
+        number of trials averaged; NaN everywhere without either.
+
+        Parameters
+        ----------
+        n_bootstraps : int
+            Resamples of images for the 95 % interval; none by default.
+        random_state : int
+
+        Returns
+        -------
+        NoiseCeiling, in space "r2"
+        """
+        from brainenc import metrics
+
+        if count_repeats(self.betas).max() > 1:
+            return metrics.noise_ceiling_from_repeats(
+                self.betas, n_bootstraps=n_bootstraps, random_state=random_state
+            )
+        if "ncsnr" in self.voxels:
+            n_trials = self.trials.get("n_averaged", pd.Series(1, self.trials.index))
+            return metrics.noise_ceiling_from_ncsnr(self.voxels["ncsnr"], n_trials.to_numpy())
+        return metrics.NoiseCeiling(
+            np.full(self.n_voxels, np.nan), "r2", n_trials=1, estimator="none: no repeats, no ncsnr"
+        )
 
     # ---------------------------------------------------------------- parts of it
 

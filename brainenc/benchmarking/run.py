@@ -55,8 +55,8 @@ def benchmark(
         Unfitted or fitted; copies are fitted, these stay as they are.
     cv : int, splitter or iterable of (train, test)
         Folds over images; an int means shuffled folds.
-    features : array (n_images, …) or transformer, optional
-        Used by every encoder in place of its own.
+    features : array (n_images, …), transformer, or dict of encoder name to either, optional
+        Used in place of the encoders' own.
     references : bool
         Add the mean response, and ridge on every set of features in use, where they are missing.
     n_bootstraps, n_permutations : int
@@ -116,18 +116,20 @@ def _inputs(
     cache: dict[str, np.ndarray] = {}
 
     def transform(extractor: Any) -> np.ndarray:
+        if "verbose" in extractor.get_params():
+            extractor.set_params(verbose=verbose)
         key = json.dumps(describe(extractor), sort_keys=True)
         if key not in cache:
             cache[key] = extractor.fit(data.images).transform(data.images)
         return cache[key]
 
-    if features is not None and hasattr(features, "transform"):
-        features = transform(clone(features))
-    if features is not None and len(features) != data.n_images:
-        raise ValueError(f"features has {len(features)} rows, but there are {data.n_images} images")
-    entries = {}
-    for name, encoder in encoders.items():
-        entries[str(name)] = _input_of(encoder, data.images, features, transform)
+    given = features if isinstance(features, Mapping) else dict.fromkeys(encoders, features)
+    if unknown := [name for name in given if name not in encoders]:
+        raise ValueError(f"features names {unknown}, but the encoders are {list(encoders)}")
+    entries = {
+        str(name): _input_of(encoder, data.images, given.get(name), transform)
+        for name, encoder in encoders.items()
+    }
     return _with_references(entries, data) if references else entries
 
 
@@ -135,6 +137,12 @@ def _input_of(
     encoder: BaseEstimator, images: Any, features: Any, transform: Callable
 ) -> tuple[BaseEstimator, Any]:
     if features is not None:
+        if hasattr(features, "transform"):
+            features = transform(clone(features))
+        if len(features) != len(images):
+            raise ValueError(
+                f"features has {len(features)} rows, but there are {len(images)} images"
+            )
         given = clone(encoder)
         if "features" in given.get_params(deep=False):
             given.set_params(features=None)
@@ -210,7 +218,7 @@ def _score(
     verbose: bool,
 ) -> BenchmarkResult:
     settings = manifest["settings"]
-    ceiling = data.noise_ceiling().to("r")
+    ceiling = data.noise_ceiling(n_bootstraps=200).to("r")
     usable = np.where(ceiling.values >= settings["min_ceiling"], ceiling.values, np.nan)
     targets = scoring.make_targets(
         data.betas, folds, usable, settings["n_bootstraps"], settings["random_state"]
@@ -226,7 +234,10 @@ def _score(
         for name in progress(done, desc="scoring", unit="encoder", verbose=verbose)
     }
     groups = tables.voxel_groups(data)
-    manifest["noise_ceiling"] = {"estimator": ceiling.estimator, "n_trials": ceiling.n_trials}
+    manifest["noise_ceiling"] = {
+        "estimator": ceiling.estimator,
+        "n_trials": float(np.mean(ceiling.n_trials)),
+    }
     return BenchmarkResult(
         encoders=tables.encoder_table(scores, ceiling.values, pairs),
         rois=tables.roi_table(scores, ceiling.values, groups),
@@ -263,7 +274,8 @@ def find_warnings(
         found.append(f"{n_missing} of {n} repeats are missing ({n_missing / n:.1%}).")
     for name, found_scores in scores.items():
         low, _ = bootstrap_interval(found_scores.voxel_samples["r"])
-        above = int((low > ceiling.values).sum())
+        highest = ceiling.values if ceiling.interval is None else ceiling.interval[1]
+        above = int((low > highest).sum())
         # A perfect encoder is above in about 2.5 % of voxels by the luck of the test images.
         if above > 0.05 * data.n_voxels:
             found.append(

@@ -1,0 +1,44 @@
+# One virtual environment for everything; every target makes it first if it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Test workers share the cores: threads of their own would only fight.
+WORKERS ?= 2
+
+.PHONY: help install demo test lint docs bench clean
+
+help:
+	@echo "make demo   compare every encoder on a simulated subject (about a minute after the install)"
+	@echo "make test   run the whole test suite"
+	@echo "make lint   ruff, mypy, import layers"
+	@echo "make docs   build the documentation into docs/_build/html"
+	@echo "make bench  run the benchmarks whose tables the documentation shows"
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@
+
+install: $(VENV)/installed
+
+demo: install
+	$(BIN)/brainenc demo --out brainenc-demo
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: install
+	$(BIN)/python benchmarks/real_input.py
+
+clean:
+	rm -rf docs/_build docs/api/generated docs/gallery brainenc-demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,284 @@
+"""The command line: the same functions as from Python, with paths for arguments."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from brainenc.benchmarking import BenchmarkResult
+
+app = typer.Typer(
+    help="Encoding models of the human visual cortex: images in, voxel responses out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[Path, typer.Argument(help="A .brain folder or an .npz file.", metavar="DATA")]
+Model = Annotated[Path, typer.Argument(help="A folder that `brainenc fit` wrote.", metavar="MODEL")]
+Images = Annotated[str, typer.Argument(help="A folder, a glob or an .npy file.", metavar="IMAGES")]
+Features = Annotated[
+    str,
+    typer.Option(help="pixels, gabor, openclip or openclip:MODEL:PRETRAINED; several with commas."),
+]
+Store = Annotated[Path | None, typer.Option(help="Folder to keep computed features in.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for tables and report.")] = Path(
+        "brainenc-demo"
+    ),
+    n_images: Annotated[int, typer.Option(help="Images of the simulated subject.")] = 600,
+    n_voxels: Annotated[int, typer.Option(help="Its voxels.")] = 800,
+    quiet: Quiet = False,
+) -> None:
+    """Compare every encoder on a simulated subject: no download, no weights, no GPU."""
+    import brainenc
+
+    data = brainenc.datasets.simulate_subject(n_images, n_voxels, verbose=not quiet)
+    typer.echo(repr(data))
+    gabor, pixels = brainenc.GaborPyramid(), brainenc.PixelFeatures(size=16)
+    encoders = {
+        "mean": brainenc.MeanEncoder(),
+        "ridge (pixels)": brainenc.RidgeEncoder(pixels),
+        "ridge (Gabor)": brainenc.RidgeEncoder(gabor),
+        "ridge (tokens)": brainenc.RidgeEncoder(),
+        "banded (pixels + Gabor)": brainenc.BandedRidgeEncoder({"pixels": pixels, "gabor": gabor}),
+    }
+    tokens = {"ridge (tokens)": data.truth.tokens}
+    result = brainenc.benchmark(
+        data, encoders, features=tokens, references=False, out=out, verbose=not quiet
+    )
+    _show(result, out)
+
+
+@app.command()
+def benchmark(
+    data: Data,
+    encoders: Annotated[str, typer.Option(help="Short names, with commas.")] = "mean,ridge",
+    features: Features = "gabor",
+    cv: Annotated[int, typer.Option(help="Folds over images.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
+    n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
+    n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
+    n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
+    zscore: Annotated[bool, typer.Option(help="z-score voxels within sessions first.")] = False,
+    random_state: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
+    store: Store = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Score encoders voxel by voxel and per ROI on held-out images, and write a report."""
+    import brainenc
+    from brainenc.data import load_data
+
+    loaded = load_data(data)
+    if zscore:
+        loaded = loaded.zscore_by_session()
+    out = out or Path(f"{loaded.name}-benchmark")
+    result = brainenc.benchmark(
+        loaded,
+        _make_encoders(encoders, features, store=store, device=device),
+        cv=cv,
+        out=out,
+        n_bootstraps=n_bootstraps,
+        n_permutations=n_permutations,
+        n_jobs=n_jobs,
+        random_state=random_state,
+        verbose=not quiet,
+    )
+    _show(result, out)
+
+
+@app.command()
+def fit(
+    encoder: Annotated[str, typer.Argument(help="Short name: mean, ridge, banded.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the fitted encoder.")],
+    features: Features = "gabor",
+    store: Store = None,
+    device: Device = "auto",
+) -> None:
+    """Fit an encoder to all images and save it."""
+    from brainenc.data import load_data
+
+    loaded = load_data(data)
+    made = _make_encoders(encoder, features, store=store, device=device)
+    if len(made) != 1:
+        raise ValueError(f"fit takes one encoder and one set of features, not {list(made)}")
+    fitted = next(iter(made.values())).fit(loaded.images, loaded.betas)
+    typer.echo(fitted.save(out))
+
+
+@app.command()
+def predict(
+    model: Model,
+    images: Images,
+    out: Annotated[Path, typer.Option(help="The .npy file to write.")],
+) -> None:
+    """Expected responses: (n_images, n_voxels)."""
+    import brainenc
+
+    _save_array(out, brainenc.load(model).predict(_load_images(images)))
+
+
+@app.command()
+def sample(
+    model: Model,
+    images: Images,
+    out: Annotated[Path, typer.Option(help="The .npy file to write.")],
+    n: Annotated[int, typer.Option("-n", help="Draws per image.")] = 5,
+    random_state: Annotated[int | None, typer.Option(help="Seed.")] = None,
+) -> None:
+    """Single-trial draws: (n, n_images, n_voxels)."""
+    import brainenc
+
+    encoder = brainenc.load(model)
+    _save_array(out, encoder.sample(_load_images(images), n=n, random_state=random_state))
+
+
+@app.command("noise-ceiling")
+def noise_ceiling(
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="CSV file, one row per voxel.")] = None,
+) -> None:
+    """Noise ceiling of r and R² against repeat averages, by ROI."""
+    from brainenc.data import load_data
+    from brainenc.storage import atomic_path
+
+    loaded = load_data(data)
+    ceiling = loaded.noise_ceiling(n_bootstraps=1000)
+    typer.echo(_ceiling_table(loaded, ceiling).to_string(index=False))
+    if out is not None:
+        table = loaded.voxels.assign(r2=ceiling.values, r=ceiling.to("r").values)
+        with atomic_path(out) as temporary:
+            table.to_csv(temporary, index_label="voxel")
+        typer.echo(out)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that `brainenc benchmark` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="The HTML file.")] = None,
+) -> None:
+    """Write the HTML report of a finished benchmark anew."""
+    from brainenc.benchmarking import BenchmarkResult
+
+    typer.echo(BenchmarkResult.load(folder).to_html(out or folder / "report.html"))
+
+
+@app.command()
+def info() -> None:
+    """Versions, hardware, and the encoders and features there are."""
+    from brainenc.benchmarking.manifest import hardware, versions
+    from brainenc.encoders import ENCODERS
+    from brainenc.features import FEATURES
+
+    for name, value in {**versions(), **hardware()}.items():
+        typer.echo(f"{name:16} {value}")
+    typer.echo(f"{'encoders':16} {', '.join(ENCODERS)}")
+    typer.echo(f"{'features':16} {', '.join(FEATURES)}")
+
+
+def main() -> None:
+    """Run the command line; an error a user can mend is one line on stderr and exit status 2."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError) as error:
+        message = " ".join(str(error).split())
+        typer.echo(f"brainenc: {message}", err=True)
+        sys.exit(2)
+
+
+def _make_encoders(names: str, features: str, *, store: Path | None, device: str) -> dict[str, Any]:
+    """Encoders by name; each on each set of features, but banded ridge on all of them as bands."""
+    from brainenc.encoders import make_encoder
+    from brainenc.features import make_features
+
+    extractors = {spec: make_features(spec, store=store) for spec in features.split(",")}
+    made: dict[str, Any] = {}
+    for name in names.split(","):
+        if name == "mean":
+            made[name] = make_encoder(name)
+        elif name == "banded":
+            made[name] = make_encoder(name, features=extractors, device=device)
+        else:
+            for spec, extractor in extractors.items():
+                label = name if len(extractors) == 1 else f"{name} ({spec})"
+                made[label] = make_encoder(name, features=extractor, device=device)
+    return made
+
+
+def _ceiling_table(data: Any, ceiling: Any) -> Any:
+    """Mean ceiling of all voxels and of each ROI, and how many voxels have any signal."""
+    import numpy as np
+    import pandas as pd
+
+    rows = []
+    for roi, voxels in {"all": np.arange(data.n_voxels), **data.rois()}.items():
+        r2, r = ceiling.values[voxels], ceiling.to("r").values[voxels]
+        row = {"roi": roi, "n_voxels": len(voxels), "without_ceiling": int(np.isnan(r).sum())}
+        row |= {"r": np.nanmean(r), "r2": np.nanmean(r2)} if np.isfinite(r).any() else {}
+        rows.append(row)
+    return pd.DataFrame(rows).round(3)
+
+
+def _load_images(images: str) -> Any:
+    import glob
+
+    import numpy as np
+
+    from brainenc.images import ImageFiles, as_images
+
+    path = Path(images)
+    if path.is_dir():
+        return ImageFiles.from_folder(path)
+    if path.suffix == ".npy":
+        return as_images(np.load(path, mmap_mode="r"))
+    paths = sorted(glob.glob(images))
+    if not paths:
+        raise FileNotFoundError(f"{images} is no folder, no .npy file and matches no image files")
+    return ImageFiles(paths)
+
+
+def _save_array(out: Path, array: Any) -> None:
+    from brainenc.storage import atomic_path, write_array
+
+    with atomic_path(out) as temporary:
+        write_array(temporary, array)
+    typer.echo(f"{out}: {array.shape} {array.dtype}")
+
+
+def _show(result: "BenchmarkResult", out: Path) -> None:
+    """Table and warnings in the terminal, report on disk, its path last."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Scores on held-out images of {result.manifest['data']['name']}")
+    table.add_column("encoder")
+    for column in ("r [95 %]", "ceiling", "r / ceiling", "MSE (z)", "2-way ident.", "fit (s)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in result.summary().itertuples():
+        interval = "" if row.r != row.r else f" [{row.r_low:.3f}, {row.r_high:.3f}]"
+        numbers = [row.noise_ceiling, row.r_normalized, row.mse_z, row.identification]
+        cells = [_number(row.r) + interval, *map(_number, numbers), _number(row.fit_seconds, 1)]
+        table.add_row(str(row.Index), *cells)
+    console = Console()
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"! {warning}", style="yellow", highlight=False, markup=False)
+    typer.echo(f"tables: {', '.join(path.name for path in sorted(out.glob('*.csv')))} in {out}")
+    typer.echo(result.to_html(out / "report.html").resolve())
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "–" if value != value else f"{value:.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -263,11 +263,12 @@ def _show(result: "BenchmarkResult", out: Path) -> None:
     table.add_column("encoder")
     for column in ("r [95 %]", "ceiling", "r / ceiling", "MSE (z)", "2-way ident.", "fit (s)"):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in result.summary().itertuples():
-        interval = "" if row.r != row.r else f" [{row.r_low:.3f}, {row.r_high:.3f}]"
-        numbers = [row.noise_ceiling, row.r_normalized, row.mse_z, row.identification]
-        cells = [_number(row.r) + interval, *map(_number, numbers), _number(row.fit_seconds, 1)]
-        table.add_row(str(row.Index), *cells)
+    for name, row in result.summary().iterrows():
+        interval = f" [{row['r_low']:.3f}, {row['r_high']:.3f}]" if row["r"] == row["r"] else ""
+        cells = [_number(row["r"]) + interval]
+        for column in ("noise_ceiling", "r_normalized", "mse_z", "identification"):
+            cells.append(_number(row[column]))
+        table.add_row(str(name), *cells, _number(row["fit_seconds"], digits=1))
     console = Console()
     console.print(table)
     for warning in result.warnings:

@@ -42,7 +42,8 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
             )
         cv = KFold(cv, shuffle=True, random_state=_as_seed(random_state))
     folds = [
-        (np.asarray(train), np.asarray(test)) for train, test in check_cv(cv).split(np.empty(n_images))
+        (np.asarray(train), np.asarray(test))
+        for train, test in check_cv(cv).split(np.empty(n_images))
     ]
     for i, (train, test) in enumerate(folds):
         if len(train) == 0 or len(test) == 0:

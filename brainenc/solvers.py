@@ -110,7 +110,13 @@ def ridge_cv(
     with himalaya_backend(device) as backend:
         X, Y, alphas = backend.check_arrays(X, Y, alphas)
         best, weights, _, intercept = solve_ridge_cv_svd(
-            X, Y, alphas, fit_intercept=True, cv=folds, warn=False, **_search(folds, Y, alphas, per_voxel)
+            X,
+            Y,
+            alphas,
+            fit_intercept=True,
+            cv=folds,
+            warn=False,
+            **_search(folds, Y, alphas, per_voxel),
         )
         held_out = backend.full_like(Y, np.nan)
         for train, test in folds:

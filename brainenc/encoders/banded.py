@@ -122,7 +122,7 @@ class BandedRidgeEncoder(BaseEncoder):
             min_images=self.cv if isinstance(self.cv, int) else 2,
         )
         self.dual_coef_, self.intercept_ = fitted.weights, fitted.intercept
-        self.alphas_, self.band_weights_ = fitted.alphas, fitted.band_weights
+        self.alphas_, self.band_weights_ = fitted.alphas, np.asarray(fitted.band_weights)
         return fitted.held_out
 
     def _solve(self, Ks: list[np.ndarray], Y: np.ndarray) -> RidgeFit:

@@ -101,13 +101,13 @@ class RidgeEncoder(BaseEncoder):
             min_images=self.cv if isinstance(self.cv, int) else 2,
         )
         self.coef_, self.intercept_, self.alphas_ = fitted.weights, fitted.intercept, fitted.alphas
-        self.X_fit_ = X if kernel else None
+        self.X_fit_: Any = X if kernel else None
         return fitted.held_out
 
     def _solve(self, X: np.ndarray, Y: np.ndarray) -> RidgeFit:
         alphas = choose_alphas(self.alphas, X.shape).astype(X.dtype)
         folds = image_folds(self.cv, len(X), random_state=self.random_state)
-        options = {
+        options: dict[str, Any] = {
             "per_voxel": choose_per_voxel(self.alpha_per_voxel, len(X)),
             "device": resolve_device(self.device),
         }

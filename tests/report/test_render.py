@@ -20,7 +20,8 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.tables, self.ids, self.attributes, self.open, self.text = {}, [], [], [], []
-        self.cell = self.row = None
+        self.cell = self.row = self.row_name = None
+        self.best = []
         self.feed(html)
         self.close()
         assert not self.open, f"left open: {self.open}"
@@ -37,6 +38,8 @@ class Page(HTMLParser):
         self.cell = "" if tag in {"td", "th"} else self.cell
         if tag == "td":
             self.metric = attrs.get("data-metric")
+            if "best" in attrs.get("class", "").split():
+                self.best.append((self.row_name, self.metric))
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
@@ -46,7 +49,8 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, f"</{tag}> closes something else"
         if tag == "th":
-            self.row = self.table.setdefault(self.cell.strip(" \u2060"), {})
+            self.row_name = self.cell.strip(" \u2060")
+            self.row = self.table.setdefault(self.row_name, {})
         elif tag == "td":
             self.row[self.metric or f"column {len(self.row)}"] = self.cell
 
@@ -92,6 +96,16 @@ def test_tables_of_a_real_run_hold_its_scores(result, page):
             assert page.tables["voxel-scores"][name][metric] == str(encoder[metric])
 
 
+def test_the_best_of_each_column_is_bold(result, page):
+    scores = result.encoders.set_index("encoder")
+    higher = ["r", "r_normalized", "r2", "pattern_r", "pattern_cosine", "identification"]
+    lower = ["mse_z", "mse_z_trials", "mse", "pattern_mse"]
+    expected = {(scores[metric].idxmax(), metric) for metric in [*higher, "rdm_correlation", "cka"]}
+    expected |= {(scores[metric].idxmin(), metric) for metric in lower}
+    assert set(page.best) == expected
+    assert len(page.best) == len(expected)
+
+
 def test_a_saved_run_gives_the_same_page(result, page, tmp_path):
     reloaded = BenchmarkResult.load(result.save(tmp_path / "run"))
     assert Page(render_report(reloaded)).tables == page.tables
@@ -103,7 +117,11 @@ def test_the_same_result_gives_the_same_bytes(result, html):
 
 def test_nothing_is_loaded_from_elsewhere(page):
     # xmlns names a vocabulary; nothing is fetched from it.
-    values = [value for _, name, value in page.attributes if not name.startswith("xmlns") and value]
+    values = [
+        value
+        for _, name, value in page.attributes
+        if value and not name.startswith("xmlns") and not value.startswith("data:")
+    ]
     assert not [value for value in values if re.search(r"//|^\s*https?:|@import", value)]
     assert not {tag for tag, _, _ in page.attributes} & {"script", "iframe", "object", "embed"}
 

@@ -36,7 +36,7 @@ class Column(NamedTuple):
 
 VOXEL_COLUMNS = (
     Column("r", "Pearson r"),
-    Column("noise_ceiling", "noise ceiling of r", ""),
+    Column("noise_ceiling", "noise ceiling", ""),
     Column("r_normalized", "r / ceiling"),
     Column("n_voxels_normalized", "voxels in r / ceiling", "", text.count),
     Column("r2", "R²"),
@@ -44,8 +44,8 @@ VOXEL_COLUMNS = (
     Column("mse_z_trials", "MSE to trials, z units", "lower"),
     Column("mse", "MSE, betas²", "lower", text.quantity),
     Column("n_voxels", "voxels", "", text.count),
-    Column("n_undefined", "r undefined", "", text.count),
-    Column("n_significant", "r significant", "", text.count),
+    Column("n_undefined", "no r", "", text.count),
+    Column("n_significant", "q < .05", "", text.count),
 )
 PATTERN_COLUMNS = (
     Column("pattern_r", "pattern r"),

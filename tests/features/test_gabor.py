@@ -104,10 +104,20 @@ def test_an_isoluminant_grating_is_seen_by_colour_alone():
     assert grey[1] == grey[2] == 0  # exactly
 
 
-def test_batches_do_not_change_the_numbers():
-    images = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
-    one, all_ = (GaborPyramid(batch_size=b, verbose=False).transform(images) for b in (1, 5))
-    np.testing.assert_allclose(one, all_, atol=1e-4)  # float32; the root steepens it near 0
+def test_batches_and_threads_do_not_change_the_numbers():
+    images = np.random.default_rng(0).integers(0, 256, (21, 40, 40, 3), dtype=np.uint8)
+    n_threads = torch.get_num_threads()
+    results = []
+    try:
+        for batch_size, threads in ((1, 1), (21, 1), (21, 3)):
+            torch.set_num_threads(threads)
+            results.append(GaborPyramid(batch_size=batch_size, verbose=False).transform(images))
+            assert torch.get_num_threads() == threads  # the user's setting, left alone
+    finally:
+        torch.set_num_threads(n_threads)
+    for result in results[1:]:
+        # float32 sums in other orders; the root steepens them near 0
+        np.testing.assert_allclose(result, results[0], atol=1e-4)
 
 
 def test_grey_is_grey_in_one_channel_or_three():

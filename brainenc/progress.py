@@ -19,5 +19,12 @@ def progress(
     Nothing is shown if not `verbose`.
     """
     return tqdm(
-        iterable, desc=desc, total=total, unit=unit, disable=not verbose, leave=False, smoothing=0.1
+        iterable,
+        desc=desc,
+        total=total,
+        unit=unit,
+        disable=not verbose,
+        leave=False,
+        smoothing=0.1,
+        delay=1,
     )

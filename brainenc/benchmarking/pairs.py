@@ -49,7 +49,7 @@ class Pair:
             info = read_json(self.folder / "info.json")
         except (FileNotFoundError, ValueError):
             return False
-        return info["key"] == self.key and info["error"] is None
+        return info.get("key") == self.key and info.get("error") is None
 
     def info(self) -> dict[str, Any]:
         """Times, memory, and the error if there was one."""

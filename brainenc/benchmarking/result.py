@@ -14,6 +14,9 @@ FORMAT_VERSION = 1
 
 TABLES = ("encoders", "rois", "pairs", "maps", "voxels")
 
+#: Columns of names, where "NA" is a name and not a missing value.
+NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric", "error")
+
 
 @dataclass(frozen=True, repr=False)
 class BenchmarkResult:
@@ -34,7 +37,7 @@ class BenchmarkResult:
         ``pattern_cosine`` (across voxels per image, the SynBrain paper's protocol),
         ``identification`` (two-way, chance .5), ``rdm_correlation``, ``cka``; ``n_voxels``,
         ``n_undefined`` (voxels whose r is undefined), ``n_significant`` (q < .05); ``fit_seconds``
-        and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``.
+        and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``, "" if none.
     rois : DataFrame, one row per (encoder, atlas, roi)
         The voxel metrics above.
     pairs : DataFrame, one row per (encoder_a, encoder_b, metric, roi)
@@ -63,10 +66,12 @@ class BenchmarkResult:
         """The columns of `encoders` to look at first, indexed by encoder, rounded."""
         columns = ["r", "r_low", "r_high", "noise_ceiling", "r_normalized", "mse_z", "pattern_r"]
         columns += ["identification", "fit_seconds"]
-        return self.encoders.set_index("encoder")[columns].round(3)
+        # A run in which every encoder failed has none of them.
+        return self.encoders.set_index("encoder").reindex(columns=columns).round(3)
 
     def __repr__(self) -> str:
-        return f"BenchmarkResult on {self.manifest['data']['name']}\n{self.summary()}"
+        name = self.manifest.get("data", {}).get("name", "data")
+        return f"BenchmarkResult on {name}\n{self.summary().to_string()}"
 
     def _repr_html_(self) -> str:
         return self.summary().to_html()
@@ -130,6 +135,11 @@ class BenchmarkResult:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        columns = pd.read_csv(path, nrows=0).columns
+        names = [column for column in columns if column in NAMES]
+        missing = {column: [""] for column in columns if column not in names}
+        return pd.read_csv(
+            path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=missing
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None

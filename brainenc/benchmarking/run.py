@@ -4,6 +4,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -82,7 +83,11 @@ def benchmark(
     ValueError : fewer images than folds, names that differ only in characters that a folder name
         cannot have, or features with another number of rows.
     """
-    folds = image_folds(cv, data.n_images, random_state=random_state)
+    shown = np.unique(data.trials["image"])
+    folds = [
+        (np.intersect1d(train, shown), np.intersect1d(test, shown))
+        for train, test in image_folds(cv, data.n_images, random_state=random_state)
+    ]
     entries = _inputs(data, encoders, features, references, verbose)
     settings = {
         "encoders": {name: describe(encoder) for name, (encoder, _) in entries.items()},
@@ -162,9 +167,9 @@ def _with_references(
     has_ridge = {id(X) for encoder, X in entries.values() if isinstance(encoder, RidgeEncoder)}
     for name, (_, X) in entries.items():
         if X is not data.images and id(X) not in has_ridge:
-            has_ridge.add(id(X))
-            label = "ridge" if "ridge" not in entries | references else f"ridge (for {name})"
+            label = f"ridge (for {name})" if has_ridge or "ridge" in entries else "ridge"
             references[label] = (RidgeEncoder(features=None), X)
+            has_ridge.add(id(X))
     return references | entries
 
 
@@ -201,7 +206,10 @@ def _run_pairs(
     todo = [pair for of_encoder in pairs.values() for pair in of_encoder if not pair.finished()]
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     jobs = (delayed(run_pair)(pair, entries[pair.name][1], betas) for pair in todo)
-    with progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose) as bar:
+    bar = progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose)
+    with bar, warnings.catch_warnings():
+        # joblib takes the memory of a large fit for a leak and replaces the worker: no harm done.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         for pair in parallel(jobs):
             bar.set_postfix_str(f"{pair.name}, fold {pair.fold}")
             bar.update()
@@ -268,6 +276,9 @@ def find_warnings(
     without_ceiling = int((~np.isfinite(ceiling.values)).sum())
     if without_ceiling:
         found.append(f"{without_ceiling} of {data.n_voxels} voxels have no noise ceiling.")
+    without_trials = data.n_images - data.trials["image"].nunique()
+    if without_trials:
+        found.append(f"{without_trials} images have no trials; they are left out.")
     n_missing = data.n_images * data.n_repeats - len(data.trials)
     if n_missing:
         n = data.n_images * data.n_repeats

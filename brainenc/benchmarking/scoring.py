@@ -169,10 +169,16 @@ def voxel_metrics(
     measured = centre_within_folds(averages, folds)
     error = predicted - averages
     r = metrics.correlation(centre_within_folds(predicted, folds), measured, weights=weights)
+    r2 = metrics.r_squared(measured + error, measured, weights=weights)
+    if weights is not None:
+        # Drawing n images with repetition shrinks the variance of the responses by (n - 1) / n,
+        # and not that of the errors: left alone, intervals of R² would lie too low.
+        n_images = weights[0].sum()
+        r2 = 1 - (1 - r2) * (n_images - 1) / n_images
     return {
         "r": r,
         "r_normalized": r / targets.ceiling_r,
-        "r2": metrics.r_squared(measured + error, measured, weights=weights),
+        "r2": r2,
         "mse": metrics.mean_squared_error(predicted, averages, weights=weights),
         "mse_z": metrics.mean_squared_error(predicted / scale, averages / scale, weights=weights),
         "mse_trials": metrics.mean_squared_error_to_trials(predicted, betas, weights=weights),

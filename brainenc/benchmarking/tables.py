@@ -84,7 +84,7 @@ def _image_row(scores: EncoderScores) -> dict[str, Any]:
 def _cost_row(infos: Sequence[dict[str, Any]], pairs: Sequence[Pair]) -> dict[str, Any]:
     errors = [info["error"] for info in infos if info["error"] is not None]
     done = [(info, pair) for info, pair in zip(infos, pairs, strict=True) if info["error"] is None]
-    row: dict[str, Any] = {"error": errors[0] if errors else None}
+    row: dict[str, Any] = {"error": errors[0] if errors else ""}
     if done:
         seconds = sum(info["predict_seconds"] for info, _ in done)
         row["fit_seconds"] = float(np.mean([info["fit_seconds"] for info, _ in done]))
@@ -134,13 +134,19 @@ def map_table(
                 pd.DataFrame({"encoder": name, "voxel": np.arange(len(ceiling_r))}),
                 pd.DataFrame(found.voxels),
                 pd.DataFrame({"noise_ceiling": ceiling_r, "p": found.p, "q": fdr(found.p)}),
-                voxels.reset_index(drop=True),
+                voxels.reset_index(drop=True).rename(columns=_beside_scores),
             ],
             axis=1,
         )
         for name, found in scores.items()
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder"])
+
+
+def _beside_scores(column: Any) -> Any:
+    """Name of a voxel-table column that does not clash with a score (an atlas called "r", say)."""
+    scores = {"encoder", "voxel", "noise_ceiling", "p", "q", *VOXEL_METRICS}
+    return f"{column}_of_voxel" if column in scores else column
 
 
 def voxel_table(scores: Mapping[str, EncoderScores]) -> pd.DataFrame:

@@ -1,0 +1,333 @@
+"""The benchmark end to end: against hand-made cross-validation, stopped, failing, leaking."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+import brainenc
+from brainenc.benchmarking import BenchmarkResult
+from brainenc.encoders import BaseEncoder
+from brainenc.model_selection import image_folds
+
+FEW = {"n_bootstraps": 50, "n_permutations": 19, "verbose": False}
+
+
+class Told(BaseEncoder):
+    """Predicts what it is given as features; counts its fits in a file."""
+
+    def __init__(self, features=None, *, log=None, fail_at=None):
+        self.features = features
+        self.log = log
+        self.fail_at = fail_at
+
+    def _fit(self, features, betas):
+        if self.log is not None:
+            n_fits = len(Path(self.log).read_text()) if Path(self.log).exists() else 0
+            if n_fits == self.fail_at:
+                raise KeyboardInterrupt
+            with open(self.log, "a") as file:
+                file.write(".")
+        elif self.fail_at is not None:
+            raise RuntimeError("the net exploded")
+        return features
+
+    def _predict(self, features):
+        return features
+
+
+@pytest.fixture(scope="module")
+def data():
+    return brainenc.datasets.simulate_subject(120, 40, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def result(data):
+    encoders = {"ridge": brainenc.RidgeEncoder(brainenc.PixelFeatures(size=8))}
+    return brainenc.benchmark(data, encoders, cv=3, **FEW)
+
+
+def test_scores_are_those_of_cross_validation_by_hand(data, result):
+    X = brainenc.PixelFeatures(size=8).transform(data.images)
+    averages = np.nanmean(data.betas, axis=1)
+    predicted, measured, errors = [], [], []
+    for train, test in image_folds(3, 120):
+        encoder = brainenc.RidgeEncoder(features=None).fit(X[train], data.betas[train])
+        prediction = encoder.predict(X[test])
+        predicted.append(prediction - prediction.mean(0))
+        measured.append(averages[test] - averages[test].mean(0))
+        errors.append(np.square(prediction - averages[test]))
+    x, y = np.concatenate(predicted), np.concatenate(measured)
+    r = [np.corrcoef(x[:, v], y[:, v])[0, 1] for v in range(40)]
+    row = result.encoders.set_index("encoder").loc["ridge"]
+    assert row["r"] == pytest.approx(np.mean(r), abs=1e-5)
+    assert row["mse"] == pytest.approx(np.mean(np.concatenate(errors)), rel=1e-5)
+    rois = result.rois[result.rois["encoder"] == "ridge"].set_index("roi")
+    for roi, voxels in data.rois().items():
+        assert rois.loc[roi, "r"] == pytest.approx(np.mean(np.array(r)[voxels]), abs=1e-5)
+        assert rois.loc[roi, "n_voxels"] == len(voxels)
+    for metric in ("r", "r2", "mse_z", "mse_trials", "pattern_r", "identification"):
+        assert row[f"{metric}_low"] < row[metric] < row[f"{metric}_high"], metric
+
+
+def test_tables_are_tidy(data, result):
+    assert list(result.encoders["encoder"]) == ["mean", "ridge"]
+    assert not result.maps.duplicated(["encoder", "voxel"]).any()
+    assert len(result.maps) == 2 * 40
+    assert len(result.voxels) == 2 * 3 * 40
+    assert set(result.maps.columns) >= {"r", "p", "q", "noise_ceiling", "roi", "hemisphere"}
+    ceiling = data.noise_ceiling().to("r").values
+    ridge = result.maps[result.maps["encoder"] == "ridge"]
+    np.testing.assert_allclose(ridge["noise_ceiling"], ceiling)
+    usable = ceiling >= 0.2
+    np.testing.assert_allclose(ridge["r_normalized"][usable], (ridge["r"] / ceiling)[usable])
+    assert ridge["r_normalized"][~usable].isna().all()
+
+
+def test_the_mean_is_the_null_and_its_r_is_undefined(result):
+    mean = result.encoders.set_index("encoder").loc["mean"]
+    assert np.isnan(mean["r"])
+    assert mean["n_undefined"] == 40
+    assert mean["identification"] == pytest.approx(0.5)
+    assert mean["pattern_r"] > 0.5  # uncentred betas: the voxel-mean map alone does this
+    assert mean["r2"] <= 0
+
+
+def test_a_perfect_encoder_reaches_the_ceiling_and_noise_is_not_significant(data):
+    rng = np.random.default_rng(0)
+    features = {"truth": data.truth.signal, "noise": rng.standard_normal(data.truth.signal.shape)}
+    encoders = {"truth": Told(), "noise": Told()}
+    result = brainenc.benchmark(
+        data, encoders, features=features, references=False, n_permutations=199, n_bootstraps=200,
+        verbose=False,
+    )  # fmt: skip
+    table = result.encoders.set_index("encoder")
+    # 120 images: s.e. of r/ceiling is about .1 per voxel, and voxels share images.
+    assert table.loc["truth", "r_normalized"] == pytest.approx(1, abs=0.06)
+    assert table.loc["truth", "n_significant"] > 30
+    assert table.loc["noise", "n_significant"] <= 2
+    pair = result.pairs.query("metric == 'r' and roi == 'all'").iloc[0]
+    assert pair["difference"] == pytest.approx(
+        table.loc["truth", "r"] - table.loc["noise", "r"], abs=1e-6
+    )
+    assert pair["low"] > 0
+    assert pair["p"] == pytest.approx(2 / 201)
+    assert not [w for w in result.warnings if "above the noise ceiling" in w]
+
+
+def test_an_encoder_that_saw_the_test_trials_is_called_out(data):
+    leaked = np.nanmean(data.betas, axis=1)
+    result = brainenc.benchmark(data, {"cheat": Told()}, features=leaked, references=False, **FEW)
+    assert any("cheat: r is credibly above the noise ceiling" in w for w in result.warnings)
+
+
+def test_a_failing_encoder_is_reported_and_the_others_finish(data):
+    encoders = {"broken": Told(fail_at=0), "ridge": brainenc.RidgeEncoder()}
+    result = brainenc.benchmark(data, encoders, features=data.truth.tokens, cv=3, **FEW)
+    table = result.encoders.set_index("encoder")
+    assert table.loc["broken", "error"] == "RuntimeError: the net exploded"
+    assert np.isnan(table.loc["broken", "r"])
+    assert table.loc["ridge", "r"] > 0.1
+    assert any("broken failed: RuntimeError" in w for w in result.warnings)
+    assert "broken" not in set(result.pairs["encoder_a"]) | set(result.pairs["encoder_b"])
+
+
+def test_a_stopped_run_is_taken_up_where_it_was(data, tmp_path):
+    log = tmp_path / "fits"
+    tokens = np.asarray(data.truth.signal)
+    run = {"cv": 4, "features": tokens, "references": False, "out": tmp_path / "run"} | FEW
+    with pytest.raises(KeyboardInterrupt):
+        brainenc.benchmark(data, {"told": Told(log=str(log), fail_at=3)}, **run)
+    assert log.read_text() == "..."
+    assert not (tmp_path / "run" / "encoders.csv").exists()
+    # Fits finished before the stop are those of an encoder that would have stopped: the same key.
+    log.write_text("....")
+    result = brainenc.benchmark(data, {"told": Told(log=str(log), fail_at=3)}, **run)
+    assert log.read_text() == "....."  # one more fit, not four
+    whole = brainenc.benchmark(data, {"told": Told()}, **(run | {"out": None}))
+    pd.testing.assert_frame_equal(result.maps, whole.maps)
+
+
+def test_another_parameter_or_other_data_is_fitted_anew(data, tmp_path):
+    log = tmp_path / "fits"
+    run = {"cv": 3, "references": False, "out": tmp_path / "run"} | FEW
+    signal = np.asarray(data.truth.signal)
+    brainenc.benchmark(data, {"told": Told(log=str(log))}, features=signal, **run)
+    brainenc.benchmark(data, {"told": Told(log=str(log))}, features=signal, **run)
+    assert log.read_text() == "..."
+    brainenc.benchmark(data, {"told": Told(log=str(log))}, features=signal + 1, **run)
+    assert log.read_text() == "......"
+    brainenc.benchmark(
+        data, {"told": Told(log=str(log))}, features=signal + 1, **(run | {"random_state": 1})
+    )
+    assert log.read_text() == "........."
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_taken_up(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys, time, brainenc
+            from brainenc.encoders import BaseEncoder
+            class Slow(BaseEncoder):
+                def _fit(self, features, betas):
+                    print("fit", flush=True)
+                    time.sleep(float(sys.argv[1]))
+                    return features[:, : betas.shape[2]]
+                def _predict(self, features):
+                    return features[:, :20]
+            data = brainenc.datasets.simulate_subject(60, 20)
+            features = data.truth.tokens[:, :, 0].repeat(2, 1)
+            brainenc.benchmark(data, {{"slow": Slow()}}, features=features, cv=5,
+                references=False, out={str(tmp_path / "out")!r}, verbose=False,
+                n_bootstraps=20, n_permutations=9)
+            """
+        )
+    )
+    process = subprocess.Popen([sys.executable, script, "0.3"], stdout=subprocess.PIPE, text=True)
+    for _ in range(3):  # two finished, the third under way
+        assert process.stdout.readline() == "fit\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    again = subprocess.run(
+        [sys.executable, script, "0"], capture_output=True, text=True, check=True
+    )
+    assert again.stdout.count("fit") == 3
+    assert len(BenchmarkResult.load(tmp_path / "out").encoders) == 1
+
+
+def test_features_are_computed_once_for_all_folds_and_encoders(data):
+    class Counting(brainenc.PixelFeatures):
+        n_images = 0
+
+        def _extract(self, batch):
+            Counting.n_images += len(batch)
+            return super()._extract(batch)
+
+    encoders = {
+        "one": brainenc.RidgeEncoder(Counting(size=4)),
+        "two": brainenc.RidgeEncoder(Counting(size=4), alphas=[10.0]),
+    }
+    brainenc.benchmark(data, encoders, cv=3, **FEW)
+    assert Counting.n_images == 120
+
+
+def test_references_are_added_and_not_doubled(data):
+    signal = np.asarray(data.truth.signal)
+    run = {"cv": 3} | FEW
+    added = brainenc.benchmark(data, {"told": Told()}, features=signal, **run)
+    assert list(added.encoders["encoder"]) == ["mean", "ridge", "told"]
+    own = {"my mean": brainenc.MeanEncoder(), "my ridge": brainenc.RidgeEncoder()}
+    kept = brainenc.benchmark(data, own, features=signal, **run)
+    assert list(kept.encoders["encoder"]) == ["my mean", "my ridge"]
+    two = {"a": Told(), "b": Told()}
+    each = brainenc.benchmark(data, two, features={"a": signal, "b": signal[:, ::-1]}, **run)
+    assert list(each.encoders["encoder"]) == ["mean", "ridge", "ridge (for b)", "a", "b"]
+
+
+@pytest.mark.slow
+def test_any_joblib_backend_gives_the_same_scores(data, result):
+    encoders = {"ridge": brainenc.RidgeEncoder(brainenc.PixelFeatures(size=8))}
+    for backend in ("loky", "threading"):
+        with joblib.parallel_config(backend):
+            parallel = brainenc.benchmark(data, encoders, cv=3, n_jobs=2, **FEW)
+        pd.testing.assert_frame_equal(parallel.maps, result.maps)
+
+
+def test_a_pipeline_takes_part(data):
+    from sklearn.pipeline import make_pipeline
+
+    pipeline = make_pipeline(brainenc.PixelFeatures(size=8), brainenc.RidgeEncoder(features=None))
+    ridge = brainenc.RidgeEncoder(brainenc.PixelFeatures(size=8))
+    both = brainenc.benchmark(data, {"pipeline": pipeline, "ridge": ridge}, cv=3, **FEW)
+    table = both.encoders.set_index("encoder")
+    assert table.loc["pipeline", "r"] == pytest.approx(table.loc["ridge", "r"], abs=1e-6)
+
+
+def test_voxels_without_data_or_repeats_are_counted_not_scored(data):
+    betas = data.betas.copy()
+    betas[:, :, 5] = np.nan
+    betas[:, 1:, 6] = np.nan
+    holed = brainenc.EncodingData(data.images, betas, data.voxels)
+    result = brainenc.benchmark(
+        holed, {"ridge": brainenc.RidgeEncoder()}, features=data.truth.tokens, cv=3, **FEW
+    )
+    ridge = result.maps[result.maps["encoder"] == "ridge"].set_index("voxel")
+    assert np.isnan(ridge.loc[5, ["r", "mse", "p", "noise_ceiling"]].astype(float)).all()
+    assert np.isfinite(ridge.loc[6, "r"])
+    assert np.isnan(ridge.loc[6, "r_normalized"])
+    assert result.encoders.set_index("encoder").loc["ridge", "n_undefined"] == 1
+    assert "1 voxels have no data at all; their scores are NaN." in result.warnings
+    assert "2 of 40 voxels have no noise ceiling." in result.warnings
+
+
+def test_without_repeats_rois_or_ceiling(data, tmp_path):
+    plain = brainenc.EncodingData(data.images, data.betas[:, 0].copy())
+    result = brainenc.benchmark(
+        plain, {"ridge": brainenc.RidgeEncoder()}, features=data.truth.tokens, cv=3, **FEW
+    )
+    assert result.rois.empty
+    row = result.encoders.set_index("encoder").loc["ridge"]
+    assert np.isfinite(row["r"])
+    assert np.isnan(row["noise_ceiling"])
+    assert "<html" in result.to_html(tmp_path / "report.html").read_text()
+
+
+def test_saved_tables_come_back(result, tmp_path):
+    loaded = BenchmarkResult.load(result.save(tmp_path / "run"))
+    for table in ("encoders", "rois", "pairs", "maps", "voxels"):
+        pd.testing.assert_frame_equal(
+            getattr(loaded, table), getattr(result, table), check_dtype=False
+        )
+    assert loaded.warnings == result.warnings
+    assert loaded.manifest["data"] == result.manifest["data"]
+    (tmp_path / "run" / "maps.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"maps\.csv"):
+        BenchmarkResult.load(tmp_path / "run")
+
+
+def test_names_that_look_like_numbers_or_nothing_survive(data, tmp_path):
+    voxels = data.voxels.assign(roi=np.where(data.voxels["roi"] == "FFA", "NA", "01"), r="None")
+    odd = brainenc.EncodingData(data.images, data.betas, voxels)
+    result = brainenc.benchmark(
+        odd, {"NA": Told()}, features=np.asarray(data.truth.signal), references=False, **FEW
+    )
+    loaded = BenchmarkResult.load(result.save(tmp_path / "run"))
+    assert list(loaded.encoders["encoder"]) == ["NA"]
+    assert set(loaded.rois.query("atlas == 'roi'")["roi"]) == {"NA", "01"}
+    assert (loaded.maps["r_of_voxel"] == "None").all()
+    np.testing.assert_allclose(loaded.maps["r"], result.maps["r"])
+
+
+def test_a_run_in_which_everything_failed_still_shows_itself(data, tmp_path):
+    result = brainenc.benchmark(
+        data, {"broken": Told(fail_at=0)}, features=data.truth.tokens, references=False, **FEW
+    )
+    assert "broken" in repr(result)
+    assert "the net exploded" in result.to_html(tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cv": 500}, "500 folds need at least 500 images"),
+        ({"features": np.ones((7, 3))}, "features has 7 rows, but there are 120 images"),
+        ({"features": {"rigde": np.ones((120, 3))}}, r"features names \['rigde'\]"),
+    ],
+)
+def test_bad_arguments_stop_before_anything_is_written(data, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        brainenc.benchmark(
+            data, {"ridge": brainenc.RidgeEncoder()}, out=tmp_path / "run", **arguments
+        )
+    assert not (tmp_path / "run").exists()

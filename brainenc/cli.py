@@ -256,20 +256,24 @@ def _save_array(out: Path, array: Any) -> None:
 
 def _show(result: "BenchmarkResult", out: Path) -> None:
     """Table and warnings in the terminal, report on disk, its path last."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Scores on held-out images of {result.manifest['data']['name']}")
-    table.add_column("encoder")
-    for column in ("r [95 %]", "ceiling", "r / ceiling", "MSE (z)", "2-way ident.", "fit (s)"):
+    console = Console()
+    if not console.is_terminal:  # a log file has room
+        console = Console(width=120)
+    title = f"Scores on held-out images of {result.manifest['data']['name']}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("encoder", min_width=12)
+    for column in ("r [95 %]", "ceiling", "r/ceiling", "MSE (z)", "fit (s)"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in result.summary().iterrows():
         interval = f" [{row['r_low']:.3f}, {row['r_high']:.3f}]" if row["r"] == row["r"] else ""
         cells = [_number(row["r"]) + interval]
-        for column in ("noise_ceiling", "r_normalized", "mse_z", "identification"):
+        for column in ("noise_ceiling", "r_normalized", "mse_z"):
             cells.append(_number(row[column]))
         table.add_row(str(name), *cells, _number(row["fit_seconds"], digits=1))
-    console = Console()
     console.print(table)
     for warning in result.warnings:
         console.print(f"! {warning}", style="yellow", highlight=False, markup=False)

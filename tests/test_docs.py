@@ -1,0 +1,116 @@
+"""Code in the README and the user guide runs as printed, and the commands they name exist."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer.main
+from conftest import REPOSITORY
+
+from brainenc.cli import app
+
+GUIDE = sorted((REPOSITORY / "docs" / "guide").glob("*.rst"))
+README = REPOSITORY / "README.md"
+COMMANDS = typer.main.get_command(app).commands
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Code blocks of a Markdown or reStructuredText file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(
+        rf"^\.\. code-block:: {language}\n\n((?:(?:   .*)?\n)+)", text + "\n", re.MULTILINE
+    )
+    return [re.sub("^   ", "", block, flags=re.MULTILINE) for block in found]
+
+
+def runnable() -> list:
+    pages = [path for path in (README, *GUIDE) if blocks(path, "python")]
+    assert len(pages) > 4  # else the pattern above finds nothing
+    slow = {"README.md", "benchmark.rst"}
+    return [
+        pytest.param(p, id=p.name, marks=pytest.mark.slow if p.name in slow else ()) for p in pages
+    ]
+
+
+@pytest.mark.parametrize("page", runnable())
+def test_code_of_a_page_runs_from_top_to_bottom(page, tmp_path):
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", script.name],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def command_lines() -> list:
+    found = []
+    for page in (README, *GUIDE):
+        text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+        found += [pytest.param(line, id=line) for line in lines if line.startswith("brainenc ")]
+    assert len(found) > 8
+    return found
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_a_command_that_is_shown_exists_with_its_options(line):
+    _, name, *arguments = shlex.split(line)
+    assert name in COMMANDS
+    # Parses without running: an unknown option, a missing or a surplus argument raise.
+    COMMANDS[name].make_context(name, arguments)
+
+
+def test_every_command_is_in_the_guide():
+    text = (REPOSITORY / "docs" / "guide" / "command_line.rst").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"brainenc {name}" not in text] == []
+
+
+def test_the_readme_shows_the_example_of_the_first_page():
+    index = blocks(REPOSITORY / "docs" / "index.rst", "python")[0]
+    assert index.strip() in README.read_text(encoding="utf-8")
+
+
+def test_every_public_name_is_on_the_api_page():
+    import brainenc
+    from brainenc import metrics, report
+
+    page = (REPOSITORY / "docs" / "api" / "index.rst").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^   ([\w.]+)$", page, re.MULTILINE))
+    public = {name for name in brainenc.__all__ if not name.startswith("_")}
+    public -= {"datasets", "metrics"}
+    public |= {f"metrics.{name}" for name in metrics.__all__}
+    public |= {f"report.{name}" for name in report.__all__ if name != "NothingToDraw"}
+    assert public - listed == set()
+
+
+def test_readme_and_makefile_agree():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"make (\w+)", README.read_text(encoding="utf-8")))
+    assert {"demo", "test"} <= named
+    assert {target for target in named if not re.search(rf"^{target}:", makefile, re.M)} == set()
+
+
+def test_scores_in_the_readme_are_those_of_the_benchmark():
+    results = REPOSITORY / "docs" / "results"
+    scores = pd.read_csv(results / "real_input_scores.csv", na_values="–").dropna(subset=["r"])
+    text = README.read_text(encoding="utf-8")
+    for row in scores.itertuples():
+        low, high = scores.loc[row.Index, "95 %"].split(" – ")
+        cell = f"{row.r:.3f} [{low}, {high}]".replace("0.", ".")
+        assert (
+            f"| {cell} | {scores.loc[row.Index, 'ceiling of r']:.3f}".replace("| 0", "| ") in text
+        )
+    draws = pd.read_csv(results / "real_input_splits.csv").iloc[0]
+    assert f"{draws['mean r']:.3f} ± {draws['s.d.']:.3f}".replace("0.", ".") in text

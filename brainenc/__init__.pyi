@@ -1,5 +1,8 @@
 from . import datasets as datasets
+from . import encoders as encoders
+from . import features as features
 from . import metrics as metrics
+from . import report as report
 from .benchmarking import BenchmarkResult as BenchmarkResult
 from .benchmarking import benchmark as benchmark
 from .data import EncodingData as EncodingData

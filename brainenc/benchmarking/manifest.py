@@ -29,12 +29,16 @@ def split_hash(folds: Folds) -> str:
     return fingerprint([[train.tolist(), test.tolist()] for train, test in folds])
 
 
-def make_manifest(data: EncodingData, folds: Folds, settings: dict[str, Any]) -> dict[str, Any]:
+def make_manifest(
+    data: EncodingData, data_key: str, folds: Folds, settings: dict[str, Any]
+) -> dict[str, Any]:
     """All that is needed to say what a run was, as plain values.
 
     Parameters
     ----------
     data : EncodingData
+    data_key : str
+        Its `data_hash`.
     folds : list of (train, test)
     settings : dict
         Encoders, seeds and numbers of resamples, as plain values.
@@ -46,7 +50,7 @@ def make_manifest(data: EncodingData, folds: Folds, settings: dict[str, Any]) ->
     return {
         "data": {
             "name": data.name,
-            "hash": data_hash(data),
+            "hash": data_key,
             "n_images": data.n_images,
             "n_repeats": data.n_repeats,
             "n_trials": len(data.trials),

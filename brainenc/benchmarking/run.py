@@ -23,7 +23,7 @@ from brainenc.data import EncodingData
 from brainenc.encoders import MeanEncoder, RidgeEncoder
 from brainenc.encoders.persistence import describe
 from brainenc.metrics import NoiseCeiling
-from brainenc.model_selection import bootstrap_interval, image_folds
+from brainenc.model_selection import Folds, bootstrap_interval, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
 
@@ -90,7 +90,11 @@ def benchmark(
     ]
     entries = _inputs(data, encoders, features, references, verbose)
     settings = {
-        "encoders": {name: describe(encoder) for name, (encoder, _) in entries.items()},
+        # As they were given: what is fitted has its features computed beforehand.
+        "encoders": {
+            name: describe(encoders.get(name, encoder)) for name, (encoder, _) in entries.items()
+        },
+        "features": _describe_features(features),
         "inputs": {name: list(X.shape) for name, (_, X) in entries.items()},
         "n_bootstraps": n_bootstraps,
         "n_permutations": n_permutations,
@@ -98,9 +102,10 @@ def benchmark(
         "random_state": random_state,
     }
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
-        pairs = _make_pairs(data, entries, folds, Path(folder) / "pairs")
+        data_key = data_hash(data)
+        pairs = _make_pairs(data_key, data.images, entries, folds, Path(folder) / "pairs")
         _run_pairs(pairs, entries, data.betas, n_jobs, verbose)
-        manifest = make_manifest(data, folds, settings)
+        manifest = make_manifest(data, data_key, folds, settings)
         result = _score(data, pairs, folds, manifest, verbose)
     if out is not None:
         result.save(out)
@@ -157,6 +162,15 @@ def _input_of(
     return clone(encoder), images
 
 
+def _describe_features(features: Any) -> Any:
+    """Features given to the benchmark as plain values: extractors in full, arrays by shape."""
+    if isinstance(features, Mapping):
+        return {name: _describe_features(part) for name, part in features.items()}
+    if hasattr(features, "transform"):
+        return describe(features)
+    return None if features is None else {"array": list(np.shape(features))}
+
+
 def _with_references(
     entries: dict[str, tuple[BaseEstimator, Any]], data: EncodingData
 ) -> dict[str, tuple[BaseEstimator, Any]]:
@@ -177,15 +191,14 @@ def _with_references(
 
 
 def _make_pairs(
-    data: EncodingData, entries: Mapping[str, tuple], folds: list, folder: Path
+    data_key: str, images: Any, entries: Mapping[str, tuple], folds: Folds, folder: Path
 ) -> dict[str, list[Pair]]:
     names = {name: re.sub(r"[^\w.+-]+", "_", name) for name in entries}
     if len(set(names.values())) < len(names):
         raise ValueError(f"encoder names {list(names)} are too alike: folders would clash")
-    data_key = data_hash(data)
     pairs: dict[str, list[Pair]] = {}
     for name, (encoder, X) in entries.items():
-        input_key = None if X is data.images else fingerprint(np.asarray(X))
+        input_key = None if X is images else fingerprint(np.asarray(X))
         key = fingerprint(
             brainenc.__version__, describe(encoder), data_key, input_key, split_hash(folds)
         )
@@ -221,7 +234,7 @@ def _run_pairs(
 def _score(
     data: EncodingData,
     pairs: Mapping[str, list[Pair]],
-    folds: list,
+    folds: Folds,
     manifest: dict[str, Any],
     verbose: bool,
 ) -> BenchmarkResult:

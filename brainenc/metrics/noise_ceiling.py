@@ -327,7 +327,7 @@ def noise_ceiling_split_half(
     betas: ArrayLike,
     *,
     n_splits: int = 100,
-    space: str = "r",
+    space: str = "r2",
     n_bootstraps: int = 0,
     random_state: int | None = 0,
     confidence: float = 0.95,

@@ -1,0 +1,11 @@
+from .batches import Batch as Batch
+from .batches import Examples as Examples
+from .loop import TrainingError as TrainingError
+from .loop import TrainingResult as TrainingResult
+from .loop import train as train
+from .schedules import Constant as Constant
+from .schedules import Cosine as Cosine
+from .schedules import OneCycle as OneCycle
+from .schedules import Schedule as Schedule
+from .schedules import StepDecay as StepDecay
+from .settings import TrainingSettings as TrainingSettings

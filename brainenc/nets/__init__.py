@@ -1,0 +1,5 @@
+"""Torch modules and losses of the deep encoders: layers and forward passes, nothing of fitting."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

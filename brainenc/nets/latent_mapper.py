@@ -1,0 +1,109 @@
+"""The nets of the default SynBrain: tokens to a latent distribution, and the latent to voxels."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LatentMapper(nn.Module):
+    """Image tokens to mean and log-variance of the latent of one response.
+
+    One transformer block, then attention pooling: every query gathers the tokens it looks for
+    wherever they are in the image, so a face counts as a face at any position. The output layer
+    starts at zero: an untrained mapper adds nothing to the linear solution.
+
+    Parameters
+    ----------
+    n_tokens, width : int
+        Shape of the tokens of an image.
+    n_latents : int
+    hidden : int
+        Width inside; a multiple of `n_heads`.
+    n_queries : int
+        Pooling queries; 1 where there is a single token.
+    n_heads : int
+    dropout : float
+    """
+
+    def __init__(
+        self,
+        n_tokens: int,
+        width: int,
+        n_latents: int,
+        *,
+        hidden: int = 96,
+        n_queries: int = 8,
+        n_heads: int = 4,
+        dropout: float = 0.3,
+    ):
+        super().__init__()
+        n_queries = n_queries if n_tokens > 1 else 1
+        self.project = nn.Linear(width, hidden)
+        self.position = nn.Parameter(0.02 * torch.randn(n_tokens, hidden))
+        self.block = nn.TransformerEncoderLayer(
+            hidden, n_heads, 2 * hidden, dropout, "gelu", batch_first=True, norm_first=True
+        )
+        self.norm = nn.LayerNorm(hidden)
+        self.query = nn.Parameter(torch.randn(n_queries, hidden) / hidden**0.5)
+        self.key = nn.Linear(hidden, hidden)
+        self.value = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.mean = nn.Linear(n_queries * hidden, n_latents)
+        self.log_variance = nn.Linear(n_queries * hidden, n_latents)
+        for layer in (self.mean, self.log_variance):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, each (batch, n_latents), of tokens (batch, n_tokens, width)."""
+        x = self.norm(self.block(self.project(tokens) + self.position))
+        # Softmax over tokens; queries start small, so that pooling starts as an average.
+        attention = (4 * self.query @ self.key(x).transpose(1, 2) / x.shape[-1] ** 0.5).softmax(-1)
+        pooled = self.dropout((attention @ self.value(x)).flatten(1))
+        # The variance is read from what serves the mean, and does not pull at it.
+        return self.mean(pooled), self.log_variance(pooled.detach())
+
+
+class LatentResponse(nn.Module):
+    """A mapper with a linear read-out from the latent to z-scored voxels.
+
+    Parameters
+    ----------
+    mapper : LatentMapper
+    read_out : tensor, shape (n_latents, n_voxels)
+        Where the read-out starts: principal components of the responses, scaled so that latents
+        have unit variance.
+    """
+
+    def __init__(self, mapper: LatentMapper, read_out: Tensor):
+        super().__init__()
+        self.mapper = mapper
+        self.read_out = nn.Parameter(read_out.clone())
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Expected z-scored responses (batch, n_voxels), and the latent's mean and log-variance."""
+        mean, log_variance = self.mapper(tokens)
+        return mean @ self.read_out, mean, log_variance
+
+
+def masked_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error over the targets that are not NaN; scalar."""
+    present = ~targets.isnan()
+    return (F.mse_loss(predictions, targets.nan_to_num(), reduction="none") * present).sum() / (
+        present.sum().clamp(min=1)
+    )
+
+
+def gaussian_nll(values: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Negative log-likelihood of a diagonal Gaussian, in nats per value, without the constant.
+
+    Parameters
+    ----------
+    values : tensor, shape (batch, n_repeats, n_latents)
+        NaN where a repeat is missing.
+    mean, log_variance : tensor, shape (batch, n_latents)
+    """
+    present = ~values.isnan()
+    mean, log_variance = mean[:, None], log_variance[:, None]
+    nll = 0.5 * ((values.nan_to_num() - mean).square() * (-log_variance).exp() + log_variance)
+    return (nll * present).sum() / present.sum().clamp(min=1)

@@ -1,0 +1,138 @@
+"""Losses of the SynBrain autoencoder; every one is a scalar tensor."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class SynBrainLoss(NamedTuple):
+    """The weighted total and its unweighted parts; scalar tensors."""
+
+    total: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+    soft_clip: Tensor
+
+
+def synbrain_vae_loss(
+    reconstruction: Tensor,
+    betas: Tensor,
+    z: Tensor,
+    tokens: Tensor,
+    mean: Tensor,
+    log_variance: Tensor,
+    *,
+    kl_weight: float = 1e-3,
+    clip_weight: float = 1e3,
+    temperature: float = 0.125,
+) -> SynBrainLoss:
+    """Reconstruction + `kl_weight` · KL + `clip_weight` · SoftCLIP.
+
+    Parameters
+    ----------
+    reconstruction, betas : tensor, shape (batch, n_voxels)
+        In the same units. A NaN in the betas makes the total NaN: mask missing trials first.
+    z : tensor, shape (batch, n_tokens, width)
+        The latent that was decoded: sampled in the published training.
+    tokens : tensor, shape of z
+        The image's CLIP tokens.
+    mean, log_variance : tensor, shape of z
+        Of the posterior.
+    kl_weight, clip_weight : float
+        0 leaves a part out of the total; it is reported all the same.
+    temperature : float
+        Of SoftCLIP.
+
+    Returns
+    -------
+    SynBrainLoss : (total, reconstruction, kl, soft_clip)
+
+    Raises
+    ------
+    ValueError : shapes that differ where they must not.
+
+    References
+    ----------
+    SynBrain (NeurIPS 2025), arXiv 2508.10298.
+    """
+    squared_error = reconstruction_loss(reconstruction, betas)
+    kl = kl_divergence(mean, log_variance)
+    soft_clip = soft_clip_loss(z, tokens, temperature)
+    total = squared_error
+    # Left out, not multiplied by zero: zero times infinity is NaN.
+    if kl_weight:
+        total = total + kl_weight * kl
+    if clip_weight:
+        total = total + clip_weight * soft_clip
+    return SynBrainLoss(total, squared_error, kl, soft_clip)
+
+
+def reconstruction_loss(reconstruction: Tensor, betas: Tensor) -> Tensor:
+    """Squared error summed over voxels, averaged over the batch.
+
+    Parameters
+    ----------
+    reconstruction, betas : tensor, shape (batch, n_voxels)
+
+    Raises
+    ------
+    ValueError : the shapes differ.
+    """
+    _check_same_shape(reconstruction=reconstruction, betas=betas)
+    return (reconstruction - betas).square().sum() / len(betas)
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) ‖ N(0, 1)) in nats, summed over the latent, averaged over the batch.
+
+    Parameters
+    ----------
+    mean, log_variance : tensor, shape (batch, ...)
+
+    Raises
+    ------
+    ValueError : the shapes differ.
+    """
+    _check_same_shape(mean=mean, log_variance=log_variance)
+    # exp(x) - 1 loses all digits where the variance is near one.
+    return 0.5 * (mean.square() + log_variance.expm1() - log_variance).sum() / len(mean)
+
+
+def soft_clip_loss(predictions: Tensor, targets: Tensor, temperature: float = 0.125) -> Tensor:
+    """Contrastive loss whose labels are the similarities of the targets among themselves.
+
+    Cross-entropy between softmax(targets·targetsᵀ / T) and softmax(predictions·targetsᵀ / T), of
+    rows and of columns, averaged. Each item is flattened and brought to unit length first.
+
+    Parameters
+    ----------
+    predictions, targets : tensor, shape (batch, ...)
+        0 for a batch of one: there is nothing to contrast.
+    temperature : float
+        T > 0.
+
+    Raises
+    ------
+    ValueError : the shapes differ, or the temperature is not positive.
+
+    References
+    ----------
+    Scotti et al. (2023), MindEye, NeurIPS; there with a temperature that changes.
+    """
+    _check_same_shape(predictions=predictions, targets=targets)
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature!r} must be positive")
+    predictions = F.normalize(predictions.flatten(1), dim=1)
+    targets = F.normalize(targets.flatten(1), dim=1)
+    labels = (targets @ targets.T / temperature).softmax(dim=1)
+    logits = predictions @ targets.T / temperature
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def _check_same_shape(**tensors: Tensor) -> None:
+    (first, a), (second, b) = tensors.items()
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{first} {tuple(a.shape)} and {second} {tuple(b.shape)} must have the same shape"
+        )

@@ -46,6 +46,8 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
 
     features: Any = None
     sample_kind: str = "residual"
+    #: Dataclasses among the fitted attributes, which `brainenc.load` has to know.
+    saved_parts: tuple[type, ...] = (ResidualNoise,)
 
     # ---------------------------------------------------------------- what an encoder provides
 

@@ -3,18 +3,18 @@
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.base import BaseEstimator
 
 import brainenc
 from brainenc import encoders, features
-from brainenc.noise import ResidualNoise
 from brainenc.storage import atomic_path, read_json, write_json
 
 #: Version of the folder layout that `save` writes.
@@ -95,7 +95,7 @@ def load(folder: str | os.PathLike, *, classes: Iterable[type] = ()) -> Any:
     except SafetensorError as error:
         raise ValueError(f"{folder / ARRAYS} is damaged: {error}") from None
     try:
-        return _unpack(structure["encoder"], arrays, _class_finder(classes))
+        return _unpack(structure["encoder"], arrays, _Classes(classes))
     except KeyError as error:
         raise ValueError(f"{folder} is damaged: {error} is missing") from None
 
@@ -144,6 +144,11 @@ def _pack(value: Any, key: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"$tuple": items} if isinstance(value, tuple) else items
     if isinstance(value, BaseEstimator):
         return _pack_estimator(value, key, arrays)
+    if isinstance(value, pd.DataFrame):
+        columns = {
+            str(name): _pack(value[name].to_numpy(), f"{key}.{name}", arrays) for name in value
+        }
+        return {"$table": columns}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         packed = {k: _pack(v, f"{key}.{k}", arrays) for k, v in fields.items()}
@@ -171,7 +176,7 @@ def _pack_estimator(estimator: BaseEstimator, key: str, arrays: dict[str, np.nda
     return {"$class": type(estimator).__name__, "parameters": parameters, "state": state}
 
 
-def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: Callable[[str], type]) -> Any:
+def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: "_Classes") -> Any:
     if isinstance(value, list):
         return [_unpack(item, arrays, find_class) for item in value]
     if not isinstance(value, dict):
@@ -182,9 +187,12 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: Callable[[str
         return np.array(value["$strings"], dtype=object)
     if "$dict" in value:
         return {k: _unpack(v, arrays, find_class) for k, v in value["$dict"]}
+    if "$table" in value:
+        return pd.DataFrame({k: _unpack(v, arrays, find_class) for k, v in value["$table"].items()})
     if "$tuple" in value:
         return tuple(_unpack(item, arrays, find_class) for item in value["$tuple"])
     found = find_class(value["$class"])
+    find_class.add(getattr(found, "saved_parts", ()))
     parts = {
         part: {k: _unpack(v, arrays, find_class) for k, v in value[part].items()}
         for part in ("fields", "parameters", "state")
@@ -197,13 +205,19 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: Callable[[str
     return estimator
 
 
-def _class_finder(extra: Iterable[type]) -> Callable[[str], type]:
-    """Look up classes by name, importing only the modules of those that are asked for."""
-    own = {cls.__name__: cls for cls in [ResidualNoise, *extra]}
+class _Classes:
+    """Classes by name; imports only the modules of those that are asked for."""
 
-    def find(name: str) -> type:
-        if name in own:
-            return own[name]
+    def __init__(self, classes: Iterable[type]):
+        self.known: dict[str, type] = {}
+        self.add(classes)
+
+    def add(self, classes: Iterable[type]) -> None:
+        self.known |= {cls.__name__: cls for cls in classes}
+
+    def __call__(self, name: str) -> type:
+        if name in self.known:
+            return self.known[name]
         for module in (encoders, features):
             if name in module.__all__:
                 return getattr(module, name)
@@ -211,5 +225,3 @@ def _class_finder(extra: Iterable[type]) -> Callable[[str], type]:
             f"the model uses the class {name}, which brainenc does not have; "
             f"pass it as load(folder, classes=[{name}])"
         )
-
-    return find

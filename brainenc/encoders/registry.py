@@ -10,6 +10,7 @@ ENCODERS = {
     "mean": "MeanEncoder",
     "ridge": "RidgeEncoder",
     "banded": "BandedRidgeEncoder",
+    "synbrain": "SynBrainEncoder",
 }
 
 

@@ -17,7 +17,6 @@ from scipy.optimize import nnls
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, image_folds
 from brainenc.nets.latent_mapper import (
-    LatentMapper,
     LatentResponse,
     gaussian_nll,
     masked_squared_error,
@@ -162,7 +161,7 @@ def fit_members(
     basis: LatentBasis,
     folds: Folds,
     options: dict[str, Any],
-) -> tuple[list[dict[str, np.ndarray]], np.ndarray, np.ndarray, list[Any]]:
+) -> tuple[list[LatentResponse], np.ndarray, np.ndarray, list[Any]]:
     """Train one mapper per fold, stopped on the images it holds out.
 
     Parameters
@@ -181,8 +180,7 @@ def fit_members(
 
     Returns
     -------
-    members : list of dict of arrays
-        Weights of each mapper and its read-out.
+    members : list of LatentResponse
     held_out : array, shape (n_images, n_voxels)
         Prediction of each image by the member that held it out.
     log_variance : array, shape (n_images, n_latents)
@@ -198,7 +196,7 @@ def fit_members(
         held_out[test_rows], log_variance[test_rows] = run_net(
             net, tokens[test_rows], options["device"]
         )
-        members.append({name: value.numpy() for name, value in net.state_dict().items()})
+        members.append(net)
         histories.append(history.assign(member=k))
     return members, held_out, log_variance, histories
 
@@ -213,7 +211,13 @@ def _fit_member(
 ) -> tuple[LatentResponse, Any]:
     with torch.random.fork_rng([]):
         torch.manual_seed(options["random_state"] + k)
-        net = make_net(arrays["tokens"].shape[1:], torch.from_numpy(basis.read_out), options)
+        net = LatentResponse(
+            *arrays["tokens"].shape[1:],
+            *basis.read_out.shape,
+            hidden=options["hidden"],
+            dropout=options["dropout"],
+        )
+        net.read_out.data = torch.from_numpy(basis.read_out).clone()
     held_tokens = torch.from_numpy(arrays["tokens"][test_rows])
     held = torch.from_numpy(arrays["responses"][test_rows])
 
@@ -265,14 +269,6 @@ def _fit_member(
         desc=f"mapper {k + 1}",
     )
     return net, result.history
-
-
-def make_net(shape: tuple[int, ...], read_out: torch.Tensor, options: dict) -> LatentResponse:
-    """Untrained net for tokens of a shape (n_tokens, width)."""
-    mapper = LatentMapper(
-        shape[0], shape[1], len(read_out), hidden=options["hidden"], dropout=options["dropout"]
-    )
-    return LatentResponse(mapper, read_out)
 
 
 def run_net(

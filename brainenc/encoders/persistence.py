@@ -144,6 +144,11 @@ def _pack(value: Any, key: str, arrays: dict[str, np.ndarray]) -> Any:
         return {"$tuple": items} if isinstance(value, tuple) else items
     if isinstance(value, BaseEstimator):
         return _pack_estimator(value, key, arrays)
+    if hasattr(value, "state_dict") and hasattr(value, "sizes"):  # a torch net of ours
+        weights = {name: tensor.cpu().numpy() for name, tensor in value.state_dict().items()}
+        sizes = _pack(dict(value.sizes), f"{key}.sizes", arrays)
+        packed = _pack(weights, f"{key}.weights", arrays)
+        return {"$net": type(value).__name__, "sizes": sizes, "weights": packed}
     if isinstance(value, pd.DataFrame):
         columns = {
             str(name): _pack(value[name].to_numpy(), f"{key}.{name}", arrays) for name in value
@@ -189,6 +194,8 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: "_Classes") -
         return {k: _unpack(v, arrays, find_class) for k, v in value["$dict"]}
     if "$table" in value:
         return pd.DataFrame({k: _unpack(v, arrays, find_class) for k, v in value["$table"].items()})
+    if "$net" in value:
+        return _unpack_net(value, arrays, find_class)
     if "$tuple" in value:
         return tuple(_unpack(item, arrays, find_class) for item in value["$tuple"])
     found = find_class(value["$class"])
@@ -203,6 +210,15 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: "_Classes") -
     estimator = found(**parts["parameters"])
     vars(estimator).update(parts["state"])
     return estimator
+
+
+def _unpack_net(value: dict, arrays: dict[str, np.ndarray], find_class: "_Classes") -> Any:
+    import torch
+
+    net = find_class(value["$net"])(**_unpack(value["sizes"], arrays, find_class))
+    weights = _unpack(value["weights"], arrays, find_class)
+    net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    return net.eval()
 
 
 class _Classes:

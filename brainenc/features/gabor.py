@@ -269,7 +269,7 @@ class GaborPyramid(FeatureExtractor):
             kind : "low-pass" or "energy"
             scale : level of the pyramid, 0 the finest; NaN for low-pass
             wavelength : pixels of the resized image per cycle; NaN for low-pass
-            orientation : degrees from the x axis downwards along which luminance changes most, or NaN
+            orientation : degrees, from the x axis downwards, of the change of luminance, or NaN
             row, column : cell of the grid
         """
         channels = CHANNELS if self.color else CHANNELS[:1]

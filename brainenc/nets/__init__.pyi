@@ -1,5 +1,7 @@
 from .brainvae import BrainVAE as BrainVAE
 from .brainvae import sample_latent as sample_latent
+from .latent_mapper import LatentMapper as LatentMapper
+from .latent_mapper import LatentResponse as LatentResponse
 from .losses import kl_divergence as kl_divergence
 from .losses import reconstruction_loss as reconstruction_loss
 from .losses import soft_clip_loss as soft_clip_loss

@@ -1,5 +1,7 @@
 """The nets of the default SynBrain: tokens to a latent distribution, and the latent to voxels."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -69,16 +71,32 @@ class LatentResponse(nn.Module):
 
     Parameters
     ----------
-    mapper : LatentMapper
-    read_out : tensor, shape (n_latents, n_voxels)
-        Where the read-out starts: principal components of the responses, scaled so that latents
-        have unit variance.
+    n_tokens, width, n_latents
+        As for `LatentMapper`.
+    n_voxels : int
+    **mapper
+        Further arguments of `LatentMapper`.
+
+    Attributes
+    ----------
+    read_out : parameter, shape (n_latents, n_voxels)
+        Zero until it is set: to principal components of the responses, scaled so that latents have
+        unit variance.
+    sizes : dict
+        The parameters: ``LatentResponse(**net.sizes)`` is a net of the same shape.
     """
 
-    def __init__(self, mapper: LatentMapper, read_out: Tensor):
+    def __init__(self, n_tokens: int, width: int, n_latents: int, n_voxels: int, **mapper: Any):
         super().__init__()
-        self.mapper = mapper
-        self.read_out = nn.Parameter(read_out.clone())
+        self.sizes: dict[str, Any] = {
+            "n_tokens": n_tokens,
+            "width": width,
+            "n_latents": n_latents,
+            "n_voxels": n_voxels,
+            **mapper,
+        }
+        self.mapper = LatentMapper(n_tokens, width, n_latents, **mapper)
+        self.read_out = nn.Parameter(torch.zeros(n_latents, n_voxels))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Expected z-scored responses (batch, n_voxels), and the latent's mean and log-variance."""

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from brainenc.benchmarking import BenchmarkResult
 
 app = typer.Typer(
-    help="Encoding models of the human visual cortex: images in, voxel responses out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,8 +48,9 @@ def demo(
         "ridge (Gabor)": brainenc.RidgeEncoder(gabor),
         "ridge (tokens)": brainenc.RidgeEncoder(),
         "banded (pixels + Gabor)": brainenc.BandedRidgeEncoder({"pixels": pixels, "gabor": gabor}),
+        "synbrain (tokens)": brainenc.SynBrainEncoder(),
     }
-    tokens = {"ridge (tokens)": data.truth.tokens}
+    tokens = {name: data.truth.tokens for name in encoders if "tokens" in name}
     result = brainenc.benchmark(
         data, encoders, features=tokens, references=False, out=out, verbose=not quiet
     )
@@ -106,7 +106,9 @@ def fit(
 ) -> None:
     """Fit an encoder to all images and save it."""
     from brainenc.data import load_data
+    from brainenc.encoders.persistence import check_model_folder
 
+    check_model_folder(out)
     loaded = load_data(data)
     made = _make_encoders(encoder, features, store=store, device=device)
     if len(made) != 1:
@@ -185,11 +187,24 @@ def info() -> None:
     typer.echo(f"{'features':16} {', '.join(FEATURES)}")
 
 
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Encoding models of the human visual cortex: images in, voxel responses out."""
+    _state["debug"] = debug
+
+
+_state = {"debug": False}
+
+
 def main() -> None:
     """Run the command line; an error a user can mend is one line on stderr and exit status 2."""
     try:
         app()
     except (ValueError, TypeError, OSError) as error:
+        if _state["debug"]:
+            raise
         message = " ".join(str(error).split())
         typer.echo(f"brainenc: {message}", err=True)
         sys.exit(2)
@@ -197,12 +212,14 @@ def main() -> None:
 
 def _make_encoders(names: str, features: str, *, store: Path | None, device: str) -> dict[str, Any]:
     """Encoders by name; each on each set of features, but banded ridge on all of them as bands."""
+    from brainenc.devices import resolve_device
     from brainenc.encoders import make_encoder
     from brainenc.features import make_features
 
-    extractors = {spec: make_features(spec, store=store) for spec in features.split(",")}
+    resolve_device(device)  # an error now and not after the first fit
+    extractors = {spec: make_features(spec, store=store) for spec in _listed(features)}
     made: dict[str, Any] = {}
-    for name in names.split(","):
+    for name in _listed(names):
         if name == "mean":
             made[name] = make_encoder(name)
         elif name == "banded":
@@ -212,6 +229,10 @@ def _make_encoders(names: str, features: str, *, store: Path | None, device: str
                 label = name if len(extractors) == 1 else f"{name} ({spec})"
                 made[label] = make_encoder(name, features=extractor, device=device)
     return made
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _ceiling_table(data: Any, ceiling: Any) -> Any:
@@ -279,6 +300,8 @@ def _show(result: "BenchmarkResult", out: Path) -> None:
         console.print(f"! {warning}", style="yellow", highlight=False, markup=False)
     typer.echo(f"tables: {', '.join(path.name for path in sorted(out.glob('*.csv')))} in {out}")
     typer.echo(result.to_html(out / "report.html").resolve())
+    if (result.encoders["error"] != "").any():
+        raise typer.Exit(1)
 
 
 def _number(value: float, digits: int = 3) -> str:

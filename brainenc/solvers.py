@@ -14,7 +14,7 @@ from himalaya.kernel_ridge import (
 )
 from himalaya.ridge import solve_ridge_cv_svd
 
-from brainenc.model_selection import Folds
+from brainenc.model_selection import Folds, image_folds
 
 #: Predictions of all alphas for a batch of voxels stay below this many bytes in the search.
 SEARCH_BYTES = 2**29
@@ -349,6 +349,35 @@ def missing_patterns(Y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         rows = np.flatnonzero(present[:, column])
         if len(rows):
             yield rows, np.flatnonzero(member.ravel() == pattern)
+
+
+def folds_of_rows(cv: Any, rows: np.ndarray, n_images: int, *, random_state: Any) -> Folds:
+    """Folds over some of the images, as positions within `rows`.
+
+    An int makes balanced folds of the rows; a splitter or given positions are about all images,
+    and are cut down to the rows.
+
+    Parameters
+    ----------
+    cv, random_state
+        As for `brainenc.model_selection.image_folds`.
+    rows : array of int
+        Images that have data.
+    n_images : int
+
+    Returns
+    -------
+    list of (train, test)
+    """
+    if isinstance(cv, (int, np.integer)) or len(rows) == n_images:
+        return image_folds(cv, len(rows), random_state=random_state)
+    position = np.full(n_images, -1)
+    position[rows] = np.arange(len(rows))
+    cut = [
+        tuple(position[part][position[part] >= 0] for part in fold)
+        for fold in image_folds(cv, n_images, random_state=random_state)
+    ]
+    return [(train, test) for train, test in cut if len(train) and len(test)]
 
 
 def choose_alphas(alphas: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -77,6 +77,25 @@ def _make_writable_folder(folder: Path) -> None:
         raise PermissionError(f"{folder} is read-only; choose another folder")
 
 
+def check_writable(folder: str | os.PathLike) -> Path:
+    """Test that a folder can be made and written to, making nothing yet.
+
+    Asked before hours of work are done for what goes there.
+
+    Raises
+    ------
+    NotADirectoryError : there is a file of that name, or on the way.
+    PermissionError : the folder, or the one it would be made in, is read-only.
+    """
+    folder = Path(folder)
+    nearest = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is a file, so {folder} cannot be a folder")
+    if not os.access(nearest, os.W_OK):
+        raise PermissionError(f"{nearest} is read-only, so {folder} cannot be written to")
+    return folder
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write `content` as indented JSON, atomically; NumPy values become plain ones."""
     text = json.dumps(content, indent=1, default=_plain) + "\n"

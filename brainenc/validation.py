@@ -165,16 +165,41 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     """
     from sklearn.utils.validation import validate_data
 
+    _refuse_non_finite(X)
     X = validate_data(estimator, X, reset=reset, dtype=list(FLOATS), allow_nd=True)
     if X.ndim > 3:
         raise ValueError(
             f"features {X.shape} must be (n_images, n_features) or (n_images, n_tokens, width)"
         )
-    if reset:
-        estimator.feature_shape_ = list(X.shape[1:])
-    elif list(X.shape[1:]) != estimator.feature_shape_:
-        raise ValueError(
-            f"features {X.shape} do not fit: each image had {tuple(estimator.feature_shape_)} "
-            f"when {type(estimator).__name__} was fitted"
-        )
+    check_feature_shape(estimator, X, reset=reset)
     return X
+
+
+def _refuse_non_finite(X: Any) -> None:
+    if not isinstance(X, np.ndarray) or X.dtype.kind != "f" or X.ndim < 2:
+        return
+    # In blocks: tokens of many images are larger than memory.
+    finite = [np.isfinite(block).reshape(len(block), -1).all(axis=1) for block in row_blocks(X)]
+    bad = np.flatnonzero(~np.concatenate(finite)) if finite else []
+    if len(bad):
+        raise ValueError(
+            f"features {X.shape} contain NaN or infinity for {len(bad)} images (first in row "
+            f"{bad[0]}): mend or leave out those images"
+        )
+
+
+def check_feature_shape(estimator: Any, features: np.ndarray, *, reset: bool) -> None:
+    """Record the shape of an image's features on an estimator, or compare it with the recorded one.
+
+    Raises
+    ------
+    ValueError : it differs (images of another size, say).
+    """
+    if reset:
+        estimator.feature_shape_ = list(features.shape[1:])
+    elif list(features.shape[1:]) != estimator.feature_shape_:
+        raise ValueError(
+            f"features {features.shape} do not fit: each image had "
+            f"{tuple(estimator.feature_shape_)} when {type(estimator).__name__} was fitted; "
+            "were the images of another size?"
+        )

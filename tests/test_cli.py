@@ -53,7 +53,7 @@ def test_benchmark_writes_tables_and_a_report_and_prints_its_path_last(folder, t
     out = tmp_path / "run"
     result = run(
         "benchmark", folder / "subject.npz", "--encoders", "mean,ridge,banded", "--features",
-        "pixels,gabor", "--cv", "4", "--out", out, *FEW,
+        "pixels, gabor", "--cv", "4", "--out", out, *FEW,
     )  # fmt: skip
     assert result.stdout.strip().splitlines()[-1] == str(out / "report.html")
     table = pd.read_csv(out / "encoders.csv")
@@ -102,7 +102,7 @@ def test_noise_ceiling_and_info(folder, tmp_path):
     assert "FFA" in shown
     shown = run("info").stdout
     assert brainenc.__version__ in shown
-    assert "mean, ridge, banded" in shown
+    assert "mean, ridge, banded, synbrain" in shown
 
 
 @pytest.mark.slow
@@ -110,6 +110,7 @@ def test_demo_runs_every_encoder(tmp_path):
     result = run("demo", "--n-images", "60", "--n-voxels", "30", "--out", tmp_path / "demo", "-q")
     table = pd.read_csv(tmp_path / "demo" / "encoders.csv")
     assert table["error"].isna().all()
+    assert len(table) == 6
     for name in brainenc.encoders.ENCODERS:
         assert table["encoder"].str.startswith(name).any()
     assert result.stdout.strip().endswith("report.html")
@@ -183,6 +184,8 @@ def broken(folder, tmp_path):
         (["benchmark", "{data}", "--encoders", "ridge,magic"], "'magic' is unknown; there are"),
         (["benchmark", "{data}", "--features", "magic"], "'magic' are unknown; there are"),
         (["benchmark", "{data}", "--zscore", "--device", "cpu"], "session"),
+        (["benchmark", "{data}", "--device", "cuda:99"], "cuda"),
+        (["benchmark", "{data}", "--n-bootstraps", "0"], "n_bootstraps=0"),
         (["fit", "ridge", "{tmp}/one.npz", "--features", "pixels"], "at least 2"),
         (["predict", "{tmp}/missing.brain", "{folder}/images.npy"], "saved encoder"),
         (["predict", "{model}", "{tmp}/sizes"], "one size"),

@@ -47,9 +47,11 @@ class Pair:
         """Whether an earlier run left predictions of this very pair."""
         try:
             info = read_json(self.folder / "info.json")
-        except (FileNotFoundError, ValueError):
+            if info.get("key") != self.key or info.get("error") is not None:
+                return False
+            return len(self.predictions()) == len(self.test)
+        except (FileNotFoundError, ValueError, EOFError):  # missing or truncated: fit again
             return False
-        return info.get("key") == self.key and info.get("error") is None
 
     def info(self) -> dict[str, Any]:
         """Times, memory, and the error if there was one."""

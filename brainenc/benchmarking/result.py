@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.storage import atomic_path, check_writable, read_json, write_json
 
 #: Version of the folder layout that `BenchmarkResult.save` writes.
 FORMAT_VERSION = 1
@@ -24,7 +24,8 @@ class BenchmarkResult:
 
     The held-out images of all folds are scored together, predictions and responses each centred
     within their fold first where means matter (r, R²). Columns
-    ending in ``_low`` and ``_high`` are the bootstrap interval over images of the column before.
+    ending in ``_low`` and ``_high`` are the bootstrap interval over images of the column before:
+    how far other test images would change the score of these fitted encoders.
 
     Attributes
     ----------
@@ -87,13 +88,22 @@ class BenchmarkResult:
         Returns
         -------
         pathlib.Path : `folder`
+
+        Raises
+        ------
+        FileExistsError : `folder` holds a data set or a saved encoder.
         """
-        folder = Path(folder)
+        folder = check_run_folder(folder)
         for table in TABLES:
             with atomic_path(folder / f"{table}.csv") as temporary:
                 getattr(self, table).to_csv(temporary, index=False)
-        content = {"manifest": self.manifest, "warnings": self.warnings}
-        write_json(folder / "manifest.json", {"format_version": FORMAT_VERSION, **content})
+        content = {
+            "format_version": FORMAT_VERSION,
+            "manifest": self.manifest,
+            "warnings": self.warnings,
+            "n_rows": {table: len(getattr(self, table)) for table in TABLES},
+        }
+        write_json(folder / "manifest.json", content)
         return folder
 
     @classmethod
@@ -112,7 +122,10 @@ class BenchmarkResult:
         content = read_json(folder / "manifest.json")
         if content["format_version"] > FORMAT_VERSION:
             raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
-        tables = {table: _read_table(folder / f"{table}.csv") for table in TABLES}
+        tables = {
+            table: _read_table(folder / f"{table}.csv", content["n_rows"][table])
+            for table in TABLES
+        }
         return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
 
     def to_html(self, path: str | os.PathLike) -> Path:
@@ -133,13 +146,31 @@ class BenchmarkResult:
         return Path(path)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def check_run_folder(folder: str | os.PathLike) -> Path:
+    """Folder for the tables of a run, which need not be there yet.
+
+    Raises
+    ------
+    FileExistsError : it holds a data set or a saved encoder, whose files tables would replace.
+    NotADirectoryError, PermissionError : it cannot be made or written to.
+    """
+    folder = Path(folder)
+    for name, content in {"meta.json": "a data set", "model.json": "a saved encoder"}.items():
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder} holds {content}; choose another folder for the run")
+    return check_writable(folder)
+
+
+def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
     try:
         columns = pd.read_csv(path, nrows=0).columns
         names = [column for column in columns if column in NAMES]
         missing = {column: [""] for column in columns if column not in names}
-        return pd.read_csv(
+        table = pd.read_csv(
             path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=missing
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    if len(table) != n_rows:
+        raise ValueError(f"{path} has {len(table)} rows, but {n_rows} were written: truncated?")
+    return table

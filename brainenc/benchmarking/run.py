@@ -1,29 +1,28 @@
 """The benchmark: data × encoders × image-wise folds to tidy tables."""
 
-import json
 import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
 import brainenc
 from brainenc.benchmarking import scoring, tables
+from brainenc.benchmarking.cautions import find_warnings
+from brainenc.benchmarking.inputs import Entry, collect
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair, run_pair
-from brainenc.benchmarking.result import BenchmarkResult
+from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
 from brainenc.data import EncodingData
-from brainenc.encoders import MeanEncoder, RidgeEncoder
 from brainenc.encoders.persistence import describe
-from brainenc.metrics import NoiseCeiling
-from brainenc.model_selection import Folds, bootstrap_interval, image_folds
+from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
 
@@ -80,22 +79,21 @@ def benchmark(
 
     Raises
     ------
-    ValueError : fewer images than folds, names that differ only in characters that a folder name
-        cannot have, or features with another number of rows.
+    TypeError : data, encoders or features of a wrong kind.
+    ValueError : fewer images than folds, a fold that tests fewer than two images, features with
+        another number of rows, no resamples, or an encoder name that is empty.
+    FileExistsError : `out` holds a data set or a saved encoder.
+    PermissionError : `out` cannot be written to.
     """
-    shown = np.unique(data.trials["image"])
-    folds = [
-        (np.intersect1d(train, shown), np.intersect1d(test, shown))
-        for train, test in image_folds(cv, data.n_images, random_state=random_state)
-    ]
-    entries = _inputs(data, encoders, features, references, verbose)
+    _check_arguments(data, encoders, n_bootstraps, n_permutations)
+    if out is not None:
+        check_run_folder(out)
+    folds = _folds(data, cv, random_state)
+    entries, failed = collect(data, encoders, features, references, verbose)
     settings = {
-        # As they were given: what is fitted has its features computed beforehand.
-        "encoders": {
-            name: describe(encoders.get(name, encoder)) for name, (encoder, _) in entries.items()
-        },
-        "features": _describe_features(features),
-        "inputs": {name: list(X.shape) for name, (_, X) in entries.items()},
+        "encoders": {name: entry.description for name, entry in entries.items()},
+        "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
+        "cv": cv if isinstance(cv, int) else repr(cv),
         "n_bootstraps": n_bootstraps,
         "n_permutations": n_permutations,
         "min_ceiling": min_ceiling,
@@ -103,107 +101,61 @@ def benchmark(
     }
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         data_key = data_hash(data)
-        pairs = _make_pairs(data_key, data.images, entries, folds, Path(folder) / "pairs")
+        pairs = _make_pairs(
+            entries, folds, f"{data_key}{split_hash(folds)}", Path(folder) / "pairs"
+        )
         _run_pairs(pairs, entries, data.betas, n_jobs, verbose)
         manifest = make_manifest(data, data_key, folds, settings)
-        result = _score(data, pairs, folds, manifest, verbose)
+        result = _score(data, pairs, failed, folds, manifest, verbose)
     if out is not None:
         result.save(out)
     return result
 
 
-# -------------------------------------------------------------------- what is fitted on what
+def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations: int) -> None:
+    if not isinstance(data, EncodingData):
+        raise TypeError(
+            f"data must be an EncodingData, got {type(data).__name__}; make one with "
+            "EncodingData(images, betas) or brainenc.load_npz(path)"
+        )
+    for name, value in {"n_bootstraps": n_bootstraps, "n_permutations": n_permutations}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be 1 or more")
+    if isinstance(encoders, Mapping) and any(not str(name).strip() for name in encoders):
+        raise ValueError("an encoder has an empty name")
 
 
-def _inputs(
-    data: EncodingData,
-    encoders: Mapping[str, BaseEstimator],
-    features: Any,
-    references: bool,
-    verbose: bool,
-) -> dict[str, tuple[BaseEstimator, Any]]:
-    """Encoders by name, each with what it is fitted on: shared features, or images."""
-    cache: dict[str, np.ndarray] = {}
-
-    def transform(extractor: Any) -> np.ndarray:
-        if "verbose" in extractor.get_params():
-            extractor.set_params(verbose=verbose)
-        key = json.dumps(describe(extractor), sort_keys=True)
-        if key not in cache:
-            cache[key] = extractor.fit(data.images).transform(data.images)
-        return cache[key]
-
-    given = features if isinstance(features, Mapping) else dict.fromkeys(encoders, features)
-    if unknown := [name for name in given if name not in encoders]:
-        raise ValueError(f"features names {unknown}, but the encoders are {list(encoders)}")
-    entries = {
-        str(name): _input_of(encoder, data.images, given.get(name), transform)
-        for name, encoder in encoders.items()
-    }
-    return _with_references(entries, data) if references else entries
-
-
-def _input_of(
-    encoder: BaseEstimator, images: Any, features: Any, transform: Callable
-) -> tuple[BaseEstimator, Any]:
-    if features is not None:
-        if hasattr(features, "transform"):
-            features = transform(clone(features))
-        if len(features) != len(images):
+def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:
+    """Folds over the images that have trials."""
+    shown = np.unique(data.trials["image"])
+    folds = [
+        (np.intersect1d(train, shown), np.intersect1d(test, shown))
+        for train, test in image_folds(cv, data.n_images, random_state=random_state)
+    ]
+    for i, (train, test) in enumerate(folds):
+        if len(test) < 2 or len(train) < 2:
             raise ValueError(
-                f"features has {len(features)} rows, but there are {len(images)} images"
+                f"fold {i} has {len(train)} train and {len(test)} test images with trials, and "
+                "scores take at least 2 of each; use fewer folds"
             )
-        given = clone(encoder)
-        if "features" in given.get_params(deep=False):
-            given.set_params(features=None)
-        return given, features
-    if hasattr(encoder, "precompute"):
-        return encoder.precompute(images, transform)
-    return clone(encoder), images
-
-
-def _describe_features(features: Any) -> Any:
-    """Features given to the benchmark as plain values: extractors in full, arrays by shape."""
-    if isinstance(features, Mapping):
-        return {name: _describe_features(part) for name, part in features.items()}
-    if hasattr(features, "transform"):
-        return describe(features)
-    return None if features is None else {"array": list(np.shape(features))}
-
-
-def _with_references(
-    entries: dict[str, tuple[BaseEstimator, Any]], data: EncodingData
-) -> dict[str, tuple[BaseEstimator, Any]]:
-    """Add the mean, and ridge on each set of features that has none."""
-    references: dict[str, tuple[BaseEstimator, Any]] = {}
-    if not any(isinstance(encoder, MeanEncoder) for encoder, _ in entries.values()):
-        references["mean"] = (MeanEncoder(), data.images)
-    has_ridge = {id(X) for encoder, X in entries.values() if isinstance(encoder, RidgeEncoder)}
-    for name, (_, X) in entries.items():
-        if X is not data.images and id(X) not in has_ridge:
-            label = f"ridge (for {name})" if has_ridge or "ridge" in entries else "ridge"
-            references[label] = (RidgeEncoder(features=None), X)
-            has_ridge.add(id(X))
-    return references | entries
+    return folds
 
 
 # -------------------------------------------------------------------- fitting
 
 
 def _make_pairs(
-    data_key: str, images: Any, entries: Mapping[str, tuple], folds: Folds, folder: Path
+    entries: Mapping[str, Entry], folds: Folds, data_key: str, folder: Path
 ) -> dict[str, list[Pair]]:
-    names = {name: re.sub(r"[^\w.+-]+", "_", name) for name in entries}
-    if len(set(names.values())) < len(names):
-        raise ValueError(f"encoder names {list(names)} are too alike: folders would clash")
     pairs: dict[str, list[Pair]] = {}
-    for name, (encoder, X) in entries.items():
-        input_key = None if X is images else fingerprint(np.asarray(X))
-        key = fingerprint(
-            brainenc.__version__, describe(encoder), data_key, input_key, split_hash(folds)
-        )
+    for name, entry in entries.items():
+        key = fingerprint(brainenc.__version__, describe(entry.encoder), entry.key, data_key)
+        # Names may hold anything, and runs with other settings may share the folder: the
+        # fingerprint keeps them apart, the name is for people.
+        readable = re.sub(r"[^\w+-]+", "_", name)[:40]
+        home = folder / f"{readable}-{fingerprint(name, key)[:12]}"
         pairs[name] = [
-            Pair(encoder, name, fold, train, test, folder / names[name] / f"fold{fold}", key)
+            Pair(entry.encoder, name, fold, train, test, home / f"fold{fold}", key)
             for fold, (train, test) in enumerate(folds)
         ]
     return pairs
@@ -211,14 +163,14 @@ def _make_pairs(
 
 def _run_pairs(
     pairs: Mapping[str, list[Pair]],
-    entries: Mapping[str, tuple],
+    entries: Mapping[str, Entry],
     betas: np.ndarray,
     n_jobs: int | None,
     verbose: bool,
 ) -> None:
     todo = [pair for of_encoder in pairs.values() for pair in of_encoder if not pair.finished()]
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    jobs = (delayed(run_pair)(pair, entries[pair.name][1], betas) for pair in todo)
+    jobs = (delayed(run_pair)(pair, entries[pair.name].X, betas) for pair in todo)
     bar = progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose)
     with bar, warnings.catch_warnings():
         # joblib takes the memory of a large fit for a leak and replaces the worker: no harm done.
@@ -234,15 +186,20 @@ def _run_pairs(
 def _score(
     data: EncodingData,
     pairs: Mapping[str, list[Pair]],
+    failed: Mapping[str, str],
     folds: Folds,
     manifest: dict[str, Any],
     verbose: bool,
 ) -> BenchmarkResult:
     settings = manifest["settings"]
     ceiling = data.noise_ceiling(n_bootstraps=200).to("r")
-    usable = np.where(ceiling.values >= settings["min_ceiling"], ceiling.values, np.nan)
+    enough = (ceiling.values >= settings["min_ceiling"]) & (ceiling.values > 0)
     targets = scoring.make_targets(
-        data.betas, folds, usable, settings["n_bootstraps"], settings["random_state"]
+        data.betas,
+        folds,
+        np.where(enough, ceiling.values, np.nan),
+        settings["n_bootstraps"],
+        settings["random_state"],
     )
     done = [name for name, group in pairs.items() if all(pair.finished() for pair in group)]
     scores = {
@@ -260,50 +217,11 @@ def _score(
         "n_trials": float(np.mean(ceiling.n_trials)),
     }
     return BenchmarkResult(
-        encoders=tables.encoder_table(scores, ceiling.values, pairs),
+        encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),
         rois=tables.roi_table(scores, ceiling.values, groups),
         pairs=tables.pair_table(scores, groups),
         maps=tables.map_table(scores, ceiling.values, data.voxels),
         voxels=tables.voxel_table(scores),
         manifest=manifest,
-        warnings=find_warnings(data, ceiling, scores, pairs),
+        warnings=find_warnings(data, ceiling, scores, pairs, failed),
     )
-
-
-def find_warnings(
-    data: EncodingData,
-    ceiling: NoiseCeiling,
-    scores: Mapping[str, scoring.EncoderScores],
-    pairs: Mapping[str, list[Pair]],
-) -> list[str]:
-    """What a reader should know before believing the numbers, as sentences."""
-    found = []
-    for name, group in pairs.items():
-        infos = [pair.info() for pair in group]
-        found += [f"{name} failed: {info['error']}" for info in infos if info["error"]][:1]
-        messages = {message for info in infos for message in info.get("warnings", [])}
-        found += [f"{name}: {message}" for message in sorted(messages)]
-    without_data = int((~np.isfinite(data.betas).any(axis=(0, 1))).sum())
-    if without_data:
-        found.append(f"{without_data} voxels have no data at all; their scores are NaN.")
-    without_ceiling = int((~np.isfinite(ceiling.values)).sum())
-    if without_ceiling:
-        found.append(f"{without_ceiling} of {data.n_voxels} voxels have no noise ceiling.")
-    without_trials = data.n_images - data.trials["image"].nunique()
-    if without_trials:
-        found.append(f"{without_trials} images have no trials; they are left out.")
-    n_missing = data.n_images * data.n_repeats - len(data.trials)
-    if n_missing:
-        n = data.n_images * data.n_repeats
-        found.append(f"{n_missing} of {n} repeats are missing ({n_missing / n:.1%}).")
-    for name, found_scores in scores.items():
-        low, _ = bootstrap_interval(found_scores.voxel_samples["r"])
-        highest = ceiling.values if ceiling.interval is None else ceiling.interval[1]
-        above = int((low > highest).sum())
-        # A perfect encoder is above in about 2.5 % of voxels by the luck of the test images.
-        if above > 0.05 * data.n_voxels:
-            found.append(
-                f"{name}: r is credibly above the noise ceiling in {above} of {data.n_voxels} "
-                "voxels; check that no test image, or near copy of one, was trained on."
-            )
-    return found

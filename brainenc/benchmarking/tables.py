@@ -30,6 +30,7 @@ def encoder_table(
     scores: Mapping[str, EncoderScores],
     ceiling_r: np.ndarray,
     pairs: Mapping[str, Sequence[Pair]],
+    failed: Mapping[str, str],
 ) -> pd.DataFrame:
     """One row per encoder; those that failed have NaN scores and their error."""
     rows = []
@@ -41,6 +42,7 @@ def encoder_table(
             row["n_significant"] = int((fdr(scores[name].p) < 0.05).sum())
         row |= _cost_row([pair.info() for pair in of_folds], of_folds)
         rows.append(row)
+    rows += [{"encoder": name, "error": error} for name, error in failed.items()]
     return pd.DataFrame(rows)
 
 

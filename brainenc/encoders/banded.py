@@ -9,7 +9,7 @@ from sklearn.base import clone
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
 from brainenc.images import looks_like_images
-from brainenc.model_selection import image_folds
+from brainenc.model_selection import Folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers import (
     RidgeFit,
@@ -19,6 +19,7 @@ from brainenc.solvers import (
     feature_scaling,
     fit_voxels,
     flatten_tokens,
+    folds_of_rows,
 )
 
 
@@ -115,7 +116,9 @@ class BandedRidgeEncoder(BaseEncoder):
         Ks = [part @ part.T for part in self._split(self.X_fit_)]
         fitted = fit_voxels(
             average_repeats(betas).astype(X.dtype, copy=False),
-            lambda rows, Y: self._solve([K[np.ix_(rows, rows)] for K in Ks], Y),
+            lambda rows, Y: self._solve(
+                [K[np.ix_(rows, rows)] for K in Ks], Y, self._folds(rows, len(X))
+            ),
             n_weights=len(X),
             dual=True,
             n_bands=len(Ks),
@@ -125,10 +128,12 @@ class BandedRidgeEncoder(BaseEncoder):
         self.alphas_, self.band_weights_ = fitted.alphas, np.asarray(fitted.band_weights)
         return fitted.held_out
 
-    def _solve(self, Ks: list[np.ndarray], Y: np.ndarray) -> RidgeFit:
+    def _folds(self, rows: np.ndarray, n_images: int) -> Folds:
+        return folds_of_rows(self.cv, rows, n_images, random_state=self.random_state)
+
+    def _solve(self, Ks: list[np.ndarray], Y: np.ndarray, folds: Folds) -> RidgeFit:
         # Scaled bands have kernels of trace n_images each, so features count as one in the grid.
         alphas = choose_alphas(self.alphas, (len(Y), 1)).astype(Y.dtype)
-        folds = image_folds(self.cv, len(Y), random_state=self.random_state)
         return banded_ridge_cv(
             Ks,
             Y,

@@ -16,7 +16,7 @@ from brainenc.images import as_images, looks_like_images
 from brainenc.metrics import correlation
 from brainenc.noise import ResidualNoise, fit_residual_noise
 from brainenc.repeats import average_repeats
-from brainenc.validation import check_betas, check_features
+from brainenc.validation import check_betas, check_feature_shape, check_features
 
 
 class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
@@ -220,7 +220,9 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         extractor = self._extractor(X) if reset else getattr(self, "features_", None)
         if extractor is not None:
             self.features_ = extractor.fit(X) if reset else extractor
-            return self.features_.transform(X)
+            features = self.features_.transform(X)
+            check_feature_shape(self, features, reset=reset)
+            return features
         if looks_like_images(X):
             raise TypeError(
                 f"{type(self).__name__} has features={self.features!r} and takes features, but got "

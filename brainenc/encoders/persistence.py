@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 
 import brainenc
 from brainenc import encoders, features
-from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.storage import atomic_path, check_writable, read_json, write_json
 
 #: Version of the folder layout that `save` writes.
 FORMAT_VERSION = 1
@@ -42,9 +42,7 @@ def save(encoder: BaseEstimator, folder: str | os.PathLike) -> Path:
     FileExistsError : `folder` exists and holds no model.
     TypeError : a fitted attribute of a kind that cannot be written.
     """
-    folder = Path(folder)
-    if folder.exists() and not (folder / STRUCTURE).exists():
-        raise FileExistsError(f"{folder} exists and holds no model; choose another name")
+    folder = check_model_folder(folder)
     arrays: dict[str, np.ndarray] = {}
     structure = {
         "format": "brainenc.encoder",
@@ -56,6 +54,21 @@ def save(encoder: BaseEstimator, folder: str | os.PathLike) -> Path:
         temporary.mkdir()
         save_file(arrays, temporary / ARRAYS)
         write_json(temporary / STRUCTURE, structure)
+    return folder
+
+
+def check_model_folder(folder: str | os.PathLike) -> Path:
+    """Folder for an encoder: new, or holding a former one.
+
+    Raises
+    ------
+    FileExistsError : it exists and holds no model.
+    NotADirectoryError, PermissionError : it cannot be made or written to.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / STRUCTURE).exists():
+        raise FileExistsError(f"{folder} exists and holds no model; choose another name")
+    check_writable(folder.absolute().parent)
     return folder
 
 
@@ -101,9 +114,15 @@ def load(folder: str | os.PathLike, *, classes: Iterable[type] = ()) -> Any:
 
 
 def describe(estimator: BaseEstimator) -> dict[str, Any]:
-    """Class and parameters of an estimator as plain values, for manifests and cache keys."""
+    """Class and parameters of an estimator as plain values, for manifests and cache keys.
+
+    Feature extractors are described by their key, which tells one set of weights from another.
+    """
+    if callable(getattr(estimator, "key", None)):
+        return {"class": type(estimator).__name__, **estimator.key()}
     return {
         "class": type(estimator).__name__,
+        "module": type(estimator).__module__,
         "parameters": {
             key: _describe_value(value) for key, value in estimator.get_params(deep=False).items()
         },
@@ -111,6 +130,8 @@ def describe(estimator: BaseEstimator) -> dict[str, Any]:
 
 
 def _describe_value(value: Any) -> Any:
+    if callable(getattr(value, "key", None)):  # an extractor, whose key knows its weights
+        return value.key()
     if isinstance(value, BaseEstimator):
         return describe(value)
     if isinstance(value, Mapping):

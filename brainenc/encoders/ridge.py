@@ -6,7 +6,7 @@ import numpy as np
 
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
-from brainenc.model_selection import image_folds
+from brainenc.model_selection import Folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers import (
     RidgeFit,
@@ -15,6 +15,7 @@ from brainenc.solvers import (
     feature_scaling,
     fit_voxels,
     flatten_tokens,
+    folds_of_rows,
     kernel_ridge_cv,
     ridge_cv,
 )
@@ -95,7 +96,7 @@ class RidgeEncoder(BaseEncoder):
         kernel = self.form_ == "kernel"
         fitted = fit_voxels(
             average_repeats(betas).astype(X.dtype, copy=False),
-            lambda rows, Y: self._solve(X[rows], Y),
+            lambda rows, Y: self._solve(X[rows], Y, self._folds(rows, len(X))),
             n_weights=len(X) if kernel else X.shape[1],
             dual=kernel,
             min_images=self.cv if isinstance(self.cv, int) else 2,
@@ -104,9 +105,11 @@ class RidgeEncoder(BaseEncoder):
         self.X_fit_: Any = X if kernel else None
         return fitted.held_out
 
-    def _solve(self, X: np.ndarray, Y: np.ndarray) -> RidgeFit:
+    def _folds(self, rows: np.ndarray, n_images: int) -> Folds:
+        return folds_of_rows(self.cv, rows, n_images, random_state=self.random_state)
+
+    def _solve(self, X: np.ndarray, Y: np.ndarray, folds: Folds) -> RidgeFit:
         alphas = choose_alphas(self.alphas, X.shape).astype(X.dtype)
-        folds = image_folds(self.cv, len(X), random_state=self.random_state)
         options: dict[str, Any] = {
             "per_voxel": choose_per_voxel(self.alpha_per_voxel, len(X)),
             "device": resolve_device(self.device),

@@ -291,7 +291,11 @@ def test_saved_tables_come_back(result, tmp_path):
         )
     assert loaded.warnings == result.warnings
     assert loaded.manifest["data"] == result.manifest["data"]
-    (tmp_path / "run" / "maps.csv").unlink()
+    maps = tmp_path / "run" / "maps.csv"
+    maps.write_bytes(maps.read_bytes()[: maps.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"maps\.csv has \d+ rows, but 80 were written|damaged"):
+        BenchmarkResult.load(tmp_path / "run")
+    maps.unlink()
     with pytest.raises(FileNotFoundError, match=r"maps\.csv"):
         BenchmarkResult.load(tmp_path / "run")
 
@@ -315,6 +319,141 @@ def test_a_run_in_which_everything_failed_still_shows_itself(data, tmp_path):
     )
     assert "broken" in repr(result)
     assert "the net exploded" in result.to_html(tmp_path / "report.html").read_text()
+
+
+def test_networks_that_differ_in_weights_alone_are_told_apart(data, tmp_path):
+    import torch
+    from sklearn.pipeline import make_pipeline
+
+    def features(seed):
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 8, 8), torch.nn.Tanh())
+        return brainenc.TorchFeatures(net, "1", preprocess=_as_floats, pool="flatten")
+
+    def r(encoders, **run):
+        result = brainenc.benchmark(data, encoders, cv=3, references=False, **(FEW | run))
+        return result.encoders.set_index("encoder")["r"]
+
+    both = r({str(seed): brainenc.RidgeEncoder(features(seed)) for seed in (0, 1)})
+    alone = r({"1": brainenc.RidgeEncoder(features(1))})
+    assert both["1"] == pytest.approx(alone["1"], abs=1e-9)
+    assert both["0"] != pytest.approx(both["1"], abs=1e-4)
+    # A pipeline computes its features itself; its key must know the weights all the same.
+    for seed in (0, 1):
+        pipeline = make_pipeline(features(seed), brainenc.RidgeEncoder(None))
+        found = r({"net": pipeline}, out=tmp_path / "run")
+        assert found["net"] == pytest.approx(both[str(seed)], abs=1e-6)
+
+
+def _as_floats(image):
+    import torch
+
+    return torch.tensor(np.asarray(image)).permute(2, 0, 1).float() / 255
+
+
+def test_the_manifest_names_the_features(data):
+    spaces = {"gabor": brainenc.RidgeEncoder(brainenc.GaborPyramid(n_scales=2, verbose=False))}
+    manifest = brainenc.benchmark(data, spaces, cv=3, **FEW).manifest
+    described = manifest["settings"]["encoders"]["gabor"]
+    assert described["parameters"]["features"]["extractor"].endswith("GaborPyramid")
+    assert described["parameters"]["features"]["n_scales"] == 2
+    assert manifest["settings"]["cv"] == 3
+
+
+def test_features_that_cannot_be_had_do_not_stop_the_others(data):
+    class Unavailable(brainenc.PixelFeatures):
+        def _extract(self, batch):
+            raise FileNotFoundError("weights.pt is not there")
+
+    encoders = {
+        "clip": brainenc.RidgeEncoder(Unavailable()),
+        "pixels": brainenc.RidgeEncoder(brainenc.PixelFeatures(size=4)),
+    }
+    result = brainenc.benchmark(data, encoders, cv=3, **FEW)
+    table = result.encoders.set_index("encoder")
+    assert table.loc["clip", "error"] == "FileNotFoundError: weights.pt is not there"
+    assert np.isfinite(table.loc["pixels", "r"])
+    with pytest.raises(FileNotFoundError, match="not there"):
+        brainenc.benchmark(data, {"clip": encoders["clip"]}, cv=3, **FEW)
+
+
+def test_a_data_set_or_a_model_is_never_written_over(data, result, tmp_path):
+    data.save(tmp_path / "subject.brain")
+    brainenc.MeanEncoder().fit(data.images, data.betas).save(tmp_path / "model")
+    for folder, content in (("subject.brain", "a data set"), ("model", "a saved encoder")):
+        before = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        with pytest.raises(FileExistsError, match=f"holds {content}"):
+            brainenc.benchmark(data, {"mean": brainenc.MeanEncoder()}, out=tmp_path / folder, **FEW)
+        with pytest.raises(FileExistsError, match=f"holds {content}"):
+            result.save(tmp_path / folder)
+        assert {p.name: p.read_bytes() for p in (tmp_path / folder).iterdir()} == before
+
+
+def test_odd_names_stay_inside_the_folder_and_apart(data, tmp_path):
+    names = ["..", "a/b", "a_b", "é" * 300]
+    features = np.asarray(data.truth.signal)
+    result = brainenc.benchmark(
+        data, {name: Told() for name in names}, features=features, references=False,
+        out=tmp_path / "run", **FEW,
+    )  # fmt: skip
+    assert list(result.encoders["encoder"]) == names
+    assert result.encoders["r"].notna().all()
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_lost_predictions_are_made_again(data, tmp_path):
+    run = {"features": np.asarray(data.truth.signal), "references": False, "cv": 3} | FEW
+    first = brainenc.benchmark(data, {"told": Told()}, out=tmp_path / "run", **run)
+    files = sorted((tmp_path / "run").glob("pairs/*/*/predictions.npy"))
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:200])
+    again = brainenc.benchmark(data, {"told": Told()}, out=tmp_path / "run", **run)
+    pd.testing.assert_frame_equal(again.maps, first.maps)
+
+
+def test_the_same_ridge_is_not_fitted_twice(data):
+    pixels = brainenc.PixelFeatures(size=4)
+    encoders = {
+        "ridge": brainenc.RidgeEncoder(pixels),
+        "banded": brainenc.BandedRidgeEncoder({"pixels": pixels}),
+    }
+    result = brainenc.benchmark(data, encoders, cv=3, **FEW)
+    assert list(result.encoders["encoder"]) == ["mean", "ridge", "banded"]
+    odd = brainenc.benchmark(
+        data, {"mean": Told()}, features=np.asarray(data.truth.signal), cv=3, **FEW
+    )
+    assert list(odd.encoders["encoder"]) == ["mean (reference)", "ridge", "mean"]
+
+
+def test_a_ceiling_of_zero_divides_nothing(data):
+    noise = brainenc.EncodingData(
+        data.images, np.random.default_rng(0).standard_normal(data.betas.shape)
+    )
+    result = brainenc.benchmark(
+        noise, {"told": Told()}, features=np.asarray(data.truth.signal), min_ceiling=0, **FEW
+    )
+    ceiling = noise.noise_ceiling().values
+    assert (ceiling == 0).any()
+    told = result.maps.query("encoder == 'told'")
+    assert told["r_normalized"][ceiling == 0].isna().all()
+    assert np.isfinite(told["r_normalized"][ceiling > 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"encoders": brainenc.RidgeEncoder()}, TypeError, "dict of name to encoder"),
+        ({"encoders": {"ridge": brainenc.RidgeEncoder}}, TypeError, "scikit-learn estimators"),
+        ({"encoders": {" ": brainenc.RidgeEncoder()}}, ValueError, "empty name"),
+        ({"data": (1, 2)}, TypeError, "data must be an EncodingData, got tuple"),
+        ({"n_bootstraps": 0}, ValueError, "n_bootstraps=0"),
+        ({"cv": 100}, ValueError, r"fold \d+ has 11\d train and 1 test images"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(data, arguments, error, message):
+    given = {"data": data, "encoders": {"ridge": brainenc.RidgeEncoder()}} | arguments
+    with pytest.raises(error, match=message):
+        brainenc.benchmark(**given, features=np.asarray(data.truth.signal), verbose=False)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""What a reader should know before believing the numbers."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from brainenc.benchmarking.pairs import Pair
+from brainenc.benchmarking.scoring import EncoderScores
+from brainenc.data import EncodingData
+from brainenc.metrics import NoiseCeiling
+from brainenc.model_selection import bootstrap_interval
+
+
+def find_warnings(
+    data: EncodingData,
+    ceiling: NoiseCeiling,
+    scores: Mapping[str, EncoderScores],
+    pairs: Mapping[str, Sequence[Pair]],
+    failed: Mapping[str, str],
+) -> list[str]:
+    """Sentences about failed encoders, gaps in the data, and scores too good to be true.
+
+    Parameters
+    ----------
+    data : EncodingData
+    ceiling : NoiseCeiling, in space "r"
+    scores : dict of encoder name to EncoderScores
+    pairs : dict of encoder name to its pairs
+    failed : dict of encoder name to error
+        Those that were not fitted at all.
+
+    Returns
+    -------
+    list of str
+    """
+    found = [f"{name} failed: {error}" for name, error in failed.items()]
+    for name, group in pairs.items():
+        infos = [pair.info() for pair in group]
+        found += [f"{name} failed: {info['error']}" for info in infos if info["error"]][:1]
+        messages = {message for info in infos for message in info.get("warnings", [])}
+        found += [f"{name}: {message}" for message in sorted(messages)]
+    return found + _gaps(data, ceiling) + _too_good(ceiling, scores)
+
+
+def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
+    found = []
+    without_data = data.n_voxels - int(_has_data(data).sum())
+    if without_data:
+        found.append(f"{without_data} voxels have no data at all; their scores are NaN.")
+    without_ceiling = int((~np.isfinite(ceiling.values)).sum())
+    if without_ceiling:
+        found.append(f"{without_ceiling} of {data.n_voxels} voxels have no noise ceiling.")
+    without_trials = data.n_images - data.trials["image"].nunique()
+    if without_trials:
+        found.append(f"{without_trials} images have no trials; they are left out.")
+    n = data.n_images * data.n_repeats
+    n_missing = n - len(data.trials)
+    if n_missing:
+        found.append(f"{n_missing} of {n} repeats are missing ({n_missing / n:.1%}).")
+    return found
+
+
+def _has_data(data: EncodingData) -> np.ndarray:
+    found = np.zeros(data.n_voxels, dtype=bool)
+    for row in data.betas:  # row by row: betas may be larger than memory
+        found |= np.isfinite(row).any(axis=0)
+    return found
+
+
+def _too_good(ceiling: NoiseCeiling, scores: Mapping[str, EncoderScores]) -> list[str]:
+    found = []
+    highest = ceiling.values if ceiling.interval is None else ceiling.interval[1]
+    for name, of_encoder in scores.items():
+        low, _ = bootstrap_interval(of_encoder.voxel_samples["r"])
+        above = int((low > highest).sum())
+        # A perfect encoder is above in about 2.5 % of voxels by the luck of the test images.
+        if above > 0.05 * len(highest):
+            found.append(
+                f"{name}: r is credibly above the noise ceiling in {above} of {len(highest)} "
+                "voxels; check that no test image, or near copy of one, was trained on."
+            )
+    return found

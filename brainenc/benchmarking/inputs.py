@@ -1,0 +1,176 @@
+"""What each encoder is fitted on: features, computed once and shared, or images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+
+from brainenc.data import EncodingData
+from brainenc.encoders import MeanEncoder, RidgeEncoder
+from brainenc.encoders.persistence import describe
+from brainenc.storage import fingerprint
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An encoder with its input.
+
+    Attributes
+    ----------
+    encoder : estimator, unfitted
+    X : features (n_images, …), or images
+    key : str
+        Fingerprint of the features; "images" for the images themselves.
+    description : dict
+        The encoder as it was given, with the features it asked for.
+    """
+
+    encoder: BaseEstimator
+    X: Any
+    key: str
+    description: dict[str, Any]
+
+
+class Inputs:
+    """Features of one data set, each computed and fingerprinted once.
+
+    Parameters
+    ----------
+    images : images
+    verbose : bool
+        Show the extractors' progress bars.
+    """
+
+    def __init__(self, images: Any, verbose: bool):
+        self.images, self.verbose = images, verbose
+        self._features: dict[str, np.ndarray] = {}
+        self._keys: dict[int, str] = {id(images): "images"}
+        self._alive: list[Any] = [images]  # ids stay unique as long as the objects live
+
+    def transform(self, extractor: Any) -> np.ndarray:
+        """Features of the images; the same array for the same features."""
+        key = fingerprint(describe(extractor))
+        if key not in self._features:
+            extractor = clone(extractor)
+            if "verbose" in extractor.get_params(deep=False):
+                extractor.set_params(verbose=self.verbose)
+            self._features[key] = extractor.fit(self.images).transform(self.images)
+        return self._features[key]
+
+    def entry(self, encoder: Any, features: Any) -> Entry:
+        """Entry of an encoder, with `features` (an array or a transformer) in place of its own."""
+        if not isinstance(encoder, BaseEstimator) or isinstance(encoder, type):
+            raise TypeError(
+                f"encoders must be scikit-learn estimators such as RidgeEncoder(), got {encoder!r}"
+            )
+        description = describe(encoder)
+        if features is not None:
+            description["features"] = describe_features(features)
+            prepared, X = _without_features(encoder), self._given(features)
+        elif hasattr(encoder, "precompute"):
+            prepared, X = encoder.precompute(self.images, self.transform)
+        else:
+            prepared, X = clone(encoder), self.images
+        return Entry(prepared, X, self.key(X), description)
+
+    def _given(self, features: Any) -> np.ndarray:
+        if hasattr(features, "fit") and hasattr(features, "transform"):
+            return self.transform(features)
+        features = features if isinstance(features, np.ndarray) else np.asarray(features)
+        if len(features) != len(self.images):
+            raise ValueError(
+                f"features has {len(features)} rows, but there are {len(self.images)} images"
+            )
+        return features
+
+    def key(self, X: Any) -> str:
+        """Fingerprint of features; two arrays of the same numbers have the same."""
+        if id(X) not in self._keys:
+            self._keys[id(X)] = fingerprint(np.asarray(X))
+            self._alive.append(X)
+        return self._keys[id(X)]
+
+
+def describe_features(features: Any) -> Any:
+    """Features given to the benchmark as plain values: extractors in full, arrays by shape."""
+    if isinstance(features, Mapping):
+        return {name: describe_features(part) for name, part in features.items()}
+    if hasattr(features, "fit"):
+        return describe(features)
+    return None if features is None else {"array": list(np.shape(features))}
+
+
+def _without_features(encoder: BaseEstimator) -> BaseEstimator:
+    given = clone(encoder)
+    if "features" in given.get_params(deep=False):
+        given.set_params(features=None)
+    return given
+
+
+def collect(
+    data: EncodingData,
+    encoders: Mapping[str, BaseEstimator],
+    features: Any,
+    references: bool,
+    verbose: bool,
+) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Entries by name, references first, and the errors of encoders whose features failed.
+
+    Parameters
+    ----------
+    data, encoders, features, references, verbose
+        As for `brainenc.benchmark`.
+
+    Returns
+    -------
+    entries : dict of name to Entry
+    failed : dict of name to error
+
+    Raises
+    ------
+    TypeError, ValueError : arguments that are wrong whatever the data.
+    Exception : that of the first encoder, if the features of all failed.
+    """
+    if not isinstance(encoders, Mapping):
+        raise TypeError(
+            f"encoders must be a dict of name to encoder, such as {{'ridge': RidgeEncoder()}}, "
+            f"got {type(encoders).__name__}"
+        )
+    given = features if isinstance(features, Mapping) else dict.fromkeys(encoders, features)
+    if unknown := [name for name in given if name not in encoders]:
+        raise ValueError(f"features names {unknown}, but the encoders are {list(encoders)}")
+    inputs = Inputs(data.images, verbose)
+    entries: dict[str, Entry] = {}
+    errors: dict[str, Exception] = {}
+    for name, encoder in encoders.items():
+        try:
+            entries[str(name)] = inputs.entry(encoder, given.get(name))
+        except OSError as error:  # weights that cannot be had, say; the others go on
+            errors[str(name)] = error
+    if errors and not entries:
+        raise next(iter(errors.values()))
+    if references:
+        entries = _references(entries, data, inputs) | entries
+    return entries, {name: f"{type(error).__name__}: {error}" for name, error in errors.items()}
+
+
+def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -> dict[str, Entry]:
+    """The mean, and ridge on each set of features that has none."""
+    found: dict[str, Entry] = {}
+
+    def add(label: str, encoder: BaseEstimator, X: Any) -> None:
+        while label in entries or label in found:
+            label += " (reference)"
+        found[label] = Entry(encoder, X, inputs.key(X), describe(encoder))
+
+    if not any(isinstance(entry.encoder, MeanEncoder) for entry in entries.values()):
+        add("mean", MeanEncoder(), data.images)
+    has_ridge = {e.key for e in entries.values() if isinstance(e.encoder, RidgeEncoder)}
+    for name, entry in entries.items():
+        if entry.key not in has_ridge | {"images"}:
+            label = f"ridge (for {name})" if has_ridge or "ridge" in entries else "ridge"
+            has_ridge.add(entry.key)
+            add(label, RidgeEncoder(features=None), entry.X)
+    return found

@@ -1,5 +1,6 @@
-"""The noise that single trials carry around a prediction, and drawing from it."""
+"""What single trials do around a prediction, and drawing from it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
-from brainenc.repeats import within_image_residuals
+from brainenc.repeats import average_repeats, count_repeats, within_image_residuals
+
+#: Trials that factors are looked for in: more would cost memory and hardly move 50 factors.
+_MAX_TRIALS = 10_000
+#: Betas taken up at once: temporary arrays of some MB.
+_BLOCK_VALUES = 2**20
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,14 @@ def fit_residual_noise(
 ) -> ResidualNoise:
     """Residual distribution of single trials around held-out predictions.
 
-    The variance of each voxel is the mean squared difference between its single trials and the
-    prediction made without their image, so it holds the trial noise and the error of the model.
-    What is shared between voxels is estimated from the differences between repeats of one image,
-    which hold noise alone; without repeats, from the held-out residuals.
+    A residual is the trial's noise plus the error of the model, and voxels share both: noise
+    where they fluctuate together, error where the model gets them wrong for the same images. If N
+    is the covariance of the noise and M that of the error, residuals have M + N, and their
+    averages over the k repeats of an image M + N / k. So the covariance is put together from two
+    independent samples: that of the averages, plus (1 − 1/k) times that of the differences
+    between repeats, which hold noise alone; without repeats the first is all there is. Of each,
+    what stands out from chance is kept as factors. The variance of each voxel is the mean square
+    of its single-trial residuals.
 
     Parameters
     ----------
@@ -76,21 +86,31 @@ def fit_residual_noise(
     max_factors : int
         Largest number of shared factors; fewer are kept where fewer stand out from chance.
     random_state : int, Generator or None
-        Of the randomised SVD.
+        Of the randomised SVD, and of the images it sees where there are more than 10 000 trials.
 
     Returns
     -------
     ResidualNoise
+
+    Notes
+    -----
+    The distribution is the same for every image, and every draw has a model error of its own:
+    draws are of single trials, and their average over K draws has less error than the model.
+    What only few voxels share (close neighbours, say) does not stand out and counts as private,
+    so means over a ROI vary somewhat less in draws than in held-out trials.
     """
-    residuals = betas - held_out[:, None]
-    present = np.isfinite(residuals)
-    n_trials = present.sum(axis=(0, 1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance = np.square(np.where(present, residuals, 0)).sum(axis=(0, 1)) / n_trials
-    between, degrees = within_image_residuals(betas)
-    if not degrees.any():
-        between, degrees = residuals, n_trials
-    factors = _shared_factors(between, degrees, max_factors, random_state)
+    variance, noise_share = _trial_moments(betas, held_out)
+    factors = np.zeros((0, len(variance)), dtype=np.float32)
+    if max_factors > 0:
+        rng = np.random.default_rng(random_state)
+        kept = _some_images(betas, rng)
+        averages, n_images, inverse = _average_residuals(betas[kept], held_out[kept], noise_share)
+        of_averages = _shared_factors(averages, n_images, max_factors, rng)
+        del averages
+        noise, degrees = _within_residuals(betas[kept])
+        of_noise = np.sqrt(1 - inverse) * _shared_factors(noise, degrees, max_factors, rng)
+        both = np.concatenate([of_averages, of_noise])
+        factors = _strongest(both, np.sqrt(variance), max_factors)
     # Factors explain at most the variance there is: a voxel they overshoot gets them scaled down.
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.sqrt(np.minimum(1, variance / (factors**2).sum(axis=0)))
@@ -99,33 +119,112 @@ def fit_residual_noise(
     return ResidualNoise(factors.astype(np.float32), private.astype(np.float32))
 
 
+def _image_blocks(betas: np.ndarray) -> Iterator[slice]:
+    n_images = max(1, _BLOCK_VALUES // betas[0].size)
+    return (slice(start, start + n_images) for start in range(0, len(betas), n_images))
+
+
+def _some_images(betas: np.ndarray, rng: np.random.Generator) -> Any:
+    n_kept = _MAX_TRIALS // betas.shape[1]
+    if n_kept >= len(betas):
+        return slice(None)
+    return np.sort(rng.choice(len(betas), n_kept, replace=False))
+
+
+def _trial_moments(betas: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mean squared residual of single trials per voxel, and the share of noise in it, over voxels.
+
+    A voxel without data has NaN; without repeats the share is 1.
+    """
+    squared, within, n_trials, degrees = np.zeros((4, betas.shape[2]))
+    for images in _image_blocks(betas):
+        residuals = betas[images] - held_out[images, None]
+        present = np.isfinite(residuals)
+        residuals[~present] = 0
+        n_repeats = present.sum(axis=1)
+        total = residuals.sum(axis=1)
+        squares = np.einsum("irv,irv->v", residuals, residuals)
+        squared += squares
+        within += squares - (total**2 / np.maximum(n_repeats, 1)).sum(axis=0)
+        n_trials += n_repeats.sum(axis=0)
+        degrees += np.maximum(n_repeats - 1, 0).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = squared / n_trials
+        share = within / degrees / variance
+    known = np.isfinite(share)
+    return variance, float(np.clip(share[known].mean(), 0, 1)) if known.any() else 1.0
+
+
+def _average_residuals(
+    betas: np.ndarray, held_out: np.ndarray, noise_share: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Averages minus predictions, weighted by image so that few repeats make no row stand out.
+
+    Returns
+    -------
+    residuals : array, shape (n_images, n_voxels), float32; 0 where undefined
+    n_images : array, shape (n_voxels,)
+        Images that are not.
+    inverse : array, shape (n_voxels,)
+        Weighted mean over these images of 1 / repeats; 1 where there are none.
+    """
+    residuals = np.empty(held_out.shape, dtype=np.float32)
+    n_images, inverse, total = np.zeros((3, betas.shape[2]))
+    for images in _image_blocks(betas):
+        part = average_repeats(betas[images]) - held_out[images]
+        present = np.isfinite(part)
+        n_repeats = count_repeats(betas[images])
+        variance = 1 - noise_share + noise_share / np.maximum(n_repeats.max(axis=1), 1)[:, None]
+        weights = np.where(present, 1 / variance, 0)
+        residuals[images] = np.where(present, part, 0) / np.sqrt(variance)
+        n_images += present.sum(axis=0)
+        inverse += (weights / np.maximum(n_repeats, 1)).sum(axis=0)
+        total += weights.sum(axis=0)
+    safe = np.where(total > 0, total, 1)
+    residuals *= np.sqrt(n_images / safe)  # mean weight 1
+    return residuals, n_images.astype(int), np.where(total > 0, inverse / safe, 1.0)
+
+
+def _within_residuals(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Trials minus averages (n_images · n_repeats, n_voxels), 0 where undefined, and d.f."""
+    residuals = np.zeros(betas.shape, dtype=np.float32)
+    degrees = np.zeros(betas.shape[2], dtype=np.int64)
+    for images in _image_blocks(betas):
+        part, degrees_of_part = within_image_residuals(betas[images])
+        residuals[images] = np.where(np.isfinite(part), part, 0)
+        degrees += degrees_of_part
+    return residuals.reshape(-1, betas.shape[2]), degrees
+
+
 def _shared_factors(
-    residuals: np.ndarray, degrees: np.ndarray, max_factors: int, random_state: Any
+    residuals: np.ndarray, degrees: np.ndarray, max_factors: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Factors of the covariance of residuals (..., n_voxels) that stand out from chance.
+    """Factors of the covariance of residuals (n_rows, n_voxels) that stand out from chance.
 
     Eigenvalues of the correlation matrix are compared with the Marchenko–Pastur law of
     independent voxels, and those above its edge are shrunk to their expected true size
-    (Donoho, Gavish & Johnstone 2018, Annals of Statistics 46).
+    (Donoho, Gavish & Johnstone 2018, Annals of Statistics 46). `residuals` is scaled in place.
     """
-    flat = residuals.reshape(-1, residuals.shape[-1])
-    flat = np.where(np.isfinite(flat), flat, 0)
-    flat = flat[flat.any(axis=1)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sd = np.sqrt((flat**2).sum(axis=0) / degrees)
-        flat = np.where(sd > 0, flat / sd, 0)
-    sd = np.where(np.isfinite(sd), sd, 0)
-    n_voxels = int((sd > 0).sum())
-    n_free = int(degrees.max(initial=0))
+    length = np.sqrt(np.einsum("tv,tv->v", residuals, residuals))
+    n_voxels, n_free = int((length > 0).sum()), int(degrees.max(initial=0))
     n_factors = min(max_factors, n_free - 1, n_voxels - 1)
     if n_factors < 1:
-        return np.zeros((0, len(sd)))
-    seed = np.random.RandomState(np.random.default_rng(random_state).integers(2**31))
-    _, singular, directions = randomized_svd(flat, n_factors, random_state=seed)
-    eigenvalues = singular**2 / n_free
-    strength = _spiked_shrinkage(eigenvalues, n_voxels, n_free)
+        return np.zeros((0, len(length)), dtype=np.float32)
+    residuals /= np.where(length > 0, length, 1)
+    seed = np.random.RandomState(rng.integers(2**31))
+    _, singular, directions = randomized_svd(residuals, n_factors, n_iter=4, random_state=seed)
+    strength = _spiked_shrinkage(singular**2, n_voxels, n_free)
     keep = strength > 0
+    sd = length / np.sqrt(np.maximum(degrees, 1))
     return np.sqrt(strength[keep])[:, None] * directions[keep] * sd
+
+
+def _strongest(factors: np.ndarray, sd: np.ndarray, max_factors: int) -> np.ndarray:
+    """The fewer orthogonal factors that make most of the same correlations."""
+    sd = np.where(sd > 0, sd, np.inf)  # NaN too: a voxel without data has no factors
+    _, strength, directions = np.linalg.svd(factors / sd, full_matrices=False)
+    kept = slice(min(max_factors, int((strength > 0).sum())))
+    return strength[kept, None] * directions[kept] * np.where(np.isinf(sd), 0, sd)
 
 
 def _spiked_shrinkage(eigenvalues: np.ndarray, n_voxels: int, n_free: int) -> np.ndarray:

@@ -37,15 +37,71 @@ def test_variance_holds_trial_noise_and_model_error(truth):
     assert np.mean(noise.variance / (truth.variance + 4)) == pytest.approx(1, abs=0.02)
 
 
-def test_shared_noise_is_found_and_model_error_is_not_taken_for_it(truth):
+def model_error(n_images, seed=5):
+    """Errors of a model that gets voxels wrong together, and their covariance."""
+    rng = np.random.default_rng(seed)
+    factors = rng.standard_normal((2, N_VOXELS)) + 1  # most voxels err to the same side
+    return rng.standard_normal((n_images, 2)) @ factors, factors.T @ factors
+
+
+def slope_and_r(found, true):
+    return found @ true / (true @ true), np.corrcoef(found, true)[0, 1]
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_covariance_holds_shared_noise_and_shared_model_error(truth, missing):
+    betas, held_out = simulate(truth, misfit_sd=0.0, n_images=1500)
+    error, error_covariance = model_error(len(betas))
+    rng = np.random.default_rng(3)
+    betas[rng.random(betas.shape[:2]) < missing] = np.nan
+    found = off_diagonal(fit_residual_noise(betas, held_out + error).covariance())
+    slope, r = slope_and_r(found, off_diagonal(truth.covariance() + error_covariance))
+    # 1500 images: the relative s.e. of a factor's variance is sqrt(2/1500) = .04. Counting the
+    # noise in averages twice gives a slope of 1.15, leaving out the error one of .6.
+    assert slope == pytest.approx(1, abs=0.08)
+    assert r > 0.98
+
+
+def test_mean_of_voxels_varies_as_held_out(truth):
+    betas, held_out = simulate(truth, misfit_sd=1.0, n_images=1500)
+    error, _ = model_error(len(betas))
+    noise = fit_residual_noise(betas, held_out + error)
+    means = (betas - (held_out + error)[:, None]).mean(axis=2)
+    drawn = noise.sample((20_000,), random_state=0).mean(axis=1)
+    # s.e. sqrt(2/1500) = .04 of the held-out variance, shared with the fit, and .01 of the drawn.
+    assert np.mean(drawn**2) == pytest.approx(np.mean(means**2), rel=0.05)
+
+
+def test_without_model_error_repeats_give_the_noise_covariance(truth):
     betas, held_out = simulate(truth, misfit_sd=0.0)
-    # A model error common to all voxels must not enter: factors come from repeats alone.
-    held_out = held_out + 3 * np.random.default_rng(5).standard_normal((len(held_out), 1))
-    found = off_diagonal(fit_residual_noise(betas, held_out).covariance())
-    true = off_diagonal(truth.covariance())
-    assert np.corrcoef(found, true)[0, 1] > 0.98
-    slope = found @ true / (true @ true)
+    slope, r = slope_and_r(
+        off_diagonal(fit_residual_noise(betas, held_out).covariance()),
+        off_diagonal(truth.covariance()),
+    )
     assert slope == pytest.approx(1, abs=0.08)  # shrinkage pulls a little below 1
+    assert r > 0.98
+
+
+def test_few_repeats_of_an_image_are_no_factor():
+    # With many more voxels than images, every image whose average is noisier than the others
+    # would stand out as a factor of its own.
+    rng = np.random.default_rng(4)
+    betas = rng.standard_normal((100, 3, 2000)).astype(np.float32)
+    betas[:30, 1:] = np.nan
+    noise = fit_residual_noise(betas, 0.3 * rng.standard_normal((100, 2000)).astype(np.float32))
+    assert np.mean((noise.factors**2).sum(axis=0) / noise.variance) < 0.02
+
+
+def test_many_trials_are_sampled_for_factors_and_counted_for_variance(truth, monkeypatch):
+    betas, held_out = simulate(truth, misfit_sd=0.0)
+    full = fit_residual_noise(betas, held_out)
+    monkeypatch.setattr("brainenc.noise._MAX_TRIALS", 900)  # 300 of 600 images
+    some = fit_residual_noise(betas, held_out)
+    np.testing.assert_allclose(some.variance, full.variance, rtol=1e-5)
+    slope, r = slope_and_r(off_diagonal(some.covariance()), off_diagonal(truth.covariance()))
+    assert not np.array_equal(some.factors, full.factors)
+    assert slope == pytest.approx(1, abs=0.12)  # s.e. sqrt(2/900) = .05
+    assert r > 0.97
 
 
 def test_independent_noise_gets_no_factors():

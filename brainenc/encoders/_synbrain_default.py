@@ -1,9 +1,9 @@
-"""The default SynBrain: a linear path, a latent distribution mapped from tokens, and what is left.
+"""The default SynBrain: a linear path, and a latent mapped from tokens that adds to it.
 
 The published net pools and interpolates over the order of voxels, decodes single trials and is
-judged by pattern scores; voxel by voxel it does badly. This one keeps its idea (a latent
-distribution of responses given the image, a mapper from tokens to it, a decoder to voxels) with a
-linear read-in and read-out per subject, starts from the ridge solution, and learns what is left.
+judged by pattern scores; voxel by voxel it does badly. This one keeps its idea (a latent of the
+response given the image, a mapper from tokens to it, a decoder to voxels) with a linear read-out
+per subject that starts from principal components, and counts for as much as it adds to ridge.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.optimize import nnls
+from sklearn.utils.extmath import randomized_svd
 
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, image_folds
-from brainenc.nets.latent_mapper import (
-    LatentResponse,
-    gaussian_nll,
-    masked_squared_error,
-)
-from brainenc.noise import ResidualNoise, fit_residual_noise
-from brainenc.repeats import average_repeats
-from brainenc.training import Examples, OneCycle, TrainingSettings, train
+from brainenc.nets.latent_mapper import LatentResponse, gaussian_nll, masked_squared_error
+from brainenc.training import Examples, OneCycle, TrainingResult, TrainingSettings, train
 
 #: With fewer images a mapper learns nothing that the linear path does not know: on the 16 training
 #: images of Miyawaki et al. (2008) it lowered r from .46 to .43.
@@ -31,6 +27,9 @@ MIN_IMAGES = 100
 
 #: Principal components kept of features that come without tokens.
 N_COMPONENTS = 128
+
+#: Images whose predictions are compared at a time.
+BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -51,117 +50,64 @@ class TokenAdapter:
         """Adapter for features (n_images, n_features) or (n_images, n_tokens, width)."""
         axes = tuple(range(features.ndim - 1))
         mean, sd = features.mean(axes, dtype=np.float64), features.std(axes, dtype=np.float64)
-        scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1)
+        scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1).astype(np.float32)
+        adapter = cls(mean.astype(np.float32), scale)
         if features.ndim == 3:
-            return cls(mean, scale)
-        _, singular, directions = np.linalg.svd((features - mean) / scale, full_matrices=False)
-        singular = singular / np.sqrt(len(features))
-        n = min(N_COMPONENTS, int((singular > 1e-3 * singular[0]).sum()))
-        components = directions[:n].T / np.sqrt(singular[:n])
-        overall = np.sqrt(singular[:n].mean())  # s.d. of the half-whitened components together
-        return cls(mean, scale, components / overall)
+            return adapter
+        sd, directions = principal_components(adapter.transform(features)[:, 0], N_COMPONENTS)
+        half_whitened = directions.T / np.sqrt(sd)
+        return cls(adapter.mean, scale, half_whitened / np.sqrt(sd.mean()))
 
     def transform(self, features: np.ndarray) -> np.ndarray:
         """Tokens of new features."""
-        tokens = (features - self.mean) / self.scale
+        tokens = np.subtract(features, self.mean, dtype=np.float32)
+        tokens /= self.scale
         if self.components is not None:
-            tokens = (tokens @ self.components)[:, None]
-        return tokens.astype(np.float32)
+            tokens = tokens @ self.components
+        return tokens if tokens.ndim == 3 else tokens[:, None]
+
+
+def principal_components(centred: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations (k,) and directions (k, n_columns) of the k <= n leading components.
+
+    Components a thousand times smaller than the first are left out.
+    """
+    n = min(n, *centred.shape)
+    # Of a large matrix only the leading components are computed.
+    _, singular, directions = randomized_svd(centred, n, n_iter=7, random_state=0)
+    keep = singular > 1e-3 * singular[0]
+    keep[0] = True
+    sd = np.maximum(singular[keep], np.finfo(np.float32).tiny) / np.sqrt(len(centred))
+    return sd.astype(np.float32), directions[keep].astype(np.float32)
 
 
 @dataclass(frozen=True)
-class LatentBasis:
-    """Linear read-out from latents of unit variance to z-scored voxels, and back.
+class Members:
+    """Mappers trained on one part of the images each, and what they say of the others.
 
     Attributes
     ----------
-    read_out : array, shape (n_latents, n_voxels)
-    read_in : array, shape (n_voxels, n_latents)
+    nets : list of LatentResponse
+    held_out : array, shape (n_images, n_voxels)
+        Prediction, in z units, of each image by the mapper that did not learn it.
+    log_variance : array, shape (n_images, n_variances)
+        Likewise. NaN, both, where training was interrupted before there was one.
+    history : DataFrame
     """
 
-    read_out: np.ndarray
-    read_in: np.ndarray
-
-    @classmethod
-    def fit(cls, responses: np.ndarray, n_latents: int) -> "LatentBasis":
-        """Principal components of z-scored responses (n_images, n_voxels), NaN counting as 0."""
-        filled = np.nan_to_num(responses)
-        _, singular, directions = np.linalg.svd(filled, full_matrices=False)
-        sd = singular / np.sqrt(len(filled))
-        n = min(n_latents, int((sd > 1e-3 * sd[0]).sum()))
-        sd, directions = sd[:n, None].astype(np.float32), directions[:n].astype(np.float32)
-        return cls(read_out=sd * directions, read_in=(directions / sd).T)
-
-    def latents(self, trials: np.ndarray) -> np.ndarray:
-        """Latents (..., n_latents) of trials (..., n_voxels) in z units; NaN for missing trials."""
-        missing = ~np.isfinite(trials).any(axis=-1)
-        found = np.nan_to_num(trials).astype(np.float32) @ self.read_in
-        found[missing] = np.nan
-        return found
-
-
-@dataclass(frozen=True)
-class LatentNoise:
-    """What single trials do around the prediction, in z units.
-
-    Latents vary together with one covariance, scaled by image; voxels add what the read-out does
-    not reach.
-
-    Attributes
-    ----------
-    read_out : array, shape (n_latents, n_voxels)
-    cholesky : array, shape (n_latents, n_latents)
-        Of the latent covariance of held-out trials.
-    remainder : ResidualNoise
-    """
-
-    read_out: np.ndarray
-    cholesky: np.ndarray
-    remainder: ResidualNoise
-
-    @classmethod
-    def fit(
-        cls, trials: np.ndarray, predicted: np.ndarray, log_variance: np.ndarray, basis: LatentBasis
-    ) -> "LatentNoise":
-        """From z-scored trials (n_images, n_repeats, n_voxels) and held-out predictions of them."""
-        residuals = trials - predicted[:, None]
-        latents = basis.latents(residuals)
-        left = residuals - latents @ basis.read_out
-        scaled = (latents * np.exp(-0.5 * log_variance)[:, None]).reshape(-1, latents.shape[-1])
-        scaled = scaled[np.isfinite(scaled).all(axis=1)]
-        covariance = scaled.T @ scaled / max(len(scaled), 1)
-        jitter = 1e-6 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-        cholesky = np.linalg.cholesky(covariance + jitter).astype(np.float32)
-        shared = fit_residual_noise(left, np.zeros_like(predicted)).factors
-        # Latents and remainder are drawn apart although they vary together a little: what a voxel
-        # has for itself is what makes its variance that of the held-out trials.
-        total = fit_residual_noise(trials, predicted, max_factors=0).variance
-        of_latents = np.square(cholesky.T @ basis.read_out).sum(axis=0)
-        private = total - of_latents - np.square(shared).sum(axis=0)
-        remainder = ResidualNoise(shared, np.sqrt(np.maximum(private, 0)).astype(np.float32))
-        return cls(basis.read_out, cholesky, remainder)
-
-    def sample(
-        self, log_variance: np.ndarray, n: int, noise: str, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Deviations (n, n_images, n_voxels) from the prediction, in z units."""
-        n_images, n_latents = log_variance.shape
-        latents = rng.standard_normal((n, n_images, n_latents), dtype=np.float32)
-        latents = latents @ self.cholesky.T * np.exp(0.5 * log_variance)
-        draws = latents @ self.read_out
-        if noise == "full":
-            draws += self.remainder.sample((n, n_images), rng)
-        return draws
+    nets: list[LatentResponse]
+    held_out: np.ndarray
+    log_variance: np.ndarray
+    history: pd.DataFrame
 
 
 def fit_members(
     tokens: np.ndarray,
     responses: np.ndarray,
-    trials: np.ndarray,
-    basis: LatentBasis,
+    noise: np.ndarray,
     folds: Folds,
     options: dict[str, Any],
-) -> tuple[list[LatentResponse], np.ndarray, np.ndarray, list[Any]]:
+) -> Members:
     """Train one mapper per fold, stopped on the images it holds out.
 
     Parameters
@@ -169,71 +115,97 @@ def fit_members(
     tokens : array, shape (n_images, n_tokens, width)
     responses : array, shape (n_images, n_voxels)
         z-scored averages, NaN where an image has no data.
-    trials : array, shape (n_images, n_repeats, n_voxels)
-        z-scored single trials.
-    basis : LatentBasis
-        Shared by all members, so that their latents mean the same.
+    noise : array, shape (n_images, n_repeats, n_variances)
+        Of single trials: what the log-variances are of.
     folds : list of (train, test)
     options : dict
-        hidden, dropout, n_epochs, batch_size, learning_rate, weight_decay, device,
+        n_latents, hidden, dropout, n_epochs, batch_size, learning_rate, weight_decay, device,
         precision, checkpoint_dir, resume, random_state, verbose.
-
-    Returns
-    -------
-    members : list of LatentResponse
-    held_out : array, shape (n_images, n_voxels)
-        Prediction of each image by the member that held it out.
-    log_variance : array, shape (n_images, n_latents)
-        Likewise.
-    histories : list of DataFrame
     """
-    members, histories = [], []
+    nets: list[LatentResponse] = []
+    histories: list[pd.DataFrame] = []
+    arrays = {"tokens": tokens, "responses": responses, "noise": noise}
     held_out = np.full_like(responses, np.nan)
-    log_variance = np.zeros((len(tokens), len(basis.read_out)), dtype=np.float32)
-    arrays = {"tokens": tokens, "responses": responses, "latents": basis.latents(trials)}
+    log_variance = np.full((len(tokens), noise.shape[-1]), np.nan, dtype=np.float32)
+    sd, directions = principal_components(np.nan_to_num(responses), options["n_latents"])
     for k, (train_rows, test_rows) in enumerate(folds):
-        net, history = _fit_member(k, basis, arrays, train_rows, test_rows, options)
+        options_k = options | {"random_state": options["random_state"] + k}
+        net = make_net(sd[:, None] * directions, arrays, options_k)
+        result = _train_member(net, arrays, train_rows, test_rows, options_k, f"member{k}")
         held_out[test_rows], log_variance[test_rows] = run_net(
             net, tokens[test_rows], options["device"]
         )
-        members.append(net)
-        histories.append(history.assign(member=k))
-    return members, held_out, log_variance, histories
+        nets.append(net)
+        histories.append(result.history.assign(member=k))
+        if result.interrupted:
+            break
+    return Members(nets, held_out, log_variance, pd.concat(histories, ignore_index=True))
 
 
-def _fit_member(
-    k: int,
-    basis: LatentBasis,
+def make_net(
+    read_out: np.ndarray, arrays: dict[str, np.ndarray], options: dict[str, Any]
+) -> LatentResponse:
+    """Untrained net with a read-out (n_latents, n_voxels) from latents of unit variance."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(options["random_state"])
+        _, n_tokens, width = arrays["tokens"].shape
+        net = LatentResponse(
+            n_tokens,
+            width,
+            n_latents=len(read_out),
+            n_variances=arrays["noise"].shape[-1],
+            n_voxels=read_out.shape[1],
+            hidden=options["hidden"],
+            dropout=options["dropout"],
+        )
+    net.read_out.data = torch.from_numpy(read_out.copy())
+    return net
+
+
+def _train_member(
+    net: LatentResponse,
     arrays: dict[str, np.ndarray],
     train_rows: np.ndarray,
     test_rows: np.ndarray,
     options: dict[str, Any],
-) -> tuple[LatentResponse, Any]:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(options["random_state"] + k)
-        net = LatentResponse(
-            *arrays["tokens"].shape[1:],
-            *basis.read_out.shape,
-            hidden=options["hidden"],
-            dropout=options["dropout"],
-        )
-        net.read_out.data = torch.from_numpy(basis.read_out).clone()
+    name: str,
+) -> TrainingResult:
     held_tokens = torch.from_numpy(arrays["tokens"][test_rows])
     held = torch.from_numpy(arrays["responses"][test_rows])
 
     def loss(module: Any, batch: Any) -> dict[str, torch.Tensor]:
-        predicted, mean, log_variance = module(batch["tokens"])
-        error = masked_squared_error(predicted, batch["responses"])
-        nll = gaussian_nll(batch["latents"], mean.detach(), log_variance)
-        return {"loss": error + 0.1 * nll, "mse": error, "nll": nll}
+        predicted, log_variance = module(batch["tokens"])
+        mse = masked_squared_error(predicted, batch["responses"])
+        nll = gaussian_nll(batch["noise"], log_variance)
+        return {"loss": mse + nll, "mse": mse, "nll": nll}
 
     def evaluate(module: Any) -> dict[str, float]:
         device = next(module.parameters()).device
-        predicted = module(held_tokens.to(device))[0]
+        predicted, _ = module(held_tokens.to(device))
         return {"held_out_mse": float(masked_squared_error(predicted, held.to(device)))}
 
-    n_steps = max(50, options["n_epochs"] * len(train_rows) // options["batch_size"])
-    settings = TrainingSettings(
+    folder = options["checkpoint_dir"]
+    # The read-out starts where it should be; the mapper moves first.
+    read_out = {"params": [net.read_out], "lr": 0.1 * options["learning_rate"], "weight_decay": 0.0}
+    return train(
+        net,
+        loss,
+        Examples(**{name: (array, train_rows) for name, array in arrays.items()}),
+        _settings(len(train_rows), options),
+        evaluate=evaluate,
+        parameters=[{"params": net.mapper.parameters()}, read_out],
+        device=resolve_device(options["device"]),
+        checkpoint_dir=None if folder is None else Path(folder) / name,
+        resume=options["resume"],
+        identity=net.sizes,
+        verbose=options["verbose"],
+        desc=name,
+    )
+
+
+def _settings(n_images: int, options: dict[str, Any]) -> TrainingSettings:
+    n_steps = max(50, options["n_epochs"] * n_images // options["batch_size"])
+    return TrainingSettings(
         n_steps=n_steps,
         batch_size=options["batch_size"],
         learning_rate=options["learning_rate"],
@@ -244,44 +216,21 @@ def _fit_member(
         mode="min",
         patience=6,
         precision=options["precision"],
-        random_state=options["random_state"] + k,
+        random_state=options["random_state"],
     )
-    folder = options["checkpoint_dir"]
-    result = train(
-        net,
-        loss,
-        Examples(**{name: (array, train_rows) for name, array in arrays.items()}),
-        settings,
-        evaluate=evaluate,
-        parameters=[
-            {"params": net.mapper.parameters()},
-            # The read-out starts where it should be; the mapper moves first.
-            {
-                "params": [net.read_out],
-                "lr": 0.1 * options["learning_rate"],
-                "weight_decay": 0.0,
-            },
-        ],
-        device=resolve_device(options["device"]),
-        checkpoint_dir=None if folder is None else Path(folder) / f"member{k}",
-        resume=options["resume"],
-        verbose=options["verbose"],
-        desc=f"mapper {k + 1}",
-    )
-    return net, result.history
 
 
 def run_net(
     net: LatentResponse, tokens: np.ndarray, device: Any, batch_size: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions (n_images, n_voxels) in z units and log-variances (n_images, n_latents)."""
+    """Predictions (n_images, n_voxels) in z units and log-variances (n_images, n_variances)."""
     device = resolve_device(device)
     net = net.to(device).eval()
     predictions, spreads = [], []
     with torch.no_grad():
         for start in range(0, len(tokens), batch_size):
             batch = torch.from_numpy(tokens[start : start + batch_size]).to(device)
-            predicted, _, log_variance = net(batch)
+            predicted, log_variance = net(batch)
             predictions.append(predicted.cpu().numpy())
             spreads.append(log_variance.cpu().numpy())
     net.to("cpu")
@@ -301,31 +250,32 @@ def blend(linear: np.ndarray, mapped: np.ndarray, responses: np.ndarray) -> np.n
     -------
     array, shape (2,)
     """
-    parts = np.stack([linear, mapped], axis=-1)
-    known = np.isfinite(responses) & np.isfinite(parts).all(axis=-1)
-    parts, measured = parts[known].astype(np.float64), responses[known].astype(np.float64)
+    gram, moment = np.zeros((2, 2)), np.zeros(2)
+    for i in range(0, len(responses), BLOCK):
+        parts = np.stack([part[i : i + BLOCK] for part in (linear, mapped)], axis=-1)
+        measured = responses[i : i + BLOCK]
+        known = np.isfinite(measured) & np.isfinite(parts).all(axis=-1)
+        used = parts[known].astype(np.float64)
+        gram += used.T @ used
+        moment += used.T @ measured[known]
     # The normal equations hold all there is to know: nnls on their root is nnls on the data.
-    gram, moment = parts.T @ parts, parts.T @ measured
     root = np.linalg.cholesky(gram + 1e-9 * np.trace(gram) * np.eye(2))
     weights, _ = nnls(root.T, np.linalg.solve(root, moment))
     return weights
 
 
-def standardise(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and s.d. of the repeat averages, and averages and trials z-scored with them.
+def voxel_moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and s.d. of averages (n_images, n_voxels) over images, float32, NaN left out.
 
-    A voxel that does not vary has s.d. 1: its z-scored responses are 0.
+    A voxel that does not vary, or has no data, has s.d. 1; without data the mean is 0.
     """
-    averages = average_repeats(betas).astype(np.float32)
     present = np.isfinite(averages)
     n = np.maximum(present.sum(axis=0), 1)
-    filled = np.where(present, averages, 0)
-    mean = filled.sum(axis=0, dtype=np.float64) / n
+    mean = np.where(present, averages, 0).sum(axis=0, dtype=np.float64) / n
     centred = np.where(present, averages - mean, 0)
     sd = np.sqrt(np.square(centred).sum(axis=0) / n)
     scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
-    mean, scale = mean.astype(np.float32), scale.astype(np.float32)
-    return mean, scale, (averages - mean) / scale, ((betas - mean) / scale).astype(np.float32)
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:

@@ -1,7 +1,6 @@
 """The published SynBrain: an autoencoder of single trials, and a mapper from tokens to latents."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brainenc.devices import resolve_device
-from brainenc.nets import S2N, BrainVAE, soft_clip_loss
-from brainenc.nets.losses import kl_divergence, reconstruction_loss
+from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 from brainenc.training import Examples, TrainingSettings, train
 
 #: Sizes that train on a CPU in minutes; for ablations and tests, not for results.
@@ -28,7 +26,10 @@ SMALL_VAE = {
 }
 SMALL_S2N = {"depth": 2}
 
-#: Weights of the KL divergence and of SoftCLIP beside the reconstruction error.
+#: Images whose trials are looked at at a time.
+BLOCK = 256
+
+#: Weights of the KL divergence and of SoftCLIP beside the reconstruction error, as published.
 KL_WEIGHT, CLIP_WEIGHT = 1e-3, 1e3
 
 #: Tokens that pooled features are cut into, for a latent of that shape.
@@ -46,26 +47,43 @@ def as_tokens(features: np.ndarray) -> np.ndarray:
         missing = N_TOKENS_OF_POOLED * width - features.shape[1]
         features = np.pad(features, ((0, 0), (0, missing)))
         features = features.reshape(len(features), N_TOKENS_OF_POOLED, width)
-    return np.pad(features, ((0, 0), (0, 0), (0, features.shape[2] % 2))).astype(np.float32)
+    if features.shape[2] % 2:
+        features = np.pad(features, ((0, 0), (0, 0), (0, 1)))
+    return features.astype(np.float32, copy=False)
 
 
-def make_vae(sizes: Any, shape: tuple[int, int], architecture: str, random_state: int) -> BrainVAE:
-    """Autoencoder with a latent of `shape`; `sizes` is "paper", "small" or a dict."""
-    given = _sizes(sizes, {"paper": {}, "small": SMALL_VAE}, "vae_sizes")
-    return _seeded(random_state, lambda: BrainVAE(*shape, architecture=architecture, **given))
+def make_nets(shape: Sequence[int], options: dict[str, Any]) -> tuple[BrainVAE, S2N | None]:
+    """Untrained autoencoder and mapper for tokens of `shape`.
+
+    Parameters
+    ----------
+    shape : (n_tokens, width)
+    options : dict
+        vae_sizes, mapper_sizes, architecture, s2n, random_state.
+    """
+    vae_sizes = _sizes(options["vae_sizes"], {"paper": {}, "small": SMALL_VAE}, "vae_sizes")
+    presets: dict[str, dict[str, Any]] = {
+        "paper": {"n_heads": _n_heads(shape[1], 13)},
+        "small": SMALL_S2N | {"n_heads": _n_heads(shape[1], 4)},
+    }
+    mapper_sizes = _sizes(options["mapper_sizes"], presets, "mapper_sizes")
+    vae = _seeded(
+        options["random_state"],
+        lambda: BrainVAE(*shape, **{"architecture": options["architecture"], **vae_sizes}),
+    )
+    if not options["s2n"]:
+        return vae, None
+    return vae, _seeded(options["random_state"], lambda: S2N(*shape, **mapper_sizes))
 
 
-def make_mapper(sizes: Any, shape: tuple[int, int], random_state: int) -> S2N:
-    """Mapper for tokens of `shape`; `sizes` is "paper", "small" or a dict."""
-    small = SMALL_S2N | {"n_heads": math.gcd(shape[1], 4)}
-    given = _sizes(sizes, {"paper": {}, "small": small}, "mapper_sizes")
-    return _seeded(random_state, lambda: S2N(*shape, **given))
+def _n_heads(width: int, most: int) -> int:
+    return max(n for n in range(1, most + 1) if width % n == 0)
 
 
 def _sizes(sizes: Any, presets: dict[str, dict], name: str) -> dict[str, Any]:
     if isinstance(sizes, Mapping):
         return dict(sizes)
-    if sizes not in presets:
+    if not isinstance(sizes, str) or sizes not in presets:
         raise ValueError(f"{name}={sizes!r} must be 'paper', 'small' or a dict of sizes")
     return presets[sizes]
 
@@ -122,7 +140,10 @@ def fit_vae(
     DataFrame : the history
     """
     image, repeat = trial_index(betas)
-    null = _error_of_mean(betas[image, repeat])
+    weights: dict[str, Any] = {
+        "kl_weight": KL_WEIGHT if options["variational"] else 0.0,
+        "clip_weight": CLIP_WEIGHT if options["contrastive"] else 0.0,
+    }
 
     def loss(module: Any, batch: Any) -> dict[str, Tensor]:
         trials = batch["betas"]
@@ -130,39 +151,42 @@ def fit_vae(
         z = mean
         if options["variational"]:
             z = mean + batch.normal(*mean.shape[1:]) * (0.5 * log_variance).exp()
-        reconstruction = reconstruction_loss(module.decode(z, trials.shape[1]), trials)
-        kl = kl_divergence(mean, log_variance)
-        clip = soft_clip_loss(batch.gather(z), batch.gather(batch["tokens"]))
-        total = reconstruction
-        if options["variational"]:
-            total = total + KL_WEIGHT * kl
-        if options["contrastive"]:
-            total = total + CLIP_WEIGHT * clip
-        return {"loss": total, "reconstruction": reconstruction, "kl": kl, "soft_clip": clip}
+        decoded = module.decode(z, trials.shape[1])
+        # Alignment compares the examples of the whole batch, wherever they are computed.
+        pair = batch.gather(z), batch.gather(batch["tokens"])
+        losses = synbrain_vae_loss(decoded, trials, *pair, mean, log_variance, **weights)
+        return {"loss": losses.total, **{k: v for k, v in losses._asdict().items() if k != "total"}}
 
-    # The published absolute threshold, 350 for subject 1, as a share of the error of the mean.
-    threshold = options["relative_stop"] * null
+    threshold = options["relative_stop"] * error_of_mean(betas)
     return _train(
         vae,
         loss,
         Examples(betas=(betas, image, repeat), tokens=(tokens, image)),
         options,
         "vae",
+        identity=weights | {"variational": options["variational"]},
         n_epochs=options["vae_epochs"],
         weight_decay=options["weight_decay"],
         stop=lambda row: row["reconstruction"] < threshold,
     )
 
 
-def _error_of_mean(trials: np.ndarray) -> float:
-    """Squared error per trial, summed over voxels, of predicting the mean trial."""
-    return float(np.square(trials - trials.mean(axis=0)).sum(axis=1).mean())
+def error_of_mean(betas: np.ndarray) -> float:
+    """Squared error per trial, summed over voxels, of predicting the mean trial.
 
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels); missing trials are NaN in every voxel
+    """
 
-def posterior_means(vae: BrainVAE, trials: np.ndarray, device: Any, batch_size: int) -> np.ndarray:
-    """Means of the posterior, (n_trials, n_tokens, width), of trials (n_trials, n_voxels)."""
-    device = resolve_device(device)
-    return _in_batches(lambda x: vae.encode(x)[0], vae, trials, device, batch_size)
+    def blocks() -> Iterator[np.ndarray]:
+        for i in range(0, len(betas), BLOCK):
+            trials = betas[i : i + BLOCK].reshape(-1, betas.shape[2])
+            yield trials[np.isfinite(trials[:, 0])].astype(np.float64)
+
+    n_trials = sum(map(len, blocks()))
+    mean = sum(block.sum(axis=0) for block in blocks()) / n_trials
+    return sum(float(np.square(block - mean).sum()) for block in blocks()) / n_trials
 
 
 def fit_mapper(
@@ -171,7 +195,7 @@ def fit_mapper(
     betas: np.ndarray,
     tokens: np.ndarray,
     options: dict[str, Any],
-    parameters: Any = None,
+    few_shot: bool = False,
 ) -> pd.DataFrame:
     """Stage 2: tokens to the posterior mean of the trials they evoked, by squared error.
 
@@ -181,44 +205,53 @@ def fit_mapper(
     ----------
     mapper : S2N, trained in place
     vae : BrainVAE
-        Its posterior means are computed once.
+        Encodes the trials of each batch: the means of all of them, 1.7 MB per trial at the
+        published sizes, would not fit in memory.
     betas, tokens, options
         As for `fit_vae`; options mapper_steps, ema_decay.
-    parameters : iterable of parameters, optional
-        What to train; all by default.
+    few_shot : bool
+        Train the MLPs of the blocks alone.
 
     Returns
     -------
     DataFrame : the history
     """
     image, repeat = trial_index(betas)
-    trials = betas[image, repeat].astype(np.float32)
-    targets = posterior_means(vae, trials, options["device"], options["batch_size"])
+    vae.eval()
 
     def loss(module: nn.Module, batch: Any) -> dict[str, Tensor]:
-        return {"loss": F.mse_loss(module(batch["tokens"]), batch["targets"])}
+        # Targets do not depend on the precision of the training.
+        with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
+            target, _ = vae.to(batch.device).encode(batch["betas"])
+        return {"loss": F.mse_loss(module(batch["tokens"]), target)}
 
-    return _train(
-        mapper,
-        loss,
-        Examples(targets=targets, tokens=(tokens, image)),
-        options,
-        "mapper",
-        n_steps=options["mapper_steps"],
-        ema_decay=options["ema_decay"],
-        clip_norm=1.0,
-        parameters=parameters,
-    )
+    blocks: Any = mapper.blocks
+    mlps = [weight for block in blocks for weight in block.mlp.parameters()]
+    try:
+        return _train(
+            mapper,
+            loss,
+            Examples(betas=(betas, image, repeat), tokens=(tokens, image)),
+            options,
+            "mapper",
+            parameters=mlps if few_shot else None,
+            n_steps=options["mapper_steps"],
+            ema_decay=options["ema_decay"],
+            clip_norm=1.0,
+        )
+    finally:
+        vae.to("cpu")
 
 
 def _train(
-    module: nn.Module,
+    module: BrainVAE | S2N,
     loss: Any,
     examples: Examples,
     options: dict[str, Any],
     name: str,
     *,
     stop: Any = None,
+    identity: Mapping[str, Any] | None = None,
     parameters: Any = None,
     **settings: Any,
 ) -> pd.DataFrame:
@@ -239,6 +272,7 @@ def _train(
         device=options["device"],
         checkpoint_dir=None if folder is None else Path(folder) / name,
         resume=options["resume"],
+        identity={**module.sizes, **(identity or {})},
         verbose=options["verbose"],
         desc=name,
     )

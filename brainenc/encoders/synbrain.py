@@ -11,15 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders import _synbrain_default as default
 from brainenc.encoders import _synbrain_paper as paper
+from brainenc.encoders._synbrain_noise import LatentNoise, noise_coordinates
+from brainenc.encoders._synbrain_parameters import DEFAULTS, check_parameters
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.nets import S2N, BrainVAE, LatentResponse
-
-#: What the training arguments are when they are None, by variant.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "default": {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.05},
-    "paper": {"batch_size": 24, "learning_rate": 1e-4, "weight_decay": 0.05},
-}
+from brainenc.noise import fit_residual_noise
+from brainenc.repeats import average_repeats
 
 
 class SynBrainEncoder(BaseEncoder):
@@ -28,14 +26,15 @@ class SynBrainEncoder(BaseEncoder):
     ``variant="default"`` is made to predict voxels well. Each voxel's expected response is a
     blend of a linear path (ridge on the tokens) and of mappers, small transformers from tokens to
     a latent that a linear read-out turns into voxels; the blend is the one with the smallest
-    squared error on held-out images, so that the mapper counts for as much as it adds. A single
-    trial is the expected response, plus a draw of the latent given the image (one covariance for
-    what varies together, scaled by a variance that the mapper predicts), plus what the read-out
-    does not reach.
+    squared error on held-out images, so that the mappers count for as much as they add. A single
+    trial is the expected response, plus fluctuations of latent factors that voxels share, plus
+    what each voxel has alone. How much a voxel varies comes from held-out trials; how much more
+    or less an image makes the factors vary is predicted by the mappers, as far as that fits
+    held-out trials.
 
     ``variant="paper"`` is the published system, trained as published: BrainVAE, an autoencoder of
     single trials with a latent aligned with the image's CLIP tokens, and S2N, a mapper from tokens
-    to that latent. Its betas must not have voxels that lack some of the images.
+    to that latent. Its betas must not have voxels that lack some of the trials.
 
     Parameters
     ----------
@@ -44,42 +43,63 @@ class SynBrainEncoder(BaseEncoder):
         float arrays as they are and computes OpenCLIP features of images.
     variant : "default" or "paper"
     n_latents, hidden, dropout, n_members, n_epochs
-        Default variant: principal components of the responses that make the latent; width and
-        dropout of the mappers; mappers trained, each stopped on another part of the images and
-        averaged (0, and any number with fewer than 100 images, leaves the linear path alone);
-        epochs at most.
+        Default variant: principal components of the responses that make the latent; width (a
+        multiple of 4) and dropout of the mappers; mappers trained, 0 or at least 2, each stopped
+        on another part of the images and averaged (0, and any number with fewer than 100 images,
+        leaves the linear path alone); epochs at most.
     vae_sizes, mapper_sizes : "paper", "small" or dict
         Paper variant: arguments of `brainenc.nets.BrainVAE` and `brainenc.nets.S2N`; "small"
-        trains in minutes on a CPU and is for ablations.
-    vae_epochs, mapper_steps, relative_stop, ema_decay
-        Paper variant: length of stages 1 and 2; stage 1 stops when the reconstruction error is
-        below this share of the error of the mean response; moving average of the mapper.
+        trains in minutes on a CPU and is for ablations. Where 13 attention heads do not divide
+        the width of the tokens, "paper" has the next smaller number that does.
+    vae_epochs, mapper_steps : int
+        Paper variant: length of stages 1 and 2.
+    relative_stop : float
+        Paper variant: stage 1 stops after an epoch whose mean reconstruction error is below this
+        share of the error of predicting the mean trial. (The published threshold is 350, which is
+        this share for subject 1.)
+    ema_decay : float, optional
+        Paper variant: of the moving average of the mapper's weights, which inference uses. None is
+        1 − 5 / `mapper_steps`: the published .9999 for the published 50 000 steps, and an average
+        over the same part of a shorter training.
     architecture : "conv-attention" or "mlp"
     variational, contrastive, s2n : bool
-        Paper variant, the paper's ablations: sample the latent in stage 1; align it with the
-        tokens; map tokens to the latent (if not, tokens are decoded directly).
+        Paper variant, the paper's ablations: sample the latent in stage 1 (if not, there is no KL
+        divergence either); align it with the tokens; map tokens to the latent (if not, tokens are
+        decoded directly).
     noise_factor : float
         Paper variant: s.d. of the noise on the latent of draws.
     batch_size, learning_rate, weight_decay : optional
-        The variant's own when None: 64, 2e-3, .05 or, as published, 24, 1e-4, .05.
+        The variant's own when None: 64, 2e-3, .05 or, as published, 24, 1e-4, .05. (Stage 2 of
+        the paper variant has no weight decay, as in the published code.)
     device : "auto", "cpu", "cuda", "cuda:1", "mps"
     precision : "auto", "32", "bf16"
     checkpoint_dir : path, optional
         Where training writes checkpoints; ``fit(..., resume=True)`` goes on from there.
-    random_state : int
+    random_state : int or None
+        The same seed gives the same encoder; None, another one each time.
     verbose : bool
         Show progress bars.
 
     Attributes
     ----------
     history_ : DataFrame
-        One row per evaluation (default variant) or epoch, of every member or stage.
-    mix_ : array, shape (2,)
-        Default variant: weights of the linear path and of the mappers.
+        One row per evaluation (default variant) or epoch, of every `member` or `stage`; empty
+        if nothing but the linear path was fitted.
     linear_ : RidgeEncoder
     members_ : list of brainenc.nets.LatentResponse
+        Empty if the linear path is alone.
+    mix_ : array, shape (2,)
+        Default variant: weights of the linear path and of the mappers.
+    latent_noise_ : LatentNoise
+        Default variant: shared factors, private s.d., and how images scale them.
     vae_, mapper_ : brainenc.nets.BrainVAE, brainenc.nets.S2N
         Paper variant; the mapper is None without `s2n`.
+
+    Notes
+    -----
+    Ctrl-C ends the training of a mapper, or a stage of the paper variant, with a warning. The
+    default variant then makes do with the mappers there are; the paper variant goes on to stage 2,
+    without which there are no predictions, and a second Ctrl-C ends that.
 
     References
     ----------
@@ -90,12 +110,14 @@ class SynBrainEncoder(BaseEncoder):
     saved_parts = (
         *BaseEncoder.saved_parts,
         default.TokenAdapter,
-        default.LatentNoise,
+        LatentNoise,
         LatentResponse,
         BrainVAE,
         S2N,
     )
     _resume = False
+    _start: Any = None
+    _noise: str | None = "full"
 
     def __init__(
         self,
@@ -106,13 +128,13 @@ class SynBrainEncoder(BaseEncoder):
         hidden: int = 96,
         dropout: float = 0.3,
         n_members: int = 5,
-        n_epochs: int = 32,
+        n_epochs: int = 12,
         vae_sizes: Any = "paper",
         mapper_sizes: Any = "paper",
         vae_epochs: int = 15,
         mapper_steps: int = 50_000,
         relative_stop: float = 0.28,
-        ema_decay: float = 0.9999,
+        ema_decay: float | None = None,
         architecture: str = "conv-attention",
         variational: bool = True,
         contrastive: bool = True,
@@ -124,7 +146,7 @@ class SynBrainEncoder(BaseEncoder):
         device: str = "auto",
         precision: str = "auto",
         checkpoint_dir: str | os.PathLike | None = None,
-        random_state: int = 0,
+        random_state: int | None = 0,
         verbose: bool = False,
     ):
         self.features = features
@@ -171,15 +193,19 @@ class SynBrainEncoder(BaseEncoder):
 
         Raises
         ------
-        ValueError : besides those of `BaseEncoder.fit`, an unknown variant, or (paper variant)
-            voxels that lack some of the trials.
+        ValueError : besides those of `BaseEncoder.fit`, a parameter out of range, `resume` without
+            what it needs, or (paper variant) voxels that lack some of the trials.
         TrainingError : the loss became NaN or infinite; names the step and the last checkpoint.
+        FileExistsError : `checkpoint_dir` has checkpoints, and `resume` is False.
         """
-        if self.variant not in DEFAULTS:
-            raise ValueError(f"variant={self.variant!r} must be one of {list(DEFAULTS)}")
+        check_parameters(self.get_params(deep=False), resume)
         self._resume = resume
+        self.__dict__.pop("sample_kind_", None)  # not fitted until the end
         super().fit(X, y)
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "sample_kind_")
 
     def sample(
         self, X: Any, n: int = 5, random_state: Any = None, *, noise: str | None = "auto"
@@ -193,9 +219,10 @@ class SynBrainEncoder(BaseEncoder):
             Draws per image.
         random_state : int, Generator or None
         noise : "auto", "full", "latent" or None
-            "latent" draws the latent given the image; "full" adds what its read-out does not
-            reach (default variant only); None repeats the prediction. "auto" is "full", or
-            "latent" in the paper variant, which models nothing else.
+            None repeats the prediction. Default variant: "latent" adds the fluctuations of latent
+            factors, what voxels share; "full", which is "auto", also what each voxel has alone,
+            and is the distribution of single trials. Paper variant: "latent", which is "auto",
+            decodes the latent plus `noise_factor` · N(0, I), as published.
 
         Returns
         -------
@@ -205,36 +232,50 @@ class SynBrainEncoder(BaseEncoder):
         ------
         ValueError : n < 1, an unknown noise, or "full" in the paper variant.
         """
-        known = ["latent", None] + ["full"] * (self.variant == "default")
-        if noise == "auto":
-            noise = "full" if "full" in known else "latent"
-        if noise not in known:
-            raise ValueError(f"noise={noise!r} must be one of {['auto', *known]} here")
-        self._noise = noise
-        return super().sample(X, n, random_state)
+        check_is_fitted(self)
+        known = ["latent", None] if self._is_paper else ["full", "latent", None]
+        chosen = known[0] if noise == "auto" else noise
+        if chosen not in known:
+            raise ValueError(
+                f"noise={noise!r} must be one of {['auto', *known]} with variant={self.variant!r}"
+            )
+        sampler = copy.copy(self)
+        sampler._noise = chosen
+        return super(SynBrainEncoder, sampler).sample(X, n, random_state)
 
-    def adapt(self, X: Any, y: Any) -> "SynBrainEncoder":
+    def adapt(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        checkpoint_dir: str | os.PathLike | None = None,
+        resume: bool = False,
+    ) -> "SynBrainEncoder":
         """New encoder for another subject with few images, leaving this one as it is.
 
         In the paper variant the whole autoencoder is fine-tuned on the new subject (whose number
-        of voxels may differ) and then the mapper's MLPs alone; the lengths are `vae_epochs` and
-        `mapper_steps`. In the default variant everything is fitted anew.
+        of voxels may differ) and then the mapper's MLPs alone, from the moving average; the lengths
+        are `vae_epochs` and `mapper_steps`. In the default variant everything is fitted anew.
 
         Parameters
         ----------
         X, y : as for `fit`, of the new subject
+            Features of the same shape.
+        checkpoint_dir, resume
+            As `checkpoint_dir` of the encoder and `resume` of `fit`, for this training.
 
         Returns
         -------
         SynBrainEncoder
         """
         check_is_fitted(self)
-        adapted = clone(self)
-        if self.variant == "paper":
+        adapted = clone(self).set_params(checkpoint_dir=checkpoint_dir)
+        if self._is_paper:
             adapted._start = copy.deepcopy((self.vae_, self.mapper_))
-        adapted.fit(X, y)
-        adapted.__dict__.pop("_start", None)
-        return adapted
+        try:
+            return adapted.fit(X, y, resume=resume)
+        finally:
+            adapted._start = None
 
     @classmethod
     def from_official(
@@ -268,20 +309,51 @@ class SynBrainEncoder(BaseEncoder):
         """
         from brainenc.interop import read_s2n, read_vae
 
+        if n_voxels < 1:
+            raise ValueError(f"n_voxels={n_voxels!r} must be at least 1")
         encoder = cls(features, variant="paper", **parameters)
+        check_parameters(encoder.get_params(deep=False))
         encoder.vae_, vae_sizes = read_vae(vae)
         encoder.mapper_, sizes = read_s2n(s2n)
-        shape = [sizes["n_tokens"], sizes["width"]]
-        if shape != [vae_sizes["n_tokens"], vae_sizes["token_width"]]:
+        shape = (sizes["n_tokens"], sizes["width"])
+        if shape != (vae_sizes["n_tokens"], vae_sizes["token_width"]):
             raise ValueError(
                 f"{vae} has latents of shape {vae_sizes['n_tokens']} × {vae_sizes['token_width']}, "
                 f"but {s2n} maps tokens of {shape[0]} × {shape[1]}: are they of one model?"
             )
         encoder.n_voxels_, encoder.betas_ndim_ = n_voxels, 3
-        encoder.feature_shape_, encoder.n_features_in_ = shape, shape[0]
+        if features is None or isinstance(features, str):
+            encoder.feature_shape_, encoder.n_features_in_ = list(shape), shape[0]
+        else:
+            encoder.features_ = clone(features)  # extractors learn nothing from images
         encoder.undefined_ = np.zeros(n_voxels, dtype=bool)
         encoder.sample_kind_ = cls.sample_kind
         return encoder
+
+    def to_official(self, *, vae: str | os.PathLike, s2n: str | os.PathLike) -> None:
+        """Write the nets in the layout of the official checkpoints; `from_official` reads them.
+
+        Parameters
+        ----------
+        vae, s2n : path
+            Written whole or not at all; former files there are replaced. The weights of the
+            mapper, here the moving average, are written as `model` and as `ema`.
+
+        Raises
+        ------
+        ValueError : the default variant, `s2n` off or the "mlp" architecture, which the layout
+            does not have.
+        """
+        from brainenc.interop import write_s2n, write_vae
+
+        check_is_fitted(self)
+        if not self._is_paper or self.mapper_ is None:
+            raise ValueError(
+                'only variant="paper" with s2n=True has the nets of an official checkpoint, not '
+                f"variant={self.variant!r} with s2n={self.s2n!r}"
+            )
+        write_vae(vae, self.vae_)
+        write_s2n(s2n, self.mapper_)
 
     # ---------------------------------------------------------------- either variant
 
@@ -302,60 +374,69 @@ class SynBrainEncoder(BaseEncoder):
             return np.tile(self._predict(features), (n, 1, 1))
         if self._is_paper:
             z = self._latents(features)
-            noise = [rng.standard_normal(z.shape, dtype=np.float32) for _ in range(n)]
+            noise = (rng.standard_normal(z.shape, dtype=np.float32) for _ in range(n))
             return np.stack([self._decode(z + self.noise_factor * part) for part in noise])
         prediction, log_variance = self._run(features)
-        draws = self.latent_noise_.sample(log_variance, n, self._noise, rng)
-        return prediction + draws * self.scale_
+        draws = self.latent_noise_.sample(log_variance, n, self._noise != "latent", rng)
+        draws += prediction
+        return draws
 
     @property
     def _is_paper(self) -> bool:
         return self.variant == "paper"
 
     def _options(self) -> dict[str, Any]:
-        """All parameters, with the variant's own where they are None."""
+        """All parameters, with the variant's own, and a seed, where they are None."""
+        own = {**DEFAULTS[self.variant], "ema_decay": max(0.0, 1 - 5 / self.mapper_steps)}
+        if self.random_state is None:
+            own["random_state"] = int(np.random.default_rng().integers(2**31))
         options = self.get_params(deep=False)
-        own = {k: v for k, v in DEFAULTS[self.variant].items() if options[k] is None}
-        return {**options, **own, "resume": self._resume}
+        return {k: own.get(k) if v is None else v for k, v in options.items()} | {
+            "resume": self._resume
+        }
 
     # ---------------------------------------------------------------- default variant
 
     def _fit_default(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        self.mean_, self.scale_, responses, trials = default.standardise(betas)
-        no_data = ~np.isfinite(responses).any(axis=0)
-        self.linear_ = RidgeEncoder(None, device=self.device, random_state=self.random_state)
-        linear = (self.linear_._fit(features, betas) - self.mean_) / self.scale_
-        self.adapter_ = default.TokenAdapter.fit(features)
-        tokens = self.adapter_.transform(features)
-        basis = default.LatentBasis.fit(responses, self.n_latents)
-        folds = default.member_folds(len(tokens), self.n_members, self.random_state)
-        self.members_, mapped, log_variance, histories = default.fit_members(
-            tokens, responses, trials, basis, folds, self._options()
-        )
-        self.history_ = pd.concat(histories, ignore_index=True) if histories else pd.DataFrame()
-        self.mix_ = np.array([1.0, 0.0])
-        if folds:
-            self.mix_ = default.blend(linear, mapped, responses)
-        predicted = self._blended(linear, mapped if folds else 0.0)
-        self.latent_noise_ = default.LatentNoise.fit(trials, predicted, log_variance, basis)
-        predicted[:, no_data] = np.nan
-        return predicted * self.scale_ + self.mean_
+        options = self._options()
+        seed = options["random_state"]
+        self.linear_ = RidgeEncoder(None, device=self.device, random_state=seed)
+        linear = self.linear_._fit(features, betas)
+        noise = fit_residual_noise(betas, linear)
+        coordinates = noise_coordinates(betas, linear, noise)
+        log_variance = np.zeros((len(betas), coordinates.shape[-1]), dtype=np.float32)
+        held_out, self.mix_ = linear, np.array([1.0, 0.0])
+        self.members_: list[LatentResponse] = []
+        self.history_ = pd.DataFrame()
+        averages = average_repeats(betas).astype(np.float32, copy=False)
+        self.mean_, self.scale_ = default.voxel_moments(averages)
+        if folds := default.member_folds(len(features), self.n_members, seed):
+            self.adapter_ = default.TokenAdapter.fit(features)
+            tokens = self.adapter_.transform(features)
+            responses = (averages - self.mean_) / self.scale_
+            members = default.fit_members(tokens, responses, coordinates, folds, options)
+            self.members_, self.history_ = members.nets, members.history
+            z_linear = (linear - self.mean_) / self.scale_
+            self.mix_ = default.blend(z_linear, members.held_out, responses)
+            held_out = self._blended(linear, members.held_out)
+            log_variance = members.log_variance
+        self.latent_noise_ = LatentNoise.fit(noise, betas, held_out, coordinates, log_variance)
+        return held_out
 
-    def _blended(self, linear: np.ndarray, mapped: Any) -> np.ndarray:
-        return self.mix_[0] * linear + self.mix_[1] * mapped
+    def _blended(self, linear: np.ndarray, mapped: np.ndarray) -> np.ndarray:
+        """Both parts together in the units of the betas, which `linear` has; `mapped` is in z."""
+        deviation = self.mix_[0] * (linear - self.mean_) + self.mix_[1] * mapped * self.scale_
+        return (deviation + self.mean_).astype(np.float32)
 
     def _run(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Expected responses in the units of the betas, and log-variances of the latents."""
-        linear = (self.linear_._predict(features) - self.mean_) / self.scale_
+        """Expected responses, and log-variances of the noise of single trials."""
+        linear = self.linear_._predict(features)
+        if not self.members_:
+            return linear, np.zeros((len(features), len(self.latent_noise_.gain)))
         tokens = self.adapter_.transform(features)
-        mapped: Any = 0.0
-        n_latents = len(self.latent_noise_.read_out)
-        log_variance = np.zeros((len(tokens), n_latents), dtype=np.float32)
-        for member in self.members_:
-            prediction, spread = default.run_net(member, tokens, self.device)
-            mapped = mapped + prediction / len(self.members_)
-            log_variance += spread / len(self.members_)
-        return self._blended(linear, mapped) * self.scale_ + self.mean_, log_variance
+        runs = [default.run_net(member, tokens, self.device) for member in self.members_]
+        mapped, log_variance = (np.mean(parts, axis=0) for parts in zip(*runs, strict=True))
+        return self._blended(linear, mapped), log_variance
 
     # ---------------------------------------------------------------- paper variant
 
@@ -363,31 +444,26 @@ class SynBrainEncoder(BaseEncoder):
         tokens, options = paper.as_tokens(features), self._options()
         self.undefined_ = ~np.isfinite(betas).any(axis=(0, 1))
         trials = paper.complete_trials(betas, self.undefined_)
-        start = getattr(self, "_start", None)
-        shape = tokens.shape[1:]
-        nets: Any = start or (
-            paper.make_vae(self.vae_sizes, shape, self.architecture, self.random_state),
-            paper.make_mapper(self.mapper_sizes, shape, self.random_state) if self.s2n else None,
-        )
+        nets = self._start or paper.make_nets(tokens.shape[1:], options)
         self.vae_: BrainVAE = nets[0]
         self.mapper_: S2N | None = nets[1]
         histories = [paper.fit_vae(self.vae_, trials, tokens, options)]
         if self.mapper_ is not None:
-            few_shot = [p for block in self.mapper_.blocks for p in block.mlp.parameters()]
-            trained = few_shot if start else None
+            few_shot = self._start is not None
             histories.append(
-                paper.fit_mapper(self.mapper_, self.vae_, trials, tokens, options, trained)
+                paper.fit_mapper(self.mapper_, self.vae_, trials, tokens, options, few_shot)
             )
         self.history_ = pd.concat(histories, ignore_index=True)
         return np.full((len(betas), betas.shape[2]), np.nan)  # every image was learnt
 
+    @property
+    def _batch(self) -> int:
+        return self.batch_size or DEFAULTS["paper"]["batch_size"]
+
     def _latents(self, features: np.ndarray) -> np.ndarray:
-        options = self._options()
-        tokens = paper.as_tokens(features)
-        return paper.latents(self.mapper_, tokens, self.device, options["batch_size"])
+        return paper.latents(self.mapper_, paper.as_tokens(features), self.device, self._batch)
 
     def _decode(self, z: np.ndarray) -> np.ndarray:
-        batch_size = self._options()["batch_size"]
-        decoded = paper.decode(self.vae_, z, self.n_voxels_, self.device, batch_size)
+        decoded = paper.decode(self.vae_, z, self.n_voxels_, self.device, self._batch)
         decoded[:, self.undefined_] = np.nan
         return decoded

@@ -1,0 +1,59 @@
+"""What the two SynBrain benchmarks share: settings of the small paper variant, units, files."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import brainenc
+from brainenc.benchmarking.scoring import trial_sd
+from brainenc.storage import atomic_path, write_json
+
+#: How the published system was changed to train in minutes on a CPU. At the published learning
+#: rate, 1e-4, a few hundred steps hardly move it.
+PAPER = {
+    "variant": "paper",
+    "vae_sizes": "small",
+    "mapper_sizes": "small",
+    "learning_rate": 2e-3,
+    "mapper_steps": 1500,
+}
+
+#: Squared error, summed over voxels, of predicting the mean trial in NSD subject 1: training
+#: stops at 350, which is .28 of it.
+PUBLISHED_ERROR = 350 / 0.28
+
+FORMAT: dict = {"index": False, "float_format": "{:.3f}".format, "na_rep": "–"}
+
+
+def paper_encoder(n_trials: int, n_steps: int, **changes) -> brainenc.SynBrainEncoder:
+    """The small paper variant, its autoencoder trained for about `n_steps` steps."""
+    per_epoch = max(1, n_trials // 24)
+    return brainenc.SynBrainEncoder(
+        None, vae_epochs=math.ceil(n_steps / per_epoch), **{**PAPER, **changes}
+    )
+
+
+def published_unit(betas: np.ndarray) -> float:
+    """Factor for betas that makes their total variance that of NSD subject 1.
+
+    The paper's loss sums the squared error over voxels and weighs SoftCLIP with 1000: with few
+    voxels, in other units, the autoencoder would be trained for SoftCLIP alone. Scores in z units
+    and correlations do not depend on the factor.
+    """
+    return float(np.sqrt(PUBLISHED_ERROR / np.nansum(trial_sd(betas) ** 2)))
+
+
+def show(tables: dict[str, pd.DataFrame]) -> None:
+    for name, table in tables.items():
+        print(f"\n{name}\n{table.to_string(**FORMAT)}")
+
+
+def write(folder: Path, stem: str, tables: dict[str, pd.DataFrame], manifest: dict) -> None:
+    """Every table as ``<stem>_<name>.csv``, the manifest as ``<stem>.json``."""
+    for name, table in tables.items():
+        with atomic_path(folder / f"{stem}_{name}.csv") as temporary:
+            table.to_csv(temporary, **FORMAT)
+    write_json(folder / f"{stem}.json", manifest)
+    print(f"\nwritten to {folder}")

@@ -78,10 +78,11 @@ def bootstrap_weights(
         Counts; every row sums to `n_images`. The same weights applied to two encoders make a
         paired bootstrap.
     """
+    if n_images == 0:
+        return np.zeros((n_bootstraps, 0), dtype=np.float32)
     rng = np.random.default_rng(random_state)
-    return rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstraps).astype(
-        np.float32
-    )
+    share = np.full(n_images, 1 / n_images)
+    return rng.multinomial(n_images, share, size=n_bootstraps).astype(np.float32)
 
 
 def bootstrap_interval(

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import r2_score
+from sklearn.model_selection import LeaveOneOut, RepeatedKFold
 
 from brainenc.benchmarking import scoring
-from brainenc.model_selection import image_folds
+from brainenc.model_selection import bootstrap_weights, image_folds
 from brainenc.repeats import average_repeats
 
 N_IMAGES, N_VOXELS = 40, 6
@@ -62,9 +64,12 @@ def test_r2_and_errors_keep_offsets(case):
     )
     squared = np.square(predictions - averages)
     to_trials = np.square(predictions[:, None] - trials)
-    total = np.square(centred(mean_of_trials(betas), folds))
+    r2 = [
+        r2_score(averages[has, v], predictions[has, v])
+        for v, has in enumerate(np.isfinite(averages).T)
+    ]
     expected = {
-        "r2": 1 - np.nansum(squared, 0) / np.nansum(total, 0),
+        "r2": r2,
         "mse": np.nanmean(squared, 0),
         "mse_z": np.nanmean(squared / sd**2, 0),
         "mse_trials": np.nanmean(to_trials, (0, 1)),
@@ -128,6 +133,148 @@ def test_p_agrees_with_the_permutation_test_of_scipy(case):
         # s.e. of a p from 999 shuffles is at most .016; the t-test itself is off by a little more
         # because centring within folds takes three more degrees of freedom.
         assert p[v] == pytest.approx(expected, abs=0.06)
+
+
+def test_r2_of_the_mean_is_near_zero_with_small_folds():
+    """About the means of folds of two images it would be −1: SS_tot has half the freedom."""
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((20, 3, 500))
+    folds = image_folds(10, 20)
+    means = np.concatenate([np.tile(betas[train].mean(axis=(0, 1)), (2, 1)) for train, _ in folds])
+    targets = scoring.make_targets(betas, folds, np.ones(500), 200, random_state=0)
+    found = scoring.score_encoder(means, targets, n_permutations=1, random_state=0)
+    # The mean of the 18 others has an error of 1 + 1/18 against a variance of 19/20: −.11.
+    # s.e. over 500 voxels below .01.
+    assert found.voxels["r2"].mean() == pytest.approx(-0.11, abs=0.02)
+    # Resamples scatter around that, not below: their variance is smaller by 19/20.
+    assert np.median(found.voxel_samples["r2"]) == pytest.approx(-0.11, abs=0.03)
+
+
+def test_bootstrap_r2_is_corrected_by_the_number_of_images_not_rows():
+    betas, folds, predictions = repeated_case()
+    rows = np.concatenate([test for _, test in folds])
+    targets = scoring.make_targets(betas, folds, np.ones(1500), 3, random_state=0)
+    samples = scoring.voxel_metrics(predictions, targets, targets.weights)["r2"]
+    drawn = np.repeat(np.arange(len(rows)), targets.weights[1].astype(int))
+    y, error = betas.mean(axis=1)[rows][drawn], (betas.mean(axis=1)[rows] - predictions)[drawn]
+    ratio = np.square(error).mean(axis=0) / y.var(axis=0)
+    np.testing.assert_allclose(samples[1], 1 - ratio * 29 / 30, rtol=1e-5)  # float32
+
+
+def repeated_case(seed=0, n_images=30, n_voxels=1500):
+    """Noise, with predictions of an image that are alike in all folds that test it."""
+    rng = np.random.default_rng(seed)
+    betas = rng.standard_normal((n_images, 2, n_voxels))
+    folds = image_folds(RepeatedKFold(n_splits=5, n_repeats=4, random_state=0), n_images)
+    fixed = rng.standard_normal((n_images, n_voxels))
+    predictions = np.concatenate(
+        [fixed[test] + 0.3 * rng.standard_normal((len(test), n_voxels)) for _, test in folds]
+    )
+    return betas, folds, predictions
+
+
+def test_p_of_noise_is_uniform_where_images_are_tested_repeatedly():
+    betas, folds, predictions = repeated_case()
+    targets = scoring.make_targets(betas, folds, np.ones(1500), 2, random_state=0)
+    p = scoring.correlation_p_values(predictions, targets, n_permutations=199, random_state=0)
+    # Shuffling each row by itself would call 20 % of voxels significant at .05.
+    assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 1500))
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_p_finds_signal_where_images_are_tested_repeatedly():
+    betas, folds, predictions = repeated_case()
+    rows = np.concatenate([test for _, test in folds])
+    targets = scoring.make_targets(betas, folds, np.ones(1500), 2, random_state=0)
+    p = scoring.correlation_p_values(
+        predictions + betas.mean(axis=1)[rows], targets, n_permutations=199, random_state=0
+    )
+    assert np.mean(p <= 0.05) > 0.8  # r is about .55 over 30 images: power .9
+
+
+def test_images_change_places_only_where_folds_connect_them():
+    betas = np.zeros((12, 1, 1))
+    folds = [(np.arange(8, 12), np.array(test)) for test in ([0, 1, 2], [2, 3], [4, 5], [6, 7])]
+    strata = scoring._strata(scoring.make_targets(betas, folds, np.ones(1), 2, random_state=0))
+    assert [stratum.tolist() for stratum in strata] == [[0, 1, 2, 3], [4, 5], [6, 7]]
+
+
+def test_p_does_not_depend_on_blocks_of_voxels(case, monkeypatch):
+    predictions, _, _, targets = case
+    p = scoring.correlation_p_values(predictions, targets, n_permutations=50, random_state=0)
+    monkeypatch.setattr(scoring, "_SHUFFLE_ENTRIES", 2 * N_IMAGES)
+    blocked = scoring.correlation_p_values(predictions, targets, n_permutations=50, random_state=0)
+    np.testing.assert_array_equal(p, blocked)
+
+
+def score_folds(folds, betas, predictions):
+    targets = scoring.make_targets(betas, folds, np.ones(betas.shape[2]), 20, random_state=0)
+    return scoring.score_encoder(predictions, targets, n_permutations=19, random_state=0)
+
+
+def test_folds_with_one_image_or_none_are_left_out_of_what_compares_images():
+    rng = np.random.default_rng(0)
+    signal = rng.standard_normal((21, 30))
+    betas = signal[:, None] + rng.standard_normal((21, 2, 30))
+    train = np.arange(15, 21)
+    large = [(train, np.arange(0, 7)), (train, np.arange(7, 14))]
+    few = [(train, np.array([14])), (train, np.array([], dtype=int))]
+    expected = score_folds(large, betas, signal[:14])
+    found = score_folds(large + few, betas, signal[:15])
+    np.testing.assert_allclose(found.voxels["r"], expected.voxels["r"], rtol=1e-12)
+    assert np.isfinite(found.p).all()
+    for name in ("identification", "rdm_correlation", "cka"):
+        assert found.images[name] == pytest.approx(expected.images[name])
+    assert found.images["pattern_r"] != pytest.approx(expected.images["pattern_r"])
+    assert np.isfinite(found.image_samples["identification"]).all()
+    weights = bootstrap_weights(15, 20, random_state=0)
+    drawn = np.repeat(np.arange(14), weights[0, :14].astype(int))
+    x, y = centred(signal, large)[drawn, 0], centred(betas.mean(axis=1), large)[drawn, 0]
+    r = np.corrcoef(x, y)[0, 1]  # of the images drawn, without the one that is alone
+    assert found.voxel_samples["r"][0, 0] == pytest.approx(r, abs=1e-6)
+    one, none = found.folds[2], found.folds[3]
+    assert np.isnan(one["r"]).all()
+    assert np.isfinite(one["mse"]).all()
+    assert all(np.isnan(values).all() for values in none.values())
+
+
+def test_leaving_one_out_has_errors_but_no_r():
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((8, 2, 5))
+    found = score_folds(image_folds(LeaveOneOut(), 8), betas, rng.standard_normal((8, 5)))
+    for name in ("identification", "rdm_correlation", "cka"):
+        assert np.isnan(found.images[name])
+        assert np.isnan(found.image_samples[name]).all()
+    assert np.isnan(found.voxels["r"]).all()
+    assert np.isnan(found.voxel_samples["r"]).all()
+    assert np.isnan(found.p).all()
+    assert np.isfinite(found.voxels["r2"]).all()
+    assert np.isfinite(found.images["pattern_r"])
+
+
+def test_nothing_to_test_gives_nan():
+    nothing = np.array([], dtype=int)
+    found = score_folds([(np.arange(4), nothing)], np.ones((4, 2, 3)), np.empty((0, 3)))
+    assert all(np.isnan(values).all() for values in found.voxels.values())
+    assert np.isnan(list(found.images.values())).all()
+    assert np.isnan(found.p).all()
+
+
+def test_r_uses_only_images_with_a_response_and_another_in_their_fold():
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((12, 2, 2))
+    betas[[1, 2, 3, 4, 5], :, 0] = (
+        np.nan
+    )  # voxel 0 has one image in the first fold, two in the next
+    predictions = rng.standard_normal((12, 2)) + np.repeat([9, 0, 0], 4)[:, None]
+    folds = [(np.setdiff1d(np.arange(12), test), test) for test in np.arange(12).reshape(3, 4)]
+    found = score_folds(folds, betas, predictions)
+    kept = [np.array([6, 7]), np.array([8, 9, 10, 11])]
+    x, y = (
+        np.concatenate([values[rows] - values[rows].mean() for rows in kept])
+        for values in (predictions[:, 0], betas[:, :, 0].mean(axis=1))
+    )
+    assert found.voxels["r"][0] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
 
 
 def test_p_of_noise_is_uniform_also_where_images_are_missing():

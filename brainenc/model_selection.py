@@ -134,7 +134,6 @@ def permutation_p_values(
     strata: Iterable[np.ndarray],
     *,
     n_permutations: int = 1000,
-    inflation: float = 1.0,
     random_state: Any = None,
 ) -> NDArray[np.float64]:
     """One-sided p of a statistic under shuffles of the images.
@@ -148,9 +147,6 @@ def permutation_p_values(
         Positions that may change places with each other (the test images of one fold); together
         they are 0 … n_images − 1.
     n_permutations : int
-    inflation : float
-        Values of shuffles are multiplied by it: see `null_inflation`. The statistic must then have
-        mean 0 over shuffles.
     random_state : int, Generator or None
 
     Returns
@@ -172,39 +168,8 @@ def permutation_p_values(
         shuffled = identity.copy()
         for stratum in strata:
             shuffled[stratum] = rng.permutation(stratum)
-        at_least += inflation * statistic(shuffled) >= observed
+        at_least += statistic(shuffled) >= observed
     return np.where(np.isnan(observed), np.nan, (1 + at_least) / (1 + n_permutations))
-
-
-def null_inflation(folds: Folds, n_images: int) -> float:
-    """How much wider cross-validated r scatters without any relation than shuffles show.
-
-    Let the prediction of image i owe w_ij y_j to the response of each training image j. The
-    numerator of r is the sum of w_ij y_i y_j; where j is tested too by a fit on i, the products
-    y_i y_j and y_j y_i are the same, so for w_ij = w_ji (ridge, nearly) their variance is twice
-    that of the sum with one of them shuffled. With A_ij how many folds test i and train on j, the
-    ratio of variances is 1 + ⟨A, Aᵀ⟩ / ⟨A, A⟩: 2 for k-fold cross-validation, plain or repeated,
-    1 where no test image is ever trained on. Without this, 11 % of voxels without signal get
-    p < .05 from ridge, and 1 % get p < .001. An encoder that learns nothing from the responses
-    gets p that are too large.
-
-    Parameters
-    ----------
-    folds : list of (train, test), arrays of int
-    n_images : int
-
-    Returns
-    -------
-    float
-        Ratio of standard deviations, from 1 to √2. 1 without test images.
-    """
-    trained, tested = np.zeros((2, len(folds), n_images), dtype=np.float32)
-    for k, (train, test) in enumerate(folds):
-        trained[k, train] = 1
-        tested[k, test] = 1
-    same = np.sum((tested @ tested.T) * (trained @ trained.T), dtype=np.float64)
-    mutual = np.sum((tested @ trained.T) * (trained @ tested.T), dtype=np.float64)
-    return float(np.sqrt(1 + mutual / same)) if same > 0 else 1.0
 
 
 def fdr(p_values: np.ndarray) -> NDArray[np.float64]:

@@ -23,12 +23,7 @@ from scipy.sparse.csgraph import connected_components
 
 from brainenc import metrics
 from brainenc.metrics._sums import blocks, weighted_sums
-from brainenc.model_selection import (
-    Folds,
-    bootstrap_weights,
-    null_inflation,
-    permutation_p_values,
-)
+from brainenc.model_selection import Folds, bootstrap_weights, permutation_p_values
 from brainenc.repeats import average_repeats
 
 #: Metrics with one value per voxel, and those with one value per set of images.
@@ -69,8 +64,6 @@ class Targets:
         Noise ceiling of r against the averages; NaN where it is undefined or too low to divide by.
     weights : array, shape (n_bootstraps, n_rows)
         How often each image is drawn in each bootstrap sample, the same for every encoder.
-    inflation : float
-        How much wider r scatters without any relation than shuffles of fixed predictions show.
     """
 
     betas: np.ndarray
@@ -80,7 +73,6 @@ class Targets:
     scale: np.ndarray
     ceiling_r: np.ndarray
     weights: np.ndarray
-    inflation: float
 
     def of_fold(self, fold: int) -> "Targets":
         """The test images of one fold alone."""
@@ -114,7 +106,6 @@ def make_targets(
         scale=np.stack([trial_sd(betas[train]) for train, _ in folds]).astype(np.float32),
         ceiling_r=ceiling_r,
         weights=weights[:, image_of_row],
-        inflation=null_inflation(folds, len(betas)),
     )
 
 
@@ -344,8 +335,12 @@ def correlation_p_values(
     summed over its rows, so an image tested in several folds moves as one; shuffling its rows
     apart would take the likeness of its predictions for evidence. Images change places within
     their fold, or, where folds have images in common, within all that these connect. A missing
-    response counts 0 (the mean) and moves along. Predictions stay as they are instead of being
-    fitted to every shuffle, which `null_inflation` makes up for.
+    response counts 0 (the mean) and moves along.
+
+    Predictions are not fitted again to every shuffle. The p are exact where test images are never
+    trained on; under cross-validation images are predicted from each other, and r of noise
+    scatters up to √2 times more than shuffles show. On noise, ridge got p < .05 in 4 to 11 % of
+    voxels and p < .005 in 1 to 2.5 %.
 
     Returns
     -------
@@ -368,7 +363,6 @@ def correlation_p_values(
             _Product(_unit_columns(summed[:, voxels]), _unit_columns(response[:, voxels])),
             strata,
             n_permutations=n_permutations,
-            inflation=targets.inflation,
             random_state=random_state,
         )
     return p

@@ -9,11 +9,7 @@ from sklearn.base import clone
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
 from brainenc.images import looks_like_images
-from brainenc.model_selection import Folds
-from brainenc.repeats import average_repeats
-from brainenc.solvers import (
-    RidgeFit,
-    banded_ridge_cv,
+from brainenc.linear import (
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
@@ -21,6 +17,9 @@ from brainenc.solvers import (
     flatten_tokens,
     folds_of_rows,
 )
+from brainenc.model_selection import Folds
+from brainenc.repeats import average_repeats
+from brainenc.solvers import RidgeFit, banded_ridge_cv
 
 
 class BandedRidgeEncoder(BaseEncoder):

@@ -6,19 +6,17 @@ import numpy as np
 
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
-from brainenc.model_selection import Folds
-from brainenc.repeats import average_repeats
-from brainenc.solvers import (
-    RidgeFit,
+from brainenc.linear import (
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
     fit_voxels,
     flatten_tokens,
     folds_of_rows,
-    kernel_ridge_cv,
-    ridge_cv,
 )
+from brainenc.model_selection import Folds
+from brainenc.repeats import average_repeats
+from brainenc.solvers import RidgeFit, kernel_ridge_cv, ridge_cv
 
 
 class RidgeEncoder(BaseEncoder):

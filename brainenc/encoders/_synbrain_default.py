@@ -18,7 +18,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, image_folds
-from brainenc.nets.latent_mapper import LatentResponse, gaussian_nll, masked_squared_error
+from brainenc.nets.latent_mapper import LatentResponse, masked_squared_error
 from brainenc.training import Examples, OneCycle, TrainingResult, TrainingSettings, train
 
 #: With fewer images a mapper learns nothing that the linear path does not know: on the 16 training
@@ -89,22 +89,19 @@ class Members:
     ----------
     nets : list of LatentResponse
     held_out : array, shape (n_images, n_voxels)
-        Prediction, in z units, of each image by the mapper that did not learn it.
-    log_variance : array, shape (n_images, n_variances)
-        Likewise. NaN, both, where training was interrupted before there was one.
+        Prediction, in z units, of each image by the mapper that did not learn it. NaN where
+        training was interrupted before there was one.
     history : DataFrame
     """
 
     nets: list[LatentResponse]
     held_out: np.ndarray
-    log_variance: np.ndarray
     history: pd.DataFrame
 
 
 def fit_members(
     tokens: np.ndarray,
     responses: np.ndarray,
-    noise: np.ndarray,
     folds: Folds,
     options: dict[str, Any],
 ) -> Members:
@@ -115,8 +112,6 @@ def fit_members(
     tokens : array, shape (n_images, n_tokens, width)
     responses : array, shape (n_images, n_voxels)
         z-scored averages, NaN where an image has no data.
-    noise : array, shape (n_images, n_repeats, n_variances)
-        Of single trials: what the log-variances are of.
     folds : list of (train, test)
     options : dict
         n_latents, hidden, dropout, n_epochs, batch_size, learning_rate, weight_decay, device,
@@ -124,39 +119,29 @@ def fit_members(
     """
     nets: list[LatentResponse] = []
     histories: list[pd.DataFrame] = []
-    arrays = {"tokens": tokens, "responses": responses, "noise": noise}
+    arrays = {"tokens": tokens, "responses": responses}
     held_out = np.full_like(responses, np.nan)
-    log_variance = np.full((len(tokens), noise.shape[-1]), np.nan, dtype=np.float32)
     sd, directions = principal_components(np.nan_to_num(responses), options["n_latents"])
     for k, (train_rows, test_rows) in enumerate(folds):
         options_k = options | {"random_state": options["random_state"] + k}
-        net = make_net(sd[:, None] * directions, arrays, options_k)
+        net = make_net(tokens.shape[1:], sd[:, None] * directions, options_k)
         result = _train_member(net, arrays, train_rows, test_rows, options_k, f"member{k}")
-        held_out[test_rows], log_variance[test_rows] = run_net(
-            net, tokens[test_rows], options["device"]
-        )
+        held_out[test_rows] = run_net(net, tokens[test_rows], options["device"])
         nets.append(net)
         histories.append(result.history.assign(member=k))
         if result.interrupted:
             break
-    return Members(nets, held_out, log_variance, pd.concat(histories, ignore_index=True))
+    return Members(nets, held_out, pd.concat(histories, ignore_index=True))
 
 
 def make_net(
-    read_out: np.ndarray, arrays: dict[str, np.ndarray], options: dict[str, Any]
+    shape: tuple[int, ...], read_out: np.ndarray, options: dict[str, Any]
 ) -> LatentResponse:
-    """Untrained net with a read-out (n_latents, n_voxels) from latents of unit variance."""
+    """Untrained net for tokens of `shape`, with a read-out (n_latents, n_voxels)."""
     with torch.random.fork_rng([]):
         torch.manual_seed(options["random_state"])
-        _, n_tokens, width = arrays["tokens"].shape
         net = LatentResponse(
-            n_tokens,
-            width,
-            n_latents=len(read_out),
-            n_variances=arrays["noise"].shape[-1],
-            n_voxels=read_out.shape[1],
-            hidden=options["hidden"],
-            dropout=options["dropout"],
+            *shape, *read_out.shape, hidden=options["hidden"], dropout=options["dropout"]
         )
     net.read_out.data = torch.from_numpy(read_out.copy())
     return net
@@ -174,15 +159,12 @@ def _train_member(
     held = torch.from_numpy(arrays["responses"][test_rows])
 
     def loss(module: Any, batch: Any) -> dict[str, torch.Tensor]:
-        predicted, log_variance = module(batch["tokens"])
-        mse = masked_squared_error(predicted, batch["responses"])
-        nll = gaussian_nll(batch["noise"], log_variance)
-        return {"loss": mse + nll, "mse": mse, "nll": nll}
+        return {"loss": masked_squared_error(module(batch["tokens"]), batch["responses"])}
 
     def evaluate(module: Any) -> dict[str, float]:
         device = next(module.parameters()).device
-        predicted, _ = module(held_tokens.to(device))
-        return {"held_out_mse": float(masked_squared_error(predicted, held.to(device)))}
+        mse = masked_squared_error(module(held_tokens.to(device)), held.to(device))
+        return {"held_out_mse": float(mse)}
 
     folder = options["checkpoint_dir"]
     # The read-out starts where it should be; the mapper moves first.
@@ -222,19 +204,17 @@ def _settings(n_images: int, options: dict[str, Any]) -> TrainingSettings:
 
 def run_net(
     net: LatentResponse, tokens: np.ndarray, device: Any, batch_size: int = 512
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions (n_images, n_voxels) in z units and log-variances (n_images, n_variances)."""
+) -> np.ndarray:
+    """Predictions (n_images, n_voxels) in z units."""
     device = resolve_device(device)
     net = net.to(device).eval()
-    predictions, spreads = [], []
     with torch.no_grad():
-        for start in range(0, len(tokens), batch_size):
-            batch = torch.from_numpy(tokens[start : start + batch_size]).to(device)
-            predicted, log_variance = net(batch)
-            predictions.append(predicted.cpu().numpy())
-            spreads.append(log_variance.cpu().numpy())
+        parts = [
+            net(torch.from_numpy(tokens[i : i + batch_size]).to(device)).cpu().numpy()
+            for i in range(0, len(tokens), batch_size)
+        ]
     net.to("cpu")
-    return np.concatenate(predictions), np.concatenate(spreads)
+    return np.concatenate(parts)
 
 
 def blend(linear: np.ndarray, mapped: np.ndarray, responses: np.ndarray) -> np.ndarray:

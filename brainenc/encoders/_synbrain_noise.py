@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import digamma
 
-from brainenc.noise import ResidualNoise, fit_residual_noise
+from brainenc.noise import ResidualNoise
 
 #: Factors by which predicted log-variances are multiplied; the one that fits held-out trials stays.
 GAINS = np.linspace(0, 1.5, 16)
@@ -13,7 +14,7 @@ GAINS = np.linspace(0, 1.5, 16)
 BLOCK = 512
 
 
-def noise_coordinates(betas: np.ndarray, linear: np.ndarray, noise: ResidualNoise) -> np.ndarray:
+def noise_coordinates(betas: np.ndarray, held_out: np.ndarray, noise: ResidualNoise) -> np.ndarray:
     """What every trial shows of each shared factor of the noise, and of what voxels have alone.
 
     Factors are fitted to the residual of the trial by least squares, each voxel weighted by its
@@ -24,30 +25,31 @@ def noise_coordinates(betas: np.ndarray, linear: np.ndarray, noise: ResidualNois
     Parameters
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
-    linear : array, shape (n_images, n_voxels)
-        Held-out predictions.
+    held_out : array, shape (n_images, n_voxels)
+        Predictions of images that were not learnt.
     noise : ResidualNoise
-        Of these betas, with k factors.
+        Of these, with k factors.
 
     Returns
     -------
     array, shape (n_images, n_repeats, k + 1), float32; NaN for missing trials
     """
-    variance = noise.variance
     # A voxel that the factors explain wholly must not outweigh all others.
-    private = np.maximum(noise.private_sd**2, 0.01 * variance)
+    private = np.maximum(noise.private_sd**2, 0.01 * noise.variance)
     weight = np.divide(1, private, out=np.zeros_like(private), where=private > 0)
-    weight = np.nan_to_num(weight).astype(np.float32)
-    factors = noise.factors
+    weighted = weight * noise.factors
     # Pseudo-inverse: a factor may have been scaled to nothing.
-    read_in = (weight * factors).T @ np.linalg.pinv((weight * factors) @ factors.T)
-    blocks = [
-        _coordinates(betas[i : i + BLOCK] - linear[i : i + BLOCK, None], factors, read_in, weight)
+    read_in = weighted.T @ np.linalg.pinv(weighted @ noise.factors.T, hermitian=True)
+    parts = [
+        _coordinates(
+            betas[i : i + BLOCK] - held_out[i : i + BLOCK, None], noise.factors, read_in, weight
+        )
         for i in range(0, len(betas), BLOCK)
     ]
-    found = np.concatenate(blocks)
-    mean_square = np.nanmean(np.square(found), axis=(0, 1))
-    return (found / np.sqrt(np.where(mean_square > 0, mean_square, 1))).astype(np.float32)
+    found = np.concatenate(parts)
+    present = np.isfinite(found)
+    mean_square = np.square(np.where(present, found, 0)).sum((0, 1)) / present.sum((0, 1)).clip(1)
+    return found / np.sqrt(np.where(mean_square > 0, mean_square, 1)).astype(np.float32)
 
 
 def _coordinates(
@@ -57,119 +59,112 @@ def _coordinates(
     residuals = np.where(present, residuals, 0).astype(np.float32)
     shared = residuals @ read_in
     left = np.square(residuals - shared @ factors) * present
-    n_left = np.maximum((present * (weight > 0)).sum(axis=-1), 1)
+    n_left = (present * (weight > 0)).sum(axis=-1).clip(1)
     alone = np.sqrt(left @ weight / n_left)
-    found = np.concatenate([shared, alone[..., None]], axis=-1)
+    found = np.concatenate([shared, alone[..., None]], axis=-1, dtype=np.float32)
     found[~present.any(axis=-1)] = np.nan
     return found
 
 
+def log_variances(coordinates: np.ndarray) -> np.ndarray:
+    """How noisy the trials of each image were: unbiased log of their mean square.
+
+    Parameters
+    ----------
+    coordinates : array, shape (n_images, n_repeats, n_coordinates)
+
+    Returns
+    -------
+    array, shape (n_images, n_coordinates), float32
+        0 is the average. NaN for an image without trials, or for a coordinate that is 0.
+
+    Notes
+    -----
+    The log of a mean of n squared normal numbers is ψ(n/2) − log(n/2) too small on average.
+    """
+    n = np.isfinite(coordinates).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_square = np.nansum(np.square(coordinates, dtype=np.float64), axis=1) / n
+        found = np.log(mean_square) - (digamma(n / 2) - np.log(n / 2))
+    return np.where(np.isfinite(found), found, np.nan).astype(np.float32)
+
+
 @dataclass(frozen=True)
-class LatentNoise:
-    """Noise of single trials whose variance depends on the image.
+class VarianceCalibration:
+    """How far to believe predictions of how noisy the trials of an image are.
+
+    The log-variance of an image relative to the average is gain · (what is predicted) − centre.
 
     Attributes
     ----------
-    average : ResidualNoise
-        Over images: shared factors and private s.d. per voxel, in the units of the betas.
-    gain, centre : arrays, shape (n_factors + 1,)
-        The log-variance of an image, relative to the average, is gain · (what the mapper says) −
-        centre; one for every factor and one for what voxels have alone.
+    gain, centre : arrays, shape (n_coordinates,)
+        Of every shared factor, then of what voxels have alone.
     """
 
-    average: ResidualNoise
     gain: np.ndarray
     centre: np.ndarray
 
     @classmethod
-    def fit(
-        cls,
-        noise: ResidualNoise,
-        betas: np.ndarray,
-        held_out: np.ndarray,
-        coordinates: np.ndarray,
-        log_variance: np.ndarray,
-    ) -> "LatentNoise":
-        """Calibrated on held-out trials.
+    def fit(cls, coordinates: np.ndarray, predicted: np.ndarray) -> "VarianceCalibration":
+        """From held-out trials.
+
+        The gain has the largest likelihood (0 if the image tells nothing), and the centre makes
+        the variance, averaged over the trials, that of the average.
 
         Parameters
         ----------
-        noise : ResidualNoise
-            Gives the factors.
-        betas : array, shape (n_images, n_repeats, n_voxels)
-        held_out : array, shape (n_images, n_voxels)
-            Predictions; the mean squared residual is the variance of the draws of a voxel.
-        coordinates : array, shape (n_images, n_repeats, n_factors + 1)
-        log_variance : array, shape (n_images, n_factors + 1)
-            What a mapper says of images that it did not learn; NaN where there is none.
+        coordinates : array, shape (n_images, n_repeats, n_coordinates)
+        predicted : array, shape (n_images, n_coordinates)
+            Held-out predictions of `log_variances`; NaN where there is none.
         """
-        variance = fit_residual_noise(betas, held_out, max_factors=0).variance
-        gain, centre = calibrated(coordinates, log_variance)
-        return cls(with_variance(noise, variance), gain, centre)
+        values, said = _trials(coordinates, predicted)
+        tried = GAINS[:, None, None] * said
+        with np.errstate(divide="ignore"):  # a factor scaled to nothing has no variance
+            spread = np.log(np.mean(values**2 * np.exp(-tried), axis=1))
+        gain = GAINS[np.argmin(spread + tried.mean(axis=1), axis=0)]
+        centre = np.log(np.exp(gain * said).mean(axis=0))
+        return cls(gain.astype(np.float32), centre.astype(np.float32))
 
-    def scale(self, log_variance: np.ndarray) -> np.ndarray:
-        """Noise s.d. of images relative to the average, (n_images, n_factors + 1)."""
-        relative = 0.5 * (self.gain * log_variance - self.centre)
+    def scale(self, predicted: np.ndarray) -> np.ndarray:
+        """Noise s.d. of images relative to the average, of the shape of the predictions."""
+        relative = 0.5 * (self.gain * np.nan_to_num(predicted) - self.centre)
         return np.exp(relative).astype(np.float32)
 
-    def sample(
-        self, log_variance: np.ndarray, n: int, private: bool, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Deviations from the prediction, (n, n_images, n_voxels), in the units of the betas.
 
-        Parameters
-        ----------
-        log_variance : array, shape (n_images, n_factors + 1)
-        n : int
-        private : bool
-            Whether to add what voxels have alone to what they share.
-        rng : Generator
-        """
-        factors, alone = self.average.factors, self.average.private_sd
-        scale = self.scale(log_variance)
-        shared = rng.standard_normal((n, len(scale), len(factors)), dtype=np.float32)
-        draws = (shared * scale[:, :-1]) @ factors
-        if not private:
-            draws[..., np.isnan(alone)] = np.nan
-            return draws
-        for draw in draws:
-            own = rng.standard_normal(draw.shape, dtype=np.float32)
-            draw += own * scale[:, -1:] * alone
-        return draws
-
-
-def with_variance(noise: ResidualNoise, variance: np.ndarray) -> ResidualNoise:
-    """Noise of the same factors and another variance per voxel, (n_voxels,).
-
-    A voxel whose factors overshoot the variance gets them scaled down.
-    """
-    shared = np.square(noise.factors).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt(np.minimum(1, variance / shared))
-    factors = noise.factors * np.where(np.isfinite(scale), scale, 0)
-    private = np.sqrt(np.maximum(variance - np.square(factors).sum(axis=0), 0))
-    return ResidualNoise(factors.astype(np.float32), private.astype(np.float32))
-
-
-def calibrated(coordinates: np.ndarray, log_variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and centre of each coordinate, float32; see `LatentNoise`.
-
-    The gain has the largest likelihood of held-out trials (0 if the image tells nothing), and the
-    centre makes the variance, averaged over their trials, that of the average.
-    """
-    value, said = _trials(coordinates, log_variance)
-    if not len(value):
-        nothing = np.zeros(coordinates.shape[-1], dtype=np.float32)
-        return nothing, nothing
-    tried = GAINS[:, None, None] * said
-    with np.errstate(divide="ignore"):  # a factor scaled to nothing has no variance
-        likelihood = -np.log(np.mean(value**2 * np.exp(-tried), axis=1)) - tried.mean(axis=1)
-    gain = GAINS[likelihood.argmax(axis=0)]
-    centre = np.log(np.exp(gain * said).mean(axis=0))
-    return gain.astype(np.float32), centre.astype(np.float32)
-
-
-def _trials(coordinates: np.ndarray, log_variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    said = np.broadcast_to(log_variance[:, None], coordinates.shape)
+def _trials(coordinates: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # A coordinate that never varied is predicted as NaN: nothing to scale.
+    said = np.where(np.isfinite(predicted).any(axis=0), predicted, 0)
+    said = np.broadcast_to(said[:, None], coordinates.shape)
     known = np.isfinite(coordinates).all(axis=-1) & np.isfinite(said).all(axis=-1)
     return coordinates[known].astype(np.float64), said[known].astype(np.float64)
+
+
+def sample_noise(
+    noise: ResidualNoise, scale: np.ndarray, n: int, private: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Deviations of single trials from the prediction.
+
+    Parameters
+    ----------
+    noise : ResidualNoise
+        With k factors, over images on average.
+    scale : array, shape (n_images, k + 1)
+        s.d. of factors and private part relative to that.
+    n : int
+        Draws per image.
+    private : bool
+        Whether to add what voxels have alone to what they share.
+    rng : Generator
+
+    Returns
+    -------
+    array, shape (n, n_images, n_voxels), float32; NaN for voxels without data
+    """
+    shared = rng.standard_normal((n, len(scale), len(noise.factors)), dtype=np.float32)
+    draws = (shared * scale[:, :-1]) @ noise.factors
+    draws[..., np.isnan(noise.private_sd)] = np.nan
+    if private:
+        for draw in draws:
+            own = rng.standard_normal(draw.shape, dtype=np.float32)
+            draw += own * scale[:, -1:] * noise.private_sd
+    return draws

@@ -76,6 +76,16 @@ def make_nets(shape: Sequence[int], options: dict[str, Any]) -> tuple[BrainVAE, 
     return vae, _seeded(options["random_state"], lambda: S2N(*shape, **mapper_sizes))
 
 
+def check_shape(vae: BrainVAE, tokens: np.ndarray) -> None:
+    """Raise ValueError if tokens (n_images, n_tokens, width) have not the latent's shape."""
+    shape = (vae.sizes["n_tokens"], vae.sizes["token_width"])
+    if tokens.shape[1:] != shape:
+        raise ValueError(
+            f"features make tokens {tokens.shape[1:]} per image, but the encoder to adapt was "
+            f"fitted to tokens {shape}: compute them in the same way"
+        )
+
+
 def _n_heads(width: int, most: int) -> int:
     return max(n for n in range(1, most + 1) if width % n == 0)
 

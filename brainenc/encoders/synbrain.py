@@ -11,7 +11,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders import _synbrain_default as default
 from brainenc.encoders import _synbrain_paper as paper
-from brainenc.encoders._synbrain_noise import LatentNoise, noise_coordinates
+from brainenc.encoders._synbrain_noise import (
+    VarianceCalibration,
+    log_variances,
+    noise_coordinates,
+    sample_noise,
+)
 from brainenc.encoders._synbrain_parameters import DEFAULTS, check_parameters
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.ridge import RidgeEncoder
@@ -29,7 +34,7 @@ class SynBrainEncoder(BaseEncoder):
     squared error on held-out images, so that the mappers count for as much as they add. A single
     trial is the expected response, plus fluctuations of latent factors that voxels share, plus
     what each voxel has alone. How much a voxel varies comes from held-out trials; how much more
-    or less an image makes the factors vary is predicted by the mappers, as far as that fits
+    or less an image makes each factor vary is predicted from its tokens, as far as that fits
     held-out trials.
 
     ``variant="paper"`` is the published system, trained as published: BrainVAE, an autoencoder of
@@ -90,8 +95,10 @@ class SynBrainEncoder(BaseEncoder):
         Empty if the linear path is alone.
     mix_ : array, shape (2,)
         Default variant: weights of the linear path and of the mappers.
-    latent_noise_ : LatentNoise
-        Default variant: shared factors, private s.d., and how images scale them.
+    variance_ : RidgeEncoder
+    calibration_ : VarianceCalibration
+        Default variant with mappers: predicts the log-variance of each factor of `noise_`, and of
+        what voxels have alone; how far it is believed.
     vae_, mapper_ : brainenc.nets.BrainVAE, brainenc.nets.S2N
         Paper variant; the mapper is None without `s2n`.
 
@@ -110,7 +117,7 @@ class SynBrainEncoder(BaseEncoder):
     saved_parts = (
         *BaseEncoder.saved_parts,
         default.TokenAdapter,
-        LatentNoise,
+        VarianceCalibration,
         LatentResponse,
         BrainVAE,
         S2N,
@@ -322,9 +329,8 @@ class SynBrainEncoder(BaseEncoder):
                 f"but {s2n} maps tokens of {shape[0]} × {shape[1]}: are they of one model?"
             )
         encoder.n_voxels_, encoder.betas_ndim_ = n_voxels, 3
-        if features is None or isinstance(features, str):
-            encoder.feature_shape_, encoder.n_features_in_ = list(shape), shape[0]
-        else:
+        encoder.feature_shape_, encoder.n_features_in_ = list(shape), shape[0]
+        if not (features is None or isinstance(features, str)):
             encoder.features_ = clone(features)  # extractors learn nothing from images
         encoder.undefined_ = np.zeros(n_voxels, dtype=bool)
         encoder.sample_kind_ = cls.sample_kind
@@ -367,18 +373,17 @@ class SynBrainEncoder(BaseEncoder):
     def _predict(self, features: np.ndarray) -> np.ndarray:
         if self._is_paper:
             return self._decode(self._latents(features))
-        return self._run(features)[0]
+        return self._predict_default(features)
 
     def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         if self._noise is None:
             return np.tile(self._predict(features), (n, 1, 1))
         if self._is_paper:
-            z = self._latents(features)
-            noise = (rng.standard_normal(z.shape, dtype=np.float32) for _ in range(n))
-            return np.stack([self._decode(z + self.noise_factor * part) for part in noise])
-        prediction, log_variance = self._run(features)
-        draws = self.latent_noise_.sample(log_variance, n, self._noise != "latent", rng)
-        draws += prediction
+            return self._decoded_draws(self._latents(features), n, rng)
+        draws = sample_noise(
+            self.noise_, self._noise_scale(features), n, self._noise != "latent", rng
+        )
+        draws += self._predict(features)
         return draws
 
     @property
@@ -399,44 +404,55 @@ class SynBrainEncoder(BaseEncoder):
 
     def _fit_default(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         options = self._options()
-        seed = options["random_state"]
-        self.linear_ = RidgeEncoder(None, device=self.device, random_state=seed)
+        self.linear_ = self._ridge(options)
         linear = self.linear_._fit(features, betas)
-        noise = fit_residual_noise(betas, linear)
-        coordinates = noise_coordinates(betas, linear, noise)
-        log_variance = np.zeros((len(betas), coordinates.shape[-1]), dtype=np.float32)
-        held_out, self.mix_ = linear, np.array([1.0, 0.0])
         self.members_: list[LatentResponse] = []
-        self.history_ = pd.DataFrame()
+        self.mix_, self.history_ = np.array([1.0, 0.0]), pd.DataFrame()
+        folds = default.member_folds(len(features), self.n_members, options["random_state"])
+        if not folds:
+            return linear
         averages = average_repeats(betas).astype(np.float32, copy=False)
         self.mean_, self.scale_ = default.voxel_moments(averages)
-        if folds := default.member_folds(len(features), self.n_members, seed):
-            self.adapter_ = default.TokenAdapter.fit(features)
-            tokens = self.adapter_.transform(features)
-            responses = (averages - self.mean_) / self.scale_
-            members = default.fit_members(tokens, responses, coordinates, folds, options)
-            self.members_, self.history_ = members.nets, members.history
-            z_linear = (linear - self.mean_) / self.scale_
-            self.mix_ = default.blend(z_linear, members.held_out, responses)
-            held_out = self._blended(linear, members.held_out)
-            log_variance = members.log_variance
-        self.latent_noise_ = LatentNoise.fit(noise, betas, held_out, coordinates, log_variance)
+        responses = (averages - self.mean_) / self.scale_
+        self.adapter_ = default.TokenAdapter.fit(features)
+        tokens = self.adapter_.transform(features)
+        members = default.fit_members(tokens, responses, folds, options)
+        self.members_, self.history_ = members.nets, members.history
+        self.mix_ = default.blend((linear - self.mean_) / self.scale_, members.held_out, responses)
+        held_out = self._blended(linear, members.held_out)
+        self._fit_noise_scale(features, betas, held_out, options)
         return held_out
+
+    def _ridge(self, options: dict[str, Any]) -> RidgeEncoder:
+        return RidgeEncoder(None, device=self.device, random_state=options["random_state"])
+
+    def _predict_default(self, features: np.ndarray) -> np.ndarray:
+        linear = self.linear_._predict(features)
+        if not self.members_:
+            return linear
+        tokens = self.adapter_.transform(features)
+        mapped = [default.run_net(member, tokens, self.device) for member in self.members_]
+        return self._blended(linear, np.mean(mapped, axis=0))
 
     def _blended(self, linear: np.ndarray, mapped: np.ndarray) -> np.ndarray:
         """Both parts together in the units of the betas, which `linear` has; `mapped` is in z."""
         deviation = self.mix_[0] * (linear - self.mean_) + self.mix_[1] * mapped * self.scale_
         return (deviation + self.mean_).astype(np.float32)
 
-    def _run(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Expected responses, and log-variances of the noise of single trials."""
-        linear = self.linear_._predict(features)
+    def _fit_noise_scale(
+        self, features: np.ndarray, betas: np.ndarray, held_out: np.ndarray, options: dict[str, Any]
+    ) -> None:
+        """Learn how noisy single trials of an image are, factor by factor of the noise."""
+        noise = fit_residual_noise(betas, held_out)  # what `fit` makes noise_ of
+        coordinates = noise_coordinates(betas, held_out, noise)
+        self.variance_ = self._ridge(options)
+        said = self.variance_._fit(features, log_variances(coordinates)[:, None])
+        self.calibration_ = VarianceCalibration.fit(coordinates, said)
+
+    def _noise_scale(self, features: np.ndarray) -> np.ndarray:
         if not self.members_:
-            return linear, np.zeros((len(features), len(self.latent_noise_.gain)))
-        tokens = self.adapter_.transform(features)
-        runs = [default.run_net(member, tokens, self.device) for member in self.members_]
-        mapped, log_variance = (np.mean(parts, axis=0) for parts in zip(*runs, strict=True))
-        return self._blended(linear, mapped), log_variance
+            return np.ones((len(features), len(self.noise_.factors) + 1), dtype=np.float32)
+        return self.calibration_.scale(self.variance_._predict(features))
 
     # ---------------------------------------------------------------- paper variant
 
@@ -445,6 +461,7 @@ class SynBrainEncoder(BaseEncoder):
         self.undefined_ = ~np.isfinite(betas).any(axis=(0, 1))
         trials = paper.complete_trials(betas, self.undefined_)
         nets = self._start or paper.make_nets(tokens.shape[1:], options)
+        paper.check_shape(nets[0], tokens)
         self.vae_: BrainVAE = nets[0]
         self.mapper_: S2N | None = nets[1]
         histories = [paper.fit_vae(self.vae_, trials, tokens, options)]
@@ -459,6 +476,14 @@ class SynBrainEncoder(BaseEncoder):
     @property
     def _batch(self) -> int:
         return self.batch_size or DEFAULTS["paper"]["batch_size"]
+
+    def _decoded_draws(self, z: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        rows = np.arange(n * len(z))
+        draws = np.empty((len(rows), self.n_voxels_), dtype=np.float32)
+        for part in np.array_split(rows, -(-len(rows) // self._batch)):
+            noise = rng.standard_normal((len(part), *z.shape[1:]), dtype=np.float32)
+            draws[part] = self._decode(z[part % len(z)] + self.noise_factor * noise)
+        return draws.reshape(n, len(z), -1)
 
     def _latents(self, features: np.ndarray) -> np.ndarray:
         return paper.latents(self.mapper_, paper.as_tokens(features), self.device, self._batch)

@@ -8,19 +8,17 @@ from torch.nn import functional as F
 
 
 class LatentMapper(nn.Module):
-    """Image tokens to the expected latent of a response, and to how noisy single trials are.
+    """Image tokens to the expected latent of a response.
 
     One transformer block, then attention pooling: every query gathers the tokens it looks for
     wherever they are in the image, so a face counts as a face at any position. The output layer
-    starts at zero: an untrained mapper predicts the mean response and the average noise.
+    starts at zero: an untrained mapper predicts the mean response.
 
     Parameters
     ----------
     n_tokens, width : int
         Shape of the tokens of an image.
     n_latents : int
-    n_variances : int
-        Log-variances to predict.
     hidden : int
         Width inside; a multiple of `n_heads`.
     n_queries : int
@@ -34,7 +32,6 @@ class LatentMapper(nn.Module):
         n_tokens: int,
         width: int,
         n_latents: int,
-        n_variances: int,
         *,
         hidden: int = 96,
         n_queries: int = 8,
@@ -54,29 +51,15 @@ class LatentMapper(nn.Module):
         self.value = nn.Linear(hidden, hidden)
         self.dropout = nn.Dropout(dropout)
         self.mean = nn.Linear(n_queries * hidden, n_latents)
-        self.log_variance = nn.Linear(n_queries * hidden, n_variances)
-        for layer in (self.mean, self.log_variance):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.mean.weight)
+        nn.init.zeros_(self.mean.bias)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents and log-variances of images.
-
-        Parameters
-        ----------
-        tokens : tensor, shape (batch, n_tokens, width)
-
-        Returns
-        -------
-        mean : tensor, shape (batch, n_latents)
-        log_variance : tensor, shape (batch, n_variances)
-        """
+        """Expected latents (batch, n_latents) of tokens (batch, n_tokens, width)."""
         x = self.norm(self.block(self.project(tokens) + self.position))
         # Softmax over tokens; queries start small, so that pooling starts as an average.
         attention = (4 * self.query @ self.key(x).transpose(1, 2) / x.shape[-1] ** 0.5).softmax(-1)
-        pooled = self.dropout((attention @ self.value(x)).flatten(1))
-        # The variance is read from what serves the mean, and does not pull at it.
-        return self.mean(pooled), self.log_variance(pooled.detach())
+        return self.mean(self.dropout((attention @ self.value(x)).flatten(1)))
 
 
 class LatentResponse(nn.Module):
@@ -84,7 +67,7 @@ class LatentResponse(nn.Module):
 
     Parameters
     ----------
-    n_tokens, width, n_latents, n_variances
+    n_tokens, width, n_latents
         As for `LatentMapper`.
     n_voxels : int
     **mapper
@@ -99,31 +82,21 @@ class LatentResponse(nn.Module):
         The parameters: ``LatentResponse(**net.sizes)`` is a net of the same shape.
     """
 
-    def __init__(
-        self,
-        n_tokens: int,
-        width: int,
-        n_latents: int,
-        n_variances: int,
-        n_voxels: int,
-        **mapper: Any,
-    ):
+    def __init__(self, n_tokens: int, width: int, n_latents: int, n_voxels: int, **mapper: Any):
         super().__init__()
         self.sizes: dict[str, Any] = {
             "n_tokens": n_tokens,
             "width": width,
             "n_latents": n_latents,
-            "n_variances": n_variances,
             "n_voxels": n_voxels,
             **mapper,
         }
-        self.mapper = LatentMapper(n_tokens, width, n_latents, n_variances, **mapper)
+        self.mapper = LatentMapper(n_tokens, width, n_latents, **mapper)
         self.read_out = nn.Parameter(torch.zeros(n_latents, n_voxels))
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected z-scored responses (batch, n_voxels), and log-variances (batch, n_variances)."""
-        mean, log_variance = self.mapper(tokens)
-        return mean @ self.read_out, log_variance
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Expected z-scored responses (batch, n_voxels) of tokens (batch, n_tokens, width)."""
+        return self.mapper(tokens) @ self.read_out
 
 
 def masked_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -132,22 +105,3 @@ def masked_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
     return (F.mse_loss(predictions, targets.nan_to_num(), reduction="none") * present).sum() / (
         present.sum().clamp(min=1)
     )
-
-
-def gaussian_nll(values: Tensor, log_variance: Tensor) -> Tensor:
-    """Negative log-likelihood of centred Gaussians, in nats per value, without the constant.
-
-    Parameters
-    ----------
-    values : tensor, shape (batch, n_repeats, n_variances)
-        NaN where a repeat is missing.
-    log_variance : tensor, shape (batch, n_variances)
-
-    Returns
-    -------
-    scalar tensor, 0 if every value is missing
-    """
-    present = ~values.isnan()
-    log_variance = log_variance[:, None]
-    nll = 0.5 * (values.nan_to_num().square() * (-log_variance).exp() + log_variance)
-    return (nll * present).sum() / present.sum().clamp(min=1)

@@ -1,0 +1,441 @@
+"""The default variant: never worse than ridge, better where it can be, with calibrated draws."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import nnls
+from sklearn.exceptions import NotFittedError
+
+import brainenc
+from brainenc.encoders import RidgeEncoder, SynBrainEncoder, _synbrain_default
+from brainenc.metrics import correlation
+from brainenc.repeats import average_repeats
+from brainenc.training import TrainingError
+
+FAST = {"n_latents": 6, "hidden": 16, "n_members": 2, "n_epochs": 3}
+
+
+def simulated(n_images=160, n_voxels=24, n_repeats=3, noise_sd=1.0, seed=0, nonlinear=True):
+    """Tokens and betas; every voxel mixes five features, each looked for in all six tokens."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.standard_normal((n_images, 6, 10)).astype(np.float32)
+    found = tokens @ rng.standard_normal((10, 5))
+    features = found.max(axis=1) if nonlinear else found.mean(axis=1)
+    features = (features - features.mean(0)) / features.std(0)
+    signal_part = features @ rng.standard_normal((5, n_voxels)) / np.sqrt(5) + 2
+    noise = noise_sd * rng.standard_normal((n_images, n_repeats, n_voxels))
+    return tokens, (signal_part[:, None] + noise).astype(np.float32), signal_part
+
+
+@pytest.fixture(scope="module")
+def problem():
+    tokens, betas, _ = simulated()
+    betas[np.random.default_rng(1).random(betas.shape[:2]) < 0.1] = np.nan
+    return tokens, betas
+
+
+@pytest.fixture(scope="module")
+def fitted(problem):
+    return SynBrainEncoder(**FAST).fit(*problem)
+
+
+# ------------------------------------------------------------------ prediction
+
+
+@pytest.mark.slow
+def test_it_beats_ridge_where_the_truth_is_nonlinear_in_the_tokens():
+    tokens, betas, truth = simulated(700, 40)
+    train, test = slice(500), slice(500, None)
+    ours = SynBrainEncoder(n_members=3).fit(tokens[train], betas[train]).predict(tokens[test])
+    ridge = RidgeEncoder().fit(tokens[train], betas[train]).predict(tokens[test])
+    r = [correlation(part, truth[test]) for part in (ours, ridge)]
+    # Against the noiseless truth, ridge can reach the linear part of a maximum of six. The
+    # standard error of a difference of r at 200 images is below .05 for a voxel alone.
+    assert r[0].mean() > r[1].mean() + 0.1
+    assert (r[0] > r[1]).mean() > 0.95
+
+
+@pytest.mark.slow
+def test_it_is_not_worse_than_ridge_where_the_truth_is_linear():
+    differences = []
+    for seed in range(2):
+        tokens, betas, truth = simulated(400, 30, noise_sd=2.0, seed=seed, nonlinear=False)
+        train, test = slice(200), slice(200, None)
+        both = SynBrainEncoder(n_members=2), RidgeEncoder()
+        encoders = [e.fit(tokens[train], betas[train]) for e in both]
+        r = [correlation(e.predict(tokens[test]), truth[test]).mean() for e in encoders]
+        differences.append(r[0] - r[1])
+    # The two weights of the blend cost 2 degrees of freedom of 200 × 30.
+    assert np.mean(differences) > -0.003
+
+
+def test_the_blend_is_least_squares_on_held_out_images(problem):
+    rng = np.random.default_rng(0)
+    responses = rng.standard_normal((50, 7))
+    linear, mapped = (responses * w + rng.standard_normal((50, 7)) for w in (0.5, 0.4))
+    responses[rng.random((50, 7)) < 0.2] = np.nan
+    mapped[:5] = np.nan  # training was interrupted before these were held out
+    known = np.isfinite(responses) & np.isfinite(mapped)
+    expected, _ = nnls(np.stack([linear[known], mapped[known]], axis=1), responses[known])
+    weights = _synbrain_default.blend(linear, mapped, responses)
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    against = _synbrain_default.blend(linear, -mapped, responses)
+    assert against[1] == 0
+    assert against[0] == pytest.approx(
+        (linear * responses)[known].sum() / np.square(linear[known]).sum(), rel=1e-6
+    )
+
+
+def test_held_out_errors_are_no_larger_than_those_of_ridge(problem):
+    tokens, betas = problem
+    encoder = SynBrainEncoder(**FAST)
+    held_out = {}
+    for name, each in (("ours", encoder), ("ridge", RidgeEncoder())):
+        each.n_voxels_ = betas.shape[2]
+        held_out[name] = each._fit(tokens, betas)
+    responses = (average_repeats(betas) - encoder.mean_) / encoder.scale_
+    error = {
+        name: np.nanmean(np.square((part - encoder.mean_) / encoder.scale_ - responses))
+        for name, part in held_out.items()
+    }
+    assert error["ours"] <= error["ridge"] * (1 + 1e-6)  # the blend could have chosen ridge
+
+
+@pytest.mark.parametrize(("n_images", "n_members"), [(99, 5), (160, 0)])
+def test_without_mappers_it_is_ridge(problem, n_images, n_members):
+    tokens, betas = problem[0][:n_images], problem[1][:n_images]
+    encoder = SynBrainEncoder(n_members=n_members).fit(tokens, betas)
+    ridge = RidgeEncoder().fit(tokens, betas)
+    np.testing.assert_array_equal(encoder.predict(problem[0]), ridge.predict(problem[0]))
+    np.testing.assert_array_equal(encoder.noise_.private_sd, ridge.noise_.private_sd)
+    assert encoder.members_ == []
+    assert len(encoder.history_) == 0
+
+
+def test_the_mean_of_the_members_is_what_is_blended(problem, fitted):
+    tokens = problem[0]
+    ridge = RidgeEncoder().fit(*problem).predict(tokens)
+    scaled = (tokens - tokens.mean((0, 1))) / tokens.std((0, 1))
+    with torch.no_grad():
+        nets = [net.eval()(torch.from_numpy(scaled)).numpy() for net in fitted.members_]
+    mean, scale = fitted.mean_, fitted.scale_
+    expected = mean + fitted.mix_[0] * (ridge - mean) + fitted.mix_[1] * np.mean(nets, 0) * scale
+    np.testing.assert_allclose(fitted.predict(tokens), expected, rtol=1e-4, atol=1e-4)
+    assert len(fitted.members_) == 2
+    assert (fitted.mix_ > 0).all()
+    averages = average_repeats(problem[1])
+    np.testing.assert_allclose(mean, np.nanmean(averages, 0), rtol=1e-5)
+    np.testing.assert_allclose(scale, np.nanstd(averages, 0), rtol=1e-5)
+
+
+# ------------------------------------------------------------------ features, missing data
+
+
+def test_pooled_features_become_half_whitened_components():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((300, 20)) @ rng.standard_normal((20, 20)) + 3
+    features[:, 4] = 7.0  # constant
+    tokens = _synbrain_default.TokenAdapter.fit(features).transform(features)
+    assert tokens.shape == (300, 1, 19)
+    z = (features - features.mean(0)) / np.where(np.arange(20) == 4, 1, features.std(0))
+    eigenvalues, directions = np.linalg.eigh(z.T @ z / 300)
+    expected = z @ directions[:, :0:-1] / eigenvalues[:0:-1] ** 0.25
+    expected /= expected.std()
+    # Components up to their signs; float32, and 7 power iterations.
+    np.testing.assert_allclose(np.abs(tokens[:, 0]), np.abs(expected), rtol=1e-2, atol=2e-3)
+
+
+def test_pooled_features_have_mappers_too(problem):
+    tokens, betas = problem
+    encoder = SynBrainEncoder(**FAST).fit(tokens.reshape(len(tokens), -1), betas)
+    assert len(encoder.members_) == 2
+    assert np.isfinite(encoder.predict(tokens.reshape(len(tokens), -1))).all()
+
+
+def test_missing_voxels_and_images(problem):
+    tokens, betas = problem
+    holed = betas.copy()
+    holed[:, :, 3] = np.nan
+    holed[:40, :, 5] = np.nan
+    encoder = SynBrainEncoder(**FAST).fit(tokens, holed)
+    others = ~np.isin(np.arange(24), (3, 5))
+    draws = encoder.sample(tokens, 2, 0)
+    assert np.isnan(draws[..., 3]).all()
+    assert np.isfinite(np.delete(draws, 3, axis=2)).all()
+    prediction = encoder.predict(tokens)
+    # Where a voxel has no data, mappers learn nothing from it: 0 in its place would pull the
+    # prediction of voxel 5 for these images towards its mean, and half its correlation is .4.
+    assert np.corrcoef(prediction[:40, 5], np.nanmean(betas[:40, :, 5], 1))[0, 1] > 0.4
+    whole = SynBrainEncoder(**FAST).fit(tokens, betas).predict(tokens)
+    gap = np.abs(prediction - whole)[:, others].mean() / whole.std()
+    assert gap < 0.1
+
+
+# ------------------------------------------------------------------ draws
+
+
+def test_noise_says_what_draws_are_made_of(problem, fitted):
+    tokens = problem[0][:30]
+    prediction = fitted.predict(tokens)
+    for draw in fitted.sample(tokens, 2, noise=None):
+        np.testing.assert_array_equal(draw, prediction)
+    full = fitted.sample(tokens, 3, 0)
+    np.testing.assert_array_equal(full, fitted.sample(tokens, 3, 0, noise="full"))
+    latent = fitted.sample(tokens, 3, 0, noise="latent")
+    # The same latent fluctuations, without what voxels have alone.
+    alone = full - latent
+    assert alone.std() > 0.5
+    shared = np.corrcoef(alone.reshape(-1, 24).T)[np.triu_indices(24, 1)]
+    assert np.abs(shared).mean() < 3 / np.sqrt(90)  # 90 independent rows
+    rank = np.linalg.matrix_rank((latent - prediction).reshape(-1, 24), tol=1e-3)
+    assert rank == min(len(fitted.noise_.factors), 24)
+    with pytest.raises(ValueError, match=r"noise='all' must be one of .*'full', 'latent', None"):
+        fitted.sample(tokens, noise="all")
+
+
+def test_draws_vary_as_held_out_trials_do(problem, fitted):
+    tokens = problem[0]
+    draws = fitted.sample(tokens, 400, 0)
+    prediction = fitted.predict(tokens)
+    variance = fitted.noise_.variance
+    # 160 images × 400 draws: s.e. .6 % of a variance, if all images were alike.
+    np.testing.assert_allclose(np.square(draws - prediction).mean((0, 1)), variance, rtol=0.04)
+    assert (np.abs(draws.mean(0) - prediction) < 6 * np.sqrt(variance / 400)).all()
+
+
+@pytest.mark.slow
+def test_nine_in_ten_held_out_trials_lie_in_the_90_percent_interval():
+    data = brainenc.datasets.simulate_subject(400, 150, random_state=1)
+    tokens, betas = data.truth.tokens, data.betas
+    encoder = SynBrainEncoder(n_members=3).fit(tokens[100:], betas[100:])
+    draws = encoder.sample(tokens[:100], 200, 0)
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    trials = betas[:100]
+    inside = (trials >= low[:, None]) & (trials <= high[:, None])
+    assert inside[np.isfinite(trials)].mean() == pytest.approx(0.9, abs=0.03)
+    # Noise correlations: as near to the truth as those of ridge, which has the same noise model
+    # around a worse prediction.
+    pairs = np.triu_indices(150, 1)
+
+    def correlations(covariance):
+        sd = np.sqrt(np.diag(covariance))
+        return (covariance / np.outer(sd, sd))[pairs]
+
+    def agreement(draws):
+        deviations = (draws - draws.mean(0)).reshape(-1, 150)
+        truth = correlations(data.truth.noise_covariance())
+        return np.corrcoef(correlations(np.cov(deviations.T)), truth)[0, 1]
+
+    ridge = RidgeEncoder().fit(tokens[100:], betas[100:]).sample(tokens[:100], 200, 0)
+    assert agreement(draws) > agreement(ridge) - 0.02
+    assert agreement(draws) > 0.7
+
+
+def heteroscedastic(gain, n_images=300, n_voxels=40, seed=0):
+    """Shared and private noise whose log-variances are linear in the tokens, times `gain`."""
+    rng = np.random.default_rng(seed)
+    tokens, _, truth = simulated(n_images, n_voxels, seed=seed, nonlinear=False)
+    said = gain * tokens.mean(1)[:, :2] * np.sqrt(6)
+    factor = rng.standard_normal(n_voxels)
+    shared = rng.standard_normal((n_images, 4, 1)) * factor * np.exp(said[:, None, :1] / 2)
+    alone = rng.standard_normal((n_images, 4, n_voxels)) * np.exp(said[:, None, 1:] / 2)
+    return tokens, (truth[:, None] + shared + alone).astype(np.float32), said
+
+
+def test_the_variance_of_draws_follows_the_image():
+    tokens, betas, said = heteroscedastic(gain=0.8)
+    encoder = SynBrainEncoder(**FAST).fit(tokens[:240], betas[:240])
+    scale = encoder._noise_scale(tokens[240:])
+    strongest = np.square(encoder.noise_.factors).sum(1).argmax()
+    new = said[240:]
+    # One draw of a normal factor per trial says little of its variance; 40 private ones say much.
+    assert np.corrcoef(np.log(scale[:, strongest]), new[:, 0])[0, 1] > 0.6
+    assert np.corrcoef(np.log(scale[:, -1]), new[:, 1])[0, 1] > 0.9
+    slope = np.polyfit(new[:, 1], 2 * np.log(scale[:, -1]), 1)[0]
+    assert 0.6 < slope < 1.2  # ridge shrinks what it learns from 240 images
+    # Draws have it, and their variance over all training images is still that of held-out trials.
+    draws = encoder.sample(tokens[240:], 300, 0)
+    spread = np.log(draws.var(0).mean(1))
+    assert np.corrcoef(spread, np.log(np.exp(new).mean(1)))[0, 1] > 0.8
+    mean_square = np.square(encoder._noise_scale(tokens[:240])).mean(0)
+    assert mean_square[-1] == pytest.approx(1, abs=0.1)
+
+
+def test_the_variance_stays_put_where_images_do_not_move_it():
+    tokens, betas, _ = heteroscedastic(gain=0.0)
+    encoder = SynBrainEncoder(**FAST).fit(tokens, betas)
+    assert np.log(encoder._noise_scale(tokens)).std(0).max() < 0.1
+
+
+# ------------------------------------------------------------------ saved, repeated, adapted
+
+
+def test_save_and_load_give_the_same_encoder(problem, fitted, tmp_path):
+    tokens = problem[0]
+    loaded = brainenc.load(fitted.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.predict(tokens), fitted.predict(tokens))
+    for noise in ("full", "latent"):
+        np.testing.assert_array_equal(
+            loaded.sample(tokens, 2, 0, noise=noise), fitted.sample(tokens, 2, 0, noise=noise)
+        )
+    assert loaded.history_.equals(fitted.history_)
+
+
+def test_the_seed_decides(problem, fitted):
+    tokens = problem[0]
+    again = SynBrainEncoder(**FAST).fit(*problem)
+    np.testing.assert_array_equal(again.predict(tokens), fitted.predict(tokens))
+    others = [SynBrainEncoder(**FAST, random_state=s).fit(*problem) for s in (1, None)]
+    for other in others:
+        assert np.abs(other.predict(tokens) - fitted.predict(tokens)).max() > 1e-3
+    assert others[1].random_state is None
+
+
+def test_adapting_fits_anew_and_leaves_this_one(problem, fitted, tmp_path):
+    tokens, betas = problem
+    before = fitted.predict(tokens)
+    adapted = fitted.adapt(tokens[:120], betas[:120, :, :9])
+    scratch = SynBrainEncoder(**FAST).fit(tokens[:120], betas[:120, :, :9])
+    np.testing.assert_array_equal(adapted.predict(tokens), scratch.predict(tokens))
+    np.testing.assert_array_equal(fitted.predict(tokens), before)
+
+
+# ------------------------------------------------------------------ stopped, killed, failing
+
+SCRIPT = """
+    import sys, time
+    from pathlib import Path
+    import numpy as np
+    from brainenc.encoders import SynBrainEncoder
+    from brainenc.training.checkpoints import Checkpoints
+
+    folder = Path(sys.argv[1])
+    write, count = Checkpoints.write, 0
+
+    def write_and_wait(self, step, state):
+        global count
+        write(self, step, state)
+        count += 1
+        if count == int(sys.argv[2]):
+            (folder / "ready").touch()
+            time.sleep(600)
+
+    Checkpoints.write = write_and_wait
+    data = np.load(folder / "data.npz")
+    parameters = eval(sys.argv[3])
+    SynBrainEncoder(**parameters, checkpoint_dir=folder / "c").fit(data["tokens"], data["betas"])
+"""
+
+PAPER = {
+    "variant": "paper",
+    "vae_sizes": {
+        "pooled_length": 32,
+        "n_channels": 8,
+        "channel_multipliers": (1, 2),
+        "n_blocks": 1,
+        "projector_width": 32,
+    },
+    "mapper_sizes": "small",
+    "vae_epochs": 3,
+    "batch_size": 48,
+    "mapper_steps": 20,
+}
+
+
+# Checkpoints: one with each row of a history. The default variant writes more than 12 in its first
+# member; the paper variant 3 in stage 1 and then one for each of 2 epochs.
+@pytest.mark.slow
+@pytest.mark.parametrize(("parameters", "count"), [(FAST, 22), (PAPER, 4)])
+def test_killed_and_resumed_is_the_uninterrupted_to_the_bit(problem, tmp_path, parameters, count):
+    tokens, betas = problem
+    np.savez(tmp_path / "data.npz", tokens=tokens, betas=betas)
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path, str(count), repr(parameters)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process.stderr:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "ready").exists():
+            if process.poll() is not None:
+                pytest.fail(process.stderr.read())
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    encoder = SynBrainEncoder(**parameters, checkpoint_dir=tmp_path / "c")
+    resumed = encoder.fit(tokens, betas, resume=True)
+    straight = SynBrainEncoder(**parameters).fit(tokens, betas)
+    np.testing.assert_array_equal(resumed.predict(tokens), straight.predict(tokens))
+    np.testing.assert_array_equal(resumed.sample(tokens, 1, 0), straight.sample(tokens, 1, 0))
+    columns = ["step", "loss"]
+    assert resumed.history_[columns].equals(straight.history_[columns])
+
+
+@pytest.mark.parametrize("when", [2, 80])
+def test_ctrl_c_leaves_a_usable_encoder(problem, monkeypatch, when, tmp_path):
+    tokens, betas = problem
+    count, loss = 0, _synbrain_default.masked_squared_error
+
+    def interrupted(*arguments):
+        nonlocal count
+        count += 1
+        if count == when:
+            signal.raise_signal(signal.SIGINT)
+        return loss(*arguments)
+
+    parameters = FAST | {"n_members": 3}
+    monkeypatch.setattr(_synbrain_default, "masked_squared_error", interrupted)
+    with pytest.warns(RuntimeWarning, match="training was interrupted in step"):
+        encoder = SynBrainEncoder(**parameters).fit(tokens, betas)
+    # Of the mappers there are those trained so far, the interrupted one with its best weights.
+    assert len(encoder.members_) == (1 if when == 2 else 2)
+    assert np.isfinite(encoder.predict(tokens)).all()
+    assert np.isfinite(encoder.sample(tokens, 2, 0)).all()
+    ridge = RidgeEncoder().fit(tokens, betas)
+    assert encoder.score(tokens, betas) > ridge.score(tokens, betas) - 0.05
+    loaded = brainenc.load(encoder.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.predict(tokens), encoder.predict(tokens))
+
+
+def test_a_diverging_training_says_where_and_leaves_no_encoder(problem, fitted, tmp_path):
+    encoder = SynBrainEncoder(**FAST, learning_rate=1e38, checkpoint_dir=tmp_path)
+    with pytest.raises(TrainingError, match=r"not finite in step \d+ of"):
+        encoder.fit(*problem)
+    with pytest.raises(NotFittedError):
+        encoder.predict(problem[0])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_members": 1}, "n_members=1: .* 2 or more, or 0"),
+        ({"n_members": -1}, "n_members=-1"),
+        ({"n_latents": 0}, "n_latents=0"),
+        ({"hidden": 18}, "hidden=18 must be a multiple of 4"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"n_epochs": 0}, "n_epochs=0"),
+        ({"weight_decay": -1}, "weight_decay=-1"),
+        ({"random_state": "seed"}, "random_state='seed'"),
+    ],
+)
+def test_parameters_out_of_range_are_named_before_anything_is_computed(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        SynBrainEncoder(**parameters).fit(None, None)
+
+
+def test_resuming_needs_somewhere_to_resume_from(problem, tmp_path):
+    with pytest.raises(ValueError, match="resume=True needs checkpoint_dir"):
+        SynBrainEncoder(**FAST).fit(*problem, resume=True)
+    with pytest.raises(ValueError, match="random_state that is not None"):
+        SynBrainEncoder(**FAST, checkpoint_dir=tmp_path, random_state=None).fit(
+            *problem, resume=True
+        )

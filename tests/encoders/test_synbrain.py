@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 
 import brainenc
 from brainenc.encoders import RidgeEncoder, SynBrainEncoder, _synbrain_default
+from brainenc.encoders._synbrain_noise import log_variances
 from brainenc.metrics import correlation
 from brainenc.repeats import average_repeats
 from brainenc.training import TrainingError
@@ -266,6 +267,19 @@ def test_the_variance_of_draws_follows_the_image():
     assert np.corrcoef(spread, np.log(np.exp(new).mean(1)))[0, 1] > 0.8
     mean_square = np.square(encoder._noise_scale(tokens[:240])).mean(0)
     assert mean_square[-1] == pytest.approx(1, abs=0.1)
+
+
+def test_log_variances_are_unbiased_for_any_number_of_repeats():
+    rng = np.random.default_rng(0)
+    coordinates = np.exp(0.3) * rng.standard_normal((6000, 3, 2))
+    coordinates[:2000, 1:] = np.nan
+    coordinates[2000:4000, 2:] = np.nan
+    coordinates[-1] = np.nan
+    found = log_variances(coordinates)
+    for rows in (slice(2000), slice(2000, 4000), slice(4000, 5999)):
+        # The s.d. of the log of one squared normal number is 2.2: s.e. .05 for 2000; allow four.
+        np.testing.assert_allclose(found[rows].mean(axis=0), 0.6, atol=0.2)
+    assert np.isnan(found[-1]).all()
 
 
 def test_the_variance_stays_put_where_images_do_not_move_it():

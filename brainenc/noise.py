@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
-from brainenc.repeats import average_repeats, count_repeats, within_image_residuals
+from brainenc.repeats import average_repeats, count_repeats
 
 #: Trials that factors are looked for in: more would cost memory and hardly move 50 factors.
 _MAX_TRIALS = 10_000
@@ -99,15 +99,15 @@ def fit_residual_noise(
     What only few voxels share (close neighbours, say) does not stand out and counts as private,
     so means over a ROI vary somewhat less in draws than in held-out trials.
     """
-    variance, noise_share = _trial_moments(betas, held_out)
+    variance = _trial_variance(betas, held_out)
     factors = np.zeros((0, len(variance)), dtype=np.float32)
     if max_factors > 0:
         rng = np.random.default_rng(random_state)
         kept = _some_images(betas, rng)
-        averages, n_images, inverse = _average_residuals(betas[kept], held_out[kept], noise_share)
+        averages, n_images, inverse = _average_residuals(betas[kept], held_out[kept])
         of_averages = _shared_factors(averages, n_images, max_factors, rng)
         del averages
-        noise, degrees = _within_residuals(betas[kept])
+        noise, degrees = _repeat_contrasts(betas[kept])
         of_noise = np.sqrt(1 - inverse) * _shared_factors(noise, degrees, max_factors, rng)
         both = np.concatenate([of_averages, of_noise])
         factors = _strongest(both, np.sqrt(variance), max_factors)
@@ -131,34 +131,23 @@ def _some_images(betas: np.ndarray, rng: np.random.Generator) -> Any:
     return np.sort(rng.choice(len(betas), n_kept, replace=False))
 
 
-def _trial_moments(betas: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean squared residual of single trials per voxel, and the share of noise in it, over voxels.
-
-    A voxel without data has NaN; without repeats the share is 1.
-    """
-    squared, within, n_trials, degrees = np.zeros((4, betas.shape[2]))
+def _trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Mean squared residual of single trials per voxel; NaN without data."""
+    squared, n_trials = np.zeros((2, betas.shape[2]))
     for images in _image_blocks(betas):
         residuals = betas[images] - held_out[images, None]
         present = np.isfinite(residuals)
         residuals[~present] = 0
-        n_repeats = present.sum(axis=1)
-        total = residuals.sum(axis=1)
-        squares = np.einsum("irv,irv->v", residuals, residuals)
-        squared += squares
-        within += squares - (total**2 / np.maximum(n_repeats, 1)).sum(axis=0)
-        n_trials += n_repeats.sum(axis=0)
-        degrees += np.maximum(n_repeats - 1, 0).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance = squared / n_trials
-        share = within / degrees / variance
-    known = np.isfinite(share)
-    return variance, float(np.clip(share[known].mean(), 0, 1)) if known.any() else 1.0
+        squared += np.einsum("irv,irv->v", residuals, residuals)
+        n_trials += present.sum(axis=(0, 1))
+    with np.errstate(invalid="ignore"):
+        return squared / n_trials
 
 
 def _average_residuals(
-    betas: np.ndarray, held_out: np.ndarray, noise_share: float
+    betas: np.ndarray, held_out: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Averages minus predictions, weighted by image so that few repeats make no row stand out.
+    """Averages over repeats minus predictions.
 
     Returns
     -------
@@ -166,34 +155,48 @@ def _average_residuals(
     n_images : array, shape (n_voxels,)
         Images that are not.
     inverse : array, shape (n_voxels,)
-        Weighted mean over these images of 1 / repeats; 1 where there are none.
+        Mean over these images of 1 / repeats; 1 where there are none.
     """
     residuals = np.empty(held_out.shape, dtype=np.float32)
-    n_images, inverse, total = np.zeros((3, betas.shape[2]))
+    n_images, inverse = np.zeros((2, betas.shape[2]))
     for images in _image_blocks(betas):
         part = average_repeats(betas[images]) - held_out[images]
         present = np.isfinite(part)
-        n_repeats = count_repeats(betas[images])
-        variance = 1 - noise_share + noise_share / np.maximum(n_repeats.max(axis=1), 1)[:, None]
-        weights = np.where(present, 1 / variance, 0)
-        residuals[images] = np.where(present, part, 0) / np.sqrt(variance)
+        residuals[images] = np.where(present, part, 0)
         n_images += present.sum(axis=0)
-        inverse += (weights / np.maximum(n_repeats, 1)).sum(axis=0)
-        total += weights.sum(axis=0)
-    safe = np.where(total > 0, total, 1)
-    residuals *= np.sqrt(n_images / safe)  # mean weight 1
-    return residuals, n_images.astype(int), np.where(total > 0, inverse / safe, 1.0)
+        inverse += (present / np.maximum(count_repeats(betas[images]), 1)).sum(axis=0)
+    inverse = np.where(n_images > 0, inverse / np.maximum(n_images, 1), 1.0)
+    return residuals, n_images.astype(int), inverse
 
 
-def _within_residuals(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Trials minus averages (n_images · n_repeats, n_voxels), 0 where undefined, and d.f."""
-    residuals = np.zeros(betas.shape, dtype=np.float32)
-    degrees = np.zeros(betas.shape[2], dtype=np.int64)
+def _repeat_contrasts(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each trial minus the mean of the earlier ones of its image, scaled to the noise variance.
+
+    These are as many independent rows as there are degrees of freedom, which deviations from the
+    average of all repeats are not.
+
+    Returns
+    -------
+    contrasts : array, shape (n_images · (n_repeats − 1), n_voxels), float32; 0 where undefined
+    degrees_of_freedom : array, shape (n_voxels,)
+        Contrasts that are not.
+    """
+    n_images, n_repeats, n_voxels = betas.shape
+    contrasts = np.zeros((n_images, n_repeats - 1, n_voxels), dtype=np.float32)
+    degrees = np.zeros(n_voxels, dtype=np.int64)
     for images in _image_blocks(betas):
-        part, degrees_of_part = within_image_residuals(betas[images])
-        residuals[images] = np.where(np.isfinite(part), part, 0)
-        degrees += degrees_of_part
-    return residuals.reshape(-1, betas.shape[2]), degrees
+        present = np.isfinite(betas[images])
+        trials = np.where(present, betas[images], 0)
+        total, n = trials[:, 0].copy(), present[:, 0].astype(trials.dtype)
+        for repeat in range(1, n_repeats):
+            known = present[:, repeat] & (n > 0)
+            earlier = np.maximum(n, 1)
+            difference = (trials[:, repeat] - total / earlier) * np.sqrt(earlier / (earlier + 1))
+            contrasts[images, repeat - 1] = np.where(known, difference, 0)
+            degrees += known.sum(axis=0)
+            total += trials[:, repeat]
+            n += present[:, repeat]
+    return contrasts.reshape(-1, n_voxels), degrees
 
 
 def _shared_factors(
@@ -203,7 +206,10 @@ def _shared_factors(
 
     Eigenvalues of the correlation matrix are compared with the Marchenko–Pastur law of
     independent voxels, and those above its edge are shrunk to their expected true size
-    (Donoho, Gavish & Johnstone 2018, Annals of Statistics 46). `residuals` is scaled in place.
+    (Donoho, Gavish & Johnstone 2018, Annals of Statistics 46). The law is of rows of one size;
+    where some images or trials are noisier, each would pass for a factor, so factors also have to
+    stand out from the same residuals with random signs (Hong, Sheng & Dobriban 2020,
+    arXiv 2012.02985). `residuals` is overwritten.
     """
     length = np.sqrt(np.einsum("tv,tv->v", residuals, residuals))
     n_voxels, n_free = int((length > 0).sum()), int(degrees.max(initial=0))
@@ -213,8 +219,11 @@ def _shared_factors(
     residuals /= np.where(length > 0, length, 1)
     seed = np.random.RandomState(rng.integers(2**31))
     _, singular, directions = randomized_svd(residuals, n_factors, n_iter=4, random_state=seed)
+    for row in residuals:
+        row *= 1 - 2 * rng.integers(2, size=len(row), dtype=np.int8)
+    _, by_chance, _ = randomized_svd(residuals, 1, n_iter=4, random_state=seed)
     strength = _spiked_shrinkage(singular**2, n_voxels, n_free)
-    keep = strength > 0
+    keep = (strength > 0) & (singular > by_chance[0])
     sd = length / np.sqrt(np.maximum(degrees, 1))
     return np.sqrt(strength[keep])[:, None] * directions[keep] * sd
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainenc.noise import ResidualNoise, fit_residual_noise
+from brainenc.noise import ResidualNoise, _repeat_contrasts, fit_residual_noise
+from brainenc.repeats import within_image_residuals
 
 N_VOXELS = 80
 
@@ -90,6 +91,32 @@ def test_few_repeats_of_an_image_are_no_factor():
     betas[:30, 1:] = np.nan
     noise = fit_residual_noise(betas, 0.3 * rng.standard_normal((100, 2000)).astype(np.float32))
     assert np.mean((noise.factors**2).sum(axis=0) / noise.variance) < 0.02
+
+
+@pytest.mark.parametrize("n_voxels", [80, 2000])
+def test_noisy_images_are_no_factors(n_voxels):
+    rng = np.random.default_rng(0)
+    gain = np.exp(0.4 * rng.standard_normal((200, 1, 1)))
+    betas = (gain * rng.standard_normal((200, 3, n_voxels))).astype(np.float32)
+    noise = fit_residual_noise(betas, np.zeros((200, n_voxels), dtype=np.float32))
+    # Rows of one size (Marchenko–Pastur alone) would give 7 to 50 factors here.
+    assert len(noise.factors) <= 3
+    assert np.mean((noise.factors**2).sum(axis=0) / noise.variance) < 0.03
+
+
+def test_contrasts_of_repeats_are_independent_noise():
+    rng = np.random.default_rng(0)
+    betas = 50 + rng.standard_normal((2000, 4, 3)) * [1, 2, 3]
+    betas[rng.random(betas.shape) < 0.3] = np.nan
+    contrasts, degrees = _repeat_contrasts(betas)
+    deviations, expected = within_image_residuals(betas)
+    np.testing.assert_array_equal(degrees, expected)
+    # float32 contrasts against float64 deviations: the same sum of squares, 1e-7 per entry.
+    squares = np.nansum(np.square(deviations), axis=(0, 1))
+    np.testing.assert_allclose(np.square(contrasts).sum(axis=0), squares, rtol=1e-5)
+    by_repeat = contrasts.reshape(2000, 3, 3)[:, :, 0]
+    moments = by_repeat.T @ by_repeat / 2000
+    assert np.abs(moments[np.triu_indices(3, 1)]).max() < 4 / np.sqrt(2000)
 
 
 def test_many_trials_are_sampled_for_factors_and_counted_for_variance(truth, monkeypatch):

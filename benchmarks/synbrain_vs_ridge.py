@@ -36,15 +36,14 @@ class Subject(NamedTuple):
 
     title: str
     data: brainenc.EncodingData
-    features_name: str
     features: Any
 
 
 def simulated(n_images: int, n_voxels: int) -> Callable[[Path], Subject]:
     def make(folder: Path) -> Subject:
         data = brainenc.datasets.simulate_subject(n_images, n_voxels, random_state=0)
-        title = f"simulated, {n_images} images × {n_voxels} voxels"
-        return Subject(title, data, "tokens", data.truth.tokens)
+        title = f"simulated, {n_images} × {n_voxels}"
+        return Subject(title, data, data.truth.tokens)
 
     return make
 
@@ -52,7 +51,7 @@ def simulated(n_images: int, n_voxels: int) -> Callable[[Path], Subject]:
 def measured(name: str, title: str, features: Any) -> Callable[[Path], Subject]:
     def make(folder: Path) -> Subject:
         data = brainenc.load_npz(folder / f"{name}.npz")
-        return Subject(title, data, type(features).__name__, features)
+        return Subject(title, data, features)
 
     return make
 
@@ -62,11 +61,11 @@ SETS: dict[str, Callable[[Path], Subject]] = {
     "medium": simulated(600, 800),
     "large": simulated(1500, 800),
     "miyawaki": measured(
-        "miyawaki2008_s1_v1", "Miyawaki 2008, V1 (fMRI)", brainenc.PixelFeatures(verbose=False)
+        "miyawaki2008_s1_v1", "Miyawaki, V1 fMRI", brainenc.PixelFeatures(verbose=False)
     ),
     "v4": measured(
         "cowley2023_v4_210325",
-        "Cowley 2023, V4 (spikes)",
+        "Cowley, V4 spikes",
         brainenc.GaborPyramid(verbose=False),
     ),
 }
@@ -102,7 +101,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="which data sets")
     add("--no-paper", action="store_true", help="leave the paper variant out, the slow one")
-    add("--paper-steps", type=int, default=300, help="of its autoencoder, per fold")
+    add("--paper-steps", type=int, default=200, help="of its autoencoder, per fold")
     add("--jobs", type=int, default=2, help="fits at once")
     add("--data", type=Path, default=Path(fallback), help="folder of the measured data")
     add("--out", type=Path, help="folder for CSV tables and manifest")
@@ -140,7 +139,6 @@ def score_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFr
     table = pd.DataFrame(
         {
             "data": subject.title,
-            "features": subject.features_name,
             "encoder": scores["encoder"],
             "r": scores["r"],
             "95 %": list(map(interval, scores["r_low"], scores["r_high"])),
@@ -158,7 +156,7 @@ def against_ridge(result: brainenc.BenchmarkResult, encoder: str, roi: str = "al
     found = result.pairs.query(
         "metric == 'r' and encoder_a == @encoder and encoder_b == 'ridge' and roi == @roi"
     )
-    names = ["r − ridge's", "95 % of it", "p"]
+    names = ["r − ridge", "95 % of it", "p"]
     if found.empty or not np.isfinite(found["difference"].iloc[0]):
         return dict.fromkeys(names, np.nan)
     row = found.iloc[0]

@@ -32,8 +32,9 @@ class BenchmarkResult:
     encoders : DataFrame, one row per encoder
         ``r`` (mean over voxels of Pearson's r across images, against repeat-averaged betas),
         ``noise_ceiling`` (of that r, same voxels), ``r_normalized`` (mean of r / ceiling, over
-        ``n_voxels_normalized`` voxels with enough signal, unclipped), ``r2``, ``mse`` (squared
-        units of the betas) and ``mse_z`` (units of the s.d. of the training trials), both against
+        ``n_voxels_normalized`` voxels with enough signal, unclipped; see the note), ``r2``,
+        ``mse`` (squared units of the betas) and ``mse_z`` (units of the s.d. of the training
+        trials), both against
         averages and, with ``_trials``, against single trials; ``pattern_r``, ``pattern_mse``,
         ``pattern_cosine`` (across voxels per image, the SynBrain paper's protocol),
         ``identification`` (two-way, chance .5), ``rdm_correlation``, ``cka``; ``n_voxels``,
@@ -53,6 +54,13 @@ class BenchmarkResult:
         Data and split hashes, settings, versions, hardware.
     warnings : list of str
         What a reader should know before believing the numbers.
+
+    Notes
+    -----
+    ``r_normalized`` divides by an *estimated* ceiling, over voxels chosen by it: where signal is
+    weak, voxels whose ceiling came out high by chance pass ``min_ceiling``, so that even a perfect
+    model scores below 1 (about .7 at an ncsnr of .15 with 100 images). Compare encoders by it, not
+    an encoder with 1.
     """
 
     encoders: pd.DataFrame

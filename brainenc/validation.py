@@ -180,8 +180,8 @@ def _refuse_non_finite(X: Any) -> None:
         return
     # In blocks: tokens of many images are larger than memory.
     finite = [np.isfinite(block).reshape(len(block), -1).all(axis=1) for block in row_blocks(X)]
-    bad = np.flatnonzero(~np.concatenate(finite)) if finite else []
-    if len(bad):
+    if finite and not np.concatenate(finite).all():
+        bad = np.flatnonzero(~np.concatenate(finite))
         raise ValueError(
             f"features {X.shape} contain NaN or infinity for {len(bad)} images (first in row "
             f"{bad[0]}): mend or leave out those images"

@@ -5,6 +5,9 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+#: Seconds before a bar shows itself: short work needs none.
+DELAY = 1
+
 
 def progress(
     iterable: Iterable | None = None,
@@ -26,5 +29,5 @@ def progress(
         disable=not verbose,
         leave=False,
         smoothing=0.1,
-        delay=1,
+        delay=DELAY,
     )

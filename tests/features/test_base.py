@@ -96,7 +96,8 @@ def test_batch_size_must_be_positive():
         MeanAndMax(batch_size=0).transform(random_images(2))
 
 
-def test_a_progress_bar_only_when_asked(capsys):
+def test_a_progress_bar_only_when_asked(capsys, monkeypatch):
+    monkeypatch.setattr("brainenc.progress.DELAY", 0)
     MeanAndMax(verbose=False).transform(random_images(4))
     assert capsys.readouterr().err == ""
     MeanAndMax(verbose=True).transform(random_images(4))

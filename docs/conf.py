@@ -15,16 +15,20 @@ version = release = brainenc.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "matplotlib.sphinxext.plot_directive",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "examples", "results"]
+exclude_patterns = ["_build", "examples", "plots", "results"]
 default_role = "py:obj"
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say shapes too
 numpydoc_show_class_members = False  # the class template lists them
+
+plot_include_source = plot_html_show_source_link = plot_html_show_formats = False
+plot_formats = ["svg"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "brainenc"
@@ -38,7 +42,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "real_data": [], "add_an_encoder": []}
+html_sidebars = {"index": [], "synbrain": [], "real_data": [], "add_an_encoder": []}
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

@@ -3,6 +3,7 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from sklearn.metrics.pairwise import cosine_similarity
@@ -114,7 +115,7 @@ def test_seeds_are_summarised_and_a_score_without_spread_has_none():
         | {"raw retrieval": 0.1, "syn retrieval": 0.2}
         for r in (0.1, 0.2, 0.6)
     ]
-    table = ablation.summary(ablation.pd.DataFrame(rows)).iloc[0]
+    table = ablation.summary(pd.DataFrame(rows)).iloc[0]
     assert table["r"] == "0.300 ± 0.265"  # s.d. with n − 1
     assert table["reconstructed r"] == "0.500"
     assert np.isnan(table["pattern r"])
@@ -152,3 +153,23 @@ def test_absent_data_is_named_and_left_out(monkeypatch, capsys, tmp_path):
     assert "miyawaki left out" in printed
     assert "cowley2023_v4_210325.npz" in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def readme_rows() -> list[str]:
+    """What the README must say, from the table of the benchmark."""
+    path = REPOSITORY / "docs" / "results" / "synbrain_vs_ridge_scores.csv"
+    scores = pd.read_csv(path, na_values="–").set_index(["encoder", "data"])
+    default, ridge = scores.loc[vs_ridge.DEFAULT], scores.loc["ridge"]
+    rows = []
+    for name in default.index:
+        low, high = default.loc[name, "95 % of it"].split(" – ")
+        r = default.loc[name, "r"]
+        rows.append(f"| {name} | {ridge.loc[name, 'r']:.3f} | {r:.3f} | [{low}, {high}] |")
+    return [row.replace("0.", ".") for row in rows]
+
+
+def test_the_readme_says_what_the_benchmark_found():
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    rows = readme_rows()
+    assert len(rows) == len(vs_ridge.SETS)
+    assert [row for row in rows if row not in text] == []

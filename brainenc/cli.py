@@ -47,7 +47,9 @@ def demo(
         "ridge (pixels)": brainenc.RidgeEncoder(pixels),
         "ridge (Gabor)": brainenc.RidgeEncoder(gabor),
         "ridge (tokens)": brainenc.RidgeEncoder(),
-        "banded (pixels + Gabor)": brainenc.BandedRidgeEncoder({"pixels": pixels, "gabor": gabor}),
+        "banded (pixels + Gabor)": brainenc.BandedRidgeEncoder(
+            {"pixels": pixels, "gabor": gabor}, n_iter=10
+        ),
         "synbrain (tokens)": brainenc.SynBrainEncoder(),
     }
     tokens = {name: data.truth.tokens for name in encoders if "tokens" in name}

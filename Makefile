@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: help install demo test lint docs bench clean
 
 help:
-	@echo "make demo   compare every encoder on a simulated subject (about a minute after the install)"
+	@echo "make demo   compare every encoder on a simulated subject (under three minutes after the install)"
 	@echo "make test   run the whole test suite"
 	@echo "make lint   ruff, mypy, import layers"
 	@echo "make docs   build the documentation into docs/_build/html"
@@ -39,6 +39,8 @@ docs: install
 
 bench: install
 	$(BIN)/python benchmarks/real_input.py
+	$(BIN)/python benchmarks/synbrain_vs_ridge.py
+	$(BIN)/python benchmarks/synbrain_ablation.py
 
 clean:
 	rm -rf docs/_build docs/api/generated docs/gallery brainenc-demo .pytest_cache .mypy_cache .ruff_cache

@@ -264,8 +264,14 @@ def plus_minus(mean: float, sd: float) -> Any:
 
 
 def training_table(curves: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, first and last epoch in one cell."""
     mean = curves.drop(columns="seed").groupby("encoder").mean()
-    return mean.loc[[name for name in ORDER if name in mean.index]].reset_index()
+    table = mean.loc[[name for name in ORDER if name in mean.index]]
+    losses = [name.removesuffix(", first") for name in table if name.endswith(", first")]
+    for loss in losses:
+        ends = zip(table[f"{loss}, first"], table[f"{loss}, last"], strict=True)
+        table = table.assign(**{loss: [f"{first:.4g} → {last:.4g}" for first, last in ends]})
+    return table[["epochs", "minutes", *losses]].reset_index()
 
 
 def manifest(arguments: argparse.Namespace, data: Any, started: float) -> dict[str, Any]:

@@ -173,3 +173,18 @@ def test_the_readme_says_what_the_benchmark_found():
     rows = readme_rows()
     assert len(rows) == len(vs_ridge.SETS)
     assert [row for row in rows if row not in text] == []
+
+
+def test_losses_of_all_seeds_are_averaged_from_first_to_last():
+    curves = pd.DataFrame(
+        {
+            "encoder": ["full", "full"],
+            "seed": [0, 1],
+            "epochs": [3, 4],
+            "minutes": [1.0, 2.0],
+            "KL, first": [1.0, 3.0],
+            "KL, last": [0.5, 0.25],
+        }
+    )
+    row = ablation.training_table(curves).iloc[0]
+    assert row.to_dict() == {"encoder": "full", "epochs": 3.5, "minutes": 1.5, "KL": "2 → 0.375"}

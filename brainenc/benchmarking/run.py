@@ -169,7 +169,7 @@ def _run_pairs(
     verbose: bool,
 ) -> None:
     todo = [pair for of_encoder in pairs.values() for pair in of_encoder if not pair.finished()]
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
     jobs = (delayed(run_pair)(pair, entries[pair.name].X, betas) for pair in todo)
     bar = progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose)
     with bar, warnings.catch_warnings():

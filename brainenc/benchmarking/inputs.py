@@ -38,13 +38,14 @@ class Inputs:
 
     Parameters
     ----------
-    images : images
+    data : EncodingData
     verbose : bool
         Show the extractors' progress bars.
     """
 
-    def __init__(self, images: Any, verbose: bool):
-        self.images, self.verbose = images, verbose
+    def __init__(self, data: EncodingData, verbose: bool):
+        images = data.images
+        self.images, self.voxels, self.verbose = images, data.voxels, verbose
         self._features: dict[str, np.ndarray] = {}
         self._keys: dict[int, str] = {id(images): "images"}
         self._alive: list[Any] = [images]  # ids stay unique as long as the objects live
@@ -66,6 +67,8 @@ class Inputs:
                 f"encoders must be scikit-learn estimators such as RidgeEncoder(), got {encoder!r}"
             )
         description = describe(encoder)
+        if hasattr(encoder, "with_voxels"):
+            encoder = encoder.with_voxels(self.voxels)
         if features is not None:
             description["features"] = describe_features(features)
             prepared, X = _without_features(encoder), self._given(features)
@@ -141,7 +144,7 @@ def collect(
     given = features if isinstance(features, Mapping) else dict.fromkeys(encoders, features)
     if unknown := [name for name in given if name not in encoders]:
         raise ValueError(f"features names {unknown}, but the encoders are {list(encoders)}")
-    inputs = Inputs(data.images, verbose)
+    inputs = Inputs(data, verbose)
     entries: dict[str, Entry] = {}
     errors: dict[str, Exception] = {}
     for name, encoder in encoders.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
@@ -212,6 +213,23 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         if extractor is None:
             return clone(self), images
         return clone(self).set_params(features=None), transform(extractor)
+
+    def with_voxels(self, voxels: pd.DataFrame) -> "BaseEncoder":
+        """The same encoder, told about the voxels it will be fitted to.
+
+        The benchmark calls it before it fits. Encoders that are built from ROIs override it; to
+        others the table means nothing, and they return themselves.
+
+        Parameters
+        ----------
+        voxels : DataFrame, one row per voxel
+            As `EncodingData.voxels`: one column of labels per atlas.
+
+        Returns
+        -------
+        BaseEncoder, unfitted
+        """
+        return self
 
     # ---------------------------------------------------------------- features
 

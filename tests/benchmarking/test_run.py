@@ -470,3 +470,33 @@ def test_bad_arguments_stop_before_anything_is_written(data, tmp_path, arguments
             data, {"ridge": brainenc.RidgeEncoder()}, out=tmp_path / "run", **arguments
         )
     assert not (tmp_path / "run").exists()
+
+
+class ToldOfVoxels(BaseEncoder):
+    """Predicts the ROI number that the voxel table gave it."""
+
+    def __init__(self, features=None, *, rois=None):
+        self.features = features
+        self.rois = rois
+
+    def with_voxels(self, voxels):
+        return ToldOfVoxels(self.features, rois=voxels["roi"].tolist())
+
+    def _fit(self, features, betas):
+        return self._predict(features)
+
+    def _predict(self, features):
+        numbers = np.unique(self.rois, return_inverse=True)[1]
+        return np.tile(numbers, (len(features), 1)) + features[:, :1]
+
+
+def test_encoders_are_told_about_the_voxels(data, tmp_path):
+    features = np.random.default_rng(0).standard_normal((120, 3))
+    encoders = {"told": ToldOfVoxels()}
+    result = brainenc.benchmark(data, encoders, features=features, cv=2, out=tmp_path, **FEW)
+    assert (result.encoders["error"] == "").all()
+    (file,) = tmp_path.glob("pairs/told-*/fold0/predictions.npy")
+    predicted = np.load(file)[0]
+    numbers = np.unique(data.voxels["roi"], return_inverse=True)[1]
+    np.testing.assert_allclose(predicted - predicted[0], numbers - numbers[0], atol=1e-5)
+    assert encoders["told"].rois is None

@@ -18,5 +18,6 @@ from .features import GaborPyramid as GaborPyramid
 from .features import OpenCLIPFeatures as OpenCLIPFeatures
 from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
+from .volumes import Volume as Volume
 
 __version__: str

@@ -17,6 +17,7 @@ import pandas as pd
 from brainenc.images import ImageFiles
 from brainenc.storage import atomic_path, read_json, write_array, write_json
 from brainenc.validation import FLOATS
+from brainenc.volumes import Volume
 
 #: What ``meta.json`` says the folder is.
 FORMAT = "brainenc.EncodingData"
@@ -33,6 +34,7 @@ def write(
     voxels: pd.DataFrame,
     trials: pd.DataFrame,
     name: str,
+    volume: Volume | None = None,
 ) -> None:
     """Write the folder, whole or not at all; the arguments are the parts of `EncodingData`.
 
@@ -59,12 +61,13 @@ def write(
             "n_trials": len(trials),
             "voxels_dtypes": _dtypes(voxels),
             "trials_dtypes": _dtypes(trials),
+            "volume": None if volume is None else volume.to_json(),
         }
         write_json(temporary / "meta.json", meta)
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Parts of `EncodingData` by name: images, betas, voxels, trials, name.
+    """Parts of `EncodingData` by name: images, betas, voxels, trials, name, volume.
 
     Raises
     ------
@@ -83,6 +86,7 @@ def read(folder: Path) -> dict[str, Any]:
         "voxels": voxels.drop(columns="voxel"),
         "trials": _read_table(folder / "trials.csv", meta["trials_dtypes"], meta["n_trials"]),
         "name": meta["name"],
+        "volume": Volume.from_json(meta.get("volume")),  # folders of 0.1 have none
     }
 
 

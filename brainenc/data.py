@@ -17,6 +17,7 @@ from brainenc import images as image_io
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.storage import row_blocks
 from brainenc.validation import check_betas, check_index, check_same_length
+from brainenc.volumes import Volume
 
 if TYPE_CHECKING:
     from brainenc.metrics import NoiseCeiling
@@ -47,6 +48,8 @@ class EncodingData:
         Shown in tables and reports.
     truth : object, optional
         What is known of the true responses; simulated subjects only, not saved.
+    volume : Volume, optional
+        Grid of the volume that the voxels come from, whose places ``i, j, k`` name.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class EncodingData:
     trials: pd.DataFrame = None  # type: ignore[assignment]
     name: str = "data"
     truth: Any = None
+    volume: Volume | None = None
 
     def __post_init__(self) -> None:
         images = image_io.as_images(self.images)
@@ -70,6 +74,8 @@ class EncodingData:
         trials = present if self.trials is None else self.trials
         _check_tables(voxels, trials, betas.shape)
         _check_complete(trials, present)
+        if self.volume is not None:
+            self.volume.check_positions(voxels)
         self.__dict__.update(
             images=images,
             betas=betas,
@@ -160,6 +166,7 @@ class EncodingData:
         run: Sequence | np.ndarray | None = None,
         voxels: pd.DataFrame | None = None,
         name: str = "data",
+        volume: Volume | None = None,
     ) -> "EncodingData":
         """Group trial-wise betas by image.
 
@@ -173,7 +180,7 @@ class EncodingData:
             Row of `images` (counted from 0) that each trial showed.
         session, run : array, shape (n_trials,), optional
             Kept in the trial table; `zscore_by_session` needs the session.
-        voxels, name
+        voxels, name, volume
             As for `EncodingData`.
 
         Returns
@@ -212,7 +219,8 @@ class EncodingData:
         )
         grouped[trials["image"], trials["repeat"]] = flat
         trials = trials.sort_values(["image", "repeat"])
-        return cls(image_io.take_images(images, shown), grouped, voxels, trials, name)  # type: ignore[arg-type]
+        shown_images = image_io.take_images(images, shown)
+        return cls(shown_images, grouped, voxels, trials, name, volume=volume)  # type: ignore[arg-type]
 
     def zscore_by_session(self) -> "EncodingData":
         """Each voxel z-scored within each session, over all its trials.
@@ -448,6 +456,7 @@ class EncodingData:
             voxels=self.voxels,
             trials=self.trials,
             name=self.name,
+            volume=self.volume,
         )
         return folder
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import signal
@@ -11,6 +12,7 @@ from PIL import Image
 
 from brainenc.data import EncodingData
 from brainenc.images import ImageFiles
+from brainenc.volumes import Volume
 
 N = 6
 
@@ -100,6 +102,24 @@ def test_what_is_loaded_is_what_was_saved(folder, data):
         "trials.csv",
         "voxels.csv",
     ]
+
+
+def test_the_grid_of_the_volume_comes_back(data, tmp_path):
+    affine = np.array([[-1.8, 0, 0, 90.1], [0, 1.8, 0, -126], [0, 0, 1 / 3, 0], [0, 0, 0, 1]])
+    voxels = data.voxels.assign(i=[0, 1, 2, 0], j=[0, 0, 0, 4], k=[5, 0, 0, 0])
+    placed = dataclasses.replace(
+        data, voxels=voxels, volume=Volume((3, 5, 6), affine, space="MNI152")
+    )
+    volume = EncodingData.load(placed.save(tmp_path / "a.brain")).select(voxels=[2]).volume
+    assert (volume.shape, volume.space) == ((3, 5, 6), "MNI152")
+    np.testing.assert_array_equal(volume.affine, affine)
+
+
+def test_folders_written_before_there_was_a_grid_have_none(folder):
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta["volume"]
+    (folder / "meta.json").write_text(json.dumps(meta))
+    assert EncodingData.load(folder).volume is None
 
 
 def test_missing_labels_stay_missing(folder):

@@ -64,6 +64,9 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         """Single-trial draws (n, n_images, n_voxels)."""
         return self._predict(features) + self.noise_.sample((n, len(features)), rng)
 
+    def _hand_over(self, held_out: np.ndarray) -> None:
+        """Called by `fit` with its held-out predictions, which are not kept."""
+
     # ---------------------------------------------------------------- what a user calls
 
     def fit(self, X: Any, y: Any) -> "BaseEncoder":
@@ -95,9 +98,31 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         self.n_voxels_ = betas.shape[2]
         self.betas_ndim_ = np.asarray(y).ndim
         held_out = self._fit(features, betas)
+        self._hand_over(held_out)
         self.noise_: ResidualNoise = fit_residual_noise(betas, held_out)
         self.sample_kind_ = self.sample_kind
         return self
+
+    def fit_held_out(self, X: Any, y: Any) -> np.ndarray:
+        """Fit, and return what fits that had not seen an image predict of it.
+
+        Parameters
+        ----------
+        X, y : as for `fit`
+
+        Returns
+        -------
+        array, shape (n_images, n_voxels)
+            In the units of the betas. NaN where an image was learnt by every fit, as most are by
+            encoders that hold out some images once, and where a voxel has no data.
+        """
+        found: list[np.ndarray] = []
+        self._hand_over = found.append  # type: ignore[method-assign]
+        try:
+            self.fit(X, y)
+        finally:
+            del self._hand_over
+        return found[-1]
 
     def predict(self, X: Any) -> np.ndarray:
         """Expected responses.

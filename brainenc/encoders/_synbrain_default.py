@@ -7,23 +7,18 @@ per subject that starts from principal components, and counts for as much as it 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.optimize import nnls
 from sklearn.utils.extmath import randomized_svd
 
-from brainenc.devices import resolve_device
-from brainenc.model_selection import Folds, image_folds
+from brainenc.encoders import _networks
+from brainenc.encoders._networks import MIN_IMAGES, Members, Recipe, seeded
+from brainenc.model_selection import Folds
 from brainenc.nets.latent_mapper import LatentResponse, masked_squared_error
-from brainenc.training import Examples, OneCycle, TrainingResult, TrainingSettings, train
-
-#: With fewer images a mapper's held-out error is too noisy to blend by: on the 16 training images
-#: of Miyawaki et al. (2008) it took more from the linear path than it gave.
-MIN_IMAGES = 100
+from brainenc.training import OneCycle, TrainingSettings
 
 #: Principal components kept of features that come without tokens.
 N_COMPONENTS = 128
@@ -81,24 +76,6 @@ def principal_components(centred: np.ndarray, n: int) -> tuple[np.ndarray, np.nd
     return sd.astype(np.float32), directions[keep].astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Members:
-    """Mappers trained on one part of the images each, and what they say of the others.
-
-    Attributes
-    ----------
-    nets : list of LatentResponse
-    held_out : array, shape (n_images, n_voxels)
-        Prediction, in z units, of each image by the mapper that did not learn it. NaN where
-        training was interrupted before there was one.
-    history : DataFrame
-    """
-
-    nets: list[LatentResponse]
-    held_out: np.ndarray
-    history: pd.DataFrame
-
-
 def fit_members(
     tokens: np.ndarray,
     responses: np.ndarray,
@@ -117,75 +94,34 @@ def fit_members(
         n_latents, hidden, dropout, n_epochs, batch_size, learning_rate, weight_decay, device,
         precision, checkpoint_dir, resume, random_state, verbose.
     """
-    nets: list[LatentResponse] = []
-    histories: list[pd.DataFrame] = []
-    arrays = {"tokens": tokens, "responses": responses}
-    held_out = np.full_like(responses, np.nan)
     sd, directions = principal_components(np.nan_to_num(responses), options["n_latents"])
-    for k, (train_rows, test_rows) in enumerate(folds):
-        options_k = options | {"random_state": options["random_state"] + k}
-        net = make_net(tokens.shape[1:], sd[:, None] * directions, options_k)
-        result = _train_member(net, arrays, train_rows, test_rows, options_k, f"member{k}")
-        held_out[test_rows] = run_net(net, tokens[test_rows], options["device"])
-        nets.append(net)
-        histories.append(result.history.assign(member=k))
-        if result.interrupted:
-            break
-    return Members(nets, held_out, pd.concat(histories, ignore_index=True))
+    recipe = Recipe(
+        make_net=lambda seed: make_net(tokens.shape[1:], sd[:, None] * directions, options, seed),
+        settings=lambda n_images, seed: _settings(n_images, options, seed),
+        loss=masked_squared_error,
+        evaluate=lambda *pair: {"held_out_mse": float(masked_squared_error(*pair))},
+        parameters=lambda net: _parameters(net, options["learning_rate"]),
+    )
+    return _networks.fit_members(tokens, responses, folds, recipe, options)
 
 
 def make_net(
-    shape: tuple[int, ...], read_out: np.ndarray, options: dict[str, Any]
+    shape: tuple[int, ...], read_out: np.ndarray, options: dict[str, Any], random_state: int
 ) -> LatentResponse:
     """Untrained net for tokens of `shape`, with a read-out (n_latents, n_voxels)."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(options["random_state"])
-        net = LatentResponse(
-            *shape, *read_out.shape, hidden=options["hidden"], dropout=options["dropout"]
-        )
+    kwargs = {"hidden": options["hidden"], "dropout": options["dropout"]}
+    net = seeded(random_state, lambda: LatentResponse(*shape, *read_out.shape, **kwargs))
     net.read_out.data = torch.from_numpy(read_out.copy())
     return net
 
 
-def _train_member(
-    net: LatentResponse,
-    arrays: dict[str, np.ndarray],
-    train_rows: np.ndarray,
-    test_rows: np.ndarray,
-    options: dict[str, Any],
-    name: str,
-) -> TrainingResult:
-    held_tokens = torch.from_numpy(arrays["tokens"][test_rows])
-    held = torch.from_numpy(arrays["responses"][test_rows])
-
-    def loss(module: Any, batch: Any) -> dict[str, torch.Tensor]:
-        return {"loss": masked_squared_error(module(batch["tokens"]), batch["responses"])}
-
-    def evaluate(module: Any) -> dict[str, float]:
-        device = next(module.parameters()).device
-        mse = masked_squared_error(module(held_tokens.to(device)), held.to(device))
-        return {"held_out_mse": float(mse)}
-
-    folder = options["checkpoint_dir"]
+def _parameters(net: LatentResponse, learning_rate: float) -> list[dict[str, Any]]:
     # The read-out starts where it should be; the mapper moves first.
-    read_out = {"params": [net.read_out], "lr": 0.1 * options["learning_rate"], "weight_decay": 0.0}
-    return train(
-        net,
-        loss,
-        Examples(**{name: (array, train_rows) for name, array in arrays.items()}),
-        _settings(len(train_rows), options),
-        evaluate=evaluate,
-        parameters=[{"params": net.mapper.parameters()}, read_out],
-        device=resolve_device(options["device"]),
-        checkpoint_dir=None if folder is None else Path(folder) / name,
-        resume=options["resume"],
-        identity=net.sizes,
-        verbose=options["verbose"],
-        desc=name,
-    )
+    read_out = {"params": [net.read_out], "lr": 0.1 * learning_rate, "weight_decay": 0.0}
+    return [{"params": net.mapper.parameters()}, read_out]
 
 
-def _settings(n_images: int, options: dict[str, Any]) -> TrainingSettings:
+def _settings(n_images: int, options: dict[str, Any], random_state: int) -> TrainingSettings:
     n_steps = max(50, options["n_epochs"] * n_images // options["batch_size"])
     return TrainingSettings(
         n_steps=n_steps,
@@ -198,23 +134,8 @@ def _settings(n_images: int, options: dict[str, Any]) -> TrainingSettings:
         mode="min",
         patience=6,
         precision=options["precision"],
-        random_state=options["random_state"],
+        random_state=random_state,
     )
-
-
-def run_net(
-    net: LatentResponse, tokens: np.ndarray, device: Any, batch_size: int = 512
-) -> np.ndarray:
-    """Predictions (n_images, n_voxels) in z units."""
-    device = resolve_device(device)
-    net = net.to(device).eval()
-    with torch.no_grad():
-        parts = [
-            net(torch.from_numpy(tokens[i : i + batch_size]).to(device)).cpu().numpy()
-            for i in range(0, len(tokens), batch_size)
-        ]
-    net.to("cpu")
-    return np.concatenate(parts)
 
 
 def blend(linear: np.ndarray, mapped: np.ndarray, responses: np.ndarray) -> np.ndarray:
@@ -244,22 +165,8 @@ def blend(linear: np.ndarray, mapped: np.ndarray, responses: np.ndarray) -> np.n
     return weights
 
 
-def voxel_moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and s.d. of averages (n_images, n_voxels) over images, float32, NaN left out.
-
-    A voxel that does not vary, or has no data, has s.d. 1; without data the mean is 0.
-    """
-    present = np.isfinite(averages)
-    n = np.maximum(present.sum(axis=0), 1)
-    mean = np.where(present, averages, 0).sum(axis=0, dtype=np.float64) / n
-    centred = np.where(present, averages - mean, 0)
-    sd = np.sqrt(np.square(centred).sum(axis=0) / n)
-    scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
-    return mean.astype(np.float32), scale.astype(np.float32)
-
-
 def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:
     """Held-out images of each member; none when there are too few images for a mapper."""
     if n_members == 0 or n_images < MIN_IMAGES:
         return []
-    return image_folds(n_members, n_images, random_state=random_state)
+    return _networks.member_folds(n_images, n_members, random_state)

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders import _synbrain_default as default
 from brainenc.encoders import _synbrain_paper as paper
+from brainenc.encoders._networks import run_net, voxel_moments
 from brainenc.encoders._synbrain_noise import (
     VarianceCalibration,
     log_variances,
@@ -412,7 +413,7 @@ class SynBrainEncoder(BaseEncoder):
         if not folds:
             return linear
         averages = average_repeats(betas).astype(np.float32, copy=False)
-        self.mean_, self.scale_ = default.voxel_moments(averages)
+        self.mean_, self.scale_ = voxel_moments(averages)
         responses = (averages - self.mean_) / self.scale_
         self.adapter_ = default.TokenAdapter.fit(features)
         tokens = self.adapter_.transform(features)
@@ -431,7 +432,7 @@ class SynBrainEncoder(BaseEncoder):
         if not self.members_:
             return linear
         tokens = self.adapter_.transform(features)
-        mapped = [default.run_net(member, tokens, self.device) for member in self.members_]
+        mapped = [run_net(member, tokens, self.device) for member in self.members_]
         return self._blended(linear, np.mean(mapped, axis=0))
 
     def _blended(self, linear: np.ndarray, mapped: np.ndarray) -> np.ndarray:

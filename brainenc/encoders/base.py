@@ -117,7 +117,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
             encoders that hold out some images once, and where a voxel has no data.
         """
         found: list[np.ndarray] = []
-        self._hand_over = found.append  # type: ignore[method-assign]
+        self._hand_over = found.append  # type: ignore[assignment,method-assign]
         try:
             self.fit(X, y)
         finally:

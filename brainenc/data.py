@@ -4,7 +4,7 @@ import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,14 @@ import pandas as pd
 from brainenc import brain_folder
 from brainenc import images as image_io
 from brainenc.repeats import average_repeats, count_repeats
-from brainenc.storage import row_blocks
+from brainenc.storage import atomic_path, row_blocks
+from brainenc.surfaces import FSAVERAGE, to_surface
 from brainenc.validation import check_betas, check_index, check_same_length
-from brainenc.volumes import Volume
+from brainenc.volumes import Volume, to_nifti
 
 if TYPE_CHECKING:
+    import nibabel
+
     from brainenc.metrics import NoiseCeiling
 
 #: Columns of the voxel table that say where a voxel is or how good it is, not which ROI it is in.
@@ -50,6 +53,8 @@ class EncodingData:
         What is known of the true responses; simulated subjects only, not saved.
     volume : Volume, optional
         Grid of the volume that the voxels come from, whose places ``i, j, k`` name.
+    units : str
+        What the betas are in ("percent signal change", say), for people to read; "" if unsaid.
 
     Raises
     ------
@@ -65,6 +70,7 @@ class EncodingData:
     name: str = "data"
     truth: Any = None
     volume: Volume | None = None
+    units: str = ""
 
     def __post_init__(self) -> None:
         images = image_io.as_images(self.images)
@@ -150,6 +156,7 @@ class EncodingData:
         return (
             f"EncodingData({self.name!r}: {self.n_images} images {tuple(self.images.shape[1:])}, "
             f"{len(self.trials)} trials, up to {self.n_repeats} repeats, {self.n_voxels} voxels"
+            + (f", {self.units}" if self.units else "")
             + (f"; {atlases})" if atlases else ")")
         )
 
@@ -263,7 +270,7 @@ class EncodingData:
                 f"{n_constant} times a voxel was constant in a session; its z-score is NaN there",
                 stacklevel=2,
             )
-        return self._with(betas=betas)
+        return self._with(betas=betas, units="z-scored within session")
 
     def average_repeats(self) -> "EncodingData":
         """One averaged response per image.
@@ -424,7 +431,7 @@ class EncodingData:
 
     # ---------------------------------------------------------------- on disk
 
-    def save(self, folder: str | os.PathLike) -> Path:
+    def save(self, folder: str | os.PathLike, *, copy_images: bool = False) -> Path:
         """Write a ``.brain`` folder of plain files, whole or not at all.
 
         A killed save leaves what was there, and a hidden ``.*.tmp`` folder beside it to delete.
@@ -436,6 +443,9 @@ class EncodingData:
         ----------
         folder : path
             An existing folder of that name is replaced once the new one is complete.
+        copy_images : bool
+            Copy images that are rows of an HDF5 file (NSD's) into ``images.npy``. Otherwise the
+            folder says where that file is and which rows, and needs it when images are read.
 
         Returns
         -------
@@ -457,6 +467,8 @@ class EncodingData:
             trials=self.trials,
             name=self.name,
             volume=self.volume,
+            units=self.units,
+            copy_images=copy_images,
         )
         return folder
 
@@ -482,6 +494,69 @@ class EncodingData:
         check_same_length(images=parts["images"], betas=parts["betas"])
         _check_tables(parts["voxels"], parts["trials"], parts["betas"].shape)
         return cls._unchecked(**parts, truth=None)
+
+    # ---------------------------------------------------------------- out to the brain
+
+    def to_nifti(self, values: Any, path: str | os.PathLike | None = None) -> "nibabel.Nifti1Image":
+        """Values per voxel in the volume that the voxels come from.
+
+        Parameters
+        ----------
+        values : array, shape (n_voxels,) or (n_maps, n_voxels)
+        path : path, optional
+            A ``.nii`` or ``.nii.gz`` file to write.
+
+        Returns
+        -------
+        nibabel.Nifti1Image, float32, NaN outside the voxels
+
+        Raises
+        ------
+        ValueError : the data have no `volume`, or another number of values than of voxels.
+        """
+        if self.volume is None:
+            raise ValueError(
+                f"{self.name!r} does not know the volume its voxels come from: set "
+                "data = dataclasses.replace(data, volume=Volume(shape, affine)), with i, j, k in "
+                "the voxel table, or use brainenc.interop.to_nifti"
+            )
+        shape, affine = self.volume.shape, self.volume.affine
+        return to_nifti(values, self.voxels, shape=shape, affine=affine, path=path)
+
+    def to_surface(
+        self,
+        values: Any,
+        path: str | os.PathLike | None = None,
+        *,
+        n_vertices: int = FSAVERAGE,
+    ) -> "dict[str, nibabel.GiftiImage]":
+        """Values per vertex as GIfTI, a hemisphere each: see `brainenc.interop.to_surface`."""
+        return to_surface(values, self.voxels, n_vertices=n_vertices, path=path)
+
+    def to_csv(self, values: Any, path: str | os.PathLike) -> Path:
+        """The voxel table with values beside it.
+
+        Parameters
+        ----------
+        values : array, shape (n_voxels,), or dict of column name to such arrays
+            An array becomes the column ``value``.
+        path : path
+
+        Returns
+        -------
+        pathlib.Path : `path`
+
+        Raises
+        ------
+        ValueError : another number of values than of voxels, or the name of a column that there is.
+        """
+        named = dict(values) if isinstance(values, Mapping) else {"value": values}
+        check_same_length(voxels=self.voxels, **named)
+        if taken := [name for name in named if name in self.voxels]:
+            raise ValueError(f"the voxel table has columns {taken} already; choose other names")
+        with atomic_path(path) as temporary:
+            self.voxels.assign(**named).to_csv(temporary, index_label="voxel")
+        return Path(path)
 
 
 def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingData:

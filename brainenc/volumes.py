@@ -1,13 +1,21 @@
-"""The grid of the volume that voxels come from."""
+"""Volumes: the grid that voxels come from, and values per voxel as NIfTI files."""
 
-from collections.abc import Mapping
+import gzip
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-#: Columns of the voxel table that say where in the volume a voxel is.
+from brainenc.storage import atomic_path
+
+if TYPE_CHECKING:
+    import nibabel as nib
+
+#: Columns of the voxel table that hold a voxel's place in the volume, counted from 0.
 POSITION = ["i", "j", "k"]
 
 
@@ -62,18 +70,119 @@ class Volume:
         ------
         ValueError : ``i, j, k`` missing, not whole, outside the volume, or the same twice.
         """
-        if missing := [column for column in POSITION if column not in voxels]:
-            raise ValueError(
-                f"the voxel table has no column {missing}, so that the volume {self.shape} cannot "
-                "be filled; give the voxels' positions or volume=None"
-            )
-        positions = voxels[POSITION].to_numpy(float)
-        outside = ~((positions >= 0) & (positions < self.shape)).all(axis=1)
-        outside |= (positions % 1 != 0).any(axis=1)
-        if outside.any():
-            raise ValueError(
-                f"{outside.sum()} voxels lie outside the volume {self.shape}, the first at "
-                f"{positions[outside][0].tolist()}: are i, j, k counted from 0 and in this order?"
-            )
-        if n_twice := int(voxels.duplicated(POSITION).sum()):
-            raise ValueError(f"{n_twice} voxels have the i, j, k of another one")
+        _check_inside(_positions(voxels), self.shape)
+
+
+def to_nifti(
+    values: Any,
+    voxels: pd.DataFrame,
+    *,
+    affine: Any = None,
+    shape: Sequence[int] | None = None,
+    mask: Any = None,
+    path: str | os.PathLike | None = None,
+) -> "nib.Nifti1Image":
+    """Values per voxel as a NIfTI volume.
+
+    Parameters
+    ----------
+    values : array, shape (n_voxels,) or (n_maps, n_voxels)
+        Several maps become the fourth axis of the volume.
+    voxels : pandas.DataFrame, n_voxels rows
+        Columns ``i``, ``j``, ``k``: position in the volume, counted from 0.
+    affine : array, shape (4, 4), optional
+        From ``i``, ``j``, ``k`` to millimetres. Without it, and without `mask`, the identity: the
+        volume then is in voxel indices, and lies over no anatomy.
+    shape : (int, int, int), optional
+        Of the volume; without it, and without `mask`, the smallest that holds all voxels.
+    mask : NIfTI image or path, optional
+        Gives affine and shape in place of the two arguments, and must not be 0 at any voxel.
+    path : path, optional
+        Where to write the volume, ``.nii`` or ``.nii.gz``, whole or not at all.
+
+    Returns
+    -------
+    nibabel.Nifti1Image, float32, NaN outside the voxels
+
+    Raises
+    ------
+    ValueError : no positions in the table, positions that are no whole numbers, occur twice or lie
+        outside the volume or the mask, another number of values than of voxels, or a path that is
+        no NIfTI file.
+    """
+    import nibabel as nib  # here: whoever opens data does not wait for it
+
+    if path is not None and not str(path).endswith((".nii", ".nii.gz")):
+        raise ValueError(f"path={str(path)!r} must end in .nii or .nii.gz")
+    values = np.asarray(values, dtype=np.float32)
+    if values.ndim not in (1, 2) or values.shape[-1] != len(voxels):
+        raise ValueError(
+            f"values {values.shape} must be (n_voxels,) or (n_maps, n_voxels), and voxels has "
+            f"{len(voxels)} rows"
+        )
+    position = _positions(voxels)
+    if mask is not None:
+        affine, shape = _from_mask(mask, position, affine, shape)
+    elif shape is None:
+        shape = tuple(int(size) for size in position.max(axis=0) + 1)
+    _check_inside(position, shape)
+    volume = np.full((*shape, *values.shape[:-1]), np.nan, dtype=np.float32)
+    volume[tuple(position.T)] = values.T
+    image = nib.Nifti1Image(volume, np.eye(4) if affine is None else np.asarray(affine))
+    image.header.set_xyzt_units("mm")
+    if path is not None:
+        _write(image, Path(path))
+    return image
+
+
+def _positions(voxels: pd.DataFrame) -> np.ndarray:
+    missing = [name for name in POSITION if name not in voxels]
+    if missing:
+        raise ValueError(
+            f"the voxel table has no column {', '.join(missing)}: a volume needs each voxel's "
+            f"position in {', '.join(POSITION)} (there are {', '.join(map(str, voxels)) or 'none'})"
+        )
+    position = voxels[POSITION].to_numpy(dtype=np.float64)
+    if not len(position):
+        raise ValueError("the voxel table is empty: there is nothing to put into a volume")
+    if not (np.isfinite(position).all() and (position == position.round()).all()):
+        raise ValueError(
+            "i, j, k of the voxel table must be whole numbers counted from 0; for millimetres "
+            "apply the inverse of the affine first"
+        )
+    n_twice = int(voxels.duplicated(POSITION).sum())
+    if n_twice:
+        raise ValueError(f"{n_twice} voxels have the i, j, k of another: one would hide the other")
+    return position.astype(np.int64)
+
+
+def _from_mask(mask: Any, position: np.ndarray, affine: Any, shape: Any) -> tuple[Any, tuple]:
+    if affine is not None or shape is not None:
+        raise ValueError("give mask, or affine and shape, not both")
+    import nibabel as nib
+
+    mask = nib.load(mask) if isinstance(mask, (str, os.PathLike)) else mask
+    _check_inside(position, mask.shape[:3])
+    n_outside = int((np.asanyarray(mask.dataobj)[tuple(position.T)] == 0).sum())
+    if n_outside:
+        raise ValueError(
+            f"{n_outside} of {len(position)} voxels lie where mask is 0: is it the mask of "
+            "another subject or resolution?"
+        )
+    return mask.affine, mask.shape[:3]
+
+
+def _check_inside(position: np.ndarray, shape: Sequence[int]) -> None:
+    if len(shape) != 3 or (position < 0).any() or (position >= np.asarray(shape)).any():
+        raise ValueError(
+            f"voxels have i, j, k from {position.min(axis=0)} to {position.max(axis=0)}, which do "
+            f"not fit a volume of shape {tuple(shape)}"
+        )
+
+
+def _write(image: "nib.Nifti1Image", path: Path) -> None:
+    content = image.to_bytes()
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)  # no time stamp: equal maps are equal files
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

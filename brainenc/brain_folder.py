@@ -1,7 +1,8 @@
 """The ``.brain`` folder: one subject's data as plain files, memory-mapped when read.
 
-``meta.json``, ``betas.npy``, ``images.npy`` (or ``images/`` with image files), ``voxels.csv`` (one
-row per voxel) and ``trials.csv`` (one row per trial).
+``meta.json``, ``betas.npy``, ``images.npy`` (or ``images/`` with image files, or ``image_rows.npy``
+with rows of an HDF5 file elsewhere), ``voxels.csv`` (one row per voxel) and ``trials.csv`` (one row
+per trial).
 """
 
 import os
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainenc.images import ImageFiles
+from brainenc.hdf5_images import HDF5Images
+from brainenc.images import ImageFiles, ImageSubset
 from brainenc.storage import atomic_path, read_json, write_array, write_json
 from brainenc.validation import FLOATS
 from brainenc.volumes import Volume
@@ -35,8 +37,12 @@ def write(
     trials: pd.DataFrame,
     name: str,
     volume: Volume | None = None,
+    units: str = "",
+    copy_images: bool = False,
 ) -> None:
     """Write the folder, whole or not at all; the arguments are the parts of `EncodingData`.
+
+    `copy_images` copies the images of an HDF5 file, which otherwise is only referred to.
 
     Raises
     ------
@@ -48,26 +54,53 @@ def write(
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         write_array(temporary / "betas.npy", betas)
-        image_files = _write_images(temporary, images)
-        voxels.to_csv(temporary / "voxels.csv", index_label="voxel")
-        trials.to_csv(temporary / "trials.csv", index=False)
-        meta = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "name": name,
-            "betas_shape": betas.shape,
-            "images_shape": images.shape,
-            "image_files": image_files,
-            "n_trials": len(trials),
-            "voxels_dtypes": _dtypes(voxels),
-            "trials_dtypes": _dtypes(trials),
-            "volume": None if volume is None else volume.to_json(),
-        }
-        write_json(temporary / "meta.json", meta)
+        write_beside_betas(
+            temporary,
+            images=images,
+            betas_shape=betas.shape,
+            voxels=voxels,
+            trials=trials,
+            name=name,
+            volume=volume,
+            units=units,
+            copy_images=copy_images,
+        )
+
+
+def write_beside_betas(
+    folder: Path,
+    *,
+    images: Any,
+    betas_shape: tuple[int, ...],
+    voxels: pd.DataFrame,
+    trials: pd.DataFrame,
+    name: str,
+    volume: Volume | None,
+    units: str,
+    copy_images: bool,
+) -> None:
+    """Write what belongs into a folder beside ``betas.npy``, ``meta.json`` last."""
+    image_files = _write_images(folder, images, copy_images)
+    voxels.to_csv(folder / "voxels.csv", index_label="voxel")
+    trials.to_csv(folder / "trials.csv", index=False)
+    meta = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "units": units,
+        "betas_shape": betas_shape,
+        "images_shape": images.shape,
+        **image_files,
+        "n_trials": len(trials),
+        "voxels_dtypes": _dtypes(voxels),
+        "trials_dtypes": _dtypes(trials),
+        "volume": None if volume is None else volume.to_json(),
+    }
+    write_json(folder / "meta.json", meta)
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Parts of `EncodingData` by name: images, betas, voxels, trials, name, volume.
+    """Parts of `EncodingData` by name: images, betas, voxels, trials, name, volume, units.
 
     Raises
     ------
@@ -81,12 +114,14 @@ def read(folder: Path) -> dict[str, Any]:
     betas = _mapped_array(folder / "betas.npy", meta["betas_shape"], FLOATS)
     voxels = _read_table(folder / "voxels.csv", meta["voxels_dtypes"], betas.shape[2])
     return {
-        "images": _read_images(folder, meta["images_shape"], meta["image_files"]),
+        "images": _read_images(folder, meta),
         "betas": betas,
         "voxels": voxels.drop(columns="voxel"),
         "trials": _read_table(folder / "trials.csv", meta["trials_dtypes"], meta["n_trials"]),
         "name": meta["name"],
-        "volume": Volume.from_json(meta.get("volume")),  # folders of 0.1 have none
+        # Folders of 0.1 have neither of these.
+        "volume": Volume.from_json(meta.get("volume")),
+        "units": meta.get("units", ""),
     }
 
 
@@ -130,10 +165,14 @@ def _mapped_array(path: Path, shape: Sequence[int], dtypes: Sequence[type]) -> n
     return array
 
 
-def _write_images(folder: Path, images: Any) -> list[str] | None:
+def _write_images(folder: Path, images: Any, copy_images: bool) -> dict[str, Any]:
+    """Images, or where they are; what ``meta.json`` has to say of them."""
+    rows = images[:] if isinstance(images, HDF5Images) else images
+    if not copy_images and isinstance(rows, ImageSubset) and isinstance(rows.parent, HDF5Images):
+        return _refer_to_hdf5(folder, rows)
     if not isinstance(images, ImageFiles) or images.size is not None:
         write_array(folder / "images.npy", images)
-        return None
+        return {"image_files": None}
     (folder / "images").mkdir()
     # Numbered once, however often the data are saved again.
     names = [
@@ -141,10 +180,26 @@ def _write_images(folder: Path, images: Any) -> list[str] | None:
     ]
     for path, name in zip(images.paths, names, strict=True):
         shutil.copyfile(path, folder / "images" / name)
-    return names
+    return {"image_files": names}
 
 
-def _read_images(folder: Path, shape: Sequence[int], names: list[str] | None) -> Any:
+def _refer_to_hdf5(folder: Path, rows: ImageSubset) -> dict[str, Any]:
+    write_array(folder / "image_rows.npy", rows.index)
+    source = rows.parent
+    place = {
+        "path": str(source.path),
+        "dataset": source.dataset,
+        "size": source.size,
+        "shape": source.stored_shape,
+    }
+    return {"image_files": None, "image_hdf5": place}
+
+
+def _read_images(folder: Path, meta: dict[str, Any]) -> Any:
+    shape, names = meta["images_shape"], meta["image_files"]
+    if place := meta.get("image_hdf5"):
+        rows = _mapped_array(folder / "image_rows.npy", shape[:1], (np.int64,))
+        return ImageSubset(HDF5Images(**place), np.array(rows))
     if names is None:
         return _mapped_array(folder / "images.npy", shape, (np.uint8,))
     if missing := set(names).difference(os.listdir(folder / "images")):

@@ -14,6 +14,7 @@ import pandas as pd
 
 from brainenc import brain_folder
 from brainenc import images as image_io
+from brainenc.alignment import AlignmentCheck, check_alignment
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.storage import atomic_path, row_blocks
 from brainenc.surfaces import FSAVERAGE, to_surface
@@ -119,12 +120,7 @@ class EncodingData:
     @property
     def atlases(self) -> list[str]:
         """Columns of the voxel table that hold ROI labels."""
-        return [
-            str(column)
-            for column in self.voxels
-            if column not in NON_ATLAS_COLUMNS
-            and not pd.api.types.is_numeric_dtype(self.voxels[column])
-        ]
+        return atlas_columns(self.voxels)
 
     def rois(self, atlas: str | None = None) -> dict[str, np.ndarray]:
         """Voxel positions of every ROI.
@@ -324,6 +320,29 @@ class EncodingData:
         return metrics.NoiseCeiling(
             np.full(self.n_voxels, np.nan), "r2", n_trials=1, estimator="none: no repeats, no ncsnr"
         )
+
+    def check(self, *, n_images: int = 600, random_state: int | None = 0) -> AlignmentCheck:
+        """Whether images and betas belong together, in seconds: permuted images must do worse.
+
+        Parameters
+        ----------
+        n_images : int
+            Images drawn at random to look at.
+        random_state : int
+
+        Returns
+        -------
+        AlignmentCheck
+
+        Warns
+        -----
+        UserWarning : they do not seem to, or betas of a neighbouring row fit better. Never for
+            want of evidence: see `brainenc.alignment.check_alignment`.
+        """
+        found = check_alignment(self, n_images=n_images, random_state=random_state)
+        if found.suspicious:
+            warnings.warn(found.message, stacklevel=2)
+        return found
 
     # ---------------------------------------------------------------- parts of it
 
@@ -557,6 +576,15 @@ class EncodingData:
         with atomic_path(path) as temporary:
             self.voxels.assign(**named).to_csv(temporary, index_label="voxel")
         return Path(path)
+
+
+def atlas_columns(voxels: pd.DataFrame) -> list[str]:
+    """Columns of a voxel table that hold ROI labels."""
+    return [
+        str(column)
+        for column in voxels
+        if column not in NON_ATLAS_COLUMNS and not pd.api.types.is_numeric_dtype(voxels[column])
+    ]
 
 
 def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingData:

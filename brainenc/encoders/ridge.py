@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from brainenc import solvers
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
 from brainenc.linear import (
@@ -16,7 +17,7 @@ from brainenc.linear import (
 )
 from brainenc.model_selection import Folds
 from brainenc.repeats import average_repeats
-from brainenc.solvers import RidgeFit, kernel_ridge_cv, ridge_cv
+from brainenc.solvers import RidgeFit
 
 
 class RidgeEncoder(BaseEncoder):
@@ -113,8 +114,8 @@ class RidgeEncoder(BaseEncoder):
             "device": resolve_device(self.device),
         }
         if self.form_ == "kernel":
-            return kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
-        return ridge_cv(X, Y, alphas, folds, **options)
+            return solvers.kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
+        return solvers.ridge_cv(X, Y, alphas, folds, **options)
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         X = (flatten_tokens(features) - self.feature_mean_) / self.feature_scale_

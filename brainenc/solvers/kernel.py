@@ -1,8 +1,7 @@
-"""Ridge solvers: pure functions over himalaya, with its global backend set and put back."""
+"""Kernel and banded ridge over himalaya, with its global backend set and put back."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from himalaya.kernel_ridge import (
     solve_kernel_ridge_cv_eigenvalues,
     solve_multiple_kernel_ridge_random_search,
 )
-from himalaya.ridge import solve_ridge_cv_svd
 
 from brainenc.model_selection import Folds
+from brainenc.solvers.result import RidgeFit
 
 #: Predictions of all alphas for a batch of voxels stay below this many bytes in the search.
 SEARCH_BYTES = 2**29
@@ -48,82 +47,6 @@ def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
         set_backend(former)
 
 
-@dataclass(frozen=True)
-class RidgeFit:
-    """What a ridge solver found.
-
-    Attributes
-    ----------
-    weights : array, shape (n_features, n_voxels) in primal form, (n_images, n_voxels) in dual form
-    intercept : array, shape (n_voxels,)
-    alphas : array, shape (n_voxels,)
-        Chosen per voxel.
-    held_out : array, shape (n_images, n_voxels)
-        Predictions of every image by the fold that did not see it, at the chosen alpha.
-    band_weights : array, shape (n_bands, n_voxels), or None
-        Kernel weight of each band (sums to 1 over bands); banded ridge only.
-    """
-
-    weights: np.ndarray
-    intercept: np.ndarray
-    alphas: np.ndarray
-    held_out: np.ndarray
-    band_weights: np.ndarray | None = None
-
-
-def ridge_cv(
-    X: np.ndarray,
-    Y: np.ndarray,
-    alphas: np.ndarray,
-    folds: Folds,
-    *,
-    per_voxel: bool = True,
-    device: Any = "cpu",
-) -> RidgeFit:
-    """Ridge regression in primal form.
-
-    Minimises ‖Xw + b − y‖² + α‖w‖² for each voxel, with the α that has the smallest mean squared
-    error over `folds`.
-    The form to use when there are fewer features than images.
-
-    Parameters
-    ----------
-    X : array, shape (n_images, n_features), float
-    Y : array, shape (n_images, n_voxels), float, without NaN
-    alphas : array, shape (n_alphas,)
-    folds : list of (train, test) positions
-        Every image in exactly one test part, for `RidgeFit.held_out` to be complete; images in
-        no test part are NaN there.
-    per_voxel : bool
-        Choose α for each voxel by itself, or one for all voxels.
-    device : str or torch.device
-
-    Returns
-    -------
-    RidgeFit
-
-    References
-    ----------
-    Dupré la Tour et al. (2022), NeuroImage 264; the himalaya package.
-    """
-    with himalaya_backend(device) as backend:
-        X, Y, alphas = backend.check_arrays(X, Y, alphas)
-        best, weights, _, intercept = solve_ridge_cv_svd(
-            X,
-            Y,
-            alphas,
-            fit_intercept=True,
-            cv=folds,
-            warn=False,
-            **_search(folds, Y, alphas, per_voxel),
-        )
-        held_out = backend.full_like(Y, np.nan)
-        for train, test in folds:
-            fold_weights, fold_intercept = _ridge(X[train], Y[train], best)
-            held_out[test] = X[test] @ fold_weights + fold_intercept
-        return RidgeFit(*map(backend.to_numpy, (weights, intercept, best, held_out)))
-
-
 def kernel_ridge_cv(
     K: np.ndarray,
     Y: np.ndarray,
@@ -146,6 +69,10 @@ def kernel_ridge_cv(
     Returns
     -------
     RidgeFit, with weights in dual form: predictions are K(new, fitted) @ weights + intercept.
+
+    References
+    ----------
+    Dupré la Tour et al. (2022), NeuroImage 264; the himalaya package.
     """
     with himalaya_backend(device) as backend:
         K, Y, alphas = backend.check_arrays(K, Y, alphas)
@@ -229,15 +156,6 @@ def banded_ridge_cv(
 
 # himalaya's own solvers for given alphas contract three arrays at once when alphas differ between
 # voxels, which is slow; two matrix products do the same.
-
-
-def _ridge(X: Any, Y: Any, alphas: Any) -> tuple[Any, Any]:
-    """Weights and intercept of ridge in primal form, at one given alpha per voxel."""
-    X_mean, Y_mean = X.mean(0), Y.mean(0)
-    U, singular, Vt = get_backend().svd(X - X_mean, full_matrices=False)
-    singular = singular[:, None]
-    weights = Vt.T @ (singular / (singular**2 + alphas) * (U.T @ (Y - Y_mean)))
-    return weights, Y_mean - X_mean @ weights
 
 
 def _kernel_ridge(K: Any, Y: Any, alphas: Any) -> tuple[Any, Any]:

@@ -1,0 +1,5 @@
+"""Ridge solvers as pure functions: primal form here, kernel and banded forms over himalaya."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

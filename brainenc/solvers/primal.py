@@ -1,0 +1,359 @@
+"""Ridge in primal form: a search over penalties on Gram matrices, with torch on any device.
+
+Every fold needs XᵀX and XᵀY of its training images only; one pass over the images gives them for
+all folds, as the total minus what the test images add. In the principal axes of the training
+features the weights of a penalty α are c / (λ + α), so a fold costs one eigendecomposition,
+however many penalties are tried. What is left is the squared error on the test images, for every
+penalty and voxel: it is computed in low precision first, and again in full precision for those
+voxels in which that could change the choice.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brainenc.model_selection import Folds
+from brainenc.solvers.result import RidgeFit
+
+#: Voxels solved together: matrices of voxels × features of some MB.
+_BLOCK_VOXELS = 2048
+#: Pairs of voxel and penalty screened together: their weights stay in the cache.
+_BLOCK_PAIRS = 2048
+#: Strips a Gram matrix is cut into, to save what its symmetry makes needless.
+_N_STRIPS = 4
+#: The screening takes its errors to be within so many standard deviations.
+_SAFETY = 4
+
+
+def ridge_cv(
+    X: np.ndarray,
+    Y: np.ndarray,
+    alphas: np.ndarray,
+    folds: Folds,
+    *,
+    per_voxel: bool = True,
+    device: Any = "cpu",
+) -> RidgeFit:
+    """Ridge regression in primal form.
+
+    Minimises ‖Xw + b − y‖² + α‖w‖² for each voxel, with the α that has the smallest mean squared
+    error over `folds`.
+    The form to use when there are fewer features than images: memory grows with n_features².
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features), float
+    Y : array, shape (n_images, n_voxels), float, without NaN
+    alphas : array, shape (n_alphas,)
+    folds : list of (train, test) positions
+        Every image in exactly one test part, for `RidgeFit.held_out` to be complete; images in
+        no test part are NaN there.
+    per_voxel : bool
+        Choose α for each voxel by itself, or one for all voxels.
+    device : str or torch.device
+
+    Returns
+    -------
+    RidgeFit, in the dtype of X.
+
+    Notes
+    -----
+    Of penalties with equal errors the first is taken. The principal axes come from XᵀX, so what
+    X does along directions weaker than √ε times its strongest one (ε the precision of its dtype)
+    is round-off, which α has to outweigh.
+
+    References
+    ----------
+    Dupré la Tour et al. (2022), NeuroImage 264, whose himalaya package gives the same answers.
+    """
+    n_images, n_voxels = Y.shape
+    with _full_precision():
+        design = _Design(X, alphas, folds, _working_device(device))
+        dtype = design.X.numpy(force=True).dtype
+        blocks = list(_slices(n_voxels, _BLOCK_VOXELS))
+        shared = None if per_voxel else _shared_alpha(design, Y, blocks)
+        fit = RidgeFit(
+            weights=np.empty((X.shape[1], n_voxels), dtype),
+            intercept=np.empty(n_voxels, dtype),
+            alphas=np.empty(n_voxels, dtype),
+            held_out=np.full((n_images, n_voxels), np.nan, dtype),
+        )
+        for voxels in blocks:
+            block = design.block(Y[:, voxels])
+            best = design.alphas[design.choose(block) if shared is None else shared]
+            _store(fit, voxels, design, block, best.expand(len(block.mean)))
+    return fit
+
+
+def _shared_alpha(design: "_Design", Y: np.ndarray, blocks: list[slice]) -> Tensor:
+    """Position of the penalty with the smallest error summed over voxels."""
+    total: Any = 0
+    for voxels in blocks:
+        block = design.block(Y[:, voxels])
+        each = [design.errors(block, alpha.expand(len(block.mean))) for alpha in design.alphas]
+        total = total + torch.stack(each).sum(1)
+    return total.argmin()
+
+
+def _store(
+    fit: RidgeFit, voxels: slice, design: "_Design", block: "_Block", alphas: Tensor
+) -> None:
+    """Refit a block to all images; its results go into the arrays of `fit`."""
+    weights = design.all.axes @ (block.of_all / (design.all.values + alphas[:, None])).T
+    fit.weights[:, voxels] = weights.numpy(force=True)
+    fit.intercept[voxels] = (block.mean - design.mean @ weights).numpy(force=True)
+    fit.alphas[voxels] = alphas.numpy(force=True)
+    held_out = design.held_out(block, alphas)
+    for (_, test), prediction in zip(design.folds_given, held_out, strict=True):
+        fit.held_out[test, voxels] = prediction.add_(block.mean).numpy(force=True)
+
+
+class _Axes(NamedTuple):
+    """Principal axes of some images' features: XᵀX = axes · diag(values) · axesᵀ once centred."""
+
+    mean: Tensor
+    values: Tensor
+    axes: Tensor
+
+    def project(self, products: Tensor) -> Tensor:
+        """Centred YᵀX in these axes, (n_voxels, n_features), from Yᵀ[X, 1]."""
+        return torch.addr(products[:, :-1], products[:, -1], self.mean, alpha=-1) @ self.axes
+
+
+def _principal_axes(gram: Tensor) -> _Axes:
+    """From [X, 1]ᵀ[X, 1]."""
+    mean = gram[-1, :-1] / gram[-1, -1]
+    values, axes = torch.linalg.eigh(torch.addr(gram[:-1, :-1], gram[-1, :-1], mean, alpha=-1))
+    return _Axes(mean, values.clamp_(min=0), axes)  # round-off makes some negative
+
+
+class _Fold(NamedTuple):
+    """A fold: the axes of its training images, and its test images in them."""
+
+    train: _Axes
+    n_train: int
+    test: Tensor
+    features: Tensor  # (n_test, n_features)
+
+    def predict(self, projected: Tensor, mean: Tensor, alphas: Tensor) -> Tensor:
+        """Test images at one penalty per voxel, (n_test, n_voxels)."""
+        weights = projected / (self.train.values + alphas[:, None])
+        return torch.addmm(mean, self.features, weights.T)
+
+
+class _Block(NamedTuple):
+    """Some voxels' centred responses, and what the folds and the refit need of them."""
+
+    Y: Tensor  # (n_images, n_voxels)
+    mean: Tensor  # of Y before it was centred
+    of_folds: list[Tensor]  # projections of the training images, (n_voxels, n_features)
+    means: list[Tensor]  # of the training images
+    of_all: Tensor  # projection of all images
+
+    def of(self, voxels: Tensor) -> "_Block":
+        """The same for some of the voxels."""
+        return _Block(
+            self.Y[:, voxels],
+            self.mean[voxels],
+            [part[voxels] for part in self.of_folds],
+            [mean[voxels] for mean in self.means],
+            self.of_all[voxels],
+        )
+
+
+class _Design:
+    """Features, penalties and folds, ready for one block of voxels after another."""
+
+    def __init__(self, X: np.ndarray, alphas: Any, folds: Folds, device: torch.device):
+        features = torch.tensor(X, device=device)
+        self.alphas = torch.as_tensor(np.asarray(alphas)).to(features)
+        self.mean = features.mean(0)
+        self.X = torch.cat([features - self.mean, features.new_ones(len(X), 1)], dim=1)
+        self.folds_given = folds
+        self.is_partition = _is_partition(folds, len(X))
+        *grams, total = self._products(self.X)
+        self.all = _principal_axes(total)
+        self.folds = [self._fold(gram, *fold) for gram, fold in zip(grams, folds, strict=True)]
+        self.screens = [_Screen(fold, self.alphas) for fold in self.folds]
+
+    def _fold(self, gram: Tensor, train: np.ndarray, test: np.ndarray) -> _Fold:
+        axes = _principal_axes(gram)
+        rows = torch.as_tensor(test, device=gram.device)
+        return _Fold(axes, len(train), rows, (self.X[rows, :-1] - axes.mean) @ axes.axes)
+
+    def _products(self, left: Tensor) -> list[Tensor]:
+        """leftᵀ[X, 1] over the training images of each fold, and last over all images."""
+        if self.is_partition:
+            of_test = [left[test].T @ self.X[test] for _, test in self.folds_given]
+            total = torch.stack(of_test).sum(0)
+            return [*(total - part for part in of_test), total]
+        of_train = [left[train].T @ self.X[train] for train, _ in self.folds_given]
+        return [*of_train, left.T @ self.X]
+
+    def block(self, Y: np.ndarray) -> _Block:
+        responses = torch.tensor(Y, device=self.X.device, dtype=self.X.dtype)
+        mean = responses.mean(0)
+        responses -= mean
+        *products, total = self._products(responses)
+        pairs = list(zip(self.folds, products, strict=True))
+        return _Block(
+            responses,
+            mean,
+            [fold.train.project(part) for fold, part in pairs],
+            [part[:, -1] / fold.n_train for fold, part in pairs],
+            self.all.project(total),
+        )
+
+    def held_out(self, block: _Block, alphas: Tensor) -> list[Tensor]:
+        """Predictions of the test images of each fold, of centred responses."""
+        parts = zip(self.folds, block.of_folds, block.means, strict=True)
+        return [fold.predict(projected, mean, alphas) for fold, projected, mean in parts]
+
+    def errors(self, block: _Block, alphas: Tensor) -> Tensor:
+        """Mean over folds of the squared error at one penalty per voxel, (n_voxels,)."""
+        predictions = self.held_out(block, alphas)
+        of_folds = [
+            prediction.sub_(block.Y[fold.test]).square_().mean(0)
+            for fold, prediction in zip(self.folds, predictions, strict=True)
+        ]
+        return torch.stack(of_folds).mean(0)
+
+    def choose(self, block: _Block) -> Tensor:
+        """Position of the penalty with the smallest error, for each voxel."""
+        error, doubt = self._screened(block)
+        chosen = error.argmin(1)
+        possible = error - doubt <= (error + doubt).amin(1, keepdim=True)
+        for voxels in (possible.sum(1) > 1).nonzero()[:, 0].split(_BLOCK_VOXELS // 4):
+            chosen[voxels] = self._choose_among(block, voxels, possible[voxels])
+        return chosen
+
+    def _choose_among(self, block: _Block, voxels: Tensor, possible: Tensor) -> Tensor:
+        """As `choose`, in full precision, of the possible ones (n_voxels, n_alphas)."""
+        exact = torch.full(possible.shape, torch.inf, dtype=self.X.dtype, device=self.X.device)
+        for position, alpha in enumerate(self.alphas):
+            rows = possible[:, position].nonzero()[:, 0]
+            if len(rows):
+                errors = self.errors(block.of(voxels[rows]), alpha.expand(len(rows)))
+                exact[rows, position] = errors
+        return exact.argmin(1)
+
+    def _screened(self, block: _Block) -> tuple[Tensor, Tensor]:
+        """Mean over folds of the squared errors (n_voxels, n_alphas), and how far they are off."""
+        parts = zip(self.folds, self.screens, block.of_folds, block.means, strict=True)
+        found = [
+            screen.errors(projected, block.Y[fold.test] - mean)
+            for fold, screen, projected, mean in parts
+        ]
+        errors, doubts = (torch.stack(part) for part in zip(*found, strict=True))
+        return errors.mean(0), _SAFETY * doubts.square().sum(0).sqrt() / len(doubts)
+
+
+class _Screen:
+    """Squared errors of a fold at all penalties, mostly in low precision.
+
+    With weights z in the axes of the training images, and test images P in the same axes, the
+    error is ‖y‖² − 2 zᵀPᵀy + zᵀPᵀPz. Test images vary along nearly the same axes, so PᵀP is nearly
+    diagonal: the diagonal counts in full precision, and little is lost with the rest, in which
+    all the work is.
+    """
+
+    def __init__(self, fold: _Fold, alphas: Tensor):
+        self.low = _screening_dtype(fold.features)
+        self.features = fold.features.to(self.low)
+        self.shrinkage = 1 / (fold.train.values + alphas[:, None])
+        gram = fold.features.T @ fold.features
+        self.diagonal = gram.diagonal().clone()
+        self.strips = _strips(gram.fill_diagonal_(0).to(self.low))
+
+    def errors(self, projected: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared errors (n_voxels, n_alphas), and the standard deviation of what is lost.
+
+        `Y` are the test images' responses minus the mean of the training images.
+        """
+        squares = Y.square().sum(0)[:, None]
+        correlated = projected * (Y.T.to(self.low) @ self.features)
+        linear = correlated @ self.shrinkage.T
+        cross, rounded = self._cross(projected.to(self.low))
+        predicted = projected.square() @ (self.diagonal * self.shrinkage.square()).T + cross
+        error = squares - 2 * linear + predicted
+        # Each product is off by a random share: it averages out over the images.
+        lost = (squares * predicted.clamp(min=0) / len(Y)).sqrt() + rounded
+        return error / len(Y), torch.finfo(self.low).eps * lost / len(Y)
+
+    def _cross(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum over pairs of different axes, and the sum of sizes that were rounded on the way."""
+        shrinkage = self.shrinkage.to(self.low)
+        total, rounded = projected.new_zeros(
+            (2, len(projected), len(shrinkage)), dtype=self.shrinkage.dtype
+        )
+        for rows in _slices(len(projected), _BLOCK_PAIRS // len(shrinkage)):
+            weights = (projected[rows, None] * shrinkage).flatten(0, 1)
+            for strip in self.strips:
+                stop, width = strip.shape
+                product = (weights[:, :stop] @ strip)[:, None]
+                part = torch.bmm(product, weights[:, stop - width : stop, None])
+                part = part.view(-1, len(shrinkage)).to(total.dtype)
+                total[rows] += part
+                rounded[rows] += part.abs()
+        return total, rounded
+
+
+def _strips(symmetric: Tensor) -> list[Tensor]:
+    """Columns of a symmetric matrix down to the diagonal, twice what is above it.
+
+    The sum over strips of aᵀ strip b, with a and b the parts of z that it faces, is zᵀMz.
+    """
+    bounds = np.linspace(0, len(symmetric), _N_STRIPS + 1).astype(int)
+    strips = []
+    for start, stop in pairwise(bounds):
+        strip = symmetric[:stop, start:stop].clone()
+        strip[:start] *= 2
+        strips.append(strip)
+    return [strip for strip in strips if strip.numel()]
+
+
+def _screening_dtype(features: Tensor) -> torch.dtype:
+    """A lower precision than that of the features, where the device is faster at it."""
+    if features.dtype == torch.float64:
+        return torch.float32
+    if features.is_cuda:
+        fast = torch.cuda.get_device_capability(features.device) >= (8, 0)
+    else:
+        known = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = bool(known.get("amx_bf16") or known.get("avx512_bf16"))
+    return torch.bfloat16 if fast else features.dtype
+
+
+def _is_partition(folds: Folds, n_images: int) -> bool:
+    """Whether each image is tested once, and trained on in all other folds."""
+    tested = np.concatenate([test for _, test in folds])
+    return np.array_equal(np.sort(tested), np.arange(n_images)) and all(
+        len(np.unique(train)) == len(train) == n_images - len(test) for train, test in folds
+    )
+
+
+def _working_device(device: Any) -> torch.device:
+    device = torch.device(device)
+    # Apple's GPUs lack eigendecompositions and double precision.
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Matrix products of float32 in float32, whatever the user chose for other work."""
+    former = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(former)
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    size = max(1, size)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

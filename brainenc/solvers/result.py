@@ -1,0 +1,28 @@
+"""What every ridge solver returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """What a ridge solver found.
+
+    Attributes
+    ----------
+    weights : array, shape (n_features, n_voxels) in primal form, (n_images, n_voxels) in dual form
+    intercept : array, shape (n_voxels,)
+    alphas : array, shape (n_voxels,)
+        Chosen per voxel.
+    held_out : array, shape (n_images, n_voxels)
+        Predictions of every image by the fold that did not see it, at the chosen alpha.
+    band_weights : array, shape (n_bands, n_voxels), or None
+        Kernel weight of each band (sums to 1 over bands); banded ridge only.
+    """
+
+    weights: np.ndarray
+    intercept: np.ndarray
+    alphas: np.ndarray
+    held_out: np.ndarray
+    band_weights: np.ndarray | None = None

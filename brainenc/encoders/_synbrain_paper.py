@@ -1,5 +1,6 @@
 """The published SynBrain: an autoencoder of single trials, and a mapper from tokens to latents."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from brainenc.devices import resolve_device
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
+from brainenc.storage import atomic_path, fingerprint, write_array
 from brainenc.training import Examples, TrainingSettings, train
 
 #: Sizes that train on a CPU in minutes; for ablations and tests, not for results.
@@ -31,6 +33,9 @@ BLOCK = 256
 
 #: Weights of the KL divergence and of SoftCLIP beside the reconstruction error, as published.
 KL_WEIGHT, CLIP_WEIGHT = 1e-3, 1e3
+
+#: Bytes of posterior means that are kept in memory for stage 2; more go to a file, or are not kept.
+MEANS_IN_MEMORY = 2 * 2**30
 
 #: Tokens that pooled features are cut into, for a latent of that shape.
 N_TOKENS_OF_POOLED = 8
@@ -215,8 +220,7 @@ def fit_mapper(
     ----------
     mapper : S2N, trained in place
     vae : BrainVAE
-        Encodes the trials of each batch: the means of all of them, 1.7 MB per trial at the
-        published sizes, would not fit in memory.
+        Gives the targets: see `posterior_means`.
     betas, tokens, options
         As for `fit_vae`; options mapper_steps, ema_decay.
     few_shot : bool
@@ -227,21 +231,19 @@ def fit_mapper(
     DataFrame : the history
     """
     image, repeat = trial_index(betas)
-    vae.eval()
-
-    def loss(module: nn.Module, batch: Any) -> dict[str, Tensor]:
-        # Targets do not depend on the precision of the training.
-        with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
-            target, _ = vae.to(batch.device).encode(batch["betas"])
-        return {"loss": F.mse_loss(module(batch["tokens"]), target)}
-
     blocks: Any = mapper.blocks
     mlps = [weight for block in blocks for weight in block.mlp.parameters()]
+    vae.eval()
     try:
+        means = posterior_means(vae, betas, options)
         return _train(
             mapper,
-            loss,
-            Examples(betas=(betas, image, repeat), tokens=(tokens, image)),
+            mapper_loss(vae),
+            Examples(
+                betas=(betas, image, repeat),
+                tokens=(tokens, image),
+                **({} if means is None else {"target": means}),
+            ),
             options,
             "mapper",
             parameters=mlps if few_shot else None,
@@ -251,6 +253,79 @@ def fit_mapper(
         )
     finally:
         vae.to("cpu")
+
+
+def mapper_loss(vae: BrainVAE) -> Any:
+    """Loss of stage 2: to the target of a batch, or else to the means that `vae` gives."""
+
+    def target(batch: Any) -> Tensor:
+        # Targets do not depend on the precision of the training.
+        with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
+            return vae.to(batch.device).encode(batch["betas"])[0]
+
+    def loss(module: nn.Module, batch: Any) -> dict[str, Tensor]:
+        wanted = batch["target"] if "target" in batch else target(batch)
+        return {"loss": F.mse_loss(module(batch["tokens"]), wanted)}
+
+    return loss
+
+
+def posterior_means(vae: BrainVAE, betas: np.ndarray, options: dict[str, Any]) -> np.ndarray | None:
+    """Posterior mean of every trial, computed once, where stage 2 would compute it several times.
+
+    Parameters
+    ----------
+    vae : BrainVAE, in evaluation mode
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    options : dict
+        mapper_steps, batch_size, checkpoint_dir, device.
+
+    Returns
+    -------
+    array, shape (n_trials, n_tokens, width), float16, or None
+        At the published sizes .85 MB per trial. Up to 2 GiB are kept in memory; more in a file in
+        `checkpoint_dir`, memory-mapped; without that folder there is nowhere to keep them, and
+        the result is None.
+    """
+    image, repeat = trial_index(betas)
+    shape = (len(image), vae.sizes["n_tokens"], vae.sizes["token_width"])
+    if options["mapper_steps"] * min(options["batch_size"], len(image)) <= len(image):
+        return None
+    encoded = _Encoded(vae, betas, (image, repeat), shape, options)
+    if options["checkpoint_dir"] is not None:
+        # A training that is resumed finds them there, by what they were made of.
+        weights = [value.cpu().numpy() for value in vae.state_dict().values()]
+        key = fingerprint(*weights, image, repeat, betas[image[:16], repeat[:16]])
+        path = Path(options["checkpoint_dir"]) / f"posterior-means-{key[:12]}.npy"
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                write_array(temporary, encoded)
+        return np.load(path, mmap_mode="r")
+    return encoded[:] if 2 * math.prod(shape) <= MEANS_IN_MEMORY else None
+
+
+class _Encoded:
+    """Posterior means of trials as a lazy array: slices are computed when they are asked for."""
+
+    dtype = np.dtype(np.float16)
+
+    def __init__(
+        self,
+        vae: BrainVAE,
+        betas: np.ndarray,
+        trials: tuple[np.ndarray, np.ndarray],
+        shape: tuple[int, ...],
+        options: dict[str, Any],
+    ):
+        self.vae, self.betas, self.trials, self.shape = vae, betas, trials, shape
+        self.device, self.batch_size = resolve_device(options["device"]), options["batch_size"]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        trials = self.betas[tuple(part[rows] for part in self.trials)]
+        means = _in_batches(
+            lambda x: self.vae.encode(x)[0], self.vae, trials, self.device, self.batch_size
+        )
+        return means.astype(self.dtype)
 
 
 def _train(

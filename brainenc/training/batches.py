@@ -128,6 +128,9 @@ class Batch:
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._tensors[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
     def __len__(self) -> int:
         return len(next(iter(self._tensors.values())))
 

@@ -225,6 +225,32 @@ def test_the_mapper_learns_posterior_means_by_squared_error(problem):
     assert float((mean.square() + log_variance.exp()).mean()) > 1.01 * first  # not of samples
 
 
+def test_targets_kept_are_those_computed_in_every_step(problem, tmp_path, monkeypatch):
+    kept = make(mapper_steps=12).fit(*problem)
+    on_disk = make(mapper_steps=12, checkpoint_dir=tmp_path / "run").fit(*problem)
+    monkeypatch.setattr(_synbrain_paper, "MEANS_IN_MEMORY", 0)
+    computed = make(mapper_steps=12).fit(*problem)
+    losses = [e.history_.query("stage == 'mapper'")["loss"] for e in (kept, on_disk, computed)]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    # Targets are kept in half precision: 2^-11 relative each, and less in a mean square. Targets
+    # of other trials than the batch's would change the loss by tens of percent.
+    np.testing.assert_allclose(losses[0], losses[2], rtol=1e-3)
+    assert (losses[0].to_numpy() != losses[2].to_numpy()).any()
+    (file,) = (tmp_path / "run").glob("posterior-means-*.npy")
+    tokens, betas = problem
+    with torch.no_grad():
+        mean, _ = on_disk.vae_.encode(torch.from_numpy(trials_of(betas)))
+    np.testing.assert_allclose(np.load(file), mean, rtol=2**-10, atol=1e-5)
+
+
+def test_a_resumed_training_reads_the_targets_it_finds(problem, tmp_path, monkeypatch):
+    whole = make(mapper_steps=12).fit(*problem)
+    make(mapper_steps=12, checkpoint_dir=tmp_path).fit(*problem)
+    monkeypatch.setattr(_synbrain_paper, "write_array", None)  # nothing is encoded again
+    resumed = make(mapper_steps=12, checkpoint_dir=tmp_path).fit(*problem, resume=True)
+    assert_same_weights(weights_of(resumed), weights_of(whole))
+
+
 def test_inference_uses_the_moving_average(problem):
     def mapper(n_steps, decay):
         encoder = make(mapper_steps=n_steps, ema_decay=decay).fit(*problem)

@@ -1,0 +1,289 @@
+"""Proper scores of draws against single trials: CRPS, energy, variogram and log score.
+
+A proper score is best, in expectation, for the distribution the trials really come from: neither
+draws that vary too little nor too much can beat it. All are errors, smaller is better, and are
+taken against *single trials*, never against averages, which vary less than any trial.
+
+Draws are (n, n_images, n_voxels), trials (n_images, n_repeats, n_voxels) with NaN where one is
+missing. All four are unbiased however few the draws: the expected score is that of the
+distribution they come from, not of its n points ("fair" scores, Ferro 2014).
+
+References
+----------
+Gneiting & Raftery (2007), Journal of the American Statistical Association 102; Ferro (2014),
+Quarterly Journal of the Royal Meteorological Society 140; Scheuerer & Hamill (2015), Monthly
+Weather Review 143 (variogram score).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import cholesky, solve_triangular
+
+from brainenc.metrics._sums import blocks
+
+#: Draws taken up at once: temporary arrays of some MB, which stay in memory already mapped.
+_BLOCK_VALUES = 2**21
+#: Sorted draws that are compared with trials at once: they stay in the cache.
+_CACHED_VALUES = 2**17
+
+
+def crps(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
+    """Continuous ranked probability score per image and voxel, mean over the trials of the image.
+
+    ``E|x − y| − E|x − x'| / 2`` of draws x, x' and a trial y, by `scoringrules` in its form for
+    sorted draws. Of a single prediction without spread it would be the absolute error.
+
+    Parameters
+    ----------
+    draws : array, shape (n, n_images, n_voxels)
+        At least two.
+    trials : array, shape (n_images, n_repeats, n_voxels)
+        NaN where a repeat is missing.
+
+    Returns
+    -------
+    array, shape (n_images, n_voxels)
+        In the units of the betas. NaN where all trials are missing or a draw is.
+
+    Raises
+    ------
+    ValueError : shapes that do not match, or fewer than two draws.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> trials = rng.standard_normal((500, 2, 1))
+    >>> draws = rng.standard_normal((100, 500, 1))
+    >>> crps(draws, trials).mean().round(2), crps(2 * draws, trials).mean().round(2)
+    (np.float64(0.56), np.float64(0.66))
+    """
+    draws, trials = check_draws(draws, trials)
+    score = np.empty((draws.shape[1], draws.shape[2]))
+    for images in image_blocks(draws):
+        score[images] = crps_of_sorted(sort_draws(draws[:, images]), trials[images])
+    return score
+
+
+def sort_draws(draws: np.ndarray) -> np.ndarray:
+    """Draws in ascending order on the last axis, (n_images, n_voxels, n); NaN come last."""
+    n, n_images, n_voxels = draws.shape
+    flat = draws.reshape(n, -1)
+    ordered = np.empty((n_images * n_voxels, n), draws.dtype)
+    for columns in blocks(len(ordered), _CACHED_VALUES // n):
+        ordered[columns] = flat[:, columns].T
+        ordered[columns].sort(axis=1)
+    return ordered.reshape(n_images, n_voxels, n)
+
+
+def crps_of_sorted(ordered: np.ndarray, trials: np.ndarray) -> NDArray[np.float64]:
+    """`crps` from the draws as `sort_draws` gives them."""
+    from scoringrules import crps_ensemble
+
+    n_images, n_voxels, n = ordered.shape
+    flat, total = ordered.reshape(-1, n), np.zeros(n_images * n_voxels)
+    columns_of_trials = np.moveaxis(trials, 1, 0).reshape(trials.shape[1], -1)
+    n_present = np.isfinite(columns_of_trials).sum(axis=0)
+    for columns in blocks(len(flat), _CACHED_VALUES // n):
+        for trial in columns_of_trials[:, columns]:
+            score = crps_ensemble(
+                trial, flat[columns], estimator="pwm", sorted_ensemble=True, backend="numpy"
+            )
+            total[columns] += np.where(np.isfinite(trial), score, 0)
+    with np.errstate(invalid="ignore"):
+        return (total / n_present).reshape(n_images, n_voxels)
+
+
+def energy_score(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
+    """Energy score per image: CRPS with distances between whole patterns, mean over trials.
+
+    ``E‖x − y‖ − E‖x − x'‖ / 2`` with Euclidean norms over voxels. Voxels count by their variance,
+    so divide draws and trials by the s.d. of each voxel's trials first. All pairs of draws enter;
+    their distances come from one product of matrices per image, which is what makes some hundred
+    draws of thousands of voxels possible (the same estimator in `scoringrules` would hold
+    n × n × n_voxels numbers).
+
+    Parameters
+    ----------
+    draws : array, shape (n, n_images, n_voxels)
+        At least two.
+    trials : array, shape (n_images, n_repeats, n_voxels)
+        A trial with a NaN in any voxel is left out: give voxels whose trials are complete.
+
+    Returns
+    -------
+    array, shape (n_images,)
+        In the units of draws and trials; grows as √n_voxels. NaN where no trial is complete or a
+        draw has NaN.
+
+    Raises
+    ------
+    ValueError : shapes that do not match, or fewer than two draws.
+    """
+    draws, trials = check_draws(draws, trials)
+    n = len(draws)
+    score = np.full(draws.shape[1], np.nan)
+    for i, of_image in enumerate(np.moveaxis(draws, 1, 0)):
+        complete = trials[i][np.isfinite(trials[i]).all(axis=1)]
+        if len(complete) == 0:
+            continue
+        centre = of_image.mean(axis=0)  # smaller numbers: fewer digits lost in the differences
+        x, y = of_image - centre, (complete - centre).astype(of_image.dtype, copy=False)
+        xx = np.einsum("nv,nv->n", x, x)
+        to_trials = np.sqrt(_at_least_0(xx[:, None] + np.einsum("nv,nv->n", y, y) - 2 * (x @ y.T)))
+        between = _at_least_0(xx[:, None] + xx - 2 * (x @ x.T))
+        np.fill_diagonal(between, 0)
+        spread = np.sqrt(between).sum(dtype=np.float64) / (n * (n - 1))
+        score[i] = to_trials.mean(dtype=np.float64) - spread / 2
+    return score
+
+
+def _at_least_0(squares: np.ndarray) -> np.ndarray:
+    """Squared distances without the negative ones of round-off; NaN stays."""
+    return np.maximum(squares, 0, out=squares)
+
+
+def variogram_score(
+    draws: ArrayLike, trials: ArrayLike, pairs: ArrayLike, *, order: float = 0.5
+) -> NDArray[np.float64]:
+    """Variogram score per image: whether voxels differ from each other as much as in trials.
+
+    Mean over pairs of voxels (i, j) and trials y of (``|yᵢ − yⱼ|^order − E|xᵢ − xⱼ|^order``)².
+    More sensitive to correlations than the energy score. All pairs of many voxels are too many,
+    so they are given: `random_pairs` draws some.
+
+    Parameters
+    ----------
+    draws : array, shape (n, n_images, n_voxels)
+        At least two.
+    trials : array, shape (n_images, n_repeats, n_voxels)
+        A trial with a NaN in any voxel of `pairs` is left out.
+    pairs : array of int, shape (n_pairs, 2)
+        Positions of two voxels each.
+    order : float
+
+    Returns
+    -------
+    array, shape (n_images,)
+        In units of the betas to the power 2 · order; divide voxels by their s.d. first. The
+        variance of the mean over draws is taken off, without which few draws would score worse.
+        NaN where no trial is complete or a draw has NaN.
+
+    Raises
+    ------
+    ValueError : shapes that do not match, or fewer than two draws.
+    """
+    draws, trials = check_draws(draws, trials)
+    first, second = np.asarray(pairs).T
+    n = len(draws)
+    score = np.full(draws.shape[1], np.nan)
+    for i in range(draws.shape[1]):
+        drawn = _distance(draws[:, i, first], draws[:, i, second], order)
+        measured = _distance(trials[i][:, first], trials[i][:, second], order)
+        measured = measured[np.isfinite(measured).all(axis=1)]
+        if len(measured):
+            squares = np.square(measured - drawn.mean(axis=0)).mean()
+            score[i] = squares - drawn.var(axis=0, ddof=1).mean() / n
+    return score
+
+
+def _distance(a: np.ndarray, b: np.ndarray, order: float) -> np.ndarray:
+    distance = np.abs(a - b)
+    return np.sqrt(distance) if order == 0.5 else distance**order
+
+
+def random_pairs(
+    voxels: ArrayLike, n_pairs: int = 500, *, random_state: int | np.random.Generator | None = 0
+) -> NDArray[np.int64]:
+    """Pairs of different voxels for `variogram_score`, each at most once.
+
+    Parameters
+    ----------
+    voxels : array of int, shape (n_voxels,)
+        Positions to choose from.
+    n_pairs : int
+        All pairs if there are fewer.
+    random_state : int, Generator or None
+
+    Returns
+    -------
+    array, shape (n_pairs, 2)
+    """
+    voxels = np.asarray(voxels, dtype=np.int64)
+    n_all = len(voxels) * (len(voxels) - 1) // 2
+    rng = np.random.default_rng(random_state)
+    chosen = np.sort(rng.choice(n_all, size=min(n_pairs, n_all), replace=False))
+    # Pairs (i, j < i) in one row: those of i start at i (i − 1) / 2.
+    i = ((1 + np.sqrt(1 + 8 * chosen.astype(np.float64))) / 2).astype(np.int64)
+    return np.stack([voxels[i], voxels[chosen - i * (i - 1) // 2]], axis=1)
+
+
+def gaussian_log_score(
+    mean: ArrayLike, factors: ArrayLike, private_sd: ArrayLike, trials: ArrayLike
+) -> NDArray[np.float64]:
+    """Negative log density of trials under N(mean, factorsᵀ factors + diag(private_sd²)).
+
+    Parameters
+    ----------
+    mean : array, shape (n_images, n_voxels)
+    factors : array, shape (n_factors, n_voxels)
+        None at all means independent voxels.
+    private_sd : array, shape (n_voxels,)
+        Factors and s.d. are those of a `ResidualNoise`, say.
+    trials : array, shape (n_images, n_repeats, n_voxels)
+        A trial with a NaN in any voxel is left out.
+
+    Returns
+    -------
+    array, shape (n_images,)
+        Nats per trial, mean over the trials of the image. It changes by a constant with the units
+        of the betas. NaN where no trial is complete, and where a private s.d. is 0 or NaN, since
+        there is then no density.
+    """
+    mean, factors, sd = np.asarray(mean), np.asarray(factors), np.asarray(private_sd)
+    trials = np.asarray(trials)
+    score = np.full(len(mean), np.nan)
+    if not (np.isfinite(sd) & (sd > 0)).all():
+        return score
+    residuals = ((trials - mean[:, None]) / sd).astype(np.float64)
+    scaled = (factors / sd).astype(np.float64)
+    # Woodbury: only a matrix of n_factors² is inverted, never the covariance of all voxels.
+    root = cholesky(np.eye(len(scaled)) + scaled @ scaled.T, lower=True)
+    log_determinant = 2 * (np.log(np.diag(root)).sum() + np.log(sd, dtype=np.float64).sum())
+    constant = (log_determinant + len(sd) * np.log(2 * np.pi)) / 2
+    for i, of_image in enumerate(residuals):
+        complete = of_image[np.isfinite(of_image).all(axis=1)]
+        if len(complete):
+            explained = solve_triangular(root, scaled @ complete.T, lower=True)
+            quadratic = np.square(complete).sum() - np.square(explained).sum()
+            score[i] = constant + quadratic / len(complete) / 2
+    return score
+
+
+def check_draws(draws: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Draws and trials as arrays whose images and voxels match.
+
+    Raises
+    ------
+    ValueError : they do not, or there are fewer than two draws.
+    """
+    draws = draws if isinstance(draws, np.ndarray) else np.asarray(draws)
+    trials = trials if isinstance(trials, np.ndarray) else np.asarray(trials)
+    if draws.ndim != 3 or len(draws) < 2:
+        raise ValueError(
+            f"draws {draws.shape} must be (n, n_images, n_voxels) with n of 2 or more: the spread "
+            "of a distribution cannot be seen from fewer"
+        )
+    if trials.ndim != 3 or draws.shape[1:] != (trials.shape[0], trials.shape[2]):
+        raise ValueError(
+            f"trials {trials.shape} must be (n_images, n_repeats, n_voxels), with the images and "
+            f"voxels of draws {draws.shape}; single trials without repeats are betas[:, None]"
+        )
+    return draws, trials
+
+
+def image_blocks(draws: np.ndarray) -> Iterator[slice]:
+    """Slices of images that hold some MB of draws each."""
+    n, n_images, n_voxels = draws.shape
+    return blocks(n_images, _BLOCK_VALUES // max(n * n_voxels, 1))

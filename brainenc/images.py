@@ -16,6 +16,9 @@ from PIL import Image
 #: File name endings that a folder of images is searched for.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+#: Weights of R, G and B in the grey of an RGB image (ITU-R BT.601, as PIL's mode "L").
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
 
 def looks_like_images(obj: Any) -> bool:
     """Whether `obj` is images, not features: uint8 arrays of 3 or 4 axes, paths, PIL images."""
@@ -277,3 +280,22 @@ def image_batches(images: Any, batch_size: int) -> Iterator[np.ndarray]:
     """Images as uint8 arrays of at most `batch_size` rows, in order."""
     for start in range(0, len(images), batch_size):
         yield np.asarray(images[start : start + batch_size])
+
+
+def area_weights(n_in: int, n_out: int) -> np.ndarray:
+    """Matrix that averages `n_in` pixels in `n_out` equal stretches.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        n_out <= n_in; they need not divide. A pixel on the border of two stretches counts
+        in each by the part that lies there.
+
+    Returns
+    -------
+    array of float32, shape (n_out, n_in); rows sum to 1.
+    """
+    edges = np.linspace(0, n_in, n_out + 1)
+    pixels = np.arange(n_in)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.maximum(overlap, 0) * (n_out / n_in)).astype(np.float32)

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from ..devices import resolve_device
+from ..images import LUMA
 from .base import FeatureExtractor
-from .pixels import LUMA
 
 #: Added to intensities (0 … 1) before the logarithm: where vision goes from linear to Weber.
 DARK_LIGHT = 0.05

@@ -4,29 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ..images import LUMA, area_weights
 from .base import FeatureExtractor
-
-#: Weights of R, G and B in the grey of an RGB image (ITU-R BT.601, as PIL's mode "L").
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-
-
-def area_weights(n_in: int, n_out: int) -> np.ndarray:
-    """Matrix that averages `n_in` pixels in `n_out` equal stretches.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        n_out <= n_in; they need not divide. A pixel on the border of two stretches counts
-        in each by the part that lies there.
-
-    Returns
-    -------
-    array of float32, shape (n_out, n_in); rows sum to 1.
-    """
-    edges = np.linspace(0, n_in, n_out + 1)
-    pixels = np.arange(n_in)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (np.maximum(overlap, 0) * (n_out / n_in)).astype(np.float32)
 
 
 class PixelFeatures(FeatureExtractor):

@@ -41,6 +41,9 @@ def fit_voxels(
         Of all voxels; NaN for voxels without (enough) data.
     """
     n_voxels = Y.shape[1]
+    patterns = list(missing_patterns(Y))
+    if [len(part) for pattern in patterns for part in pattern] == list(Y.shape):
+        return solve(patterns[0][0], Y)  # nothing is missing: spares copies of everything
     fitted = RidgeFit(
         weights=np.full((n_weights, n_voxels), np.nan, dtype=Y.dtype),
         intercept=np.full(n_voxels, np.nan, dtype=Y.dtype),
@@ -49,7 +52,7 @@ def fit_voxels(
         band_weights=None if n_bands is None else np.full((n_bands, n_voxels), np.nan, Y.dtype),
     )
     n_left_out = 0
-    for rows, voxels in missing_patterns(Y):
+    for rows, voxels in patterns:
         if len(rows) < min(min_images, len(Y)):
             n_left_out += len(voxels)
             continue

@@ -324,7 +324,7 @@ def _screening_dtype(features: Tensor) -> torch.dtype:
     if features.is_cuda:
         fast = torch.cuda.get_device_capability(features.device) >= (8, 0)
     else:
-        known = getattr(torch.cpu, "get_capabilities", dict)()
+        known: dict = getattr(torch.cpu, "get_capabilities", dict)()
         fast = bool(known.get("amx_bf16") or known.get("avx512_bf16"))
     return torch.bfloat16 if fast else features.dtype
 

@@ -11,6 +11,7 @@ from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import MeanEncoder as MeanEncoder
 from .encoders import RidgeEncoder as RidgeEncoder
+from .encoders import StackedEncoder as StackedEncoder
 from .encoders import SynBrainEncoder as SynBrainEncoder
 from .encoders import load as load
 from .features import FeatureStore as FeatureStore

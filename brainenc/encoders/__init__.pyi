@@ -5,4 +5,5 @@ from .persistence import load as load
 from .registry import ENCODERS as ENCODERS
 from .registry import make_encoder as make_encoder
 from .ridge import RidgeEncoder as RidgeEncoder
+from .stacked import StackedEncoder as StackedEncoder
 from .synbrain import SynBrainEncoder as SynBrainEncoder

@@ -11,6 +11,7 @@ ENCODERS = {
     "ridge": "RidgeEncoder",
     "banded": "BandedRidgeEncoder",
     "synbrain": "SynBrainEncoder",
+    "stacked": "StackedEncoder",
 }
 
 

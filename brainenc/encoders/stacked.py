@@ -1,0 +1,447 @@
+"""StackedEncoder: several encoders, each voxel listening to those that predict it best."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from brainenc.encoders._stacking import blend, measure_errors
+from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.persistence import describe
+from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.encoders.synbrain import SynBrainEncoder
+from brainenc.images import looks_like_images
+from brainenc.model_selection import Folds, image_folds
+from brainenc.repeats import average_repeats
+from brainenc.storage import fingerprint
+from brainenc.validation import check_feature_shape
+
+#: With fewer images of which all members have a held-out prediction, members are cross-fitted.
+MIN_COMMON = 50
+
+
+class StackedEncoder(BaseEncoder):
+    """Blend of several encoders, with weights of its own for every voxel.
+
+    A voxel's weights are >= 0, sum to 1, and make the squared error on images that the members had
+    not seen as small as it gets. Members that hold out every image while they are fitted (ridge
+    and other linear encoders do) are fitted once. Networks hold out some images only: if there are
+    at least 50 that no member learnt, weights are chosen on these; if not, such members are
+    fitted on folds besides, which takes as many more fits as there are folds.
+
+    Parameters
+    ----------
+    encoders : list of encoders, list of (name, encoder), or dict of name to encoder, optional
+        The members; they are cloned. Without names they are called after their classes, "ridge" or
+        "ridge-1" and "ridge-2", and their parameters are ``ridge__alphas`` and so on. None is
+        ridge and SynBrain.
+    features : "auto", None or transformer
+        "auto": each member computes features of images as its own `features` say, those that
+        several members want once, and takes float arrays as features. None, or a transformer: all
+        members take the arrays given, or those of the transformer, whatever their own say.
+    inputs : dict of name to (first column, *shape of an image's features), optional
+        Where in a joined feature matrix the features of each member are; `precompute` makes it.
+        Without it members get all features.
+    cv : "auto", "prefit", int, splitter or iterable of (train, test)
+        "auto" is described above. Folds over images: the members' predictions of images not seen
+        are made on these, for all members. "prefit": the members are fitted, and are neither
+        cloned nor fitted again, and have features as they were fitted with; weights are chosen on
+        the images given to `fit`, **which no member may have been fitted on**.
+    pooling : float, >= 0
+        A voxel's weights are chosen as though it had so many more images, in which members err as
+        they do in the average voxel. Few images leave a voxel's own weights to chance; many
+        outvote it. 0 uses the voxel's own images alone.
+    draws : "residual" or "mixture"
+        What `sample` draws. "residual": the prediction plus residuals of held-out single trials
+        of the stack. "mixture": each draw is a draw of one member, taken with the voxel's weight
+        as probability; see Notes.
+    random_state : int
+        Of shuffled folds. Members have their own.
+
+    Attributes
+    ----------
+    weights_ : array, shape (n_members, n_voxels)
+        NaN for a voxel without data.
+    encoders_ : dict of name to fitted encoder
+    held_out_images_ : array, shape (n_voxels,)
+        Images that each voxel's weights were chosen on.
+    history_ : DataFrame
+        Those of the members that have one, with a column `encoder`.
+
+    Notes
+    -----
+    Draws. Where members have weights w, predictions p and single trials y scatter around them,
+    Σ w (y − p)² = (y − Σ w p)² + Σ w (p − Σ w p)². So a stack errs less than its members on
+    average, by A = Σ w (p − Σ w p)². A mixture of calibrated draws of the members has the mean of
+    the prediction, but their average variance *plus* A, which is 2 A more than single trials have
+    around the stack: it is too wide where members disagree. And voxels that listen to different
+    members take their draws from different ones, so that the noise they share is lost, though all
+    voxels of a draw pick by one random number. Hence "residual" is the default: its variance and
+    its correlations are those of held-out trials around the stack. "mixture" keeps what is special
+    in the members' draws, such as a variance that depends on the image.
+
+    Held-out predictions of the stack, which `noise_` comes from, are blended with weights chosen
+    on other images. Those of members may be slightly too good, as penalties and epochs are chosen
+    on them, and more so the more there was to choose from.
+
+    References
+    ----------
+    Wolpert (1992), Neural Networks 5; Breiman (1996), Machine Learning 24 (convex stacking);
+    Lin et al. (2024), NeuroImage 298 (stacking of encoding models).
+    """
+
+    def __init__(
+        self,
+        encoders: Any = None,
+        *,
+        features: Any = "auto",
+        inputs: dict[str, Sequence[int]] | None = None,
+        cv: Any = "auto",
+        pooling: float = 50,
+        draws: str = "residual",
+        random_state: int | None = 0,
+    ):
+        self.encoders = encoders
+        self.features = features
+        self.inputs = inputs
+        self.cv = cv
+        self.pooling = pooling
+        self.draws = draws
+        self.random_state = random_state
+
+    @property
+    def sample_kind(self) -> str:  # type: ignore[override]
+        """As `draws`."""
+        return self.draws
+
+    # ---------------------------------------------------------------- parameters of members
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters, with those of the members as ``name__parameter`` if `deep`."""
+        found = super().get_params(deep)
+        if deep:
+            for name, member in self._given().items():
+                found[name] = member
+                found |= {f"{name}__{key}": value for key, value in member.get_params().items()}
+        return found
+
+    def set_params(self, **params: Any) -> "StackedEncoder":
+        """Set parameters; ``name=encoder`` replaces a member, ``name__parameter`` changes one."""
+        if "encoders" in params:
+            self.encoders = params.pop("encoders")
+        members = self._given()
+        if replaced := {name: params.pop(name) for name in members if name in params}:
+            members |= replaced
+            is_dict = isinstance(self.encoders, Mapping)
+            self.encoders = members if is_dict else list(members.items())
+        return super().set_params(**params)
+
+    def _given(self) -> dict[str, BaseEncoder]:
+        try:
+            return named_encoders(self.encoders)
+        except (TypeError, ValueError):  # None, or something wrong: said by `fit`
+            return {}
+
+    def with_voxels(self, voxels: pd.DataFrame) -> BaseEncoder:
+        """The same stack, its members told about the voxels."""
+        members = self._members()
+        told = {name: member.with_voxels(voxels) for name, member in members.items()}
+        if all(told[name] is members[name] for name in members):
+            return self
+        return clone(self).set_params(encoders=list(told.items()))
+
+    def _members(self) -> dict[str, BaseEncoder]:
+        if self.encoders is None:
+            return {"ridge": RidgeEncoder(), "synbrain": SynBrainEncoder()}
+        members = named_encoders(self.encoders)
+        taken = set(super().get_params(deep=False))
+        if wrong := [name for name in members if name in taken or "__" in name or not name]:
+            raise ValueError(
+                f"encoders cannot be named {wrong}: parameters of the stack have these names, or "
+                "they hold '__', which parts names of members from those of their parameters"
+            )
+        return members
+
+    # ---------------------------------------------------------------- features
+
+    def precompute(
+        self, images: Any, transform: Callable[[Any], np.ndarray]
+    ) -> tuple[BaseEncoder, Any]:
+        """As `BaseEncoder.precompute`; features of several kinds are joined to one matrix."""
+        if not self._each_its_own or self._prefit:
+            return super().precompute(images, transform)
+        members, X, inputs = _join(self._members(), images, transform)
+        given = {"encoders": list(members.items()), "features": None, "inputs": inputs}
+        return clone(self).set_params(**given), X
+
+    @property
+    def _each_its_own(self) -> bool:
+        return isinstance(self.features, str) and self.features == "auto" and self.inputs is None
+
+    @property
+    def _prefit(self) -> bool:
+        return isinstance(self.cv, str) and self.cv == "prefit"
+
+    def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        if reset:
+            self.encoders_ = self._prepared_members()
+            self.inputs_: Any = self.inputs
+        if not (self._each_its_own or self._prefit):
+            return super()._features_of(X, reset=reset)
+        if self._prefit:
+            arrays = {name: member._features_of(X) for name, member in self.encoders_.items()}
+            features, inputs = _joined(arrays)
+        else:
+            members, features, inputs = _join(self._members(), X, self._transform_of(X, reset))
+            if reset:
+                self.encoders_ = members
+        if features is X:
+            return super()._features_of(X, reset=reset)
+        if reset:
+            self.inputs_ = inputs
+        check_feature_shape(self, features, reset=reset)
+        return features
+
+    def _prepared_members(self) -> dict[str, BaseEncoder]:
+        """Members to fit on features that the stack has for them, or fitted ones as they are."""
+        members = self._members()
+        if self._prefit:
+            for member in members.values():
+                check_is_fitted(member, msg=_NOT_PREFIT)
+            return members
+        return {name: _for_arrays(member) for name, member in members.items()}
+
+    def _transform_of(self, X: Any, reset: bool) -> Callable[[Any], np.ndarray]:
+        """Features of X by an extractor; the same array for the same features."""
+        extractors = {} if reset else getattr(self, "features_", {})
+        if reset:
+            self.features_: Any = extractors
+        found: dict[str, np.ndarray] = {}
+
+        def transform(extractor: Any) -> np.ndarray:
+            key = fingerprint(describe(extractor))
+            if key not in extractors:
+                extractors[key] = clone(extractor).fit(X)
+            if key not in found:
+                found[key] = extractors[key].transform(X)
+            return found[key]
+
+        return transform
+
+    def _views(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Each member's part of the features."""
+        if self.inputs_ is None:
+            return dict.fromkeys(self.encoders_, features)
+        if missing := [name for name in self.encoders_ if name not in self.inputs_]:
+            raise ValueError(f"inputs names {list(self.inputs_)}, but not the members {missing}")
+        return {name: _view(features, *self.inputs_[name]) for name in self.encoders_}
+
+    # ---------------------------------------------------------------- fitting
+
+    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        self._check_parameters()
+        averages = average_repeats(betas)
+        held_out = self._fit_members(self._views(features), betas)
+        folds = image_folds(min(5, len(betas)), len(betas), random_state=self.random_state)
+        errors = [measure_errors([h[test] for h in held_out], averages[test]) for _, test in folds]
+        total = sum(errors[1:], errors[0])
+        self.held_out_images_ = total.n_images
+        self.weights_ = total.weights(self.pooling)
+        self.weights_[:, ~np.isfinite(averages).any(axis=0)] = np.nan
+        blended = np.empty(averages.shape, dtype=np.float32)
+        for (_, test), own in zip(folds, errors, strict=True):
+            weights = (total - own).weights(self.pooling)
+            blended[test] = blend(weights, [member[test] for member in held_out])
+        self.history_ = self._member_histories()
+        return blended
+
+    def _check_parameters(self) -> None:
+        if self.draws not in ("residual", "mixture"):
+            raise ValueError(f"draws={self.draws!r} must be 'residual' or 'mixture'")
+        if not 0 <= self.pooling < np.inf:
+            raise ValueError(f"pooling={self.pooling!r} must be a number of images, 0 or more")
+        if isinstance(self.cv, str) and self.cv not in ("auto", "prefit"):
+            raise ValueError(f"cv={self.cv!r} must be 'auto', 'prefit', an int or a splitter")
+
+    def _fit_members(self, views: dict[str, np.ndarray], betas: np.ndarray) -> list[np.ndarray]:
+        """Fit the members; predictions of each image by fits that had not seen it."""
+        if self._prefit:
+            return self._predictions(views, n_voxels=betas.shape[2])
+        held_out = {
+            name: member.fit_held_out(views[name], betas) for name, member in self.encoders_.items()
+        }
+        own = isinstance(self.cv, str)
+        folds_wanted = _incomplete(held_out, betas) if own else list(held_out)
+        if folds_wanted:
+            cv = 5 if own else self.cv
+            folds = image_folds(cv, len(betas), random_state=self.random_state)
+            for name in folds_wanted:
+                held_out[name] = _cross_fit(self.encoders_[name], views[name], betas, folds)
+        return list(held_out.values())
+
+    def _member_histories(self) -> pd.DataFrame:
+        found = [
+            member.history_.assign(encoder=name)
+            for name, member in self.encoders_.items()
+            if len(getattr(member, "history_", ()))
+        ]
+        if not found:
+            return pd.DataFrame({"encoder": np.array([], dtype=object)})
+        history = pd.concat(found, ignore_index=True)
+        return history[["encoder", *history.columns.drop("encoder")]]
+
+    # ---------------------------------------------------------------- predicting
+
+    def _predict(self, features: np.ndarray) -> np.ndarray:
+        return blend(self.weights_, self._predictions(self._views(features), self.n_voxels_))
+
+    def _predictions(self, views: dict[str, np.ndarray], n_voxels: int) -> list[np.ndarray]:
+        found = [member._predict(views[name]) for name, member in self.encoders_.items()]
+        for name, prediction in zip(self.encoders_, found, strict=True):
+            if prediction.shape[1] != n_voxels:
+                raise ValueError(
+                    f"encoder {name!r} predicts {prediction.shape[1]} voxels, but betas has "
+                    f"{n_voxels}: was it fitted to another subject?"
+                )
+        return found
+
+    def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        if self.draws == "residual":
+            return super()._sample(features, n, rng)
+        views = self._views(features)
+        # One number for all voxels of a draw: those with like weights listen to the same member.
+        number = rng.random((n, len(features), 1))
+        upper = np.cumsum(self.weights_, axis=0)
+        draws = np.full((n, len(features), self.n_voxels_), np.nan, dtype=np.float32)
+        picked = np.isnan(upper[-1]) | np.zeros(draws.shape, dtype=bool)
+        upper[-1] = 1
+        for (name, member), edge in zip(self.encoders_.items(), upper, strict=True):
+            now = (number < edge) & ~picked
+            np.copyto(draws, member._sample(views[name], n, rng), where=now, casting="same_kind")
+            picked |= now
+        return draws
+
+
+_NOT_PREFIT = (
+    'cv="prefit" takes fitted encoders, and this %(name)s is not; note that clone, and with it '
+    "cross-validation, makes unfitted copies"
+)
+
+
+def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:
+    """Encoders by name.
+
+    Parameters
+    ----------
+    encoders : list of encoders, list of (name, encoder), or dict
+
+    Raises
+    ------
+    TypeError : not a list or dict, or something in it is no encoder.
+    ValueError : none at all, or the same name twice.
+    """
+    if isinstance(encoders, Mapping):
+        pairs = list(encoders.items())
+    elif isinstance(encoders, (list, tuple)):
+        named = all(isinstance(item, tuple) and len(item) == 2 for item in encoders)
+        pairs = list(encoders) if named else list(zip(_names_of(encoders), encoders, strict=True))
+    else:
+        raise TypeError(
+            "encoders must be a list of encoders, a list of (name, encoder) or a dict, got "
+            f"{type(encoders).__name__}"
+        )
+    if not pairs:
+        raise ValueError("encoders is empty: a stack needs one encoder at least")
+    for name, member in pairs:
+        if not isinstance(member, BaseEncoder):
+            raise TypeError(
+                f"encoder {name!r} is {member!r}: members must be encoders, RidgeEncoder() say"
+            )
+    if twice := [str(name) for name, count in Counter(n for n, _ in pairs).items() if count > 1]:
+        raise ValueError(f"encoders has the names {twice} more than once")
+    return {str(name): member for name, member in pairs}
+
+
+def _names_of(encoders: Sequence[Any]) -> list[str]:
+    names = [type(member).__name__.removesuffix("Encoder").lower() for member in encoders]
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        numbered.append(f"{name}-{seen[name]}" if names.count(name) > 1 else name)
+    return numbered
+
+
+def _for_arrays(member: BaseEncoder) -> BaseEncoder:
+    member = clone(member)
+    if "features" in member.get_params(deep=False):
+        member.set_params(features=None)
+    return member
+
+
+def _join(
+    members: Mapping[str, BaseEncoder], X: Any, transform: Callable[[Any], np.ndarray]
+) -> tuple[dict[str, BaseEncoder], Any, dict[str, list[int]] | None]:
+    """Members that take features, their features in one array, and where in it each has its own."""
+    prepared, arrays = {}, {}
+    for name, member in members.items():
+        prepared[name], arrays[name] = member.precompute(X, transform)
+        if arrays[name] is X and looks_like_images(X):
+            # The mean takes images and looks at none; whoever wants features has the error.
+            arrays[name] = clone(member)._features_of(X, reset=True)
+    if all(array is X for array in arrays.values()):
+        return prepared, X, None
+    return prepared, *_joined(arrays)
+
+
+def _joined(arrays: Mapping[str, Any]) -> tuple[Any, dict[str, list[int]] | None]:
+    """One array of all features, each once, and where in it those of each member are."""
+    parts: list[Any] = []
+    for array in arrays.values():
+        looks = 0 not in np.shape(array)[1:]  # the mean does not
+        if looks and not any(array is part for part in parts):
+            parts.append(array)
+    if not parts:
+        return np.zeros((len(next(iter(arrays.values()))), 1), dtype=np.float32), None
+    if len(parts) == 1:
+        return parts[0], None
+    flat = [part.reshape(len(part), -1) for part in parts]
+    starts = np.cumsum([0, *(part.shape[1] for part in flat)])
+    inputs = {}
+    for name, array in arrays.items():
+        place = next((i for i, part in enumerate(parts) if part is array), 0)
+        inputs[name] = [int(starts[place]), *parts[place].shape[1:]]
+    return np.concatenate(flat, axis=1), inputs
+
+
+def _view(features: np.ndarray, start: int, *shape: int) -> np.ndarray:
+    stop = start + int(np.prod(shape))
+    if features.ndim != 2 or stop > features.shape[1]:
+        raise ValueError(
+            f"inputs names columns {start} to {stop}, which features {features.shape} do not have"
+        )
+    return features[:, start:stop].reshape(len(features), *shape)
+
+
+def _incomplete(held_out: Mapping[str, np.ndarray], betas: np.ndarray) -> list[str]:
+    """Members that lack held-out predictions, if too few images have those of all members."""
+    known = {name: np.isfinite(values).any(axis=1) for name, values in held_out.items()}
+    wanted = np.isfinite(betas).any(axis=(1, 2))
+    n_common = np.logical_and.reduce(list(known.values())).sum()
+    if n_common >= min(MIN_COMMON, wanted.sum()):
+        return []
+    return [name for name, has in known.items() if not has[wanted].all()]
+
+
+def _cross_fit(member: BaseEncoder, X: np.ndarray, betas: np.ndarray, folds: Folds) -> np.ndarray:
+    predictions = np.full((len(betas), betas.shape[2]), np.nan, dtype=np.float32)
+    for train, test in folds:
+        fitted = clone(member)
+        if "checkpoint_dir" in fitted.get_params(deep=False):
+            fitted.set_params(checkpoint_dir=None)  # the member's own checkpoints stay
+        predictions[test] = fitted.fit(X[train], betas[train]).predict(X[test])
+    return predictions

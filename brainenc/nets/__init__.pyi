@@ -8,4 +8,8 @@ from .losses import kl_divergence as kl_divergence
 from .losses import reconstruction_loss as reconstruction_loss
 from .losses import soft_clip_loss as soft_clip_loss
 from .losses import synbrain_vae_loss as synbrain_vae_loss
+from .mind_reader import MindReaderNet as MindReaderNet
+from .mind_reader import mind_reader_loss as mind_reader_loss
+from .roi_attention import ROIAttention as ROIAttention
+from .roi_attention import ROIReadOut as ROIReadOut
 from .s2n import S2N as S2N

@@ -1,0 +1,111 @@
+"""Mind Reader's encoding net: an image embedding as a one-channel signal, convolved to voxels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .latent_mapper import masked_squared_error
+
+
+class MindReaderNet(nn.Module):
+    """An embedding, taken for a signal of one channel, to the z-scored responses of voxels.
+
+    Convolution to `n_channels` → residual blocks → transposed convolution to twice the length,
+    ReLU → convolution to one channel → linear to `hidden`, ReLU → linear to voxels.
+
+    Parameters
+    ----------
+    width : int
+        Length of the embedding.
+    n_voxels : int
+    n_channels, n_blocks, hidden : int
+    kernels : sequence of odd int
+        Of the convolutions of a residual block, one after the other.
+    dropout : float
+        Before the last layer.
+
+    Attributes
+    ----------
+    sizes : dict
+        The parameters: ``MindReaderNet(**net.sizes)`` is a net of the same shape.
+
+    References
+    ----------
+    Lin, Sprague & Singh (2022), Mind Reader, NeurIPS 35. What the description leaves open is
+    chosen here: a residual block has a ReLU after each convolution but the last, and one after
+    the sum; the convolutions outside the blocks have kernels of 3; nothing is normalised.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_voxels: int,
+        *,
+        n_channels: int = 64,
+        n_blocks: int = 4,
+        kernels: Sequence[int] = (3, 3, 1),
+        hidden: int = 128,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.sizes: dict[str, Any] = {
+            "width": width,
+            "n_voxels": n_voxels,
+            "n_channels": n_channels,
+            "n_blocks": n_blocks,
+            "kernels": tuple(kernels),
+            "hidden": hidden,
+            "dropout": dropout,
+        }
+        self.conv_in = nn.Conv1d(1, n_channels, 3, padding=1)
+        self.blocks = nn.Sequential(*(_Residual(n_channels, kernels) for _ in range(n_blocks)))
+        self.upsample = nn.ConvTranspose1d(n_channels, n_channels, 4, stride=2, padding=1)
+        self.conv_out = nn.Conv1d(n_channels, 1, 3, padding=1)
+        self.linear = nn.Linear(2 * width, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.read_out = nn.Linear(hidden, n_voxels)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Responses (batch, n_voxels) to images of embeddings (batch, width)."""
+        x = self.blocks(self.conv_in(embeddings[:, None]))
+        x = self.conv_out(F.relu(self.upsample(x)))[:, 0]
+        return self.read_out(self.dropout(F.relu(self.linear(x))))
+
+
+class _Residual(nn.Module):
+    def __init__(self, n_channels: int, kernels: Sequence[int]):
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(n_channels, n_channels, size, padding=size // 2) for size in kernels
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for i, convolution in enumerate(self.convolutions):
+            y = convolution(F.relu(y) if i else y)
+        return F.relu(x + y)
+
+
+def mind_reader_loss(
+    predictions: Tensor, targets: Tensor, *, mse_weight: float = 0.4, cosine_weight: float = 0.6
+) -> Tensor:
+    """Weighted sum of the squared error and of the cosine distance across voxels of each image.
+
+    Parameters
+    ----------
+    predictions, targets : tensor, shape (batch, n_voxels)
+        z-scored; a target that is NaN counts for nothing, and an image without any has no distance.
+    mse_weight, cosine_weight : float
+        As published.
+
+    Returns
+    -------
+    scalar tensor : the mean over images of 1 − cosine, and the mean squared error of what is there
+    """
+    present = ~targets.isnan()
+    similarity = F.cosine_similarity(predictions * present, targets.nan_to_num(), dim=1)
+    measured = present.any(dim=1)
+    distance = ((1 - similarity) * measured).sum() / measured.sum().clamp(min=1)
+    return mse_weight * masked_squared_error(predictions, targets) + cosine_weight * distance

@@ -189,6 +189,59 @@ def info() -> None:
     typer.echo(f"{'features':16} {', '.join(FEATURES)}")
 
 
+convert = typer.Typer(no_args_is_help=True, help="Write a public data set as .brain folders.")
+app.add_typer(convert, name="convert")
+
+
+@convert.command("nsd")
+def convert_nsd(
+    root: Annotated[
+        Path, typer.Argument(help="The folder that holds nsddata, nsddata_betas, nsddata_stimuli.")
+    ],
+    out: Annotated[Path, typer.Option(help="The .brain folder to write.")],
+    subject: Annotated[int, typer.Option(help="1 … 8.")] = 1,
+    units: Annotated[str, typer.Option(help="percent (signal change) or zscore.")] = "percent",
+    space: Annotated[str, typer.Option(help="func1pt8mm or fsaverage.")] = "func1pt8mm",
+    betas: Annotated[str, typer.Option(help="Beta version.")] = "betas_fithrf_GLMdenoise_RR",
+    file_format: Annotated[str, typer.Option(help="hdf5, nifti or auto.")] = "auto",
+    mask: Annotated[
+        str, typer.Option(help="An atlas, ATLAS:LABEL,LABEL, a mask file, or all (fsaverage).")
+    ] = "nsdgeneral",
+    sessions: Annotated[str, typer.Option(help="For example 1-37 or 1,2,5; all if empty.")] = "",
+    one_hour: Annotated[
+        str | None, typer.Option(help="Train on one hour: images (250 × 3 trials) or session.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Resize images to this square.")] = None,
+    copy_images: Annotated[
+        bool, typer.Option("--copy-images", help="Copy images; else refer to their HDF5 file.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a subject of NSD, session by session; a stopped run goes on where it was."""
+    from brainenc import datasets
+
+    try:
+        path = datasets.convert_nsd(
+            root,
+            out,
+            subject,
+            units=units,
+            space=space,
+            betas=betas,
+            file_format=file_format,
+            mask=mask,
+            sessions=_numbers(sessions),
+            one_hour=one_hour,
+            image_size=image_size,
+            copy_images=copy_images,
+            verbose=not quiet,
+        )
+    except FileNotFoundError as error:  # a file per line
+        typer.echo(f"brainenc: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(path)
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option(help="Show the whole traceback of an error.")] = False,
@@ -235,6 +288,17 @@ def _make_encoders(names: str, features: str, *, store: Path | None, device: str
 
 def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[int] | None:
+    """Whole numbers of "1-3,7"; None of nothing."""
+    numbers: list[int] = []
+    for part in _listed(text):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise ValueError(f"{text!r} must be numbers or ranges such as 1-3,7")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers or None
 
 
 def _ceiling_table(data: Any, ceiling: Any) -> Any:

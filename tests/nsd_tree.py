@@ -28,8 +28,9 @@ ROI_NAMES = {
 class NSDTree:
     """What is in a tree: plain loops and formulas that share nothing with the loader."""
 
-    def __init__(self, root, subject=1, sessions=(1, 2), seed=0):
+    def __init__(self, root, subject=1, sessions=(1, 2), shape=SHAPE, seed=0):
         self.root, self.subject, self.sessions = root, subject, list(sessions)
+        self.shape = shape
         rng = np.random.default_rng(seed)
         self.shared = np.sort(rng.choice(73_000, 1000, replace=False)) + 1
         others = rng.permutation(np.setdiff1d(np.arange(1, 73_001), self.shared))
@@ -41,13 +42,14 @@ class NSDTree:
             for b in range(20)
         ]
         self.masterordering = np.concatenate([rng.permutation(block) for block in blocks])
-        self.nsdgeneral = rng.integers(-1, 2, SHAPE)
+        self.nsdgeneral = rng.integers(-1, 2, self.shape)
         for voxel in (ID_LOW, ID_HIGH, TIME, NEVER, (0, 1, 2)):
             self.nsdgeneral[voxel] = 1
         self.rois = {
-            name: rng.integers(-1, len(labels) + 1, SHAPE) for name, labels in ROI_NAMES.items()
+            name: rng.integers(-1, len(labels) + 1, self.shape)
+            for name, labels in ROI_NAMES.items()
         }
-        self.ncsnr = rng.random(SHAPE).astype(np.float32)
+        self.ncsnr = rng.random(self.shape).astype(np.float32)
 
     def shown(self, session, trial):
         """1-based id among 73 000 of the image of a trial (counted from 0)."""
@@ -61,7 +63,7 @@ class NSDTree:
 
     def betas(self, session):
         """Stored integers, (750, X, Y, Z)."""
-        x, y, z = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
+        x, y, z = np.meshgrid(*map(np.arange, self.shape), indexing="ij")
         trial = np.arange(N_TRIALS)[:, None, None, None]
         place = 1 + x + 10 * y + 100 * z
         betas = (place + (trial * place * 7 + 31 * session) % 613).astype(np.int16)
@@ -112,15 +114,17 @@ class NSDTree:
         path = self.folder("nsddata_stimuli/stimuli/nsd") / "nsd_stimuli.hdf5"
         with h5py.File(path, "w") as file:
             # Chunks that are not written take no room.
-            shape, chunks = (73_000, 425, 425, 3), (1, 5, 5, 3)
-            images = file.create_dataset("imgBrick", shape, "u1", chunks=chunks)
+            shape, chunks = (73_000, 425, 425, 3), (1, 85, 85, 3)
+            images = file.create_dataset("imgBrick", shape, "u1", chunks=chunks, compression="gzip")
             for number in sorted(ids):
                 row = number - 1
                 images[row, :5, :5] = [row // 65536, row // 256 % 256, row % 256]
 
     def write_rois(self):
         folder = self.folder("nsddata/ppdata/{}/func1pt8mm/roi")
-        left = np.arange(SHAPE[0])[:, None, None] >= SHAPE[0] // 2  # x grows to the left here
+        left = (
+            np.arange(self.shape[0])[:, None, None] >= self.shape[0] // 2
+        )  # x grows to the left here
         write_volume(folder / "nsdgeneral.nii.gz", self.nsdgeneral)
         for name, values in self.rois.items():
             write_volume(folder / f"{name}.nii.gz", values)

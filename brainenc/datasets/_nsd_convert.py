@@ -15,7 +15,14 @@ from brainenc.datasets._nsd_design import N_REPEATS
 from brainenc.datasets._nsd_files import existing
 from brainenc.datasets._nsd_plan import UNITS, Plan, coverage_line
 from brainenc.progress import progress
-from brainenc.storage import atomic_path, check_writable, fingerprint, read_json, write_json
+from brainenc.storage import (
+    atomic_path,
+    check_writable,
+    fingerprint,
+    read_json,
+    write_array,
+    write_json,
+)
 
 
 def convert(plan: Plan, out: Path, *, copy_images: bool, verbose: bool) -> list[str]:
@@ -115,8 +122,7 @@ def _write_sessions(plan: Plan, partial: Path, verbose: bool) -> list[np.ndarray
             trials, betas, has_data = plan.read(session)
             _write_trials(partial / "brain" / "betas.npy", _shape(plan), trials, betas)
             with atomic_path(partial / f"session_{session:02d}.npy") as temporary:
-                with temporary.open("wb") as file:
-                    np.save(file, has_data)
+                write_array(temporary, has_data)
             bar.update()
     return [np.load(record) for record in records]
 

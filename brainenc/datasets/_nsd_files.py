@@ -4,6 +4,7 @@ Maps and betas of the volume spaces have the grid (X, Y, Z) of the NIfTI files; 
 have the grid (vertices,), the left hemisphere before the right.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.openers import ImageOpener
 
 from brainenc.volumes import Volume
 
@@ -188,8 +191,11 @@ class NSDSurfaceFiles(NSDFiles):
         return [(self.beta_folder / f"{side}.ncsnr.mgh",) for side in HEMISPHERES]
 
     def read_map(self, files: Sequence[Path]) -> np.ndarray:
-        images: list[Any] = [nib.load(path) for path in files]
-        return np.concatenate([np.asarray(image.dataobj).reshape(-1) for image in images])
+        return np.concatenate([frame for path in files for frame in _mgh_frames(path)])
+
+    def n_vertices(self, session: int) -> int:
+        """Vertices of a hemisphere."""
+        return next(_mgh_frames(existing(self.sessions(session))[0])).size
 
     def voxel_table(self, mask: np.ndarray) -> pd.DataFrame:
         right, vertex = np.divmod(np.flatnonzero(mask), len(mask) // 2)
@@ -200,12 +206,10 @@ class NSDSurfaceFiles(NSDFiles):
         done = 0
         files = existing(self.sessions(session))
         for path, inside in zip(files, np.split(mask, 2), strict=True):
-            image: Any = nib.load(path)
-            _check_shape(path, image.shape, (len(inside), 1, 1, N_TRIALS))
             columns = slice(done, done + int(inside.sum()))
-            for trials in _trial_blocks():
-                block = np.asarray(image.dataobj[..., trials])[:, 0, 0]
-                betas[trials, columns] = block[inside].T
+            frames = _mgh_frames(path, (len(inside), 1, 1, N_TRIALS))
+            for trial, frame in enumerate(frames):
+                betas[trial, columns] = frame[inside]
             done = columns.stop
         return betas
 
@@ -235,8 +239,8 @@ def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
     image: Any = nib.load(path, keep_file_open=True)
     _check_shape(path, image.shape, (*mask.shape, N_TRIALS))
     _check_integers(path, image.get_data_dtype())
-    if image.header.get_slope_inter() not in [(None, None), (1, 0)]:
-        slope, intercept = image.header.get_slope_inter()
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    if (slope, intercept) != (1, 0):
         raise ValueError(
             f"{path} says that its numbers are {slope} · stored + {intercept}, but NSD's betas are "
             "plain int16, 300 × percent signal change: was the file written by another program?"
@@ -244,6 +248,18 @@ def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
     for trials in _trial_blocks():
         betas[trials] = np.asarray(image.dataobj[..., trials])[mask].T
     return betas
+
+
+def _mgh_frames(path: Path, shape: tuple[int, ...] | None = None) -> Iterator[np.ndarray]:
+    """Values of all vertices, one time point after the other; nib.load leaves the file open."""
+    with ImageOpener(str(path)) as file:
+        header = MGHHeader.from_fileobj(file)
+        stored, dtype = header.get_data_shape(), header.get_data_dtype()
+        _check_shape(path, stored, shape or stored)
+        n_vertices = math.prod(stored[:3])
+        file.seek(header.get_data_offset())
+        for _ in range(math.prod(stored[3:])):
+            yield np.frombuffer(file.read(n_vertices * dtype.itemsize), dtype)
 
 
 def _trial_blocks(n: int = 25) -> Iterator[slice]:

@@ -13,10 +13,10 @@ from brainenc.datasets._nsd_design import ONE_HOUR, make_trials, read_design
 from brainenc.datasets._nsd_files import (
     ATLASES,
     N_SESSIONS,
-    N_TRIALS,
     SPACES,
     Alternatives,
     NSDFiles,
+    NSDSurfaceFiles,
     existing,
     read_labels,
     require,
@@ -110,16 +110,18 @@ def make_plan(
     _check_choice("one_hour", one_hour, (None, *ONE_HOUR))
     files = SPACES[space](Path(root).absolute(), subject, betas, file_format)
     numbers = _session_numbers(sessions, subject)
-    wanted = [(files.design,), (files.stimuli,)]
+    wanted: list[Alternatives] = [(files.design,), (files.stimuli,)]
     wanted += [paths for number in numbers for paths in files.sessions(number)]
     require([*wanted, *_mask_files(files, mask)], files.root)
 
     trials = make_trials(read_design(files.design), subject, numbers, one_hour)
     inside = _read_mask(files, mask, numbers[0])
+    volume = files.volume(Path(mask) if _is_file_name(mask) else None)
+    if volume is not None and volume.shape != inside.shape:
+        raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
     voxels, notes = _voxel_table(files, inside)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = take_images(HDF5Images(files.stimuli, size=size), np.unique(trials["nsd_id"]))
-    mask_file = Path(mask) if _is_file_name(mask) else None
     described = mask if isinstance(mask, (str, Path)) else "mask given as an array"
     lines = [
         f"NSD subject {subject}, {space}, {betas}: {len(trials)} trials of {len(images)} images in "
@@ -127,9 +129,7 @@ def make_plan(
         _describe_units(units, files.scale),
         *notes,
     ]
-    return Plan(
-        files, units, numbers, trials, inside, voxels, files.volume(mask_file), images, lines
-    )
+    return Plan(files, units, numbers, trials, inside, voxels, volume, images, lines)
 
 
 def in_units(raw: np.ndarray, units: str, scale: int) -> tuple[np.ndarray, np.ndarray]:
@@ -262,10 +262,9 @@ def _read_mask_file(path: Path) -> np.ndarray:
 
 
 def _all_vertices(files: NSDFiles, session: int) -> np.ndarray:
-    if files.space != "fsaverage":
+    if not isinstance(files, NSDSurfaceFiles):
         raise ValueError("mask='all' is for fsaverage; most of a volume is no brain: give a mask")
-    n_vertices = nib.load(existing(files.sessions(session))[0]).shape[0]  # type: ignore[attr-defined]
-    return np.ones(2 * n_vertices, dtype=bool)
+    return np.ones(2 * files.n_vertices(session), dtype=bool)
 
 
 def _voxel_table(files: NSDFiles, inside: np.ndarray) -> tuple[pd.DataFrame, list[str]]:

@@ -1,0 +1,196 @@
+"""NSD to .brain folders: the same data, after kills too, and little memory."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+from nsd_tree import NSDTree
+from typer.testing import CliRunner
+
+from brainenc.cli import app
+from brainenc.data import EncodingData
+from brainenc.datasets import _nsd_convert as module
+from brainenc.datasets import convert_nsd, load_nsd, shared_test_mask
+
+SESSIONS = [1, 2, 4]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return NSDTree(tmp_path_factory.mktemp("nsd"), sessions=SESSIONS).write().root
+
+
+@pytest.fixture(scope="module")
+def converted(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("converted") / "subj01.brain"
+    return convert_nsd(root, out, units="zscore", sessions=SESSIONS, verbose=False)
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_converted_subject_is_the_loaded_one(root, converted):
+    data = EncodingData.load(converted)
+    loaded = load_nsd(root, units="zscore", sessions=SESSIONS, verbose=False)
+    np.testing.assert_array_equal(data.betas, loaded.betas)
+    assert np.isnan(data.betas[data.trials.query("session == 4")["image"]]).any()
+    pd.testing.assert_frame_equal(data.trials, loaded.trials)
+    # In a CSV file an empty label is a missing one.
+    pd.testing.assert_frame_equal(data.voxels.fillna(""), loaded.voxels.fillna(""))
+    assert data.units == loaded.units == "z-scored within session"
+    assert json.loads((converted / "meta.json").read_text())["units"] == data.units
+    np.testing.assert_array_equal(data.images[17], loaded.images[17])
+    np.testing.assert_array_equal(data.volume.affine, loaded.volume.affine)
+    np.testing.assert_array_equal(shared_test_mask(data), shared_test_mask(loaded))
+    assert data.rois().keys() == loaded.rois().keys()
+    # Saved the ordinary way it is the same folder.
+    again = loaded.save(converted.parent / "again.brain")
+    assert contents(again) == contents(converted)
+
+
+KILLED = """
+import os, signal, sys
+from brainenc.datasets import _nsd_convert, convert_nsd
+write, n_rows = _nsd_convert._write_row, 0
+def dying(*arguments):
+    global n_rows
+    write(*arguments)
+    n_rows += 1
+    if n_rows == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+_nsd_convert._write_row = dying
+convert_nsd(sys.argv[1], sys.argv[2], units="zscore", sessions=[1, 2, 4])
+"""
+
+
+def test_a_killed_conversion_goes_on_and_ends_the_same_to_the_bit(
+    root, converted, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "subj01.brain"
+    # First while missing repeats are filled in, then in the second session.
+    n_missing = 3 * EncodingData.load(converted).n_images - 3 * 750
+    for n_rows in (5, n_missing + 750 + 300):
+        command = [sys.executable, "-c", KILLED, str(root), str(out), str(n_rows)]
+        killed = subprocess.run(command, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not out.exists()
+    read = []
+    betas = module.Plan.read
+
+    def counted(plan, session):
+        read.append(session)
+        return betas(plan, session)
+
+    monkeypatch.setattr(module.Plan, "read", counted)
+    convert_nsd(root, out, units="zscore", sessions=SESSIONS)
+    assert read == [2, 4]
+    assert "where 1 sessions are finished" in capsys.readouterr().out
+    assert contents(out) == contents(converted)
+    assert [path.name for path in tmp_path.iterdir()] == ["subj01.brain"]
+
+
+def test_other_settings_or_files_start_over(root, converted, tmp_path, monkeypatch, capsys):
+    def stop(plan, session):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "subj01.brain"
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Plan, "read", stop)
+        with pytest.raises(KeyboardInterrupt):
+            convert_nsd(root, out, units="percent", sessions=SESSIONS)
+    convert_nsd(root, out, units="zscore", sessions=SESSIONS)
+    assert "starting over" in capsys.readouterr().out
+    assert contents(out) == contents(converted)
+
+
+def test_what_is_there_is_not_written_over(root, converted, tmp_path):
+    with pytest.raises(FileExistsError, match="delete it or choose another name"):
+        convert_nsd(root, converted, units="zscore", sessions=SESSIONS)
+    with (
+        FileLock(tmp_path / ".other.brain.partial.lock"),
+        pytest.raises(FileExistsError, match="another process is writing"),
+    ):
+        convert_nsd(root, tmp_path / "other.brain", units="zscore", sessions=1, verbose=False)
+
+
+def test_a_full_disk_is_seen_before_the_first_session(root, tmp_path, monkeypatch):
+    usage = dataclasses.make_dataclass("Usage", ["free"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000))
+    with pytest.raises(OSError, match="bytes, but 1,000 are free"):
+        convert_nsd(root, tmp_path / "subj01.brain", units="percent", sessions=1, verbose=False)
+
+
+def test_copied_and_resized_images_need_no_stimuli(root, tmp_path):
+    out = convert_nsd(
+        root, tmp_path / "s.brain", units="percent", sessions=1, one_hour="session",
+        image_size=16, copy_images=True, verbose=False,
+    )  # fmt: skip
+    images = np.load(out / "images.npy")
+    data = load_nsd(root, units="percent", sessions=1, image_size=16, verbose=False)
+    np.testing.assert_array_equal(images, data.images)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["convert", "nsd", *map(str, arguments)])
+
+
+def test_command_line(root, tmp_path):
+    out = tmp_path / "subj01.brain"
+    result = run(root, "--subject", "1", "--out", out, "--sessions", "1-2,4")
+    assert result.exit_code == 0, result.output
+    assert "not z-scored" in result.stdout
+    assert "lack data in some of the 3 sessions" in result.stdout
+    assert result.stdout.splitlines()[-1] == str(out)
+    data = EncodingData.load(out)
+    assert data.units == "percent signal change"
+    loaded = load_nsd(root, units="percent", sessions=SESSIONS, verbose=False)
+    np.testing.assert_array_equal(data.betas, loaded.betas)
+
+
+def test_command_line_lists_missing_files(root, tmp_path):
+    result = run(root, "--out", tmp_path / "subj01.brain")
+    assert result.exit_code == 2
+    folder = root / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+    lines = [line.strip() for line in result.stderr.splitlines()]
+    assert lines[1:-1] == [
+        f"{folder}/betas_session{s:02d}.hdf5 or {folder}/betas_session{s:02d}.nii.gz"
+        for s in range(1, 41)
+        if s not in SESSIONS
+    ]
+    with pytest.raises(ValueError, match="'1-x' must be numbers or ranges"):
+        raise run(root, "--out", tmp_path / "s.brain", "--sessions", "1-x").exception
+
+
+PEAK = """
+import resource, sys
+from brainenc.datasets import convert_nsd
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert_nsd(*sys.argv[1:3], units="zscore", sessions=range(1, 13), verbose=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_only_a_session_is_in_memory(tmp_path):
+    tree = NSDTree(tmp_path, sessions=[1], shape=(20, 20, 12))
+    tree.nsdgeneral[:] = 1
+    tree.write()
+    folder = tree.beta_folder()
+    for session in range(2, 13):
+        (folder / f"betas_session{session:02d}.hdf5").hardlink_to(folder / "betas_session01.hdf5")
+    out = tmp_path / "subj01.brain"
+    command = [sys.executable, "-c", PEAK, str(tmp_path), str(out)]
+    grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    n_bytes = (out / "betas.npy").stat().st_size
+    assert n_bytes == 128 + 4 * 3000 * 3 * 4800
+    # A session is 7 MB as integers, 14 MB as float32, and its blocks and the tables take a few;
+    # the design and SciPy's reader of it, imported on the way, take the rest.
+    assert 1024 * int(grown) < n_bytes / 2, f"{int(grown) / 1024:.0f} MB"

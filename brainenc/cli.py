@@ -24,6 +24,9 @@ Features = Annotated[
 ]
 Store = Annotated[Path | None, typer.Option(help="Folder to keep computed features in.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Check = Annotated[
+    bool, typer.Option(help="Test first whether images and betas belong together (seconds).")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
@@ -71,6 +74,7 @@ def benchmark(
     n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
     zscore: Annotated[bool, typer.Option(help="z-score voxels within sessions first.")] = False,
     random_state: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
+    check: Check = True,
     store: Store = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -92,6 +96,7 @@ def benchmark(
         n_permutations=n_permutations,
         n_jobs=n_jobs,
         random_state=random_state,
+        check=check,
         verbose=not quiet,
     )
     _show(result, out)
@@ -103,6 +108,7 @@ def fit(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the fitted encoder.")],
     features: Features = "gabor",
+    check: Check = True,
     store: Store = None,
     device: Device = "auto",
 ) -> None:
@@ -115,6 +121,8 @@ def fit(
     made = _make_encoders(encoder, features, store=store, device=device)
     if len(made) != 1:
         raise ValueError(f"fit takes one encoder and one set of features, not {list(made)}")
+    if check:
+        loaded.check()
     fitted = next(iter(made.values())).fit(loaded.images, loaded.betas)
     typer.echo(fitted.save(out))
 
@@ -144,6 +152,22 @@ def sample(
 
     encoder = brainenc.load(model)
     _save_array(out, encoder.sample(_load_images(images), n=n, random_state=random_state))
+
+
+@app.command("check")
+def check_data(
+    data: Data,
+    n_images: Annotated[int, typer.Option(help="Images drawn at random to look at.")] = 600,
+    random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
+) -> None:
+    """Test whether images and betas belong together; exit status 1 if they do not seem to."""
+    from brainenc.alignment import check_alignment
+    from brainenc.data import load_data
+
+    found = check_alignment(load_data(data), n_images=n_images, random_state=random_state)
+    typer.echo(f"{found.verdict}: {found.message}")
+    if found.suspicious:
+        raise typer.Exit(1)
 
 
 @app.command("noise-ceiling")

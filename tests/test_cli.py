@@ -105,6 +105,21 @@ def test_noise_ceiling_and_info(folder, tmp_path):
     assert "mean, ridge, banded, synbrain" in shown
 
 
+def test_check_tells_by_its_exit_status_whether_images_and_betas_match(tmp_path):
+    data = brainenc.datasets.simulate_subject(240, 100, image_size=48)
+    arrays = {"images": data.images, "betas": data.betas}
+    np.savez(tmp_path / "good.npz", **arrays)
+    np.savez(tmp_path / "bad.npz", **{**arrays, "images": np.roll(data.images, 1, axis=0)})
+    good = run("check", tmp_path / "good.npz")
+    assert good.stdout.startswith("aligned: ")
+    bad = run("check", tmp_path / "bad.npz", check=False)
+    assert bad.returncode == 1
+    assert "with the betas of the previous row" in " ".join(bad.stdout.split())
+    fit = ["fit", "ridge", tmp_path / "bad.npz", "--features", "pixels"]
+    assert "do not seem to belong together" in run(*fit, "--out", tmp_path / "a").stderr
+    assert run(*fit, "--no-check", "--out", tmp_path / "b").stderr == ""
+
+
 @pytest.mark.slow
 def test_demo_runs_every_encoder(tmp_path):
     result = run("demo", "--n-images", "60", "--n-voxels", "30", "--out", tmp_path / "demo", "-q")

@@ -16,7 +16,9 @@ from sklearn.base import BaseEstimator
 import brainenc
 from brainenc.benchmarking import scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
-from brainenc.benchmarking.inputs import Entry, collect
+from brainenc.benchmarking.drawing import DrawPlan, make_plan
+from brainenc.benchmarking.drawn import score_all_draws
+from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair, run_pair
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
@@ -36,10 +38,12 @@ def benchmark(
     references: bool = True,
     n_bootstraps: int = 1000,
     n_permutations: int = 1000,
+    n_draws: int = 200,
     min_ceiling: float = 0.2,
     n_jobs: int | None = 1,
     out: str | os.PathLike | None = None,
     random_state: int = 0,
+    check: bool = True,
     verbose: bool = True,
 ) -> BenchmarkResult:
     """Compare encoders on held-out images, voxel by voxel and per ROI.
@@ -61,6 +65,10 @@ def benchmark(
         Add the mean response, and ridge on every set of features in use, where they are missing.
     n_bootstraps, n_permutations : int
         Resamples of images for intervals and for p-values.
+    n_draws : int
+        Draws per held-out image, scored against single trials; 0 for none. They come from each
+        encoder's `sample`. Beside them stand reference rows: other residuals around ridge, and
+        the true distribution where `data` has one.
     min_ceiling : float
         Voxels whose noise ceiling of r is lower get no NC-normalised score.
     n_jobs : int
@@ -69,7 +77,10 @@ def benchmark(
         Folder for tables and predictions. A run that was stopped is taken up again there:
         finished pairs are not fitted twice.
     random_state : int
-        Of folds, bootstrap and permutations.
+        Of folds, bootstrap, permutations and draws.
+    check : bool
+        Test first, in seconds, whether images and betas belong together (`EncodingData.check`);
+        if not, that is warned of at once and in the result.
     verbose : bool
         Show progress bars.
 
@@ -81,7 +92,7 @@ def benchmark(
     ------
     TypeError : data, encoders or features of a wrong kind.
     ValueError : fewer images than folds, a fold that tests fewer than two images, features with
-        another number of rows, no resamples, or an encoder name that is empty.
+        another number of rows, no resamples, one draw, or an encoder name that is empty.
     FileExistsError : `out` holds a data set or a saved encoder.
     PermissionError : `out` cannot be written to.
     """
@@ -89,6 +100,8 @@ def benchmark(
     if out is not None:
         check_run_folder(out)
     folds = _folds(data, cv, random_state)
+    plan = make_plan(data, folds, n_draws, random_state) if n_draws else None
+    alignment = data.check(random_state=random_state) if check else None
     entries, failed = collect(data, encoders, features, references, verbose)
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
@@ -96,17 +109,20 @@ def benchmark(
         "cv": cv if isinstance(cv, int) else repr(cv),
         "n_bootstraps": n_bootstraps,
         "n_permutations": n_permutations,
+        "n_draws": n_draws,
         "min_ceiling": min_ceiling,
         "random_state": random_state,
     }
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         data_key = data_hash(data)
         pairs = _make_pairs(
-            entries, folds, f"{data_key}{split_hash(folds)}", Path(folder) / "pairs"
+            entries, folds, f"{data_key}{split_hash(folds)}", Path(folder) / "pairs", plan
         )
         _run_pairs(pairs, entries, data.betas, n_jobs, verbose)
         manifest = make_manifest(data, data_key, folds, settings)
-        result = _score(data, pairs, failed, folds, manifest, verbose)
+        result = _score(data, pairs, failed, folds, plan, manifest, verbose)
+    if alignment is not None and alignment.suspicious:
+        result.warnings.insert(0, alignment.message)
     if out is not None:
         result.save(out)
     return result
@@ -145,17 +161,26 @@ def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:
 
 
 def _make_pairs(
-    entries: Mapping[str, Entry], folds: Folds, data_key: str, folder: Path
+    entries: Mapping[str, Entry],
+    folds: Folds,
+    data_key: str,
+    folder: Path,
+    plan: DrawPlan | None,
 ) -> dict[str, list[Pair]]:
     pairs: dict[str, list[Pair]] = {}
+    with_references = ridges_with_reference_rows(entries) if plan is not None else set()
     for name, entry in entries.items():
-        key = fingerprint(brainenc.__version__, describe(entry.encoder), entry.key, data_key)
+        references = name in with_references
+        drawn = None if plan is None else [*plan.key(), references]
+        key = fingerprint(brainenc.__version__, describe(entry.encoder), entry.key, data_key, drawn)
         # Names may hold anything, and runs with other settings may share the folder: the
         # fingerprint keeps them apart, the name is for people.
         readable = re.sub(r"[^\w+-]+", "_", name)[:40]
         home = folder / f"{readable}-{fingerprint(name, key)[:12]}"
         pairs[name] = [
-            Pair(entry.encoder, name, fold, train, test, home / f"fold{fold}", key)
+            Pair(
+                entry.encoder, name, fold, train, test, home / f"fold{fold}", key, plan, references
+            )
             for fold, (train, test) in enumerate(folds)
         ]
     return pairs
@@ -188,6 +213,7 @@ def _score(
     pairs: Mapping[str, list[Pair]],
     failed: Mapping[str, str],
     folds: Folds,
+    plan: DrawPlan | None,
     manifest: dict[str, Any],
     verbose: bool,
 ) -> BenchmarkResult:
@@ -216,12 +242,17 @@ def _score(
         "estimator": ceiling.estimator,
         "n_trials": float(np.mean(ceiling.n_trials)),
     }
-    return BenchmarkResult(
+    drawn = of_draws = None
+    if plan is not None:
+        drawn = score_all_draws(data, {name: pairs[name] for name in done}, folds, targets, plan)
+        of_draws = drawn.scores
+    result = BenchmarkResult(
         encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),
         rois=tables.roi_table(scores, ceiling.values, groups),
         pairs=tables.pair_table(scores, groups),
-        maps=tables.map_table(scores, ceiling.values, data.voxels),
+        maps=tables.map_table(scores, ceiling.values, data.voxels, of_draws),
         voxels=tables.voxel_table(scores),
         manifest=manifest,
         warnings=find_warnings(data, ceiling, scores, pairs, failed),
     )
+    return result if drawn is None else drawn.beside(result, groups, scores, ceiling, enough)

@@ -178,8 +178,12 @@ def choose_per_voxel(per_voxel: Any, n_images: int) -> bool:
 
 
 def flatten_tokens(features: np.ndarray) -> np.ndarray:
-    """Features as (n_images, n_features): token features are laid out one after the other."""
-    return features.reshape(len(features), -1)
+    """Features as (n_images, n_features): token features are laid out one after the other.
+
+    Half precision becomes float32: squares of features would overflow it.
+    """
+    flat = features.reshape(len(features), -1)
+    return flat.astype(np.float32) if flat.dtype == np.float16 else flat
 
 
 def feature_scaling(X: np.ndarray, standardize: bool = True) -> tuple[np.ndarray, np.ndarray]:

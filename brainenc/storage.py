@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import mmap
 import os
 import shutil
 import uuid
@@ -167,8 +168,27 @@ def write_array(path: str | os.PathLike, array: Any) -> None:
             file.write(np.ascontiguousarray(block, dtype=dtype).data)
 
 
+def release(array: Any) -> None:
+    """Let go of the pages that have been read of a memory-mapped array; of others, nothing.
+
+    They stay in the system's cache, so reading them again costs little, but they no longer count
+    as memory of this process: a pass over a file needs no more than a block of it.
+
+    Parameters
+    ----------
+    array : array, or a view of one
+    """
+    while array is not None and getattr(array, "_mmap", None) is None:
+        array = getattr(array, "base", None)
+    # A map that keeps changes to itself would lose them.
+    if array is not None and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        array._mmap.madvise(mmap.MADV_DONTNEED)
+
+
 def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:
     """Consecutive slices of rows of about `n_bytes` each; nothing of an empty array.
+
+    Pages of a memory-mapped array are let go as it is walked through; see `release`.
 
     Parameters
     ----------
@@ -183,3 +203,4 @@ def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:
         n_rows = max(1, n_bytes // row_bytes)
         for start in range(0, shape[0], n_rows):
             yield array[start : start + n_rows]
+            release(array)

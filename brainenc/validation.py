@@ -151,7 +151,8 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
         Gets ``n_features_in_`` (and ``feature_names_in_`` of a DataFrame), and
         ``feature_shape_``.
     X : array-like, shape (n_images, n_features) or (n_images, n_tokens, width)
-        float32 and float64 keep their precision, other numbers become float32.
+        float32 and float64 keep their precision, other numbers become float32; but tokens in
+        half precision stay as they are, since those of many images are larger than memory.
     reset : bool
         Record the shape, or compare it with the recorded one.
 
@@ -165,8 +166,18 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     """
     from sklearn.utils.validation import validate_data
 
-    _refuse_non_finite(X)
-    X = validate_data(estimator, X, reset=reset, dtype=list(FLOATS), allow_nd=True)
+    floats = isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim > 1
+    if floats:
+        _refuse_non_finite(X)
+    half_tokens = [np.float16] if floats and X.ndim == 3 else []
+    X = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype=[*FLOATS, *half_tokens],
+        allow_nd=True,
+        ensure_all_finite=not floats,  # looked at in blocks already
+    )
     if X.ndim > 3:
         raise ValueError(
             f"features {X.shape} must be (n_images, n_features) or (n_images, n_tokens, width)"
@@ -175,9 +186,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     return X
 
 
-def _refuse_non_finite(X: Any) -> None:
-    if not isinstance(X, np.ndarray) or X.dtype.kind != "f" or X.ndim < 2:
-        return
+def _refuse_non_finite(X: np.ndarray) -> None:
     # In blocks: tokens of many images are larger than memory.
     finite = [np.isfinite(block).reshape(len(block), -1).all(axis=1) for block in row_blocks(X)]
     if finite and not np.concatenate(finite).all():

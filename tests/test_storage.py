@@ -14,6 +14,7 @@ from brainenc.storage import (
     atomic_path,
     fingerprint,
     read_json,
+    release,
     row_blocks,
     write_array,
     write_json,
@@ -309,3 +310,32 @@ def test_fingerprint_reads_past_the_first_block():
     changed = array.copy()
     changed[-1, -1] = 1
     assert fingerprint(array) != fingerprint(changed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_walking_through_a_memory_map_keeps_no_more_than_a_block(tmp_path):
+    n_bytes = 200 * 2**20
+    array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (200, n_bytes // 800))
+    array[:] = 1
+    del array
+    array = np.load(tmp_path / "x.npy", mmap_mode="r")
+    page = os.sysconf("SC_PAGE_SIZE")
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * page
+
+    before, most = resident(), 0
+    for block in row_blocks(np.asarray(array), 2**20):
+        assert block.sum() == block.size
+        most = max(most, resident() - before)
+    # One block of 1 MB, and what the system maps around it; the file has 200 MB.
+    assert most < 40 * 2**20
+
+
+def test_a_map_that_keeps_its_changes_is_not_let_go(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(4))
+    private = np.load(tmp_path / "x.npy", mmap_mode="c")
+    private[0] = 5
+    release(private)
+    release(np.arange(3))
+    assert private[0] == 5

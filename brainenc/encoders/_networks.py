@@ -1,5 +1,6 @@
 """Nets trained on parts of the images and averaged: what encoders with torch networks share."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ def fit_members(
     Parameters
     ----------
     inputs : array, shape (n_images, ...), float32
+        Or anything with ``shape``, ``dtype`` and rows by index.
     responses : array, shape (n_images, n_voxels), float32
         z-scored averages, NaN where an image has no data.
     folds : list of (train, test)
@@ -87,7 +89,7 @@ def fit_members(
         result = _train_member(
             net, (inputs, responses), (train_rows, test_rows), recipe, options, k
         )
-        held_out[test_rows] = run_net(net, inputs[test_rows], options["device"])
+        held_out[test_rows] = run_net(net, inputs, options["device"], rows=test_rows)
         nets.append(net)
         histories.append(result.history.assign(member=k))
         if result.interrupted:
@@ -104,14 +106,14 @@ def _train_member(
     k: int,
 ) -> TrainingResult:
     (inputs, responses), (train_rows, test_rows) = arrays, rows
-    held_inputs, held = inputs[test_rows], torch.from_numpy(responses[test_rows])
+    held = torch.from_numpy(responses[test_rows])
 
     def loss(module: Any, batch: Any) -> dict[str, Tensor]:
         return {"loss": recipe.loss(module(batch["inputs"]), batch["responses"])}
 
     def evaluate(module: Any) -> dict[str, float]:
         device = next(module.parameters()).device
-        return recipe.evaluate(_in_batches(module, held_inputs, device), held.to(device))
+        return recipe.evaluate(_in_batches(module, inputs, device, test_rows), held.to(device))
 
     folder = options["checkpoint_dir"]
     return train(
@@ -143,6 +145,7 @@ def run_net(
     device: Any,
     *,
     call: Callable[[Tensor], Tensor] | None = None,
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
     """Outputs of a net, of inputs (n_images, ...).
 
@@ -153,6 +156,8 @@ def run_net(
     device : as `resolve_device` takes it
     call : function, optional
         What of the net is called; the net itself by default.
+    rows : array of int, optional
+        Images whose outputs are wanted; all by default.
 
     Returns
     -------
@@ -162,7 +167,7 @@ def run_net(
     device = resolve_device(device)
     net = net.to(device).eval()
     with torch.no_grad():
-        outputs = _in_batches(call or net, inputs, device).cpu().numpy()
+        outputs = _in_batches(call or net, inputs, device, rows).cpu().numpy()
     net.to("cpu")
     return outputs
 
@@ -171,10 +176,13 @@ def run_net(
 _BATCH_VALUES = 2**23
 
 
-def _in_batches(call: Callable[[Tensor], Tensor], inputs: np.ndarray, device: Any) -> Tensor:
-    n = int(np.clip(_BATCH_VALUES // max(1, inputs[:1].size), 1, 512))
-    parts = [call(torch.from_numpy(inputs[i : i + n]).to(device)) for i in range(0, len(inputs), n)]
-    return torch.cat(parts)
+def _in_batches(
+    call: Callable[[Tensor], Tensor], inputs: Any, device: Any, rows: np.ndarray | None = None
+) -> Tensor:
+    n = int(np.clip(_BATCH_VALUES // max(1, math.prod(inputs.shape[1:])), 1, 512))
+    rows = np.arange(len(inputs)) if rows is None else rows
+    batches = (inputs[rows[i : i + n]] for i in range(0, len(rows), n))
+    return torch.cat([call(torch.from_numpy(batch).to(device)) for batch in batches])
 
 
 def voxel_moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from brainenc.encoders._synbrain_noise import (
     VarianceCalibration,
     log_variances,
     noise_coordinates,
+    noise_sd,
     sample_noise,
 )
 from brainenc.encoders._synbrain_parameters import DEFAULTS, check_parameters
@@ -125,7 +126,6 @@ class SynBrainEncoder(BaseEncoder):
     )
     _resume = False
     _start: Any = None
-    _noise: str | None = "full"
 
     def __init__(
         self,
@@ -216,21 +216,25 @@ class SynBrainEncoder(BaseEncoder):
         return hasattr(self, "sample_kind_")
 
     def sample(
-        self, X: Any, n: int = 5, random_state: Any = None, *, noise: str | None = "auto"
+        self,
+        X: Any,
+        n: int = 5,
+        random_state: Any = None,
+        *,
+        noise: str | None = "auto",
+        out: str | os.PathLike | None = None,
     ) -> np.ndarray:
         """Single-trial draws.
 
         Parameters
         ----------
-        X : images or features, as for `fit`
-        n : int
-            Draws per image.
-        random_state : int, Generator or None
-        noise : "auto", "full", "latent" or None
+        X, n, random_state, out : as for `BaseEncoder.sample`
+        noise : "auto", "full", "latent", "trial", "signal" or None
             None repeats the prediction. Default variant: "latent" adds the fluctuations of latent
-            factors, what voxels share; "full", which is "auto", also what each voxel has alone,
-            and is the distribution of single trials. Paper variant: "latent", which is "auto",
-            decodes the latent plus `noise_factor` · N(0, I), as published.
+            factors, what voxels share, as large as the image makes them; "full", which is "auto",
+            also what each voxel has alone, and is the distribution of single trials. "trial" and
+            "signal" are as in `BaseEncoder.sample`, alike for all images. Paper variant: "latent",
+            which is "auto", decodes the latent plus `noise_factor` · N(0, I), as published; None.
 
         Returns
         -------
@@ -238,18 +242,17 @@ class SynBrainEncoder(BaseEncoder):
 
         Raises
         ------
-        ValueError : n < 1, an unknown noise, or "full" in the paper variant.
+        ValueError : as in `BaseEncoder.sample`; "full", "trial" or "signal" in the paper variant.
         """
-        check_is_fitted(self)
-        known = ["latent", None] if self._is_paper else ["full", "latent", None]
-        chosen = known[0] if noise == "auto" else noise
-        if chosen not in known:
-            raise ValueError(
-                f"noise={noise!r} must be one of {['auto', *known]} with variant={self.variant!r}"
-            )
-        sampler = copy.copy(self)
-        sampler._noise = chosen
-        return super(SynBrainEncoder, sampler).sample(X, n, random_state)
+        return super().sample(X, n, random_state, noise=noise, out=out)
+
+    def _noise_kinds(self) -> tuple[str | None, ...]:
+        if self._is_paper:
+            return "latent", None
+        return "full", "latent", "trial", "signal", None
+
+    def _described(self) -> str:
+        return f"variant={self.variant!r}"
 
     def adapt(
         self,
@@ -377,15 +380,21 @@ class SynBrainEncoder(BaseEncoder):
         return self._predict_default(features)
 
     def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        if self._noise is None:
-            return np.tile(self._predict(features), (n, 1, 1))
         if self._is_paper:
             return self._decoded_draws(self._latents(features), n, rng)
-        draws = sample_noise(
-            self.noise_, self._noise_scale(features), n, self._noise != "latent", rng
-        )
-        draws += self._predict(features)
-        return draws
+        return self._default_draws(features, n, rng, private=True)
+
+    def _sample_part(
+        self, features: np.ndarray, n: int, rng: np.random.Generator, noise: str
+    ) -> np.ndarray:
+        if noise == "latent":
+            return self._default_draws(features, n, rng, private=False)
+        return super()._sample_part(features, n, rng, noise)
+
+    def _spread(self, features: np.ndarray) -> np.ndarray:
+        if self._is_paper:
+            return super()._spread(features)
+        return noise_sd(self.noise_, self._noise_scale(features))
 
     @property
     def _is_paper(self) -> bool:
@@ -406,39 +415,49 @@ class SynBrainEncoder(BaseEncoder):
     def _fit_default(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         options = self._options()
         self.linear_ = self._ridge(options)
-        linear = self.linear_._fit(features, betas)
+        seen = default.linear_features(features)
+        linear = self.linear_._fit(seen, betas)
         self.members_: list[LatentResponse] = []
         self.mix_, self.history_ = np.array([1.0, 0.0]), pd.DataFrame()
         folds = default.member_folds(len(features), self.n_members, options["random_state"])
         if not folds:
             return linear
-        averages = average_repeats(betas).astype(np.float32, copy=False)
-        self.mean_, self.scale_ = voxel_moments(averages)
-        responses = (averages - self.mean_) / self.scale_
+        # Arrays of the size of the averages are changed in place: with all of NSD's voxels each
+        # takes half a gigabyte. A single repeat is averaged to itself: the user's own array.
+        responses = average_repeats(betas).astype(np.float32, copy=betas.shape[1] == 1)
+        self.mean_, self.scale_ = voxel_moments(responses)
+        for in_betas in (responses, linear):
+            in_betas -= self.mean_
+            in_betas /= self.scale_
         self.adapter_ = default.TokenAdapter.fit(features)
-        tokens = self.adapter_.transform(features)
-        members = default.fit_members(tokens, responses, folds, options)
+        members = default.fit_members(self.adapter_.tokens(features), responses, folds, options)
         self.members_, self.history_ = members.nets, members.history
-        self.mix_ = default.blend((linear - self.mean_) / self.scale_, members.held_out, responses)
+        self.mix_ = default.blend(linear, members.held_out, responses)
+        del responses
         held_out = self._blended(linear, members.held_out)
-        self._fit_noise_scale(features, betas, held_out, options)
+        del linear, members
+        self._fit_noise_scale(seen, betas, held_out, options)
         return held_out
 
     def _ridge(self, options: dict[str, Any]) -> RidgeEncoder:
         return RidgeEncoder(None, device=self.device, random_state=options["random_state"])
 
     def _predict_default(self, features: np.ndarray) -> np.ndarray:
-        linear = self.linear_._predict(features)
+        linear = self.linear_._predict(default.linear_features(features))
         if not self.members_:
             return linear
-        tokens = self.adapter_.transform(features)
-        mapped = [run_net(member, tokens, self.device) for member in self.members_]
-        return self._blended(linear, np.mean(mapped, axis=0))
+        tokens = self.adapter_.tokens(features)
+        mapped = sum(run_net(member, tokens, self.device) for member in self.members_)
+        return self._blended((linear - self.mean_) / self.scale_, mapped / len(self.members_))
 
     def _blended(self, linear: np.ndarray, mapped: np.ndarray) -> np.ndarray:
-        """Both parts together in the units of the betas, which `linear` has; `mapped` is in z."""
-        deviation = self.mix_[0] * (linear - self.mean_) + self.mix_[1] * mapped * self.scale_
-        return (deviation + self.mean_).astype(np.float32)
+        """Both parts, in z units, together in the units of the betas."""
+        blended = np.empty(linear.shape, dtype=np.float32)
+        for i in range(0, len(linear), default.BLOCK):
+            rows = slice(i, i + default.BLOCK)
+            together = self.mix_[0] * linear[rows] + self.mix_[1] * mapped[rows]
+            blended[rows] = together * self.scale_ + self.mean_
+        return blended
 
     def _fit_noise_scale(
         self, features: np.ndarray, betas: np.ndarray, held_out: np.ndarray, options: dict[str, Any]
@@ -450,10 +469,17 @@ class SynBrainEncoder(BaseEncoder):
         said = self.variance_._fit(features, log_variances(coordinates)[:, None])
         self.calibration_ = VarianceCalibration.fit(coordinates, said)
 
+    def _default_draws(
+        self, features: np.ndarray, n: int, rng: np.random.Generator, *, private: bool
+    ) -> np.ndarray:
+        draws = sample_noise(self.noise_, self._noise_scale(features), n, private, rng)
+        draws += self._predict(features)
+        return draws
+
     def _noise_scale(self, features: np.ndarray) -> np.ndarray:
         if not self.members_:
             return np.ones((len(features), len(self.noise_.factors) + 1), dtype=np.float32)
-        return self.calibration_.scale(self.variance_._predict(features))
+        return self.calibration_.scale(self.variance_._predict(default.linear_features(features)))
 
     # ---------------------------------------------------------------- paper variant
 

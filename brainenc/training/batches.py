@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..storage import fingerprint
+from ..storage import fingerprint, release
 from ..validation import check_index, check_same_length
 
 Key = TypeVar("Key")
@@ -23,7 +23,8 @@ class Examples:
     ----------
     **fields : array, or tuple (array, index, ...)
         What an example consists of. Of a bare array, example i is row i. With index arrays,
-        each of shape (n_examples,), example i is ``array[index_1[i], index_2[i], ...]``.
+        each of shape (n_examples,), example i is ``array[index_1[i], index_2[i], ...]``. Anything
+        with ``shape``, ``dtype`` and such indexing will do for an array.
 
     Raises
     ------
@@ -48,10 +49,13 @@ class Examples:
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Those examples of each field, copied; floats as float32."""
-        return {
+        batch = {
             name: _plain(array[tuple(part[rows] for part in index)])
             for name, (array, index) in self._fields.items()
         }
+        for array, _ in self._fields.values():
+            release(array)
+        return batch
 
     def description(self) -> dict[str, Any]:
         """Number, shapes and dtypes, and a hash of the index arrays and of 16 examples."""
@@ -67,8 +71,8 @@ class Examples:
 
 def _field(name: str, value: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     array, *index = value if isinstance(value, tuple) else (value,)
-    array = array if isinstance(array, np.ndarray) else np.asarray(array)
-    if not array.ndim or len(index) > array.ndim:
+    array = array if hasattr(array, "shape") else np.asarray(array)
+    if len(index or [0]) > len(array.shape):
         raise ValueError(f"{name} {array.shape} has too few axes for {len(index)} index arrays")
     if not index:
         index = [np.arange(len(array))]

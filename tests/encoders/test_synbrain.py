@@ -153,6 +153,57 @@ def test_pooled_features_become_half_whitened_components():
     np.testing.assert_allclose(np.abs(tokens[:, 0]), np.abs(expected), rtol=1e-2, atol=2e-3)
 
 
+# ------------------------------------------------------------------ tokens larger than memory
+
+
+def test_tokens_standardised_batch_by_batch_give_the_same_encoder(problem, monkeypatch):
+    tokens, betas = problem
+    at_once = SynBrainEncoder(**FAST).fit(tokens, betas).predict(tokens)
+    monkeypatch.setattr(_synbrain_default, "TOKENS_IN_MEMORY", 0)
+    lazily = SynBrainEncoder(**FAST).fit(tokens, betas)
+    assert isinstance(lazily.adapter_.tokens(tokens), _synbrain_default.StandardisedTokens)
+    np.testing.assert_array_equal(lazily.predict(tokens), at_once)
+
+
+def test_tokens_in_half_precision_stay_on_disk_and_tell_the_same(problem, tmp_path):
+    tokens, betas = problem
+    np.save(tmp_path / "tokens.npy", tokens.astype(np.float16))
+    half = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    for encoder in (SynBrainEncoder(n_members=0), RidgeEncoder()):
+        exact = encoder.fit(tokens, betas).predict(tokens)
+        rounded = encoder.fit(half, betas).predict(half)
+        assert rounded.dtype == np.float32
+        # Rounding of a feature by 2^-11; sums computed in half precision would be off by 1e-2.
+        np.testing.assert_allclose(rounded, exact, atol=3e-3)
+    # Training amplifies the rounding.
+    exact, rounded = (SynBrainEncoder(**FAST).fit(x, betas).predict(x) for x in (tokens, half))
+    assert correlation(rounded, exact).min() > 0.999
+
+
+def test_large_tokens_are_averaged_over_neighbours_for_the_linear_path(monkeypatch):
+    tokens = np.random.default_rng(0).standard_normal((5, 16, 3)).astype(np.float32)
+    assert _synbrain_default.linear_features(tokens) is tokens
+    monkeypatch.setattr(_synbrain_default, "MAX_LINEAR", 12)
+    # A grid of 4 × 4 becomes 2 × 2: the first square holds positions 0, 1, 4 and 5.
+    pooled = _synbrain_default.linear_features(tokens)
+    assert pooled.shape == (5, 12)
+    for square, positions in enumerate([[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13]]):
+        by_hand = tokens[:, positions].mean(1)
+        np.testing.assert_allclose(pooled[:, 3 * square : 3 * square + 3], by_hand, atol=1e-6)
+    # Ten tokens are no grid: stretches of 3, 3, 2 and 2.
+    pooled = _synbrain_default.linear_features(tokens[:, :10])
+    np.testing.assert_allclose(pooled[:, :3], tokens[:, :3].mean(1), atol=1e-6)
+    np.testing.assert_allclose(pooled[:, 9:], tokens[:, 8:10].mean(1), atol=1e-6)
+
+
+def test_betas_of_one_repeat_are_left_as_they_are(problem):
+    tokens, betas = problem
+    single = np.nan_to_num(betas[:, :1], nan=2.0)
+    before = single.copy()
+    SynBrainEncoder(**FAST).fit(tokens, single)
+    np.testing.assert_array_equal(single, before)
+
+
 def test_pooled_features_have_mappers_too(problem):
     tokens, betas = problem
     encoder = SynBrainEncoder(**FAST).fit(tokens.reshape(len(tokens), -1), betas)

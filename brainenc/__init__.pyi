@@ -13,6 +13,7 @@ from .encoders import MeanEncoder as MeanEncoder
 from .encoders import RidgeEncoder as RidgeEncoder
 from .encoders import StackedEncoder as StackedEncoder
 from .encoders import SynBrainEncoder as SynBrainEncoder
+from .encoders import calibrate as calibrate
 from .encoders import load as load
 from .features import FeatureStore as FeatureStore
 from .features import GaborPyramid as GaborPyramid
@@ -20,5 +21,7 @@ from .features import OpenCLIPFeatures as OpenCLIPFeatures
 from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
 from .volumes import Volume as Volume
+from .signal_and_noise import NoiseModel as NoiseModel
+from .signal_and_noise import noise_model as noise_model
 
 __version__: str

@@ -6,12 +6,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.isotonic import isotonic_regression
 from sklearn.utils.extmath import randomized_svd
 
-from brainenc.repeats import average_repeats, count_repeats
+from brainenc.model_selection import image_folds
+from brainenc.repeats import average_repeats
 
-#: Trials that factors are looked for in: more would cost memory and hardly move 50 factors.
-_MAX_TRIALS = 10_000
+#: Trials that factors are looked for in: seconds for 16 000 voxels.
+_MAX_TRIALS = 2000
+#: Shared factors kept at most; what stands out on held-out trials is fewer as a rule.
+MAX_FACTORS = 100
+#: Parts of the images, each of which says how much factors found in the others vary.
+_N_FOLDS = 4
 #: Betas taken up at once: temporary arrays of some MB.
 _BLOCK_VALUES = 2**20
 
@@ -42,6 +48,33 @@ class ResidualNoise:
         """Residual covariance, shape (n_voxels, n_voxels); for few voxels."""
         return self.factors.T @ self.factors + np.diag(self.private_sd**2)
 
+    def shared(self) -> "ResidualNoise":
+        """What voxels share alone."""
+        return ResidualNoise(self.factors, 0 * self.private_sd)
+
+    def logpdf(self, residuals: np.ndarray) -> np.ndarray:
+        """Natural logarithm of the density of residuals, without forming the covariance.
+
+        Parameters
+        ----------
+        residuals : array, shape (..., n_voxels)
+            NaN stays NaN, but voxels without data (NaN in `private_sd`) are left out.
+
+        Returns
+        -------
+        array, shape (...), float64
+        """
+        known = np.isfinite(self.private_sd)
+        private = self.private_sd[known].astype(np.float64)
+        scaled = self.factors[:, known] / private
+        residuals = residuals[..., known] / private
+        # Woodbury's identity and the matrix determinant lemma: all in the space of factors.
+        root = np.linalg.cholesky(np.eye(len(scaled)) + scaled @ scaled.T)
+        shared = np.linalg.solve(root, (residuals @ scaled.T)[..., None])[..., 0]
+        distance = np.square(residuals).sum(axis=-1) - np.square(shared).sum(axis=-1)
+        log_det = 2 * np.log(private).sum() + 2 * np.log(np.diag(root)).sum()
+        return -0.5 * (distance + log_det + known.sum() * np.log(2 * np.pi))
+
     def sample(self, shape: tuple[int, ...], random_state: Any = None) -> NDArray[np.float32]:
         """Draw residuals.
 
@@ -65,18 +98,20 @@ class ResidualNoise:
 
 
 def fit_residual_noise(
-    betas: np.ndarray, held_out: np.ndarray, *, max_factors: int = 50, random_state: Any = 0
+    betas: np.ndarray,
+    held_out: np.ndarray,
+    *,
+    max_factors: int = MAX_FACTORS,
+    random_state: Any = 0,
 ) -> ResidualNoise:
     """Residual distribution of single trials around held-out predictions.
 
     A residual is the trial's noise plus the error of the model, and voxels share both: noise
-    where they fluctuate together, error where the model gets them wrong for the same images. If N
-    is the covariance of the noise and M that of the error, residuals have M + N, and their
-    averages over the k repeats of an image M + N / k. So the covariance is put together from two
-    independent samples: that of the averages, plus (1 − 1/k) times that of the differences
-    between repeats, which hold noise alone; without repeats the first is all there is. Of each,
-    what stands out from chance is kept as factors. The variance of each voxel is the mean square
-    of its single-trial residuals.
+    where they fluctuate together, error where the model gets them wrong for the same images.
+    With N the covariance of the noise and M that of the error, residuals have M + N. Shared
+    factors are directions in which residuals vary most, each with the variance that residuals of
+    *other* images have along it, less what voxels have alone. The variance of each voxel is the
+    mean square of its single-trial residuals.
 
     Parameters
     ----------
@@ -84,9 +119,10 @@ def fit_residual_noise(
     held_out : array, shape (n_images, n_voxels)
         Predictions of images that the model was not fitted on; NaN where there is none.
     max_factors : int
-        Largest number of shared factors; fewer are kept where fewer stand out from chance.
+        Largest number of shared factors; fewer are kept where fewer stand out on other images.
     random_state : int, Generator or None
-        Of the randomised SVD, and of the images it sees where there are more than 10 000 trials.
+        Of the folds over images, of the randomised SVD, and of the images it sees where there are
+        more than 2000 trials.
 
     Returns
     -------
@@ -99,23 +135,233 @@ def fit_residual_noise(
     What only few voxels share (close neighbours, say) does not stand out and counts as private,
     so means over a ROI vary somewhat less in draws than in held-out trials.
     """
-    variance = _trial_variance(betas, held_out)
-    factors = np.zeros((0, len(variance)), dtype=np.float32)
-    if max_factors > 0:
-        rng = np.random.default_rng(random_state)
-        kept = _some_images(betas, rng)
-        averages, n_images, inverse = _average_residuals(betas[kept], held_out[kept])
-        of_averages = _shared_factors(averages, n_images, max_factors, rng)
-        del averages
-        noise, degrees = _repeat_contrasts(betas[kept])
-        of_noise = np.sqrt(1 - inverse) * _shared_factors(noise, degrees, max_factors, rng)
-        both = np.concatenate([of_averages, of_noise])
-        factors = _strongest(both, np.sqrt(variance), max_factors)
-    # Factors explain at most the variance there is: a voxel they overshoot gets them scaled down.
+    rng = np.random.default_rng(random_state)
+    kept = _some_images(betas, rng)
+    residuals = betas[kept] - held_out[kept, None]
+    rows = np.where(np.isfinite(residuals), residuals, 0).reshape(-1, betas.shape[2])
+    images = np.repeat(np.arange(len(residuals)), betas.shape[1])
+    shared = shared_factors(rows, images, max_factors=max_factors, random_state=rng)
+    return assemble(_trial_variance(betas, held_out), shared)
+
+
+def fit_trial_noise(
+    betas: np.ndarray, *, max_factors: int = MAX_FACTORS, random_state: Any = 0
+) -> ResidualNoise:
+    """Distribution of the noise of single trials, from differences between repeats alone.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
+    max_factors, random_state
+        As for `fit_residual_noise`.
+
+    Returns
+    -------
+    ResidualNoise
+        NaN for a voxel that no image has two trials of.
+
+    Raises
+    ------
+    ValueError : no image has two trials.
+    """
+    variance = _contrast_variance(betas)
+    if np.isnan(variance).all():
+        raise ValueError(
+            f"betas {betas.shape} have no image with two trials of a voxel, and trial noise is "
+            "told from signal by repeats: give betas (n_images, n_repeats, n_voxels) that have some"
+        )
+    rng = np.random.default_rng(random_state)
+    kept = _some_images(betas, rng)
+    rows, _ = _repeat_contrasts(betas[kept])
+    images = np.repeat(np.arange(len(rows) // (betas.shape[1] - 1)), betas.shape[1] - 1)
+    shared = shared_factors(rows, images, max_factors=max_factors, random_state=rng)
+    return assemble(variance, shared)
+
+
+def fit_shared_signal(
+    betas: np.ndarray,
+    held_out: np.ndarray,
+    *,
+    max_factors: int = MAX_FACTORS,
+    random_state: Any = 0,
+) -> ResidualNoise:
+    """Distribution over images of what repeats agree on: expected response minus prediction.
+
+    Around held-out predictions that is the error of the model, the uncertainty about the expected
+    response; around the voxels' means it is the signal. Directions come from averages over
+    repeats; the variance along each is that of averages of other images, less what the noise of
+    their trials adds to it.
+
+    Parameters
+    ----------
+    betas, held_out, max_factors, random_state
+        As for `fit_residual_noise`.
+
+    Returns
+    -------
+    ResidualNoise
+        0 where trials vary no more than their noise; NaN for a voxel without repeats.
+
+    Raises
+    ------
+    ValueError : no image has two trials.
+    """
+    noise_variance = _contrast_variance(betas)
+    if np.isnan(noise_variance).all():
+        raise ValueError(
+            f"betas {betas.shape} have no image with two trials of a voxel, and the error of "
+            "predictions is told from trial noise by repeats: give betas that have some"
+        )
+    variance = np.maximum(_trial_variance(betas, held_out) - noise_variance, 0)
+    rng = np.random.default_rng(random_state)
+    kept = _some_images(betas, rng)
+    averages = average_repeats(betas[kept]) - held_out[kept]
+    n_trials = np.isfinite(betas[kept]).sum(axis=1)
+    contrasts, _ = _repeat_contrasts(betas[kept])
+    # A contrast has the variance of the noise; its share in the average of k trials is 1 / k.
+    contrasts = contrasts.reshape(len(averages), -1, betas.shape[2])
+    contrasts /= np.sqrt(np.maximum(n_trials, 1, dtype=np.float32))[:, None]
+    shared = shared_factors(
+        np.where(np.isfinite(averages), averages, 0),
+        np.arange(len(averages)),
+        noise=contrasts,
+        max_factors=max_factors,
+        random_state=rng,
+    )
+    return assemble(variance, shared)
+
+
+def shared_factors(
+    rows: np.ndarray,
+    images: np.ndarray,
+    *,
+    noise: np.ndarray | None = None,
+    max_factors: int = MAX_FACTORS,
+    random_state: Any = 0,
+) -> np.ndarray:
+    """Factors of the covariance of `rows`, shrunk to what they are on images left out.
+
+    Directions are principal components of the correlation matrix. The variance along the k-th is
+    the mean over folds of that of images left out, along the k-th direction found in the others;
+    what a voxel has alone is the mean variance in the remaining directions. So noise that happens
+    to align in the images at hand, or one image with large residuals, makes no factor.
+
+    Parameters
+    ----------
+    rows : array, shape (n_rows, n_voxels)
+        Mean 0; 0 where missing.
+    images : array of int, shape (n_rows,)
+        The image of each row, counted from 0; the rows of an image are left out together.
+    noise : array, shape (n_images, n_contrasts, n_voxels), optional
+        What noise alone does to the rows of an image; its variance is taken off.
+    max_factors, random_state
+        As for `fit_residual_noise`.
+
+    Returns
+    -------
+    array, shape (n_factors, n_voxels), float32
+
+    References
+    ----------
+    Bartz (2016), arXiv 1611.00798 (cross-validated eigenvalues).
+    """
+    rng = np.random.default_rng(random_state)
+    sd = np.sqrt(np.einsum("tv,tv->v", rows, rows) / max(np.count_nonzero(rows.any(axis=1)), 1))
+    inverse_sd = np.divide(1, sd, out=np.zeros_like(sd), where=sd > 0)
+    is_noise = np.zeros(len(rows), dtype=bool)
+    if noise is not None:
+        is_noise = np.repeat([False, True], [len(rows), noise.shape[0] * noise.shape[1]])
+        rows = np.concatenate([rows, noise.reshape(-1, noise.shape[2])])
+        images = np.concatenate([images, np.repeat(np.arange(len(noise)), noise.shape[1])])
+    present = rows.any(axis=1)
+    rows, images, is_noise = rows[present] * inverse_sd, images[present], is_noise[present]
+    n_voxels, n_images = int((sd > 0).sum()), len(np.unique(images[~is_noise]))
+    n_factors = min(max_factors, n_images // 2, n_voxels // 2)
+    if n_factors < 1:
+        return np.zeros((0, len(sd)), dtype=np.float32)
+    # Products of rows hold all that is needed, however many voxels there are.
+    products = rows @ rows.T
+    along, total = _held_out_variance(products, images, is_noise, n_factors, rng)
+    strength = _above_private(along, total, n_voxels, n_images)
+    kept = strength > 0
+    weights = _direction_weights(products[np.ix_(~is_noise, ~is_noise)], n_factors, rng)
+    directions = weights[:, kept].T.astype(rows.dtype) @ rows[~is_noise]
+    return (np.sqrt(strength[kept])[:, None] * directions * sd).astype(np.float32)
+
+
+def _held_out_variance(
+    products: np.ndarray,
+    images: np.ndarray,
+    is_noise: np.ndarray,
+    n_factors: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Variance of rows, and of noise, along directions found in the rows of other images.
+
+    Parameters
+    ----------
+    products : array, shape (n_rows, n_rows)
+        Scalar products of all rows.
+    images, is_noise : arrays, shape (n_rows,)
+
+    Returns
+    -------
+    along : array, shape (2, n_factors)
+    total : array, shape (2,)
+        Sum over all directions.
+    """
+    known = np.unique(images[~is_noise])
+    folds = image_folds(min(_N_FOLDS, len(known)), len(known), random_state=_seed(rng))
+    along, total = np.zeros((2, n_factors)), np.zeros(2)
+    for train, test in folds:
+        learnt = np.flatnonzero(np.isin(images, known[train]) & ~is_noise)
+        weights = _direction_weights(products[np.ix_(learnt, learnt)], n_factors, rng)
+        for i in range(2):
+            left_out = np.flatnonzero(np.isin(images, known[test]) & (is_noise == bool(i)))
+            n = max(len(left_out), 1) * len(folds)
+            projected = products[np.ix_(left_out, learnt)] @ weights
+            along[i] += np.square(projected).sum(axis=0) / n
+            total[i] += products[left_out, left_out].sum() / n
+    return along, total
+
+
+def _direction_weights(products: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Weights (n_rows, n) that make the leading principal directions of mean-0 rows."""
+    left, squared, _ = randomized_svd(products, n, n_iter=2, random_state=_seed(rng))
+    safe = np.where(squared > 1e-6 * squared[0], squared, np.inf)
+    return left / np.sqrt(safe)
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def _above_private(
+    along: np.ndarray, total: np.ndarray, n_voxels: int, n_independent: int
+) -> np.ndarray:
+    """Variance of factors beyond what voxels have alone; 0 for those that chance explains.
+
+    Both are held-out variances, of rows and of the noise in them: `along` (2, n_factors), `total`
+    (2,).
+    """
+    variance = isotonic_regression(along[0] - along[1], increasing=False)
+    private = (total - along.sum(axis=1)) / (n_voxels - len(variance))
+    above = variance - max(private[0] - private[1], 0)
+    # Chance: two standard errors of the variance of as many normal numbers.
+    chance = 2 * np.sqrt(2 / n_independent) * private[0]
+    return np.where(above > chance, above, 0).astype(np.float32)
+
+
+def assemble(variance: np.ndarray, factors: np.ndarray) -> ResidualNoise:
+    """Distribution with these variances per voxel and shared factors.
+
+    Factors explain at most the variance there is: a voxel they overshoot gets them scaled down.
+    """
+    shared = np.square(factors, dtype=np.float64).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt(np.minimum(1, variance / (factors**2).sum(axis=0)))
+        scale = np.sqrt(np.minimum(1, variance / shared))
     factors = factors * np.where(np.isfinite(scale), scale, 0)
-    private = np.sqrt(np.maximum(variance - (factors**2).sum(axis=0), 0))
+    private = np.sqrt(np.maximum(variance - np.square(factors).sum(axis=0), 0))
     return ResidualNoise(factors.astype(np.float32), private.astype(np.float32))
 
 
@@ -144,29 +390,15 @@ def _trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:
         return squared / n_trials
 
 
-def _average_residuals(
-    betas: np.ndarray, held_out: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Averages over repeats minus predictions.
-
-    Returns
-    -------
-    residuals : array, shape (n_images, n_voxels), float32; 0 where undefined
-    n_images : array, shape (n_voxels,)
-        Images that are not.
-    inverse : array, shape (n_voxels,)
-        Mean over these images of 1 / repeats; 1 where there are none.
-    """
-    residuals = np.empty(held_out.shape, dtype=np.float32)
-    n_images, inverse = np.zeros((2, betas.shape[2]))
+def _contrast_variance(betas: np.ndarray) -> np.ndarray:
+    """Noise variance of single trials per voxel; NaN without repeats."""
+    squared, degrees = np.zeros((2, betas.shape[2]))
     for images in _image_blocks(betas):
-        part = average_repeats(betas[images]) - held_out[images]
-        present = np.isfinite(part)
-        residuals[images] = np.where(present, part, 0)
-        n_images += present.sum(axis=0)
-        inverse += (present / np.maximum(count_repeats(betas[images]), 1)).sum(axis=0)
-    inverse = np.where(n_images > 0, inverse / np.maximum(n_images, 1), 1.0)
-    return residuals, n_images.astype(int), inverse
+        contrasts, n = _repeat_contrasts(betas[images])
+        squared += np.einsum("tv,tv->v", contrasts, contrasts)
+        degrees += n
+    with np.errstate(invalid="ignore"):
+        return squared / degrees
 
 
 def _repeat_contrasts(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -197,59 +429,3 @@ def _repeat_contrasts(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             total += trials[:, repeat]
             n += present[:, repeat]
     return contrasts.reshape(-1, n_voxels), degrees
-
-
-def _shared_factors(
-    residuals: np.ndarray, degrees: np.ndarray, max_factors: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Factors of the covariance of residuals (n_rows, n_voxels) that stand out from chance.
-
-    Eigenvalues of the correlation matrix are compared with the Marchenko–Pastur law of
-    independent voxels, and those above its edge are shrunk to their expected true size
-    (Donoho, Gavish & Johnstone 2018, Annals of Statistics 46). The law is of rows of one size;
-    where some images or trials are noisier, each would pass for a factor, so factors also have to
-    stand out from the same residuals with random signs (Hong, Sheng & Dobriban 2020,
-    arXiv 2012.02985). `residuals` is overwritten.
-    """
-    length = np.sqrt(np.einsum("tv,tv->v", residuals, residuals))
-    n_voxels, n_free = int((length > 0).sum()), int(degrees.max(initial=0))
-    n_factors = min(max_factors, n_free - 1, n_voxels - 1)
-    if n_factors < 1:
-        return np.zeros((0, len(length)), dtype=np.float32)
-    residuals /= np.where(length > 0, length, 1)
-    seed = np.random.RandomState(rng.integers(2**31))
-    _, singular, directions = randomized_svd(residuals, n_factors, n_iter=4, random_state=seed)
-    for row in residuals:
-        row *= 1 - 2 * rng.integers(2, size=len(row), dtype=np.int8)
-    _, by_chance, _ = randomized_svd(residuals, 1, n_iter=4, random_state=seed)
-    strength = _spiked_shrinkage(singular**2, n_voxels, n_free)
-    keep = (strength > 0) & (singular > by_chance[0])
-    sd = length / np.sqrt(np.maximum(degrees, 1))
-    return np.sqrt(strength[keep])[:, None] * directions[keep] * sd
-
-
-def _strongest(factors: np.ndarray, sd: np.ndarray, max_factors: int) -> np.ndarray:
-    """The fewer orthogonal factors that make most of the same correlations."""
-    sd = np.where(sd > 0, sd, np.inf)  # NaN too: a voxel without data has no factors
-    _, strength, directions = np.linalg.svd(factors / sd, full_matrices=False)
-    kept = slice(min(max_factors, int((strength > 0).sum())))
-    return strength[kept, None] * directions[kept] * np.where(np.isinf(sd), 0, sd)
-
-
-def _spiked_shrinkage(eigenvalues: np.ndarray, n_voxels: int, n_free: int) -> np.ndarray:
-    """Variance of each shared factor, 0 for those that chance explains; total variance n_voxels."""
-    ratio = n_voxels / n_free
-    bulk = 1.0
-    spikes = np.zeros(len(eigenvalues), dtype=bool)
-    for _ in range(20):  # the bulk level and the set of spikes depend on each other
-        above = eigenvalues > bulk * (1 + np.sqrt(ratio)) ** 2
-        bulk = max((n_voxels - eigenvalues[above].sum()) / max(n_voxels - above.sum(), 1), 1e-12)
-        if (above == spikes).all():
-            break
-        spikes = above
-    scaled = eigenvalues / bulk + 1 - ratio
-    true = (scaled + np.sqrt(np.maximum(scaled**2 - 4 * eigenvalues / bulk, 0))) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        alignment = (1 - ratio / (true - 1) ** 2) / (1 + ratio / (true - 1))
-    strength = bulk * (true - 1) * np.clip(alignment, 0, 1)
-    return np.where(spikes & np.isfinite(strength), strength, 0)

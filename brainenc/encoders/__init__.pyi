@@ -1,5 +1,7 @@
 from .banded import BandedRidgeEncoder as BandedRidgeEncoder
 from .base import BaseEncoder as BaseEncoder
+from .calibrated import CalibratedEncoder as CalibratedEncoder
+from .calibrated import calibrate as calibrate
 from .mean import MeanEncoder as MeanEncoder
 from .persistence import load as load
 from .registry import ENCODERS as ENCODERS

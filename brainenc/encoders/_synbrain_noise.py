@@ -168,3 +168,14 @@ def sample_noise(
             own = rng.standard_normal(draw.shape, dtype=np.float32)
             draw += own * scale[:, -1:] * noise.private_sd
     return draws
+
+
+def noise_sd(noise: ResidualNoise, scale: np.ndarray) -> np.ndarray:
+    """s.d. of single trials around the prediction, (n_images, n_voxels).
+
+    Parameters
+    ----------
+    noise, scale : as for `sample_noise`
+    """
+    shared = np.square(scale[:, :-1]) @ np.square(noise.factors)
+    return np.sqrt(shared + np.square(scale[:, -1:] * noise.private_sd))

@@ -9,13 +9,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.calibration import check_coverage
+from brainenc.encoders import _sampling
 from brainenc.images import as_images, looks_like_images
 from brainenc.metrics import correlation
-from brainenc.noise import ResidualNoise, fit_residual_noise
+from brainenc.noise import (
+    ResidualNoise,
+    fit_residual_noise,
+    fit_shared_signal,
+    fit_trial_noise,
+)
 from brainenc.repeats import average_repeats
 from brainenc.validation import check_betas, check_feature_shape, check_features
 
@@ -38,6 +46,9 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
     ----------
     noise_ : ResidualNoise
         Residuals of held-out single trials, which `sample` draws from.
+    trial_noise_, model_error_ : ResidualNoise or None
+        The two parts of residuals: what repeats of an image differ in, and the error of the
+        expected response, which they share. None if no image had two trials.
     sample_kind_ : str
         Where draws come from: "residual" is the prediction plus draws of `noise_`.
     features_ : FeatureExtractor
@@ -63,6 +74,35 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
     def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Single-trial draws (n, n_images, n_voxels)."""
         return self._predict(features) + self.noise_.sample((n, len(features)), rng)
+
+    def _sample_part(
+        self, features: np.ndarray, n: int, rng: np.random.Generator, noise: str
+    ) -> np.ndarray:
+        """Draws (n, n_images, n_voxels) with a part of the noise: "latent", "trial", "signal"."""
+        part = {"trial": self.trial_noise_, "signal": self.model_error_}.get(noise, self.noise_)
+        if part is None:
+            raise ValueError(
+                f"noise={noise!r} needs repeats to tell trial noise from the error of predictions, "
+                f"and {type(self).__name__} was fitted to betas without: fit it to betas "
+                '(n_images, n_repeats, n_voxels), or take noise="full"'
+            )
+        if noise == "latent":
+            part = part.shared()
+        return self._predict(features) + part.sample((n, len(features)), rng)
+
+    def _noise_kinds(self) -> tuple[str | None, ...]:
+        """What `noise` of `sample` may be; "auto" is the first."""
+        if self.sample_kind_ == "residual":
+            return "full", "latent", "trial", "signal", None
+        return "full", None
+
+    def _spread(self, features: np.ndarray) -> np.ndarray:
+        """s.d. of single trials around the prediction, (n_images, n_voxels)."""
+        if self.sample_kind_ == "residual":
+            sd = np.sqrt(self.noise_.variance)
+            return np.broadcast_to(sd, (len(features), len(sd)))
+        blocks = self._draw_blocks(features, 100, 0, self._noise_kinds()[0])
+        return np.concatenate([block.std(axis=0) for _, block in blocks])
 
     def _hand_over(self, held_out: np.ndarray) -> None:
         """Called by `fit` with its held-out predictions, which are not kept."""
@@ -100,6 +140,11 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         held_out = self._fit(features, betas)
         self._hand_over(held_out)
         self.noise_: ResidualNoise = fit_residual_noise(betas, held_out)
+        self.trial_noise_: ResidualNoise | None = None
+        self.model_error_: ResidualNoise | None = None
+        if (np.isfinite(betas).sum(axis=1, dtype=np.int32) > 1).any():
+            self.trial_noise_ = fit_trial_noise(betas)
+            self.model_error_ = fit_shared_signal(betas, held_out)
         self.sample_kind_ = self.sample_kind
         return self
 
@@ -140,7 +185,15 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         prediction = self._predict(self._features_of(X)).astype(np.float32, copy=False)
         return prediction[:, 0] if self.betas_ndim_ == 1 else prediction
 
-    def sample(self, X: Any, n: int = 5, random_state: Any = None) -> np.ndarray:
+    def sample(
+        self,
+        X: Any,
+        n: int = 5,
+        random_state: Any = None,
+        *,
+        noise: str | None = "auto",
+        out: str | os.PathLike | None = None,
+    ) -> np.ndarray:
         """Single-trial draws.
 
         Parameters
@@ -149,24 +202,92 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         n : int
             Draws per image.
         random_state : int, Generator or None
-            The same seed gives the same draws.
+            The same seed gives the same draws of the same images, in memory or in a file.
+        noise : "auto", "full", "latent", "trial", "signal" or None
+            What draws deviate from the prediction by. "full", which is "auto", is the distribution
+            of single trials: their noise and the encoder's error. "latent" is the part of that
+            which voxels share. "trial" is the noise of trials alone, as repeats of one image
+            differ. "signal" is the uncertainty about the expected response alone. None repeats the
+            prediction. Encoders with a distribution of their own (`sample_kind_` is not
+            "residual") have "full" and None unless their own documentation says more.
+        out : path, optional
+            A ``.npy`` file to write draws to, block by block of images, for draws larger than
+            memory. It appears under this name when it is complete.
 
         Returns
         -------
         array, shape (n, n_images, n_voxels), float32
             In the units of the betas; (n, n_images) if those were one-dimensional.
-            ``.mean(0)`` averages the draws.
+            ``.mean(0)`` averages the draws. With `out`, a read-only memory map of the file.
 
         Raises
         ------
-        ValueError : n < 1.
+        ValueError : n < 1, an unknown noise, or "trial" or "signal" of an encoder that was fitted
+            without repeats.
         """
         check_is_fitted(self)
         if n < 1:
             raise ValueError(f"n={n}: at least one draw is needed")
-        rng = np.random.default_rng(random_state)
-        draws = self._sample(self._features_of(X), n, rng).astype(np.float32, copy=False)
-        return draws[..., 0] if self.betas_ndim_ == 1 else draws
+        kinds = self._noise_kinds()
+        if noise not in ("auto", *kinds):
+            raise ValueError(
+                f"noise={noise!r} must be one of {['auto', *kinds]} with {self._described()}"
+            )
+        features = self._features_of(X)
+        blocks = self._draw_blocks(
+            features, n, random_state, kinds[0] if noise == "auto" else noise
+        )
+        shape: tuple[int, ...] = (n, len(features), self.n_voxels_)
+        if self.betas_ndim_ == 1:
+            blocks, shape = ((images, draws[..., 0]) for images, draws in blocks), shape[:2]
+        return (
+            _sampling.collect(blocks, shape) if out is None else _sampling.write(blocks, shape, out)
+        )
+
+    def _described(self) -> str:
+        return type(self).__name__
+
+    def _draw_blocks(
+        self, features: np.ndarray, n: int, random_state: Any, noise: str | None
+    ) -> _sampling.Blocks:
+        def draw(images: slice, rng: np.random.Generator) -> np.ndarray:
+            block = features[images]
+            if noise is None:
+                return np.broadcast_to(self._predict(block), (n, len(block), self.n_voxels_))
+            if noise == self._noise_kinds()[0]:
+                return self._sample(block, n, rng)
+            return self._sample_part(block, n, rng, noise)
+
+        return _sampling.draw_blocks(draw, (n, len(features), self.n_voxels_), random_state)
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Interval around the prediction that holds a single trial with a given probability.
+
+        Normal, with the s.d. of the encoder's draws. `brainenc.calibrate` gives intervals with a
+        guarantee, from held-out images.
+
+        Parameters
+        ----------
+        X : images or features, as for `fit`
+        coverage : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        lower, upper : arrays, shape (n_images, n_voxels), float32
+            (n_images,) if the betas given to `fit` were one-dimensional.
+
+        Raises
+        ------
+        ValueError : coverage not between 0 and 1.
+        """
+        check_is_fitted(self)
+        half = norm.ppf((1 + check_coverage(coverage)) / 2)
+        features = self._features_of(X)
+        prediction, width = self._predict(features), half * self._spread(features)
+        bounds = np.stack([prediction - width, prediction + width]).astype(np.float32)
+        lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
+        return lower, upper
 
     def score(self, X: Any, y: Any) -> float:
         """Mean over voxels of Pearson's r across images, against repeat-averaged betas.

@@ -1,0 +1,115 @@
+"""How wide draws and intervals have to be, from trials of images that an encoder did not learn."""
+
+from typing import Any
+
+import numpy as np
+
+
+def check_coverage(coverage: float) -> float:
+    """A probability strictly between 0 and 1.
+
+    Raises
+    ------
+    ValueError : it is not.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage={coverage!r} must lie between 0 and 1, .9 say")
+    return float(coverage)
+
+
+def check_groups(groups: Any, n_voxels: int) -> np.ndarray:
+    """Number of the group of each voxel, counted from 0; every voxel by itself without groups.
+
+    Parameters
+    ----------
+    groups : array-like of labels (ROIs, say), shape (n_voxels,), or None
+
+    Raises
+    ------
+    ValueError : another shape.
+    """
+    if groups is None:
+        return np.arange(n_voxels)
+    labels = np.asarray(groups).astype(str)
+    if labels.shape != (n_voxels,):
+        raise ValueError(
+            f"groups {labels.shape} must have one label for each of the {n_voxels} voxels"
+        )
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def variance_scale(standardized: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Factor by which s.d. has to be multiplied so that variance is that of the trials.
+
+    Parameters
+    ----------
+    standardized : array, shape (n_images, n_repeats, n_voxels)
+        Held-out trial minus prediction, divided by the predicted s.d.; NaN where missing.
+    group : array of int, shape (n_voxels,)
+        Voxels with one factor in common.
+
+    Returns
+    -------
+    array, shape (n_voxels,)
+        Root mean square of the group. NaN for a group without data.
+    """
+    present = np.isfinite(standardized)
+    squared = np.where(present, np.square(standardized, dtype=np.float64), 0).sum(axis=(0, 1))
+    total = np.bincount(group, squared)
+    n = np.bincount(group, present.sum(axis=(0, 1)))
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(total / n)[group]
+
+
+def conformal_quantile(scores: np.ndarray, coverage: float, group: np.ndarray) -> np.ndarray:
+    """Bound that the score of a trial of a new image stays below with at least this probability.
+
+    Images are exchangeable, trials of one image are not: each of the K images has weight
+    1 / (K + 1), divided equally among its trials (and voxels of the group), and the new image has
+    as much at infinity. The bound is the quantile of these weighted scores.
+
+    Parameters
+    ----------
+    scores : array, shape (n_images, n_repeats, n_voxels)
+        Of held-out trials, the larger the further from the prediction; NaN where missing.
+    coverage : float
+        Between 0 and 1.
+    group : array of int, shape (n_voxels,)
+        Voxels whose scores are taken together; for them coverage holds on average.
+
+    Returns
+    -------
+    array, shape (n_voxels,)
+        Infinite with fewer than coverage / (1 − coverage) images; NaN without data.
+
+    Notes
+    -----
+    If images are exchangeable with new ones, coverage of a trial of a new image, over calibration
+    sets and new images, is at least `coverage`, and where scores do not tie at most
+    `coverage` + 2 / (K + 1).
+
+    References
+    ----------
+    Lee, Barber & Willett (2023), arXiv 2306.06342 (hierarchical conformal prediction).
+    """
+    bound = np.full(scores.shape[2], np.nan)
+    order = np.argsort(group, kind="stable")
+    for voxels in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        bound[voxels] = _weighted_quantile(scores[:, :, voxels].reshape(len(scores), -1), coverage)
+    return bound
+
+
+def _weighted_quantile(scores: np.ndarray, coverage: float) -> float:
+    """Quantile of scores (n_images, n_entries), NaN where missing; see `conformal_quantile`."""
+    present = np.isfinite(scores)
+    n = present.sum(axis=1)
+    n_images = np.count_nonzero(n)
+    if n_images == 0:
+        return np.nan
+    weight = np.broadcast_to(1 / (np.maximum(n, 1) * (n_images + 1))[:, None], scores.shape)
+    values = scores[present]
+    order = np.argsort(values)
+    below = np.cumsum(weight[present][order])
+    # Sums of thirds and the like round: a weight that is reached up to 1e-9 is reached.
+    position = np.searchsorted(below, coverage - 1e-9)
+    return float(values[order[position]]) if position < len(values) else np.inf

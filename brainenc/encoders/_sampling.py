@@ -1,0 +1,82 @@
+"""Draws block by block of images: the same ones in memory and in a file larger than memory."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from brainenc.storage import atomic_path
+
+#: Values drawn at once: 128 MiB, and a few temporary arrays of that size.
+BLOCK_VALUES = 2**25
+#: Images drawn at once, where that is fewer values.
+BLOCK_IMAGES = 256
+
+Blocks = Iterator[tuple[slice, np.ndarray]]
+
+
+def draw_blocks(
+    draw: Callable[[slice, np.random.Generator], np.ndarray],
+    shape: tuple[int, int, int],
+    random_state: Any,
+) -> Blocks:
+    """Draws of consecutive images, each block with a random stream of its own.
+
+    Parameters
+    ----------
+    draw : callable (images, rng) -> array (n, n_images, n_voxels)
+    shape : (n, n_images, n_voxels)
+        The blocks depend on it alone, so that the same call gives the same draws.
+    random_state : int, Generator or None
+
+    Yields
+    ------
+    images : slice
+    draws : array, shape (n, n_images of the block, n_voxels), float32
+    """
+    n, n_images, n_voxels = shape
+    size = max(1, min(BLOCK_IMAGES, BLOCK_VALUES // (n * n_voxels)))
+    starts = range(0, n_images, size)
+    streams = np.random.default_rng(random_state).spawn(len(starts))
+    for start, rng in zip(starts, streams, strict=True):
+        images = slice(start, min(start + size, n_images))
+        yield images, draw(images, rng).astype(np.float32, copy=False)
+
+
+def collect(blocks: Blocks, shape: tuple[int, ...]) -> np.ndarray:
+    """All draws as one float32 array (n, n_images, ...)."""
+    draws = np.empty(shape, dtype=np.float32)
+    for images, block in blocks:
+        draws[:, images] = block
+    return draws
+
+
+def write(blocks: Blocks, shape: tuple[int, ...], path: str | os.PathLike) -> np.memmap:
+    """Write draws to a ``.npy`` file, whole or not at all, and map it into memory.
+
+    Plain writes and not a memory map: a full disk raises OSError, where a map kills the process,
+    and pages written to a map count as memory of the process.
+
+    Parameters
+    ----------
+    blocks : as `draw_blocks` yields them
+    shape : (n, n_images, ...)
+    path : path
+
+    Returns
+    -------
+    numpy.memmap of the shape, float32, read-only
+    """
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    row_bytes = 4 * math.prod(shape[2:])
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        file.truncate(start + 4 * math.prod(shape))
+        for images, block in blocks:
+            for k, draw in enumerate(block):
+                file.seek(start + (k * shape[1] + images.start) * row_bytes)
+                file.write(np.ascontiguousarray(draw, dtype="<f4").data)
+    return np.load(path, mmap_mode="r")

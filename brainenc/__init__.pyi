@@ -23,5 +23,7 @@ from .features import TorchFeatures as TorchFeatures
 from .volumes import Volume as Volume
 from .signal_and_noise import NoiseModel as NoiseModel
 from .signal_and_noise import noise_model as noise_model
+from .localization import ConceptMap as ConceptMap
+from .localization import localize as localize
 
 __version__: str

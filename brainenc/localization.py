@@ -1,0 +1,387 @@
+"""Concept localisation: which voxels an encoder says prefer the images of a concept."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from brainenc.images import as_images, image_batches, looks_like_images
+from brainenc.model_selection import fdr
+from brainenc.progress import progress
+from brainenc.storage import atomic_path
+from brainenc.validation import check_index
+from brainenc.volumes import to_nifti
+
+if TYPE_CHECKING:
+    import nibabel
+
+_RESPONSES = ("predictions", "draws")
+_TESTS = ("one-sample", "welch")
+_ALTERNATIVES = ("greater", "less", "two-sided")
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptMap:
+    """Voxels compared between the images of a concept and the rest; what `localize` returns.
+
+    Attributes
+    ----------
+    t : array, shape (n_voxels,)
+        t statistic of the test over images. NaN, here and in the next three, for a voxel that the
+        encoder does not predict, or predicts to be constant.
+    p : array, shape (n_voxels,)
+        Its p-value.
+    q : array, shape (n_voxels,)
+        p adjusted over voxels (Benjamini–Hochberg): the smallest false discovery rate at which the
+        voxel is a discovery.
+    effect : array, shape (n_voxels,)
+        Mean response to the concept minus that to the rest, in standard deviations of a single
+        trial: z units, as of z-scored betas.
+    significant : array of bool, shape (n_voxels,)
+        q <= `alpha`, and an effect of at least `min_effect` in the direction tested.
+    n_concept, n_rest : int
+        Images.
+    responses, test, alternative, alpha, min_effect
+        As given to `localize`.
+    """
+
+    t: np.ndarray
+    p: np.ndarray
+    q: np.ndarray
+    effect: np.ndarray
+    significant: np.ndarray
+    n_concept: int
+    n_rest: int
+    responses: str
+    test: str
+    alternative: str
+    alpha: float
+    min_effect: float
+
+    def __repr__(self) -> str:
+        return (
+            f"ConceptMap({int(self.significant.sum())} of {self.t.size} voxels, {self.n_concept} "
+            f"images of the concept against {self.n_rest})"
+        )
+
+    def table(self, voxels: pd.DataFrame | None = None) -> pd.DataFrame:
+        """One row per voxel: `voxel` (position), columns of the voxel table if given, results.
+
+        Parameters
+        ----------
+        voxels : DataFrame, n_voxels rows, optional
+            As `EncodingData.voxels`.
+
+        Raises
+        ------
+        ValueError : another number of rows than of voxels.
+        """
+        results = pd.DataFrame(
+            {name: getattr(self, name) for name in ("t", "p", "q", "effect", "significant")}
+        )
+        results.insert(0, "voxel", np.arange(len(results)))
+        if voxels is None:
+            return results
+        self._check_rows(voxels)
+        known = voxels.reset_index(drop=True).drop(columns=list(results), errors="ignore")
+        return pd.concat([results[["voxel"]], known, results.drop(columns="voxel")], axis=1)
+
+    def to_csv(self, path: str | os.PathLike, voxels: pd.DataFrame | None = None) -> Path:
+        """Write `table` as CSV, whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+        voxels : as for `table`
+
+        Returns
+        -------
+        pathlib.Path : `path`
+        """
+        table = self.table(voxels)
+        with atomic_path(path) as temporary:
+            table.to_csv(temporary, index=False)
+        return Path(path)
+
+    def to_nifti(
+        self,
+        voxels: pd.DataFrame,
+        path: str | os.PathLike | None = None,
+        *,
+        value: str = "t",
+        thresholded: bool = False,
+        **grid: Any,
+    ) -> "nibabel.Nifti1Image":
+        """The map as a NIfTI volume.
+
+        Parameters
+        ----------
+        voxels : DataFrame, n_voxels rows
+            With columns ``i``, ``j``, ``k``.
+        path : path, optional
+            Where to write it, ``.nii`` or ``.nii.gz``.
+        value : "t", "p", "q", "effect" or "significant"
+        thresholded : bool
+            Only voxels that are significant; the others are NaN, as those outside are.
+        **grid
+            `affine`, `shape`, `mask`, as for `brainenc.interop.to_nifti`.
+
+        Returns
+        -------
+        nibabel.Nifti1Image, float32
+
+        Raises
+        ------
+        ValueError : besides those of `brainenc.interop.to_nifti`, an unknown value.
+        """
+        if value not in ("t", "p", "q", "effect", "significant"):
+            raise ValueError(f"value={value!r} must be 't', 'p', 'q', 'effect' or 'significant'")
+        self._check_rows(voxels)
+        values = np.asarray(getattr(self, value), dtype=np.float32)
+        if thresholded:
+            values = np.where(self.significant, values, np.float32(np.nan))
+        return to_nifti(values, voxels, path=path, **grid)
+
+    def _check_rows(self, voxels: pd.DataFrame) -> None:
+        if len(voxels) != self.t.size:
+            raise ValueError(f"voxels has {len(voxels)} rows, but the map has {self.t.size} voxels")
+
+
+def localize(
+    encoder: Any,
+    images: Any,
+    concept_mask: Any,
+    *,
+    responses: str = "predictions",
+    n_draws: int = 5,
+    test: str = "one-sample",
+    alternative: str = "greater",
+    alpha: float = 0.05,
+    min_effect: float = 0.1,
+    batch_size: int = 256,
+    random_state: Any = 0,
+    verbose: bool = False,
+) -> ConceptMap:
+    """Find the voxels that prefer images of a concept, according to an encoder.
+
+    Responses to all images are synthesised, batch by batch, and every voxel's mean response to
+    the images of the concept is tested against its mean response to the rest.
+
+    Parameters
+    ----------
+    encoder : BaseEncoder, fitted
+    images : images or features, as for ``encoder.predict``
+        One row per image; files and memory-mapped arrays are read a batch at a time. Take images
+        that the encoder was not fitted on, or the noise it has learnt speaks too.
+    concept_mask : mask of shape (n_images,), or positions
+        The images of the concept; at least two, and two others.
+    responses : "predictions" or "draws"
+        Expected responses, or the average of `n_draws` single-trial draws per image, which has
+        the encoder's noise in it as an experiment would.
+    n_draws : int
+        Draws averaged per image; for "draws".
+    test : "one-sample" or "welch"
+        One-sample t-test of the concept's responses against the mean of the rest, taken as known:
+        right if the rest are many more. Welch's t-test allows for the error of that mean, too.
+    alternative : "greater", "less" or "two-sided"
+        "greater": voxels that prefer the concept.
+    alpha : float
+        False discovery rate over voxels.
+    min_effect : float
+        Smallest difference, in standard deviations of a single trial, that counts. 0 leaves it to
+        the test alone.
+    batch_size : int
+        Images synthesised at a time.
+    random_state : int, Generator or None
+        Of the draws, which also depend on `batch_size`.
+    verbose : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    ConceptMap
+
+    Raises
+    ------
+    ValueError : a parameter out of range, fewer than two images of the concept or of the rest, or
+        an encoder without noise (`min_effect` has no scale then).
+
+    Notes
+    -----
+    The population that p speaks of is that of images: would other images of the concept, too,
+    get larger *synthetic* responses? It takes the encoder as it is, and says nothing of whether
+    the voxels do respond so. What the encoder gets wrong it gets wrong for every image, and more
+    images only make it surer: with thousands of them any difference is significant, however
+    small. Therefore `min_effect`, and therefore effects in units of the trials: where an encoder
+    explains little, its responses hardly vary, and effects are small. The test takes images as
+    independent.
+
+    The s.d. of a single trial is that of the encoder: of predictions, √(variance over images +
+    variance of ``encoder.noise_``); of draws, their s.d. over images and draws.
+
+    References
+    ----------
+    MindSimulator (ICLR 2025): the images come from a search for "a photo of …" among many.
+    """
+    _check_choices(responses, test, alternative, alpha, min_effect, n_draws, batch_size)
+    n_images, batches = _batches(images, batch_size)
+    chosen = np.zeros(n_images, dtype=bool)
+    chosen[check_index(concept_mask, n_images, "concept_mask")] = True
+    if min(chosen.sum(), (~chosen).sum()) < 2:
+        raise ValueError(
+            f"concept_mask selects {chosen.sum()} of {n_images} images: a test takes at least two "
+            "of the concept and two others"
+        )
+    rng = np.random.default_rng(random_state)
+    concept, rest, trials = Moments(), Moments(), Moments()
+    with progress(desc="localize", total=n_images, unit="image", verbose=verbose) as bar:
+        for rows, batch in batches:
+            if responses == "draws":
+                draws = _two_dimensional(encoder.sample(batch, n_draws, rng), 3)
+                trials.add(draws.reshape(-1, draws.shape[2]))
+                synthetic = draws.mean(axis=0)
+            else:
+                synthetic = _two_dimensional(encoder.predict(batch), 2)
+                trials.add(synthetic)
+            concept.add(synthetic[chosen[rows]])
+            rest.add(synthetic[~chosen[rows]])
+            bar.update(len(synthetic))
+    variance = trials.variance
+    if responses == "predictions":
+        variance = variance + _noise_variance(encoder, variance)
+    t, p = t_test(concept, rest, test, alternative)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        effect = np.where(np.isnan(t), np.nan, (concept.mean - rest.mean) / np.sqrt(variance))
+    q = fdr(p)
+    size = {"greater": effect, "less": -effect, "two-sided": np.abs(effect)}[alternative]
+    return ConceptMap(
+        t=t,
+        p=p,
+        q=q,
+        effect=effect,
+        significant=(q <= alpha) & (size >= min_effect),
+        n_concept=concept.n,
+        n_rest=rest.n,
+        responses=responses,
+        test=test,
+        alternative=alternative,
+        alpha=alpha,
+        min_effect=min_effect,
+    )
+
+
+class Moments:
+    """Mean and variance over rows that come in blocks (Chan, Golub & LeVeque 1983).
+
+    Attributes
+    ----------
+    n : int
+    mean : array, shape (n_voxels,), float64
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.mean: Any = 0.0
+        self._squares: Any = 0.0
+
+    def add(self, block: np.ndarray) -> None:
+        """Take in rows (n, n_voxels); none is well, too."""
+        if not len(block):
+            return
+        mean = block.mean(axis=0, dtype=np.float64)
+        squares = np.square(block - mean).sum(axis=0)
+        total = self.n + len(block)
+        shift = mean - self.mean
+        self._squares = self._squares + squares + shift**2 * (self.n * len(block) / total)
+        self.mean = self.mean + shift * (len(block) / total)
+        self.n = total
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Unbiased; 0 where it is mere round-off."""
+        variance = self._squares / (self.n - 1)
+        return np.where(variance > 1e-12 * self.mean**2, variance, variance * 0)
+
+
+def t_test(
+    concept: Moments, rest: Moments, test: str, alternative: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Statistic and p of the concept's mean against the rest's, per voxel.
+
+    Parameters
+    ----------
+    concept, rest : Moments
+    test : "one-sample" or "welch"
+    alternative : "greater", "less" or "two-sided"
+
+    Returns
+    -------
+    t, p : arrays, shape (n_voxels,); NaN where responses do not vary.
+    """
+    own = concept.variance / concept.n
+    other = rest.variance / rest.n if test == "welch" else np.zeros_like(own)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        varies = own + other > 0
+        t = np.where(varies, (concept.mean - rest.mean) / np.sqrt(own + other), np.nan)
+        degrees = (own + other) ** 2 / (own**2 / (concept.n - 1) + other**2 / (rest.n - 1))
+    if alternative == "two-sided":
+        return t, 2 * stats.t.sf(np.abs(t), degrees)
+    return t, stats.t.sf(t if alternative == "greater" else -t, degrees)
+
+
+def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, Any]]]:
+    if looks_like_images(images):
+        images = as_images(images)
+        parts = image_batches(images, batch_size)
+    else:
+        images = images if hasattr(images, "shape") else np.asarray(images)
+        parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+    starts = range(0, len(images), batch_size)
+    return len(images), (
+        (slice(start, start + batch_size), part) for start, part in zip(starts, parts, strict=True)
+    )
+
+
+def _two_dimensional(responses: np.ndarray, ndim: int) -> np.ndarray:
+    """With a voxel axis, also where the encoder was fitted to one voxel without it."""
+    return responses if responses.ndim == ndim else responses[..., None]
+
+
+def _noise_variance(encoder: Any, known: np.ndarray) -> np.ndarray:
+    noise = getattr(encoder, "noise_", None)
+    if noise is None or np.isnan(noise.variance[~np.isnan(known)]).all():
+        raise ValueError(
+            f"{type(encoder).__name__} has no estimate of single-trial noise, so that effects have "
+            'no scale; use responses="draws"'
+        )
+    return noise.variance
+
+
+def _check_choices(
+    responses: str,
+    test: str,
+    alternative: str,
+    alpha: float,
+    min_effect: float,
+    n_draws: int,
+    batch_size: int,
+) -> None:
+    for name, value, known in [
+        ("responses", responses, _RESPONSES),
+        ("test", test, _TESTS),
+        ("alternative", alternative, _ALTERNATIVES),
+    ]:
+        if value not in known:
+            raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, known))}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha={alpha} must be a rate between 0 and 1")
+    if not min_effect >= 0:
+        raise ValueError(f"min_effect={min_effect} must be 0 or more")
+    for name, count in {"n_draws": n_draws, "batch_size": batch_size}.items():
+        if count < 1:
+            raise ValueError(f"{name}={count} must be 1 or more")

@@ -122,6 +122,9 @@ class ROIReadOut(nn.Module):
         Zero at first: an untrained net predicts the mean response.
     """
 
+    order: Tensor
+    back: Tensor
+
     def __init__(self, width: int, rois: Sequence[int]):
         super().__init__()
         order = np.argsort(rois, kind="stable")  # voxels of one ROI beside each other

@@ -119,7 +119,7 @@ def test_a_new_net_predicts_the_mean():
 
 
 def test_a_width_that_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="hidden=12 must be a multiple of 4.* n_heads=8"):
+    with pytest.raises(ValueError, match=r"hidden=12 must be a multiple of 4.* n_heads=8"):
         ROIAttention(4, 8, ROIS, hidden=12, n_heads=8)
     with pytest.raises(ValueError, match="width=6"):
         ROIAttention(4, 6, ROIS, n_heads=2)

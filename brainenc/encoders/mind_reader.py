@@ -1,0 +1,204 @@
+"""MindReaderEncoder: an image embedding, convolved as if it were a signal, to voxels."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from brainenc.encoders._network_encoder import NetworkEncoder, Preset
+from brainenc.encoders._networks import MIN_IMAGES, seeded
+from brainenc.encoders.base import BaseEncoder
+from brainenc.nets import MindReaderNet, mind_reader_loss
+from brainenc.training import Cosine, StepDecay
+
+PRESETS = {
+    "default": Preset(
+        sizes={"n_channels": 32, "n_blocks": 2, "hidden": 256, "dropout": 0.3},
+        training={
+            "n_members": 3,
+            "n_epochs": 40,
+            "batch_size": 32,
+            "learning_rate": 1e-3,
+            "weight_decay": 0.05,
+        },
+        settings={"schedule": Cosine(), "clip_norm": 1.0},
+    ),
+    "paper": Preset(
+        sizes={},
+        training={
+            "n_members": 1,
+            "n_epochs": 40,
+            "batch_size": 32,
+            "learning_rate": 2e-4,
+            "weight_decay": 1e-5,
+        },
+        settings={"optimizer": "adam", "schedule": StepDecay(every=10, gamma=0.8)},
+        as_published=True,
+    ),
+}
+
+#: Features of which more than this share would be clipped are on another scale than CLIP's.
+MOST_CLIPPED = 0.01
+
+
+@dataclass(frozen=True)
+class EmbeddingAdapter:
+    """Features to what the network takes for a signal, (n_images, width), float32.
+
+    Tokens are averaged, values clipped to ±`clip`, and vectors divided by their length. Then,
+    unless `mean` is None, each feature is z-scored over the images of the fit.
+    """
+
+    clip: float | None
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+
+    @classmethod
+    def fit(cls, features: np.ndarray, clip: Any, standardize: bool) -> "EmbeddingAdapter":
+        """Adapter for features (n_images, width) or (n_images, n_tokens, width)."""
+        if clip == "auto":
+            clip = 1.5 if (np.abs(_pooled(features)) > 1.5).mean() <= MOST_CLIPPED else None
+        adapter = cls(clip)
+        if not standardize:
+            return adapter
+        embeddings = adapter.transform(features)
+        mean, sd = embeddings.mean(0, dtype=np.float64), embeddings.std(0, dtype=np.float64)
+        scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1)
+        return cls(clip, mean.astype(np.float32), scale.astype(np.float32))
+
+    def transform(self, features: np.ndarray) -> np.ndarray:
+        """Embeddings of new features."""
+        x = _pooled(features)
+        if self.clip is not None:
+            x = np.clip(x, -self.clip, self.clip)
+        length = np.linalg.norm(x, axis=1, keepdims=True)
+        x = x / np.where(length > 0, length, 1)
+        return x if self.mean is None else (x - self.mean) / self.scale
+
+
+def _pooled(features: np.ndarray) -> np.ndarray:
+    pooled = features.mean(axis=1) if features.ndim == 3 else features
+    return pooled.astype(np.float32, copy=False)
+
+
+class MindReaderEncoder(NetworkEncoder):
+    """Mind Reader's encoding model: an embedding of the image as a signal, convolved to voxels.
+
+    The pooled embedding (tokens are averaged) is clipped, divided by its length, and read as a
+    signal of one channel by a residual convolutional network, which is trained on a weighted sum
+    of squared error and cosine distance. Only averages over repeats are learnt, z-scored per
+    voxel; where a voxel lacks an image, the loss leaves it out.
+
+    Parameters
+    ----------
+    features : "auto", None or transformer
+        Pooled features (n_images, width) or tokens (n_images, n_tokens, width), which are averaged
+        over; "auto" takes float arrays as they are and computes OpenCLIP features of images.
+    sizes : "default", "paper" or dict
+        Network and training: "paper" is the published network and schedule, with one member;
+        "default" is smaller and trains in seconds on 600 images. A dict holds arguments of
+        `brainenc.nets.MindReaderNet` that are to differ from the default's.
+    clip : "auto", float or None
+        Features are clipped to ±`clip` before all else; published: 1.5, of CLIP embeddings.
+        "auto" is 1.5 if that touches at most 1 % of the values, as it does with CLIP's; features
+        on another scale are not clipped. ``adapter_.clip`` says which.
+    standardize : "auto" or bool
+        z-score each feature over the images after the division by the length. "auto" does so
+        unless `sizes` is "paper".
+    mse_weight, cosine_weight : float
+        Of the squared error, and of the cosine distance across voxels of each image.
+    min_images : int
+        With fewer images, too few to stop and judge a network by, ridge on the same features is
+        fitted instead: `linear_` then is a `RidgeEncoder` and `members_` is empty.
+    n_members : int, optional
+        Networks trained, each stopped on another part of the images, and averaged; a single one
+        is stopped on a tenth of the images.
+    n_epochs, batch_size, learning_rate, weight_decay : optional
+        Of the training. These and `n_members` are the preset's own when None.
+    device : "auto", "cpu", "cuda", "cuda:1", "mps"
+    precision : "auto", "32", "bf16"
+    checkpoint_dir : path, optional
+        Where training writes checkpoints; ``fit(..., resume=True)`` goes on from there.
+    random_state : int or None
+        The same seed gives the same encoder; None, another one each time.
+    verbose : bool
+        Show progress bars.
+
+    Attributes
+    ----------
+    history_ : DataFrame
+        One row per evaluation of every `member`, with `held_out_r`, the mean over voxels of r
+        across its held-out images; the weights with the largest are kept. Empty with ridge.
+    members_ : list of brainenc.nets.MindReaderNet
+    linear_ : RidgeEncoder or None
+        What predicts when there were fewer than `min_images` images.
+    adapter_ : EmbeddingAdapter
+        What makes the network's inputs of features.
+
+    References
+    ----------
+    Lin, Sprague & Singh (2022), Mind Reader, NeurIPS 35.
+    """
+
+    presets = PRESETS
+    at_least: ClassVar = {"mse_weight": 0, "cosine_weight": 0}
+    saved_parts = (*BaseEncoder.saved_parts, EmbeddingAdapter, MindReaderNet)
+
+    def __init__(
+        self,
+        features: Any = "auto",
+        *,
+        sizes: Any = "default",
+        clip: Any = "auto",
+        standardize: Any = "auto",
+        mse_weight: float = 0.4,
+        cosine_weight: float = 0.6,
+        min_images: int = MIN_IMAGES,
+        n_members: int | None = None,
+        n_epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        checkpoint_dir: str | os.PathLike | None = None,
+        random_state: int | None = 0,
+        verbose: bool = False,
+    ):
+        self.features = features
+        self.sizes = sizes
+        self.clip = clip
+        self.standardize = standardize
+        self.mse_weight = mse_weight
+        self.cosine_weight = cosine_weight
+        self.min_images = min_images
+        self.n_members = n_members
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.device = device
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, *, resume: bool = False) -> "MindReaderEncoder":  # noqa: D102
+        if self.clip != "auto" and self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip={self.clip!r} must be 'auto', None or more than 0")
+        super().fit(X, y, resume=resume)
+        return self
+
+    def _adapter(self, features: np.ndarray) -> EmbeddingAdapter:
+        standardize = self.sizes != "paper" if self.standardize == "auto" else self.standardize
+        return EmbeddingAdapter.fit(features, self.clip, standardize)
+
+    def _make_net(self, shape: tuple[int, ...], sizes: dict[str, Any], random_state: int) -> Any:
+        return seeded(random_state, lambda: MindReaderNet(shape[0], len(self.mean_), **sizes))
+
+    def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return mind_reader_loss(
+            predictions, targets, mse_weight=self.mse_weight, cosine_weight=self.cosine_weight
+        )

@@ -1,0 +1,346 @@
+"""ROITransformerEncoder: a query per ROI looks for what its voxels respond to."""
+
+import os
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from brainenc.data import atlas_columns
+from brainenc.encoders._network_encoder import NetworkEncoder, Preset
+from brainenc.encoders._networks import MIN_IMAGES, run_net, seeded
+from brainenc.encoders._synbrain_default import TokenAdapter, principal_components
+from brainenc.encoders.base import BaseEncoder
+from brainenc.nets import ROIAttention
+from brainenc.nets.latent_mapper import masked_squared_error
+from brainenc.nets.roi_attention import grid_side
+from brainenc.training import OneCycle
+
+PRESETS = {
+    "default": Preset(
+        sizes={"hidden": 128, "n_heads": 16, "feed_forward": 128, "dropout": 0.2},
+        training={
+            "n_members": 2,
+            "n_epochs": 12,
+            "batch_size": 32,
+            "learning_rate": 3e-3,
+            "weight_decay": 0.05,
+        },
+        settings={"schedule": OneCycle(), "clip_norm": 1.0},
+    ),
+    "paper": Preset(
+        sizes={"hidden": None, "n_heads": 16, "feed_forward": 1024, "dropout": 0.1},
+        training={
+            "n_members": 1,
+            "n_epochs": 15,
+            "batch_size": 16,
+            "learning_rate": 5e-4,
+            "weight_decay": 1e-4,
+        },
+        settings={"clip_norm": 0.1},
+        as_published=True,
+    ),
+}
+
+#: What the query of voxels outside every ROI is called.
+REST = "rest"
+
+#: Components of the responses in which voxels are clustered.
+N_COMPONENTS = 32
+
+
+class ROITransformerEncoder(NetworkEncoder):
+    """A learned query per ROI attends over the tokens of an image; voxels are read out from it.
+
+    A voxel's response is linear in what the query of its ROI found, so that `attention_maps` says
+    what each ROI looks at. Voxels outside every ROI share a query, "rest". Only averages over
+    repeats are learnt, z-scored per voxel; where a voxel lacks an image, the loss leaves it out.
+
+    Parameters
+    ----------
+    features : "auto", None or transformer
+        Tokens (n_images, n_tokens, width), which are z-scored feature by feature. Pooled features
+        (n_images, n_features) become one token, their leading principal components, to which every
+        query attends with weight 1.
+    rois : "auto", array, DataFrame or None
+        Labels of voxels, (n_voxels,), missing or "" outside every ROI; or a voxel table, such as
+        `EncodingData.voxels`, with a column of labels. None clusters voxels that respond alike.
+        "auto" does that too, unless it is told the voxel table by `with_voxels`, as a benchmark
+        tells it.
+    atlas : str, optional
+        Column of the table; the first atlas by default.
+    hemispheres : bool
+        A query per ROI and hemisphere, where the table has a column ``hemisphere``.
+    n_clusters : int
+        Clusters of voxels where there are no ROIs.
+    sizes : "default", "paper" or dict
+        Network and training: "paper" is the published layer and schedule, with one member;
+        "default" is smaller and trains in seconds on 600 images of 16 tokens. A dict holds
+        arguments of `brainenc.nets.ROIAttention` that are to differ from the default's.
+    min_images : int
+        With fewer images, too few to stop and judge a network by, ridge on the same features is
+        fitted instead: `linear_` then is a `RidgeEncoder` and `members_` is empty.
+    n_members : int, optional
+        Networks trained, each stopped on another part of the images, and averaged; a single one
+        is stopped on a tenth of the images.
+    n_epochs, batch_size, learning_rate, weight_decay : optional
+        Of the training. These and `n_members` are the preset's own when None.
+    device : "auto", "cpu", "cuda", "cuda:1", "mps"
+    precision : "auto", "32", "bf16"
+    checkpoint_dir : path, optional
+        Where training writes checkpoints; ``fit(..., resume=True)`` goes on from there.
+    random_state : int or None
+        The same seed gives the same encoder; None, another one each time.
+    verbose : bool
+        Show progress bars.
+
+    Attributes
+    ----------
+    history_ : DataFrame
+        One row per evaluation of every `member`, with `held_out_r`, the mean over voxels of r
+        across its held-out images; the weights with the largest are kept. Empty with ridge.
+    members_ : list of brainenc.nets.ROIAttention
+    linear_ : RidgeEncoder or None
+        What predicts when there were fewer than `min_images` images.
+    rois_ : list of str
+        Name of each query: "V1v lh", "rest rh", "cluster 3".
+    voxel_rois_ : array of int, shape (n_voxels,)
+        Query of each voxel. Neither of the two is there with ridge.
+
+    References
+    ----------
+    Adeli et al. (2025), Transformer brain encoders explain human high-level visual responses.
+    """
+
+    presets = PRESETS
+    at_least: ClassVar = {"n_clusters": 1}
+    saved_parts = (*BaseEncoder.saved_parts, TokenAdapter, ROIAttention)
+
+    def __init__(
+        self,
+        features: Any = "auto",
+        *,
+        rois: Any = "auto",
+        atlas: str | None = None,
+        hemispheres: bool = True,
+        n_clusters: int = 12,
+        sizes: Any = "default",
+        min_images: int = MIN_IMAGES,
+        n_members: int | None = None,
+        n_epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        checkpoint_dir: str | os.PathLike | None = None,
+        random_state: int | None = 0,
+        verbose: bool = False,
+    ):
+        self.features = features
+        self.rois = rois
+        self.atlas = atlas
+        self.hemispheres = hemispheres
+        self.n_clusters = n_clusters
+        self.sizes = sizes
+        self.min_images = min_images
+        self.n_members = n_members
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.device = device
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---------------------------------------------------------------- ROIs
+
+    def with_voxels(self, voxels: pd.DataFrame) -> "ROITransformerEncoder":
+        """The same encoder, with the ROIs of a voxel table where `rois` is "auto".
+
+        Parameters
+        ----------
+        voxels : DataFrame, one row per voxel
+            As `EncodingData.voxels`. Without an atlas column, voxels will be clustered.
+
+        Returns
+        -------
+        ROITransformerEncoder, unfitted
+        """
+        if not _is_auto(self.rois) or not (self.atlas or atlas_columns(voxels)):
+            return self
+        labels = roi_labels(voxels, self.atlas, self.hemispheres)
+        return clone(self).set_params(rois=labels)
+
+    def adapt(self, X: Any, y: Any, *, rois: Any = "auto") -> "ROITransformerEncoder":
+        """New encoder for another subject, fitted anew, leaving this one as it is.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject; the number of voxels may differ
+        rois : as the parameter of that name
+            Of the new subject's voxels, its voxel table say: the old labels are of other voxels.
+
+        Returns
+        -------
+        ROITransformerEncoder
+        """
+        check_is_fitted(self)
+        return clone(self).set_params(rois=rois).fit(X, y)
+
+    def attention_maps(self, X: Any) -> np.ndarray:
+        """Where in each image each ROI looks.
+
+        Parameters
+        ----------
+        X : images or features, as for `fit`
+            With n_tokens = g² tokens, or g² + 1, of which the first is a class token. Pooled
+            features are one token.
+
+        Returns
+        -------
+        array, shape (n_images, n_rois, g, g), float32
+            Attention of each query in `rois_`, mean over heads and members; each map sums to 1.
+            What the class token got is left out before that.
+
+        Raises
+        ------
+        ValueError : tokens that are no square grid, or an encoder fitted to so few images that
+            it has no queries.
+        """
+        check_is_fitted(self)
+        if not self.members_:
+            raise ValueError(
+                f"fitted to fewer than min_images={self.min_images} images, the encoder is ridge "
+                "and attends to nothing; lower min_images, or fit it to more images"
+            )
+        tokens = self.adapter_.transform(self._features_of(X))
+        n_tokens = tokens.shape[1]
+        side = grid_side(n_tokens)
+        if side is None:
+            raise ValueError(
+                f"{n_tokens} tokens are no square grid, with or without a class token, so that "
+                "attention cannot be drawn as a map"
+            )
+        maps = np.mean(
+            [run_net(net, tokens, self.device, call=net.attention) for net in self.members_], axis=0
+        )[:, :, n_tokens - side**2 :]
+        maps /= maps.sum(axis=2, keepdims=True)
+        return maps.reshape(*maps.shape[:2], side, side)
+
+    # ---------------------------------------------------------------- fitting
+
+    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        self._given_labels(betas.shape[2])  # an error there is better known before training
+        return super()._fit(features, betas)
+
+    def _given_labels(self, n_voxels: int) -> np.ndarray | None:
+        """ROI of each voxel as far as it was given; None: to be clustered."""
+        if self.rois is None or _is_auto(self.rois):
+            return None
+        if isinstance(self.rois, pd.DataFrame):
+            labels = roi_labels(self.rois, self.atlas, self.hemispheres)
+        elif np.ndim(self.rois) == 1:
+            labels = _clean(self.rois)
+        else:
+            raise ValueError(
+                f"rois={self.rois!r} must be 'auto', None, labels of shape (n_voxels,) or a table"
+            )
+        if len(labels) != n_voxels:
+            raise ValueError(
+                f"rois has labels of {len(labels)} voxels, but betas has {n_voxels} voxels; give "
+                "the labels of these voxels, or rois=None to cluster them"
+            )
+        return labels
+
+    def _prepare(self, inputs: np.ndarray, responses: np.ndarray, random_state: int) -> None:
+        labels = self._given_labels(responses.shape[1])
+        if labels is None:
+            labels = response_clusters(responses, self.n_clusters, random_state)
+        codes, names = pd.factorize(labels)
+        self.rois_ = [str(name) for name in names]
+        self.voxel_rois_ = codes.astype(np.int64)
+
+    def _adapter(self, features: np.ndarray) -> TokenAdapter:
+        return TokenAdapter.fit(features)
+
+    def _make_net(self, shape: tuple[int, ...], sizes: dict[str, Any], random_state: int) -> Any:
+        n_tokens, width = shape
+        rois = self.voxel_rois_.tolist()
+        return seeded(random_state, lambda: ROIAttention(n_tokens, width, rois, **sizes))
+
+    def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return masked_squared_error(predictions, targets)
+
+
+def roi_labels(voxels: pd.DataFrame, atlas: str | None, hemispheres: bool) -> np.ndarray:
+    """Label of each voxel, (n_voxels,), from a voxel table: "V1v lh"; "rest lh" outside every ROI.
+
+    Parameters
+    ----------
+    voxels : DataFrame, one row per voxel
+    atlas : str, optional
+        Column with the labels; the first atlas by default.
+    hemispheres : bool
+        Part each ROI by the column ``hemisphere``, where there is one.
+
+    Raises
+    ------
+    ValueError : no such column, or no atlas.
+    """
+    columns = [atlas] if atlas is not None else atlas_columns(voxels)[:1]
+    if not columns or columns[0] not in voxels:
+        raise ValueError(
+            f"rois has columns {list(voxels.columns)}, but "
+            + ("no atlas of ROI labels" if atlas is None else f"no atlas {atlas!r}")
+        )
+    labels = _clean(voxels[columns[0]])
+    if hemispheres and "hemisphere" in voxels:
+        sides = _clean(voxels["hemisphere"], "")
+        labels = np.array(
+            [f"{label} {side}".strip() for label, side in zip(labels, sides, strict=True)],
+            dtype=object,
+        )
+    return labels
+
+
+def _clean(labels: Any, missing: str = REST) -> np.ndarray:
+    """Labels as strings, (n_voxels,), with a name for those that are missing or empty."""
+    series = pd.Series(labels, dtype=object)
+    text = series.astype(str).where(series.notna(), "").to_numpy(dtype=object)
+    return np.where(text == "", missing, text)
+
+
+def response_clusters(responses: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:
+    """Cluster of each voxel, (n_voxels,), of voxels whose responses go up and down together.
+
+    Parameters
+    ----------
+    responses : array, shape (n_images, n_voxels)
+        z-scored; NaN where an image has no data counts as the mean.
+    n_clusters : int
+        k-means, on the loadings of voxels on the leading principal components; fewer with fewer
+        voxels.
+    random_state : int
+
+    Returns
+    -------
+    array of str: "cluster 1", …
+    """
+    sd, directions = principal_components(np.nan_to_num(responses), N_COMPONENTS)
+    loadings = (sd[:, None] * directions).T
+    length = np.linalg.norm(loadings, axis=1, keepdims=True)
+    profiles = loadings / np.where(length > 0, length, 1)
+    n_clusters = min(n_clusters, len(np.unique(profiles, axis=0)))
+    found = KMeans(n_clusters, n_init=4, random_state=random_state).fit_predict(profiles)
+    return np.array([f"cluster {k + 1}" for k in found], dtype=object)
+
+
+def _is_auto(rois: Any) -> bool:
+    return isinstance(rois, str) and rois == "auto"

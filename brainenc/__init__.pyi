@@ -10,7 +10,9 @@ from .data import load_npz as load_npz
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import MeanEncoder as MeanEncoder
+from .encoders import MindReaderEncoder as MindReaderEncoder
 from .encoders import RidgeEncoder as RidgeEncoder
+from .encoders import ROITransformerEncoder as ROITransformerEncoder
 from .encoders import StackedEncoder as StackedEncoder
 from .encoders import SynBrainEncoder as SynBrainEncoder
 from .encoders import calibrate as calibrate

@@ -3,9 +3,11 @@ from .base import BaseEncoder as BaseEncoder
 from .calibrated import CalibratedEncoder as CalibratedEncoder
 from .calibrated import calibrate as calibrate
 from .mean import MeanEncoder as MeanEncoder
+from .mind_reader import MindReaderEncoder as MindReaderEncoder
 from .persistence import load as load
 from .registry import ENCODERS as ENCODERS
 from .registry import make_encoder as make_encoder
 from .ridge import RidgeEncoder as RidgeEncoder
+from .roi_transformer import ROITransformerEncoder as ROITransformerEncoder
 from .stacked import StackedEncoder as StackedEncoder
 from .synbrain import SynBrainEncoder as SynBrainEncoder

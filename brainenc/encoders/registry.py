@@ -12,6 +12,8 @@ ENCODERS = {
     "banded": "BandedRidgeEncoder",
     "synbrain": "SynBrainEncoder",
     "stacked": "StackedEncoder",
+    "mindreader": "MindReaderEncoder",
+    "roitransformer": "ROITransformerEncoder",
 }
 
 

@@ -11,6 +11,7 @@ from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import MeanEncoder as MeanEncoder
 from .encoders import MindReaderEncoder as MindReaderEncoder
+from .encoders import MindSimulatorEncoder as MindSimulatorEncoder
 from .encoders import RidgeEncoder as RidgeEncoder
 from .encoders import ROITransformerEncoder as ROITransformerEncoder
 from .encoders import StackedEncoder as StackedEncoder
@@ -22,10 +23,10 @@ from .features import GaborPyramid as GaborPyramid
 from .features import OpenCLIPFeatures as OpenCLIPFeatures
 from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
-from .volumes import Volume as Volume
-from .signal_and_noise import NoiseModel as NoiseModel
-from .signal_and_noise import noise_model as noise_model
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
+from .signal_and_noise import NoiseModel as NoiseModel
+from .signal_and_noise import noise_model as noise_model
+from .volumes import Volume as Volume
 
 __version__: str

@@ -4,6 +4,7 @@ from .calibrated import CalibratedEncoder as CalibratedEncoder
 from .calibrated import calibrate as calibrate
 from .mean import MeanEncoder as MeanEncoder
 from .mind_reader import MindReaderEncoder as MindReaderEncoder
+from .mind_simulator import MindSimulatorEncoder as MindSimulatorEncoder
 from .persistence import load as load
 from .registry import ENCODERS as ENCODERS
 from .registry import make_encoder as make_encoder

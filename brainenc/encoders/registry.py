@@ -11,6 +11,7 @@ ENCODERS = {
     "ridge": "RidgeEncoder",
     "banded": "BandedRidgeEncoder",
     "synbrain": "SynBrainEncoder",
+    "mindsimulator": "MindSimulatorEncoder",
     "stacked": "StackedEncoder",
     "mindreader": "MindReaderEncoder",
     "roitransformer": "ROITransformerEncoder",

@@ -53,6 +53,16 @@ def add_noise(x0: Tensor, noise: Tensor, kept: Any) -> Tensor:
     return kept**0.5 * x0 + (1 - kept) ** 0.5 * noise
 
 
+def gaussian_gain(kept: Any, variance: Any) -> Any:
+    """Factor from a noisy latent to the expected one, if latents are N(0, variance).
+
+    Parameters
+    ----------
+    kept, variance : float, or tensors that broadcast
+    """
+    return kept**0.5 * variance / (kept * variance + 1 - kept)
+
+
 def step_moments(
     x: Tensor, x0: Tensor, kept: float, kept_next: float, eta: float = 1.0
 ) -> tuple[Tensor, float]:

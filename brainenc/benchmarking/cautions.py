@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import EncoderScores
@@ -78,5 +79,27 @@ def _too_good(ceiling: NoiseCeiling, scores: Mapping[str, EncoderScores]) -> lis
             found.append(
                 f"{name}: r is credibly above the noise ceiling in {above} of {len(highest)} "
                 "voxels; check that no test image, or near copy of one, was trained on."
+            )
+    return found
+
+
+def draw_warnings(draws: pd.DataFrame, errors: Mapping[str, str]) -> list[str]:
+    """Sentences about encoders whose draws could not be scored, or do not spread as trials do.
+
+    Parameters
+    ----------
+    draws : DataFrame
+        As `BenchmarkResult.draws`.
+    errors : dict of encoder name to error
+    """
+    found = [f"{name}: its draws are not scored: {error}" for name, error in errors.items()]
+    whole = draws[(draws["atlas"] == "all") & ~draws["reference"].astype(bool)]
+    for name, coverage in zip(whole["encoder"], whole["coverage_90"].astype(float), strict=True):
+        # Within .85 – .95 the s.d. of Gaussian draws is off by a fifth at most.
+        if not 0.85 <= coverage <= 0.95:
+            how = "too little" if coverage < 0.9 else "too much"
+            found.append(
+                f"{name}: 90 % intervals of its draws hold {coverage:.0%} of held-out trials: "
+                f"the draws vary {how}."
             )
     return found

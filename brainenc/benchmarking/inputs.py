@@ -177,3 +177,15 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
             has_ridge.add(entry.key)
             add(label, RidgeEncoder(features=None), entry.X)
     return found
+
+
+def ridges_with_reference_rows(entries: Mapping[str, Entry]) -> set[str]:
+    """Names of the ridge encoders beside whose draws other residuals are scored.
+
+    One for each set of features that another kind of encoder uses too, else the first: rows
+    around every ridge would tell the same thing at a cost.
+    """
+    ridges = {name: e.key for name, e in entries.items() if type(e.encoder) is RidgeEncoder}
+    others = {entry.key for name, entry in entries.items() if name not in ridges}
+    by_features = {key: name for name, key in reversed(ridges.items())}
+    return {name for key, name in by_features.items() if key in others} or set(list(ridges)[:1])

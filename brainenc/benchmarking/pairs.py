@@ -1,4 +1,4 @@
-"""One (encoder, fold) pair: fitted, timed, and its predictions kept in a folder.
+"""One (encoder, fold) pair: fitted, timed, its predictions and scores of draws kept in a folder.
 
 A pair's folder appears whole or not at all, and says in ``info.json`` what it was made from, so a
 run that was stopped takes up what is finished and fits the rest.
@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ import numpy as np
 import psutil
 from sklearn.base import BaseEstimator, clone
 
+from brainenc.benchmarking.drawing import (
+    Arrays,
+    DrawPlan,
+    DrawSource,
+    encoder_source,
+    reference_sources,
+    score_draws,
+)
+from brainenc.benchmarking.scoring import trial_sd
 from brainenc.storage import atomic_path, read_json, write_json
 
 
@@ -32,7 +42,11 @@ class Pair:
     folder : pathlib.Path
         Where the predictions of the test images go.
     key : str
-        Fingerprint of encoder, data and split.
+        Fingerprint of encoder, data, split and plan of the draws.
+    plan : DrawPlan or None
+        Draws to score; None for none.
+    references : bool
+        Also draw other residuals around the same predictions; the encoder has `fit_held_out`.
     """
 
     encoder: BaseEstimator
@@ -42,6 +56,8 @@ class Pair:
     test: np.ndarray
     folder: Path
     key: str
+    plan: DrawPlan | None = None
+    references: bool = False
 
     def finished(self) -> bool:
         """Whether an earlier run left predictions of this very pair."""
@@ -61,9 +77,20 @@ class Pair:
         """Predictions of the test images, shape (n_test, n_voxels), memory-mapped."""
         return np.load(self.folder / "predictions.npy", mmap_mode="r")
 
+    def draws(self, label: str = "") -> Arrays:
+        """What was kept of the draws of the encoder, or of the reference row of that label."""
+        with np.load(self.folder / _draws_file(label)) as kept:
+            return dict(kept)
+
+
+def _draws_file(label: str) -> str:
+    return f"draws {label}.npz" if label else "draws.npz"
+
 
 def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
-    """Fit and predict; an error is written down and does not stop the other pairs.
+    """Fit, predict and draw; an error is written down and does not stop the other pairs.
+
+    One in drawing leaves the predictions to be scored.
 
     Parameters
     ----------
@@ -75,10 +102,15 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     -------
     Pair : the one given, with its folder written.
     """
-    info: dict[str, Any] = {"key": pair.key, "error": None}
-    predictions = None
+    info: dict[str, Any] = {"key": pair.key, "error": None, "draws": {}, "draw_errors": {}}
+    predictions, draws = None, {}
     try:
-        predictions = _timed_fit(pair, X, betas, info)
+        encoder, predictions, held_out = _timed_fit(pair, X, betas, info)
+        if pair.plan is not None:
+            sources = [encoder_source(encoder, X[pair.test], predictions)]
+            if held_out is not None:
+                sources += reference_sources(encoder, predictions, betas[pair.train], held_out)
+            draws = _score_all_draws(pair, pair.plan, sources, betas, info)
     except Exception as error:
         info["error"] = f"{type(error).__name__}: {error}"
         info["traceback"] = traceback.format_exc()
@@ -86,16 +118,25 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
         temporary.mkdir()
         if predictions is not None:
             np.save(temporary / "predictions.npy", predictions)
+        for label, kept in draws.items():
+            np.savez(temporary / _draws_file(label), **kept)  # type: ignore[arg-type]
         write_json(temporary / "info.json", info)
     return pair
 
 
-def _timed_fit(pair: Pair, X: Any, betas: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-    encoder = clone(pair.encoder)
+def _timed_fit(
+    pair: Pair, X: Any, betas: np.ndarray, info: dict[str, Any]
+) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """The fitted encoder, its predictions, and those held out in training if they are wanted."""
+    encoder: Any = clone(pair.encoder)
+    held_out = None
     with PeakMemory() as memory, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         start = time.perf_counter()
-        encoder.fit(X[pair.train], betas[pair.train])
+        if pair.references:
+            held_out = encoder.fit_held_out(X[pair.train], betas[pair.train])
+        else:
+            encoder.fit(X[pair.train], betas[pair.train])
         fitted = time.perf_counter()
         predictions = encoder.predict(X[pair.test])
         predicted = time.perf_counter()
@@ -106,7 +147,29 @@ def _timed_fit(pair: Pair, X: Any, betas: np.ndarray, info: dict[str, Any]) -> n
     wanted = (len(pair.test), betas.shape[2])
     if predictions.shape != wanted:
         raise ValueError(f"predict gave shape {predictions.shape}, not {wanted}")
-    return predictions.astype(np.float32, copy=False)
+    return encoder, predictions.astype(np.float32, copy=False), held_out
+
+
+def _score_all_draws(
+    pair: Pair,
+    plan: DrawPlan,
+    sources: Sequence[DrawSource],
+    betas: np.ndarray,
+    info: dict[str, Any],
+) -> dict[str, Arrays]:
+    """What is kept of draws, by label; `info` says where they come from, or what went wrong."""
+    test, scale = betas[pair.test], trial_sd(betas[pair.train])
+    found: dict[str, Arrays] = {}
+    for source in sources:
+        start = time.perf_counter()
+        try:
+            found[source.label] = score_draws(source, test, scale, plan, pair.fold)
+        except Exception as error:
+            info["draw_errors"][source.label] = f"{type(error).__name__}: {error}"
+        else:
+            seconds = time.perf_counter() - start
+            info["draws"][source.label] = {"kind": source.kind, "seconds": seconds}
+    return found
 
 
 class PeakMemory:

@@ -14,8 +14,24 @@ FORMAT_VERSION = 1
 
 TABLES = ("encoders", "rois", "pairs", "maps", "voxels")
 
+#: Those of draws, which a run without draws, or of an earlier version, does not have.
+DRAW_TABLES = (
+    "draws",
+    "draw_pairs",
+    "calibration",
+    "k_fairness",
+    "noise_correlations",
+    "shown_draws",
+)
+
 #: Columns of names, where "NA" is a name and not a missing value.
-NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric", "error")
+NAMES = tuple(
+    "encoder encoder_a encoder_b atlas roi metric error draws_from quantity average".split()
+)
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame(columns=["encoder"])
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,9 +55,10 @@ class BenchmarkResult:
         ``pattern_cosine`` (across voxels per image, the SynBrain paper's protocol),
         ``identification`` (two-way, chance .5), ``rdm_correlation``, ``cka``; ``n_voxels``,
         ``n_undefined`` (voxels whose r is undefined), ``n_significant`` (q < .05); ``fit_seconds``
-        and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``, "" if none.
+        and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``, "" if none;
+        and the columns of `draws`, NaN for an encoder that cannot draw.
     rois : DataFrame, one row per (encoder, atlas, roi)
-        The voxel metrics above.
+        The voxel metrics above, of predictions and of draws.
     pairs : DataFrame, one row per (encoder_a, encoder_b, metric, roi)
         ``difference`` a − b over voxels defined in both, its interval and two-sided p from a
         paired bootstrap over images; roi "all" is every voxel.
@@ -50,6 +67,34 @@ class BenchmarkResult:
         voxel table of the data.
     voxels : DataFrame, one row per (encoder, fold, voxel)
         Voxel metrics within each fold; noisy where test sets are small.
+    draws : DataFrame, one row per (encoder, atlas, roi), roi "all" being every voxel
+        Scores of draws against single trials. Beside the encoders stand reference rows
+        (``reference``): "… + independent Gaussian residuals", "… + resampled residuals" (of whole
+        held-out trials) around a ridge whose own draws have a low-rank covariance, and on
+        simulated data "true distribution". ``draws_from``; ``crps`` (units of the betas),
+        ``crps_z`` (units of the s.d. of the training trials), ``coverage_50`` and ``coverage_90``
+        (share of trials in central intervals) of voxels; ``energy`` (z units, all voxels that no
+        trial lacks), ``variogram`` and ``log_score`` (nats; z units and the betas' own; of at most
+        200 of these voxels) per image; ``variance_slope``, ``variance_r`` and ``variance_ratio``
+        of draws on trials across voxels (`brainenc.metrics.variance_agreement`);
+        ``noise_correlation_r`` with the repeats and ``noise_correlation_truth_r`` with the truth,
+        of those 200 voxels; ``n_voxels``.
+    draw_pairs : DataFrame, one row per (encoder_a, encoder_b, metric, roi)
+        As `pairs`, of ``crps_z``, and over all voxels of ``energy``, ``variogram``, ``log_score``;
+        reference rows included. Smaller is better.
+    calibration : DataFrame, one row per (encoder, atlas, roi, quantity, position)
+        ``quantity`` "pit": ``position`` is the middle of one of 20 bins, ``value`` the density, 1
+        if calibrated; "coverage": ``position`` is the nominal level, ``value`` the coverage.
+    k_fairness : DataFrame, one row per (encoder, average)
+        "one draw", "mean of K draws" and "prediction" scored alike against averages: ``r`` beside
+        the ``noise_ceiling`` that fits it (`brainenc.metrics.ceiling_of_draws`), ``mse_z`` beside
+        ``mse_z_floor``, what noise alone leaves; ``n_averaged`` is K.
+    noise_correlations : DataFrame, one row per (encoder, voxel_a, voxel_b)
+        Correlation within images of at most 80 voxels, in the order of their ROIs, in ``draws``
+        and ``repeats``, and on simulated data the ``truth``.
+    shown_draws : DataFrame, one row per (encoder, image, voxel)
+        For the voxel of highest ncsnr of each ROI and at most 60 images: quantiles of the draws
+        (``q05`` … ``q95``), their ``mean``, ``one_draw``, and the trials, ``trial_1`` ….
     manifest : dict
         Data and split hashes, settings, versions, hardware.
     warnings : list of str
@@ -68,6 +113,12 @@ class BenchmarkResult:
     pairs: pd.DataFrame
     maps: pd.DataFrame
     voxels: pd.DataFrame
+    draws: pd.DataFrame = field(default_factory=_empty)
+    draw_pairs: pd.DataFrame = field(default_factory=_empty)
+    calibration: pd.DataFrame = field(default_factory=_empty)
+    k_fairness: pd.DataFrame = field(default_factory=_empty)
+    noise_correlations: pd.DataFrame = field(default_factory=_empty)
+    shown_draws: pd.DataFrame = field(default_factory=_empty)
     manifest: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -102,14 +153,14 @@ class BenchmarkResult:
         FileExistsError : `folder` holds a data set or a saved encoder.
         """
         folder = check_run_folder(folder)
-        for table in TABLES:
+        for table in TABLES + DRAW_TABLES:
             with atomic_path(folder / f"{table}.csv") as temporary:
                 getattr(self, table).to_csv(temporary, index=False)
         content = {
             "format_version": FORMAT_VERSION,
             "manifest": self.manifest,
             "warnings": self.warnings,
-            "n_rows": {table: len(getattr(self, table)) for table in TABLES},
+            "n_rows": {table: len(getattr(self, table)) for table in TABLES + DRAW_TABLES},
         }
         write_json(folder / "manifest.json", content)
         return folder
@@ -124,15 +175,13 @@ class BenchmarkResult:
         ValueError : written by a newer version, or a damaged file.
         """
         folder = Path(folder)
-        for name in ["manifest.json", *(f"{table}.csv" for table in TABLES)]:
-            if not (folder / name).exists():
-                raise FileNotFoundError(f"{folder / name} is missing; did the benchmark finish?")
+        _check_exists(folder / "manifest.json")
         content = read_json(folder / "manifest.json")
         if content["format_version"] > FORMAT_VERSION:
             raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
         tables = {
-            table: _read_table(folder / f"{table}.csv", content["n_rows"][table])
-            for table in TABLES
+            table: _read_table(_check_exists(folder / f"{table}.csv"), n_rows)
+            for table, n_rows in content["n_rows"].items()
         }
         return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
 
@@ -167,6 +216,12 @@ def check_run_folder(folder: str | os.PathLike) -> Path:
         if (folder / name).exists():
             raise FileExistsError(f"{folder} holds {content}; choose another folder for the run")
     return check_writable(folder)
+
+
+def _check_exists(path: Path) -> Path:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; did the benchmark finish?")
+    return path
 
 
 def _read_table(path: Path, n_rows: int) -> pd.DataFrame:

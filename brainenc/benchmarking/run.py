@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 
 import brainenc
-from brainenc.benchmarking import scoring, tables
+from brainenc.benchmarking import cluster, scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
 from brainenc.benchmarking.drawing import DrawPlan, make_plan
 from brainenc.benchmarking.drawn import score_all_draws
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
-from brainenc.benchmarking.pairs import Pair, run_pair
+from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
 from brainenc.data import EncodingData
 from brainenc.encoders.persistence import describe
@@ -41,6 +41,7 @@ def benchmark(
     n_draws: int = 200,
     min_ceiling: float = 0.2,
     n_jobs: int | None = 1,
+    scheduler: str | None = None,
     out: str | os.PathLike | None = None,
     random_state: int = 0,
     check: bool = True,
@@ -73,6 +74,9 @@ def benchmark(
         Voxels whose noise ceiling of r is lower get no NC-normalised score.
     n_jobs : int
         Pairs fitted at once, through joblib: any joblib backend can run them.
+    scheduler : str, optional
+        Address of a Dask scheduler (``tcp://…``) whose workers fit the pairs in place of `n_jobs`
+        processes here; they must see `out` under the same path.
     out : path, optional
         Folder for tables and predictions. A run that was stopped is taken up again there:
         finished pairs are not fitted twice.
@@ -94,6 +98,7 @@ def benchmark(
     ValueError : fewer images than folds, a fold that tests fewer than two images, features with
         another number of rows, no resamples, one draw, or an encoder name that is empty.
     FileExistsError : `out` holds a data set or a saved encoder.
+    OSError : no scheduler at that address.
     PermissionError : `out` cannot be written to.
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
@@ -116,9 +121,10 @@ def benchmark(
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         data_key = data_hash(data)
         pairs = _make_pairs(
-            entries, folds, f"{data_key}{split_hash(folds)}", Path(folder) / "pairs", plan
+            entries, folds, f"{data_key}{split_hash(folds)}", Path(folder).resolve() / "pairs", plan
         )
-        _run_pairs(pairs, entries, data.betas, n_jobs, verbose)
+        with cluster.connected(scheduler, out) as send:
+            _run_pairs(pairs, entries, data.betas, send, n_jobs, verbose)
         manifest = make_manifest(data, data_key, folds, settings)
         result = _score(data, pairs, failed, folds, plan, manifest, verbose)
     if alignment is not None and alignment.suspicious:
@@ -190,12 +196,15 @@ def _run_pairs(
     pairs: Mapping[str, list[Pair]],
     entries: Mapping[str, Entry],
     betas: np.ndarray,
+    send: Callable[[Any], Any],
     n_jobs: int | None,
     verbose: bool,
 ) -> None:
     todo = [pair for of_encoder in pairs.values() for pair in of_encoder if not pair.finished()]
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
-    jobs = (delayed(run_pair)(pair, entries[pair.name].X, betas) for pair in todo)
+    jobs = (
+        delayed(cluster.run_pair)(pair, send(entries[pair.name].X), send(betas)) for pair in todo
+    )
     bar = progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose)
     with bar, warnings.catch_warnings():
         # joblib takes the memory of a large fit for a leak and replaces the worker: no harm done.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from brainenc.benchmarking.draw_scoring import DRAW_COLUMNS, DrawScores
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import IMAGE_METRICS, VOXEL_METRICS, EncoderScores
 from brainenc.data import EncodingData
@@ -63,11 +64,11 @@ def roi_table(
 def _group_row(scores: EncoderScores, ceiling_r: np.ndarray, voxels: Any) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for metric in VOXEL_METRICS:
-        row[metric] = _mean_over_voxels(scores.voxels[metric][voxels])
-        interval = bootstrap_interval(_mean_over_voxels(scores.voxel_samples[metric][:, voxels]))
+        row[metric] = mean_over_voxels(scores.voxels[metric][voxels])
+        interval = bootstrap_interval(mean_over_voxels(scores.voxel_samples[metric][:, voxels]))
         row[f"{metric}_low"], row[f"{metric}_high"] = map(float, interval)
     r = scores.voxels["r"][voxels]
-    row["noise_ceiling"] = _mean_over_voxels(ceiling_r[voxels])
+    row["noise_ceiling"] = mean_over_voxels(ceiling_r[voxels])
     row["n_voxels"] = len(r)
     row["n_undefined"] = int(np.isnan(r).sum())
     row["n_voxels_normalized"] = int(np.isfinite(scores.voxels["r_normalized"][voxels]).sum())
@@ -106,7 +107,7 @@ def pair_table(
             difference = scores[a].voxels[metric] - scores[b].voxels[metric]
             samples = scores[a].voxel_samples[metric] - scores[b].voxel_samples[metric]
             for (atlas, roi), voxels in places.items():
-                row = _difference_row(difference[voxels], samples[:, voxels])
+                row = difference_row(difference[voxels], samples[:, voxels])
                 key = {"encoder_a": a, "encoder_b": b, "metric": metric, "atlas": atlas, "roi": roi}
                 rows.append(key | row)
     columns = ["encoder_a", "encoder_b", "metric", "atlas", "roi"]
@@ -114,11 +115,12 @@ def pair_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _difference_row(difference: np.ndarray, samples: np.ndarray) -> dict[str, Any]:
-    sampled = _mean_over_voxels(samples)
+def difference_row(difference: np.ndarray, samples: np.ndarray) -> dict[str, Any]:
+    """Mean difference (n_voxels,), and interval and p by its samples (n_bootstraps, n_voxels)."""
+    sampled = mean_over_voxels(samples)
     low, high = bootstrap_interval(sampled)
     return {
-        "difference": _mean_over_voxels(difference),
+        "difference": mean_over_voxels(difference),
         "low": float(low),
         "high": float(high),
         "p": bootstrap_p_value(sampled),
@@ -127,15 +129,19 @@ def _difference_row(difference: np.ndarray, samples: np.ndarray) -> dict[str, An
 
 
 def map_table(
-    scores: Mapping[str, EncoderScores], ceiling_r: np.ndarray, voxels: pd.DataFrame
+    scores: Mapping[str, EncoderScores],
+    ceiling_r: np.ndarray,
+    voxels: pd.DataFrame,
+    drawn: Mapping[str, DrawScores] | None = None,
 ) -> pd.DataFrame:
-    """One row per encoder and voxel: scores, p, q, and where the voxel is."""
+    """One row per encoder and voxel: scores, p, q, scores of draws, and where the voxel is."""
     parts = [
         pd.concat(
             [
                 pd.DataFrame({"encoder": name, "voxel": np.arange(len(ceiling_r))}),
                 pd.DataFrame(found.voxels),
                 pd.DataFrame({"noise_ceiling": ceiling_r, "p": found.p, "q": fdr(found.p)}),
+                _of_draws(drawn, name, len(ceiling_r)),
                 voxels.reset_index(drop=True).rename(columns=_beside_scores),
             ],
             axis=1,
@@ -145,9 +151,18 @@ def map_table(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder"])
 
 
+def _of_draws(drawn: Mapping[str, DrawScores] | None, name: str, n_voxels: int) -> pd.DataFrame:
+    """Scores of draws per voxel: NaN for an encoder without, no columns for a run without."""
+    if drawn is None:
+        return pd.DataFrame(index=range(n_voxels))
+    if name in drawn:
+        return pd.DataFrame(drawn[name].voxels)
+    return pd.DataFrame(np.nan, index=range(n_voxels), columns=list(DRAW_COLUMNS))
+
+
 def _beside_scores(column: Any) -> Any:
     """Name of a voxel-table column that does not clash with a score (an atlas called "r", say)."""
-    scores = {"encoder", "voxel", "noise_ceiling", "p", "q", *VOXEL_METRICS}
+    scores = {"encoder", "voxel", "noise_ceiling", "p", "q", *VOXEL_METRICS, *DRAW_COLUMNS}
     return f"{column}_of_voxel" if column in scores else column
 
 
@@ -161,7 +176,7 @@ def voxel_table(scores: Mapping[str, EncoderScores]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder"])
 
 
-def _mean_over_voxels(values: np.ndarray) -> Any:
+def mean_over_voxels(values: np.ndarray) -> Any:
     """Mean over the last axis, of the voxels that are defined; NaN where none is."""
     n = np.isfinite(values).sum(axis=-1)
     with np.errstate(invalid="ignore"):

@@ -1,0 +1,235 @@
+"""What `score_draws` kept of all folds to scores of draws, with bootstrap samples over images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from brainenc import metrics
+from brainenc.benchmarking.drawing import Arrays, DrawPlan
+from brainenc.benchmarking.scoring import Targets, centre_within_folds
+from brainenc.datasets import SimulatedTruth
+from brainenc.metrics._sums import weighted_sums
+from brainenc.metrics.spread import MISSING, correlation_of
+
+#: Scores of draws with one value per voxel and an interval, all columns of voxel maps, scores
+#: with one value per image, and those of all voxels together.
+VOXEL_SCORES = ("crps", "crps_z", "coverage_50", "coverage_90")
+DRAW_COLUMNS = (*VOXEL_SCORES, "draw_variance", "trial_variance")
+IMAGE_SCORES = ("energy", "variogram", "log_score")
+SPREAD_SCORES = (
+    "variance_slope",
+    "variance_r",
+    "variance_ratio",
+    "noise_correlation_r",
+    "noise_correlation_truth_r",
+)
+#: Nominal levels of the calibration curve, and bins of the PIT histogram.
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+N_BINS = 20
+
+
+@dataclass
+class DrawScores:
+    """Scores of the draws of one encoder or reference row.
+
+    Attributes
+    ----------
+    kind : str
+        Where draws come from.
+    voxels : dict of `DRAW_COLUMNS` to array, shape (n_voxels,)
+    voxel_samples : dict of `VOXEL_SCORES` to array, shape (n_bootstraps, n_voxels), float32
+    images, image_samples : dict of `IMAGE_SCORES` to float, and to array (n_bootstraps,)
+    spread : dict of `SPREAD_SCORES` to float
+    pit : array, shape (n_bins, n_voxels)
+        Trials per bin.
+    coverage : array, shape (n_levels, n_voxels)
+        Share of trials inside the central interval of each of `LEVELS`.
+    noise_correlation : array, shape (n_subset, n_subset)
+    averages : list of dict
+        One draw and the mean of all: ``n_averaged``, ``r`` (n_voxels,), ``r_samples``, ``mse_z``.
+    shown : dict of array
+        ``quantiles`` (n_rows, n_shown, n_quantiles), ``mean`` and ``one_draw`` (n_rows, n_shown).
+    """
+
+    kind: str
+    voxels: Arrays
+    voxel_samples: Arrays
+    images: dict[str, float]
+    image_samples: Arrays
+    spread: dict[str, float]
+    pit: np.ndarray
+    coverage: np.ndarray
+    noise_correlation: np.ndarray
+    averages: list[dict[str, Any]]
+    shown: Arrays
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Noise correlations of the subset to compare draws with; NaN where they are not known."""
+
+    repeats: np.ndarray
+    truth: np.ndarray
+
+
+def measured_correlations(betas: np.ndarray, plan: DrawPlan, truth: Any) -> Measured:
+    """Those of the repeats, and the true ones if the data has a `truth`."""
+    covariance = np.full((len(plan.subset),) * 2, np.nan)
+    if isinstance(truth, SimulatedTruth):
+        covariance = truth.noise_covariance(plan.subset)
+    return Measured(metrics.noise_correlation(betas[..., plan.subset]), correlation_of(covariance))
+
+
+def score_encoder_draws(
+    kind: str, folds: Sequence[Arrays], targets: Targets, plan: DrawPlan, measured: Measured
+) -> DrawScores:
+    """All scores of the draws of one encoder or reference row.
+
+    Parameters
+    ----------
+    kind : str
+    folds : list of what `score_draws` returned
+    targets : Targets
+    plan : DrawPlan
+    measured : Measured
+
+    Returns
+    -------
+    DrawScores
+    """
+    kept = {name: np.concatenate([part[name] for part in folds]) for name in _PER_IMAGE}
+    ranks = kept["ranks"]
+    n_rows = len(ranks)
+    draw_variance = np.sum([part["draw_variance"] for part in folds], axis=0) / n_rows
+    voxels = _voxel_scores(kept, targets, plan.n_draws, None)
+    voxels |= {
+        "draw_variance": draw_variance,
+        "trial_variance": _trial_variance(kept["mean_draw"], targets, draw_variance, plan.n_draws),
+    }
+    images, image_samples = _image_scores(kept, targets)
+    correlation = correlation_of(np.sum([part["cross_products"] for part in folds], axis=0))
+    return DrawScores(
+        kind=kind,
+        voxels=voxels,
+        voxel_samples=_voxel_scores(kept, targets, plan.n_draws, targets.weights),
+        images=images,
+        image_samples=image_samples,
+        spread=_spread(voxels, correlation, measured),
+        pit=metrics.pit_histogram(ranks, plan.n_draws, n_bins=N_BINS),
+        coverage=_coverage(ranks, plan.n_draws),
+        noise_correlation=correlation,
+        averages=[
+            _averaged(kept["one_draw"], 1, targets),
+            _averaged(kept["mean_draw"], plan.n_draws, targets),
+        ],
+        shown={
+            "quantiles": kept["quantiles"],
+            "mean": kept["mean_draw"][:, plan.shown],
+            "one_draw": kept["one_draw"][:, plan.shown],
+        },
+    )
+
+
+_PER_IMAGE = ("crps", "ranks", "one_draw", "mean_draw", "quantiles", *IMAGE_SCORES)
+
+
+def _voxel_scores(
+    kept: Arrays, targets: Targets, n_draws: int, weights: np.ndarray | None
+) -> Arrays:
+    """Voxel scores (n_voxels,), or with weights (n_bootstraps, n_voxels), float32.
+
+    CRPS is a mean over images of the mean over their trials, coverage over all trials.
+    """
+    ranks = kept["ranks"]
+    fold_of_row = np.repeat(
+        np.arange(len(targets.folds)), [fold.stop - fold.start for fold in targets.folds]
+    )
+
+    def statistics(images: slice, voxels: slice) -> list[np.ndarray]:
+        crps = kept["crps"][images, voxels].astype(np.float64)
+        of_block = ranks[images, :, voxels]
+        covered = [
+            np.nansum(metrics.interval_coverage(of_block, n_draws, level), axis=1)
+            for level in (0.5, 0.9)
+        ]
+        defined = np.isfinite(crps)
+        crps = np.where(defined, crps, 0)
+        n_trials = (of_block != MISSING).sum(axis=1).astype(np.float64)
+        z = targets.scale[fold_of_row[images], voxels]
+        return [defined.astype(np.float64), n_trials, crps, crps / z, *covered]
+
+    n_voxels = ranks.shape[2]
+    sets = np.ones((1, len(ranks))) if weights is None else weights.astype(np.float64)
+    found = {name: np.empty((len(sets), n_voxels), dtype=np.float32) for name in VOXEL_SCORES}
+    for voxels, (n_images, n_trials, *sums) in weighted_sums(statistics, sets, n_voxels):
+        counts = (n_images, n_images, n_trials, n_trials)
+        for name, total, count in zip(VOXEL_SCORES, sums, counts, strict=True):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found[name][:, voxels] = total / count
+    return found if weights is not None else {name: mean[0] for name, mean in found.items()}
+
+
+def _trial_variance(
+    mean: np.ndarray, targets: Targets, draw_variance: np.ndarray, n_draws: int
+) -> np.ndarray:
+    """Mean square of trials around the mean of the draws, without that mean's own variance."""
+    squares, n_trials = np.zeros((2, mean.shape[1]))
+    for row, trials in zip(mean, targets.betas, strict=True):
+        deviations = trials - row
+        present = np.isfinite(deviations)
+        squares += np.square(np.where(present, deviations, 0), dtype=np.float64).sum(axis=0)
+        n_trials += present.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return squares / n_trials - draw_variance / n_draws
+
+
+def _image_scores(kept: Arrays, targets: Targets) -> tuple[dict[str, float], Arrays]:
+    point, samples = {}, {}
+    for name in IMAGE_SCORES:
+        defined = np.isfinite(kept[name])
+        weights, values = targets.weights[:, defined], kept[name][defined]
+        point[name] = float(values.mean()) if defined.any() else np.nan
+        with np.errstate(invalid="ignore"):
+            samples[name] = weights @ values / weights.sum(axis=1)
+    return point, samples
+
+
+def _spread(voxels: Arrays, correlation: np.ndarray, measured: Measured) -> dict[str, float]:
+    agreement = metrics.variance_agreement(voxels["draw_variance"], voxels["trial_variance"])
+    correlations = (
+        metrics.noise_correlation_agreement(correlation, measured.repeats),
+        metrics.noise_correlation_agreement(correlation, measured.truth),
+    )
+    return dict(zip(SPREAD_SCORES, (*agreement, *correlations), strict=True))
+
+
+def _coverage(ranks: np.ndarray, n_draws: int) -> np.ndarray:
+    counts = metrics.rank_histogram(ranks, n_draws)
+    each = np.arange(n_draws + 1)
+    inside = np.stack([metrics.interval_coverage(each, n_draws, level) for level in LEVELS])
+    with np.errstate(invalid="ignore"):
+        return inside @ counts / counts.sum(axis=0)
+
+
+def _averaged(responses: np.ndarray, n_averaged: int, targets: Targets) -> dict[str, Any]:
+    """What averages of draws score as though they were predictions."""
+    paired = np.where(np.isnan(targets.averages), np.nan, responses)
+    centred = [centre_within_folds(array, targets.folds) for array in (paired, targets.averages)]
+    scale = np.concatenate(
+        [
+            np.broadcast_to(unit, (fold.stop - fold.start, len(unit)))
+            for unit, fold in zip(targets.scale, targets.folds, strict=True)
+        ]
+    )
+    error = np.square((responses - targets.averages) / scale, dtype=np.float64)
+    n = np.isfinite(error).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        mse_z = np.nansum(error, axis=0) / n
+    return {
+        "n_averaged": n_averaged,
+        "r": metrics.correlation(*centred),
+        "r_samples": metrics.correlation(*centred, weights=targets.weights).astype(np.float32),
+        "mse_z": mse_z,
+    }

@@ -1,0 +1,245 @@
+"""Scores of draws to tidy tables, reference rows among them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainenc.benchmarking.draw_scoring import (
+    IMAGE_SCORES,
+    LEVELS,
+    N_BINS,
+    SPREAD_SCORES,
+    VOXEL_SCORES,
+    DrawScores,
+    Measured,
+)
+from brainenc.benchmarking.drawing import QUANTILES, DrawPlan
+from brainenc.benchmarking.scoring import EncoderScores, Targets
+from brainenc.benchmarking.tables import ALL, difference_row, mean_over_voxels
+from brainenc.metrics import NoiseCeiling, ceiling_of_draws, variance_agreement
+from brainenc.metrics._variance_components import variance_components
+from brainenc.model_selection import bootstrap_interval
+
+#: Voxels in the table of noise correlations, and images in that of shown draws.
+N_CORRELATED, N_SHOWN_IMAGES = 80, 60
+
+Scores = Mapping[str, DrawScores]
+Groups = Mapping[tuple[str, str], np.ndarray]
+
+
+def draw_table(scores: Scores, groups: Groups, encoders: Sequence[str]) -> pd.DataFrame:
+    """One row per encoder or reference row, atlas and ROI; all voxels first."""
+    rows = []
+    for name, found in scores.items():
+        head = {"encoder": name, "reference": name not in encoders, "draws_from": found.kind}
+        rows += [
+            head | {"atlas": atlas, "roi": roi} | _row(found, voxels, whole=atlas == ALL)
+            for (atlas, roi), voxels in _with_all(groups)
+        ]
+    return _table(rows, ["encoder", "reference", "draws_from", "atlas", "roi"])
+
+
+def _with_all(groups: Groups) -> list[tuple[tuple[str, str], Any]]:
+    return [((ALL, ALL), slice(None)), *groups.items()]
+
+
+def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def _row(found: DrawScores, voxels: Any, *, whole: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for score in VOXEL_SCORES:
+        samples = mean_over_voxels(found.voxel_samples[score][:, voxels])
+        row |= _with_interval(score, mean_over_voxels(found.voxels[score][voxels]), samples)
+    for score in IMAGE_SCORES:
+        if whole:
+            row |= _with_interval(score, found.images[score], found.image_samples[score])
+    variances = (found.voxels[name][voxels] for name in ("draw_variance", "trial_variance"))
+    row |= dict(zip(SPREAD_SCORES[:3], variance_agreement(*variances), strict=True))
+    if whole:
+        row |= found.spread
+    row["n_voxels"] = int(np.isfinite(found.voxels["crps"][voxels]).sum())
+    return row
+
+
+def _with_interval(score: str, value: float, samples: np.ndarray) -> dict[str, float]:
+    low, high = map(float, bootstrap_interval(samples))
+    return {score: value, f"{score}_low": low, f"{score}_high": high}
+
+
+def beside(table: pd.DataFrame, draws: pd.DataFrame, *, by_roi: bool) -> pd.DataFrame:
+    """Encoder or ROI table with the scores of the encoders' draws, NaN where there are none."""
+    if draws.empty:
+        return table
+    keys = ["encoder", "atlas", "roi"] if by_roi else ["encoder"]
+    kept = draws if by_roi else draws[draws["atlas"] == ALL].drop(columns=["atlas", "roi"])
+    of_whole = {*IMAGE_SCORES, *SPREAD_SCORES[3:]} if by_roi else set()
+    left_out = [
+        c for c in map(str, kept) if c.removesuffix("_low").removesuffix("_high") in of_whole
+    ]
+    kept = kept.drop(columns=["reference", "n_voxels", *left_out])
+    both = table.merge(kept, on=keys, how="left", validate="one_to_one")
+    both["draws_from"] = both["draws_from"].fillna("")
+    return both
+
+
+def draw_pair_table(scores: Scores, groups: Groups, n_complete: int) -> pd.DataFrame:
+    """Paired bootstrap differences of crps_z, per ROI too, and of the scores of whole patterns."""
+    rows = []
+    for a, b in combinations(scores, 2):
+        head = {"encoder_a": a, "encoder_b": b}
+        difference = scores[a].voxels["crps_z"] - scores[b].voxels["crps_z"]
+        samples = scores[a].voxel_samples["crps_z"] - scores[b].voxel_samples["crps_z"]
+        for (atlas, roi), voxels in _with_all(groups):
+            key = {"metric": "crps_z", "atlas": atlas, "roi": roi}
+            rows.append(head | key | difference_row(difference[voxels], samples[:, voxels]))
+        for score in IMAGE_SCORES:
+            value = scores[a].images[score] - scores[b].images[score]
+            samples_a, samples_b = scores[a].image_samples[score], scores[b].image_samples[score]
+            row = difference_row(np.array([value]), (samples_a - samples_b)[:, None])
+            row["n_voxels"] = n_complete if np.isfinite(value) else 0
+            rows.append(head | {"metric": score, "atlas": ALL, "roi": ALL} | row)
+    return _table(rows, ["encoder_a", "encoder_b", "metric", "atlas", "roi"])
+
+
+def calibration_table(scores: Scores, groups: Groups) -> pd.DataFrame:
+    """PIT histogram and coverage of central intervals, per encoder and ROI."""
+    rows = []
+    centres = (np.arange(N_BINS) + 0.5) / N_BINS
+    for name, found in scores.items():
+        for (atlas, roi), voxels in _with_all(groups):
+            pit = found.pit[:, voxels].sum(axis=1)
+            n_trials = pit.sum()
+            head = {"encoder": name, "atlas": atlas, "roi": roi}
+            with np.errstate(invalid="ignore"):
+                density = pit / n_trials * N_BINS
+            coverage = mean_over_voxels(found.coverage[:, voxels])
+            curves: list[Any] = [("pit", centres, density), ("coverage", LEVELS, coverage)]
+            rows += [
+                head | {"quantity": quantity, "position": float(x), "value": float(y)}
+                for quantity, positions, values in curves
+                for x, y in zip(positions, values, strict=True)
+            ]
+    return _table(rows, ["encoder", "atlas", "roi", "quantity", "position", "value"])
+
+
+def k_fairness_table(
+    draw_scores: Scores,
+    scores: Mapping[str, EncoderScores],
+    ceiling: NoiseCeiling,
+    enough: np.ndarray,
+    targets: Targets,
+) -> pd.DataFrame:
+    """One draw, the mean of all draws and the prediction, each beside the ceiling that fits it.
+
+    Parameters
+    ----------
+    draw_scores, scores : of the draws and of the predictions, by name
+    ceiling : NoiseCeiling
+        Of r against the averages.
+    enough : array of bool, shape (n_voxels,)
+        Voxels with signal enough to divide by their ceiling.
+    targets : Targets
+    """
+    floor = _noise_variance_z(targets)
+    rows = []
+    for name, found in draw_scores.items():
+        for averaged in found.averages:
+            n = averaged["n_averaged"]
+            label = "one draw" if n == 1 else f"mean of {n} draws"
+            r, samples = averaged["r"], averaged["r_samples"]
+            bound = ceiling_of_draws(ceiling, n).values
+            row = {"encoder": name, "average": label, "n_averaged": float(n)}
+            row |= _against(r, samples, np.where(enough, bound, np.nan), bound)
+            error = {
+                "mse_z": mean_over_voxels(averaged["mse_z"]),
+                "mse_z_floor": mean_over_voxels(floor * (1 / ceiling.n_trials + 1 / n)),
+            }
+            rows.append(row | error)
+        if name in scores:
+            of_prediction = scores[name]
+            r, samples = of_prediction.voxels["r"], of_prediction.voxel_samples["r"]
+            bound = ceiling.to("r").values
+            row = {"encoder": name, "average": "prediction", "n_averaged": np.nan}
+            row |= _against(r, samples, np.where(enough, bound, np.nan), bound)
+            error = {
+                "mse_z": mean_over_voxels(of_prediction.voxels["mse_z"]),
+                "mse_z_floor": mean_over_voxels(floor / ceiling.n_trials),
+            }
+            rows.append(row | error)
+    return _table(rows, ["encoder", "average", "n_averaged"])
+
+
+def _against(
+    r: np.ndarray, samples: np.ndarray, divisor: np.ndarray, ceiling: np.ndarray
+) -> dict[str, Any]:
+    normalized = r / divisor
+    return {
+        **_with_interval("r", mean_over_voxels(r), mean_over_voxels(samples)),
+        "noise_ceiling": mean_over_voxels(ceiling),
+        "r_normalized": mean_over_voxels(normalized),
+        "n_voxels_normalized": int(np.isfinite(normalized).sum()),
+    }
+
+
+def _noise_variance_z(targets: Targets) -> np.ndarray:
+    """Trial-to-trial variance of the test images in z units; NaN without repeats."""
+    everything = np.ones((1, len(targets.betas)))
+    noise = variance_components(targets.betas, everything).noise[0]
+    return noise * np.mean(1 / np.square(targets.scale, dtype=np.float64), axis=0)
+
+
+def noise_correlation_table(scores: Scores, measured: Measured, plan: DrawPlan) -> pd.DataFrame:
+    """Correlations of every two of some voxels: in draws, in repeats, and the true ones.
+
+    The voxels stand in the order of their ROIs.
+    """
+    n_kept = min(N_CORRELATED, len(plan.subset))
+    kept = np.linspace(0, len(plan.subset), n_kept, endpoint=False).astype(int)
+    a, b = np.triu_indices(n_kept, k=1)
+    above = kept[a], kept[b]
+    parts = [
+        pd.DataFrame(
+            {
+                "encoder": name,
+                "voxel_a": plan.subset[above[0]],
+                "voxel_b": plan.subset[above[1]],
+                "draws": found.noise_correlation[above],
+                "repeats": measured.repeats[above],
+                "truth": measured.truth[above],
+            }
+        )
+        for name, found in scores.items()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else _table([], ["encoder"])
+
+
+def shown_draw_table(
+    scores: Scores, targets: Targets, plan: DrawPlan, images: np.ndarray
+) -> pd.DataFrame:
+    """Quantiles of draws beside single trials, for the best voxel of each ROI and some images.
+
+    Parameters
+    ----------
+    images : array of int, shape (n_rows,)
+        Image of each row of `targets`.
+    """
+    rows = np.linspace(0, len(images), min(N_SHOWN_IMAGES, len(images)), endpoint=False).astype(int)
+    n_shown = len(plan.shown)
+    trials = targets.betas[rows][..., plan.shown]
+    measured = {f"trial_{r + 1}": trials[:, r].ravel() for r in range(trials.shape[1])}
+    parts = []
+    for name, found in scores.items():
+        quantiles = found.shown["quantiles"][rows]
+        columns: dict[str, Any] = {"encoder": name, "image": np.repeat(images[rows], n_shown)}
+        columns["voxel"] = np.tile(plan.shown, len(rows))
+        for k, quantile in enumerate(QUANTILES):
+            columns[f"q{round(100 * quantile):02}"] = quantiles[..., k].ravel()
+        for kind in ("mean", "one_draw"):
+            columns[kind] = found.shown[kind][rows].ravel()
+        parts.append(pd.DataFrame(columns | measured))
+    return pd.concat(parts, ignore_index=True) if parts else _table([], ["encoder"])

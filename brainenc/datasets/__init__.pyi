@@ -1,3 +1,9 @@
+from .algonauts2023 import Algonauts2023Score as Algonauts2023Score
+from .algonauts2023 import algonauts2023_score as algonauts2023_score
+from .algonauts2023 import algonauts2023_test_images as algonauts2023_test_images
+from .algonauts2023 import load_algonauts2023 as load_algonauts2023
+from .algonauts2023 import write_algonauts2023_submission as write_algonauts2023_submission
+from .miyawaki2008 import load_miyawaki2008 as load_miyawaki2008
 from .nsd import convert_nsd as convert_nsd
 from .nsd import load_nsd as load_nsd
 from .nsd import shared_test_mask as shared_test_mask

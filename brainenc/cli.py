@@ -72,6 +72,9 @@ def benchmark(
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
     n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask scheduler (tcp://…) whose workers fit instead.")
+    ] = None,
     zscore: Annotated[bool, typer.Option(help="z-score voxels within sessions first.")] = False,
     random_state: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
     check: Check = True,
@@ -95,6 +98,7 @@ def benchmark(
         n_bootstraps=n_bootstraps,
         n_permutations=n_permutations,
         n_jobs=n_jobs,
+        scheduler=scheduler,
         random_state=random_state,
         check=check,
         verbose=not quiet,

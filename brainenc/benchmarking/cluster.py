@@ -1,0 +1,133 @@
+"""Pairs on the workers of a Dask cluster that share a file system with the run.
+
+Arrays go to the workers as paths and are memory-mapped there: nothing large is sent, several
+workers of one machine share its memory, and no array is lost with the worker that held it.
+"""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+
+from brainenc.benchmarking import pairs
+from brainenc.benchmarking.pairs import Pair
+from brainenc.images import ImageFiles
+from brainenc.storage import write_array
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """Where on a shared file system an array is."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def open(self) -> np.ndarray:
+        """The array, memory-mapped to read."""
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
+@contextmanager
+def connected(
+    scheduler: str | None, out: str | os.PathLike | None
+) -> Iterator[Callable[[Any], Any]]:
+    """Send what joblib runs in this block to a Dask cluster, if one is named.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        Address, such as ``tcp://10.0.0.1:8786``. With None joblib stays as it is.
+    out : path
+        Folder of the run, which every worker must see under this very path.
+
+    Yields
+    ------
+    function of an array or images
+        What to send in its place. Arrays in memory are written to a folder in `out`, removed at
+        the end of the block.
+
+    Raises
+    ------
+    ValueError : no `out`, no workers, or workers that do not see `out`.
+    ImportError : dask is not installed.
+    OSError : no scheduler answers at that address.
+    """
+    if scheduler is None:
+        yield lambda array: array
+        return
+    if out is None:
+        raise ValueError("scheduler needs out=, a folder that all workers share with this machine")
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError("scheduler needs Dask: pip install 'brainenc[dask]'") from error
+    out = Path(out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".inputs-", dir=out) as folder,
+        Client(scheduler) as client,
+    ):
+        _check_workers(client, folder)
+        with joblib.parallel_config("dask", client=client, n_jobs=-1):
+            yield _Sender(Path(folder))
+
+
+def _check_workers(client: Any, folder: str) -> None:
+    sees = client.run(os.path.isdir, folder)
+    if not sees:
+        raise ValueError(f"the scheduler {client.scheduler.address} has no workers yet: start some")
+    if blind := [address for address, found in sees.items() if not found]:
+        raise ValueError(
+            f"{len(blind)} of {len(sees)} workers ({blind[0]}) do not see {Path(folder).parent}: "
+            "out must be a folder on a file system that all machines share, under the same path"
+        )
+
+
+class _Sender:
+    """Arrays to `ArrayFile`, each written once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._sent: dict[int, tuple[Any, ArrayFile]] = {}
+
+    def __call__(self, array: Any) -> Any:
+        if isinstance(array, ImageFiles):  # paths already
+            return array
+        if id(array) not in self._sent:
+            found = _own_file(array) or self._written(array)
+            self._sent[id(array)] = (array, found)  # kept alive, or its id may be another's
+        return self._sent[id(array)][1]
+
+    def _written(self, array: Any) -> ArrayFile:
+        path = self.folder / f"{len(self._sent)}.npy"
+        write_array(path, array)
+        written = _own_file(np.load(path, mmap_mode="r"))
+        assert written is not None
+        return written
+
+
+def _own_file(array: Any) -> ArrayFile | None:
+    """The file that a memory map is of; None of a part of one, whose place it does not tell."""
+    if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
+        return None
+    if array.filename is None or not array.flags.c_contiguous:
+        return None
+    path = Path(os.fsdecode(array.filename)).resolve()
+    return ArrayFile(path, array.dtype.str, array.shape, array.offset)
+
+
+def run_pair(pair: Pair, X: Any, betas: Any) -> Pair:
+    """`pairs.run_pair` on a worker, unless a worker that was lost had finished it."""
+    if pair.finished():
+        return pair
+    opened = (array.open() if isinstance(array, ArrayFile) else array for array in (X, betas))
+    return pairs.run_pair(pair, *opened)

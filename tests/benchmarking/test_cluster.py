@@ -1,0 +1,129 @@
+"""Pairs on a Dask cluster of two workers, one of which is killed."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from waiting_encoder import WaitingEncoder
+
+import brainenc
+from brainenc.benchmarking import cluster
+
+distributed = pytest.importorskip("distributed")
+
+FEW = {
+    "cv": 4, "n_bootstraps": 20, "n_permutations": 10, "n_draws": 0, "references": False,
+    "check": False, "verbose": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    return brainenc.datasets.simulate_subject(40, 12, image_size=48)
+
+
+@pytest.fixture(scope="module")
+def local_cluster():
+    # Only what the test needs: no dashboard, whose port may be taken.
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as workers:
+        yield workers
+
+
+@pytest.fixture
+def positions(data):
+    return np.arange(float(data.n_images))[:, None]
+
+
+def kill_when_the_others_are_done(log, out):
+    """SIGKILL the worker that waits, once the three other folds are finished."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        waiting = list(log.glob("waited-*"))
+        if (
+            waiting
+            and waiting[0].read_text()
+            and len(list(out.glob("pairs/*/fold*/info.json"))) == 3
+        ):
+            os.kill(int(waiting[0].read_text()), signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_worker_killed_midway_costs_its_own_fit_only(data, positions, local_cluster, tmp_path):
+    log, out = tmp_path / "log", tmp_path / "run"
+    log.mkdir()
+    encoder = WaitingEncoder(log=str(log), wait_without=0)
+    killer = threading.Thread(target=kill_when_the_others_are_done, args=(log, out))
+    killer.start()
+    result = brainenc.benchmark(
+        data, {"waiting": encoder}, features=positions, out=out,
+        scheduler=local_cluster.scheduler_address, **FEW,
+    )  # fmt: skip
+    killer.join()
+    here = brainenc.benchmark(data, {"waiting": brainenc.MeanEncoder()}, **FEW)
+    scores = ["mse", "mse_z_trials", "pattern_r"]
+    np.testing.assert_array_equal(result.encoders[scores], here.encoders[scores])
+    fits = [path.name.split("-")[0] for path in log.iterdir()]
+    assert sorted(map(fits.count, set(fits))) == [1, 1, 1, 2]
+    assert fits.count("waited") == 2
+    assert len({path.read_text() for path in log.glob("waited-*")}) == 2  # another process
+    assert os.getpid() not in {int(path.read_text()) for path in log.iterdir()}
+    assert not list(out.glob(".inputs-*"))  # what was sent is gone
+    # Taken up again, nothing is fitted.
+    again = brainenc.benchmark(
+        data, {"waiting": encoder}, features=positions, out=out,
+        scheduler=local_cluster.scheduler_address, **FEW,
+    )  # fmt: skip
+    assert len(list(log.iterdir())) == 5
+    np.testing.assert_array_equal(again.encoders[scores], here.encoders[scores])
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_see_the_folder_are_named(data, local_cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster.os.path, "isdir", blind)
+    with pytest.raises(ValueError, match=r"of \d workers .* do not see .*run"):
+        brainenc.benchmark(
+            data, {"mean": brainenc.MeanEncoder()}, out=tmp_path / "run",
+            scheduler=local_cluster.scheduler_address, **FEW,
+        )  # fmt: skip
+
+
+def blind(path):
+    return False
+
+
+def test_a_cluster_needs_a_shared_folder_and_a_scheduler(data, tmp_path):
+    mean = {"mean": brainenc.MeanEncoder()}
+    with pytest.raises(ValueError, match="scheduler needs out="):
+        brainenc.benchmark(data, mean, scheduler="tcp://127.0.0.1:9", **FEW)
+
+
+# ------------------------------------------------------------------ what is sent
+
+
+def test_arrays_are_sent_as_files(tmp_path):
+    array = np.random.default_rng(0).standard_normal((7, 3, 2)).astype(np.float32)
+    np.save(tmp_path / "betas.npy", array)
+    mapped = np.load(tmp_path / "betas.npy", mmap_mode="r")
+    (tmp_path / "inputs").mkdir()
+    send = cluster._Sender(tmp_path / "inputs")
+    whole = send(mapped)
+    assert whole.path == tmp_path / "betas.npy"  # no copy of what is on disk
+    np.testing.assert_array_equal(whole.open(), array)
+    # Parts and arrays in memory are written, each once.
+    for given in (mapped[2:5], mapped[:, ::2], array, np.asfortranarray(array)):
+        sent = send(given)
+        assert sent.path.parent == tmp_path / "inputs"
+        assert send(given) is sent
+        np.testing.assert_array_equal(sent.open(), given)
+    assert len(list((tmp_path / "inputs").iterdir())) == 4
+
+
+def test_without_a_scheduler_nothing_is_sent():
+    array = np.ones(3)
+    with cluster.connected(None, None) as send:
+        assert send(array) is array

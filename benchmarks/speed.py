@@ -1,0 +1,323 @@
+"""Speed of brainenc against the best other way on the same machine, in one run: one table.
+
+    python benchmarks/speed.py --out docs/results          # all groups
+    python benchmarks/speed.py ridge metrics --quick
+
+Groups, each a function that returns rows of the table:
+
+- ridge: the solver, and the whole of `RidgeEncoder.fit`, against himalaya's `RidgeCV` with the same
+  penalties, folds and score, at 9000 images × 1664 features → 4000 and 15 724 voxels;
+- wide: more features than images, where both take the kernel form;
+- metrics: voxelwise r, R² and noise ceiling against reading the arrays from memory-mapped files;
+- memory: ridge on memory-mapped features and betas of an NSD subject, 9000 × 3 × 15 724.
+
+Every measurement has a process of its own, one after the other. "CPU s" is processor time over all
+threads: unlike "s", wall-clock time, it does not count waiting for other programs. Memory is the
+peak resident set ("peak GiB"); "anonymous GiB" leaves out pages of mapped files, which the system
+takes back when it needs the memory, sampled every 20 ms.
+
+Needs torch, numpy, scikit-learn and pandas; himalaya for the rows that compare with it.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+N_IMAGES, N_FEATURES, N_ALPHAS = 9000, 1664, 13
+VOXELS = (4000, 15724)
+WIDE = (1000, 20000, 4000)
+TRIALS = (27000, 15724)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    rows: list[dict] = []
+    for name in arguments.groups:
+        rows += GROUPS[name](arguments)
+        print(f"\n{table_of(rows).to_string(index=False)}", flush=True)
+        if arguments.out is not None:
+            write(rows, arguments)
+
+
+def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("groups", nargs="*", help=f"of {', '.join(GROUPS)}; all by default")
+    add("--quick", action="store_true", help="a tenth of the images and voxels")
+    add("--device", default="cpu", help="where brainenc solves")
+    add("--folder", type=Path, help="for the arrays of a measurement; a temporary one by default")
+    add("--voxels", type=int, nargs="+", default=VOXELS, help="of the ridge group")
+    add("--out", type=Path, help="folder for speed.json; rows of other groups in it are kept")
+    arguments = parser.parse_args(given)
+    arguments.groups = arguments.groups or list(GROUPS)
+    if unknown := set(arguments.groups) - set(GROUPS):
+        parser.error(f"no group {', '.join(unknown)}: give some of {', '.join(GROUPS)}")
+    return arguments
+
+
+# ------------------------------------------------------------------------------- measuring
+
+
+def measure(work: Callable[..., dict | None], *args: Any) -> dict:
+    """Run `work(*args)` in a fresh process.
+
+    Returns
+    -------
+    dict
+        What `work` returned, a dict. In it "s", "CPU s", "peak GiB" and "anonymous GiB" of what
+        ran under `timed`.
+    """
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(send, work, args))
+    process.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError:
+        raise RuntimeError(f"{work.__name__} ended without a result") from None
+    finally:
+        process.join()
+
+
+def _send_result(send: Any, work: Callable[..., dict], args: tuple) -> None:
+    send.send(work(*args))
+
+
+@contextmanager
+def timed(device: str = "cpu") -> Iterator[dict]:
+    """Time and peak memory of a block, in the dict it yields."""
+    found: dict = {}
+    stop = threading.Event()
+    anonymous = [0.0]
+    watch = threading.Thread(target=_watch_anonymous, args=(stop, anonymous))
+    watch.start()
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield found
+        if device.startswith("cuda"):
+            import torch
+
+            torch.cuda.synchronize()
+            found["GPU GiB"] = torch.cuda.max_memory_allocated() / 2**30
+    finally:
+        found |= {"s": time.perf_counter() - wall, "CPU s": time.process_time() - cpu}
+        stop.set()
+        watch.join()
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    found["peak GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    found["anonymous GiB"] = anonymous[0]
+
+
+def _watch_anonymous(stop: threading.Event, peak: list[float]) -> None:
+    status = Path("/proc/self/status")
+    while status.exists():
+        lines = status.read_text().split("\n")
+        kib = next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
+        peak[0] = max(peak[0], kib / 2**20)
+        if stop.wait(0.02):
+            return
+
+
+def row(work: str, size: str, ours: dict, theirs: dict | None = None, **more: Any) -> dict:
+    """A row of the table; ratios are theirs over ours, above 1 where brainenc is better."""
+    found = {"work": work, "size": size, **ours}
+    if theirs is not None:
+        for name in ("s", "CPU s", "peak GiB"):
+            found[f"other {name}"] = theirs[name]
+            found[f"{name} ratio"] = theirs[name] / ours[name]
+    return found | more
+
+
+def table_of(rows: list[dict]) -> pd.DataFrame:
+    return pd.DataFrame(rows).map(lambda x: f"{x:.4g}" if isinstance(x, float) else x).fillna("–")
+
+
+def write(rows: list[dict], arguments: argparse.Namespace) -> None:
+    """Rows into speed.json, in place of earlier ones for the same work and size."""
+    import sklearn
+    import torch
+
+    path = arguments.out / "speed.json"
+    former = json.loads(path.read_text())["rows"] if path.exists() else []
+    hardware = {
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    done = {(found["work"], found["size"]) for found in rows}
+    kept = [found for found in former if (found["work"], found["size"]) not in done]
+    new = [{**found, "run": hardware} for found in rows]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"rows": kept + new}, indent=1) + "\n")
+    temporary.replace(path)
+
+
+@contextmanager
+def working_folder(arguments: argparse.Namespace) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        yield Path(folder)
+
+
+def scaled(arguments: argparse.Namespace, *sizes: int) -> tuple[int, ...]:
+    return tuple(size // 10 for size in sizes) if arguments.quick else sizes
+
+
+# ----------------------------------------------------------------------------------- ridge
+
+
+def ridge(arguments: argparse.Namespace) -> list[dict]:
+    """Primal form, the features fewer than the images."""
+    n_images, n_features, *sizes = scaled(arguments, N_IMAGES, N_FEATURES, *arguments.voxels)
+    rows = []
+    for n_voxels in sizes:
+        rows += _against_himalaya(arguments, "ridge", n_images, n_features, n_voxels)
+    return rows
+
+
+def wide(arguments: argparse.Namespace) -> list[dict]:
+    """Kernel form, the features more than the images."""
+    return _against_himalaya(arguments, "wide ridge", *scaled(arguments, *WIDE))
+
+
+def _against_himalaya(
+    arguments: argparse.Namespace, name: str, n_images: int, n_features: int, n_voxels: int
+) -> list[dict]:
+    size = f"{n_images} × {n_features} → {n_voxels}"
+    with working_folder(arguments) as folder:
+        measure(make_problem, folder, n_images, n_features, n_voxels)
+        encoder = measure(fit_encoder, folder, arguments.device)
+        solver = measure(run_solver, folder, arguments.device)
+        theirs = measure(run_himalaya, folder)
+        agreement = compare_fits(folder)
+    print(f"{name}, {size}: done", flush=True)
+    return [
+        row(f"{name}: solver", size, solver, theirs, **agreement),
+        row(f"{name}: RidgeEncoder.fit", size, encoder, theirs),
+    ]
+
+
+def make_problem(folder: Path, n_images: int, n_features: int, n_voxels: int) -> dict:
+    """Features of a power-law spectrum as of image networks, voxels of R² from 0 to 0.6."""
+    rng = np.random.default_rng(0)
+    n_new = max(10, n_images // 9)
+    spectrum = np.arange(1, n_features + 1, dtype=np.float32) ** -0.5
+    X = rng.standard_normal((n_images + n_new, n_features), dtype=np.float32) * spectrum
+    if n_features < 5000:  # else the axes of the spectrum stay those of the features
+        rotation = np.linalg.qr(rng.standard_normal((n_features, n_features)))[0]
+        X = X @ rotation.astype(np.float32)
+    X = (X - X[:n_images].mean(0)) / X[:n_images].std(0)
+    Y = X[:n_images] @ rng.standard_normal((n_features, n_voxels), dtype=np.float32)
+    share = rng.uniform(0, 0.6, n_voxels).astype(np.float32)
+    Y *= np.sqrt(share) / Y.std(0)
+    Y += np.sqrt(1 - share) * rng.standard_normal(Y.shape, dtype=np.float32)
+    np.save(folder / "X.npy", X[:n_images])
+    np.save(folder / "X_new.npy", X[n_images:])
+    np.save(folder / "Y.npy", Y)
+    return {}
+
+
+def alphas_for(X: np.ndarray) -> np.ndarray:
+    return (max(X.shape) * np.logspace(-4, 2, N_ALPHAS)).astype(np.float32)
+
+
+def load_problem(folder: Path) -> tuple[np.ndarray, np.ndarray, list]:
+    from brainenc.model_selection import image_folds
+
+    X, Y = np.load(folder / "X.npy"), np.load(folder / "Y.npy")
+    return X, Y, image_folds(5, len(X))
+
+
+def run_solver(folder: Path, device: str) -> dict:
+    from brainenc import solvers
+
+    X, Y, folds = load_problem(folder)
+    fit_encoder_to(np.eye(40, 20), np.eye(40, 3), device)
+    is_wide = X.shape[1] >= len(X)
+    with timed(device) as found:
+        if is_wide:
+            fit = solvers.kernel_ridge_cv(X @ X.T, Y, alphas_for(X), folds, device=device)
+        else:
+            fit = solvers.ridge_cv(X, Y, alphas_for(X), folds, device=device)
+    weights = X.T @ fit.weights if is_wide else fit.weights
+    save_fit(folder, "ours", weights, fit.intercept, fit.alphas)
+    return found
+
+
+def fit_encoder(folder: Path, device: str) -> dict:
+    """The encoder standardises, averages repeats and estimates its noise besides."""
+    X, Y, _ = load_problem(folder)
+    fit_encoder_to(np.eye(40, 20), np.eye(40, 3), device)
+    with timed(device) as found:
+        fit_encoder_to(X, Y, device)
+    return found
+
+
+def fit_encoder_to(X: np.ndarray, betas: np.ndarray, device: str) -> None:
+    """Called on a toy first: importing, and waking a device up, has nothing to do with the work."""
+    import brainenc
+
+    brainenc.RidgeEncoder(None, alphas=alphas_for(X), cv=5, device=device).fit(X, betas)
+
+
+def run_himalaya(folder: Path) -> dict:
+    from himalaya.kernel_ridge import KernelRidgeCV
+    from himalaya.ridge import RidgeCV
+
+    X, Y, folds = load_problem(folder)
+    is_wide = X.shape[1] >= len(X)
+    # In batches of voxels, as its memory would else grow with voxels × penalties.
+    batches = {"n_targets_batch": 4000, "n_targets_batch_refit": 4000}
+    options = {"alphas": alphas_for(X), "fit_intercept": True, "cv": folds}
+    model: Any = (
+        KernelRidgeCV(kernel="linear", solver_params=batches, **options)
+        if is_wide
+        else RidgeCV(solver_params=batches, **options)
+    )
+    with timed() as found:
+        model.fit(X, Y)
+    weights = X.T @ model.dual_coef_ if is_wide else model.coef_
+    save_fit(folder, "theirs", weights, model.intercept_, model.best_alphas_)
+    return found
+
+
+def save_fit(folder: Path, name: str, weights: Any, intercept: Any, alphas: Any) -> None:
+    np.save(folder / f"{name}.npy", np.load(folder / "X_new.npy") @ weights + intercept)
+    np.save(folder / f"{name}_alphas.npy", alphas)
+
+
+def compare_fits(folder: Path) -> dict:
+    """Voxels with the same penalty, and the difference of their predictions of new images."""
+    ours, theirs = (np.load(folder / f"{name}.npy") for name in ("ours", "theirs"))
+    alphas = [np.load(folder / f"{name}_alphas.npy") for name in ("ours", "theirs")]
+    same = np.isclose(*alphas, rtol=1e-3)
+    difference = np.linalg.norm(ours - theirs, axis=0) / np.linalg.norm(theirs, axis=0)
+    return {
+        "same alpha": float(same.mean()),
+        "relative difference, worst voxel": float(difference[same].max()),
+    }
+
+
+GROUPS: dict[str, Callable[[argparse.Namespace], list[dict]]] = {
+    "ridge": ridge,
+    "wide": wide,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,5 @@
 """StackedEncoder: several encoders, each voxel listening to those that predict it best."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.encoders._stack_members import joined_features, named_encoders, view
 from brainenc.encoders._stacking import blend, measure_errors
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.persistence import describe
@@ -194,7 +194,7 @@ class StackedEncoder(BaseEncoder):
             return super()._features_of(X, reset=reset)
         if self._prefit:
             arrays = {name: member._features_of(X) for name, member in self.encoders_.items()}
-            features, inputs = _joined(arrays)
+            features, inputs = joined_features(arrays)
         else:
             members, features, inputs = _join(self._members(), X, self._transform_of(X, reset))
             if reset:
@@ -238,7 +238,7 @@ class StackedEncoder(BaseEncoder):
             return dict.fromkeys(self.encoders_, features)
         if missing := [name for name in self.encoders_ if name not in self.inputs_]:
             raise ValueError(f"inputs names {list(self.inputs_)}, but not the members {missing}")
-        return {name: _view(features, *self.inputs_[name]) for name in self.encoders_}
+        return {name: view(features, *self.inputs_[name]) for name in self.encoders_}
 
     # ---------------------------------------------------------------- fitting
 
@@ -332,50 +332,6 @@ _NOT_PREFIT = (
 )
 
 
-def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:
-    """Encoders by name.
-
-    Parameters
-    ----------
-    encoders : list of encoders, list of (name, encoder), or dict
-
-    Raises
-    ------
-    TypeError : not a list or dict, or something in it is no encoder.
-    ValueError : none at all, or the same name twice.
-    """
-    if isinstance(encoders, Mapping):
-        pairs = list(encoders.items())
-    elif isinstance(encoders, (list, tuple)):
-        named = all(isinstance(item, tuple) and len(item) == 2 for item in encoders)
-        pairs = list(encoders) if named else list(zip(_names_of(encoders), encoders, strict=True))
-    else:
-        raise TypeError(
-            "encoders must be a list of encoders, a list of (name, encoder) or a dict, got "
-            f"{type(encoders).__name__}"
-        )
-    if not pairs:
-        raise ValueError("encoders is empty: a stack needs one encoder at least")
-    for name, member in pairs:
-        if not isinstance(member, BaseEncoder):
-            raise TypeError(
-                f"encoder {name!r} is {member!r}: members must be encoders, RidgeEncoder() say"
-            )
-    if twice := [str(name) for name, count in Counter(n for n, _ in pairs).items() if count > 1]:
-        raise ValueError(f"encoders has the names {twice} more than once")
-    return {str(name): member for name, member in pairs}
-
-
-def _names_of(encoders: Sequence[Any]) -> list[str]:
-    names = [type(member).__name__.removesuffix("Encoder").lower() for member in encoders]
-    seen: Counter[str] = Counter()
-    numbered = []
-    for name in names:
-        seen[name] += 1
-        numbered.append(f"{name}-{seen[name]}" if names.count(name) > 1 else name)
-    return numbered
-
-
 def _for_arrays(member: BaseEncoder) -> BaseEncoder:
     member = clone(member)
     if "features" in member.get_params(deep=False):
@@ -395,36 +351,7 @@ def _join(
             arrays[name] = clone(member)._features_of(X, reset=True)
     if all(array is X for array in arrays.values()):
         return prepared, X, None
-    return prepared, *_joined(arrays)
-
-
-def _joined(arrays: Mapping[str, Any]) -> tuple[Any, dict[str, list[int]] | None]:
-    """One array of all features, each once, and where in it those of each member are."""
-    parts: list[Any] = []
-    for array in arrays.values():
-        looks = 0 not in np.shape(array)[1:]  # the mean does not
-        if looks and not any(array is part for part in parts):
-            parts.append(array)
-    if not parts:
-        return np.zeros((len(next(iter(arrays.values()))), 1), dtype=np.float32), None
-    if len(parts) == 1:
-        return parts[0], None
-    flat = [part.reshape(len(part), -1) for part in parts]
-    starts = np.cumsum([0, *(part.shape[1] for part in flat)])
-    inputs = {}
-    for name, array in arrays.items():
-        place = next((i for i, part in enumerate(parts) if part is array), 0)
-        inputs[name] = [int(starts[place]), *parts[place].shape[1:]]
-    return np.concatenate(flat, axis=1), inputs
-
-
-def _view(features: np.ndarray, start: int, *shape: int) -> np.ndarray:
-    stop = start + int(np.prod(shape))
-    if features.ndim != 2 or stop > features.shape[1]:
-        raise ValueError(
-            f"inputs names columns {start} to {stop}, which features {features.shape} do not have"
-        )
-    return features[:, start:stop].reshape(len(features), *shape)
+    return prepared, *joined_features(arrays)
 
 
 def _incomplete(held_out: Mapping[str, np.ndarray], betas: np.ndarray) -> list[str]:

@@ -15,12 +15,12 @@ from brainenc.training import Cosine, StepDecay
 
 PRESETS = {
     "default": Preset(
-        sizes={"n_channels": 32, "n_blocks": 2, "hidden": 256, "dropout": 0.3},
+        sizes={"n_channels": 16, "n_blocks": 1, "hidden": 256, "dropout": 0.3},
         training={
             "n_members": 3,
-            "n_epochs": 40,
+            "n_epochs": 12,
             "batch_size": 32,
-            "learning_rate": 1e-3,
+            "learning_rate": 3e-3,
             "weight_decay": 0.05,
         },
         settings={"schedule": Cosine(), "clip_norm": 1.0},

@@ -244,7 +244,8 @@ def score_draws(
     sums: dict[str, Any] = {"draw_variance": 0.0, "cross_products": 0.0}
     for images in blocks(n_test, _BLOCK_VALUES // (plan.n_draws * n_voxels)):
         seed = np.random.SeedSequence([plan.random_state, fold, images.start])
-        draws = source.sample(images, plan.n_draws, int(seed.generate_state(1)[0]))
+        drawn = source.sample(images, plan.n_draws, int(seed.generate_state(1)[0]))
+        draws = np.array(drawn, dtype=np.float32)  # a copy, to be overwritten
         wanted = (plan.n_draws, images.stop - images.start, n_voxels)
         if draws.shape != wanted:
             raise ValueError(f"sample gave shape {draws.shape}, not {wanted}")
@@ -258,32 +259,31 @@ def score_draws(
 def _scores_of_block(
     draws: np.ndarray, betas: np.ndarray, scale: np.ndarray, plan: DrawPlan, sums: dict[str, Any]
 ) -> Arrays:
-    """Scores of some images; `sums` grow."""
-    ordered = sort_draws(draws)
-    mean = draws.mean(axis=0)
-    of_subset = draws[..., plan.subset] - mean[:, plan.subset]
-    flat = of_subset.reshape(-1, len(plan.subset)).astype(np.float64, copy=False)
-    squares = np.einsum("ivn,ivn->v", centred := ordered - mean[..., None], centred)
-    sums["draw_variance"] += squares.astype(np.float64) / (len(draws) - 1)
-    sums["cross_products"] += flat.T @ flat
-    unit = scale[plan.subset]
-    positions = np.quantile(np.arange(len(draws)), QUANTILES, method="nearest")
+    """Scores of some images; `sums` grow, and draws are overwritten."""
+    unit, subset = scale[plan.subset], plan.subset
+    pairs = random_pairs(np.arange(len(subset)), N_PAIRS, random_state=plan.random_state)
     found = {
-        "crps": crps_of_sorted(ordered, betas).astype(np.float32),
-        "ranks": ranks_among_sorted(ordered, betas),
         "one_draw": draws[0].copy(),
-        "mean_draw": mean,
-        "quantiles": ordered[:, plan.shown][..., positions],
-        "variogram": variogram_score(
-            draws[..., plan.subset] / unit,
-            betas[..., plan.subset] / unit,
-            random_pairs(np.arange(len(unit)), N_PAIRS, random_state=plan.random_state),
-        ),
+        "mean_draw": draws.mean(axis=0),
+        "variogram": variogram_score(draws[..., subset] / unit, betas[..., subset] / unit, pairs),
     }
-    unit = scale[plan.complete]
-    found["energy"] = energy_score(
-        draws[..., plan.complete] / unit, betas[..., plan.complete] / unit
-    )
+    # The rest is of differences: around the mean of the draws, their squares keep their digits.
+    mean = found["mean_draw"]
+    draws -= mean
+    trials = betas - mean[:, None]
+    ordered = sort_draws(draws)
+    squares = np.einsum("ivn,ivn->v", ordered, ordered)
+    sums["draw_variance"] += squares.astype(np.float64) / (len(draws) - 1)
+    of_subset = draws[..., subset].reshape(-1, len(subset))
+    sums["cross_products"] += (of_subset.T @ of_subset).astype(np.float64)
+    positions = np.quantile(np.arange(len(draws)), QUANTILES, method="nearest")
+    found["quantiles"] = ordered[:, plan.shown][..., positions] + mean[:, plan.shown, None]
+    found["crps"] = crps_of_sorted(ordered, trials).astype(np.float32)
+    found["ranks"] = ranks_among_sorted(ordered, trials)
+    draws /= scale
+    trials /= scale
+    whole = slice(None) if len(plan.complete) == draws.shape[2] else plan.complete
+    found["energy"] = energy_score(draws[..., whole], trials[..., whole])
     return found
 
 

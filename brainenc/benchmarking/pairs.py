@@ -158,7 +158,7 @@ def _score_all_draws(
     info: dict[str, Any],
 ) -> dict[str, Arrays]:
     """What is kept of draws, by label; `info` says where they come from, or what went wrong."""
-    test, scale = betas[pair.test], trial_sd(betas[pair.train])
+    test, scale = betas[pair.test], trial_sd(betas[pair.train]).astype(np.float32)
     found: dict[str, Arrays] = {}
     for source in sources:
         start = time.perf_counter()

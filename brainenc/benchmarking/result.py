@@ -25,9 +25,8 @@ DRAW_TABLES = (
 )
 
 #: Columns of names, where "NA" is a name and not a missing value.
-NAMES = tuple(
-    "encoder encoder_a encoder_b atlas roi metric error draws_from quantity average".split()
-)
+NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric", "error")
+NAMES_OF_DRAWS = ("draws_from", "quantity", "average")
 
 
 def _empty() -> pd.DataFrame:
@@ -227,7 +226,7 @@ def _check_exists(path: Path) -> Path:
 def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
     try:
         columns = pd.read_csv(path, nrows=0).columns
-        names = [column for column in columns if column in NAMES]
+        names = [column for column in columns if column in NAMES + NAMES_OF_DRAWS]
         missing = {column: [""] for column in columns if column not in names}
         table = pd.read_csv(
             path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=missing

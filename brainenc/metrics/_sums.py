@@ -21,7 +21,9 @@ _PRODUCT_IMAGES, _PRODUCT_VOXELS = 512, 256
 #: A variance below this share of the second moment it is left from is round-off.
 _CANCELLATION = 1e-12
 
-Statistics = Callable[[slice, slice], Sequence[np.ndarray]]
+#: What is summed over images: an array, or the product of two.
+Statistic = np.ndarray | tuple[np.ndarray, np.ndarray]
+Statistics = Callable[[slice, slice], Sequence[Statistic]]
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:
@@ -38,7 +40,8 @@ def weighted_sums(
     Parameters
     ----------
     statistics : callable (images, voxels) -> arrays of shape (n, v) or (n, 1)
-        Called with two slices; (n, 1) means the statistic is the same for all voxels.
+        Called with two slices; (n, 1) means the statistic is the same for all voxels. A pair of
+        arrays stands for their product.
     weights : array, shape (n_sets, n_images)
     n_voxels : int
 
@@ -48,27 +51,91 @@ def weighted_sums(
     sums : list of arrays, shape (n_sets, v) or (n_sets, 1), one per statistic.
     """
     n_sets, n_images = weights.shape
+    once = counts_all_once(weights)
     width = n_voxels if n_sets == 1 else min(_PRODUCT_VOXELS, _SUM_ENTRIES // n_sets)
     for voxels in blocks(n_voxels, width):
         sums: list[Any] = []
         rows = _CHUNK_ENTRIES // (voxels.stop - voxels.start) if n_sets == 1 else _PRODUCT_IMAGES
         for images in blocks(n_images, rows):
             with np.errstate(invalid="ignore", over="ignore"):
-                parts = [weights[:, images] @ s for s in statistics(images, voxels)]
+                found = statistics(images, voxels)
+                parts = [_plain_sum(s) if once else _sum(weights[:, images], s) for s in found]
                 sums = [s + part for s, part in zip(sums, parts, strict=True)] if sums else parts
         yield voxels, sums
 
 
-def first_finite(array: np.ndarray, n_rows: int = 64) -> NDArray[np.float64]:
-    """First finite entry of each column among the first rows, 0 where there is none.
+def counts_all_once(weights: NDArray[np.float64]) -> bool:
+    """Whether there is one set, in which every image counts once."""
+    return len(weights) == 1 and bool((weights == 1).all())
+
+
+def _sum(weights: NDArray[np.float64], statistic: Statistic) -> NDArray[np.float64]:
+    if isinstance(statistic, tuple):
+        statistic = statistic[0] * statistic[1]
+    return weights @ statistic
+
+
+def _plain_sum(statistic: Statistic) -> NDArray[np.float64]:
+    """Sum over images, (1, v); of a product without an array for it."""
+    if isinstance(statistic, tuple):
+        total = np.einsum("iv,iv->v", *statistic)
+    elif statistic.dtype.kind == "f":
+        total = np.ones(len(statistic), statistic.dtype) @ statistic
+    else:
+        total = statistic.sum(axis=0)
+    return total[None].astype(np.float64)
+
+
+class Differences:
+    """Arrays minus values of each voxel, chunk by chunk in memory that is used again.
+
+    Parameters
+    ----------
+    dtype : numpy dtype to compute in
+    """
+
+    def __init__(self, dtype: Any):
+        self.dtype = np.dtype(dtype)
+        self._memory = np.empty(0, self.dtype)
+
+    def __call__(self, chunk: np.ndarray, subtrahend: np.ndarray) -> np.ndarray:
+        """`chunk` − `subtrahend`; overwritten by the next call."""
+        if self._memory.size < chunk.size:
+            self._memory = np.empty(chunk.size, self.dtype)
+        out = self._memory[: chunk.size].reshape(chunk.shape)
+        return np.subtract(chunk, subtrahend, out=out, dtype=self.dtype, casting="same_kind")
+
+
+def chunk_dtype(weights: NDArray[np.float64], *arrays: np.ndarray) -> Any:
+    """Precision to compute the statistics of a chunk in; sums over chunks are in float64.
+
+    float32 values keep their digits as float32 differences from a typical value, and the few
+    images of a chunk hardly lose any in their sum.
+    """
+    single = all(array.dtype.kind == "f" and array.dtype.itemsize <= 4 for array in arrays)
+    return np.float32 if single and counts_all_once(weights) else np.float64
+
+
+def lacks_values(chunk: np.ndarray) -> bool:
+    """Whether there is a NaN in (..., n_voxels), at the cost of a sum."""
+    rows = chunk.reshape(-1, chunk.shape[-1])
+    return bool(np.isnan(np.ones(len(rows), rows.dtype) @ rows).any())
+
+
+def typical_value(array: np.ndarray, n_rows: int = 64) -> NDArray[np.float64]:
+    """Mean of the finite entries of each column among the first rows, 0 where there is none.
 
     Sums are taken about it: large voxel means then cost no digits, and a constant voxel is
-    exactly zero. Any value near the data would do.
+    exactly zero. In the precision of `array`.
     """
     head = np.asarray(array[:n_rows], dtype=np.float64).reshape(-1, array.shape[-1])
     finite = np.isfinite(head)
-    first = finite.argmax(axis=0)[None]
-    return np.where(finite.any(axis=0), np.take_along_axis(head, first, axis=0)[0], 0.0)
+    values = np.where(finite, head, 0.0)
+    mean = values.sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+    low = np.where(finite, head, np.inf).min(axis=0)
+    high = np.where(finite, head, -np.inf).max(axis=0)
+    mean = np.where(low == high, low, mean)
+    return mean.astype(array.dtype).astype(np.float64) if array.dtype.kind == "f" else mean
 
 
 def round_off(array: np.ndarray, size: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brainenc.metrics._sums import blocks, first_finite, pearson, weighted_sums
+from brainenc.metrics._sums import (
+    Differences,
+    Statistic,
+    blocks,
+    chunk_dtype,
+    counts_all_once,
+    lacks_values,
+    pearson,
+    typical_value,
+    weighted_sums,
+)
 from brainenc.progress import progress
 
 #: Entries of the betas of one block of voxels held as float64 while they are split: 64 MiB.
@@ -46,9 +56,25 @@ def variance_components(betas: np.ndarray, sets: NDArray[np.float64]) -> Varianc
         images or where all trials are equal. `n_trials` is 1 / mean(1 / n_i) over the images that
         have trials, NaN where there are none.
     """
-    shift = first_finite(betas)
+    shift = typical_value(betas)
+    dtype = chunk_dtype(sets, betas)
+    shifted, deviations = Differences(dtype), Differences(dtype)
 
-    def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
+    def complete(y: np.ndarray) -> Sequence[Statistic]:
+        """Statistics of a chunk without missing trials, for sums in which all count once."""
+        n_images, n_repeats, n_voxels = y.shape
+        total = y.sum(axis=1)
+        mean = total / dtype(n_repeats)
+        deviation = deviations(y, mean[:, None]).reshape(-1, n_voxels)
+        ones = np.ones((n_images, 1))
+        counts = ones, n_repeats * ones, n_repeats**2 * ones, ones / n_repeats
+        return *counts, total, (total, mean), (deviation, deviation)
+
+    def statistics(images: slice, voxels: slice) -> Sequence[Statistic]:
+        if counts_all_once(sets):
+            y = shifted(betas[images, :, voxels], shift[voxels].astype(dtype))
+            if not lacks_values(y):
+                return complete(y)
         y, present = _load(betas[images, :, voxels], shift[voxels])
         n = present.sum(axis=1)
         total, safe = y.sum(axis=1), np.maximum(n, 1)
@@ -98,7 +124,7 @@ def split_half_reliability(
     n_images, n_repeats, n_voxels = betas.shape
     shape = (len(sets), n_voxels)
     reliability, n_trials = np.empty(shape), np.empty(shape)
-    shift = first_finite(betas)
+    shift = typical_value(betas)
     width = _SPLIT_ENTRIES // (n_images * n_repeats)
     bar = progress(total=n_splits * n_voxels, desc="split halves", unit="voxel", verbose=verbose)
     for voxels in blocks(n_voxels, width):

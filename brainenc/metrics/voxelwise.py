@@ -17,21 +17,28 @@ of bootstrap counts give the score of every resample in one call, as matrix prod
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.metrics._sums import (
+    Differences,
+    Statistic,
     check_pair,
     check_weights,
-    first_finite,
+    chunk_dtype,
+    lacks_values,
     pearson,
     round_off,
+    typical_value,
     variance,
     weighted_sums,
 )
 
-Terms = Callable[[np.ndarray, np.ndarray, np.ndarray], Sequence[np.ndarray]]
+#: From predictions and targets about a typical value, and a function that gives predictions minus
+#: targets, to what is summed over images.
+Terms = Callable[[np.ndarray, np.ndarray, Callable[[], np.ndarray]], Sequence[Statistic]]
 Sums = list[NDArray[np.float64]]
 
 
@@ -59,11 +66,11 @@ def correlation(
     ValueError : shapes that do not match, negative or non-finite weights.
     """
     predictions, targets = check_pair(predictions, targets)
-    x_floor = round_off(predictions, first_finite(predictions))
-    y_floor = round_off(targets, first_finite(targets))
+    x_floor = round_off(predictions, typical_value(predictions))
+    y_floor = round_off(targets, typical_value(targets))
 
-    def terms(x: np.ndarray, y: np.ndarray, difference: np.ndarray) -> Sequence[np.ndarray]:
-        return x, y, x * x, y * y, x * y
+    def terms(x: np.ndarray, y: np.ndarray, difference: Any) -> Sequence[Statistic]:
+        return x, y, (x, x), (y, y), (x, y)
 
     def finish(voxels: slice, sums: Sums) -> np.ndarray:
         return pearson(sums, x_floor[voxels], y_floor[voxels])
@@ -99,10 +106,11 @@ def r_squared(
     ValueError : shapes that do not match, negative or non-finite weights.
     """
     predictions, targets = check_pair(predictions, targets)
-    y_floor = round_off(targets, first_finite(targets))
+    y_floor = round_off(targets, typical_value(targets))
 
-    def terms(x: np.ndarray, y: np.ndarray, difference: np.ndarray) -> Sequence[np.ndarray]:
-        return y, y * y, difference * difference
+    def terms(x: np.ndarray, y: np.ndarray, difference: Any) -> Sequence[Statistic]:
+        error = difference()
+        return y, (y, y), (error, error)
 
     def finish(voxels: slice, sums: Sums) -> np.ndarray:
         w, y, yy, residual = sums
@@ -199,8 +207,9 @@ def mean_squared_error_to_trials(
     return result if weights is not None else result[0]
 
 
-def _squared_error(x: np.ndarray, y: np.ndarray, difference: np.ndarray) -> Sequence[np.ndarray]:
-    return (difference * difference,)
+def _squared_error(x: np.ndarray, y: np.ndarray, difference: Any) -> Sequence[Statistic]:
+    error = difference()
+    return ((error, error),)
 
 
 def _score(
@@ -220,22 +229,22 @@ def _score(
 
 
 def _sums(predictions: np.ndarray, targets: np.ndarray, sets: NDArray[np.float64], terms: Terms):
-    """Weighted sums of 1 and of `terms(x, y, x − y)`, over the images that have a target.
+    """Weighted sums of 1 and of `terms(x, y, difference)`, over the images that have a target."""
+    x_shift, y_shift = typical_value(predictions), typical_value(targets)
+    dtype = chunk_dtype(sets, predictions, targets)
+    shifted_x, shifted_y, errors = (Differences(dtype) for _ in range(3))
 
-    `x` and `y` are shifted by a value of each voxel; `difference` is not.
-    """
-    x_shift, y_shift = first_finite(predictions), first_finite(targets)
-
-    def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
-        x = np.subtract(predictions[images, voxels], x_shift[voxels], dtype=np.float64)
-        y = np.subtract(targets[images, voxels], y_shift[voxels], dtype=np.float64)
-        difference = x - y + (x_shift - y_shift)[voxels]
+    def statistics(images: slice, voxels: slice) -> Sequence[Statistic]:
+        prediction, target = predictions[images, voxels], targets[images, voxels]
+        x = shifted_x(prediction, x_shift[voxels].astype(dtype))
+        y = shifted_y(target, y_shift[voxels].astype(dtype))
+        if not lacks_values(y):
+            return np.ones((len(y), 1)), *terms(x, y, lambda: errors(prediction, target))
         missing = np.isnan(y)
-        if not missing.any():
-            return np.ones((len(y), 1)), *terms(x, y, difference)
-        for array in (x, y, difference):
-            array[missing] = 0
-        return ~missing, *terms(x, y, difference)
+        x[missing] = y[missing] = 0
+        error = errors(prediction, target)
+        error[missing] = 0
+        return ~missing, *terms(x, y, lambda: error)
 
     return weighted_sums(statistics, sets, targets.shape[1])
 

@@ -17,7 +17,7 @@ from brainenc.benchmarking import BenchmarkResult
 from brainenc.encoders import BaseEncoder
 from brainenc.model_selection import image_folds
 
-FEW = {"n_bootstraps": 50, "n_permutations": 19, "verbose": False}
+FEW = {"n_bootstraps": 50, "n_permutations": 19, "n_draws": 10, "verbose": False}
 
 
 class Told(BaseEncoder):

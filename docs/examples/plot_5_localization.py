@@ -56,8 +56,8 @@ for name, area in concepts.items():
 pd.DataFrame(rows).T.astype({"images": int, "voxels found": int, "test alone: found": int}).round(3)
 
 # %%
-# The test alone finds more voxels, and for faces and bodies more than the .05 of them that the false
-# discovery rate allows are wrong: it takes the encoder at its word, and where the encoder is wrong,
+# The test alone finds more voxels, and for faces and bodies more of them are wrong than the .05
+# that the false discovery rate allows: it takes the encoder at its word, and where that is wrong,
 # more images do not help.
 
 figure = Figure(figsize=(8.6, 3.3), layout="constrained")

@@ -1,3 +1,4 @@
+from .attention import attention_figure as attention_figure
 from .differences import difference_forest as difference_forest
 from .differences import roi_difference_map as roi_difference_map
 from .figures import ceiling_scatter as ceiling_scatter

@@ -14,61 +14,19 @@ The paper variant is a small one, trained for ``--paper-steps`` steps a fold.
 """
 
 import argparse
-import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from comparison import DATA, SETS, Subject, against_ridge, score_table
 from synbrain_common import FORMAT, PAPER, paper_encoder, published_unit, show, write
 
 import brainenc
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 DEFAULT, PAPER_NAME = "SynBrain (default)", "SynBrain (paper, small)"
-
-
-class Subject(NamedTuple):
-    """A data set, and the features that all encoders get."""
-
-    title: str
-    data: brainenc.EncodingData
-    features: Any
-
-
-def simulated(n_images: int, n_voxels: int) -> Callable[[Path], Subject]:
-    def make(folder: Path) -> Subject:
-        data = brainenc.datasets.simulate_subject(n_images, n_voxels, random_state=0)
-        title = f"simulated, {n_images} × {n_voxels}"
-        return Subject(title, data, data.truth.tokens)
-
-    return make
-
-
-def measured(name: str, title: str, features: Any) -> Callable[[Path], Subject]:
-    def make(folder: Path) -> Subject:
-        data = brainenc.load_npz(folder / f"{name}.npz")
-        return Subject(title, data, features)
-
-    return make
-
-
-SETS: dict[str, Callable[[Path], Subject]] = {
-    "small": simulated(300, 300),
-    "medium": simulated(600, 800),
-    "large": simulated(1500, 800),
-    "miyawaki": measured(
-        "miyawaki2008_s1_v1", "Miyawaki, V1 fMRI", brainenc.PixelFeatures(verbose=False)
-    ),
-    "v4": measured(
-        "cowley2023_v4_210325",
-        "Cowley, V4 spikes",
-        brainenc.GaborPyramid(verbose=False),
-    ),
-}
 
 
 def main() -> None:
@@ -96,14 +54,13 @@ def main() -> None:
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
-    fallback = os.environ.get("BRAINENC_TEST_DATA", REPOSITORY.parent / "shared" / "data")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="which data sets")
     add("--no-paper", action="store_true", help="leave the paper variant out, the slow one")
     add("--paper-steps", type=int, default=200, help="of its autoencoder, per fold")
     add("--jobs", type=int, default=2, help="fits at once")
-    add("--data", type=Path, default=Path(fallback), help="folder of the measured data")
+    add("--data", type=Path, default=DATA, help="folder of the measured data")
     add("--out", type=Path, help="folder for CSV tables and manifest")
     return parser.parse_args(given)
 
@@ -128,44 +85,6 @@ def compare(subject: Subject, arguments: argparse.Namespace) -> brainenc.Benchma
         n_jobs=arguments.jobs,
         n_permutations=1,
     )
-
-
-def score_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFrame:
-    """One row per encoder, with the paired bootstrap of its mean r minus that of ridge."""
-    scores = result.encoders
-    for encoder, error in zip(scores["encoder"], scores["error"], strict=True):
-        if error:
-            print(f"{encoder} failed on {subject.title}: {error}")
-    table = pd.DataFrame(
-        {
-            "data": subject.title,
-            "encoder": scores["encoder"],
-            "r": scores["r"],
-            "95 %": list(map(interval, scores["r_low"], scores["r_high"])),
-            "ceiling of r": scores["noise_ceiling"],
-            "MSE (z)": scores["mse_z"],
-            "pattern r": scores["pattern_r"],
-        }
-    )
-    against = pd.DataFrame([against_ridge(result, name) for name in scores["encoder"]])
-    return pd.concat([table, against, scores["fit_seconds"].rename("fit, s")], axis=1)
-
-
-def against_ridge(result: brainenc.BenchmarkResult, encoder: str, roi: str = "all") -> dict:
-    """Paired bootstrap over images: mean r of an encoder minus that of ridge, the last of all."""
-    found = result.pairs.query(
-        "metric == 'r' and encoder_a == @encoder and encoder_b == 'ridge' and roi == @roi"
-    )
-    names = ["r − ridge", "95 % of it", "p"]
-    if found.empty or not np.isfinite(found["difference"].iloc[0]):
-        return dict.fromkeys(names, np.nan)
-    row = found.iloc[0]
-    values = [row["difference"], interval(row["low"], row["high"]), row["p"]]
-    return dict(zip(names, values, strict=True))
-
-
-def interval(low: float, high: float) -> Any:
-    return f"{low:.3f} – {high:.3f}" if np.isfinite(low) else np.nan
 
 
 def roi_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFrame:

@@ -1,0 +1,127 @@
+"""Peak memory of fits to a subject of NSD's size that lies on disk, memory-mapped.
+
+    python benchmarks/memory.py --out docs/results --scratch /folder/with/12/GB
+
+Every row is a process of its own; its memory is the largest resident size that the system has
+noted (``ru_maxrss``), the interpreter and torch included. Files hold made-up numbers with a
+signal in them: 9 000 images × 3 repeats × 15 724 voxels, tokens of 256 × 1664 in half precision.
+SynBrain is fitted with fewer epochs and members than by default, which takes time and no memory:
+members are trained one after the other.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from synbrain_common import show, write
+
+import brainenc
+from brainenc.benchmarking.manifest import hardware, versions
+from brainenc.progress import progress
+
+#: NSD subject 1 without its shared images, and the tokens of OpenCLIP ViT-bigG/14.
+SHAPE = {"images": 9000, "repeats": 3, "voxels": 15_724, "tokens": 256, "width": 1664}
+BLOCK = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--scratch", type=Path, help="where the files go; 12 GB at full size")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    for name, size in SHAPE.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(CHILDREN[arguments.child](arguments.scratch)))
+        return
+    shape = {name: getattr(arguments, name) for name in SHAPE}
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
+        make_files(Path(folder), **shape)
+        rows = [measured(name, Path(folder)) for name in CHILDREN]
+        sizes = {path.name: path.stat().st_size / 2**30 for path in Path(folder).glob("*.npy")}
+    table = pd.DataFrame(rows)
+    show({"peak memory": table})
+    manifest = {
+        "command": "python benchmarks/memory.py --out docs/results",
+        "date": time.strftime("%Y-%m-%d"),
+        "shape": shape,
+        "files, GiB": {name: round(size, 2) for name, size in sizes.items()},
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    write(arguments.out, "memory", {"peak": table}, manifest)
+
+
+def make_files(
+    folder: Path, *, images: int, repeats: int, voxels: int, tokens: int, width: int
+) -> None:
+    """Tokens, their averages, and betas that are linear in the averages, plus noise."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "tokens": ((images, tokens, width), np.float16),
+        "pooled": ((images, width), np.float16),
+        "betas": ((images, repeats, voxels), np.float32),
+    }
+    maps = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+        for name, (shape, dtype) in shapes.items()
+    }
+    # One block of texture, shifted from image to image: made quickly, and never twice the same.
+    texture = rng.standard_normal((BLOCK, tokens, width), dtype=np.float32)
+    weights = rng.standard_normal((width, voxels), dtype=np.float32) / np.sqrt(width)
+    for start in progress(range(0, images, BLOCK), desc="files", verbose=True):
+        rows = slice(start, min(start + BLOCK, images))
+        n = rows.stop - rows.start
+        level = rng.standard_normal((n, 1, width), dtype=np.float32)
+        block = texture[:n] + level
+        maps["tokens"][rows], pooled = block, block.mean(1)
+        maps["pooled"][rows] = pooled
+        signal = pooled @ weights
+        noise = 2 * rng.standard_normal((n, repeats, voxels), dtype=np.float32)
+        maps["betas"][rows] = signal[:, None] + noise
+        for array in maps.values():
+            array.flush()
+
+
+def fit(encoder: brainenc.encoders.BaseEncoder, features: str, folder: Path) -> dict:
+    X = np.load(folder / f"{features}.npy", mmap_mode="r")
+    betas = np.load(folder / "betas.npy", mmap_mode="r")
+    start = time.perf_counter()
+    encoder.fit(X, betas)
+    seconds = time.perf_counter() - start
+    encoder.predict(X[:BLOCK])
+    return {
+        "fit": f"{type(encoder).__name__} on {features}",
+        "peak memory, GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "minutes": seconds / 60,
+    }
+
+
+def synbrain(folder: Path) -> dict:
+    return fit(brainenc.SynBrainEncoder(None, n_members=2, n_epochs=1), "tokens", folder)
+
+
+def ridge(folder: Path) -> dict:
+    return fit(brainenc.RidgeEncoder(None), "pooled", folder)
+
+
+CHILDREN = {"ridge": ridge, "synbrain": synbrain}
+
+
+def measured(name: str, folder: Path) -> dict:
+    """One fit in a process of its own."""
+    command = [sys.executable, __file__, "--child", name, "--scratch", str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

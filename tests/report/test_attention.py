@@ -35,8 +35,8 @@ def test_each_map_is_over_its_image_and_in_its_column(images, maps):
     assert len(drawn) == 6
     for (array, _, extent), expected in zip(drawn, maps.reshape(6, 4, 4), strict=True):
         np.testing.assert_allclose(array, expected * 16)
-        assert extent == (-0.5, 15.5, 11.5, -0.5)  # the whole image, upright
-    assert [axes.get_title() for axes in figure.axes[:4]] == ["image", "V1", "V2", "FFA"]
+        assert tuple(extent) == (-0.5, 15.5, 11.5, -0.5)  # the whole image, upright
+    assert [axes.get_title(loc="left") for axes in figure.axes[:4]] == ["image", "V1", "V2", "FFA"]
     # Even attention is not drawn; all attention in one place is.
     assert (drawn[0][1] == 0).all()
     assert drawn[5][1][0, 3] == drawn[5][1].max() > 0.5
@@ -44,11 +44,11 @@ def test_each_map_is_over_its_image_and_in_its_column(images, maps):
 
 def test_chosen_rois_and_those_that_fit(images, maps):
     figure = attention_figure(images, maps, ["V1", "V2", "FFA"], shown=["FFA", "V1"])
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "FFA", "V1"]
+    assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == ["image", "FFA", "V1"]
     names = [f"roi {k}" for k in range(40)]
     many = np.repeat(maps[:, :1], 40, axis=1)
     many[:, 30] = maps[:, 2]
-    titles = [axes.get_title() for axes in attention_figure(images, many, names).axes]
+    titles = [axes.get_title(loc="left") for axes in attention_figure(images, many, names).axes]
     assert "roi 30" in titles
     assert len([title for title in titles if title.startswith("roi")]) == 11
 

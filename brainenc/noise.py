@@ -181,6 +181,7 @@ def fit_trial_noise(
 def fit_shared_signal(
     betas: np.ndarray,
     held_out: np.ndarray,
+    noise: ResidualNoise,
     *,
     max_factors: int = MAX_FACTORS,
     random_state: Any = 0,
@@ -189,30 +190,24 @@ def fit_shared_signal(
 
     Around held-out predictions that is the error of the model, the uncertainty about the expected
     response; around the voxels' means it is the signal. Directions come from averages over
-    repeats; the variance along each is that of averages of other images, less what the noise of
-    their trials adds to it.
+    repeats, in coordinates in which the noise of trials is alike and independent everywhere, so
+    that noise does not turn them; the variance along each is that of averages of other images,
+    less what the noise of their trials adds to it.
 
     Parameters
     ----------
     betas, held_out, max_factors, random_state
         As for `fit_residual_noise`.
+    noise : ResidualNoise
+        Of single trials, from `fit_trial_noise`.
 
     Returns
     -------
     ResidualNoise
         0 where trials vary no more than their noise; NaN for a voxel without repeats.
-
-    Raises
-    ------
-    ValueError : no image has two trials.
     """
-    noise_variance = _contrast_variance(betas)
-    if np.isnan(noise_variance).all():
-        raise ValueError(
-            f"betas {betas.shape} have no image with two trials of a voxel, and the error of "
-            "predictions is told from trial noise by repeats: give betas that have some"
-        )
-    variance = np.maximum(_trial_variance(betas, held_out) - noise_variance, 0)
+    variance = np.maximum(_trial_variance(betas, held_out) - noise.variance, 0)
+    whitening = _Whitening(noise)
     rng = np.random.default_rng(random_state)
     kept = _some_images(betas, rng)
     averages = average_repeats(betas[kept]) - held_out[kept]
@@ -221,14 +216,37 @@ def fit_shared_signal(
     # A contrast has the variance of the noise; its share in the average of k trials is 1 / k.
     contrasts = contrasts.reshape(len(averages), -1, betas.shape[2])
     contrasts /= np.sqrt(np.maximum(n_trials, 1, dtype=np.float32))[:, None]
-    shared = shared_factors(
-        np.where(np.isfinite(averages), averages, 0),
+    factors = shared_factors(
+        whitening.apply(np.where(np.isfinite(averages), averages, 0)),
         np.arange(len(averages)),
-        noise=contrasts,
+        noise=whitening.apply(contrasts),
         max_factors=max_factors,
         random_state=rng,
     )
-    return assemble(variance, shared)
+    return assemble(variance, whitening.undo(factors))
+
+
+class _Whitening:
+    """Coordinates in which noise has the same variance in all directions, and the way back."""
+
+    def __init__(self, noise: ResidualNoise):
+        # A voxel that the factors explain wholly must not outweigh all others.
+        sd = np.maximum(noise.private_sd, 0.1 * np.sqrt(noise.variance))
+        self.sd = np.where(np.isfinite(sd), sd, 0).astype(np.float32)
+        self.inverse_sd = np.divide(1, self.sd, out=np.zeros_like(self.sd), where=self.sd > 0)
+        _, strength, self.directions = np.linalg.svd(
+            noise.factors * self.inverse_sd, full_matrices=False
+        )
+        self.gain = np.sqrt(1 + np.square(strength))
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        return self._along(rows * self.inverse_sd, 1 / self.gain - 1)
+
+    def undo(self, rows: np.ndarray) -> np.ndarray:
+        return self._along(rows, self.gain - 1) * self.sd
+
+    def _along(self, rows: np.ndarray, change: np.ndarray) -> np.ndarray:
+        return rows + ((rows @ self.directions.T) * change) @ self.directions
 
 
 def shared_factors(
@@ -253,7 +271,8 @@ def shared_factors(
     images : array of int, shape (n_rows,)
         The image of each row, counted from 0; the rows of an image are left out together.
     noise : array, shape (n_images, n_contrasts, n_voxels), optional
-        What noise alone does to the rows of an image; its variance is taken off.
+        What noise alone does to the rows of an image; its variance is taken off. Rows are then
+        taken to be whitened for it, and directions are those of their covariance.
     max_factors, random_state
         As for `fit_residual_noise`.
 
@@ -270,6 +289,7 @@ def shared_factors(
     inverse_sd = np.divide(1, sd, out=np.zeros_like(sd), where=sd > 0)
     is_noise = np.zeros(len(rows), dtype=bool)
     if noise is not None:
+        sd, inverse_sd = (sd > 0).astype(sd.dtype), (sd > 0).astype(sd.dtype)
         is_noise = np.repeat([False, True], [len(rows), noise.shape[0] * noise.shape[1]])
         rows = np.concatenate([rows, noise.reshape(-1, noise.shape[2])])
         images = np.concatenate([images, np.repeat(np.arange(len(noise)), noise.shape[1])])

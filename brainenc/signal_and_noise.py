@@ -71,5 +71,5 @@ def noise_model(betas: Any, *, max_factors: int = MAX_FACTORS, random_state: Any
     with np.errstate(invalid="ignore"):
         mean = np.where(present, averages, 0).sum(axis=0, dtype=np.float64) / present.sum(axis=0)
     mean = mean.astype(betas.dtype)
-    signal = fit_shared_signal(betas, np.broadcast_to(mean, averages.shape), **options)
+    signal = fit_shared_signal(betas, np.broadcast_to(mean, averages.shape), noise, **options)
     return NoiseModel(noise, signal, mean, ncsnr_from_repeats(betas))

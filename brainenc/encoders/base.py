@@ -144,7 +144,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         self.model_error_: ResidualNoise | None = None
         if (np.isfinite(betas).sum(axis=1, dtype=np.int32) > 1).any():
             self.trial_noise_ = fit_trial_noise(betas)
-            self.model_error_ = fit_shared_signal(betas, held_out)
+            self.model_error_ = fit_shared_signal(betas, held_out, self.trial_noise_)
         self.sample_kind_ = self.sample_kind
         return self
 

@@ -44,7 +44,7 @@ class CalibratedEncoder(BaseEstimator):
     def __init__(self, encoder: BaseEncoder):
         self.encoder = encoder
 
-    def calibrate(self, X: Any, y: Any, *, groups: Any = None) -> "CalibratedEncoder":
+    def fit(self, X: Any, y: Any, *, groups: Any = None) -> "CalibratedEncoder":
         """Calibrate on images that the encoder was not fitted to. See `brainenc.calibrate`."""
         check_is_fitted(self.encoder)
         features = self.encoder._features_of(X)
@@ -193,4 +193,4 @@ def calibrate(
     ValueError : shapes that do not match.
     sklearn.exceptions.NotFittedError : the encoder is not fitted.
     """
-    return CalibratedEncoder(encoder).calibrate(images, betas, groups=groups)
+    return CalibratedEncoder(encoder).fit(images, betas, groups=groups)

@@ -1,0 +1,262 @@
+"""Whether draws and intervals fit held-out single trials: simulated subject, Miyawaki, V4.
+
+Every image is tested in a fold whose encoders did not see it. Draws are compared with its single
+trials, never with their average. Run as
+
+    python benchmarks/calibration.py --out docs/results
+"""
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scoringrules
+from synbrain_common import show, write
+
+import brainenc
+from brainenc.benchmarking.manifest import data_hash, versions
+from brainenc.benchmarking.scoring import trial_sd
+from brainenc.encoders import make_encoder
+from brainenc.model_selection import image_folds
+from brainenc.noise import ResidualNoise
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FIGURES, V4 = "miyawaki2008_s1_v1", "cowley2023_v4_210325"
+
+INDEPENDENT, TRUTH = "ridge + independent Gaussian", "true distribution"
+
+#: Draws of a block of images held at once: 128 MB.
+BLOCK_VALUES = 2**25
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    subjects = list(load_subjects(arguments))
+    rows: list[dict] = []
+    roi_rows: list[dict] = []
+    for data, features in subjects:
+        of_data, of_rois = score_subject(data, features, arguments)
+        rows += of_data
+        roi_rows += of_rois
+        show({data.name: pd.DataFrame(of_data)})
+    tables = {
+        "scores": pd.DataFrame(rows),
+        "rois": pd.DataFrame(roi_rows),
+        "noise_correlations": noise_correlations(arguments),
+    }
+    show(tables)
+    if arguments.out is not None:
+        manifest = {
+            "command": "python benchmarks/calibration.py --out docs/results",
+            "versions": versions(),
+            "data": {data.name: data_hash(data) for data, _ in subjects},
+            "settings": {k: str(v) for k, v in vars(arguments).items() if k not in ("data", "out")},
+        }
+        write(arguments.out, "calibration", tables, manifest)
+
+
+def parse_arguments() -> argparse.Namespace:
+    fallback = os.environ.get("BRAINENC_TEST_DATA", REPOSITORY.parent / "shared" / "data")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(fallback), help="folder of the files")
+    parser.add_argument("--out", type=Path, help="folder for CSV tables and manifest")
+    parser.add_argument("--encoders", default="ridge,synbrain", help="short names")
+    parser.add_argument("--only", default="simulated,miyawaki,v4", help="data sets")
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--images", type=int, default=600, help="simulated images")
+    parser.add_argument("--voxels", type=int, default=800, help="simulated voxels")
+    parser.add_argument("--seeds", type=int, default=3, help="subjects for noise correlations")
+    return parser.parse_args()
+
+
+def load_subjects(arguments) -> Iterator[tuple[brainenc.EncodingData, np.ndarray]]:
+    """Data and features: the simulated network's tokens, pixels of figures, Gabor energies."""
+    chosen = arguments.only.split(",")
+    if "simulated" in chosen:
+        data = brainenc.datasets.simulate_subject(
+            arguments.images, arguments.voxels, random_state=0
+        )
+        yield data, data.truth.tokens
+    extractors = {
+        FIGURES: ("miyawaki", brainenc.PixelFeatures(verbose=False)),
+        V4: ("v4", brainenc.GaborPyramid(verbose=False)),
+    }
+    for name, (short, extractor) in extractors.items():
+        path = arguments.data / f"{name}.npz"
+        if short in chosen and not path.exists():
+            print(f"{path} is not there and is left out; give --data")
+        elif short in chosen:
+            data = brainenc.load_npz(path)
+            yield data, extractor.fit_transform(data.images)
+
+
+# ------------------------------------------------------------------ scores of held-out trials
+
+
+def score_subject(data, features: np.ndarray, arguments) -> tuple[list[dict], list[dict]]:
+    """Scores of every encoder, and their 90 % coverage by ROI."""
+    found: dict[str, list[dict]] = {}
+    sd = trial_sd(data.betas)
+    for train, test in image_folds(5, data.n_images, random_state=0):
+        for name, draw, interval in drawers(data, features, train, test, arguments):
+            trials = data.betas[test]
+            fold = list(score_draws(draw, interval, trials, sd, arguments.draws))
+            found.setdefault(name, []).extend(fold)
+            print(f"{data.name}: {name}, {len(test)} images", flush=True)
+    rows, roi_rows = [], []
+    rois = {"all": np.arange(data.n_voxels), **data.rois()}
+    for name, parts in found.items():
+        rows.append({"data": data.name, "encoder": name, **summary(parts)})
+        inside, n = (sum(part[k] for part in parts) for k in ("inside_90", "n"))
+        for roi, voxels in rois.items():
+            coverage = inside[voxels].sum() / n[voxels].sum()
+            roi_rows.append(
+                {"data": data.name, "encoder": name, "roi": roi, "coverage 90": coverage}
+            )
+    return rows, roi_rows
+
+
+def drawers(data, features, train, test, arguments):
+    """Name, draws (images: slice) -> array, and intervals or None."""
+    n, X = arguments.draws, features[test]
+    for name in arguments.encoders.split(","):
+        encoder = make_encoder(name, features=None).fit(features[train], data.betas[train])
+        yield name, lambda images, e=encoder: e.sample(X[images], n, 1), None
+        if name == "ridge":
+            alone = make_encoder(name, features=None).fit(features[train], data.betas[train])
+            noise = encoder.noise_
+            alone.noise_ = ResidualNoise(0 * noise.factors[:0], np.sqrt(noise.variance))
+            yield INDEPENDENT, lambda images, e=alone: e.sample(X[images], n, 1), None
+        rest, held_out = image_folds(5, len(train), random_state=0)[0]
+        part = make_encoder(name, features=None).fit(features[train[rest]], data.betas[train[rest]])
+        rois = data.voxels["roi"] if "roi" in data.voxels else np.zeros(data.n_voxels)
+        chosen = train[held_out]
+        groups = None if len(chosen) >= 50 else rois
+        fixed = brainenc.calibrate(part, features[chosen], data.betas[chosen], groups=groups)
+        intervals = None
+        if len(chosen) >= 9:
+            intervals = lambda images, e=fixed: e.predict_interval(X[images])  # noqa: E731
+        yield f"{name}, calibrated", lambda images, e=fixed: e.sample(X[images], n, 1), intervals
+    if data.truth is not None:
+        truth = data.truth
+        yield TRUTH, lambda images: truth.select(images=test[images]).sample(n, 1), None
+
+
+def score_draws(draw, interval, trials, sd, n_draws) -> Iterator[dict]:
+    """Sums over trials per voxel, block by block of images."""
+    size = max(1, BLOCK_VALUES // (n_draws * trials.shape[2]))
+    for start in range(0, len(trials), size):
+        images = slice(start, start + size)
+        draws, block = draw(images), trials[images]
+        present = np.isfinite(block) & np.isfinite(draws[0])[:, None]
+        ordered = np.sort(np.moveaxis(draws, 0, -1))  # once for all scores
+        low, q25, q75, high = (quantile(ordered, p) for p in (0.05, 0.25, 0.75, 0.95))
+        conformal = (low, high) if interval is None else interval(images)
+        residual = block - draws.mean(axis=0)[:, None]
+        rank, crps = np.empty_like(block), np.empty_like(block)
+        for r in range(block.shape[1]):
+            rank[:, r] = (draws < block[:, r]).mean(axis=0)
+            crps[:, r] = scoringrules.crps_ensemble(
+                block[:, r], ordered, sorted_ensemble=True, estimator="pwm"
+            )
+        yield {
+            "n": present.sum(axis=(0, 1)),
+            "crps": total(crps / sd, present),
+            "inside_50": total(between(block, q25, q75), present),
+            "inside_90": total(between(block, low, high), present),
+            "interval_90": total(between(block, *conformal), present),
+            "draw_variance": total(
+                np.broadcast_to(draws.var(0, ddof=1)[:, None], block.shape), present
+            ),
+            "residual": total(np.square(residual), present),
+            "pit": np.histogram(rank[present], bins=10, range=(0, 1))[0],
+        }
+
+
+def quantile(ordered, p):
+    """As numpy's, of values sorted along the last axis."""
+    position = p * (ordered.shape[-1] - 1)
+    lower = int(position)
+    share = position - lower
+    return (1 - share) * ordered[..., lower] + share * ordered[
+        ..., min(lower + 1, ordered.shape[-1] - 1)
+    ]
+
+
+def between(block, low, high):
+    return (block >= low[:, None]) & (block <= high[:, None])
+
+
+def total(values, present):
+    return np.where(present, values, 0).sum(axis=(0, 1), dtype=np.float64)
+
+
+def summary(parts: list[dict]) -> dict:
+    sums = {key: sum(part[key] for part in parts) for key in parts[0]}
+    n, known = sums["n"], sums["n"] > 0
+    drawn, measured = (sums[key][known] / n[known] for key in ("draw_variance", "residual"))
+    pit = sums["pit"] / sums["pit"].sum()
+    return {
+        "CRPS (z)": np.mean(sums["crps"][known] / n[known]),
+        "coverage 50": sums["inside_50"].sum() / n.sum(),
+        "coverage 90": sums["inside_90"].sum() / n.sum(),
+        "interval 90": sums["interval_90"].sum() / n.sum(),
+        "variance slope": np.polyfit(measured, drawn, 1)[0],
+        "variance r": np.corrcoef(measured, drawn)[0, 1],
+        "PIT lowest": 10 * pit.min(),
+        "PIT highest": 10 * pit.max(),
+    }
+
+
+# ------------------------------------------------------------------ noise correlations
+
+
+def noise_correlations(arguments) -> pd.DataFrame:
+    """Agreement with the truth of simulated subjects: r over pairs of voxels.
+
+    Estimates are from all the images of a subject; draws are of 100 more images.
+    """
+    rows = []
+    for seed in range(arguments.seeds if "simulated" in arguments.only else 0):
+        data = brainenc.datasets.simulate_subject(
+            arguments.images + 100, arguments.voxels, random_state=seed
+        )
+        true = correlations(data.truth.noise_covariance())
+        for name, covariance in estimates(data, arguments):
+            agreement = np.corrcoef(correlations(covariance), true)[0, 1]
+            rows.append({"estimate": name, "agreement": agreement})
+    if not rows:
+        return pd.DataFrame()
+    by_estimate = pd.DataFrame(rows).groupby("estimate", sort=False)["agreement"]
+    return by_estimate.agg(["mean", "min", "max"]).reset_index()
+
+
+def estimates(data, arguments) -> Iterator[tuple[str, np.ndarray]]:
+    train, new = slice(arguments.images), slice(arguments.images, None)
+    X, betas = data.truth.tokens, data.betas[train]
+    zscored = data.zscore_by_session().betas[train]
+    yield "noise_model", brainenc.noise_model(betas).noise.covariance()
+    yield "noise_model, z by session", brainenc.noise_model(zscored).noise.covariance()
+    for name in arguments.encoders.split(","):
+        encoder = make_encoder(name, features=None).fit(X[train], betas)
+        for noise in ("full", "trial"):
+            draws = encoder.sample(X[new], arguments.draws, 0, noise=noise)
+            yield f"draws of {name}, noise={noise!r}", covariance_within_images(draws)
+
+
+def covariance_within_images(draws: np.ndarray) -> np.ndarray:
+    deviations = (draws - draws.mean(axis=0)).reshape(-1, draws.shape[2])
+    return deviations.T @ deviations / len(deviations)
+
+
+def correlations(covariance: np.ndarray) -> np.ndarray:
+    """Off-diagonal correlations, every pair of voxels once."""
+    sd = np.sqrt(np.diag(covariance))
+    return (covariance / np.outer(sd, sd))[np.triu_indices(len(sd), 1)]
+
+
+if __name__ == "__main__":
+    main()

@@ -54,6 +54,28 @@ def test_code_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
 
 
+def test_numbers_on_the_page_about_draws_are_those_its_code_prints(tmp_path):
+    page = REPOSITORY / "docs" / "draws.rst"
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", script.name],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    number = re.compile(r"\d+\.\d+")
+    printed, shown = run.stdout, "".join(blocks(page, "text"))
+    printed, shown = ([line for line in text.split("\n") if line] for text in (printed, shown))
+    assert [number.sub("#", line) for line in printed] == [number.sub("#", line) for line in shown]
+    values = [[float(x) for x in number.findall(" ".join(lines))] for lines in (printed, shown)]
+    # Another processor may round the last digit another way.
+    assert values[0] == pytest.approx(values[1], abs=0.002)
+
+
 def command_lines() -> list:
     found = []
     for page in (README, *GUIDE):

@@ -155,7 +155,8 @@ def sample(
     import brainenc
 
     encoder = brainenc.load(model)
-    _save_array(out, encoder.sample(_load_images(images), n=n, random_state=random_state))
+    draws = encoder.sample(_load_images(images), n=n, random_state=random_state, out=out)
+    typer.echo(f"{out}: {draws.shape} {draws.dtype}")
 
 
 @app.command("check")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from brainenc import brain_folder
@@ -114,24 +113,23 @@ def _write_row(
 
 def _write_sessions(plan: Plan, partial: Path, verbose: bool) -> list[np.ndarray]:
     """Betas of the sessions not yet finished, and which voxels have data in every session."""
-    records = [partial / f"session_{session:02d}.npy" for session in plan.sessions]
-    todo = [s for s, record in zip(plan.sessions, records, strict=True) if not record.exists()]
+    records = {session: partial / f"session_{session:02d}.npy" for session in plan.sessions}
+    todo = [session for session, record in records.items() if not record.exists()]
     with progress(desc="sessions", total=len(records), unit="session", verbose=verbose) as bar:
         bar.update(len(records) - len(todo))
         for session in todo:
-            trials, betas, has_data = plan.read(session)
-            _write_trials(partial / "brain" / "betas.npy", _shape(plan), trials, betas)
-            with atomic_path(partial / f"session_{session:02d}.npy") as temporary:
-                write_array(temporary, has_data)
+            # A function of its own, so that one session's betas are gone before the next's.
+            _write_session(plan, session, partial / "brain" / "betas.npy", records[session])
             bar.update()
-    return [np.load(record) for record in records]
+    return [np.load(record) for record in records.values()]
 
 
-def _write_trials(
-    path: Path, shape: tuple[int, int, int], trials: pd.DataFrame, betas: np.ndarray
-) -> None:
+def _write_session(plan: Plan, session: int, path: Path, record: Path) -> None:
+    trials, betas, has_data = plan.read(session)
     with path.open("r+b") as file:
         for image, repeat, trial in trials[["image", "repeat", "trial"]].to_numpy(int).tolist():
-            _write_row(file, shape, image, repeat, betas[trial])
+            _write_row(file, _shape(plan), image, repeat, betas[trial])
         file.flush()
         os.fsync(file.fileno())  # before the session counts as finished
+    with atomic_path(record) as temporary:
+        write_array(temporary, has_data)

@@ -256,10 +256,12 @@ def _mgh_frames(path: Path, shape: tuple[int, ...] | None = None) -> Iterator[np
         header = MGHHeader.from_fileobj(file)
         stored, dtype = header.get_data_shape(), header.get_data_dtype()
         _check_shape(path, stored, shape or stored)
-        n_vertices = math.prod(stored[:3])
+        n_bytes = math.prod(stored[:3]) * dtype.itemsize
         file.seek(header.get_data_offset())
         for _ in range(math.prod(stored[3:])):
-            yield np.frombuffer(file.read(n_vertices * dtype.itemsize), dtype)
+            if len(frame := file.read(n_bytes)) < n_bytes:
+                raise EOFError(f"{path} ends early")
+            yield np.frombuffer(frame, dtype)
 
 
 def _trial_blocks(n: int = 25) -> Iterator[slice]:

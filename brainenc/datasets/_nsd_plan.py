@@ -1,5 +1,6 @@
 """What to read of NSD and in which order, checked before anything large is read."""
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,19 @@ class Plan:
         betas : array, shape (750, n_voxels), float32
             All trials, in the units wanted; NaN in voxels without data.
         has_data : array of bool, shape (n_voxels,)
+
+        Raises
+        ------
+        ValueError : a file that is truncated or not as NSD wrote it; named.
         """
-        raw = self.files.read_betas(session, self.mask)
+        try:
+            raw = self.files.read_betas(session, self.mask)
+        except (OSError, EOFError, KeyError, zlib.error) as error:
+            paths = ", ".join(map(str, existing(self.files.sessions(session))))
+            raise ValueError(
+                f"{paths} cannot be read ({error}): truncated? Fetch it again; a conversion then "
+                "goes on where it was"
+            ) from None
         betas, has_data = in_units(raw, self.units, self.files.scale)
         return self.trials[self.trials["session"] == session], betas, has_data
 

@@ -342,6 +342,23 @@ def test_betas_on_another_scale_are_refused(tree, tmp_path):
         load(small, file_format="nifti")
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("func1pt8mm/{}/betas_session01.hdf5", {"file_format": "hdf5"}),
+        ("func1pt8mm/{}/betas_session01.nii.gz", {"file_format": "nifti"}),
+        ("fsaverage/{}/rh.betas_session01.mgh", {"space": "fsaverage", "mask": "all"}),
+    ],
+)
+def test_truncated_betas_are_named(tree, tmp_path, name, arguments):
+    root = shutil.copytree(tree.root, tmp_path / "nsd")
+    name = name.format("betas_fithrf_GLMdenoise_RR")
+    path = root / "nsddata_betas/ppdata/subj01" / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f"{path.name} cannot be read .*truncated"):
+        load_nsd(root, units="percent", sessions=1, verbose=False, **arguments)
+
+
 def test_a_design_that_counts_from_zero_is_refused(tree, tmp_path):
     from scipy.io import loadmat, savemat
 

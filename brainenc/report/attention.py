@@ -57,7 +57,7 @@ def attention_figure(
     figure = Figure(figsize=(side * (len(columns) + 1) + 0.5, side * n_rows + 0.35))
     panels = figure.subplots(n_rows, len(columns) + 1, squeeze=False)
     highest = max(float(np.nanmax(relative[:, columns])), 1.01)
-    drawn = None
+    drawn: Any = None
     for i, row in enumerate(panels):
         _draw_image(row[0], pictures[i], color=True)
         for axes, k in zip(row[1:], columns, strict=True):

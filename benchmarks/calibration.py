@@ -64,6 +64,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path(fallback), help="folder of the files")
     parser.add_argument("--out", type=Path, help="folder for CSV tables and manifest")
     parser.add_argument("--encoders", default="ridge,synbrain", help="short names")
+    parser.add_argument("--calibrated", default="ridge", help="those to calibrate as well")
+    parser.add_argument("--folds", type=int, default=5, help="how many of the five to test")
     parser.add_argument("--only", default="simulated,miyawaki,v4", help="data sets")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--images", type=int, default=600, help="simulated images")
@@ -100,7 +102,8 @@ def score_subject(data, features: np.ndarray, arguments) -> tuple[list[dict], li
     """Scores of every encoder, and their 90 % coverage by ROI."""
     found: dict[str, list[dict]] = {}
     sd = trial_sd(data.betas)
-    for train, test in image_folds(5, data.n_images, random_state=0):
+    folds = image_folds(5, data.n_images, random_state=0)[: arguments.folds]
+    for train, test in folds:
         for name, draw, interval in drawers(data, features, train, test, arguments):
             trials = data.betas[test]
             fold = list(score_draws(draw, interval, trials, sd, arguments.draws))
@@ -130,6 +133,8 @@ def drawers(data, features, train, test, arguments):
             noise = encoder.noise_
             alone.noise_ = ResidualNoise(0 * noise.factors[:0], np.sqrt(noise.variance))
             yield INDEPENDENT, lambda images, e=alone: e.sample(X[images], n, 1), None
+        if name not in arguments.calibrated.split(","):
+            continue
         rest, held_out = image_folds(5, len(train), random_state=0)[0]
         part = make_encoder(name, features=None).fit(features[train[rest]], data.betas[train[rest]])
         rois = data.voxels["roi"] if "roi" in data.voxels else np.zeros(data.n_voxels)

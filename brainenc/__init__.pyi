@@ -27,6 +27,7 @@ from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
 from .signal_and_noise import NoiseModel as NoiseModel
 from .signal_and_noise import noise_model as noise_model
+from .report import plot_surface as plot_surface
 from .volumes import Volume as Volume
 
 __version__: str

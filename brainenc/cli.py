@@ -198,11 +198,14 @@ def noise_ceiling(
 def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `brainenc benchmark` wrote.")],
     out: Annotated[Path | None, typer.Option(help="The HTML file.")] = None,
+    surface: Annotated[
+        str, typer.Option(help="Maps on the cortex: static, interactive or none.")
+    ] = "static",
 ) -> None:
     """Write the HTML report of a finished benchmark anew."""
     from brainenc.benchmarking import BenchmarkResult
 
-    typer.echo(BenchmarkResult.load(folder).to_html(out or folder / "report.html"))
+    typer.echo(BenchmarkResult.load(folder).to_html(out or folder / "report.html", surface=surface))
 
 
 @app.command()

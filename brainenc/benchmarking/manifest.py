@@ -55,6 +55,7 @@ def make_manifest(
             "n_repeats": data.n_repeats,
             "n_trials": len(data.trials),
             "n_voxels": data.n_voxels,
+            "volume": None if data.volume is None else data.volume.to_json(),
         },
         "split": {"n_folds": len(folds), "hash": split_hash(folds)},
         "settings": settings,

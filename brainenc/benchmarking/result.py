@@ -184,12 +184,15 @@ class BenchmarkResult:
         }
         return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
 
-    def to_html(self, path: str | os.PathLike) -> Path:
+    def to_html(self, path: str | os.PathLike, *, surface: str = "static") -> Path:
         """Write the report: one self-contained HTML file.
 
         Parameters
         ----------
         path : path
+        surface : "static", "interactive" or "none"
+            Maps on the cortex, for voxels with a ``vertex`` of fsaverage or in an MNI152 volume;
+            "interactive" adds a brain to turn about (3 MB; needs plotly).
 
         Returns
         -------
@@ -198,7 +201,7 @@ class BenchmarkResult:
         from brainenc.report import render_report
 
         with atomic_path(path) as temporary:
-            temporary.write_text(render_report(self), encoding="utf-8")
+            temporary.write_text(render_report(self, surface=surface), encoding="utf-8")
         return Path(path)
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from brainenc.report import differences, figures, style, text
+from brainenc.report import differences, figures, style, surface, text
 from brainenc.report.style import NothingToDraw, encoder_colors, figure_to_svg
 
 if TYPE_CHECKING:
@@ -75,19 +75,24 @@ class Picture:
     note: str = ""
 
 
-def render_report(result: "BenchmarkResult") -> str:
+def render_report(result: "BenchmarkResult", *, surface: str = "static") -> str:
     """Report of a benchmark as one self-contained HTML page.
 
     Parameters
     ----------
     result : BenchmarkResult
         Tables may lack ROIs, scores (of encoders that failed) and manifest entries.
+    surface : "static", "interactive" or "none"
+        Maps on the cortex, where it is known where on it the voxels are: pictures, and also a
+        brain to turn about (3 MB, takes plotly to make).
 
     Returns
     -------
     str
         HTML with inline style and figures; it loads nothing. The same result gives the same text.
     """
+    if surface not in ("static", "interactive", "none"):
+        raise ValueError(f"surface={surface!r} must be 'static', 'interactive' or 'none'")
     environment = Environment(
         loader=PackageLoader("brainenc.report", "templates"),
         autoescape=True,
@@ -95,7 +100,7 @@ def render_report(result: "BenchmarkResult") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(_context(_tidied(result)))
+    return environment.get_template("report.html.j2").render(_context(_tidied(result), surface))
 
 
 def _tidied(result: "BenchmarkResult") -> "BenchmarkResult":
@@ -120,7 +125,7 @@ def _with_all_columns(encoders: pd.DataFrame) -> pd.DataFrame:
     return encoders.assign(**dict.fromkeys(missing, np.nan))
 
 
-def _context(result: "BenchmarkResult") -> dict[str, Any]:
+def _context(result: "BenchmarkResult", surface_kind: str) -> dict[str, Any]:
     encoders, kinds = result.encoders, text.classes(result)
     order = text.ranking(encoders)
     pairs = text.oriented(result.pairs, order)
@@ -150,6 +155,7 @@ def _context(result: "BenchmarkResult") -> dict[str, Any]:
         "text": text,
         "labels": style.LABELS,
         "ceiling_note": text.ceiling_note(result.manifest),
+        "surface": _surface(result, order, surface_kind),
         **_pictures(result, pairs, order),
     }
 
@@ -251,6 +257,16 @@ def _picture(draw: Callable[[], Figure], name: str, alt: str) -> Picture:
         return Picture(name, Markup(figure_to_svg(draw(), name)), alt)
     except NothingToDraw as nothing:
         return Picture(name, None, alt, str(nothing))
+
+
+def _surface(result: "BenchmarkResult", order: list[str], kind: str) -> dict[str, Any] | None:
+    """Picture of the cortex and the frame to turn it about; None where there is nothing to show."""
+    panel = surface.report_panel(result.maps, result.manifest, order, kind)
+    if panel is None:
+        return None
+    alt = f"Maps of voxelwise r on the cortex: {text.joined(panel['names'])}"
+    image = surface.figure_to_img(panel["figure"](), alt)
+    return {**panel, "picture": Picture("surface", image, alt)}
 
 
 def _group(

@@ -1,0 +1,331 @@
+"""Maps on the cortical surface: fsaverage5 through nilearn, as a figure or to turn about."""
+
+import base64
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from brainenc.data import EncodingData
+from brainenc.report.style import MUTED, NothingToDraw, short, styled
+from brainenc.surfaces import FSAVERAGE, FSAVERAGE5, HEMISPHERES, to_hemispheres
+from brainenc.volumes import Volume, to_nifti
+
+#: Hemisphere and view of each panel of a row.
+VIEWS = (
+    ("lh", "lateral"),
+    ("lh", "medial"),
+    ("lh", "ventral"),
+    ("rh", "ventral"),
+    ("rh", "medial"),
+    ("rh", "lateral"),
+)
+
+#: Encoders that the report shows on the cortex; a row of views takes a few seconds.
+N_SHOWN = 2
+
+#: Spaces whose volumes lie on fsaverage.
+TEMPLATES = ("MNI152",)
+
+
+def plot_surface(
+    values: Any,
+    data: EncodingData | None = None,
+    *,
+    title: str = "",
+    cmap: str = "inferno",
+    limits: tuple[float, float] | None = None,
+    interactive: bool = False,
+) -> Any:
+    """Values on the inflated cortex of fsaverage5, from six sides or to turn about.
+
+    Parameters
+    ----------
+    values : array, shape (n_voxels,), or dict of "lh" and "rh" to arrays
+        One value per voxel of `data`; or without `data` one per vertex of fsaverage or fsaverage5,
+        NaN where there is nothing to show.
+    data : EncodingData, optional
+        Its voxel table has ``vertex`` (of fsaverage) and ``hemisphere``, or its volume lies in
+        MNI152 space: voxels within the cortical ribbon are then projected onto it.
+    title : str
+    cmap : str
+        A Matplotlib colour map.
+    limits : (low, high), optional
+        Of the colours; the range of the values by default.
+    interactive : bool
+        A page to turn the brain about, instead of a figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure, or nilearn's SurfaceView (``.save_as_html(path)``)
+
+    Raises
+    ------
+    NothingToDraw : no value is finite on the surface, or the data do not say where on it they are.
+    ValueError : arrays that fit neither the data nor the meshes.
+    """
+    if data is None:
+        maps = _of_fsaverage5(values)
+    else:
+        maps = on_fsaverage5(values, data.voxels, data.volume)
+    limits = limits or shown_range([maps])
+    if interactive:
+        return surface_view(maps, title=title, cmap=cmap, limits=limits)
+    return surface_figure({title: maps}, cmap=cmap, limits=limits)
+
+
+# ------------------------------------------------------------------ onto the surface
+
+
+def on_fsaverage5(
+    values: Any, voxels: pd.DataFrame, volume: Volume | None = None
+) -> dict[str, np.ndarray]:
+    """Values per voxel on the vertices of fsaverage5.
+
+    Parameters
+    ----------
+    values : array, shape (n_voxels,)
+    voxels : pandas.DataFrame, n_voxels rows
+        With ``vertex`` and ``hemisphere``, or with ``i, j, k`` in `volume`.
+    volume : Volume, optional
+        In MNI152 space.
+
+    Returns
+    -------
+    dict of "lh" and "rh" to array of float32, shape (10242,)
+        Vertices keep their value (those of fsaverage that fsaverage5 lacks are left out); a volume
+        is averaged over the cortical ribbon by nilearn's ``vol_to_surf``. NaN elsewhere.
+
+    Raises
+    ------
+    NothingToDraw : it is not known where on the template's surface the voxels are.
+    """
+    if {"vertex", "hemisphere"} <= set(voxels):
+        maps = to_hemispheres(values, voxels, n_vertices=FSAVERAGE)
+        return _of_fsaverage5(maps)
+    if volume is None:
+        raise NothingToDraw(
+            "No map of the cortex: the voxels have no vertex and hemisphere, and no volume."
+        )
+    if volume.space not in TEMPLATES:
+        raise NothingToDraw(
+            f"No map of the cortex: the volume is in {volume.space} space, and only one in "
+            f"{' or '.join(TEMPLATES)} space lies on the template's surface."
+        )
+    return _projected(values, voxels, volume)
+
+
+def _projected(values: Any, voxels: pd.DataFrame, volume: Volume) -> dict[str, np.ndarray]:
+    from nilearn.surface import vol_to_surf
+
+    image = to_nifti(values, voxels, shape=volume.shape, affine=volume.affine)
+    maps = {}
+    with warnings.catch_warnings():
+        # Vertices with no voxel about them are NaN, as they should be.
+        warnings.filterwarnings("ignore", "Mean of empty slice")
+        for name in HEMISPHERES:
+            mesh = _template(name)
+            maps[name] = vol_to_surf(
+                image, mesh["pial"], inner_mesh=mesh["white"], interpolation="linear"
+            )
+    return maps
+
+
+def _of_fsaverage5(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Maps on fsaverage or fsaverage5, of which the vertices come first in every finer mesh."""
+    if not isinstance(maps, Mapping) or set(maps) != set(HEMISPHERES):
+        raise ValueError(
+            'without data, values must be a dict of "lh" and "rh" to an array each; with values '
+            "per voxel give data, too"
+        )
+    arrays = {name: np.asarray(maps[name], dtype=np.float32) for name in HEMISPHERES}
+    for name, array in arrays.items():
+        if array.shape not in [(FSAVERAGE,), (FSAVERAGE5,)]:
+            raise ValueError(
+                f"values[{name!r}] {array.shape} must have {FSAVERAGE} (fsaverage) or {FSAVERAGE5} "
+                "(fsaverage5) vertices"
+            )
+    return {name: array[:FSAVERAGE5] for name, array in arrays.items()}
+
+
+def shown_range(maps: list[dict[str, np.ndarray]]) -> tuple[float, float]:
+    """Least and largest finite value of several maps, 0 included.
+
+    Raises
+    ------
+    NothingToDraw : there is none.
+    """
+    values = np.concatenate([each[name] for each in maps for name in HEMISPHERES])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        raise NothingToDraw("No voxel with a value lies on the surface.")
+    return min(0.0, float(values.min())), max(0.0, float(values.max()))
+
+
+# ------------------------------------------------------------------ drawing
+
+
+@cache
+def _template(hemisphere: str) -> dict[str, Any]:
+    """Meshes and sulcal depth of fsaverage5, which nilearn ships."""
+    from nilearn.datasets import fetch_surf_fsaverage
+    from nilearn.surface import load_surf_data, load_surf_mesh
+
+    files = fetch_surf_fsaverage("fsaverage5")
+    side = {"lh": "left", "rh": "right"}[hemisphere]
+    meshes = {
+        kind: tuple(np.asarray(part) for part in _parts(load_surf_mesh(files[f"{kind}_{side}"])))
+        for kind in ("pial", "white", "infl")
+    }
+    return {**meshes, "sulc": load_surf_data(files[f"sulc_{side}"])}
+
+
+def _parts(mesh: Any) -> tuple[Any, Any]:
+    return mesh.coordinates, mesh.faces
+
+
+@styled()
+def surface_figure(
+    maps: Mapping[str, dict[str, np.ndarray]], *, cmap: str, limits: tuple[float, float]
+) -> Figure:
+    """One row of six views per map, all with the same colours.
+
+    Parameters
+    ----------
+    maps : dict of title to maps as of `on_fsaverage5`
+    cmap : str
+    limits : (low, high)
+
+    Returns
+    -------
+    Figure
+    """
+    from nilearn.plotting import plot_surf
+
+    figure = Figure(figsize=(10.6, 1.75 * len(maps) + 0.35), layout="none")
+    height = 1 - 0.35 / figure.get_figheight()
+    rows = height / len(maps)
+    for row, (title, hemispheres) in enumerate(maps.items()):
+        bottom = height - (row + 1) * rows
+        for column, (name, view) in enumerate(VIEWS):
+            # Boxes overlap: three-dimensional axes leave a wide margin about the brain.
+            box = (column / 6.6 - 0.022, bottom - 0.1 * rows, 1 / 6.6 + 0.044, 1.05 * rows)
+            axes = figure.add_axes(box, projection="3d", computed_zorder=False)
+            axes.patch.set_alpha(0)
+            template = _template(name)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Mean of empty slice|All-NaN|invalid value")
+                plot_surf(
+                    template["infl"], hemispheres[name], bg_map=template["sulc"],
+                    hemi={"lh": "left", "rh": "right"}[name], view=view, cmap=cmap,
+                    vmin=limits[0], vmax=limits[1], colorbar=False, axes=axes, figure=figure,
+                    avg_method=_mean_of_known,
+                )  # fmt: skip
+        figure.text(0.005, bottom + 0.98 * rows, short(title, 60), weight="bold", va="top")
+    for column, (name, view) in enumerate(VIEWS):
+        place = (column + 0.5) / 6.6
+        figure.text(place, 0.995, f"{name} {view}", ha="center", va="top", color=MUTED, size=8)
+    bar = figure.add_axes((0.935, 0.15 * height, 0.012, 0.6 * height))
+    figure.colorbar(ScalarMappable(Normalize(*limits), cmap), cax=bar)
+    return figure
+
+
+def _mean_of_known(face: np.ndarray) -> float:
+    """Colour of a face: a lone vertex among unknown ones is to be seen."""
+    known = face[np.isfinite(face)]
+    return known.mean() if known.size else np.nan
+
+
+def surface_view(
+    maps: dict[str, np.ndarray], *, title: str = "", cmap: str, limits: tuple[float, float]
+) -> Any:
+    """Both hemispheres side by side, to turn about: nilearn's ``view_surf``."""
+    from nilearn.plotting import view_surf
+
+    coordinates, faces, depth = _side_by_side()
+    values = np.concatenate([maps[name] for name in HEMISPHERES])
+    return view_surf(
+        (coordinates, faces), values, bg_map=depth, cmap=cmap, vmin=limits[0], vmax=limits[1],
+        symmetric_cmap=False, title=title or None, title_fontsize=16, colorbar_fontsize=14,
+        threshold=None,
+    )  # fmt: skip
+
+
+def _side_by_side() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    left, right = (_template(name) for name in HEMISPHERES)
+    moved = [left["infl"][0].copy(), right["infl"][0].copy()]
+    # Inflated hemispheres would lie in one another.
+    moved[0][:, 0] -= moved[0][:, 0].max() + 3
+    moved[1][:, 0] -= moved[1][:, 0].min() - 3
+    faces = np.vstack([left["infl"][1], right["infl"][1] + len(moved[0])])
+    return np.vstack(moved), faces, np.concatenate([left["sulc"], right["sulc"]])
+
+
+# ------------------------------------------------------------------ in the report
+
+
+def report_panel(
+    maps: pd.DataFrame, manifest: Mapping[str, Any], order: Sequence[str], kind: str
+) -> dict[str, Any] | None:
+    """What the report shows of the cortex.
+
+    Parameters
+    ----------
+    maps : DataFrame
+        ``BenchmarkResult.maps``.
+    manifest : dict
+        ``data.volume`` is the grid of ``i, j, k``.
+    order : list of str
+        Encoders, best first: `N_SHOWN` of those with an r are shown.
+    kind : "static", "interactive" or "none"
+
+    Returns
+    -------
+    dict or None
+        ``names``; ``figure``, a function that draws them; ``frame``, the page of the best one to
+        turn about, or None. None where it is not known where on the cortex the voxels are.
+    """
+    volume = Volume.from_json(manifest.get("data", {}).get("volume"))
+    if kind == "none" or not ({"vertex", "hemisphere"} <= set(maps) or volume):
+        return None
+    shown: dict[str, dict[str, np.ndarray]] = {}
+    try:
+        for name in order:
+            rows = maps[maps["encoder"] == name]
+            if rows["r"].notna().any() and len(shown) < N_SHOWN:
+                shown[name] = on_fsaverage5(rows["r"].to_numpy(), rows, volume)
+        limits = shown_range(list(shown.values()))
+    except ValueError:  # native volumes and vertices of another mesh; NothingToDraw is one, too
+        return None
+    look = {"cmap": "inferno", "limits": limits}
+    best = next(iter(shown))
+    frame = None
+    if kind == "interactive":
+        view = surface_view(shown[best], title=f"{short(best)}: Pearson r", **look)
+        # Its icon would be fetched from the net.
+        frame = re.sub(r"<link[^>]*favicon[^>]*>", "", view.get_standalone())
+    return {
+        "names": list(shown),
+        "figure": lambda: surface_figure(shown, **look),
+        "frame": frame,
+    }
+
+
+def figure_to_img(figure: Figure, alt: str) -> Markup:
+    """Figure as an ``<img>`` of its pixels: tens of thousands of faces are too much for SVG."""
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return Markup('<img alt="{}" style="max-width:100%" src="data:image/png;base64,{}">').format(
+        alt, content
+    )

@@ -74,34 +74,35 @@ class LatentScale:
     sd : float
         The same for all: which directions of the latent matter more is left as it is.
     rotation : array or None, shape (size, size)
-        To uncorrelated coordinates of what the linear path leaves, size = n_latents · latent_width.
-    variance : array, shape (n_latents, latent_width)
-        Of these coordinates: an untrained prior is N(0, variance). 0: a point.
+        Principal axes of what the linear path leaves, size = n_latents · latent_width.
+    variance : array, shape (size,)
+        Along these axes: an untrained prior is Gaussian with them. None: a point.
     """
 
     mean: np.ndarray
     sd: float
-    rotation: np.ndarray | None
-    variance: np.ndarray
+    rotation: np.ndarray | None = None
+    variance: np.ndarray | None = None
 
     def standardise(self, z: Tensor) -> Tensor:
         """Mean 0 and mean variance 1."""
         return (z - torch.from_numpy(self.mean).to(z.device)) / self.sd
 
-    def rotate(self, z: Tensor) -> Tensor:
-        """Standardised latents, less what is expected, to uncorrelated coordinates."""
-        return z if self.rotation is None else self._turned(z, self.rotation)
+    def denoised(self, noisy: Tensor, kept: Any) -> Tensor:
+        """Expected latent without noise, if latents are Gaussian; kept : float or (batch, 1)."""
+        if self.rotation is None or self.variance is None:
+            return torch.zeros_like(noisy)
+        axes, variance = (
+            torch.from_numpy(part).to(noisy.device) for part in (self.rotation, self.variance)
+        )
+        # Back in the latent's own coordinates: axes of equal variance are arbitrary.
+        found = gaussian_gain(kept, variance) * (noisy.flatten(-2) @ axes) @ axes.T
+        return found.reshape(noisy.shape)
 
     def restore(self, x: Tensor, expected: Tensor | None) -> Tensor:
         """Latents of the autoencoder from those that are diffused."""
-        z = x if self.rotation is None else self._turned(x, self.rotation.T)
-        if expected is not None:
-            z = z + expected
+        z = x if expected is None else x + expected
         return z * self.sd + torch.from_numpy(self.mean).to(z.device)
-
-    def _turned(self, z: Tensor, by: np.ndarray) -> Tensor:
-        turned = z.flatten(-2) @ torch.from_numpy(np.ascontiguousarray(by)).to(z.device)
-        return turned.reshape(z.shape)
 
 
 # ------------------------------------------------------------------ stage 1
@@ -237,12 +238,12 @@ def fit_scale(
     """
     mean, sd = latent_moments(latents)
     if expected is None:
-        return LatentScale(mean, sd, None, np.zeros_like(mean))
+        return LatentScale(mean, sd)
     left = ((latents - mean) / sd - expected).reshape(len(latents), -1)
     variance, rotation = np.linalg.eigh(left.T @ left / len(left))
     rotation = rotation.astype(np.float32)
     variance = np.maximum(variance, max(floor * variance[-1], 1e-12))
-    return LatentScale(mean, sd, rotation, variance.astype(np.float32).reshape(mean.shape))
+    return LatentScale(mean, sd, rotation, variance.astype(np.float32))
 
 
 def make_prior(
@@ -293,7 +294,6 @@ def fit_prior(
     DataFrame : the history
     """
     kept = torch.from_numpy(cosine_schedule(options["n_steps"]).astype(np.float32))
-    variance = torch.from_numpy(scale.variance)
     net.eval()
 
     def error(module: Any, fields: Any, step: Tensor, noise: Tensor, keep: Tensor | None) -> Tensor:
@@ -301,10 +301,10 @@ def fit_prior(
         # Targets do not depend on the precision of the training.
         with torch.no_grad(), torch.autocast(betas.device.type, enabled=False):
             x0 = scale.standardise(_encoded(net.to(betas.device), trials, betas))
-            x0 = scale.rotate(x0 if expected is None else x0 - fields["expected"])
+            x0 = x0 if expected is None else x0 - fields["expected"]
         share = kept.to(step.device)[step][:, None, None]
         noisy = add_noise(x0, noise, share)
-        start = gaussian_gain(share, variance.to(step.device)) * noisy
+        start = scale.denoised(noisy, share[:, 0])
         return (start + module(noisy, step, fields["tokens"], keep) - x0).square().mean()
 
     def loss(module: Any, batch: Any) -> dict[str, Tensor]:

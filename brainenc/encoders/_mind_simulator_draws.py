@@ -15,7 +15,6 @@ from brainenc.nets.diffusion import (
     add_noise,
     cosine_schedule,
     denoise,
-    gaussian_gain,
     sampling_steps,
 )
 
@@ -104,7 +103,7 @@ class Sampler:
         x = normal().expand(n, len(tokens), *self.scale.mean.shape)
         if start is not None:
             z = self.scale.standardise(start)
-            z = self.scale.rotate(z if expected is None else z - expected)
+            z = z if expected is None else z - expected
             x = add_noise(z, x, float(kept[steps[0]]))
         # Fewer steps are DDIM's, all of them DDPM's.
         eta = 1.0 if options["n_sampling_steps"] is None else options["eta"]
@@ -113,7 +112,6 @@ class Sampler:
         return decoded.unflatten(0, (n, len(tokens))).cpu().numpy()
 
     def _expected_x0(self, tokens: Tensor, kept: np.ndarray) -> Callable[[Tensor, int], Tensor]:
-        variance = torch.from_numpy(self.scale.variance).to(tokens.device)
         guidance = self.options["guidance"]
 
         def predict(x: Tensor, step: int) -> Tensor:
@@ -125,7 +123,7 @@ class Sampler:
                 nowhere = torch.zeros(len(noisy), dtype=torch.bool, device=x.device)
                 without = self.prior(noisy, steps, condition, nowhere)
                 x0 = without + guidance * (x0 - without)
-            return gaussian_gain(float(kept[step]), variance) * x + x0.view_as(x)
+            return self.scale.denoised(x, float(kept[step])) + x0.view_as(x)
 
         return predict
 

@@ -23,6 +23,9 @@ from brainenc.repeats import average_repeats
 #: Held-out images, and draws of each, that tell how much draws scatter.
 N_SPREAD_IMAGES, N_SPREAD_DRAWS = 64, 8
 
+#: An autoencoder trained for fewer steps has not learnt what even few images can teach.
+MIN_STEPS = 150
+
 
 class MindSimulatorEncoder(BaseEncoder):
     """MindSimulator: an autoencoder of single trials, and a diffusion prior on its latent.
@@ -70,7 +73,8 @@ class MindSimulatorEncoder(BaseEncoder):
         Of SoftCLIP at the start and at the end of the training; (.1, .1), published (.004, .0075)
         for CLIP tokens, which are more alike.
     autoencoder_epochs, prior_epochs : int, optional
-        8 each; published 300 and 150. Training ends early if a third of them bring nothing.
+        8 each, or as many as give the autoencoder 150 steps; published 300 and
+        150. With images held out, training ends when a third of them have brought nothing.
     batch_size, learning_rate, weight_decay : optional
         64, 1e-3, .05; published 32, 3e-4, .01.
     validation : float, optional
@@ -273,6 +277,10 @@ class MindSimulatorEncoder(BaseEncoder):
             if len(features) < MIN_IMAGES:
                 return self.linear_._fit(linear_features(features), betas)
         trials = self._trials(features, betas, options)
+        if self.autoencoder_epochs is None:
+            n_trials = len(trials.index(trials.learnt)[0])
+            least = -(-MIN_STEPS * options["batch_size"] // n_trials)
+            options["autoencoder_epochs"] = max(options["autoencoder_epochs"], least)
         histories = [self._fit_autoencoder(trials, options)]
         expected = self._fit_scale(features, trials)
         self.prior_ = stages.make_prior(trials.tokens.shape[1:], self._latent_shape, options)

@@ -42,7 +42,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "synbrain": [], "real_data": [], "add_an_encoder": []}
+html_sidebars = {"index": [], "real_data": [], "add_an_encoder": []}
 
 sphinx_gallery_conf = {
     "examples_dirs": "examples",

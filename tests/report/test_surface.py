@@ -1,0 +1,114 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+import brainenc
+from brainenc.report import NothingToDraw, render_report, surface
+from brainenc.surfaces import FSAVERAGE, FSAVERAGE5
+from brainenc.volumes import Volume
+
+
+def test_vertices_of_fsaverage_keep_their_place_on_fsaverage5():
+    """The template's own vertices: position in, position out, hemisphere by hemisphere."""
+    voxels = pd.DataFrame({"vertex": [5, FSAVERAGE - 1, 10241, 5], "hemisphere": list("LLRR")})
+    maps = surface.on_fsaverage5([0.5, 9.0, 0.1, 0.2], voxels)
+    assert maps["lh"].shape == maps["rh"].shape == (FSAVERAGE5,)
+    assert dict(pd.Series(maps["lh"]).dropna()) == {5: 0.5}
+    assert dict(pd.Series(maps["rh"]).dropna()) == {5: np.float32(0.2), 10241: np.float32(0.1)}
+
+
+@pytest.fixture(scope="module")
+def head():
+    """Voxels of 4 mm all over an MNI152 box, with their millimetres."""
+    affine = np.array([[-4.0, 0, 0, 90], [0, 4, 0, -126], [0, 0, 4, -72], [0, 0, 0, 1]])
+    shape = (46, 55, 46)
+    position = np.indices(shape).reshape(3, -1).T
+    return pd.DataFrame(position, columns=list("ijk")), shape, affine
+
+
+def test_a_volume_in_template_space_is_seen_where_it_is(head):
+    """Each voxel holds its own coordinate: the map must be the vertices' coordinates."""
+    voxels, shape, affine = head
+    volume = Volume(shape, affine, space="MNI152")
+    millimetres = voxels.to_numpy() @ affine[:3, :3].T + affine[:3, 3]
+    for axis in (0, 1):
+        maps = surface.on_fsaverage5(millimetres[:, axis], voxels, volume)
+        for name in ("lh", "rh"):
+            template = surface._template(name)
+            middle = (template["pial"][0] + template["white"][0])[:, axis] / 2
+            # Samples through the ribbon, whose middle moves by a millimetre or two.
+            assert np.nanmax(np.abs(maps[name] - middle)) < 1
+    assert np.nanmax(maps["lh"]) < 90
+
+
+def test_where_the_cortex_is_not_known_nothing_is_drawn(head):
+    voxels, shape, affine = head
+    with pytest.raises(NothingToDraw, match="native space"):
+        surface.on_fsaverage5(np.ones(len(voxels)), voxels, Volume(shape, affine))
+    with pytest.raises(NothingToDraw, match="no volume"):
+        surface.on_fsaverage5(np.ones(len(voxels)), voxels)
+    nothing = {name: np.full(FSAVERAGE5, np.nan) for name in ("lh", "rh")}
+    with pytest.raises(NothingToDraw, match="No voxel with a value"):
+        brainenc.plot_surface(nothing)
+    with pytest.raises(ValueError, match="must be a dict"):
+        brainenc.plot_surface(np.ones(5))
+    with pytest.raises(ValueError, match=r"values\['lh'\] \(5,\)"):
+        brainenc.plot_surface({"lh": np.ones(5), "rh": np.ones(5)})
+
+
+@pytest.fixture(scope="module")
+def on_cortex(make_result):
+    """A benchmark whose voxels are vertices at the back of both hemispheres."""
+    places = []
+    for name in ("lh", "rh"):
+        back = np.argsort(surface._template(name)["infl"][0][:, 1])[:400]
+        places.append(pd.DataFrame({"vertex": back, "hemisphere": name}))
+    table = pd.concat(places, ignore_index=True)
+    result = make_result(["ridge"], n_voxels=len(table))
+    maps = pd.concat([result.maps.reset_index(drop=True), table], axis=1)
+    return make_result(["ridge"], n_voxels=len(table), maps=maps)
+
+
+def test_colours_are_where_the_values_are():
+    """Only vertices at the back have a value: seen from outside, the front is grey."""
+    maps = {}
+    for name in ("lh", "rh"):
+        y = surface._template(name)["infl"][0][:, 1]
+        maps[name] = np.where(y < np.median(y), 1.0, np.nan)
+    figure = brainenc.plot_surface(maps, cmap="autumn", limits=(0, 2))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    orange = (pixels.max(axis=2) - pixels.min(axis=2)) > 100
+    width = orange.shape[1] / 6.6
+    lateral_left, lateral_right = (
+        np.nonzero(orange[:, int(c * width) : int((c + 1) * width)])[1].mean() for c in (0, 5)
+    )
+    # The left hemisphere from outside looks to the left, so that its back is on the right.
+    assert lateral_left > 0.55 * width
+    assert lateral_right < 0.45 * width
+
+
+@pytest.mark.slow
+def test_the_report_shows_the_cortex_and_loads_nothing(on_cortex):
+    static = render_report(on_cortex)
+    assert '<h2 id="surface">' in static
+    assert "data:image/png;base64," in static
+    assert "script-src" not in static
+    turning = render_report(on_cortex, surface="interactive")
+    assert turning.count("<iframe") == 1
+    assert not re.search(r"<(link|script|img)[^>]*(href|src)=&#34;http", turning)
+    assert "favicon" not in turning
+    assert '<h2 id="surface">' not in render_report(on_cortex, surface="none")
+    with pytest.raises(ValueError, match="surface='3d'"):
+        render_report(on_cortex, surface="3d")
+
+
+def test_reports_without_vertices_or_template_space_have_no_panel(head, make_result):
+    assert '<h2 id="surface">' not in render_report(make_result())
+    _, shape, affine = head
+    manifest = {"data": {"name": "x", "volume": Volume(shape, affine).to_json()}}
+    assert '<h2 id="surface">' not in render_report(make_result(manifest=manifest))

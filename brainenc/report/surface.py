@@ -211,7 +211,8 @@ def surface_figure(
     """
     from nilearn.plotting import plot_surf
 
-    figure = Figure(figsize=(10.6, 1.75 * len(maps) + 0.35), layout="none")
+    figure = Figure(figsize=(10.6, 1.75 * len(maps) + 0.35))
+    figure.set_layout_engine("none")  # boxes are placed by hand
     height = 1 - 0.35 / figure.get_figheight()
     rows = height / len(maps)
     for row, (title, hemispheres) in enumerate(maps.items()):
@@ -306,7 +307,7 @@ def report_panel(
         limits = shown_range(list(shown.values()))
     except ValueError:  # native volumes and vertices of another mesh; NothingToDraw is one, too
         return None
-    look = {"cmap": "inferno", "limits": limits}
+    look: dict[str, Any] = {"cmap": "inferno", "limits": limits}
     best = next(iter(shown))
     frame = None
     if kind == "interactive":

@@ -68,6 +68,20 @@ def test_groups_pool_voxels_and_leave_others_alone():
         assert bound[voxels][0] == expected
 
 
+def test_uneven_repeats_share_the_weight_of_their_image():
+    rng = np.random.default_rng(4)
+    scores = rng.random((30, 4, 1)) + np.arange(30)[:, None, None] / 30
+    scores[:15, 1:] = np.nan  # low scores with all the weight of their image
+    n_images, found = 30, conformal_quantile(scores, 0.6, np.array([0]))[0]
+    # Slow and obvious: the smallest score that has enough weight at or below it.
+    images = [trials[np.isfinite(trials)] for trials in scores[:, :, 0]]
+    for bound in sorted(np.concatenate(images)):
+        reached = sum(np.mean(trials <= bound) for trials in images) / (n_images + 1)
+        if reached >= 0.6:
+            break
+    assert found == bound
+
+
 def test_variance_scale_is_the_root_mean_square():
     rng = np.random.default_rng(3)
     standardized = 1.7 * rng.standard_normal((40, 3, 4))

@@ -322,7 +322,7 @@ def fit_prior(
     def evaluate(module: Any) -> dict[str, float]:
         return {"held_out_denoising_mse": _judge(module, error, held, options["n_steps"])}
 
-    held = examples(~trials.learnt, N_JUDGED) if not trials.learnt.all() else None
+    held: Any = None if trials.learnt.all() else examples(~trials.learnt, N_JUDGED)
     try:
         return _train(
             prior,

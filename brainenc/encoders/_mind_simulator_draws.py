@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,23 +67,26 @@ class Sampler:
             Of the steps that are run.
         """
         device = resolve_device(self.options["device"])
+        tensor = partial(torch.tensor, device=device)
         for part in (self.net, self.prior):
             part.to(device).eval()
         size = n * max(self.scale.mean.size, tokens[0].size)
         try:
             with torch.no_grad():
-                parts = [
-                    self._draw_block(
-                        *(
-                            None if part is None else torch.tensor(part[rows], device=device)
-                            for part in (tokens, expected, start)
-                        ),
-                        n,
-                        self._normals(n, 1 if shared else rows.stop - rows.start, rng(), device),
-                        share,
+                parts = []
+                for rows in row_blocks(len(tokens), size):
+                    block = tensor(tokens[rows])
+                    n_noises = 1 if shared else len(block)
+                    parts.append(
+                        self._draw_block(
+                            block,
+                            None if expected is None else tensor(expected[rows]),
+                            None if start is None else tensor(start[rows]),
+                            n,
+                            self._normals(n, n_noises, rng(), device),
+                            share,
+                        )
                     )
-                    for rows in row_blocks(len(tokens), size)
-                ]
         finally:
             for part in (self.net, self.prior):
                 part.to("cpu")

@@ -17,7 +17,6 @@ from brainenc.encoders._synbrain_default import TokenAdapter, linear_features
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
-from brainenc.noise import ResidualNoise
 from brainenc.repeats import average_repeats
 
 #: Held-out images, and draws of each, that tell how much draws scatter.
@@ -126,6 +125,10 @@ class MindSimulatorEncoder(BaseEncoder):
     _noise: str | None = "full"
     _start: Any = None
     _start_share = 1.0
+    autoencoder_: Any
+    prior_: Any
+    linear_: Any
+    spread_: Any
 
     def __init__(
         self,
@@ -267,10 +270,7 @@ class MindSimulatorEncoder(BaseEncoder):
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         options = self._options()
         self.seed_ = int(options["random_state"])
-        self.autoencoder_: FMRIAutoencoder | None = None
-        self.prior_: DiffusionPrior | None = None
-        self.linear_: RidgeEncoder | None = None
-        self.spread_: ResidualNoise | None = None
+        self.autoencoder_ = self.prior_ = self.linear_ = self.spread_ = None
         self.history_ = pd.DataFrame()
         if options["gaussian_start"]:
             self.linear_ = RidgeEncoder(None, device=self.device, random_state=self.seed_)

@@ -77,6 +77,7 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
+    n_draws: Annotated[int, typer.Option(help="Draws per image to score; 0: none.")] = 200,
     n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler (tcp://…) whose workers fit instead.")
@@ -103,6 +104,7 @@ def benchmark(
         out=out,
         n_bootstraps=n_bootstraps,
         n_permutations=n_permutations,
+        n_draws=n_draws,
         n_jobs=n_jobs,
         scheduler=scheduler,
         random_state=random_state,

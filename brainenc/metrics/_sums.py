@@ -16,6 +16,8 @@ _SUM_ENTRIES = 2**18
 #: Entries of one chunk of statistics (images × voxels): 512 KiB of float64 stay in the cache of a
 #: core, and the time per entry is a tenth of that of larger chunks.
 _CHUNK_ENTRIES = 2**16
+#: Voxels of a chunk where every image counts once.
+_PLAIN_VOXELS = 2**11
 #: Images and voxels of a chunk where it is multiplied with many sets.
 _PRODUCT_IMAGES, _PRODUCT_VOXELS = 512, 256
 #: A variance below this share of the second moment it is left from is round-off.
@@ -51,17 +53,31 @@ def weighted_sums(
     sums : list of arrays, shape (n_sets, v) or (n_sets, 1), one per statistic.
     """
     n_sets, n_images = weights.shape
-    once = counts_all_once(weights)
-    width = n_voxels if n_sets == 1 else min(_PRODUCT_VOXELS, _SUM_ENTRIES // n_sets)
-    for voxels in blocks(n_voxels, width):
+    if counts_all_once(weights):
+        yield from _plain_sums(statistics, n_images, n_voxels)
+        return
+    for voxels in blocks(n_voxels, min(_PRODUCT_VOXELS, _SUM_ENTRIES // n_sets)):
         sums: list[Any] = []
-        rows = _CHUNK_ENTRIES // (voxels.stop - voxels.start) if n_sets == 1 else _PRODUCT_IMAGES
-        for images in blocks(n_images, rows):
+        for images in blocks(n_images, _PRODUCT_IMAGES):
             with np.errstate(invalid="ignore", over="ignore"):
-                found = statistics(images, voxels)
-                parts = [_plain_sum(s) if once else _sum(weights[:, images], s) for s in found]
-                sums = [s + part for s, part in zip(sums, parts, strict=True)] if sums else parts
+                parts = [_sum(weights[:, images], s) for s in statistics(images, voxels)]
+            sums = [s + part for s, part in zip(sums, parts, strict=True)] if sums else parts
         yield voxels, sums
+
+
+def _plain_sums(
+    statistics: Statistics, n_images: int, n_voxels: int
+) -> Iterator[tuple[slice, list[NDArray[np.float64]]]]:
+    """`weighted_sums` where every image counts once: files are read in order, row after row."""
+    voxel_blocks = list(blocks(n_voxels, _PLAIN_VOXELS))
+    sums: list[list[Any]] = [[] for _ in voxel_blocks]
+    for images in blocks(n_images, _CHUNK_ENTRIES // min(n_voxels, _PLAIN_VOXELS)):
+        for i, voxels in enumerate(voxel_blocks):
+            with np.errstate(invalid="ignore", over="ignore"):
+                parts = [_plain_sum(s) for s in statistics(images, voxels)]
+                total = zip(sums[i], parts, strict=True)
+                sums[i] = [s + part for s, part in total] if sums[i] else parts
+    yield from zip(voxel_blocks, sums, strict=True)
 
 
 def counts_all_once(weights: NDArray[np.float64]) -> bool:
@@ -80,62 +96,46 @@ def _plain_sum(statistic: Statistic) -> NDArray[np.float64]:
     if isinstance(statistic, tuple):
         total = np.einsum("iv,iv->v", *statistic)
     elif statistic.dtype.kind == "f":
-        total = np.ones(len(statistic), statistic.dtype) @ statistic
+        total = np.ones(len(statistic)) @ statistic
     else:
         total = statistic.sum(axis=0)
-    return total[None].astype(np.float64)
+    return total[None]
 
 
 class Differences:
-    """Arrays minus values of each voxel, chunk by chunk in memory that is used again.
+    """Arrays minus values of each voxel in float64, each in the memory of the one before.
 
-    Parameters
-    ----------
-    dtype : numpy dtype to compute in
+    Fresh memory for every chunk would cost several times what is done with it.
     """
 
-    def __init__(self, dtype: Any):
-        self.dtype = np.dtype(dtype)
-        self._memory = np.empty(0, self.dtype)
+    def __init__(self) -> None:
+        self._memory = np.empty(0)
 
-    def __call__(self, chunk: np.ndarray, subtrahend: np.ndarray) -> np.ndarray:
+    def __call__(self, chunk: np.ndarray, subtrahend: np.ndarray) -> NDArray[np.float64]:
         """`chunk` − `subtrahend`; overwritten by the next call."""
         if self._memory.size < chunk.size:
-            self._memory = np.empty(chunk.size, self.dtype)
+            self._memory = np.empty(chunk.size)
         out = self._memory[: chunk.size].reshape(chunk.shape)
-        return np.subtract(chunk, subtrahend, out=out, dtype=self.dtype, casting="same_kind")
-
-
-def chunk_dtype(weights: NDArray[np.float64], *arrays: np.ndarray) -> Any:
-    """Precision to compute the statistics of a chunk in; sums over chunks are in float64.
-
-    float32 values keep their digits as float32 differences from a typical value, and the few
-    images of a chunk hardly lose any in their sum.
-    """
-    single = all(array.dtype.kind == "f" and array.dtype.itemsize <= 4 for array in arrays)
-    return np.float32 if single and counts_all_once(weights) else np.float64
+        return np.subtract(chunk, subtrahend, out=out, dtype=np.float64)
 
 
 def lacks_values(chunk: np.ndarray) -> bool:
     """Whether there is a NaN in (..., n_voxels), at the cost of a sum."""
     rows = chunk.reshape(-1, chunk.shape[-1])
-    return bool(np.isnan(np.ones(len(rows), rows.dtype) @ rows).any())
+    with np.errstate(invalid="ignore", over="ignore"):
+        return bool(np.isnan(np.ones(len(rows)) @ rows).any())
 
 
-def typical_value(array: np.ndarray, n_rows: int = 64) -> NDArray[np.float64]:
-    """Mean of the finite entries of each column among the first rows, 0 where there is none.
+def first_finite(array: np.ndarray, n_rows: int = 64) -> NDArray[np.float64]:
+    """First finite entry of each column among the first rows, 0 where there is none.
 
     Sums are taken about it: large voxel means then cost no digits, and a constant voxel is
-    exactly zero. In the precision of `array`.
+    exactly zero. Any value near the data would do.
     """
     head = np.asarray(array[:n_rows], dtype=np.float64).reshape(-1, array.shape[-1])
     finite = np.isfinite(head)
-    values = np.where(finite, head, 0.0)
-    mean = values.sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
-    low = np.where(finite, head, np.inf).min(axis=0)
-    high = np.where(finite, head, -np.inf).max(axis=0)
-    mean = np.where(low == high, low, mean)
-    return mean.astype(array.dtype).astype(np.float64) if array.dtype.kind == "f" else mean
+    first = finite.argmax(axis=0)[None]
+    return np.where(finite.any(axis=0), np.take_along_axis(head, first, axis=0)[0], 0.0)
 
 
 def round_off(array: np.ndarray, size: NDArray[np.float64]) -> NDArray[np.float64]:

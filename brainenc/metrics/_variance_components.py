@@ -15,11 +15,10 @@ from brainenc.metrics._sums import (
     Differences,
     Statistic,
     blocks,
-    chunk_dtype,
     counts_all_once,
+    first_finite,
     lacks_values,
     pearson,
-    typical_value,
     weighted_sums,
 )
 from brainenc.progress import progress
@@ -56,15 +55,14 @@ def variance_components(betas: np.ndarray, sets: NDArray[np.float64]) -> Varianc
         images or where all trials are equal. `n_trials` is 1 / mean(1 / n_i) over the images that
         have trials, NaN where there are none.
     """
-    shift = typical_value(betas)
-    dtype = chunk_dtype(sets, betas)
-    shifted, deviations = Differences(dtype), Differences(dtype)
+    shift = first_finite(betas)
+    shifted, deviations = Differences(), Differences()
 
     def complete(y: np.ndarray) -> Sequence[Statistic]:
         """Statistics of a chunk without missing trials, for sums in which all count once."""
         n_images, n_repeats, n_voxels = y.shape
         total = y.sum(axis=1)
-        mean = total / dtype(n_repeats)
+        mean = total / n_repeats
         deviation = deviations(y, mean[:, None]).reshape(-1, n_voxels)
         ones = np.ones((n_images, 1))
         counts = ones, n_repeats * ones, n_repeats**2 * ones, ones / n_repeats
@@ -72,7 +70,7 @@ def variance_components(betas: np.ndarray, sets: NDArray[np.float64]) -> Varianc
 
     def statistics(images: slice, voxels: slice) -> Sequence[Statistic]:
         if counts_all_once(sets):
-            y = shifted(betas[images, :, voxels], shift[voxels].astype(dtype))
+            y = shifted(betas[images, :, voxels], shift[voxels])
             if not lacks_values(y):
                 return complete(y)
         y, present = _load(betas[images, :, voxels], shift[voxels])
@@ -124,7 +122,7 @@ def split_half_reliability(
     n_images, n_repeats, n_voxels = betas.shape
     shape = (len(sets), n_voxels)
     reliability, n_trials = np.empty(shape), np.empty(shape)
-    shift = typical_value(betas)
+    shift = first_finite(betas)
     width = _SPLIT_ENTRIES // (n_images * n_repeats)
     bar = progress(total=n_splits * n_voxels, desc="split halves", unit="voxel", verbose=verbose)
     for voxels in blocks(n_voxels, width):

@@ -27,17 +27,16 @@ from brainenc.metrics._sums import (
     Statistic,
     check_pair,
     check_weights,
-    chunk_dtype,
+    first_finite,
     lacks_values,
     pearson,
     round_off,
-    typical_value,
     variance,
     weighted_sums,
 )
 
-#: From predictions and targets about a typical value, and a function that gives predictions minus
-#: targets, to what is summed over images.
+#: From predictions and targets about a value of the voxel, and a function that gives their
+#: difference, to what is summed over images.
 Terms = Callable[[np.ndarray, np.ndarray, Callable[[], np.ndarray]], Sequence[Statistic]]
 Sums = list[NDArray[np.float64]]
 
@@ -66,8 +65,8 @@ def correlation(
     ValueError : shapes that do not match, negative or non-finite weights.
     """
     predictions, targets = check_pair(predictions, targets)
-    x_floor = round_off(predictions, typical_value(predictions))
-    y_floor = round_off(targets, typical_value(targets))
+    x_floor = round_off(predictions, first_finite(predictions))
+    y_floor = round_off(targets, first_finite(targets))
 
     def terms(x: np.ndarray, y: np.ndarray, difference: Any) -> Sequence[Statistic]:
         return x, y, (x, x), (y, y), (x, y)
@@ -106,7 +105,7 @@ def r_squared(
     ValueError : shapes that do not match, negative or non-finite weights.
     """
     predictions, targets = check_pair(predictions, targets)
-    y_floor = round_off(targets, typical_value(targets))
+    y_floor = round_off(targets, first_finite(targets))
 
     def terms(x: np.ndarray, y: np.ndarray, difference: Any) -> Sequence[Statistic]:
         error = difference()
@@ -230,14 +229,13 @@ def _score(
 
 def _sums(predictions: np.ndarray, targets: np.ndarray, sets: NDArray[np.float64], terms: Terms):
     """Weighted sums of 1 and of `terms(x, y, difference)`, over the images that have a target."""
-    x_shift, y_shift = typical_value(predictions), typical_value(targets)
-    dtype = chunk_dtype(sets, predictions, targets)
-    shifted_x, shifted_y, errors = (Differences(dtype) for _ in range(3))
+    x_shift, y_shift = first_finite(predictions), first_finite(targets)
+    shifted_x, shifted_y, errors = Differences(), Differences(), Differences()
 
     def statistics(images: slice, voxels: slice) -> Sequence[Statistic]:
         prediction, target = predictions[images, voxels], targets[images, voxels]
-        x = shifted_x(prediction, x_shift[voxels].astype(dtype))
-        y = shifted_y(target, y_shift[voxels].astype(dtype))
+        x = shifted_x(prediction, x_shift[voxels])
+        y = shifted_y(target, y_shift[voxels])
         if not lacks_values(y):
             return np.ones((len(y), 1)), *terms(x, y, lambda: errors(prediction, target))
         missing = np.isnan(y)

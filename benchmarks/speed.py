@@ -8,8 +8,8 @@ Groups, each a function that returns rows of the table:
 - ridge: the solver, and the whole of `RidgeEncoder.fit`, against himalaya's `RidgeCV` with the same
   penalties, folds and score, at 9000 images × 1664 features → 4000 and 15 724 voxels;
 - wide: more features than images, where both take the kernel form;
-- metrics: voxelwise r, R² and noise ceiling against reading the arrays from memory-mapped files;
-- memory: ridge on memory-mapped features and betas of an NSD subject, 9000 × 3 × 15 724.
+- metrics: voxelwise r, R² and noise ceiling of 27 000 trials × 15 724 voxels in memory-mapped files,
+  against summing up the same files ("other"): its ratio is below 1.
 
 Every measurement has a process of its own, one after the other. "CPU s" is processor time over all
 threads: unlike "s", wall-clock time, it does not count waiting for other programs. Memory is the
@@ -314,9 +314,70 @@ def compare_fits(folder: Path) -> dict:
     }
 
 
+# --------------------------------------------------------------------------------- metrics
+
+
+def metrics(arguments: argparse.Namespace) -> list[dict]:
+    n_trials, n_voxels = scaled(arguments, *TRIALS)
+    with working_folder(arguments) as folder:
+        measure(make_responses, folder, n_trials, n_voxels)
+        pair = measure(read_files, folder, ["predictions", "targets"])
+        one = measure(read_files, folder, ["targets"])
+        size = f"{n_trials} × {n_voxels}"
+        return [
+            row("correlation", size, measure(score, folder, "correlation"), pair),
+            row("r_squared", size, measure(score, folder, "r_squared"), pair),
+            row("noise_ceiling_from_repeats", size, measure(ceiling, folder), one),
+        ]
+
+
+def make_responses(folder: Path, n_trials: int, n_voxels: int) -> dict:
+    rng = np.random.default_rng(0)
+    shape = (n_trials, n_voxels)
+    targets, predictions = (
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, shape)
+        for name in ("targets", "predictions")
+    )
+    for start in range(0, n_trials, 300):
+        rows = slice(start, min(start + 300, n_trials))
+        targets[rows] = rng.standard_normal(targets[rows].shape, dtype=np.float32)
+        predictions[rows] = targets[rows] + 1
+    return {}
+
+
+def read_files(folder: Path, names: list[str]) -> dict:
+    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+    with timed() as found:
+        for array in arrays:
+            for start in range(0, len(array), 64):
+                array[start : start + 64].sum()
+    return found
+
+
+def score(folder: Path, name: str) -> dict:
+    import brainenc.metrics
+
+    arrays = [np.load(folder / f"{file}.npy", mmap_mode="r") for file in ("predictions", "targets")]
+    function = getattr(brainenc.metrics, name)
+    with timed() as found:
+        function(*arrays)
+    return found
+
+
+def ceiling(folder: Path) -> dict:
+    from brainenc.metrics import noise_ceiling_from_repeats
+
+    trials = np.load(folder / "targets.npy", mmap_mode="r")
+    betas = trials.reshape(len(trials) // 3, 3, -1)
+    with timed() as found:
+        noise_ceiling_from_repeats(betas)
+    return found
+
+
 GROUPS: dict[str, Callable[[argparse.Namespace], list[dict]]] = {
     "ridge": ridge,
     "wide": wide,
+    "metrics": metrics,
 }
 
 if __name__ == "__main__":

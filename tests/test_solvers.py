@@ -101,3 +101,93 @@ def test_backend_is_put_back_after_an_error():
         assert get_backend().name == "torch"
     finally:
         set_backend("numpy")
+
+
+@pytest.fixture(scope="module")
+def hard_problem():
+    """Single precision, features of a steep spectrum, and voxels from no signal to much."""
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((600, 120)) * np.arange(1, 121) ** -1.5
+    X = (X @ np.linalg.qr(rng.standard_normal((120, 120)))[0]).astype(np.float32)
+    Y = X @ rng.standard_normal((120, 400))
+    Y *= np.sqrt(np.linspace(0, 0.8, 400)) / Y.std(0)
+    Y += rng.standard_normal(Y.shape) + 100
+    return X, Y.astype(np.float32), 600 * np.logspace(-6, 2, 13), image_folds(5, 600)
+
+
+def test_low_precision_changes_no_choice(hard_problem):
+    X, Y, alphas, folds = hard_problem
+    single = solvers.ridge_cv(X, Y, alphas.astype(np.float32), folds)
+    double = solvers.ridge_cv(X.astype(np.float64), Y.astype(np.float64), alphas, folds)
+    # Where float32 ties, either may win: one voxel in a hundred at most.
+    same = np.isclose(single.alphas, double.alphas, rtol=1e-4)
+    assert same.mean() >= 0.99
+    assert len(set(single.alphas)) > 4
+    # float32 round-off, 1e-7, grows with the condition of XᵀX + α.
+    for name in ("held_out", "intercept"):
+        found, wanted = getattr(single, name), getattr(double, name)
+        np.testing.assert_allclose(found[..., same], wanted[..., same], rtol=1e-3)
+
+
+def test_ridge_agrees_with_himalaya(hard_problem):
+    from himalaya.ridge import RidgeCV
+
+    X, Y, alphas, folds = hard_problem
+    wanted = RidgeCV(alphas=alphas, fit_intercept=True, cv=folds).fit(X, Y)
+    fit = solvers.ridge_cv(X, Y, alphas, folds)
+    same = np.isclose(fit.alphas, wanted.best_alphas_, rtol=1e-4)
+    assert same.mean() >= 0.99
+    found = X @ fit.weights + fit.intercept - Y.mean(0)
+    expected = X @ wanted.coef_ + wanted.intercept_ - Y.mean(0)
+    error, size = (np.linalg.norm(part, axis=0) for part in (found - expected, expected))
+    # Beside the thousandth: steps of float32 at the voxels' mean, 100, are 8e-6.
+    assert (error < 1e-3 * size + 1e-5 * np.sqrt(len(X)))[same].all()
+
+
+@pytest.mark.parametrize("per_voxel", [True, False])
+def test_folds_that_are_no_partition(problem, per_voxel):
+    X, Y, _ = problem
+    rng = np.random.default_rng(3)
+    # Trained on a part of what is not tested, and some images never tested.
+    folds = [(order[:50], order[60:90]) for order in (rng.permutation(110) for _ in range(3))]
+    fit = solvers.ridge_cv(X, Y, ALPHAS, folds, per_voxel=per_voxel)
+    errors = [
+        [
+            np.mean(
+                [
+                    np.square(Ridge(alpha).fit(X[a], Y[a, v]).predict(X[b]) - Y[b, v]).mean()
+                    for a, b in folds
+                ]
+            )
+            for alpha in ALPHAS
+        ]
+        for v in range(Y.shape[1])
+    ]
+    errors = errors if per_voxel else [np.sum(errors, axis=0)] * Y.shape[1]
+    np.testing.assert_allclose(fit.alphas, ALPHAS[np.argmin(errors, axis=1)])
+    never = np.setdiff1d(np.arange(120), np.concatenate([test for _, test in folds]))
+    assert np.isnan(fit.held_out[never]).all()
+    train, test = folds[-1]
+    wanted = Ridge(fit.alphas[0]).fit(X[train], Y[train, 0]).predict(X[test])
+    np.testing.assert_allclose(fit.held_out[test, 0], wanted, atol=1e-9)
+
+
+def test_blocks_of_voxels_and_the_users_precision_change_nothing(problem, monkeypatch):
+    import torch
+
+    from brainenc.solvers import primal
+
+    X, Y, folds = problem
+    X, Y, alphas = (part.astype(np.float32) for part in (X, Y, ALPHAS))
+    whole = solvers.ridge_cv(X, Y, alphas, folds)
+    monkeypatch.setattr(primal, "_BLOCK_VOXELS", 4)
+    former = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        parts = solvers.ridge_cv(X, Y, alphas, folds)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(former)
+    np.testing.assert_array_equal(parts.alphas, whole.alphas)
+    # Products of other shapes round otherwise: 1e-5 of predictions about 10.
+    np.testing.assert_allclose(parts.held_out, whole.held_out, atol=1e-4)

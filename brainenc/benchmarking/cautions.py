@@ -40,7 +40,7 @@ def find_warnings(
         found += [f"{name} failed: {info['error']}" for info in infos if info["error"]][:1]
         messages = {message for info in infos for message in info.get("warnings", [])}
         found += [f"{name}: {message}" for message in sorted(messages)]
-    return found + _gaps(data, ceiling) + _too_good(ceiling, scores)
+    return found + _gaps(data, ceiling) + _too_good(ceiling, scores) + _alike(scores)
 
 
 def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
@@ -81,6 +81,20 @@ def _too_good(ceiling: NoiseCeiling, scores: Mapping[str, EncoderScores]) -> lis
                 "voxels; check that no test image, or near copy of one, was trained on."
             )
     return found
+
+
+def _alike(scores: Mapping[str, EncoderScores]) -> list[str]:
+    """Encoders whose r and squared error are the same in every voxel, to the bit."""
+    groups: dict[tuple[bytes, ...], list[str]] = {}
+    for name, of_encoder in scores.items():
+        key = tuple(of_encoder.voxels[metric].tobytes() for metric in ("r", "mse"))
+        groups.setdefault(key, []).append(name)
+    return [
+        f"{', '.join(names[:-1])} and {names[-1]} made the same predictions: below their smallest "
+        "number of images, encoders with networks are ridge alone (see their documentation)."
+        for names in groups.values()
+        if len(names) > 1
+    ]
 
 
 def draw_warnings(draws: pd.DataFrame, errors: Mapping[str, str]) -> list[str]:

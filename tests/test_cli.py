@@ -12,7 +12,7 @@ from PIL import Image
 
 import brainenc
 
-FEW = ["--n-bootstraps", "50", "--n-permutations", "19", "--quiet"]
+FEW = ["--n-bootstraps", "50", "--n-permutations", "19", "--n-draws", "20", "--quiet"]
 
 
 def run(*arguments, check=True, cwd=None):
@@ -61,6 +61,8 @@ def test_benchmark_writes_tables_and_a_report_and_prints_its_path_last(folder, t
     assert list(table["encoder"]) == names
     for name in names:
         assert name in result.stdout
+    content = json.loads((out / "manifest.json").read_text())
+    assert content["manifest"]["settings"]["n_draws"] == 20
     assert "<html" in (out / "report.html").read_text()
     # The same from Python: the command line adds nothing of its own.
     data = brainenc.load_npz(folder / "subject.npz")

@@ -8,8 +8,8 @@ Groups, each a function that returns rows of the table:
 - ridge: the solver, and the whole of `RidgeEncoder.fit`, against himalaya's `RidgeCV` with the same
   penalties, folds and score, at 9000 images × 1664 features → 4000 and 15 724 voxels;
 - wide: more features than images, where both take the kernel form;
-- metrics: voxelwise r, R² and noise ceiling of 27 000 trials × 15 724 voxels in memory-mapped files,
-  against summing up the same files ("other"): its ratio is below 1.
+- metrics: voxelwise r, R² and noise ceiling of 27 000 trials × 15 724 voxels in mapped files,
+  against summing up the same files ("other"): the ratio is below 1.
 
 Every measurement has a process of its own, one after the other. "CPU s" is processor time over all
 threads: unlike "s", wall-clock time, it does not count waiting for other programs. Memory is the

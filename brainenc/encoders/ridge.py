@@ -63,7 +63,7 @@ class RidgeEncoder(BaseEncoder):
 
     References
     ----------
-    Dupré la Tour et al. (2022), NeuroImage 264; the kernel form is solved by their himalaya package.
+    Dupré la Tour et al. (2022), NeuroImage 264; their himalaya package solves the kernel form.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from brainenc.report.style import (
     FULL_WIDTH,
     INK,
     LABELS,
+    LOWER_IS_BETTER,
     MUTED,
     NothingToDraw,
     encoder_colors,
@@ -30,7 +31,8 @@ def difference_forest(pairs: pd.DataFrame, *, colors: Mapping[str, str] | None =
     Parameters
     ----------
     pairs : DataFrame
-        Rows of ``BenchmarkResult.pairs``, one per pair and metric (all voxels, or one ROI).
+        Rows of ``BenchmarkResult.pairs`` or ``draw_pairs``, one per pair and metric (all voxels,
+        or one ROI).
     colors : dict of encoder to colour, optional
         A row has the colour of the first encoder of its pair.
 
@@ -74,7 +76,7 @@ def _whisker(axes: Axes, y: float, row: Any, color: str) -> None:
 
 
 def _better(metric: str) -> str:
-    return "left of 0" if metric.startswith("mse") else "right of 0"
+    return "left of 0" if metric.startswith(LOWER_IS_BETTER) else "right of 0"
 
 
 def pair_label(a: Any, b: Any) -> str:
@@ -89,9 +91,9 @@ def roi_difference_map(pairs: pd.DataFrame, *, metric: str = "r") -> Figure:
     Parameters
     ----------
     pairs : DataFrame
-        ``BenchmarkResult.pairs``, one atlas of it.
+        ``BenchmarkResult.pairs`` or ``draw_pairs``, one atlas of it.
     metric : str
-        "r" or "mse_z".
+        "r", "mse_z" or "crps_z".
 
     Returns
     -------

@@ -37,7 +37,15 @@ LABELS = {
     "r2": "R²",
     "mse_z": "MSE (z units)",
     "mse": "MSE (betas²)",
+    "crps_z": "CRPS (z units)",
+    "crps": "CRPS (betas)",
+    "energy": "energy score",
+    "variogram": "variogram score",
+    "log_score": "log score (nats)",
 }
+
+#: Beginnings of the names of metrics of which less is better.
+LOWER_IS_BETTER = ("mse", "crps", "energy", "variogram", "log_score")
 
 #: ROIs of an atlas that a figure has room for; the largest are shown.
 MAX_ROIS = 40

@@ -200,6 +200,16 @@ def test_forest_shows_every_difference_with_its_interval(tables):
     assert labels == ["mean − ridge", "mean − gabor", "ridge − gabor"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "side"),
+    [("r", "right"), ("cka", "right"), ("mse_z", "left"), ("crps_z", "left"), ("energy", "left")],
+)
+def test_forest_says_on_which_side_the_first_is_better(tables, metric, side):
+    pairs = tables.pairs.query("roi == 'all' and metric == 'r'").assign(metric=metric)
+    (axes,) = difference_forest(pairs).axes
+    assert axes.get_xlabel() == f"{side} of 0: the first is better"
+
+
 def test_forest_keeps_the_row_of_a_pair_that_one_metric_lacks(tables):
     pairs = tables.pairs.query("roi == 'all'")
     lacking = (pairs["metric"] == "r") & (pairs["encoder_a"] == "mean")

@@ -44,22 +44,11 @@ def demo(
 
     data = brainenc.datasets.simulate_subject(n_images, n_voxels, verbose=not quiet)
     typer.echo(repr(data))
-    gabor, pixels = brainenc.GaborPyramid(), brainenc.PixelFeatures(size=16)
-    encoders = {
-        "mean": brainenc.MeanEncoder(),
-        "ridge (pixels)": brainenc.RidgeEncoder(pixels),
-        "ridge (Gabor)": brainenc.RidgeEncoder(gabor),
-        "ridge (tokens)": brainenc.RidgeEncoder(),
-        "banded (pixels + Gabor)": brainenc.BandedRidgeEncoder(
-            {"pixels": pixels, "gabor": gabor}, n_iter=10
-        ),
-        "synbrain (tokens)": brainenc.SynBrainEncoder(),
-    }
-    tokens = {name: data.truth.tokens for name in encoders if "tokens" in name}
+    encoders, features = _demo_encoders(data)
     result = brainenc.benchmark(
         data,
         encoders,
-        features=tokens,
+        features=features,
         references=False,
         n_draws=100,  # half the default: the time goes into draws, and this shows the same
         out=out,
@@ -303,6 +292,38 @@ def main() -> None:
         message = " ".join(str(error).split())
         typer.echo(f"brainenc: {message}", err=True)
         sys.exit(2)
+
+
+def _demo_encoders(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every encoder with its default settings, and the features of those that take arrays."""
+    import numpy as np
+
+    import brainenc
+
+    gabor, pixels = brainenc.GaborPyramid(verbose=False), brainenc.PixelFeatures(size=16)
+    tokens = data.truth.tokens
+    # Two views of the images side by side, each for one member of the stack.
+    both = [gabor.fit(data.images).transform(data.images), tokens.reshape(len(tokens), -1)]
+    n_gabor = both[0].shape[1]
+    encoders = {
+        "mean": brainenc.MeanEncoder(),
+        "ridge (pixels)": brainenc.RidgeEncoder(pixels),
+        "ridge (Gabor)": brainenc.RidgeEncoder(gabor),
+        "ridge (tokens)": brainenc.RidgeEncoder(),
+        "banded (pixels + Gabor)": brainenc.BandedRidgeEncoder(
+            {"pixels": pixels, "gabor": gabor}, n_iter=10
+        ),
+        "synbrain (tokens)": brainenc.SynBrainEncoder(),
+        "MindSimulator (tokens)": brainenc.MindSimulatorEncoder(),
+        "Mind Reader (tokens)": brainenc.MindReaderEncoder(),
+        "ROI transformer (tokens)": brainenc.ROITransformerEncoder(),
+        "stack (Gabor + tokens)": brainenc.StackedEncoder(
+            {"gabor": brainenc.RidgeEncoder(), "tokens": brainenc.RidgeEncoder()},
+            inputs={"gabor": (0, n_gabor), "tokens": (n_gabor, *tokens.shape[1:])},
+        ),
+    }
+    features = {name: tokens for name in encoders if name.endswith("(tokens)")}
+    return encoders, features | {"stack (Gabor + tokens)": np.concatenate(both, axis=1)}
 
 
 def _make_encoders(names: str, features: str, *, store: Path | None, device: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def hard_problem():
     Y = X @ rng.standard_normal((120, 400))
     Y *= np.sqrt(np.linspace(0, 0.8, 400)) / Y.std(0)
     Y += rng.standard_normal(Y.shape) + 100
-    return X, Y.astype(np.float32), 600 * np.logspace(-6, 2, 13), image_folds(5, 600)
+    return X, Y.astype(np.float32), 600 * np.logspace(-4, 2, 13), image_folds(5, 600)
 
 
 def test_low_precision_changes_no_choice(hard_problem):
@@ -133,15 +133,17 @@ def test_ridge_agrees_with_himalaya(hard_problem):
     from himalaya.ridge import RidgeCV
 
     X, Y, alphas, folds = hard_problem
+    Y = Y - 100  # himalaya's means of large float32 lose digits
     wanted = RidgeCV(alphas=alphas, fit_intercept=True, cv=folds).fit(X, Y)
     fit = solvers.ridge_cv(X, Y, alphas, folds)
     same = np.isclose(fit.alphas, wanted.best_alphas_, rtol=1e-4)
     assert same.mean() >= 0.99
-    found = X @ fit.weights + fit.intercept - Y.mean(0)
-    expected = X @ wanted.coef_ + wanted.intercept_ - Y.mean(0)
+    found = X @ fit.weights + fit.intercept
+    expected = X @ wanted.coef_ + wanted.intercept_
     error, size = (np.linalg.norm(part, axis=0) for part in (found - expected, expected))
-    # Beside the thousandth: steps of float32 at the voxels' mean, 100, are 8e-6.
-    assert (error < 1e-3 * size + 1e-5 * np.sqrt(len(X)))[same].all()
+    # Where shrinkage leaves next to nothing, beside round-off of responses of size 1.
+    limit = 1e-3 * size + 1e-6 * np.sqrt(len(X))
+    np.testing.assert_array_less(error[same], limit[same])
 
 
 @pytest.mark.parametrize("per_voxel", [True, False])

@@ -1,19 +1,17 @@
 """Benchmark result to one HTML page that needs nothing but itself."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from brainenc.report import differences, figures, style, surface, text
-from brainenc.report.style import NothingToDraw, encoder_colors, figure_to_svg
+from brainenc.report.parts import Column, Picture, picture, table_of, with_all_columns
+from brainenc.report.style import encoder_colors
 
 if TYPE_CHECKING:
     from brainenc.benchmarking import BenchmarkResult
@@ -23,15 +21,6 @@ NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric")
 
 #: Pairs of encoders beyond which the table by ROI shows only those with the best encoder.
 MAX_ROI_PAIRS = 15
-
-
-class Column(NamedTuple):
-    """A column of a table of encoders: metric, heading, what is better, and how it is written."""
-
-    metric: str
-    heading: str
-    better: str = "higher"
-    form: Callable[[Any], str] = text.number
 
 
 VOXEL_COLUMNS = (
@@ -63,16 +52,6 @@ COST_COLUMNS = (
     Column("peak_memory_mb", "peak memory above start, MiB", "", partial(text.number, digits=1)),
 )
 ALL_COLUMNS = VOXEL_COLUMNS + PATTERN_COLUMNS + SET_COLUMNS + COST_COLUMNS
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page; `svg` is None where there was nothing to draw, and `note` says why."""
-
-    name: str
-    svg: Markup | None
-    alt: str
-    note: str = ""
 
 
 def render_report(result: "BenchmarkResult", *, surface: str = "static") -> str:
@@ -109,7 +88,8 @@ def _tidied(result: "BenchmarkResult") -> "BenchmarkResult":
         table: _names_as_text(getattr(result, table))
         for table in ("encoders", "rois", "pairs", "maps")
     }
-    tables["encoders"] = _with_all_columns(tables["encoders"])
+    encoders = with_all_columns(tables["encoders"], ALL_COLUMNS)
+    tables["encoders"] = encoders if "error" in encoders else encoders.assign(error=np.nan)
     return replace(result, **tables)
 
 
@@ -117,12 +97,6 @@ def _names_as_text(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         **{name: table[name].map(str).astype(object) for name in NAMES if name in table}
     )
-
-
-def _with_all_columns(encoders: pd.DataFrame) -> pd.DataFrame:
-    wanted = [column.metric + end for column in ALL_COLUMNS for end in ("", "_low", "_high")]
-    missing = [name for name in [*wanted, "error"] if name not in encoders]
-    return encoders.assign(**dict.fromkeys(missing, np.nan))
 
 
 def _context(result: "BenchmarkResult", surface_kind: str) -> dict[str, Any]:
@@ -184,34 +158,6 @@ def _abridged(value: Any) -> Any:
 # -------------------------------------------------------------------- tables
 
 
-def table_of(encoders: pd.DataFrame, columns: tuple[Column, ...]) -> dict[str, Any]:
-    """Headings and, per encoder, its name and cells for the template."""
-    best = {column.metric: _best(encoders[column.metric], column.better) for column in columns}
-    rows = [
-        (row["encoder"], [_cell(row, column, best[column.metric]) for column in columns])
-        for _, row in encoders.iterrows()
-    ]
-    return {"columns": columns, "rows": rows}
-
-
-def _cell(row: pd.Series, column: Column, best: float) -> dict[str, Any]:
-    value = row[column.metric]
-    low, high = row.get(f"{column.metric}_low"), row.get(f"{column.metric}_high")
-    return {
-        "metric": column.metric,
-        "text": column.form(value),
-        "interval": text.interval(low, high, column.form),
-        "best": bool(value == best),
-    }
-
-
-def _best(values: pd.Series, better: str) -> float:
-    """The best value, NaN where there is nothing to compare."""
-    if not better or values.count() < 2:
-        return np.nan
-    return values.max() if better == "higher" else values.min()
-
-
 def _roi_table(rois: pd.DataFrame) -> dict[str, Any]:
     """Scores r of every encoder in every ROI."""
     names = list(rois["encoder"].unique())
@@ -238,10 +184,10 @@ def _pictures(result: "BenchmarkResult", pairs: pd.DataFrame, order: list[str]) 
     scatter = partial(figures.ceiling_scatter, result.maps, atlas=first)
     forest = partial(differences.difference_forest, overall, colors=colors)
     return {
-        "scatter": _picture(
+        "scatter": picture(
             scatter, "scatter", "Scatter of voxelwise r against the noise ceiling, per encoder"
         ),
-        "forest": _picture(
+        "forest": picture(
             forest, "forest", "Differences between encoders over all voxels with intervals"
         ),
         "scatter_atlas": first,
@@ -250,13 +196,6 @@ def _pictures(result: "BenchmarkResult", pairs: pd.DataFrame, order: list[str]) 
         ]
         or [_ungrouped(result, order, colors)],
     }
-
-
-def _picture(draw: Callable[[], Figure], name: str, alt: str) -> Picture:
-    try:
-        return Picture(name, Markup(figure_to_svg(draw(), name)), alt)
-    except NothingToDraw as nothing:
-        return Picture(name, None, alt, str(nothing))
 
 
 def _surface(result: "BenchmarkResult", order: list[str], kind: str) -> dict[str, Any] | None:
@@ -285,17 +224,17 @@ def _group(
         "atlas": atlas,
         "n_rois": n_rois,
         "n_shown": min(n_rois, style.MAX_ROIS),
-        "bars": _picture(
+        "bars": picture(
             partial(figures.roi_bars, rois, colors=colors),
             f"bars{position}",
             f"Mean r per ROI of {atlas} and encoder, with intervals and noise ceiling",
         ),
-        "distribution": _picture(
+        "distribution": picture(
             partial(figures.roi_distributions, result.maps, atlas=atlas, colors=colors),
             f"distribution{position}",
             f"Distribution of voxelwise r per ROI of {atlas} and encoder",
         ),
-        "differences": _picture(
+        "differences": picture(
             partial(differences.roi_difference_map, shown, metric=metric),
             f"differences{position}",
             f"Differences between encoders per ROI of {atlas}",
@@ -329,12 +268,12 @@ def _ungrouped(
         "atlas": None,
         "n_rois": 0,
         "n_shown": 0,
-        "bars": _picture(
+        "bars": picture(
             partial(figures.roi_bars, rois, colors=colors),
             "bars0",
             "Mean r per encoder, with intervals and noise ceiling",
         ),
-        "distribution": _picture(
+        "distribution": picture(
             partial(figures.roi_distributions, result.maps, colors=colors),
             "distribution0",
             "Distribution of voxelwise r per encoder",

@@ -1,0 +1,74 @@
+"""What the page is made of: tables with one row per encoder, and pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from brainenc.report import text
+from brainenc.report.style import NothingToDraw, figure_to_svg
+
+
+class Column(NamedTuple):
+    """A column of a table of encoders: metric, heading, what is better, and how it is written."""
+
+    metric: str
+    heading: str
+    better: str = "higher"
+    form: Callable[[Any], str] = text.number
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page; `svg` is None where there was nothing to draw, and `note` says why."""
+
+    name: str
+    svg: Markup | None
+    alt: str
+    note: str = ""
+
+
+def table_of(encoders: pd.DataFrame, columns: tuple[Column, ...]) -> dict[str, Any]:
+    """Headings and, per encoder, its name and cells for the template."""
+    best = {column.metric: _best(encoders[column.metric], column.better) for column in columns}
+    rows = [
+        (row["encoder"], [_cell(row, column, best[column.metric]) for column in columns])
+        for _, row in encoders.iterrows()
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(row: pd.Series, column: Column, best: float) -> dict[str, Any]:
+    value = row[column.metric]
+    low, high = row.get(f"{column.metric}_low"), row.get(f"{column.metric}_high")
+    return {
+        "metric": column.metric,
+        "text": column.form(value),
+        "interval": text.interval(low, high, column.form),
+        "best": bool(value == best),
+    }
+
+
+def _best(values: pd.Series, better: str) -> float:
+    """The best value, NaN where there is nothing to compare."""
+    if not better or values.count() < 2:
+        return np.nan
+    return values.max() if better == "higher" else values.min()
+
+
+def with_all_columns(table: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
+    """Every column and its interval there, if only with NaN."""
+    wanted = [column.metric + end for column in columns for end in ("", "_low", "_high")]
+    return table.assign(**dict.fromkeys([name for name in wanted if name not in table], np.nan))
+
+
+def picture(draw: Callable[[], Figure], name: str, alt: str) -> Picture:
+    """The figure that `draw` makes, as SVG; ids in it begin with `name`."""
+    try:
+        return Picture(name, Markup(figure_to_svg(draw(), name)), alt)
+    except NothingToDraw as nothing:
+        return Picture(name, None, alt, str(nothing))

@@ -184,7 +184,13 @@ class BenchmarkResult:
         }
         return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
 
-    def to_html(self, path: str | os.PathLike, *, surface: str = "static") -> Path:
+    def to_html(
+        self,
+        path: str | os.PathLike,
+        *,
+        surface: str = "static",
+        attention: tuple[Any, Any, Any] | None = None,
+    ) -> Path:
         """Write the report: one self-contained HTML file.
 
         Parameters
@@ -193,6 +199,9 @@ class BenchmarkResult:
         surface : "static", "interactive" or "none"
             Maps on the cortex, for voxels with a ``vertex`` of fsaverage or in an MNI152 volume;
             "interactive" adds a brain to turn about (3 MB; needs plotly).
+        attention : tuple (images, maps, rois), optional
+            What ROIs look at: a few images, and for them ``encoder.attention_maps(...)`` and
+            ``encoder.rois_`` of a fitted `ROITransformerEncoder`.
 
         Returns
         -------
@@ -201,7 +210,8 @@ class BenchmarkResult:
         from brainenc.report import render_report
 
         with atomic_path(path) as temporary:
-            temporary.write_text(render_report(self, surface=surface), encoding="utf-8")
+            page = render_report(self, surface=surface, attention=attention)
+            temporary.write_text(page, encoding="utf-8")
         return Path(path)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from brainenc.report import differences, figures, style, surface, text
+from brainenc.report import differences, draws, figures, style, surface, text
+from brainenc.report.attention import attention_figure
 from brainenc.report.parts import Column, Picture, picture, table_of, with_all_columns
 from brainenc.report.style import encoder_colors
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 #: Columns that hold names; read back from CSV, "1" would be a number.
 NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric")
+
+#: Tables of the page, all with names in them.
+NAMED_TABLES = ("encoders", "rois", "pairs", "maps", "draws", "draw_pairs", "calibration")
+NAMED_TABLES += ("k_fairness", "noise_correlations", "shown_draws")
 
 #: Pairs of encoders beyond which the table by ROI shows only those with the best encoder.
 MAX_ROI_PAIRS = 15
@@ -54,7 +59,12 @@ COST_COLUMNS = (
 ALL_COLUMNS = VOXEL_COLUMNS + PATTERN_COLUMNS + SET_COLUMNS + COST_COLUMNS
 
 
-def render_report(result: "BenchmarkResult", *, surface: str = "static") -> str:
+def render_report(
+    result: "BenchmarkResult",
+    *,
+    surface: str = "static",
+    attention: tuple[Any, Any, Any] | None = None,
+) -> str:
     """Report of a benchmark as one self-contained HTML page.
 
     Parameters
@@ -64,6 +74,9 @@ def render_report(result: "BenchmarkResult", *, surface: str = "static") -> str:
     surface : "static", "interactive" or "none"
         Maps on the cortex, where it is known where on it the voxels are: pictures, and also a
         brain to turn about (3 MB, takes plotly to make).
+    attention : tuple (images, maps, rois), optional
+        What ROIs look at, drawn by `attention_figure`: a few images, and for them
+        ``encoder.attention_maps(...)`` and ``encoder.rois_`` of a `ROITransformerEncoder`.
 
     Returns
     -------
@@ -72,6 +85,8 @@ def render_report(result: "BenchmarkResult", *, surface: str = "static") -> str:
     """
     if surface not in ("static", "interactive", "none"):
         raise ValueError(f"surface={surface!r} must be 'static', 'interactive' or 'none'")
+    if attention is not None and len(attention) != 3:
+        raise ValueError(f"attention has {len(attention)} parts, not 3: (images, maps, rois)")
     environment = Environment(
         loader=PackageLoader("brainenc.report", "templates"),
         autoescape=True,
@@ -79,14 +94,14 @@ def render_report(result: "BenchmarkResult", *, surface: str = "static") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(_context(_tidied(result), surface))
+    context = _context(_tidied(result), surface) | {"attention": _attention(attention)}
+    return environment.get_template("report.html.j2").render(context)
 
 
 def _tidied(result: "BenchmarkResult") -> "BenchmarkResult":
     """Names as text, and every column of the encoder table there, if only with NaN."""
     tables: dict[str, Any] = {
-        table: _names_as_text(getattr(result, table))
-        for table in ("encoders", "rois", "pairs", "maps")
+        table: _names_as_text(getattr(result, table)) for table in NAMED_TABLES
     }
     encoders = with_all_columns(tables["encoders"], ALL_COLUMNS)
     tables["encoders"] = encoders if "error" in encoders else encoders.assign(error=np.nan)
@@ -130,6 +145,7 @@ def _context(result: "BenchmarkResult", surface_kind: str) -> dict[str, Any]:
         "labels": style.LABELS,
         "ceiling_note": text.ceiling_note(result.manifest),
         "surface": _surface(result, order, surface_kind),
+        "draws": draws.draw_panel(result, encoder_colors(encoders["encoder"])),
         **_pictures(result, pairs, order),
     }
 
@@ -206,6 +222,13 @@ def _surface(result: "BenchmarkResult", order: list[str], kind: str) -> dict[str
     alt = f"Maps of voxelwise r on the cortex: {text.joined(panel['names'])}"
     image = surface.figure_to_img(panel["figure"](), alt)
     return {**panel, "picture": Picture("surface", image, alt)}
+
+
+def _attention(attention: tuple[Any, Any, Any] | None) -> Picture | None:
+    if attention is None:
+        return None
+    draw = partial(attention_figure, *attention)
+    return picture(draw, "attention", "Attention of ROIs over images")
 
 
 def _group(

@@ -37,6 +37,11 @@ def count(value: Any) -> str:
     return f"{int(value):,}".replace(",", "\u202f") if is_finite(value) else UNDEFINED
 
 
+def percent(value: Any) -> str:
+    """A share as a number of percent, without the sign."""
+    return number(100 * value, digits=1) if is_finite(value) else UNDEFINED
+
+
 def interval(low: Any, high: Any, form: Any = number) -> str:
     """Low and high in brackets; empty where undefined."""
     return f"[{form(low)},\u00a0{form(high)}]" if is_finite(low) and is_finite(high) else ""

@@ -117,6 +117,8 @@ class Sampler:
 
     def _expected_x0(self, tokens: Tensor, kept: np.ndarray) -> Callable[[Tensor, int], Tensor]:
         guidance = self.options["guidance"]
+        if self.prior.is_silent:  # the start was its best epoch, and the Gaussian part is all
+            return lambda x, step: self.scale.denoised(x, float(kept[step]))
 
         def predict(x: Tensor, step: int) -> Tensor:
             noisy = x.flatten(0, 1)

@@ -93,6 +93,11 @@ class DiffusionPrior(nn.Module):
         nn.init.zeros_(self.latents_out.weight)
         nn.init.zeros_(self.latents_out.bias)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the output is 0 whatever the input, as it is before training."""
+        return not any(weight.any() for weight in self.latents_out.parameters())
+
     def forward(
         self, noisy: Tensor, step: Tensor, tokens: Tensor, keep: Tensor | None = None
     ) -> Tensor:

@@ -10,6 +10,7 @@ from brainenc.encoders import _mind_simulator as stages
 from brainenc.encoders._mind_simulator_noise import draw_spread, remaining_noise
 from brainenc.encoders._mind_simulator_parameters import all_sizes
 from brainenc.metrics import correlation
+from brainenc.nets import DiffusionPrior
 from brainenc.noise import ResidualNoise
 from brainenc.repeats import average_repeats
 
@@ -262,6 +263,16 @@ def test_the_prediction_is_the_mean_of_so_many_draws(problem, fitted):
         np.nanmean((with_options(fitted, n_draws=n).predict(tokens) - far) ** 2) for n in (1, 5, 40)
     ]
     assert errors[0] > errors[1] > errors[2]
+
+
+def test_a_prior_that_says_nothing_need_not_be_asked(problem, monkeypatch):
+    # The last layer is 0 at the start, which stays the best epoch where training is hopeless.
+    encoder = MindSimulatorEncoder(**(FAST | {"learning_rate": 1e-12})).fit(*problem)
+    torch.nn.init.zeros_(encoder.prior_.latents_out.weight)
+    torch.nn.init.zeros_(encoder.prior_.latents_out.bias)
+    skipped = encoder.sample(problem[0][:4], 3, 0)
+    monkeypatch.setattr(DiffusionPrior, "is_silent", False)
+    np.testing.assert_array_equal(encoder.sample(problem[0][:4], 3, 0), skipped)
 
 
 def test_draws_start_from_a_given_latent(problem, fitted):

@@ -46,6 +46,9 @@ def test_a_dropped_condition_has_no_say(prior):
 def test_an_untrained_prior_predicts_zero():
     net = DiffusionPrior(6, 5, 3, 4, width=8, depth=1, n_heads=2, head_width=4)
     assert (call(net, torch.randn(2, 3, 4), 7, torch.randn(2, 6, 5)) == 0).all()
+    assert net.is_silent
+    net.latents_out.bias.data[2] = 1e-20
+    assert not net.is_silent
 
 
 def test_the_published_transformer_is_the_default():

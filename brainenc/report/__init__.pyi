@@ -1,6 +1,11 @@
 from .attention import attention_figure as attention_figure
+from .correlation_figures import noise_correlation_matrices as noise_correlation_matrices
 from .differences import difference_forest as difference_forest
 from .differences import roi_difference_map as roi_difference_map
+from .draw_figures import calibration_curves as calibration_curves
+from .draw_figures import draw_fan as draw_fan
+from .draw_figures import pit_histograms as pit_histograms
+from .draw_figures import variance_scatter as variance_scatter
 from .figures import ceiling_scatter as ceiling_scatter
 from .figures import roi_bars as roi_bars
 from .figures import roi_distributions as roi_distributions

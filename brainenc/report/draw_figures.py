@@ -31,6 +31,13 @@ MAX_COLUMNS = 4
 
 #: Height at which bars of a PIT histogram are cut; the number is written on them.
 HIGHEST_DENSITY = 2.5
+WRITTEN_ON_BAR: dict[str, Any] = {
+    "rotation": 90,
+    "ha": "center",
+    "va": "top",
+    "fontsize": 6.5,
+    "color": "white",
+}
 
 #: Above this many points, scatters are drawn as pixels.
 MAX_VECTOR_POINTS = 3000
@@ -64,7 +71,7 @@ def calibration_curves(
     ------
     NothingToDraw : no encoder has a coverage.
     """
-    table = _chosen(calibration[calibration["quantity"] == "coverage"], names, "value")
+    table = chosen_rows(calibration[calibration["quantity"] == "coverage"], names, "value")
     figure, panels = _panels(table, colors, height=2.35)
     for axes, rows, color in panels:
         axes.axline((0, 0), slope=1, color=MUTED, lw=0.8, ls="--", zorder=1)
@@ -107,14 +114,14 @@ def pit_histograms(
     NothingToDraw : no encoder has ranks.
     """
     chosen = (calibration["quantity"] == "pit") & (calibration["atlas"] == "all")
-    figure, panels = _panels(_chosen(calibration[chosen], names, "value"), colors, height=1.75)
+    figure, panels = _panels(chosen_rows(calibration[chosen], names, "value"), colors, height=1.75)
     for axes, rows, color in panels:
         width = 1 / len(rows)
         axes.bar(rows["position"], rows["value"], 0.92 * width, color=color)
         axes.axhline(1, color=INK, lw=0.8, ls="--")
-        for row in rows[rows["value"] > HIGHEST_DENSITY].itertuples():
-            place = (float(row.position), HIGHEST_DENSITY)  # type: ignore[arg-type]
-            axes.text(*place, f"{row.value:.1f}", ha="center", va="bottom", fontsize=7)
+        for x, density in rows[["position", "value"]].to_numpy():
+            if density > HIGHEST_DENSITY:
+                axes.text(x, HIGHEST_DENSITY - 0.05, f"{density:.1f}", **WRITTEN_ON_BAR)
         axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"), yticks=(0, 1, 2))
     highest = max(axes.dataLim.y1 for axes, _, _ in panels)
     panels[0][0].set_ylim(0, min(max(1.1 * highest, 1.5), HIGHEST_DENSITY))
@@ -155,7 +162,7 @@ def draw_fan(
     """
     if voxels is None:
         voxels = {voxel: f"voxel {voxel}" for voxel in pd.unique(shown_draws["voxel"])[:3]}
-    table = _chosen(shown_draws[shown_draws["voxel"].isin(list(voxels))], names, "q50")
+    table = chosen_rows(shown_draws[shown_draws["voxel"].isin(list(voxels))], names, "q50")
     colors = colors or encoder_colors(shown_draws["encoder"])
     drawn = list(dict.fromkeys(table["encoder"]))
     figure = Figure(figsize=(FULL_WIDTH, 1.75 * len(drawn) + 0.7))
@@ -188,11 +195,10 @@ def _fan(axes: Axes, rows: pd.DataFrame, color: str) -> None:
 
 
 def _fan_legend() -> list[Any]:
-    dot = {"ls": "", "color": MUTED}
     return [
         Patch(color=MUTED, alpha=0.55, label="50 % of draws, median"),
         Patch(color=MUTED, alpha=0.2, label="90 % of draws"),
-        Line2D([], [], marker=".", ms=5, mew=0, label="trial", **dot),
+        Line2D([], [], marker=".", ms=5, mew=0, label="trial", ls="", color=MUTED),
         Line2D([], [], marker="o", ms=4, mfc="white", mec=INK, label="trial outside 90 %", ls=""),
     ]
 
@@ -229,13 +235,15 @@ def variance_scatter(
     if not set(columns) <= set(maps):
         raise NothingToDraw("Variances of draws were not kept.")
     above_zero = (maps[columns] > 0).all(axis=1)
-    table = _chosen(maps[above_zero], names, "draw_variance")
-    figure, panels = _panels(table, colors or encoder_colors(maps["encoder"]), height=2.5)
+    table = chosen_rows(maps[above_zero], names, "draw_variance")
+    figure, panels = _panels(table, colors, height=2.5)
     low, high = table[columns].min().min() / 1.3, table[columns].max().max() * 1.3
     for axes, voxels, color in panels:
         size = float(np.clip(5000 / len(voxels), 3, 14))
+        x, y = voxels[columns].to_numpy().T
         axes.scatter(
-            *voxels[columns].to_numpy().T,
+            x,
+            y,
             s=size,
             color=color,
             alpha=0.6,
@@ -266,94 +274,10 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return [k * power for power in powers for k in (1, 2, 5) if low <= k * power <= high]
 
 
-# -------------------------------------------------------------------- noise correlations
-
-
-@styled()
-def noise_correlation_matrices(
-    noise_correlations: pd.DataFrame,
-    *,
-    rois: Mapping[int, str] | None = None,
-    agreement: Mapping[str, float] | None = None,
-    names: Names = None,
-) -> Figure:
-    """Correlations within images of every two voxels: of repeats, the true ones, and of draws.
-
-    Parameters
-    ----------
-    noise_correlations : DataFrame
-        ``BenchmarkResult.noise_correlations``.
-    rois : dict of voxel to ROI, optional
-        Voxels are put in the order in which their ROIs come here, with lines between ROIs.
-    agreement : dict of encoder to r, optional
-        With the repeats; written under the matrices.
-    names : sequence of str, optional
-
-    Returns
-    -------
-    Figure
-        One scale of colours for all; the diagonal is left out.
-
-    Raises
-    ------
-    NothingToDraw : no draws of two voxels have a correlation.
-    """
-    table = _chosen(noise_correlations, names, "draws")
-    groups = dict(list(table.groupby("encoder", sort=False)))
-    first = next(iter(groups.values()))
-    rois = rois or {}
-    place = {roi: i for i, roi in enumerate(dict.fromkeys(rois.values()))}
-    voxels = list(dict.fromkeys([*first["voxel_a"], *first["voxel_b"]]))
-    voxels.sort(key=lambda voxel: place.get(rois.get(voxel, ""), len(place)))
-    matrices = {"repeats": _matrix(first, "repeats", voxels)}
-    matrices["truth"] = _matrix(first, "truth", voxels)
-    matrices |= {f"draws: {name}": _matrix(rows, "draws", voxels) for name, rows in groups.items()}
-    drawn = {name: matrix for name, matrix in matrices.items() if np.isfinite(matrix).any()}
-    said = {f"draws: {name}": r for name, r in (agreement or {}).items() if np.isfinite(r)}
-    limit = float(np.nanquantile(np.abs(np.stack(list(drawn.values()))), 0.99)) or 1.0
-    figure, panels = _grid(len(drawn), 2.75)
-    labels = [rois.get(voxel, "") for voxel in voxels]
-    image: Any = None
-    for axes, (name, matrix) in zip(panels, drawn.items(), strict=True):
-        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
-        axes.set_title(short(name, 30))
-        axes.set_xlabel(f"r with repeats {said[name]:.2f}" if name in said else "")
-        _mark_rois(axes, labels)
-    bar = figure.colorbar(image, ax=panels, fraction=0.025, pad=0.015, aspect=25)
-    bar.ax.spines[:].set_visible(False)
-    bar.set_label("noise correlation")
-    return figure
-
-
-def _matrix(rows: pd.DataFrame, column: str, voxels: list[int]) -> np.ndarray:
-    place = {voxel: i for i, voxel in enumerate(voxels)}
-    a, b = rows["voxel_a"].map(place), rows["voxel_b"].map(place)
-    matrix = np.full((len(voxels), len(voxels)), np.nan)
-    matrix[a, b] = matrix[b, a] = rows[column]
-    return matrix
-
-
-def _mark_rois(axes: Axes, labels: list[str]) -> None:
-    """Lines between ROIs, and their names at the side of those that are tall enough."""
-    starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
-    ends = [*starts[1:], len(labels)]
-    for start in starts[1:]:
-        axes.axhline(start - 0.5, color=MUTED, lw=0.4)
-        axes.axvline(start - 0.5, color=MUTED, lw=0.4)
-    tall = [(s, e) for s, e in zip(starts, ends, strict=True) if e - s > 0.035 * len(labels)]
-    axes.set_xticks([])
-    axes.set_yticks(
-        [(start + end - 1) / 2 for start, end in tall],
-        [short(labels[start], 10) for start, _ in tall],
-        fontsize=7,
-    )
-    axes.tick_params(length=0)
-
-
 # -------------------------------------------------------------------- panels
 
 
-def _chosen(table: pd.DataFrame, names: Names, column: str) -> pd.DataFrame:
+def chosen_rows(table: pd.DataFrame, names: Names, column: str) -> pd.DataFrame:
     """Rows of the chosen encoders, in their order, without those that have no finite value."""
     finite = table.groupby("encoder", sort=False)[column].transform("count") > 0
     table = table[finite.astype(bool)]
@@ -371,14 +295,14 @@ def _panels(
     """One panel per encoder with its rows and its colour, black where `colors` has none."""
     groups = dict(list(table.groupby("encoder", sort=False)))
     colors = colors or encoder_colors(table["encoder"])
-    figure, axes = _grid(len(groups), height, share=True)
+    figure, axes = panel_grid(len(groups), height, share=True)
     for panel, name in zip(axes, groups, strict=True):
-        panel.set_title(short(name, 32))
+        panel.set_title(short(name, 24))
     rows = [(groups[name], colors.get(str(name), INK)) for name in groups]
     return figure, [(panel, *found) for panel, found in zip(axes, rows, strict=True)]
 
 
-def _grid(n: int, height: float, share: bool = False) -> tuple[Figure, list[Axes]]:
+def panel_grid(n: int, height: float, share: bool = False) -> tuple[Figure, list[Axes]]:
     """Figure with `n` panels in rows of nearly equal length."""
     n_rows = -(-n // MAX_COLUMNS)
     n_columns = -(-n // n_rows)
@@ -392,7 +316,8 @@ def _grid(n: int, height: float, share: bool = False) -> tuple[Figure, list[Axes
 
 def _outer_labels(figure: Figure, x: str, y: str) -> None:
     """Labels on the left column, and on the lowest panel of every column."""
-    n_columns = figure.axes[0].get_gridspec().ncols
+    tops = [round(axes.get_position().y1, 6) for axes in figure.axes]
+    n_columns = tops.count(tops[0])
     for i, axes in enumerate(figure.axes):
         if i % n_columns == 0:
             axes.set_ylabel(y)

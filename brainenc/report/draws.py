@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from markupsafe import Markup
 
-from brainenc.report import differences, draw_figures, text
+from brainenc.report import correlation_figures, differences, draw_figures, text
 from brainenc.report.parts import Column, picture, table_of, with_all_columns
 
 if TYPE_CHECKING:
@@ -21,12 +21,16 @@ MAX_PANELS, MAX_MATRICES, MAX_FANS = 12, 6, 3
 #: Voxels of the fan, and pairs beyond which only those with the best encoder are shown.
 N_FAN_VOXELS, MAX_PAIRS = 3, 15
 
+#: Coverages that a sentence lists; of more it gives the range.
+MAX_SHARES = 3
+
 #: Coverage of 90 % intervals within which draws are called calibrated.
 CALIBRATED = (0.88, 0.92)
 
+PAIR_COLUMNS = ("encoder_a", "encoder_b", "metric", "atlas", "roi", "difference", "low", "high")
+
 COLUMNS = (
     Column("crps_z", "CRPS, z units", "lower"),
-    Column("crps", "CRPS, betas", "", text.quantity),
     Column("coverage_50", "in 50 % interval, %", "", text.percent),
     Column("coverage_90", "in 90 % interval, %", "", text.percent),
     Column("energy", "energy score", "lower"),
@@ -34,8 +38,8 @@ COLUMNS = (
     Column("log_score", "log score, nats", "lower", partial(text.number, digits=1)),
     Column("variance_slope", "slope of variances", "", partial(text.number, digits=2)),
     Column("variance_r", "r of variances", "", partial(text.number, digits=2)),
-    Column("noise_correlation_r", "noise correlations: r, repeats", ""),
-    Column("noise_correlation_truth_r", "noise correlations: r, truth", ""),
+    Column("noise_correlation_r", "shared noise: r with repeats", ""),
+    Column("noise_correlation_truth_r", "shared noise: r with truth", ""),
 )
 
 #: Kinds of averages in the order of the table, each with the beginning of its name.
@@ -61,7 +65,7 @@ def draw_panel(result: "BenchmarkResult", colors: dict[str, str]) -> dict[str, A
         return None
     references = list(whole.loc[reference, "encoder"])
     pairs = _pairs(result.draw_pairs, order, references)
-    overall = pairs[pairs["atlas"] == "all"] if len(pairs) else pairs
+    overall = pairs[pairs["atlas"] == "all"]
     leaders = {
         column.metric: _leaders(whole[~reference], overall, column.metric)
         for column in COLUMNS
@@ -69,6 +73,7 @@ def draw_panel(result: "BenchmarkResult", colors: dict[str, str]) -> dict[str, A
     }
     shown = _few(overall[overall["metric"].isin(["crps_z", "energy"])], order[0])
     return {
+        "headline": headline(draws, next(iter(text.ranking(result.encoders)), "")),
         "findings": findings(draws, order, overall),
         "table": _score_table(whole[~reference], leaders),
         "references": _score_table(whole[reference], {}),
@@ -87,24 +92,20 @@ def draw_panel(result: "BenchmarkResult", colors: dict[str, str]) -> dict[str, A
 def _pairs(pairs: pd.DataFrame, order: list[str], references: list[str]) -> pd.DataFrame:
     """Pairs with an encoder in them, turned so that it comes first, the better one if both are."""
     if pairs.empty:
-        return pd.DataFrame(columns=["encoder_a", "encoder_b", "metric", "atlas", "roi"])
+        return pd.DataFrame(columns=PAIR_COLUMNS)
     turned = text.oriented(pairs, [*order, *references])
     return turned[turned["encoder_a"].isin(order)]
 
 
 def _leaders(encoders: pd.DataFrame, overall: pd.DataFrame, metric: str) -> set[str]:
     """The encoder with the lowest score, and those whose difference from it may be chance."""
-    scored = encoders.dropna(subset=[metric])
-    if len(scored) < 2:
+    scores = encoders.set_index("encoder")[metric].dropna()
+    if len(scores) < 2:
         return set()
-    best = scored.loc[scored[metric].idxmin(), "encoder"]
-    of_metric = overall[overall["metric"] == metric]
-    uncertain = of_metric[of_metric["low"].le(0) & of_metric["high"].ge(0)] if len(overall) else []
-    close = {best}
-    for row in uncertain.itertuples() if len(uncertain) else ():
-        if best in (row.encoder_a, row.encoder_b):
-            close |= {row.encoder_a, row.encoder_b}
-    return close & set(scored["encoder"])
+    best = str(scores.idxmin())
+    chance = (overall["metric"] == metric) & overall["low"].le(0) & overall["high"].ge(0)
+    near = overall[chance & (overall["encoder_a"].eq(best) | overall["encoder_b"].eq(best))]
+    return {best, *near["encoder_a"], *near["encoder_b"]} & set(scores.index)
 
 
 def _score_table(rows: pd.DataFrame, leaders: dict[str, set[str]]) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _k_cells(of_kind: pd.DataFrame, name: str) -> tuple[str, str, str, str]:
     """r, its interval, r / ceiling and squared error as text."""
     if name not in of_kind.index:
         return (text.UNDEFINED, "", text.UNDEFINED, text.UNDEFINED)
-    row = of_kind.loc[name]
+    row = of_kind.loc[name].to_dict()
     return (
         text.number(row["r"]),
         text.interval(row["r_low"], row["r_high"]),
@@ -162,6 +163,12 @@ def _encoder_pairs(pairs: pd.DataFrame) -> set[tuple[str, str]]:
 # -------------------------------------------------------------------- findings
 
 
+def headline(draws: pd.DataFrame, encoder: str) -> list[Markup]:
+    """One sentence on whether draws of an encoder are calibrated; none if it has none."""
+    whole = draws[(draws["atlas"] == "all") & (draws["encoder"] == encoder)]
+    return _coverage_sentences(whole.set_index("encoder")["coverage_90"])
+
+
 def findings(draws: pd.DataFrame, order: list[str], overall: pd.DataFrame) -> list[Markup]:
     """In sentences: whose draws are calibrated, and whose are best by CRPS.
 
@@ -175,28 +182,38 @@ def findings(draws: pd.DataFrame, order: list[str], overall: pd.DataFrame) -> li
         ``BenchmarkResult.draw_pairs`` over all voxels, better encoders first.
     """
     whole = draws[draws["atlas"] == "all"].set_index("encoder")
-    covered = whole.loc[order, "coverage_90"]
+    found = _coverage_sentences(whole.loc[order, "coverage_90"])
+    found.append(_roi_sentence(draws, order[0]))
+    found.append(_crps_sentence(whole, order, overall))
+    return [sentence for sentence in found if sentence]
+
+
+def _coverage_sentences(covered: pd.Series) -> list[Markup]:
     low, high = CALIBRATED
     verdicts = [
         ("are calibrated", "", covered.between(low, high)),
         ("are too narrow", "only ", covered < low),
         ("are too wide", "as many as ", covered > high),
     ]
-    found = [_coverage_sentence(covered[chosen], verdict, how) for verdict, how, chosen in verdicts]
-    found.append(_roi_sentence(draws, order[0]))
-    found.append(_crps_sentence(whole, order, overall))
-    return [sentence for sentence in found if sentence]
+    return [
+        _coverage_sentence(covered[chosen], verdict, how)
+        for verdict, how, chosen in verdicts
+        if chosen.any()
+    ]
 
 
 def _coverage_sentence(covered: pd.Series, verdict: str, how: str) -> Markup:
-    if covered.empty:
-        return Markup("")
-    names = Markup(", ").join(Markup("<strong>{}</strong>").format(name) for name in covered.index)
-    shares = text.joined([f"{100 * share:.1f} %" for share in covered])
-    tail = ", in this order" if len(covered) > 1 else ""
+    names = [Markup("<strong>{}</strong>").format(name) for name in covered.index]
+    first = Markup(", ").join(names[:-1])
+    said = first + (Markup(" and ") if first else "") + names[-1]
+    if len(covered) > MAX_SHARES:
+        shares, tail = f"from {100 * covered.min():.1f} to {100 * covered.max():.1f} %", ""
+    else:
+        shares = text.joined([f"{100 * share:.1f} %" for share in covered])
+        tail = ", in this order" if len(covered) > 1 else ""
     return Markup(
         "Draws of {} {}: {}{} of held-out trials lie inside their 90 % intervals{}."
-    ).format(names, verdict, how, shares, tail)
+    ).format(said, verdict, how, shares, tail)
 
 
 def _roi_sentence(draws: pd.DataFrame, best: str) -> Markup:
@@ -263,7 +280,8 @@ def _pictures(
     overall = few[(few["atlas"] == "all") & few["metric"].isin(["crps_z", "energy"])]
     by_roi = few[(few["atlas"] == next(iter(result.rois.get("atlas", [])), None))]
     by_roi = by_roi[by_roi["encoder_b"].isin(order)] if len(order) > 1 else by_roi
-    panels = {"names": [*order[: MAX_PANELS - len(truth)], *truth], "colors": colors}
+    n_panels = MAX_PANELS - len(truth)
+    panels = {"names": [*order[:n_panels], *truth], "colors": colors}
     drawn = {
         "curves": (
             partial(draw_figures.calibration_curves, result.calibration, **panels),
@@ -288,14 +306,14 @@ def _pictures(
                 draw_figures.variance_scatter,
                 result.maps,
                 slopes=scores["variance_slope"].to_dict(),
-                names=order[:MAX_PANELS],
+                names=order[:n_panels],
                 colors=colors,
             ),
             "Scatter of the variance of draws against that of trials, per encoder",
         ),
         "matrices": (
             partial(
-                draw_figures.noise_correlation_matrices,
+                correlation_figures.noise_correlation_matrices,
                 result.noise_correlations,
                 rois=rois,
                 agreement=scores["noise_correlation_r"].to_dict(),
@@ -314,7 +332,12 @@ def _pictures(
     }
     return {
         name.replace("-", "_"): picture(draw, name, alt) for name, (draw, alt) in drawn.items()
-    } | {"n_panels": MAX_PANELS, "has_rois": len(by_roi) > 0}
+    } | {
+        "n_panels": n_panels,
+        "n_fans": min(len(order), MAX_FANS - len(truth)),
+        "n_matrices": MAX_MATRICES,
+        "has_rois": len(by_roi) > 0,
+    }
 
 
 def _rois(result: "BenchmarkResult", of_voxel: pd.DataFrame) -> dict[int, str]:
@@ -336,8 +359,8 @@ def _fan_voxels(
     ceilings = of_voxel["noise_ceiling"].reindex(pd.unique(shown["voxel"]))
     best = ceilings.sort_values(ascending=False, kind="stable").index[:N_FAN_VOXELS]
     place = {roi: i for i, roi in enumerate(dict.fromkeys(rois.values()))}
-    best = sorted(best, key=lambda voxel: place.get(rois.get(voxel, ""), 0))
-    return {v: f"{rois[v]}, voxel {v}" if rois.get(v) else f"voxel {v}" for v in best}
+    ordered = sorted(map(int, best), key=lambda voxel: place.get(rois.get(voxel, ""), 0))
+    return {v: f"{rois[v]}, voxel {v}" if rois.get(v) else f"voxel {v}" for v in ordered}
 
 
 def _brief(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric")
 
 #: Tables of the page, all with names in them.
-NAMED_TABLES = ("encoders", "rois", "pairs", "maps", "draws", "draw_pairs", "calibration")
-NAMED_TABLES += ("k_fairness", "noise_correlations", "shown_draws")
+NAMED_TABLES = (
+    *("encoders", "rois", "pairs", "maps"),
+    *("draws", "draw_pairs", "calibration", "k_fairness", "noise_correlations", "shown_draws"),
+)
 
 #: Pairs of encoders beyond which the table by ROI shows only those with the best encoder.
 MAX_ROI_PAIRS = 15

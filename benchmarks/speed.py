@@ -9,7 +9,9 @@ Groups, each a function that returns rows of the table:
   penalties, folds and score, at 9000 images × 1664 features → 4000 and 15 724 voxels;
 - wide: more features than images, where both take the kernel form;
 - metrics: voxelwise r, R² and noise ceiling of 27 000 trials × 15 724 voxels in mapped files,
-  against summing up the same files ("other"): the ratio is below 1.
+  against summing up the same files ("other"): the ratio is below 1;
+- synbrain: training steps of the paper variant against the published step, and their loss curves;
+- sampling: SynBrain's one pass against MindSimulator's chains, and draws written to a file.
 
 Every measurement has a process of its own, one after the other. "CPU s" is processor time over all
 threads: unlike "s", wall-clock time, it does not count waiting for other programs. Memory is the
@@ -21,12 +23,8 @@ Needs torch, numpy, scikit-learn and pandas; himalaya for the rows that compare 
 
 import argparse
 import json
-import multiprocessing
 import os
-import resource
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,18 +33,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from measuring import measure, row, timed
+from speed_sampling import sampling
+from speed_training import synbrain
 
 N_IMAGES, N_FEATURES, N_ALPHAS = 9000, 1664, 13
 VOXELS = (4000, 15724)
 WIDE = (1000, 20000, 4000)
 TRIALS = (27000, 15724)
 
+#: Columns of speed.json that its tables in the documentation do without.
+LEFT_OUT = ("anonymous GiB", "other peak GiB", "other CPU s")
+
 
 def main() -> None:
     arguments = parse_arguments()
     rows: list[dict] = []
     for name in arguments.groups:
-        rows += GROUPS[name](arguments)
+        rows += [{"group": name, **found} for found in GROUPS[name](arguments)]
         print(f"\n{table_of(rows).to_string(index=False)}", flush=True)
         if arguments.out is not None:
             write(rows, arguments)
@@ -56,11 +60,11 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("groups", nargs="*", help=f"of {', '.join(GROUPS)}; all by default")
-    add("--quick", action="store_true", help="a tenth of the images and voxels")
-    add("--device", default="cpu", help="where brainenc solves")
+    add("--quick", action="store_true", help="a tenth of the images and voxels, and small nets")
+    add("--device", default="cpu", help="where brainenc solves, trains and samples")
     add("--folder", type=Path, help="for the arrays of a measurement; a temporary one by default")
     add("--voxels", type=int, nargs="+", default=VOXELS, help="of the ridge group")
-    add("--out", type=Path, help="folder for speed.json; rows of other groups in it are kept")
+    add("--out", type=Path, help="folder for speed.json, whose other rows are kept, and tables")
     arguments = parser.parse_args(given)
     arguments.groups = arguments.groups or list(GROUPS)
     if unknown := set(arguments.groups) - set(GROUPS):
@@ -68,92 +72,30 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-# ------------------------------------------------------------------------------- measuring
-
-
-def measure(work: Callable[..., dict | None], *args: Any) -> dict:
-    """Run `work(*args)` in a fresh process.
-
-    Returns
-    -------
-    dict
-        What `work` returned, a dict. In it "s", "CPU s", "peak GiB" and "anonymous GiB" of what
-        ran under `timed`.
-    """
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_send_result, args=(send, work, args))
-    process.start()
-    send.close()
-    try:
-        return receive.recv()
-    except EOFError:
-        raise RuntimeError(f"{work.__name__} ended without a result") from None
-    finally:
-        process.join()
-
-
-def _send_result(send: Any, work: Callable[..., dict], args: tuple) -> None:
-    send.send(work(*args))
-
-
-@contextmanager
-def timed(device: str = "cpu") -> Iterator[dict]:
-    """Time and peak memory of a block, in the dict it yields."""
-    found: dict = {}
-    stop = threading.Event()
-    anonymous = [0.0]
-    watch = threading.Thread(target=_watch_anonymous, args=(stop, anonymous))
-    watch.start()
-    wall, cpu = time.perf_counter(), time.process_time()
-    try:
-        yield found
-        if device.startswith("cuda"):
-            import torch
-
-            torch.cuda.synchronize()
-            found["GPU GiB"] = torch.cuda.max_memory_allocated() / 2**30
-    finally:
-        found |= {"s": time.perf_counter() - wall, "CPU s": time.process_time() - cpu}
-        stop.set()
-        watch.join()
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
-    found["peak GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    found["anonymous GiB"] = anonymous[0]
-
-
-def _watch_anonymous(stop: threading.Event, peak: list[float]) -> None:
-    status = Path("/proc/self/status")
-    while status.exists():
-        lines = status.read_text().split("\n")
-        kib = next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
-        peak[0] = max(peak[0], kib / 2**20)
-        if stop.wait(0.02):
-            return
-
-
-def row(work: str, size: str, ours: dict, theirs: dict | None = None, **more: Any) -> dict:
-    """A row of the table; ratios are theirs over ours, above 1 where brainenc is better."""
-    found = {"work": work, "size": size, **ours}
-    if theirs is not None:
-        for name in ("s", "CPU s", "peak GiB"):
-            found[f"other {name}"] = theirs[name]
-            found[f"{name} ratio"] = theirs[name] / ours[name]
-    return found | more
-
-
 def table_of(rows: list[dict]) -> pd.DataFrame:
-    return pd.DataFrame(rows).map(lambda x: f"{x:.4g}" if isinstance(x, float) else x).fillna("–")
+    table = pd.DataFrame(rows)
+    return table.map(lambda x: f"{x:.4g}" if isinstance(x, float) else x).where(table.notna(), "–")
 
 
 def write(rows: list[dict], arguments: argparse.Namespace) -> None:
-    """Rows into speed.json, in place of earlier ones for the same work and size."""
+    """Rows into speed.json, in place of earlier ones for the same work and size; tables of all."""
+    path = arguments.out / "speed.json"
+    former = json.loads(path.read_text())["rows"] if path.exists() else []
+    done = {(found["work"], found["size"]) for found in rows}
+    kept = [found for found in former if (found["work"], found["size"]) not in done]
+    new = [{**found, "run": conditions()} for found in rows]
+    write_text(path, json.dumps({"rows": kept + new}, indent=1) + "\n")
+    for name in GROUPS:
+        of_group = [found for found in kept + new if found.get("group") == name]
+        if of_group:
+            write_text(arguments.out / f"speed_{name}.csv", short_table_of(of_group))
+
+
+def conditions() -> dict[str, Any]:
     import sklearn
     import torch
 
-    path = arguments.out / "speed.json"
-    former = json.loads(path.read_text())["rows"] if path.exists() else []
-    hardware = {
+    return {
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
@@ -161,11 +103,18 @@ def write(rows: list[dict], arguments: argparse.Namespace) -> None:
         "scikit-learn": sklearn.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
-    done = {(found["work"], found["size"]) for found in rows}
-    kept = [found for found in former if (found["work"], found["size"]) not in done]
-    new = [{**found, "run": hardware} for found in rows]
+
+
+def short_table_of(rows: list[dict]) -> str:
+    """CSV for the documentation: what `row` gives, without the other's own memory."""
+    table = table_of(rows).drop(columns=["group", "run"], errors="ignore")
+    left_out = [name for name in table if name in LEFT_OUT or (table[name] == "–").all()]
+    return table.drop(columns=left_out).to_csv(index=False)
+
+
+def write_text(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"rows": kept + new}, indent=1) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
 
 
@@ -244,41 +193,46 @@ def load_problem(folder: Path) -> tuple[np.ndarray, np.ndarray, list]:
     return X, Y, image_folds(5, len(X))
 
 
-def run_solver(folder: Path, device: str) -> dict:
+def run_solver(folder: Path, device: str, name: str = "ours") -> dict:
     from brainenc import solvers
 
     X, Y, folds = load_problem(folder)
-    fit_encoder_to(np.eye(40, 20), np.eye(40, 3), device)
     is_wide = X.shape[1] >= len(X)
+    fit_encoder_to(*toy(is_wide), device)
     with timed(device) as found:
         if is_wide:
             fit = solvers.kernel_ridge_cv(X @ X.T, Y, alphas_for(X), folds, device=device)
         else:
             fit = solvers.ridge_cv(X, Y, alphas_for(X), folds, device=device)
     weights = X.T @ fit.weights if is_wide else fit.weights
-    save_fit(folder, "ours", weights, fit.intercept, fit.alphas)
+    save_fit(folder, name, weights, fit.intercept, fit.alphas)
     return found
 
 
 def fit_encoder(folder: Path, device: str) -> dict:
     """The encoder standardises, averages repeats and estimates its noise besides."""
     X, Y, _ = load_problem(folder)
-    fit_encoder_to(np.eye(40, 20), np.eye(40, 3), device)
+    fit_encoder_to(*toy(X.shape[1] >= len(X)), device)
     with timed(device) as found:
         fit_encoder_to(X, Y, device)
     return found
 
 
-def fit_encoder_to(X: np.ndarray, betas: np.ndarray, device: str) -> None:
-    """Called on a toy first: importing, and waking a device up, has nothing to do with the work."""
-    import brainenc
+def toy(is_wide: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Solved first: importing, and waking a device up, has nothing to do with the work."""
+    return np.eye(40, 60 if is_wide else 20, dtype=np.float32), np.eye(40, 3, dtype=np.float32)
 
-    brainenc.RidgeEncoder(None, alphas=alphas_for(X), cv=5, device=device).fit(X, betas)
+
+def fit_encoder_to(X: np.ndarray, betas: np.ndarray, device: str) -> None:
+    from brainenc.encoders.ridge import RidgeEncoder
+
+    RidgeEncoder(None, alphas=alphas_for(X), cv=5, device=device).fit(X, betas)
 
 
 def run_himalaya(folder: Path) -> dict:
     from himalaya.kernel_ridge import KernelRidgeCV
     from himalaya.ridge import RidgeCV
+    from sklearn.base import clone
 
     X, Y, folds = load_problem(folder)
     is_wide = X.shape[1] >= len(X)
@@ -290,6 +244,7 @@ def run_himalaya(folder: Path) -> dict:
         if is_wide
         else RidgeCV(solver_params=batches, **options)
     )
+    clone(model).set_params(cv=5).fit(*toy(is_wide))
     with timed() as found:
         model.fit(X, Y)
     weights = X.T @ model.dual_coef_ if is_wide else model.coef_
@@ -378,6 +333,8 @@ GROUPS: dict[str, Callable[[argparse.Namespace], list[dict]]] = {
     "ridge": ridge,
     "wide": wide,
     "metrics": metrics,
+    "synbrain": synbrain,
+    "sampling": sampling,
 }
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from tqdm.auto import tqdm
-
 #: Seconds before a bar shows itself: short work needs none.
 DELAY = 1
 
@@ -21,6 +19,8 @@ def progress(
 
     Nothing is shown if not `verbose`.
     """
+    from tqdm.auto import tqdm
+
     return tqdm(
         iterable,
         desc=desc,

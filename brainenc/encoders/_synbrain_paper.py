@@ -159,23 +159,10 @@ def fit_vae(
         "kl_weight": KL_WEIGHT if options["variational"] else 0.0,
         "clip_weight": CLIP_WEIGHT if options["contrastive"] else 0.0,
     }
-
-    def loss(module: Any, batch: Any) -> dict[str, Tensor]:
-        trials = batch["betas"]
-        mean, log_variance = module.encode(trials)
-        z = mean
-        if options["variational"]:
-            z = mean + batch.normal(*mean.shape[1:]) * (0.5 * log_variance).exp()
-        decoded = module.decode(z, trials.shape[1])
-        # Alignment compares the examples of the whole batch, wherever they are computed.
-        pair = batch.gather(z), batch.gather(batch["tokens"])
-        losses = synbrain_vae_loss(decoded, trials, *pair, mean, log_variance, **weights)
-        return {"loss": losses.total, **{k: v for k, v in losses._asdict().items() if k != "total"}}
-
     threshold = options["relative_stop"] * error_of_mean(betas)
     return _train(
         vae,
-        loss,
+        vae_loss(options["variational"], **weights),
         Examples(betas=(betas, image, repeat), tokens=(tokens, image)),
         options,
         "vae",
@@ -184,6 +171,24 @@ def fit_vae(
         weight_decay=options["weight_decay"],
         stop=lambda row: row["reconstruction"] < threshold,
     )
+
+
+def vae_loss(variational: bool = True, **weights: float) -> Any:
+    """Loss of stage 1, with a latent that is sampled or not; weights of `synbrain_vae_loss`."""
+
+    def loss(module: Any, batch: Any) -> dict[str, Tensor]:
+        trials = batch["betas"]
+        mean, log_variance = module.encode(trials)
+        z = mean
+        if variational:
+            z = mean + batch.normal(*mean.shape[1:]) * (0.5 * log_variance).exp()
+        decoded = module.decode(z, trials.shape[1])
+        # Alignment compares the examples of the whole batch, wherever they are computed.
+        pair = batch.gather(z), batch.gather(batch["tokens"])
+        losses = synbrain_vae_loss(decoded, trials, *pair, mean, log_variance, **weights)
+        return {"loss": losses.total, **{k: v for k, v in losses._asdict().items() if k != "total"}}
+
+    return loss
 
 
 def error_of_mean(betas: np.ndarray) -> float:

@@ -290,7 +290,7 @@ class MindSimulatorEncoder(BaseEncoder):
             )
         )
         self.history_ = pd.concat(histories, ignore_index=True)
-        return self._held_out(features, trials)
+        return self._held_out(features, trials, expected)
 
     def _options(self) -> dict[str, Any]:
         """All parameters, with the preset's own, and a seed, where they are None."""
@@ -339,15 +339,26 @@ class MindSimulatorEncoder(BaseEncoder):
         self.latent_ = stages.fit_scale(z[learnt], expected[image[learnt]])
         return expected.astype(np.float32)
 
-    def _held_out(self, features: np.ndarray, trials: stages.Trials) -> np.ndarray:
-        """Predictions of the images held out; NaN for the others. Sets `spread_`."""
+    def _held_out(
+        self, features: np.ndarray, trials: stages.Trials, expected: np.ndarray | None
+    ) -> np.ndarray:
+        """Predictions of the images held out; NaN for the others. Sets `spread_`.
+
+        The linear path has learnt these images too: `expected` is what it says without them.
+        """
         prediction = np.full(trials.averages.shape, np.nan, dtype=np.float32)
-        held = np.flatnonzero(~trials.learnt)
+        held = np.flatnonzero(~trials.learnt & np.isfinite(trials.averages).any(axis=1))
         if len(held):
-            prediction[held] = self._predict(features[held])
+            unseen = None if expected is None else expected[held]
+            prediction[held] = self._mean_of_draws(features[held], unseen)
             rng = np.random.default_rng(self.seed_)
-            some = features[held[:N_SPREAD_IMAGES]]
-            draws = self._decoded_draws(some, N_SPREAD_DRAWS, lambda: rng)
+            some = slice(N_SPREAD_IMAGES)
+            draws = self._decoded_draws(
+                features[held[some]],
+                N_SPREAD_DRAWS,
+                lambda: rng,
+                expected=None if unseen is None else unseen[some],
+            )
             self.spread_ = draw_spread(np.where(self.undefined_, 0, draws))
         return prediction
 
@@ -356,9 +367,18 @@ class MindSimulatorEncoder(BaseEncoder):
     def _predict(self, features: np.ndarray) -> np.ndarray:
         if self.prior_ is None:
             return self.linear_._predict(linear_features(features))
-        # The same noise for every image, whichever others there are.
+        return self._mean_of_draws(features)
+
+    def _mean_of_draws(
+        self, features: np.ndarray, expected: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The same noise for every image, whichever others there are."""
         return self._decoded_draws(
-            features, self.n_draws, lambda: np.random.default_rng(self.seed_), shared=True
+            features,
+            self.n_draws,
+            lambda: np.random.default_rng(self.seed_),
+            shared=True,
+            expected=expected,
         ).mean(axis=0)
 
     def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -378,11 +398,19 @@ class MindSimulatorEncoder(BaseEncoder):
         return draws
 
     def _decoded_draws(
-        self, features: np.ndarray, n: int, rng: Any, shared: bool = False
+        self,
+        features: np.ndarray,
+        n: int,
+        rng: Any,
+        shared: bool = False,
+        expected: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Decoded latents (n, n_images, n_voxels), in the units of the betas."""
-        expected = start = None
-        if self.linear_ is not None:
+        """Decoded latents (n, n_images, n_voxels), in the units of the betas.
+
+        `expected`: what the linear path expects, where it is not to be asked.
+        """
+        start = None
+        if expected is None and self.linear_ is not None:
             expected = self.linear_._predict(linear_features(features)).reshape(
                 -1, *self._latent_shape
             )

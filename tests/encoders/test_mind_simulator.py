@@ -186,6 +186,17 @@ def test_held_out_images_are_not_learnt(problem):
     np.testing.assert_array_equal(*losses)
 
 
+def test_the_linear_path_is_not_asked_of_images_it_has_learnt(problem, monkeypatch):
+    """It learns the held-out images too; asked of these, it made noise 9 % too small."""
+
+    def asked(self, features):
+        raise AssertionError("ridge has learnt these images")
+
+    monkeypatch.setattr(RidgeEncoder, "_predict", asked)
+    held_out = MindSimulatorEncoder(**FAST).fit_held_out(*problem)
+    assert np.isfinite(held_out).any(axis=1).sum() == round(0.15 * 150)
+
+
 def test_checkpoints_resume_to_the_same_encoder(problem, fitted, tmp_path):
     kept = MindSimulatorEncoder(**FAST, checkpoint_dir=tmp_path / "run").fit(*problem)
     resumed = MindSimulatorEncoder(**FAST, checkpoint_dir=tmp_path / "run")

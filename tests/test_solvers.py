@@ -129,6 +129,25 @@ def test_low_precision_changes_no_choice(hard_problem):
         np.testing.assert_allclose(found[..., same], wanted[..., same], rtol=1e-3)
 
 
+@pytest.mark.parametrize("per_voxel", [True, False])
+def test_a_penalty_below_round_off_is_solved_in_doubles(per_voxel):
+    """Features of which some hardly vary on their own: the axes of these are lost in float32."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 60)) * np.arange(1, 61.0) ** -3
+    X = (X @ np.linalg.qr(rng.standard_normal((60, 60)))[0]).astype(np.float32)
+    Y = (X @ rng.standard_normal((60, 5))).astype(np.float32)
+    folds = image_folds(5, 300)
+    single, double = (
+        solvers.ridge_cv(X.astype(t), Y.astype(t), np.array([1e-9], t), folds, per_voxel=per_voxel)
+        for t in (np.float32, np.float64)
+    )
+    assert single.weights.dtype == np.float32
+    # Y is known to 6e-8, and X weakens its weakest axis 2e5 times; in float32 alone this is off
+    # by tens.
+    np.testing.assert_allclose(single.held_out, double.held_out, atol=1e-4)
+    np.testing.assert_allclose(X @ single.weights, X @ double.weights, atol=1e-2)
+
+
 def test_ridge_agrees_with_himalaya(hard_problem):
     from himalaya.ridge import RidgeCV
 

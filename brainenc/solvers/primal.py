@@ -65,7 +65,8 @@ def ridge_cv(
     -----
     Of penalties with equal errors the first is taken. The principal axes come from XᵀX, so what
     X does along directions weaker than √ε times its strongest one (ε the precision of its dtype)
-    is round-off, which α has to outweigh.
+    is round-off, which α has to outweigh. Voxels that choose an α too small for that are solved
+    again in double precision.
 
     References
     ----------
@@ -87,6 +88,12 @@ def ridge_cv(
             block = design.block(Y[:, voxels])
             best = design.alphas[design.choose(block) if shared is None else shared]
             _store(fit, voxels, design, block, best.expand(len(block.mean)))
+        lost = np.flatnonzero(fit.alphas < design.round_off())
+    if len(lost) and X.dtype == np.float32:
+        doubles = X.astype(np.float64)
+        again = ridge_cv(doubles, Y[:, lost], alphas, folds, per_voxel=per_voxel, device=device)
+        for name in ("weights", "intercept", "alphas", "held_out"):
+            getattr(fit, name)[..., lost] = getattr(again, name)
     return fit
 
 
@@ -194,6 +201,10 @@ class _Design:
             return [*(total - part for part in of_test), total]
         of_train = [left[train].T @ self.X[train] for train, _ in self.folds_given]
         return [*of_train, left.T @ self.X]
+
+    def round_off(self) -> float:
+        """Eigenvalues of XᵀX, and penalties, that are no larger than what rounding made of it."""
+        return torch.finfo(self.X.dtype).eps * float(self.all.values[-1])
 
     def block(self, Y: np.ndarray) -> _Block:
         responses = torch.tensor(Y, device=self.X.device, dtype=self.X.dtype)

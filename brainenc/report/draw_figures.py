@@ -26,6 +26,8 @@ from brainenc.report.style import (
     styled,
 )
 
+NO_DRAWS = "No encoder has draws that could be scored."
+
 #: Panels in a row, at most.
 MAX_COLUMNS = 4
 
@@ -71,7 +73,7 @@ def calibration_curves(
     ------
     NothingToDraw : no encoder has a coverage.
     """
-    table = chosen_rows(calibration[calibration["quantity"] == "coverage"], names, "value")
+    table = chosen_rows(_of_quantity(calibration, "coverage"), names, "value")
     figure, panels = _panels(table, colors, height=2.35)
     for axes, rows, color in panels:
         axes.axline((0, 0), slope=1, color=MUTED, lw=0.8, ls="--", zorder=1)
@@ -113,8 +115,9 @@ def pit_histograms(
     ------
     NothingToDraw : no encoder has ranks.
     """
-    chosen = (calibration["quantity"] == "pit") & (calibration["atlas"] == "all")
-    figure, panels = _panels(chosen_rows(calibration[chosen], names, "value"), colors, height=1.75)
+    table = _of_quantity(calibration, "pit")
+    table = chosen_rows(table[table["atlas"] == "all"], names, "value")
+    figure, panels = _panels(table, colors, height=1.75)
     for axes, rows, color in panels:
         width = 1 / len(rows)
         axes.bar(rows["position"], rows["value"], 0.92 * width, color=color)
@@ -160,6 +163,8 @@ def draw_fan(
     ------
     NothingToDraw : no encoder has draws of one of the voxels.
     """
+    if shown_draws.empty:
+        raise NothingToDraw(NO_DRAWS)
     if voxels is None:
         voxels = {voxel: f"voxel {voxel}" for voxel in pd.unique(shown_draws["voxel"])[:3]}
     table = chosen_rows(shown_draws[shown_draws["voxel"].isin(list(voxels))], names, "q50")
@@ -277,15 +282,23 @@ def _round_numbers(low: float, high: float) -> list[float]:
 # -------------------------------------------------------------------- panels
 
 
+def _of_quantity(calibration: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    if calibration.empty:
+        raise NothingToDraw(NO_DRAWS)
+    return calibration[calibration["quantity"] == quantity]
+
+
 def chosen_rows(table: pd.DataFrame, names: Names, column: str) -> pd.DataFrame:
     """Rows of the chosen encoders, in their order, without those that have no finite value."""
+    if table.empty:
+        raise NothingToDraw(NO_DRAWS)
     finite = table.groupby("encoder", sort=False)[column].transform("count") > 0
     table = table[finite.astype(bool)]
     names = list(dict.fromkeys(table["encoder"])) if names is None else names
     parts = [table[table["encoder"] == name] for name in names]
     chosen = pd.concat(parts) if parts else table.iloc[:0]
     if chosen.empty:
-        raise NothingToDraw("No encoder has draws that could be scored.")
+        raise NothingToDraw(NO_DRAWS)
     return chosen
 
 

@@ -345,9 +345,9 @@ def _rois(result: "BenchmarkResult", of_voxel: pd.DataFrame) -> dict[int, str]:
     atlas = next(iter(result.rois.get("atlas", [])), None)
     if atlas not in of_voxel:
         return {}
-    return {
-        voxel: str(roi) if isinstance(roi, str) else "" for voxel, roi in of_voxel[atlas].items()
-    }
+    labels = of_voxel[atlas]
+    names = labels.where(labels.notna(), "").map(str)
+    return dict(zip(of_voxel.index.astype(int), names, strict=True))
 
 
 def _fan_voxels(

@@ -24,6 +24,7 @@ from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
 from brainenc.data import EncodingData
 from brainenc.encoders.persistence import describe
+from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
@@ -217,6 +218,21 @@ def _run_pairs(
 # -------------------------------------------------------------------- scoring
 
 
+def _noise_ceiling(data: EncodingData, folds: Folds) -> NoiseCeiling:
+    """Ceiling of r against averages of the images tested; all images tell signal from noise.
+
+    Often only the test images were repeated: their averages then have less noise than all have.
+    """
+    ceiling = data.noise_ceiling(n_bootstraps=200).to("r")
+    tested = data.trials["image"].isin(np.concatenate([test for _, test in folds]))
+    if tested.all():
+        return ceiling
+    trials = data.trials[tested]
+    if data.n_repeats == 1 and "n_averaged" in trials:
+        return ceiling.with_n_trials(trials["n_averaged"].to_numpy())
+    return ceiling.with_n_trials(trials.groupby("image").size().to_numpy())
+
+
 def _score(
     data: EncodingData,
     pairs: Mapping[str, list[Pair]],
@@ -227,7 +243,7 @@ def _score(
     verbose: bool,
 ) -> BenchmarkResult:
     settings = manifest["settings"]
-    ceiling = data.noise_ceiling(n_bootstraps=200).to("r")
+    ceiling = _noise_ceiling(data, folds)
     enough = (ceiling.values >= settings["min_ceiling"]) & (ceiling.values > 0)
     targets = scoring.make_targets(
         data.betas,

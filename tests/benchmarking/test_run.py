@@ -425,6 +425,25 @@ def test_the_same_ridge_is_not_fitted_twice(data):
     assert list(odd.encoders["encoder"]) == ["mean (reference)", "ridge", "mean"]
 
 
+def test_the_ceiling_is_that_of_the_images_tested():
+    """Test images repeated four times, training images shown once: a common design."""
+    rng = np.random.default_rng(0)
+    signal = rng.standard_normal((200, 30))
+    betas = signal[:, None] + 1.5 * rng.standard_normal((200, 4, 30))
+    train, test = np.arange(120), np.arange(120, 200)
+    betas[train, 1:] = np.nan
+    data = brainenc.EncodingData(rng.integers(0, 255, (200, 4, 4), dtype=np.uint8), betas)
+    result = brainenc.benchmark(
+        data, {"told": Told()}, cv=[(train, test)], features=signal, references=False, **FEW
+    )
+    told = result.encoders.iloc[0]
+    # r of the true signal with averages of 4 trials; of all images' averages it would be .64.
+    # The s.e. of a mean of 30 voxels over 80 images is about .01 for r and for the ceiling.
+    assert told["noise_ceiling"] == pytest.approx((1 + 1.5**2 / 4) ** -0.5, abs=0.03)
+    assert told["r_normalized"] == pytest.approx(1, abs=0.05)
+    assert result.manifest["noise_ceiling"]["n_trials"] == 4
+
+
 def test_a_ceiling_of_zero_divides_nothing(data):
     noise = brainenc.EncodingData(
         data.images, np.random.default_rng(0).standard_normal(data.betas.shape)

@@ -168,6 +168,50 @@ def write_array(path: str | os.PathLike, array: Any) -> None:
             file.write(np.ascontiguousarray(block, dtype=dtype).data)
 
 
+def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = 2**30) -> Any:
+    """``array[rows]``, which of a memory-mapped array goes to disk where it would fill the memory.
+
+    Parameters
+    ----------
+    array : array or lazy sequence
+    rows : array of int
+    scratch : path
+        Folder for the file; it is there for as long as the rows are wanted.
+    n_bytes : int
+        What is larger goes to disk.
+
+    Returns
+    -------
+    array, in memory or memory-mapped; of a lazy sequence, what its indexing gives
+    """
+    too_large = isinstance(array, np.ndarray) and len(rows) * array[:1].nbytes > n_bytes
+    if not too_large or _map_of(array) is None:
+        return array[rows]
+    path = scratch / f"{uuid.uuid4().hex[:12]}.npy"
+    write_array(path, _Rows(array, rows))
+    return np.load(path, mmap_mode="r")
+
+
+class _Rows:
+    """Rows of an array as a lazy array."""
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray):
+        self.array, self.rows = array, rows
+        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
+
+    def __getitem__(self, some: slice) -> np.ndarray:
+        found = self.array[self.rows[some]]
+        release(self.array)
+        return found
+
+
+def _map_of(array: Any) -> Any:
+    """The memory map that an array is a view of, or None."""
+    while array is not None and getattr(array, "_mmap", None) is None:
+        array = getattr(array, "base", None)
+    return array
+
+
 def release(array: Any) -> None:
     """Let go of the pages that have been read of a memory-mapped array; of others, nothing.
 
@@ -178,11 +222,10 @@ def release(array: Any) -> None:
     ----------
     array : array, or a view of one
     """
-    while array is not None and getattr(array, "_mmap", None) is None:
-        array = getattr(array, "base", None)
+    mapped = _map_of(array)
     # A map that keeps changes to itself would lose them.
-    if array is not None and array.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
-        array._mmap.madvise(mmap.MADV_DONTNEED)
+    if mapped is not None and mapped.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from brainenc.storage import (
     read_json,
     release,
     row_blocks,
+    take_rows,
     write_array,
     write_json,
 )
@@ -339,3 +340,15 @@ def test_a_map_that_keeps_its_changes_is_not_let_go(tmp_path):
     release(private)
     release(np.arange(3))
     assert private[0] == 5
+
+
+def test_rows_of_a_large_memory_map_go_to_disk(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(60.0).reshape(20, 3))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    rows = np.array([7, 3, 19])
+    on_disk = take_rows(np.asarray(mapped), rows, tmp_path, n_bytes=10)
+    assert isinstance(on_disk, np.memmap)
+    np.testing.assert_array_equal(on_disk, mapped[rows])
+    for small in (take_rows(mapped, rows, tmp_path), take_rows(mapped[:] + 0, rows, tmp_path, 10)):
+        assert len(list(tmp_path.iterdir())) == 2  # nothing new
+        np.testing.assert_array_equal(small, mapped[rows])

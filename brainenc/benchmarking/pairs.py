@@ -4,6 +4,7 @@ A pair's folder appears whole or not at all, and says in ``info.json`` what it w
 run that was stopped takes up what is finished and fits the rest.
 """
 
+import tempfile
 import threading
 import time
 import traceback
@@ -26,7 +27,7 @@ from brainenc.benchmarking.drawing import (
     score_draws,
 )
 from brainenc.benchmarking.scoring import trial_sd
-from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.storage import atomic_path, read_json, take_rows, write_json
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,17 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     info: dict[str, Any] = {"key": pair.key, "error": None, "draws": {}, "draw_errors": {}}
     predictions, draws = None, {}
     try:
-        encoder, predictions, held_out = _timed_fit(pair, X, betas, info)
-        if pair.plan is not None:
-            sources = [encoder_source(encoder, X[pair.test], predictions)]
-            if held_out is not None:
-                sources += reference_sources(encoder, predictions, betas[pair.train], held_out)
-            draws = _score_all_draws(pair, pair.plan, sources, betas, info)
+        # Images are shuffled into folds: rows of a memory map would be copied into memory.
+        pair.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".rows-", dir=pair.folder.parent) as scratch:
+            train = [take_rows(array, pair.train, Path(scratch)) for array in (X, betas)]
+            encoder, predictions, held_out = _timed_fit(pair, train, X, info)
+            if pair.plan is not None:
+                sources = [encoder_source(encoder, X[pair.test], predictions)]
+                if held_out is not None:
+                    sources += reference_sources(encoder, predictions, train[1], held_out)
+                scale = trial_sd(train[1]).astype(np.float32)
+                draws = _score_all_draws(pair, pair.plan, sources, betas[pair.test], scale, info)
     except Exception as error:
         info["error"] = f"{type(error).__name__}: {error}"
         info["traceback"] = traceback.format_exc()
@@ -125,7 +131,7 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
 
 
 def _timed_fit(
-    pair: Pair, X: Any, betas: np.ndarray, info: dict[str, Any]
+    pair: Pair, train: list[Any], X: Any, info: dict[str, Any]
 ) -> tuple[Any, np.ndarray, np.ndarray | None]:
     """The fitted encoder, its predictions, and those held out in training if they are wanted."""
     encoder: Any = clone(pair.encoder)
@@ -134,9 +140,9 @@ def _timed_fit(
         warnings.simplefilter("always")
         start = time.perf_counter()
         if pair.references:
-            held_out = encoder.fit_held_out(X[pair.train], betas[pair.train])
+            held_out = encoder.fit_held_out(*train)
         else:
-            encoder.fit(X[pair.train], betas[pair.train])
+            encoder.fit(*train)
         fitted = time.perf_counter()
         predictions = encoder.predict(X[pair.test])
         predicted = time.perf_counter()
@@ -144,7 +150,7 @@ def _timed_fit(
     info["predict_seconds"] = predicted - fitted
     info["peak_memory_mb"] = memory.peak_mb
     info["warnings"] = sorted({str(warning.message) for warning in caught})
-    wanted = (len(pair.test), betas.shape[2])
+    wanted = (len(pair.test), train[1].shape[2])
     if predictions.shape != wanted:
         raise ValueError(f"predict gave shape {predictions.shape}, not {wanted}")
     return encoder, predictions.astype(np.float32, copy=False), held_out
@@ -154,11 +160,11 @@ def _score_all_draws(
     pair: Pair,
     plan: DrawPlan,
     sources: Sequence[DrawSource],
-    betas: np.ndarray,
+    test: np.ndarray,
+    scale: np.ndarray,
     info: dict[str, Any],
 ) -> dict[str, Arrays]:
     """What is kept of draws, by label; `info` says where they come from, or what went wrong."""
-    test, scale = betas[pair.test], trial_sd(betas[pair.train]).astype(np.float32)
     found: dict[str, Arrays] = {}
     for source in sources:
         start = time.perf_counter()

@@ -62,7 +62,7 @@ class Recipe:
 
 
 def fit_members(
-    inputs: np.ndarray,
+    inputs: Any,
     responses: np.ndarray,
     folds: Folds,
     recipe: Recipe,
@@ -99,7 +99,7 @@ def fit_members(
 
 def _train_member(
     net: Any,
-    arrays: tuple[np.ndarray, np.ndarray],
+    arrays: tuple[Any, np.ndarray],
     rows: tuple[np.ndarray, np.ndarray],
     recipe: Recipe,
     options: dict[str, Any],
@@ -141,7 +141,7 @@ def seeded(random_state: int, make: Callable[[], Any]) -> Any:
 
 def run_net(
     net: nn.Module,
-    inputs: np.ndarray,
+    inputs: Any,
     device: Any,
     *,
     call: Callable[[Tensor], Tensor] | None = None,

@@ -156,7 +156,7 @@ def principal_components(centred: np.ndarray, n: int) -> tuple[np.ndarray, np.nd
 
 
 def fit_members(
-    tokens: np.ndarray,
+    tokens: Any,
     responses: np.ndarray,
     folds: Folds,
     options: dict[str, Any],

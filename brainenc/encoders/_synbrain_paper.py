@@ -173,7 +173,7 @@ def fit_vae(
     )
 
 
-def vae_loss(variational: bool = True, **weights: float) -> Any:
+def vae_loss(variational: bool = True, **weights: Any) -> Any:
     """Loss of stage 1, with a latent that is sampled or not; weights of `synbrain_vae_loss`."""
 
     def loss(module: Any, batch: Any) -> dict[str, Tensor]:

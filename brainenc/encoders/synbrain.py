@@ -2,6 +2,7 @@
 
 import copy
 import os
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -447,7 +448,7 @@ class SynBrainEncoder(BaseEncoder):
         if not self.members_:
             return linear
         tokens = self.adapter_.tokens(features)
-        mapped = sum(run_net(member, tokens, self.device) for member in self.members_)
+        mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
         return self._blended((linear - self.mean_) / self.scale_, mapped / len(self.members_))
 
     def _blended(self, linear: np.ndarray, mapped: np.ndarray) -> np.ndarray:

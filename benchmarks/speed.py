@@ -26,7 +26,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,12 @@ def main() -> None:
     arguments = parse_arguments()
     rows: list[dict] = []
     for name in arguments.groups:
-        rows += [{"group": name, **found} for found in GROUPS[name](arguments)]
-        print(f"\n{table_of(rows).to_string(index=False)}", flush=True)
-        if arguments.out is not None:
-            write(rows, arguments)
+        for found in GROUPS[name](arguments):
+            print(f"{found['work']}, {found['size']}: done", flush=True)
+            rows.append({"group": name, **found})
+            if arguments.out is not None:
+                write(rows, arguments)
+    print(f"\n{table_of(rows).to_string(index=False)}")
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -131,13 +133,11 @@ def scaled(arguments: argparse.Namespace, *sizes: int) -> tuple[int, ...]:
 # ----------------------------------------------------------------------------------- ridge
 
 
-def ridge(arguments: argparse.Namespace) -> list[dict]:
+def ridge(arguments: argparse.Namespace) -> Iterator[dict]:
     """Primal form, the features fewer than the images."""
     n_images, n_features, *sizes = scaled(arguments, N_IMAGES, N_FEATURES, *arguments.voxels)
-    rows = []
     for n_voxels in sizes:
-        rows += _against_himalaya(arguments, "ridge", n_images, n_features, n_voxels)
-    return rows
+        yield from _against_himalaya(arguments, "ridge", n_images, n_features, n_voxels)
 
 
 def wide(arguments: argparse.Namespace) -> list[dict]:
@@ -155,7 +155,6 @@ def _against_himalaya(
         solver = measure(run_solver, folder, arguments.device)
         theirs = measure(run_himalaya, folder)
         agreement = compare_fits(folder)
-    print(f"{name}, {size}: done", flush=True)
     return [
         row(f"{name}: solver", size, solver, theirs, **agreement),
         row(f"{name}: RidgeEncoder.fit", size, encoder, theirs),
@@ -329,7 +328,7 @@ def ceiling(folder: Path) -> dict:
     return found
 
 
-GROUPS: dict[str, Callable[[argparse.Namespace], list[dict]]] = {
+GROUPS: dict[str, Callable[[argparse.Namespace], Iterable[dict]]] = {
     "ridge": ridge,
     "wide": wide,
     "metrics": metrics,

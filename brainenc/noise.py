@@ -137,7 +137,7 @@ def fit_residual_noise(
     so means over a ROI vary somewhat less in draws than in held-out trials.
     """
     rng = np.random.default_rng(random_state)
-    kept = _some_images(betas, rng)
+    kept = _some_images(betas, rng, held_out)
     residuals = betas[kept] - held_out[kept, None]
     rows = np.where(np.isfinite(residuals), residuals, 0).reshape(-1, betas.shape[2])
     images = np.repeat(np.arange(len(residuals)), betas.shape[1])
@@ -210,7 +210,7 @@ def fit_shared_signal(
     variance = np.maximum(_trial_variance(betas, held_out) - noise.variance, 0)
     whitening = _Whitening(noise)
     rng = np.random.default_rng(random_state)
-    kept = _some_images(betas, rng)
+    kept = _some_images(betas, rng, held_out)
     averages = average_repeats(betas[kept]) - held_out[kept]
     n_trials = np.isfinite(betas[kept]).sum(axis=1)
     contrasts, _ = _repeat_contrasts(betas[kept])
@@ -408,11 +408,18 @@ def _image_blocks(betas: np.ndarray) -> Iterator[slice]:
     return (slice(start, start + n_images) for start in range(0, len(betas), n_images))
 
 
-def _some_images(betas: np.ndarray, rng: np.random.Generator) -> Any:
-    n_kept = _MAX_TRIALS // betas.shape[1]
-    if n_kept >= len(betas):
-        return slice(None)
-    return np.sort(rng.choice(len(betas), n_kept, replace=False))
+def _some_images(
+    betas: np.ndarray, rng: np.random.Generator, held_out: np.ndarray | None = None
+) -> Any:
+    """Images that factors are looked for in; of those with a held-out prediction, if given."""
+    known = np.arange(len(betas))
+    if held_out is not None:
+        known = np.flatnonzero(np.isfinite(held_out).any(axis=1))
+        known = known if len(known) else np.arange(len(betas))
+    n_kept = max(1, _MAX_TRIALS // betas.shape[1])
+    if n_kept >= len(known):
+        return known if len(known) < len(betas) else slice(None)
+    return np.sort(rng.choice(known, n_kept, replace=False))
 
 
 def _trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:

@@ -175,6 +175,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
         X,
         reset=reset,
         dtype=[*FLOATS, *half_tokens],
+        order="C",  # sums in another order differ in the last bit, which nets make much of
         allow_nd=True,
         ensure_all_finite=not floats,  # looked at in blocks already
     )

@@ -165,3 +165,16 @@ def test_draws_have_the_covariance_of_the_model(truth):
     # s.e. of a covariance of 20 000 draws is at most about 11 / sqrt(20000) = .08; allow five.
     np.testing.assert_allclose(empirical, truth.covariance(), atol=0.4)
     np.testing.assert_array_equal(truth.sample((2, 3), 4), truth.sample((2, 3), 4))
+
+
+def test_factors_are_looked_for_in_images_with_held_out_predictions():
+    """Encoders with networks hold out a tenth of the images; the others say nothing of residuals."""
+    rng = np.random.default_rng(0)
+    factors = rng.standard_normal((3, 40))
+    betas = rng.standard_normal((3000, 1, 3)) @ factors + rng.standard_normal((3000, 1, 40))
+    held_out = np.full((3000, 40), np.nan)
+    held_out[::10] = 0
+    found = fit_residual_noise(betas, held_out).covariance()
+    few = fit_residual_noise(betas[::10], held_out[::10]).covariance()
+    # 2000 trials are looked at: drawn from all images, 200 of them would have had a prediction.
+    np.testing.assert_allclose(found, few, atol=1e-5)

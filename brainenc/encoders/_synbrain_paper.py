@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from brainenc.devices import resolve_device
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
-from brainenc.storage import atomic_path, fingerprint, write_array
+from brainenc.storage import atomic_path, fingerprint, row_blocks, write_array
 from brainenc.training import Examples, TrainingSettings, train
 
 #: Sizes that train on a CPU in minutes; for ablations and tests, not for results.
@@ -42,9 +42,10 @@ N_TOKENS_OF_POOLED = 8
 
 
 def as_tokens(features: np.ndarray) -> np.ndarray:
-    """Features as tokens (n_images, n_tokens, width), float32, of even width.
+    """Features as tokens (n_images, n_tokens, width) of even width.
 
-    Pooled features are cut into 8 tokens; a zero is added where a width is odd, since the mapper's
+    Tokens in half precision stay so, and on disk if they are there: batches of them become
+    float32. Pooled features are cut into 8 tokens; a zero is added where a width is odd, since the mapper's
     positions are pairs of sine and cosine.
     """
     if features.ndim == 2:
@@ -54,7 +55,7 @@ def as_tokens(features: np.ndarray) -> np.ndarray:
         features = features.reshape(len(features), N_TOKENS_OF_POOLED, width)
     if features.shape[2] % 2:
         features = np.pad(features, ((0, 0), (0, 0), (0, 1)))
-    return features.astype(np.float32, copy=False)
+    return features if features.dtype == np.float16 else features.astype(np.float32, copy=False)
 
 
 def make_nets(shape: Sequence[int], options: dict[str, Any]) -> tuple[BrainVAE, S2N | None]:
@@ -116,16 +117,22 @@ def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:
     ------
     ValueError : a voxel lacks trials that others have: the autoencoder reads whole trials.
     """
-    present = np.isfinite(betas[:, :, ~undefined])
-    ragged = present.any(axis=2) & ~present.all(axis=2)
-    if ragged.any():
+    lacking = np.zeros(betas.shape[2], dtype=bool)
+    for block in row_blocks(betas):
+        present = np.isfinite(block)
+        shown = present[..., ~undefined].any(axis=2)
+        lacking |= ~present[shown].all(axis=0)
+    if n_lacking := int(lacking[~undefined].sum()):
         raise ValueError(
-            f"{int((~present[ragged]).any(axis=0).sum())} voxels lack some of the trials that "
+            f"{n_lacking} voxels lack some of the trials that "
             'others have, and variant="paper" reads whole trials: leave those voxels out, or use '
             'variant="default"'
         )
-    trials = np.where(undefined, 0, betas)
-    trials[~present.any(axis=2)] = np.nan
+    if not undefined.any():
+        return betas.astype(np.float32, copy=False)  # memory-mapped ones stay on disk
+    missing = np.isnan(betas[..., int(np.argmin(undefined))])
+    trials = np.where(undefined, np.float32(0), betas)
+    trials[missing] = np.nan
     return trials.astype(np.float32, copy=False)
 
 
@@ -245,9 +252,8 @@ def fit_mapper(
             mapper,
             mapper_loss(vae),
             Examples(
-                betas=(betas, image, repeat),
                 tokens=(tokens, image),
-                **({} if means is None else {"target": means}),
+                **({"betas": (betas, image, repeat)} if means is None else {"target": means}),
             ),
             options,
             "mapper",
@@ -391,8 +397,12 @@ def _in_batches(
         function.to(device).eval()
     with torch.no_grad():
         parts = [
-            function(torch.from_numpy(array[i : i + batch_size]).to(device)).cpu().numpy()
+            function(_tensor(array[i : i + batch_size], device)).cpu().numpy()
             for i in range(0, len(array), batch_size)
         ]
     module.to("cpu")
     return np.concatenate(parts)
+
+
+def _tensor(rows: np.ndarray, device: Any) -> Tensor:
+    return torch.from_numpy(rows.astype(np.float32, copy=False)).to(device)

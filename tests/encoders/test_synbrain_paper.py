@@ -455,3 +455,21 @@ def test_noise_that_the_variant_does_not_have_is_refused(problem):
     encoder = make().fit(*problem)
     with pytest.raises(ValueError, match=r"noise='full'.*'latent', None"):
         encoder.sample(problem[0], noise="full")
+
+
+def test_tokens_in_half_precision_stay_so(problem, tmp_path):
+    tokens, betas = problem
+    half = tokens.astype(np.float16)
+    assert _synbrain_paper.as_tokens(half) is half
+    from_half = make(mapper_steps=5).fit(half, betas)
+    from_single = make(mapper_steps=5).fit(half.astype(np.float32), betas)
+    np.testing.assert_array_equal(
+        from_half.predict(half), from_single.predict(half.astype(np.float32))
+    )
+
+
+def test_betas_without_gaps_are_not_copied(problem):
+    _, betas = problem
+    complete = np.nan_to_num(betas).astype(np.float32)
+    none = np.zeros(betas.shape[2], dtype=bool)
+    assert np.shares_memory(_synbrain_paper.complete_trials(complete, none), complete)

@@ -3,7 +3,8 @@
     python benchmarks/scaling.py --out docs/results
 
 One size is changed at a time, the others stay at 400 voxels, 400 images and 16 tokens of width 64.
-Every fit has a process of its own. Its memory is what the largest resident set has above what the
+Every fit has a process of its own. Its time is processor time ("CPU s"), which other programs do
+not change much; its memory is what the largest resident set has above what the
 process had before the fit: interpreter, libraries and data do not count. The exponent is the slope
 of a line through the four points in logarithms: 1 is proportional growth.
 """
@@ -23,7 +24,7 @@ BASE = {"voxels": 400, "images": 400, "tokens": 16}
 WIDTH = 64
 FACTORS = (0.5, 1, 2, 4)
 ENCODERS = ("RidgeEncoder", "SynBrainEncoder")
-MEASURES = ("s", "MiB")
+MEASURES = ("CPU s", "MiB")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 COLOURS = {"RidgeEncoder": "#0072B2", "SynBrainEncoder": "#D55E00"}
-LABELS = {"s": "seconds", "MiB": "MiB beyond the data"}
+LABELS = {"CPU s": "processor time, s", "MiB": "memory beyond the data, MiB"}
 
 points = pd.read_csv("../results/scaling_points.csv")
 exponents = pd.read_csv("../results/scaling_exponents.csv").set_index(["encoder", "axis"])

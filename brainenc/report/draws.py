@@ -364,8 +364,7 @@ def _fan_voxels(
 
 
 def _brief(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Shorter names of reference rows, so that labels have room."""
-    names = pairs["encoder_b"].str.replace(
-        r" \+ (\w+) (?:Gaussian )?residuals$", r" + \1", regex=True
-    )
+    """Shorter names of reference rows, so that labels have room and no plus after their minus."""
+    ending = r" \+ (\w+) (?:Gaussian )?residuals$"
+    names = pairs["encoder_b"].str.replace(ending, r" (\1)", regex=True)
     return pairs.assign(encoder_b=names)

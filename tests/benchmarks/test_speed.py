@@ -100,7 +100,13 @@ def test_chains_run_the_prior_in_every_step():
 def test_exponents_of_known_growth():
     size = np.array([1.0, 2.0, 4.0, 8.0])
     points = pd.DataFrame(
-        {"encoder": "a", "axis": "voxels", "size": size, "CPU s": 3 * size**1.5, "MiB": 5 + 0 * size}
+        {
+            "encoder": "a",
+            "axis": "voxels",
+            "size": size,
+            "CPU s": 3 * size**1.5,
+            "MiB": 5 + 0 * size,
+        }
     )
     found = scaling.exponents_of(points).iloc[0]
     assert found["CPU s"] == pytest.approx(1.5)

@@ -166,6 +166,8 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     """
     from sklearn.utils.validation import validate_data
 
+    if not hasattr(X, "dtype") and not hasattr(X, "columns"):
+        X = np.asarray(X)  # a list of floats has the same precision as the array of them
     floats = isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim > 1
     if floats:
         _refuse_non_finite(X)

@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn.base import BaseEstimator
 
-from brainenc.validation import check_betas, check_index, check_same_length
+from brainenc.validation import check_betas, check_features, check_index, check_same_length
 
 # ------------------------------------------------------------------ check_betas
 
@@ -161,3 +162,12 @@ def test_one_position_is_an_index():
 def test_bad_indices_say_what_is_wrong(index, error, message):
     with pytest.raises(error, match=message):
         check_index(index, 5, "images")
+
+
+def test_a_list_has_the_precision_of_the_array_it_makes():
+    values = np.random.default_rng(0).standard_normal((5, 3))
+    for given in (values.tolist(), np.asfortranarray(values)):
+        checked = check_features(BaseEstimator(), given, reset=True)
+        np.testing.assert_array_equal(checked, values)
+        assert checked.dtype == np.float64
+        assert checked.flags["C_CONTIGUOUS"]

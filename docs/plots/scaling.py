@@ -18,7 +18,12 @@ for row, (measure, label) in zip(panels, LABELS.items(), strict=True):
             some = points[(points.encoder == encoder) & (points.axis == axis)]
             exponent = exponents.loc[(encoder, axis), measure]
             axes.loglog(
-                some["size"], some[measure], "o-", ms=4, c=colour, label=f"{encoder}: {exponent}"
+                some["size"],
+                some[measure],
+                "o-",
+                ms=4,
+                c=colour,
+                label=f"{encoder}: {exponent:.2f}",
             )
         sizes = sorted(points[points.axis == axis]["size"].unique())
         axes.set_xticks(sizes, sizes)

@@ -41,6 +41,11 @@ bench: install
 	$(BIN)/python benchmarks/real_input.py
 	$(BIN)/python benchmarks/synbrain_vs_ridge.py
 	$(BIN)/python benchmarks/synbrain_ablation.py
+	$(BIN)/python benchmarks/compare_encoders.py
+	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/memory.py
 
 clean:
 	rm -rf docs/_build docs/api/generated docs/gallery brainenc-demo .pytest_cache .mypy_cache .ruff_cache

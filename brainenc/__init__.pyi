@@ -25,9 +25,9 @@ from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
+from .report import plot_surface as plot_surface
 from .signal_and_noise import NoiseModel as NoiseModel
 from .signal_and_noise import noise_model as noise_model
-from .report import plot_surface as plot_surface
 from .volumes import Volume as Volume
 
 __version__: str

@@ -320,13 +320,13 @@ def _demo_encoders(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "MindSimulator (tokens)": brainenc.MindSimulatorEncoder(),
         "Mind Reader (tokens)": brainenc.MindReaderEncoder(),
         "ROI transformer (tokens)": brainenc.ROITransformerEncoder(),
-        "stack (Gabor + tokens)": brainenc.StackedEncoder(
+        "stacked (Gabor + tokens)": brainenc.StackedEncoder(
             {"gabor": brainenc.RidgeEncoder(), "tokens": brainenc.RidgeEncoder()},
             inputs={"gabor": (0, n_gabor), "tokens": (n_gabor, *tokens.shape[1:])},
         ),
     }
     features = {name: tokens for name in encoders if name.endswith("(tokens)")}
-    return encoders, features | {"stack (Gabor + tokens)": np.concatenate(both, axis=1)}
+    return encoders, features | {"stacked (Gabor + tokens)": np.concatenate(both, axis=1)}
 
 
 def _make_encoders(names: str, features: str, *, store: Path | None, device: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import pandas as pd
 
 from brainenc import brain_folder
 from brainenc import images as image_io
-from brainenc.alignment import AlignmentCheck, check_alignment
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.storage import atomic_path, row_blocks
 from brainenc.surfaces import FSAVERAGE, to_surface
@@ -24,6 +23,7 @@ from brainenc.volumes import Volume, to_nifti
 if TYPE_CHECKING:
     import nibabel
 
+    from brainenc.alignment import AlignmentCheck
     from brainenc.metrics import NoiseCeiling
 
 #: Columns of the voxel table that say where a voxel is or how good it is, not which ROI it is in.
@@ -321,7 +321,7 @@ class EncodingData:
             np.full(self.n_voxels, np.nan), "r2", n_trials=1, estimator="none: no repeats, no ncsnr"
         )
 
-    def check(self, *, n_images: int = 600, random_state: int | None = 0) -> AlignmentCheck:
+    def check(self, *, n_images: int = 600, random_state: int | None = 0) -> "AlignmentCheck":
         """Whether images and betas belong together, in seconds: permuted images must do worse.
 
         Parameters
@@ -339,6 +339,8 @@ class EncodingData:
         UserWarning : they do not seem to, or betas of a neighbouring row fit better. Never for
             want of evidence: see `brainenc.alignment.check_alignment`.
         """
+        from brainenc.alignment import check_alignment  # scikit-learn takes a second to import
+
         found = check_alignment(self, n_images=n_images, random_state=random_state)
         if found.suspicious:
             warnings.warn(found.message, stacklevel=2)

@@ -168,7 +168,7 @@ def test_draws_have_the_covariance_of_the_model(truth):
 
 
 def test_factors_are_looked_for_in_images_with_held_out_predictions():
-    """Encoders with networks hold out a tenth of the images; the others say nothing of residuals."""
+    """Encoders with networks hold out a tenth of the images; residuals are known of these."""
     rng = np.random.default_rng(0)
     factors = rng.standard_normal((3, 40))
     betas = rng.standard_normal((3000, 1, 3)) @ factors + rng.standard_normal((3000, 1, 40))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from brainenc.storage import atomic_path, check_writable, read_json, write_json
@@ -31,6 +32,11 @@ NAMES_OF_DRAWS = ("draws_from", "quantity", "average")
 
 def _empty() -> pd.DataFrame:
     return pd.DataFrame(columns=["encoder"])
+
+
+def _in_doubles(table: pd.DataFrame) -> pd.DataFrame:
+    """Table whose numbers are read back as they are: singles are printed too short for that."""
+    return table.astype(dict.fromkeys(table.select_dtypes(np.float32), np.float64))
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,7 +160,7 @@ class BenchmarkResult:
         folder = check_run_folder(folder)
         for table in TABLES + DRAW_TABLES:
             with atomic_path(folder / f"{table}.csv") as temporary:
-                getattr(self, table).to_csv(temporary, index=False)
+                _in_doubles(getattr(self, table)).to_csv(temporary, index=False)
         content = {
             "format_version": FORMAT_VERSION,
             "manifest": self.manifest,

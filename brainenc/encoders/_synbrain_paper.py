@@ -45,8 +45,8 @@ def as_tokens(features: np.ndarray) -> np.ndarray:
     """Features as tokens (n_images, n_tokens, width) of even width.
 
     Tokens in half precision stay so, and on disk if they are there: batches of them become
-    float32. Pooled features are cut into 8 tokens; a zero is added where a width is odd, since the mapper's
-    positions are pairs of sine and cosine.
+    float32. Pooled features are cut into 8 tokens; a zero is added where a width is odd, since
+    the mapper's positions are pairs of sine and cosine.
     """
     if features.ndim == 2:
         width = -(-features.shape[1] // N_TOKENS_OF_POOLED)

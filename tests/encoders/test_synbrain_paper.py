@@ -237,9 +237,8 @@ def test_targets_kept_are_those_computed_in_every_step(problem, tmp_path, monkey
     np.testing.assert_allclose(losses[0], losses[2], rtol=1e-3)
     assert (losses[0].to_numpy() != losses[2].to_numpy()).any()
     (file,) = (tmp_path / "run").glob("posterior-means-*.npy")
-    tokens, betas = problem
     with torch.no_grad():
-        mean, _ = on_disk.vae_.encode(torch.from_numpy(trials_of(betas)))
+        mean, _ = on_disk.vae_.encode(torch.from_numpy(trials_of(problem[1])))
     np.testing.assert_allclose(np.load(file), mean, rtol=2**-10, atol=1e-5)
 
 

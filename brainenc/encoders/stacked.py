@@ -43,7 +43,7 @@ class StackedEncoder(BaseEncoder):
         "auto": each member computes features of images as its own `features` say, those that
         several members want once, and takes float arrays as features. None, or a transformer: all
         members take the arrays given, or those of the transformer, whatever their own say.
-    inputs : dict of name to (first column, *shape of an image's features), optional
+    inputs : dict of name to (first column, followed by the shape of an image's features), optional
         Where in a joined feature matrix the features of each member are; `precompute` makes it.
         Without it members get all features.
     cv : "auto", "prefit", int, splitter or iterable of (train, test)

@@ -526,3 +526,23 @@ def test_a_mixture_picks_members_by_weight_one_for_all_voxels():
     np.testing.assert_array_equal(draws[..., 0], draws[..., 1])
     assert (draws[..., 2] == 1).all()
     assert (draws[..., 3] == 3).all()
+
+
+def test_it_learns_a_deterministic_map():
+    """Each member sees half of the features; some voxels follow one half, some the other."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 8)).astype(np.float32)
+    weights = rng.standard_normal((8, 20))
+    weights[:4, :10] = weights[4:, 10:] = 0
+    betas = (X @ weights + 3).astype(np.float32)
+    stack = StackedEncoder(
+        {"first": RidgeEncoder(), "second": RidgeEncoder()},
+        inputs={"first": (0, 4), "second": (4, 4)},
+        pooling=0,
+    ).fit(X[:200], betas[:200])
+    error = np.square(stack.predict(X[200:]) - betas[200:]).mean(0) / betas[200:].var(0)
+    # Ridge with the smallest of its penalties shrinks by 1e-4; the other member's weight must be
+    # nearly 0, where an even blend would leave a quarter of the variance.
+    assert error.max() < 1e-3
+    np.testing.assert_allclose(stack.weights_[1, :10], 1, atol=0.02)
+    np.testing.assert_allclose(stack.weights_[0, 10:], 1, atol=0.02)

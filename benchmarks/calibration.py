@@ -9,6 +9,7 @@ trials, never with their average. Run as
 import argparse
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,13 +142,16 @@ def drawers(data, features, train, test, arguments):
         chosen = train[held_out]
         groups = None if len(chosen) >= 50 else rois
         fixed = brainenc.calibrate(part, features[chosen], data.betas[chosen], groups=groups)
-        intervals = None
-        if len(chosen) >= 9:
-            intervals = lambda images, e=fixed: e.predict_interval(X[images])  # noqa: E731
+        # A coverage of .9 takes nine images.
+        intervals = partial(interval_of, fixed, X) if len(chosen) >= 9 else None
         yield f"{name}, calibrated", lambda images, e=fixed: e.sample(X[images], n, 1), intervals
     if data.truth is not None:
         truth = data.truth
         yield TRUTH, lambda images: truth.select(images=test[images]).sample(n, 1), None
+
+
+def interval_of(encoder, X, images):
+    return encoder.predict_interval(X[images])
 
 
 def score_draws(draw, interval, trials, sd, n_draws) -> Iterator[dict]:

@@ -5,6 +5,7 @@ have the grid (vertices,), the left hemisphere before the right.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ Alternatives = tuple[Path, ...]
 
 
 @dataclass(frozen=True)
-class NSDFiles:
+class NSDFiles(ABC):
     """Files of one subject in one space.
 
     Parameters
@@ -85,33 +86,33 @@ class NSDFiles:
         freesurfer = self.root / "nsddata/freesurfer"
         return tuple(freesurfer / folder / "label" / f"{atlas}.mgz.ctab" for folder in folders)
 
+    @abstractmethod
     def sessions(self, session: int) -> list[Alternatives]:
         """Files of a session's betas."""
-        raise NotImplementedError
 
+    @abstractmethod
     def roi_files(self, name: str) -> list[Alternatives]:
         """Files of an ROI map."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ncsnr_files(self) -> list[Alternatives]:
         """Files of the published ncsnr."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_map(self, files: Sequence[Path]) -> np.ndarray:
         """One value per voxel of the grid."""
-        raise NotImplementedError
 
+    @abstractmethod
     def voxel_table(self, mask: np.ndarray) -> pd.DataFrame:
         """Where the voxels of a mask are, in the order of ``grid[mask]``."""
-        raise NotImplementedError
 
     def volume(self, mask_file: Path | None) -> Volume | None:
         """Grid and affine of a volume space."""
         return None
 
+    @abstractmethod
     def read_betas(self, session: int, mask: np.ndarray) -> np.ndarray:
         """Betas of a session, (750, n_voxels), as they are in the file."""
-        raise NotImplementedError
 
 
 class NSDVolumeFiles(NSDFiles):

@@ -1,6 +1,7 @@
 """What encoders that are nothing but trained networks share: parameters, fitting, predicting."""
 
 import numbers
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -68,20 +69,20 @@ class NetworkEncoder(BaseEncoder):
 
     # ---------------------------------------------------------------- what a subclass provides
 
+    @abstractmethod
     def _adapter(self, features: np.ndarray) -> Any:
         """What makes inputs of the network of features, by its method `transform`."""
-        raise NotImplementedError
 
     def _prepare(self, features: np.ndarray, responses: np.ndarray, random_state: int) -> None:
         """Set what `_make_net` needs to know of the data."""
 
+    @abstractmethod
     def _make_net(self, shape: tuple[int, ...], sizes: dict[str, Any], random_state: int) -> Any:
         """Untrained network for inputs of `shape`, of one image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Scalar; targets are NaN where an image has no data."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------- what a user calls
 

@@ -8,16 +8,14 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.encoders._members import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
 from brainenc.encoders._stack_members import joined_features, named_encoders, view
 from brainenc.encoders._stacking import blend, measure_errors
 from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.persistence import describe
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.synbrain import SynBrainEncoder
-from brainenc.images import looks_like_images
 from brainenc.model_selection import Folds, image_folds
 from brainenc.repeats import average_repeats
-from brainenc.storage import fingerprint
 from brainenc.validation import check_feature_shape
 
 #: With fewer images of which all members have a held-out prediction, members are cross-fitted.
@@ -196,7 +194,10 @@ class StackedEncoder(BaseEncoder):
             arrays = {name: member._features_of(X) for name, member in self.encoders_.items()}
             features, inputs = joined_features(arrays)
         else:
-            members, features, inputs = _join(self._members(), X, self._transform_of(X, reset))
+            if reset:
+                self.features_: Any = {}
+            transform = extraction(X, getattr(self, "features_", {}))
+            members, features, inputs = _join(self._members(), X, transform)
             if reset:
                 self.encoders_ = members
         if features is X:
@@ -211,26 +212,9 @@ class StackedEncoder(BaseEncoder):
         members = self._members()
         if self._prefit:
             for member in members.values():
-                check_is_fitted(member, msg=_NOT_PREFIT)
+                check_is_fitted(member, msg=NOT_PREFIT)
             return members
-        return {name: _for_arrays(member) for name, member in members.items()}
-
-    def _transform_of(self, X: Any, reset: bool) -> Callable[[Any], np.ndarray]:
-        """Features of X by an extractor; the same array for the same features."""
-        extractors = {} if reset else getattr(self, "features_", {})
-        if reset:
-            self.features_: Any = extractors
-        found: dict[str, np.ndarray] = {}
-
-        def transform(extractor: Any) -> np.ndarray:
-            key = fingerprint(describe(extractor))
-            if key not in extractors:
-                extractors[key] = clone(extractor).fit(X)
-            if key not in found:
-                found[key] = extractors[key].transform(X)
-            return found[key]
-
-        return transform
+        return {name: for_arrays(member) for name, member in members.items()}
 
     def _views(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """Each member's part of the features."""
@@ -326,29 +310,13 @@ class StackedEncoder(BaseEncoder):
         return draws
 
 
-_NOT_PREFIT = (
-    'cv="prefit" takes fitted encoders, and this %(name)s is not; note that clone, and with it '
-    "cross-validation, makes unfitted copies"
-)
-
-
-def _for_arrays(member: BaseEncoder) -> BaseEncoder:
-    member = clone(member)
-    if "features" in member.get_params(deep=False):
-        member.set_params(features=None)
-    return member
-
-
 def _join(
     members: Mapping[str, BaseEncoder], X: Any, transform: Callable[[Any], np.ndarray]
 ) -> tuple[dict[str, BaseEncoder], Any, dict[str, list[int]] | None]:
     """Members that take features, their features in one array, and where in it each has its own."""
     prepared, arrays = {}, {}
     for name, member in members.items():
-        prepared[name], arrays[name] = member.precompute(X, transform)
-        if arrays[name] is X and looks_like_images(X):
-            # The mean takes images and looks at none; whoever wants features has the error.
-            arrays[name] = clone(member)._features_of(X, reset=True)
+        prepared[name], arrays[name] = prepare(member, X, transform)
     if all(array is X for array in arrays.values()):
         return prepared, X, None
     return prepared, *joined_features(arrays)
@@ -366,9 +334,6 @@ def _incomplete(held_out: Mapping[str, np.ndarray], betas: np.ndarray) -> list[s
 
 def _cross_fit(member: BaseEncoder, X: np.ndarray, betas: np.ndarray, folds: Folds) -> np.ndarray:
     predictions = np.full((len(betas), betas.shape[2]), np.nan, dtype=np.float32)
-    for train, test in folds:
-        fitted = clone(member)
-        if "checkpoint_dir" in fitted.get_params(deep=False):
-            fitted.set_params(checkpoint_dir=None)  # the member's own checkpoints stay
-        predictions[test] = fitted.fit(X[train], betas[train]).predict(X[test])
+    for test, fitted in cross_fits(member, X, betas, folds):
+        predictions[test] = fitted.predict(X[test])
     return predictions

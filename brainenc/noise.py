@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import helmert
 from sklearn.isotonic import isotonic_regression
 
 from brainenc.model_selection import image_folds
-from brainenc.repeats import average_repeats
+from brainenc.repeats import average_repeats, count_repeats
 
 #: Trials that factors are looked for in: seconds for 16 000 voxels.
 _MAX_TRIALS = 2000
@@ -139,8 +140,9 @@ def fit_residual_noise(
     rng = np.random.default_rng(random_state)
     kept = _some_images(betas, rng, held_out)
     residuals = betas[kept] - held_out[kept, None]
-    rows = np.where(np.isfinite(residuals), residuals, 0).reshape(-1, betas.shape[2])
+    residuals[~np.isfinite(residuals)] = 0
     images = np.repeat(np.arange(len(residuals)), betas.shape[1])
+    rows = residuals.reshape(-1, betas.shape[2])
     shared = shared_factors(rows, images, max_factors=max_factors, random_state=rng)
     return assemble(_trial_variance(betas, held_out), shared)
 
@@ -211,9 +213,10 @@ def fit_shared_signal(
     whitening = _Whitening(noise)
     rng = np.random.default_rng(random_state)
     kept = _some_images(betas, rng, held_out)
-    averages = average_repeats(betas[kept]) - held_out[kept]
-    n_trials = np.isfinite(betas[kept]).sum(axis=1)
-    contrasts, _ = _repeat_contrasts(betas[kept])
+    trials = betas[kept]
+    averages = average_repeats(trials) - held_out[kept]
+    n_trials = count_repeats(trials)
+    contrasts, _ = _repeat_contrasts(trials)
     # A contrast has the variance of the noise; its share in the average of k trials is 1 / k.
     contrasts = contrasts.reshape(len(averages), -1, betas.shape[2])
     contrasts /= np.sqrt(np.maximum(n_trials, 1, dtype=np.float32))[:, None]
@@ -294,8 +297,9 @@ def shared_factors(
         is_noise = np.repeat([False, True], [len(rows), noise.shape[0] * noise.shape[1]])
         rows = np.concatenate([rows, noise.reshape(-1, noise.shape[2])])
         images = np.concatenate([images, np.repeat(np.arange(len(noise)), noise.shape[1])])
-    present = rows.any(axis=1)
-    rows, images, is_noise = rows[present] * inverse_sd, images[present], is_noise[present]
+    if not (present := rows.any(axis=1)).all():
+        rows, images, is_noise = rows[present], images[present], is_noise[present]
+    rows = rows * inverse_sd
     n_voxels, n_images = int((sd > 0).sum()), len(np.unique(images[~is_noise]))
     n_factors = min(max_factors, n_images // 2, n_voxels // 2)
     if n_factors < 1:
@@ -305,8 +309,9 @@ def shared_factors(
     along, total = _held_out_variance(products, images, is_noise, n_factors, rng)
     strength = _above_private(along, total, n_voxels, n_images)
     kept = strength > 0
-    weights = _direction_weights(products[np.ix_(~is_noise, ~is_noise)], n_factors, rng)
-    directions = weights[:, kept].T.astype(rows.dtype) @ rows[~is_noise]
+    signal = slice(np.count_nonzero(~is_noise))  # noise comes after it
+    weights = _direction_weights(products[signal, signal], n_factors, rng)
+    directions = weights[:, kept].T.astype(rows.dtype) @ rows[signal]
     return (np.sqrt(strength[kept])[:, None] * directions * sd).astype(np.float32)
 
 
@@ -414,7 +419,7 @@ def _some_images(
     """Images that factors are looked for in; of those with a held-out prediction, if given."""
     known = np.arange(len(betas))
     if held_out is not None:
-        known = np.flatnonzero(np.isfinite(held_out).any(axis=1))
+        known = np.flatnonzero(~np.isnan(np.fmax.reduce(held_out, axis=1)))
         known = known if len(known) else np.arange(len(betas))
     n_kept = max(1, _MAX_TRIALS // betas.shape[1])
     if n_kept >= len(known):
@@ -427,10 +432,13 @@ def _trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     squared, n_trials = np.zeros((2, betas.shape[2]))
     for images in _image_blocks(betas):
         residuals = betas[images] - held_out[images, None]
-        present = np.isfinite(residuals)
-        residuals[~present] = 0
-        squared += np.einsum("irv,irv->v", residuals, residuals)
-        n_trials += present.sum(axis=(0, 1))
+        of_block, n = np.einsum("irv,irv->v", residuals, residuals), residuals[..., 0].size
+        if not np.isfinite(of_block).all():  # one missing trial makes the sum NaN
+            present = np.isfinite(residuals)
+            residuals[~present] = 0
+            of_block, n = np.einsum("irv,irv->v", residuals, residuals), present.sum(axis=(0, 1))
+        squared += of_block
+        n_trials += n
     with np.errstate(invalid="ignore"):
         return squared / n_trials
 
@@ -461,8 +469,15 @@ def _repeat_contrasts(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n_images, n_repeats, n_voxels = betas.shape
     contrasts = np.zeros((n_images, n_repeats - 1, n_voxels), dtype=np.float32)
     degrees = np.zeros(n_voxels, dtype=np.int64)
+    if n_repeats < 2:
+        return contrasts.reshape(-1, n_voxels), degrees
+    complete = -helmert(n_repeats).astype(betas.dtype)
     for images in _image_blocks(betas):
         present = np.isfinite(betas[images])
+        if present.all():
+            contrasts[images] = complete @ betas[images]
+            degrees += contrasts[images, :, 0].size
+            continue
         trials = np.where(present, betas[images], 0)
         total, n = trials[:, 0].copy(), present[:, 0].astype(trials.dtype)
         for repeat in range(1, n_repeats):

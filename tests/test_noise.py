@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainenc.noise import ResidualNoise, _repeat_contrasts, fit_residual_noise
+from brainenc.noise import ResidualNoise, _repeat_contrasts, fit_residual_noise, fit_trial_noise
 from brainenc.repeats import within_image_residuals
 
 N_VOXELS = 80
@@ -117,6 +117,20 @@ def test_contrasts_of_repeats_are_independent_noise():
     by_repeat = contrasts.reshape(2000, 3, 3)[:, :, 0]
     moments = by_repeat.T @ by_repeat / 2000
     assert np.abs(moments[np.triu_indices(3, 1)]).max() < 4 / np.sqrt(2000)
+
+
+def test_blocks_with_and_without_missing_trials_add_up(truth, monkeypatch):
+    betas, held_out = simulate(truth, misfit_sd=1.0)
+    betas[200:250, 1] = betas[:300, :, 4] = np.nan
+    residuals = betas - held_out[:, None]
+    deviations, degrees = within_image_residuals(betas)
+    # 50 images a block: some have all trials, some lack some or a voxel.
+    monkeypatch.setattr("brainenc.noise._BLOCK_VALUES", 50 * 3 * N_VOXELS)
+    # The variance is float32 and a sum over 100 factors and a rest.
+    expected = np.nanmean(np.square(residuals), axis=(0, 1))
+    np.testing.assert_allclose(fit_residual_noise(betas, held_out).variance, expected, rtol=1e-5)
+    expected = np.nansum(np.square(deviations), axis=(0, 1)) / degrees
+    np.testing.assert_allclose(fit_trial_noise(betas).variance, expected, rtol=1e-5)
 
 
 def test_many_trials_are_sampled_for_factors_and_counted_for_variance(truth, monkeypatch):

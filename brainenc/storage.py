@@ -7,12 +7,13 @@ import mmap
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 
 @contextmanager
@@ -146,26 +147,47 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
-def write_array(path: str | os.PathLike, array: Any) -> None:
-    """Write a ``.npy`` file in blocks of rows, so that arrays larger than memory can be written.
+@contextmanager
+def array_file(
+    path: str | os.PathLike, shape: tuple[int, ...], dtype: DTypeLike
+) -> Iterator[Callable[[np.ndarray], Any]]:
+    """A ``.npy`` file to be written some rows at a time, so that it may be larger than memory.
 
     Plain writes and not a memory map: a full disk raises OSError, where a map kills the process.
 
     Parameters
     ----------
     path : path
-    array : array or lazy sequence with ``shape``, ``dtype`` and slicing
+    shape : tuple of int
+        Of the whole array.
+    dtype : dtype
+
+    Yields
+    ------
+    function that appends rows, given in order
     """
-    dtype = np.dtype(array.dtype)
+    dtype = np.dtype(dtype)
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype),
         "fortran_order": False,
-        "shape": tuple(array.shape),
+        "shape": tuple(shape),
     }
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
+        yield lambda rows: file.write(np.ascontiguousarray(rows, dtype=dtype).data)
+
+
+def write_array(path: str | os.PathLike, array: Any) -> None:
+    """Write a ``.npy`` file in blocks of rows; see `array_file`.
+
+    Parameters
+    ----------
+    path : path
+    array : array or lazy sequence with ``shape``, ``dtype`` and slicing
+    """
+    with array_file(path, array.shape, array.dtype) as write:
         for block in row_blocks(array):
-            file.write(np.ascontiguousarray(block, dtype=dtype).data)
+            write(block)
 
 
 def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = 2**30) -> Any:
@@ -190,6 +212,32 @@ def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = 2**30)
     path = scratch / f"{uuid.uuid4().hex[:12]}.npy"
     write_array(path, _Rows(array, rows))
     return np.load(path, mmap_mode="r")
+
+
+def take_columns(array: np.ndarray, columns: Any, rows: Any = None) -> np.ndarray:
+    """``array[rows][..., columns]`` in memory, of a memory map no more than that.
+
+    Parameters
+    ----------
+    array : array, shape (n_rows, ..., n_columns)
+    columns : slice, array of int or of bool
+    rows : array of int, optional
+        All by default.
+
+    Returns
+    -------
+    array, shape (len(rows), ..., number of columns), a copy
+    """
+    plain = np.asarray(array)  # single rows of a memory map are slow to make
+    rows = np.arange(len(plain)) if rows is None else rows
+    found = np.empty((len(rows), *plain[:0][..., columns].shape[1:]), plain.dtype)
+    at_once = max(1, 2**26 // max(1, plain[:1].nbytes))
+    for i, row in enumerate(rows):
+        found[i] = plain[row][..., columns]
+        if i % at_once == at_once - 1:
+            release(plain)
+    release(plain)
+    return found
 
 
 class _Rows:

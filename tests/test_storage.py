@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from brainenc.storage import (
+    array_file,
     atomic_path,
     fingerprint,
     read_json,
     release,
     row_blocks,
+    take_columns,
     take_rows,
     write_array,
     write_json,
@@ -352,3 +354,25 @@ def test_rows_of_a_large_memory_map_go_to_disk(tmp_path):
     for small in (take_rows(mapped, rows, tmp_path), take_rows(mapped[:] + 0, rows, tmp_path, 10)):
         assert len(list(tmp_path.iterdir())) == 2  # nothing new
         np.testing.assert_array_equal(small, mapped[rows])
+
+
+# ------------------------------------------------------------------ array_file, take_columns
+
+
+def test_rows_written_one_after_the_other_are_the_array(tmp_path):
+    array = np.arange(60, dtype=np.float32).reshape(10, 3, 2)
+    with array_file(tmp_path / "array.npy", array.shape, np.float32) as write:
+        for rows in (slice(0, 4), slice(4, 5), slice(5, 10)):
+            write(array[rows].astype(np.float64))
+    np.testing.assert_array_equal(np.load(tmp_path / "array.npy", mmap_mode="r"), array)
+
+
+@pytest.mark.parametrize("columns", [slice(1, 3), np.array([3, 0]), np.arange(4) > 1])
+def test_columns_are_taken_of_rows_in_any_order(tmp_path, columns):
+    array = np.random.default_rng(0).standard_normal((7, 2, 4))
+    np.save(tmp_path / "array.npy", array)
+    mapped, rows = np.load(tmp_path / "array.npy", mmap_mode="r"), np.array([5, 0, 5])
+    np.testing.assert_array_equal(take_columns(mapped, columns, rows), array[rows][..., columns])
+    found = take_columns(array, columns)
+    np.testing.assert_array_equal(found, array[..., columns])
+    assert not np.shares_memory(found, array)

@@ -9,7 +9,9 @@ from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.data import EncodingData
 from brainenc.metrics import NoiseCeiling
+from brainenc.metrics._sums import blocks
 from brainenc.model_selection import bootstrap_interval
+from brainenc.storage import release, row_blocks
 
 
 def find_warnings(
@@ -63,8 +65,8 @@ def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
 
 def _has_data(data: EncodingData) -> np.ndarray:
     found = np.zeros(data.n_voxels, dtype=bool)
-    for row in data.betas:  # row by row: betas may be larger than memory
-        found |= np.isfinite(row).any(axis=0)
+    for block in row_blocks(data.betas):  # they may be larger than memory
+        found |= np.isfinite(block).any(axis=(0, 1))
     return found
 
 
@@ -72,7 +74,7 @@ def _too_good(ceiling: NoiseCeiling, scores: Mapping[str, EncoderScores]) -> lis
     found = []
     highest = ceiling.values if ceiling.interval is None else ceiling.interval[1]
     for name, of_encoder in scores.items():
-        low, _ = bootstrap_interval(of_encoder.voxel_samples["r"])
+        low = _lower_limit(of_encoder.voxel_samples["r"])
         above = int((low > highest).sum())
         # A perfect encoder is above in about 2.5 % of voxels by the luck of the test images.
         if above > 0.05 * len(highest):
@@ -81,6 +83,15 @@ def _too_good(ceiling: NoiseCeiling, scores: Mapping[str, EncoderScores]) -> lis
                 "voxels; check that no test image, or near copy of one, was trained on."
             )
     return found
+
+
+def _lower_limit(samples: np.ndarray) -> np.ndarray:
+    """Of the interval of every voxel, some voxels at a time; samples (n_bootstraps, n_voxels)."""
+    n_voxels = samples.shape[1]
+    some = blocks(n_voxels, 2**22 // len(samples))
+    low = [bootstrap_interval(samples[:, voxels])[0] for voxels in some]
+    release(samples)
+    return np.concatenate(low)
 
 
 def _alike(scores: Mapping[str, EncoderScores]) -> list[str]:

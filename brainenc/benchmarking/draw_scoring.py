@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brainenc import metrics
-from brainenc.benchmarking.drawing import Arrays, DrawPlan
+from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
+from brainenc.benchmarking.drawing import DrawPlan
+from brainenc.benchmarking.kept import LARGE, Arrays
 from brainenc.benchmarking.scoring import Targets, centre_within_folds
 from brainenc.datasets import SimulatedTruth
 from brainenc.metrics._sums import weighted_sums
@@ -40,6 +43,7 @@ class DrawScores:
         Where draws come from.
     voxels : dict of `DRAW_COLUMNS` to array, shape (n_voxels,)
     voxel_samples : dict of `VOXEL_SCORES` to array, shape (n_bootstraps, n_voxels), float32
+        May be memory-mapped.
     images, image_samples : dict of `IMAGE_SCORES` to float, and to array (n_bootstraps,)
     spread : dict of `SPREAD_SCORES` to float
     pit : array, shape (n_bins, n_voxels)
@@ -74,18 +78,24 @@ class Measured:
     truth: np.ndarray
 
 
-def measured_correlations(betas: np.ndarray, plan: DrawPlan, truth: Any) -> Measured:
+def measured_correlations(targets: Targets, plan: DrawPlan, truth: Any) -> Measured:
     """Those of the repeats, and the true ones if the data has a `truth`."""
     covariance = np.full((len(plan.subset),) * 2, np.nan)
     if isinstance(truth, SimulatedTruth):
         covariance = truth.noise_covariance(plan.subset)
-    return Measured(metrics.noise_correlation(betas[..., plan.subset]), correlation_of(covariance))
+    repeats = metrics.noise_correlation(targets.trials(plan.subset))
+    return Measured(repeats, correlation_of(covariance))
 
 
 def score_encoder_draws(
-    kind: str, folds: Sequence[Arrays], targets: Targets, plan: DrawPlan, measured: Measured
+    kind: str,
+    folds: Sequence[Arrays],
+    targets: Targets,
+    plan: DrawPlan,
+    measured: Measured,
+    folder: Path | None = None,
 ) -> DrawScores:
-    """All scores of the draws of one encoder or reference row.
+    """All scores of the draws of one encoder or reference row, some voxels at a time.
 
     Parameters
     ----------
@@ -94,45 +104,77 @@ def score_encoder_draws(
     targets : Targets
     plan : DrawPlan
     measured : Measured
+    folder : path, optional
+        Where the samples of voxels go, which are then memory-mapped.
 
     Returns
     -------
     DrawScores
     """
-    kept = {name: np.concatenate([part[name] for part in folds]) for name in _PER_IMAGE}
-    ranks = kept["ranks"]
-    n_rows = len(ranks)
-    draw_variance = np.sum([part["draw_variance"] for part in folds], axis=0) / n_rows
-    voxels = _voxel_scores(kept, targets, plan.n_draws, None)
-    voxels |= {
-        "draw_variance": draw_variance,
-        "trial_variance": _trial_variance(kept["mean_draw"], targets, draw_variance, plan.n_draws),
-    }
-    images, image_samples = _image_scores(kept, targets)
+    draw_variance = np.sum([part["draw_variance"] for part in folds], axis=0) / len(targets.rows)
+    plain = ByVoxel(targets.n_voxels)
+    with ByVoxel(targets.n_voxels, folder) as of_samples:
+        for voxels in targets.blocks():
+            kept = {name: of_voxels([part[name] for part in folds], voxels) for name in LARGE}
+            values, samples = _scores_of_voxels(
+                kept, targets.of_voxels(voxels), draw_variance[voxels], plan.n_draws
+            )
+            plain.add(values)
+            of_samples.add(samples)
+        samples = of_samples.joined()
+    values = plain.joined()
+    by_voxel = {name: values[name] for name in DRAW_COLUMNS}
+    images, image_samples = _image_scores(folds, targets)
     correlation = correlation_of(np.sum([part["cross_products"] for part in folds], axis=0))
     return DrawScores(
         kind=kind,
-        voxels=voxels,
-        voxel_samples=_voxel_scores(kept, targets, plan.n_draws, targets.weights),
+        voxels=by_voxel,
+        voxel_samples={name: samples[name] for name in VOXEL_SCORES},
         images=images,
         image_samples=image_samples,
-        spread=_spread(voxels, correlation, measured),
-        pit=metrics.pit_histogram(ranks, plan.n_draws, n_bins=N_BINS),
-        coverage=_coverage(ranks, plan.n_draws),
+        spread=_spread(by_voxel, correlation, measured),
+        pit=values["pit"],
+        coverage=values["coverage"],
         noise_correlation=correlation,
         averages=[
-            _averaged(kept["one_draw"], 1, targets),
-            _averaged(kept["mean_draw"], plan.n_draws, targets),
+            {
+                "n_averaged": n,
+                "r": values[f"{name}_r"],
+                "r_samples": samples[f"{name}_r"],
+                "mse_z": values[f"{name}_mse_z"],
+            }
+            for name, n in _averages(plan.n_draws).items()
         ],
         shown={
-            "quantiles": kept["quantiles"],
-            "mean": kept["mean_draw"][:, plan.shown],
-            "one_draw": kept["one_draw"][:, plan.shown],
+            "quantiles": np.concatenate([part["quantiles"] for part in folds]),
+            "mean": of_voxels([part["mean_draw"] for part in folds], plan.shown),
+            "one_draw": of_voxels([part["one_draw"] for part in folds], plan.shown),
         },
     )
 
 
-_PER_IMAGE = ("crps", "ranks", "one_draw", "mean_draw", "quantiles", *IMAGE_SCORES)
+def _averages(n_draws: int) -> dict[str, int]:
+    """What is scored as though it were a prediction, and how many draws are averaged in it."""
+    return {"one_draw": 1, "mean_draw": n_draws}
+
+
+def _scores_of_voxels(
+    kept: Arrays, targets: Targets, draw_variance: np.ndarray, n_draws: int
+) -> tuple[Arrays, Arrays]:
+    """Values (..., n_voxels) and samples (n_bootstraps, n_voxels) of all that is voxel by voxel."""
+    values = _voxel_scores(kept, targets, n_draws, None)
+    samples = _voxel_scores(kept, targets, n_draws, targets.weights)
+    values |= {
+        "draw_variance": draw_variance,
+        "trial_variance": _trial_variance(kept["mean_draw"], targets, draw_variance, n_draws),
+        "pit": metrics.pit_histogram(kept["ranks"], n_draws, n_bins=N_BINS),
+        "coverage": _coverage(kept["ranks"], n_draws),
+    }
+    for name in _averages(n_draws):
+        found = _averaged(kept[name], targets)
+        samples[f"{name}_r"] = found.pop("r_samples")
+        values |= {f"{name}_{score}": value for score, value in found.items()}
+    return values, samples
 
 
 def _voxel_scores(
@@ -185,11 +227,12 @@ def _trial_variance(
         return squares / n_trials - draw_variance / n_draws
 
 
-def _image_scores(kept: Arrays, targets: Targets) -> tuple[dict[str, float], Arrays]:
+def _image_scores(folds: Sequence[Arrays], targets: Targets) -> tuple[dict[str, float], Arrays]:
     point, samples = {}, {}
     for name in IMAGE_SCORES:
-        defined = np.isfinite(kept[name])
-        weights, values = targets.weights[:, defined], kept[name][defined]
+        scores = np.concatenate([part[name] for part in folds])
+        defined = np.isfinite(scores)
+        weights, values = targets.weights[:, defined], scores[defined]
         point[name] = float(values.mean()) if defined.any() else np.nan
         with np.errstate(invalid="ignore"):
             samples[name] = weights @ values / weights.sum(axis=1)
@@ -213,7 +256,7 @@ def _coverage(ranks: np.ndarray, n_draws: int) -> np.ndarray:
         return inside @ counts / counts.sum(axis=0)
 
 
-def _averaged(responses: np.ndarray, n_averaged: int, targets: Targets) -> dict[str, Any]:
+def _averaged(responses: np.ndarray, targets: Targets) -> Arrays:
     """What averages of draws score as though they were predictions."""
     paired = np.where(np.isnan(targets.averages), np.nan, responses)
     centred = [centre_within_folds(array, targets.folds) for array in (paired, targets.averages)]
@@ -228,7 +271,6 @@ def _averaged(responses: np.ndarray, n_averaged: int, targets: Targets) -> dict[
     with np.errstate(invalid="ignore"):
         mse_z = np.nansum(error, axis=0) / n
     return {
-        "n_averaged": n_averaged,
         "r": metrics.correlation(*centred),
         "r_samples": metrics.correlation(*centred, weights=targets.weights).astype(np.float32),
         "mse_z": mse_z,

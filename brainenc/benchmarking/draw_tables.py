@@ -18,7 +18,13 @@ from brainenc.benchmarking.draw_scoring import (
 )
 from brainenc.benchmarking.drawing import QUANTILES, DrawPlan
 from brainenc.benchmarking.scoring import EncoderScores, Targets
-from brainenc.benchmarking.tables import ALL, difference_row, mean_over_voxels
+from brainenc.benchmarking.tables import (
+    ALL,
+    difference_row,
+    mean_of_samples,
+    mean_over_voxels,
+    sample_difference,
+)
 from brainenc.metrics import NoiseCeiling, ceiling_of_draws, variance_agreement
 from brainenc.metrics._variance_components import variance_components
 from brainenc.model_selection import bootstrap_interval
@@ -53,7 +59,7 @@ def _table(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
 def _row(found: DrawScores, voxels: Any, *, whole: bool) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for score in VOXEL_SCORES:
-        samples = mean_over_voxels(found.voxel_samples[score][:, voxels])
+        samples = mean_of_samples(found.voxel_samples[score], voxels)
         row |= _with_interval(score, mean_over_voxels(found.voxels[score][voxels]), samples)
     for score in IMAGE_SCORES:
         if whole:
@@ -93,7 +99,9 @@ def draw_pair_table(scores: Scores, groups: Groups, n_complete: int) -> pd.DataF
     for a, b in combinations(scores, 2):
         head = {"encoder_a": a, "encoder_b": b}
         difference = scores[a].voxels["crps_z"] - scores[b].voxels["crps_z"]
-        samples = scores[a].voxel_samples["crps_z"] - scores[b].voxel_samples["crps_z"]
+        samples = sample_difference(
+            scores[a].voxel_samples["crps_z"], scores[b].voxel_samples["crps_z"]
+        )
         for (atlas, roi), voxels in _with_all(groups):
             key = {"metric": "crps_z", "atlas": atlas, "roi": roi}
             rows.append(head | key | difference_row(difference[voxels], samples[:, voxels]))
@@ -179,7 +187,7 @@ def _against(
 ) -> dict[str, Any]:
     normalized = r / divisor
     return {
-        **_with_interval("r", mean_over_voxels(r), mean_over_voxels(samples)),
+        **_with_interval("r", mean_over_voxels(r), mean_of_samples(samples)),
         "noise_ceiling": mean_over_voxels(ceiling),
         "r_normalized": mean_over_voxels(normalized),
         "n_voxels_normalized": int(np.isfinite(normalized).sum()),
@@ -188,9 +196,13 @@ def _against(
 
 def _noise_variance_z(targets: Targets) -> np.ndarray:
     """Trial-to-trial variance of the test images in z units; NaN without repeats."""
-    everything = np.ones((1, len(targets.betas)))
-    noise = variance_components(targets.betas, everything).noise[0]
-    return noise * np.mean(1 / np.square(targets.scale, dtype=np.float64), axis=0)
+    everything = np.ones((1, len(targets.rows)))
+    noise = [
+        variance_components(targets.trials(voxels), everything).noise[0]
+        for voxels in targets.blocks()
+    ]
+    in_z = np.mean(1 / np.square(targets.scale, dtype=np.float64), axis=0)
+    return np.concatenate(noise) * in_z
 
 
 def noise_correlation_table(scores: Scores, measured: Measured, plan: DrawPlan) -> pd.DataFrame:
@@ -218,19 +230,12 @@ def noise_correlation_table(scores: Scores, measured: Measured, plan: DrawPlan) 
     return pd.concat(parts, ignore_index=True) if parts else _table([], ["encoder"])
 
 
-def shown_draw_table(
-    scores: Scores, targets: Targets, plan: DrawPlan, images: np.ndarray
-) -> pd.DataFrame:
-    """Quantiles of draws beside single trials, for the best voxel of each ROI and some images.
-
-    Parameters
-    ----------
-    images : array of int, shape (n_rows,)
-        Image of each row of `targets`.
-    """
+def shown_draw_table(scores: Scores, targets: Targets, plan: DrawPlan) -> pd.DataFrame:
+    """Quantiles of draws beside single trials, for the best voxel of each ROI and some images."""
+    images = targets.rows
     rows = np.linspace(0, len(images), min(N_SHOWN_IMAGES, len(images)), endpoint=False).astype(int)
     n_shown = len(plan.shown)
-    trials = targets.betas[rows][..., plan.shown]
+    trials = targets.trials(plan.shown, rows)
     measured = {f"trial_{r + 1}": trials[:, r].ravel() for r in range(trials.shape[1])}
     parts = []
     for name, found in scores.items():

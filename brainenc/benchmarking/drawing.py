@@ -6,12 +6,14 @@ with independent Gaussian residuals, ridge with residuals of whole held-out tria
 the true distribution where data has one. (Ridge's own draws have a low-rank noise covariance.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainenc.benchmarking.kept import VERSION, Arrays, Kept
 from brainenc.benchmarking.scoring import trial_sd
 from brainenc.data import EncodingData
 from brainenc.metrics import (
@@ -26,6 +28,7 @@ from brainenc.metrics.probabilistic import crps_of_sorted, sort_draws
 from brainenc.metrics.spread import ranks_among_sorted
 from brainenc.model_selection import Folds
 from brainenc.noise import ResidualNoise
+from brainenc.storage import release, row_blocks, take_columns
 
 #: Numbers drawn at once: 16 MiB of float32, and a few arrays of that size beside it.
 _BLOCK_VALUES = 2**22
@@ -37,8 +40,6 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Endings of the names of reference rows.
 INDEPENDENT, RESAMPLED = "independent Gaussian residuals", "resampled residuals"
 TRUTH = "true distribution"
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class DrawPlan:
     def key(self) -> list[Any]:
         """All of it as plain values, for fingerprints."""
         voxels = (self.complete, self.subset, self.shown)
-        return [self.n_draws, self.random_state, *(array.tolist() for array in voxels)]
+        return [VERSION, self.n_draws, self.random_state, *(array.tolist() for array in voxels)]
 
 
 def make_plan(data: EncodingData, folds: Folds, n_draws: int, random_state: int) -> DrawPlan:
@@ -82,7 +83,7 @@ def make_plan(data: EncodingData, folds: Folds, n_draws: int, random_state: int)
         raise ValueError(
             f"n_draws={n_draws} must be 0 (none), or from 2 to 32 766; 200 tell 90 % intervals well"
         )
-    in_z = np.all([np.isfinite(trial_sd(data.betas[train])) for train, _ in folds], axis=0)
+    in_z = np.all([np.isfinite(trial_sd(data.betas, train)) for train, _ in folds], axis=0)
     complete = np.flatnonzero(in_z & _is_complete(data.betas))
     roi = data.voxels[data.atlases[0]].astype(str) if data.atlases else np.full(data.n_voxels, "")
     labels = np.asarray(roi)[complete]
@@ -90,6 +91,7 @@ def make_plan(data: EncodingData, folds: Folds, n_draws: int, random_state: int)
     by_roi = shuffled[np.argsort(labels[shuffled], kind="stable")]
     spaced = np.linspace(0, len(complete), min(N_SUBSET, len(complete)), endpoint=False)
     ncsnr = np.nan_to_num(ncsnr_from_repeats(data.betas))[complete]
+    release(data.betas)
     best = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     shown = [complete[voxels[ncsnr[voxels].argmax()]] for voxels in best]
     return DrawPlan(
@@ -104,9 +106,9 @@ def make_plan(data: EncodingData, folds: Folds, n_draws: int, random_state: int)
 def _is_complete(betas: np.ndarray) -> np.ndarray:
     """Whether a voxel has a value in every trial of any voxel, shape (n_voxels,)."""
     complete = np.ones(betas.shape[2], dtype=bool)
-    for row in betas:
-        present = np.isfinite(row)
-        complete &= present[present.any(axis=1)].all(axis=0)
+    for block in row_blocks(betas):
+        present = np.isfinite(block)
+        complete &= present[present.any(axis=2)].all(axis=0)
     return complete
 
 
@@ -186,10 +188,17 @@ class TrialResiduals:
 
     def __init__(self, betas: np.ndarray, held_out: np.ndarray):
         self.betas, self.held_out = betas, held_out
-        present = np.stack([np.isfinite(row) for row in betas])
-        present &= np.isfinite(held_out)[:, None]
-        self.voxels = present.any(axis=(0, 1))
-        self.trials = np.argwhere(present[..., self.voxels].all(axis=2))
+        self.voxels = np.zeros(betas.shape[2], dtype=bool)
+        for present in self._present():
+            self.voxels |= present.any(axis=(0, 1))
+        whole = [present[..., self.voxels].all(axis=2) for present in self._present()]
+        self.trials = np.argwhere(np.concatenate(whole))
+
+    def _present(self) -> Iterator[np.ndarray]:
+        """Whether a trial has a residual, (n, n_repeats, n_voxels), image after image."""
+        for images in blocks(len(self.betas), _BLOCK_VALUES // self.betas[0].size):
+            yield np.isfinite(self.betas[images]) & np.isfinite(self.held_out[images])[:, None]
+            release(self.betas)
 
     def sample(self, shape: tuple[int, ...], random_state: Any) -> np.ndarray:
         """Residuals, shape (*shape, n_voxels), float32; NaN for voxels without data."""
@@ -198,6 +207,7 @@ class TrialResiduals:
         rng = np.random.default_rng(random_state)
         image, repeat = self.trials[rng.integers(len(self.trials), size=shape)].T
         draws = (self.betas[image, repeat] - self.held_out[image]).astype(np.float32, copy=False)
+        release(self.betas)
         draws[..., ~self.voxels] = np.nan
         return np.swapaxes(draws, 0, 1)
 
@@ -213,7 +223,12 @@ def truth_source(truth: Any, test: np.ndarray) -> DrawSource:
 
 
 def score_draws(
-    source: DrawSource, betas: np.ndarray, scale: np.ndarray, plan: DrawPlan, fold: int
+    source: DrawSource,
+    betas: np.ndarray,
+    scale: np.ndarray,
+    plan: DrawPlan,
+    fold: int,
+    folder: Path | None = None,
 ) -> Arrays:
     """Draw for the test images of one fold, and keep what scores are made of.
 
@@ -227,6 +242,8 @@ def score_draws(
     plan : DrawPlan
     fold : int
         Part of the seed.
+    folder : path, optional
+        Made, for the arrays; the large ones are then memory-mapped. See `read_kept`.
 
     Returns
     -------
@@ -240,20 +257,18 @@ def score_draws(
     ValueError : draws of a wrong shape.
     """
     n_test, _, n_voxels = betas.shape
-    parts: dict[str, list[np.ndarray]] = {}
     sums: dict[str, Any] = {"draw_variance": 0.0, "cross_products": 0.0}
-    for images in blocks(n_test, _BLOCK_VALUES // (plan.n_draws * n_voxels)):
-        seed = np.random.SeedSequence([plan.random_state, fold, images.start])
-        drawn = source.sample(images, plan.n_draws, int(seed.generate_state(1)[0]))
-        draws = np.array(drawn, dtype=np.float32)  # a copy, to be overwritten
-        wanted = (plan.n_draws, images.stop - images.start, n_voxels)
-        if draws.shape != wanted:
-            raise ValueError(f"sample gave shape {draws.shape}, not {wanted}")
-        for name, value in _scores_of_block(draws, betas[images], scale, plan, sums).items():
-            parts.setdefault(name, []).append(value)
-    found = {name: np.concatenate(values) for name, values in parts.items()} | sums
-    found["log_score"] = _log_score(source, betas, plan.subset)
-    return found
+    with Kept(n_test, folder) as kept:
+        for images in blocks(n_test, _BLOCK_VALUES // (plan.n_draws * n_voxels)):
+            seed = np.random.SeedSequence([plan.random_state, fold, images.start])
+            drawn = source.sample(images, plan.n_draws, int(seed.generate_state(1)[0]))
+            draws = np.array(drawn, dtype=np.float32)  # a copy, to be overwritten
+            wanted = (plan.n_draws, images.stop - images.start, n_voxels)
+            if draws.shape != wanted:
+                raise ValueError(f"sample gave shape {draws.shape}, not {wanted}")
+            kept.add(_scores_of_block(draws, betas[images], scale, plan, sums))
+            release(betas)
+        return kept.joined(log_score=_log_score(source, betas, plan.subset), **sums)
 
 
 def _scores_of_block(
@@ -293,4 +308,5 @@ def _log_score(source: DrawSource, betas: np.ndarray, voxels: np.ndarray) -> np.
     mean, factors, private_sd = source.density
     of_voxels = factors[:, voxels]
     of_voxels = of_voxels.toarray() if hasattr(of_voxels, "toarray") else of_voxels
-    return gaussian_log_score(mean[:, voxels], of_voxels, private_sd[voxels], betas[..., voxels])
+    trials = take_columns(betas, voxels)
+    return gaussian_log_score(mean[:, voxels], of_voxels, private_sd[voxels], trials)

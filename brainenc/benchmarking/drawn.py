@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -42,8 +43,6 @@ class Drawn:
         Of those whose draws could not be scored.
     measured : Measured
     targets : Targets
-    images : array of int, shape (n_rows,)
-        Image of each row of `targets`.
     plan : DrawPlan
     """
 
@@ -51,7 +50,6 @@ class Drawn:
     errors: dict[str, str]
     measured: Measured
     targets: Targets
-    images: np.ndarray
     plan: DrawPlan
 
     def beside(
@@ -78,9 +76,7 @@ class Drawn:
             noise_correlations=draw_tables.noise_correlation_table(
                 self.scores, self.measured, self.plan
             ),
-            shown_draws=draw_tables.shown_draw_table(
-                self.scores, self.targets, self.plan, self.images
-            ),
+            shown_draws=draw_tables.shown_draw_table(self.scores, self.targets, self.plan),
             warnings=result.warnings + draw_warnings(draws, self.errors),
         )
 
@@ -91,6 +87,7 @@ def score_all_draws(
     folds: Folds,
     targets: Targets,
     plan: DrawPlan,
+    folder: Path,
 ) -> Drawn:
     """Scores of what the pairs kept of their draws, and of draws of the true distribution.
 
@@ -101,12 +98,14 @@ def score_all_draws(
     folds : list of (train, test)
     targets : Targets
     plan : DrawPlan
+    folder : path
+        Where samples of voxels go, which the tables are made from.
 
     Returns
     -------
     Drawn
     """
-    measured = measured_correlations(targets.betas, plan, data.truth)
+    measured = measured_correlations(targets, plan, data.truth)
     scores: dict[str, DrawScores] = {}
     errors: dict[str, str] = {}
     for encoder, group in pairs.items():
@@ -119,13 +118,18 @@ def score_all_draws(
                 continue
             kept = [pair.draws(label) for pair in group]
             kind = infos[0]["draws"][label]["kind"]
-            scores[name] = score_encoder_draws(kind, kept, targets, plan, measured)
+            scores[name] = score_encoder_draws(kind, kept, targets, plan, measured, folder)
     if isinstance(data.truth, SimulatedTruth):
         kept = [
-            score_draws(truth_source(data.truth, test), data.betas[test], targets.scale[k], plan, k)
+            score_draws(
+                truth_source(data.truth, test),
+                data.betas[test],
+                targets.scale[k],
+                plan,
+                k,
+                folder / f"truth{k}",
+            )
             for k, (_, test) in enumerate(folds)
         ]
-        scores[TRUTH] = score_encoder_draws(TRUTH, kept, targets, plan, measured)
-    return Drawn(
-        scores, errors, measured, targets, np.concatenate([test for _, test in folds]), plan
-    )
+        scores[TRUTH] = score_encoder_draws(TRUTH, kept, targets, plan, measured, folder)
+    return Drawn(scores, errors, measured, targets, plan)

@@ -4,6 +4,7 @@ A pair's folder appears whole or not at all, and says in ``info.json`` what it w
 run that was stopped takes up what is finished and fits the rest.
 """
 
+import shutil
 import tempfile
 import threading
 import time
@@ -19,13 +20,13 @@ import psutil
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.benchmarking.drawing import (
-    Arrays,
     DrawPlan,
     DrawSource,
     encoder_source,
     reference_sources,
     score_draws,
 )
+from brainenc.benchmarking.kept import Arrays, read_kept
 from brainenc.benchmarking.scoring import trial_sd
 from brainenc.storage import atomic_path, read_json, take_rows, write_json
 
@@ -79,13 +80,15 @@ class Pair:
         return np.load(self.folder / "predictions.npy", mmap_mode="r")
 
     def draws(self, label: str = "") -> Arrays:
-        """What was kept of the draws of the encoder, or of the reference row of that label."""
-        with np.load(self.folder / _draws_file(label)) as kept:
-            return dict(kept)
+        """What was kept of the draws of the encoder, or of the reference row of that label.
+
+        Arrays with numbers for every image and voxel are memory-mapped.
+        """
+        return read_kept(self.folder / _draws_folder(label))
 
 
-def _draws_file(label: str) -> str:
-    return f"draws {label}.npz" if label else "draws.npz"
+def _draws_folder(label: str) -> str:
+    return f"draws {label}" if label else "draws"
 
 
 def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
@@ -104,34 +107,39 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     Pair : the one given, with its folder written.
     """
     info: dict[str, Any] = {"key": pair.key, "error": None, "draws": {}, "draw_errors": {}}
-    predictions, draws = None, {}
-    try:
-        # Images are shuffled into folds: rows of a memory map would be copied into memory.
-        pair.folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".rows-", dir=pair.folder.parent) as scratch:
-            train = [take_rows(array, pair.train, Path(scratch)) for array in (X, betas)]
-            encoder, predictions, held_out = _timed_fit(pair, train, X, info)
-            if pair.plan is not None:
-                sources = [encoder_source(encoder, X[pair.test], predictions)]
-                if held_out is not None:
-                    sources += reference_sources(encoder, predictions, train[1], held_out)
-                scale = trial_sd(train[1]).astype(np.float32)
-                draws = _score_all_draws(pair, pair.plan, sources, betas[pair.test], scale, info)
-    except Exception as error:
-        info["error"] = f"{type(error).__name__}: {error}"
-        info["traceback"] = traceback.format_exc()
     with atomic_path(pair.folder) as temporary:
         temporary.mkdir()
-        if predictions is not None:
-            np.save(temporary / "predictions.npy", predictions)
-        for label, kept in draws.items():
-            np.savez(temporary / _draws_file(label), **kept)  # type: ignore[arg-type]
+        try:
+            _fit_and_draw(pair, X, betas, temporary, info)
+        except Exception as error:
+            info["error"] = f"{type(error).__name__}: {error}"
+            info["traceback"] = traceback.format_exc()
         write_json(temporary / "info.json", info)
     return pair
 
 
+def _fit_and_draw(
+    pair: Pair, X: Any, betas: np.ndarray, folder: Path, info: dict[str, Any]
+) -> None:
+    """Write predictions, and what is kept of draws, to a folder."""
+    # Images are shuffled into folds: rows of a memory map would be copied into memory.
+    with tempfile.TemporaryDirectory(prefix=".rows-", dir=pair.folder.parent) as scratch:
+        train = [take_rows(array, pair.train, Path(scratch)) for array in (X, betas)]
+        X_test = take_rows(X, pair.test, Path(scratch))
+        encoder, predictions, held_out = _timed_fit(pair, train, X_test, info)
+        np.save(folder / "predictions.npy", predictions)
+        if pair.plan is None:
+            return
+        sources = [encoder_source(encoder, X_test, predictions)]
+        if held_out is not None:
+            sources += reference_sources(encoder, predictions, train[1], held_out)
+        scale = trial_sd(train[1]).astype(np.float32)
+        test = take_rows(betas, pair.test, Path(scratch))
+        _score_all_draws(pair, pair.plan, sources, test, scale, folder, info)
+
+
 def _timed_fit(
-    pair: Pair, train: list[Any], X: Any, info: dict[str, Any]
+    pair: Pair, train: list[Any], X_test: Any, info: dict[str, Any]
 ) -> tuple[Any, np.ndarray, np.ndarray | None]:
     """The fitted encoder, its predictions, and those held out in training if they are wanted."""
     encoder: Any = clone(pair.encoder)
@@ -144,7 +152,7 @@ def _timed_fit(
         else:
             encoder.fit(*train)
         fitted = time.perf_counter()
-        predictions = encoder.predict(X[pair.test])
+        predictions = encoder.predict(X_test)
         predicted = time.perf_counter()
     info["fit_seconds"] = fitted - start
     info["predict_seconds"] = predicted - fitted
@@ -162,20 +170,20 @@ def _score_all_draws(
     sources: Sequence[DrawSource],
     test: np.ndarray,
     scale: np.ndarray,
+    folder: Path,
     info: dict[str, Any],
-) -> dict[str, Arrays]:
-    """What is kept of draws, by label; `info` says where they come from, or what went wrong."""
-    found: dict[str, Arrays] = {}
+) -> None:
+    """Write what is kept of draws; `info` says where they come from, or what went wrong."""
     for source in sources:
         start = time.perf_counter()
         try:
-            found[source.label] = score_draws(source, test, scale, plan, pair.fold)
+            score_draws(source, test, scale, plan, pair.fold, folder / _draws_folder(source.label))
         except Exception as error:
             info["draw_errors"][source.label] = f"{type(error).__name__}: {error}"
+            shutil.rmtree(folder / _draws_folder(source.label))
         else:
             seconds = time.perf_counter() - start
             info["draws"][source.label] = {"kind": source.kind, "seconds": seconds}
-    return found
 
 
 class PeakMemory:

@@ -27,7 +27,7 @@ from brainenc.encoders.persistence import describe
 from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
-from brainenc.storage import fingerprint
+from brainenc.storage import fingerprint, release
 
 
 def benchmark(
@@ -127,7 +127,10 @@ def benchmark(
         with cluster.connected(scheduler, out) as send:
             _run_pairs(pairs, entries, data.betas, send, n_jobs, verbose)
         manifest = make_manifest(data, data_key, folds, settings)
-        result = _score(data, pairs, failed, folds, plan, manifest, verbose)
+        with tempfile.TemporaryDirectory(prefix=".samples-", dir=folder) as samples:
+            result = _score(
+                data, pairs, failed, folds, plan, manifest, verbose, folder=Path(samples)
+            )
     if alignment is not None and alignment.suspicious:
         result.warnings.insert(0, alignment.message)
     if out is not None:
@@ -241,10 +244,13 @@ def _score(
     plan: DrawPlan | None,
     manifest: dict[str, Any],
     verbose: bool,
+    *,
+    folder: Path,
 ) -> BenchmarkResult:
     settings = manifest["settings"]
     ceiling = _noise_ceiling(data, folds)
     enough = (ceiling.values >= settings["min_ceiling"]) & (ceiling.values > 0)
+    release(data.betas)
     targets = scoring.make_targets(
         data.betas,
         folds,
@@ -255,10 +261,11 @@ def _score(
     done = [name for name, group in pairs.items() if all(pair.finished() for pair in group)]
     scores = {
         name: scoring.score_encoder(
-            np.concatenate([pair.predictions() for pair in pairs[name]]),
+            [pair.predictions() for pair in pairs[name]],
             targets,
             n_permutations=settings["n_permutations"],
             random_state=settings["random_state"],
+            folder=folder,
         )
         for name in progress(done, desc="scoring", unit="encoder", verbose=verbose)
     }
@@ -269,7 +276,8 @@ def _score(
     }
     drawn = of_draws = None
     if plan is not None:
-        drawn = score_all_draws(data, {name: pairs[name] for name in done}, folds, targets, plan)
+        finished = {name: pairs[name] for name in done}
+        drawn = score_all_draws(data, finished, folds, targets, plan, folder)
         of_draws = drawn.scores
     result = BenchmarkResult(
         encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),

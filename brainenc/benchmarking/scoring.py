@@ -13,8 +13,10 @@ left as they are: they say how far other test images would move the scores, not 
 training images would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from brainenc import metrics
+from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.metrics._sums import blocks, weighted_sums
 from brainenc.model_selection import Folds, bootstrap_weights, permutation_p_values
 from brainenc.repeats import average_repeats
+from brainenc.storage import release, row_blocks, take_columns
 
 #: Metrics with one value per voxel, and those with one value per set of images.
 VOXEL_METRICS = ("r", "r_normalized", "r2", "mse", "mse_z", "mse_trials", "mse_z_trials")
@@ -41,18 +45,22 @@ IMAGE_METRICS = (
 _SHUFFLE_ENTRIES = 2**18
 #: Betas taken up at once where they are summed: temporary arrays of some MB.
 _BLOCK_VALUES = 2**20
+#: Betas of all test images that are scored at once: 128 MiB, and a few arrays of averages.
+_TRIAL_VALUES = 2**25
 
 
 @dataclass(frozen=True)
 class Targets:
     """What predictions are compared with: the test images of all folds, fold after fold.
 
+    Betas may be larger than memory: `of_voxels` and `of_fold` take up a part of them.
+
     Attributes
     ----------
-    betas : array, shape (n_rows, n_repeats, n_voxels)
-        Single trials; an image tested in two folds has two rows.
-    averages : array, shape (n_rows, n_voxels)
-        Repeat-averaged betas.
+    source : array, shape (n_images, n_repeats, n_voxels)
+        Single trials; may be memory-mapped.
+    rows : array of int, shape (n_rows,)
+        Test images in `source`; an image tested in two folds has two rows.
     folds : list of slice
         Rows of each fold.
     images : array of int, shape (n_rows,)
@@ -66,26 +74,67 @@ class Targets:
         How often each image is drawn in each bootstrap sample, the same for every encoder.
     """
 
-    betas: np.ndarray
-    averages: np.ndarray
+    source: np.ndarray
+    rows: np.ndarray
     folds: list[slice]
     images: np.ndarray
     scale: np.ndarray
     ceiling_r: np.ndarray
     weights: np.ndarray
 
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels."""
+        return self.source.shape[2]
+
+    @cached_property
+    def betas(self) -> np.ndarray:
+        """Single trials of the rows, (n_rows, n_repeats, n_voxels), in memory."""
+        in_order = len(self.rows) == len(self.source) and (np.diff(self.rows) == 1).all()
+        return self.source if in_order else self.source[self.rows]
+
+    @cached_property
+    def averages(self) -> np.ndarray:
+        """Repeat-averaged betas of the rows, (n_rows, n_voxels), in memory."""
+        return average_repeats(self.betas)
+
+    def trials(self, voxels: Any, rows: Any = slice(None)) -> np.ndarray:
+        """Single trials of some voxels and rows, (n_rows, n_repeats, n_voxels)."""
+        return take_columns(self.source, voxels, self.rows[rows])
+
+    def blocks(self) -> Iterator[slice]:
+        """Voxels that are taken up at once."""
+        return blocks(self.n_voxels, _TRIAL_VALUES // max(1, len(self.rows) * self.source.shape[1]))
+
+    def of_voxels(self, voxels: slice) -> "Targets":
+        """The same images and some voxels, in memory."""
+        return replace(
+            self,
+            source=self.trials(voxels),
+            rows=np.arange(len(self.rows)),
+            scale=self.scale[:, voxels],
+            ceiling_r=self.ceiling_r[voxels],
+        )
+
     def of_fold(self, fold: int) -> "Targets":
         """The test images of one fold alone."""
         rows = self.folds[fold]
         return replace(
             self,
-            betas=self.betas[rows],
-            averages=self.averages[rows],
+            rows=self.rows[rows],
             folds=[slice(0, rows.stop - rows.start)],
             images=self.images[rows],
             scale=self.scale[fold : fold + 1],
             weights=self.weights[:, rows],
         )
+
+    def fold_averages(self, fold: int) -> np.ndarray:
+        """Repeat-averaged betas of one fold, (n_test, n_voxels)."""
+        rows = self.rows[self.folds[fold]]
+        averages = np.empty((len(rows), self.n_voxels), self.source.dtype)
+        for some in blocks(len(rows), _BLOCK_VALUES // self.source[0].size):
+            averages[some] = average_repeats(take_columns(self.source, slice(None), rows[some]))
+        return averages
 
 
 def make_targets(
@@ -97,30 +146,44 @@ def make_targets(
     slices = [slice(end - len(test), end) for end, (_, test) in zip(ends, folds, strict=True)]
     images, image_of_row = np.unique(rows, return_inverse=True)
     weights = bootstrap_weights(len(images), n_bootstraps, random_state=random_state)
-    tested = betas[rows]
     return Targets(
-        betas=tested,
-        averages=average_repeats(tested),
+        source=betas,
+        rows=rows,
         folds=slices,
         images=image_of_row,
-        scale=np.stack([trial_sd(betas[train]) for train, _ in folds]).astype(np.float32),
+        scale=np.stack([trial_sd(betas, train) for train, _ in folds]).astype(np.float32),
         ceiling_r=ceiling_r,
         weights=weights[:, image_of_row],
     )
 
 
-def trial_sd(betas: np.ndarray) -> np.ndarray:
-    """Standard deviation over single trials, (n_voxels,); NaN where it is 0 or undefined."""
+def trial_sd(betas: np.ndarray, images: np.ndarray | None = None) -> np.ndarray:
+    """Standard deviation over single trials, (n_voxels,); NaN where it is 0 or undefined.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    images : array of int, optional
+        Those whose trials count; all by default.
+    """
     n, total, squares = np.zeros((3, betas.shape[2]))
-    few = list(blocks(len(betas), _BLOCK_VALUES // betas[0].size))
-    for images in few:
-        present = np.isfinite(betas[images])
+    images = np.arange(len(betas)) if images is None else images
+    few = list(blocks(len(images), _BLOCK_VALUES // betas[0].size))
+
+    def trials(some: slice) -> np.ndarray:
+        found = betas[images[some]]
+        release(betas)
+        return found
+
+    for some in few:
+        found = trials(some)
+        present = np.isfinite(found)
         n += present.sum(axis=(0, 1))
-        total += np.where(present, betas[images], 0).sum(axis=(0, 1), dtype=np.float64)
+        total += np.where(present, found, 0).sum(axis=(0, 1), dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / n
-        for images in few:
-            deviations = betas[images] - mean
+        for some in few:
+            deviations = trials(some) - mean
             deviations[~np.isfinite(deviations)] = 0
             squares += np.einsum("irv,irv->v", deviations, deviations)
         sd = np.sqrt(squares / n)
@@ -135,6 +198,7 @@ class EncoderScores:
     ----------
     voxels : dict of metric to array, shape (n_voxels,)
     voxel_samples : dict of metric to array, shape (n_bootstraps, n_voxels), float32
+        May be memory-mapped.
     folds : list of dict of metric to array, shape (n_voxels,)
         The same metrics within the test images of each fold; NaN where a fold has too few.
     images : dict of metric to float
@@ -152,35 +216,53 @@ class EncoderScores:
 
 
 def score_encoder(
-    predictions: np.ndarray, targets: Targets, *, n_permutations: int, random_state: Any
+    predictions: np.ndarray | Sequence[np.ndarray],
+    targets: Targets,
+    *,
+    n_permutations: int,
+    random_state: Any,
+    folder: Path | None = None,
 ) -> EncoderScores:
-    """All scores of one encoder.
+    """All scores of one encoder, some voxels at a time.
 
     Parameters
     ----------
-    predictions : array, shape (n_rows, n_voxels)
-        In the order of `targets`.
+    predictions : array, shape (n_rows, n_voxels), or list of arrays (n_test, n_voxels)
+        In the order of `targets`, all or fold by fold; may be memory-mapped.
     targets : Targets
     n_permutations : int
     random_state : int, Generator or None
+    folder : path, optional
+        Where the samples of voxels go, which are then memory-mapped.
 
     Returns
     -------
     EncoderScores
     """
+    if isinstance(predictions, np.ndarray):
+        predictions = [predictions[rows] for rows in targets.folds]
+    folds = [ByVoxel(targets.n_voxels) for _ in targets.folds]
+    plain = ByVoxel(targets.n_voxels)
+    with ByVoxel(targets.n_voxels, folder) as samples:
+        for voxels in targets.blocks():
+            some, predicted = targets.of_voxels(voxels), of_voxels(predictions, voxels)
+            samples.add(voxel_metrics(predicted, some, some.weights))
+            p = correlation_p_values(
+                predicted, some, n_permutations=n_permutations, random_state=random_state
+            )
+            plain.add(voxel_metrics(predicted, some, None) | {"p": p})
+            for fold, rows in enumerate(some.folds):
+                folds[fold].add(voxel_metrics(predicted[rows], some.of_fold(fold), None))
+        voxel_samples = samples.joined()
+    found = plain.joined()
     images, image_samples = image_metrics(predictions, targets)
     return EncoderScores(
-        voxels=voxel_metrics(predictions, targets, None),
-        voxel_samples=voxel_metrics(predictions, targets, targets.weights),
-        folds=[
-            voxel_metrics(predictions[rows], targets.of_fold(fold), None)
-            for fold, rows in enumerate(targets.folds)
-        ],
+        p=found.pop("p"),
+        voxels=found,
+        voxel_samples=voxel_samples,
+        folds=[fold.joined() for fold in folds],
         images=images,
         image_samples=image_samples,
-        p=correlation_p_values(
-            predictions, targets, n_permutations=n_permutations, random_state=random_state
-        ),
     )
 
 
@@ -268,7 +350,7 @@ def _sum_of_squares(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def image_metrics(
-    predictions: np.ndarray, targets: Targets
+    predictions: Sequence[np.ndarray], targets: Targets
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Image metrics and their bootstrap samples (n_bootstraps,).
 
@@ -276,35 +358,52 @@ def image_metrics(
     Voxels without data for some test image, or without a prediction, are left out, and so are
     images whose score is undefined, and folds with too few images to compare. NaN where nothing
     is left.
+
+    Parameters
+    ----------
+    predictions : list of arrays, shape (n_test, n_voxels)
+        Of each fold.
+    targets : Targets
     """
-    complete = np.isfinite(predictions).all(axis=0) & np.isfinite(targets.averages).all(axis=0)
     weights = targets.weights
-    if not complete.any() or len(predictions) == 0:
-        undefined = np.full(len(weights), np.nan)
+    undefined = np.full(len(weights), np.nan)
+    complete = _complete_voxels(predictions, targets)
+    if not complete.any() or len(targets.rows) == 0:
         return dict.fromkeys(IMAGE_METRICS, np.nan), dict.fromkeys(IMAGE_METRICS, undefined)
-    predicted, measured = predictions[:, complete], targets.averages[:, complete]
-    per_image = {
-        "pattern_r": metrics.pattern_correlation(predicted, measured),
-        "pattern_mse": metrics.pattern_mse(predicted, measured),
-        "pattern_cosine": metrics.pattern_cosine(predicted, measured),
-        "identification": np.concatenate(
-            [_identification(predicted[fold], measured[fold]) for fold in targets.folds]
-        ),
-    }
-    point, samples = {}, {}
-    for name, values in per_image.items():
+    per_image: dict[str, list[Any]] = {name: [] for name in _PER_IMAGE}
+    points: dict[str, list[Any]] = {name: [np.nan] for name in _PER_FOLD}
+    in_folds: dict[str, list[Any]] = {name: [undefined] for name in _PER_FOLD}
+    for fold, rows in enumerate(targets.folds):
+        if rows.stop == rows.start:
+            continue
+        predicted = take_columns(predictions[fold], complete)
+        measured = targets.fold_averages(fold)
+        measured = measured if complete.all() else measured[:, complete]
+        for name, score in _PER_IMAGE.items():
+            per_image[name].append(score(predicted, measured))
+        for name, compare in _PER_FOLD.items() if len(predicted) > 1 else ():
+            points[name].append(compare(predicted, measured))
+            in_folds[name].append(compare(predicted, measured, weights=weights[:, rows]))
+    point = {name: float(fold_mean(found)) for name, found in points.items()}
+    samples = {name: fold_mean(found) for name, found in in_folds.items()}
+    for name, parts in per_image.items():
+        values = np.concatenate(parts)
         defined = np.isfinite(values)
         total = weights[:, defined].sum(axis=1)
         with np.errstate(invalid="ignore"):
             samples[name] = weights[:, defined] @ values[defined] / total
         point[name] = float(values[defined].mean()) if defined.any() else np.nan
-    large = [fold for fold in targets.folds if fold.stop - fold.start > 1]
-    for name, score in (("rdm_correlation", _rdm_correlation), ("cka", metrics.linear_cka)):
-        parts = [(predicted[fold], measured[fold], weights[:, fold]) for fold in large]
-        point[name] = float(fold_mean([np.nan, *(score(p, m) for p, m, _ in parts)]))
-        undefined = np.full(len(weights), np.nan)
-        samples[name] = fold_mean([undefined, *(score(p, m, weights=w) for p, m, w in parts)])
     return point, samples
+
+
+def _complete_voxels(predictions: Sequence[np.ndarray], targets: Targets) -> np.ndarray:
+    """Whether a voxel has a prediction and a response for every row, (n_voxels,)."""
+    complete = np.ones(targets.n_voxels, dtype=bool)
+    for fold, part in enumerate(predictions):
+        complete &= np.isfinite(targets.fold_averages(fold)).all(axis=0)
+        for some in row_blocks(part):
+            complete &= np.isfinite(some).all(axis=0)
+    return complete
 
 
 def _identification(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -315,6 +414,18 @@ def _identification(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
 def _rdm_correlation(predicted: np.ndarray, measured: np.ndarray, **weights: Any) -> Any:
     return metrics.rdm_correlation(metrics.rdm(predicted), metrics.rdm(measured), **weights)
+
+
+_PER_IMAGE: dict[str, Callable[..., np.ndarray]] = {
+    "pattern_r": metrics.pattern_correlation,
+    "pattern_mse": metrics.pattern_mse,
+    "pattern_cosine": metrics.pattern_cosine,
+    "identification": _identification,
+}
+_PER_FOLD: dict[str, Callable[..., Any]] = {
+    "rdm_correlation": _rdm_correlation,
+    "cka": metrics.linear_cka,
+}
 
 
 def fold_mean(values: Sequence[Any]) -> np.ndarray:

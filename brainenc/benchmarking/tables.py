@@ -12,6 +12,7 @@ from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import IMAGE_METRICS, VOXEL_METRICS, EncoderScores
 from brainenc.data import EncodingData
 from brainenc.model_selection import bootstrap_interval, bootstrap_p_value, fdr
+from brainenc.storage import release
 
 #: Metrics whose differences between encoders are tested.
 PAIR_METRICS = ("r", "mse_z")
@@ -65,7 +66,7 @@ def _group_row(scores: EncoderScores, ceiling_r: np.ndarray, voxels: Any) -> dic
     row: dict[str, Any] = {}
     for metric in VOXEL_METRICS:
         row[metric] = mean_over_voxels(scores.voxels[metric][voxels])
-        interval = bootstrap_interval(mean_over_voxels(scores.voxel_samples[metric][:, voxels]))
+        interval = bootstrap_interval(mean_of_samples(scores.voxel_samples[metric], voxels))
         row[f"{metric}_low"], row[f"{metric}_high"] = map(float, interval)
     r = scores.voxels["r"][voxels]
     row["noise_ceiling"] = mean_over_voxels(ceiling_r[voxels])
@@ -105,7 +106,9 @@ def pair_table(
     for a, b in combinations(scores, 2):
         for metric in PAIR_METRICS:
             difference = scores[a].voxels[metric] - scores[b].voxels[metric]
-            samples = scores[a].voxel_samples[metric] - scores[b].voxel_samples[metric]
+            samples = sample_difference(
+                scores[a].voxel_samples[metric], scores[b].voxel_samples[metric]
+            )
             for (atlas, roi), voxels in places.items():
                 row = difference_row(difference[voxels], samples[:, voxels])
                 key = {"encoder_a": a, "encoder_b": b, "metric": metric, "atlas": atlas, "roi": roi}
@@ -174,6 +177,21 @@ def voxel_table(scores: Mapping[str, EncoderScores]) -> pd.DataFrame:
         for fold, found in enumerate(of_encoder.folds)
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder"])
+
+
+def mean_of_samples(samples: np.ndarray, voxels: Any = slice(None)) -> np.ndarray:
+    """Mean over some voxels of samples (n_bootstraps, n_voxels), which may be memory-mapped."""
+    mean = mean_over_voxels(samples[:, voxels])
+    release(samples)
+    return mean
+
+
+def sample_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Difference of two sets of samples, in memory; they may be memory-mapped."""
+    difference = np.asarray(a) - b
+    release(a)
+    release(b)
+    return difference
 
 
 def mean_over_voxels(values: np.ndarray) -> Any:

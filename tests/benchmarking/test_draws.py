@@ -8,8 +8,10 @@ import pytest
 
 import brainenc
 from brainenc import metrics
-from brainenc.benchmarking import BenchmarkResult, drawing
+from brainenc.benchmarking import BenchmarkResult, drawing, scoring
 from brainenc.benchmarking.drawing import DrawSource, TrialResiduals
+from brainenc.benchmarking.kept import LARGE, read_kept
+from brainenc.benchmarking.result import DRAW_TABLES, TABLES
 from brainenc.encoders import BaseEncoder
 
 FEW = {"n_bootstraps": 100, "n_permutations": 9, "verbose": False, "check": False}
@@ -109,6 +111,20 @@ def test_kept_arrays_are_those_of_the_metrics(fold, monkeypatch, images_at_once)
     v = [0, 3, 4]
     wanted = metrics.gaussian_log_score(np.zeros((11, 3)), factors[:, v], sd[v], betas[..., v])
     np.testing.assert_allclose(kept["log_score"], wanted, **close)
+
+
+def test_arrays_in_a_folder_are_those_in_memory(fold, tmp_path, monkeypatch):
+    draws, betas, scale = fold
+    monkeypatch.setattr(drawing, "_BLOCK_VALUES", 4 * 30 * 6)
+    plan = drawing.DrawPlan(30, 0, np.arange(5), np.array([0, 3, 4]), np.array([1]))
+    source = DrawSource("", "given", lambda images, n, seed: draws[:, images])
+    in_memory = drawing.score_draws(source, betas, scale, plan, 0)
+    drawing.score_draws(source, betas, scale, plan, 0, tmp_path / "draws")
+    kept = read_kept(tmp_path / "draws")
+    assert kept.keys() == in_memory.keys()
+    for name, array in in_memory.items():
+        np.testing.assert_array_equal(kept[name], array, err_msg=name)
+    assert all(isinstance(kept[name], np.memmap) for name in LARGE)
 
 
 def test_draws_of_a_wrong_shape_are_refused(fold):
@@ -280,6 +296,28 @@ def test_shared_noise_is_seen_in_patterns_and_not_in_voxels():
     assert resampled["energy"] == pytest.approx(low_rank["energy"], rel=0.02)
     assert np.isnan(resampled["log_score"])
     assert "true distribution" not in table.index
+
+
+def test_tables_do_not_depend_on_blocks_of_voxels(data, monkeypatch):
+    betas = data.betas.copy()
+    betas[5, :, 9] = np.nan
+    betas[:, :, 11] = np.nan
+    holed = brainenc.EncodingData(data.images, betas, data.voxels)
+    run = {"features": data.truth.tokens, "cv": 3, "n_draws": 20} | FEW
+    at_once = brainenc.benchmark(holed, {"ridge": brainenc.RidgeEncoder()}, **run)
+    monkeypatch.setattr(scoring, "_TRIAL_VALUES", 150 * 3 * 7)
+    blocked = brainenc.benchmark(holed, {"ridge": brainenc.RidgeEncoder()}, **run)
+    for table in (*TABLES, *DRAW_TABLES):
+        found, expected = getattr(blocked, table), getattr(at_once, table)
+        timed = ["fit_seconds", "predict_images_per_second", "peak_memory_mb"]
+        # Sums of float64 in products of matrices of other shapes: some units in the last place.
+        pd.testing.assert_frame_equal(
+            found.drop(columns=timed, errors="ignore"),
+            expected.drop(columns=timed, errors="ignore"),
+            rtol=1e-9,
+            atol=1e-12,
+        )
+    assert blocked.warnings == at_once.warnings
 
 
 def test_an_encoder_that_cannot_draw_is_scored_all_the_same(data):

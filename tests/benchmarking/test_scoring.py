@@ -1,5 +1,7 @@
 """Scores of held-out predictions against slow loops over folds, voxels and resamples."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -333,3 +335,30 @@ def test_trial_sd_ignores_missing_trials_and_refuses_constants():
     sd = scoring.trial_sd(betas)
     np.testing.assert_allclose(sd[:2], np.nanstd(betas[:, :, :2], axis=(0, 1)), rtol=1e-4)
     assert np.isnan(sd[2:]).all()
+
+
+def test_betas_on_disk_are_scored_in_less_memory_than_they_take(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    shape = (240, 3, 2000)
+    np.save(tmp_path / "betas.npy", rng.standard_normal(shape, dtype=np.float32))
+    np.save(tmp_path / "predictions.npy", rng.standard_normal((240, 2000), dtype=np.float32))
+    betas, predictions = (
+        np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("betas", "predictions")
+    )
+    folds = image_folds(4, 240)
+    monkeypatch.setattr(scoring, "_TRIAL_VALUES", 2**16)
+    monkeypatch.setattr(scoring, "_BLOCK_VALUES", 2**16)
+    tracemalloc.start()
+    targets = scoring.make_targets(betas, folds, np.ones(2000), 300, random_state=0)
+    parts = [predictions[60 * k : 60 * k + 60] for k in range(4)]
+    found = scoring.score_encoder(parts, targets, n_permutations=2, random_state=0, folder=tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Betas are 5.8 MB, samples of seven metrics 17 MB; a fold's patterns in float64 are 1 MB.
+    assert peak < 5e6
+    assert found.voxel_samples["r"].shape == (300, 2000)
+    in_memory = scoring.score_encoder(
+        np.array(predictions), targets, n_permutations=2, random_state=0
+    )
+    for metric, samples in in_memory.voxel_samples.items():
+        np.testing.assert_array_equal(found.voxel_samples[metric], samples)

@@ -210,7 +210,7 @@ def fit_shared_signal(
         0 where trials vary no more than their noise; NaN for a voxel without repeats.
     """
     variance = np.maximum(_trial_variance(betas, held_out) - noise.variance, 0)
-    whitening = _Whitening(noise)
+    whitening = Whitening(noise)
     rng = np.random.default_rng(random_state)
     kept = _some_images(betas, rng, held_out)
     trials = betas[kept]
@@ -230,7 +230,7 @@ def fit_shared_signal(
     return assemble(variance, whitening.undo(factors))
 
 
-class _Whitening:
+class Whitening:
     """Coordinates in which noise has the same variance in all directions, and the way back."""
 
     def __init__(self, noise: ResidualNoise):

@@ -1,25 +1,24 @@
-"""The default SynBrain: a linear path, and a latent mapped from tokens that adds to it.
+"""The default SynBrain: maps from tokens to a latent of the response, and what they count for.
 
 The published net pools and interpolates over the order of voxels, decodes single trials and is
 judged by pattern scores; voxel by voxel it does badly. This one keeps its idea (a latent of the
-response given the image, a mapper from tokens to it, a decoder to voxels) with a linear read-out
-per subject that starts from principal components, and counts for as much as it adds to ridge.
+response given the image, a mapper from tokens to it, a decoder to voxels) with a latent and a
+decoder in closed form (`_synbrain_latents`), and counts for as much as it adds to ridge.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import nnls
 from sklearn.utils.extmath import randomized_svd
 
 from brainenc.encoders import _networks
-from brainenc.encoders._networks import MIN_IMAGES, Members, Recipe, seeded
+from brainenc.encoders._networks import Members, Recipe, seeded
 from brainenc.model_selection import Folds
-from brainenc.nets.latent_mapper import LatentResponse, masked_squared_error
+from brainenc.nets.latent_mapper import LatentMapper, masked_squared_error
 from brainenc.storage import release, row_blocks
 from brainenc.training import OneCycle, TrainingSettings
 
@@ -157,7 +156,7 @@ def principal_components(centred: np.ndarray, n: int) -> tuple[np.ndarray, np.nd
 
 def fit_members(
     tokens: Any,
-    responses: np.ndarray,
+    latents: np.ndarray,
     folds: Folds,
     options: dict[str, Any],
 ) -> Members:
@@ -166,38 +165,22 @@ def fit_members(
     Parameters
     ----------
     tokens : array, shape (n_images, n_tokens, width)
-    responses : array, shape (n_images, n_voxels)
-        z-scored averages, NaN where an image has no data.
+    latents : array, shape (n_images, n_latents)
+        Of mean square 1; NaN where an image has no data.
     folds : list of (train, test)
     options : dict
-        n_latents, hidden, dropout, n_epochs, batch_size, learning_rate, weight_decay, device,
-        precision, checkpoint_dir, resume, random_state, verbose.
+        hidden, dropout, n_epochs, batch_size, learning_rate, weight_decay, device, precision,
+        checkpoint_dir, resume, random_state, verbose.
     """
-    sd, directions = principal_components(np.nan_to_num(responses), options["n_latents"])
+    sizes = (*tokens.shape[1:], latents.shape[1])
+    kwargs = {"hidden": options["hidden"], "dropout": options["dropout"]}
     recipe = Recipe(
-        make_net=lambda seed: make_net(tokens.shape[1:], sd[:, None] * directions, options, seed),
+        make_net=lambda seed: seeded(seed, lambda: LatentMapper(*sizes, **kwargs)),
         settings=lambda n_images, seed: _settings(n_images, options, seed),
         loss=masked_squared_error,
         evaluate=lambda *pair: {"held_out_mse": float(masked_squared_error(*pair))},
-        parameters=lambda net: _parameters(net, options["learning_rate"]),
     )
-    return _networks.fit_members(tokens, responses, folds, recipe, options)
-
-
-def make_net(
-    shape: tuple[int, ...], read_out: np.ndarray, options: dict[str, Any], random_state: int
-) -> LatentResponse:
-    """Untrained net for tokens of `shape`, with a read-out (n_latents, n_voxels)."""
-    kwargs = {"hidden": options["hidden"], "dropout": options["dropout"]}
-    net = seeded(random_state, lambda: LatentResponse(*shape, *read_out.shape, **kwargs))
-    net.read_out.data = torch.from_numpy(read_out.copy())
-    return net
-
-
-def _parameters(net: LatentResponse, learning_rate: float) -> list[dict[str, Any]]:
-    # The read-out starts where it should be; the mapper moves first.
-    read_out = {"params": [net.read_out], "lr": 0.1 * learning_rate, "weight_decay": 0.0}
-    return [{"params": net.mapper.parameters()}, read_out]
+    return _networks.fit_members(tokens, latents, folds, recipe, options)
 
 
 def _settings(n_images: int, options: dict[str, Any], random_state: int) -> TrainingSettings:
@@ -217,35 +200,44 @@ def _settings(n_images: int, options: dict[str, Any], random_state: int) -> Trai
     )
 
 
-def blend(linear: np.ndarray, mapped: np.ndarray, responses: np.ndarray) -> np.ndarray:
-    """Non-negative weights of the two parts with the smallest held-out squared error.
+def blend(parts: Sequence[np.ndarray], responses: np.ndarray) -> np.ndarray:
+    """Non-negative weights of k predictions with the smallest held-out squared error.
 
     Parameters
     ----------
-    linear, mapped : array, shape (n_images, n_voxels)
+    parts : k arrays, shape (n_images, n_voxels)
         Held-out predictions.
     responses : array, shape (n_images, n_voxels); NaN where an image has no data
 
     Returns
     -------
-    array, shape (2,)
+    array, shape (k,)
     """
-    gram, moment = np.zeros((2, 2)), np.zeros(2)
+    k = len(parts)
+    gram, moment = np.zeros((k, k)), np.zeros(k)
     for i in range(0, len(responses), BLOCK):
-        parts = np.stack([part[i : i + BLOCK] for part in (linear, mapped)], axis=-1)
+        stacked = np.stack([part[i : i + BLOCK] for part in parts], axis=-1)
         measured = responses[i : i + BLOCK]
-        known = np.isfinite(measured) & np.isfinite(parts).all(axis=-1)
-        used = parts[known].astype(np.float64)
+        known = np.isfinite(measured) & np.isfinite(stacked).all(axis=-1)
+        used = stacked[known].astype(np.float64)
         gram += used.T @ used
         moment += used.T @ measured[known]
     # The normal equations hold all there is to know: nnls on their root is nnls on the data.
-    root = np.linalg.cholesky(gram + 1e-9 * np.trace(gram) * np.eye(2))
+    ridge = 1e-9 * np.trace(gram) + np.finfo(float).tiny
+    root = np.linalg.cholesky(gram + ridge * np.eye(k))
     weights, _ = nnls(root.T, np.linalg.solve(root, moment))
     return weights
 
 
+def blend_columns(parts: Sequence[np.ndarray], responses: np.ndarray) -> np.ndarray:
+    """`blend` for every column by itself, shape (k, n_columns)."""
+    columns = range(responses.shape[1])
+    found = [blend([part[:, [j]] for part in parts], responses[:, [j]]) for j in columns]
+    return np.stack(found, axis=1)
+
+
 def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:
-    """Held-out images of each member; none when there are too few images for a mapper."""
-    if n_members == 0 or n_images < MIN_IMAGES:
+    """Held-out images of each member."""
+    if n_members == 0:
         return []
     return _networks.member_folds(n_images, n_members, random_state)

@@ -34,7 +34,7 @@ def check_parameters(parameters: dict[str, Any], resume: bool = False) -> None:
     if parameters["n_members"] == 1:
         raise ValueError(
             "n_members=1: each mapper is stopped on images that the others learn, so there are "
-            "2 or more, or 0 for the linear path alone"
+            "2 or more, or 0 for the kernel alone"
         )
     if parameters["hidden"] % 4:
         raise ValueError(f"hidden={parameters['hidden']!r} must be a multiple of 4")

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders import _synbrain_default as default
 from brainenc.encoders import _synbrain_paper as paper
-from brainenc.encoders._networks import run_net, voxel_moments
+from brainenc.encoders._networks import MIN_IMAGES, run_net, voxel_moments
+from brainenc.encoders._synbrain_latents import GaussianFeatures, find_latents, trial_noise
 from brainenc.encoders._synbrain_noise import (
     VarianceCalibration,
     log_variances,
@@ -23,7 +24,7 @@ from brainenc.encoders._synbrain_noise import (
 from brainenc.encoders._synbrain_parameters import DEFAULTS, check_parameters
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.ridge import RidgeEncoder
-from brainenc.nets import S2N, BrainVAE, LatentResponse
+from brainenc.nets import S2N, BrainVAE, LatentMapper
 from brainenc.noise import fit_residual_noise
 from brainenc.repeats import average_repeats
 
@@ -31,10 +32,12 @@ from brainenc.repeats import average_repeats
 class SynBrainEncoder(BaseEncoder):
     """SynBrain: responses as a latent distribution given the image.
 
-    ``variant="default"`` is made to predict voxels well. Each voxel's expected response is a
-    blend of a linear path (ridge on the tokens) and of mappers, small transformers from tokens to
-    a latent that a linear read-out turns into voxels; the blend is the one with the smallest
-    squared error on held-out images, so that the mappers count for as much as they add. A single
+    ``variant="default"`` is made to predict voxels well. The latent is what voxels share: the
+    principal components of their responses, in coordinates in which the noise of trials (known
+    from repeats) is alike in all directions. Two kinds of maps lead from an image to it, regression
+    with a Gaussian kernel and small transformers on the tokens, and a linear read-out from it to
+    voxels; ridge on the same features stands beside it. Everything counts with the weight that
+    has the smallest squared error on held-out images, and so for as much as it adds. A single
     trial is the expected response, plus fluctuations of latent factors that voxels share, plus
     what each voxel has alone. How much a voxel varies comes from held-out trials; how much more
     or less an image makes each factor vary is predicted from its tokens, as far as that fits
@@ -53,8 +56,8 @@ class SynBrainEncoder(BaseEncoder):
     n_latents, hidden, dropout, n_members, n_epochs
         Default variant: principal components of the responses that make the latent; width (a
         multiple of 4) and dropout of the mappers; mappers trained, 0 or at least 2, each stopped
-        on another part of the images and averaged (0, and any number with fewer than 100 images,
-        leaves the linear path alone); epochs at most.
+        on another part of the images and averaged (0 leaves the kernel alone, in seconds); epochs
+        at most. Fewer than 100 images leave ridge alone.
     vae_sizes, mapper_sizes : "paper", "small" or dict
         Paper variant: arguments of `brainenc.nets.BrainVAE` and `brainenc.nets.S2N`; "small"
         trains in minutes on a CPU and is for ablations. Where 13 attention heads do not divide
@@ -92,16 +95,20 @@ class SynBrainEncoder(BaseEncoder):
     ----------
     history_ : DataFrame
         One row per evaluation (default variant) or epoch, of every `member` or `stage`; empty
-        if nothing but the linear path was fitted.
+        if no mapper was trained.
     linear_ : RidgeEncoder
-    members_ : list of brainenc.nets.LatentResponse
-        Empty if the linear path is alone.
     mix_ : array, shape (2,)
-        Default variant: weights of the linear path and of the mappers.
+        Default variant: weights of ridge and of the latent.
+    read_out_ : array, shape (n_latents, n_voxels)
+    gaussian_, kernel_ : GaussianFeatures, RidgeEncoder
+    members_ : list of brainenc.nets.LatentMapper
+    latent_mix_ : array, shape (1 or 2, n_latents)
+        Default variant, from 100 images on: latent to betas; the maps to the latent, by a Gaussian
+        kernel and by transformers, and their weights.
     variance_ : RidgeEncoder
     calibration_ : VarianceCalibration
-        Default variant with mappers: predicts the log-variance of each factor of `noise_`, and of
-        what voxels have alone; how far it is believed.
+        Default variant, from 100 images on: predicts the log-variance of each factor of `noise_`,
+        and of what voxels have alone; how far it is believed.
     vae_, mapper_ : brainenc.nets.BrainVAE, brainenc.nets.S2N
         Paper variant; the mapper is None without `s2n`.
 
@@ -120,8 +127,9 @@ class SynBrainEncoder(BaseEncoder):
     saved_parts = (
         *BaseEncoder.saved_parts,
         default.TokenAdapter,
+        GaussianFeatures,
         VarianceCalibration,
-        LatentResponse,
+        LatentMapper,
         BrainVAE,
         S2N,
     )
@@ -133,7 +141,7 @@ class SynBrainEncoder(BaseEncoder):
         features: Any = "auto",
         *,
         variant: str = "default",
-        n_latents: int = 48,
+        n_latents: int = 128,
         hidden: int = 96,
         dropout: float = 0.3,
         n_members: int = 5,
@@ -401,6 +409,11 @@ class SynBrainEncoder(BaseEncoder):
     def _is_paper(self) -> bool:
         return self.variant == "paper"
 
+    @property
+    def _has_latent(self) -> bool:
+        """Whether there were images enough for more than the linear path."""
+        return hasattr(self, "read_out_")
+
     def _options(self) -> dict[str, Any]:
         """All parameters, with the variant's own, and a seed, where they are None."""
         own = {**DEFAULTS[self.variant], "ema_decay": max(0.0, 1 - 5 / self.mapper_steps)}
@@ -418,46 +431,82 @@ class SynBrainEncoder(BaseEncoder):
         self.linear_ = self._ridge(options)
         seen = default.linear_features(features)
         linear = self.linear_._fit(seen, betas)
-        self.members_: list[LatentResponse] = []
+        self.members_: list[LatentMapper] = []
         self.mix_, self.history_ = np.array([1.0, 0.0]), pd.DataFrame()
-        folds = default.member_folds(len(features), self.n_members, options["random_state"])
-        if not folds:
+        if len(features) < MIN_IMAGES:
             return linear
         # Arrays of the size of the averages are changed in place: with all of NSD's voxels each
         # takes half a gigabyte. A single repeat is averaged to itself: the user's own array.
         responses = average_repeats(betas).astype(np.float32, copy=betas.shape[1] == 1)
         self.mean_, self.scale_ = voxel_moments(responses)
+        latents = self._find_latents(responses, linear, betas)
+        held_out = self._fit_maps(features, seen, latents, options)
         for in_betas in (responses, linear):
             in_betas -= self.mean_
             in_betas /= self.scale_
-        self.adapter_ = default.TokenAdapter.fit(features)
-        members = default.fit_members(self.adapter_.tokens(features), responses, folds, options)
-        self.members_, self.history_ = members.nets, members.history
-        self.mix_ = default.blend(linear, members.held_out, responses)
+        self.mix_ = default.blend([linear, held_out @ (self.read_out_ / self.scale_)], responses)
         del responses
-        held_out = self._blended(linear, members.held_out)
-        del linear, members
-        self._fit_noise_scale(seen, betas, held_out, options)
-        return held_out
+        blended = self._blended(linear, held_out)
+        del linear
+        self._fit_noise_scale(seen, betas, blended, options)
+        return blended
 
-    def _ridge(self, options: dict[str, Any]) -> RidgeEncoder:
-        return RidgeEncoder(None, device=self.device, random_state=options["random_state"])
+    def _ridge(self, options: dict[str, Any], **parameters: Any) -> RidgeEncoder:
+        return RidgeEncoder(
+            None, device=self.device, random_state=options["random_state"], **parameters
+        )
+
+    def _find_latents(
+        self, responses: np.ndarray, linear: np.ndarray, betas: np.ndarray
+    ) -> np.ndarray:
+        """Latents of the averages, (n_images, n_latents); NaN for an image without data."""
+        noise = trial_noise(betas, self.scale_)
+        # What an image lacks is taken to be as ridge predicts it.
+        filled = np.where(np.isfinite(responses), responses, linear) - self.mean_
+        latents, self.read_out_ = find_latents(np.nan_to_num(filled), noise, self.n_latents)
+        latents[np.isnan(responses).all(axis=1)] = np.nan
+        return latents
+
+    def _fit_maps(
+        self, features: np.ndarray, seen: np.ndarray, latents: np.ndarray, options: dict[str, Any]
+    ) -> np.ndarray:
+        """Learn to predict latents from images; held-out predictions of them."""
+        self.gaussian_ = GaussianFeatures.fit(seen, options["random_state"])
+        self.kernel_ = self._ridge(options, standardize=False)
+        parts = [self.kernel_._fit(self.gaussian_.transform(seen), latents[:, None])]
+        folds = default.member_folds(len(features), self.n_members, options["random_state"])
+        if folds:
+            self.adapter_ = default.TokenAdapter.fit(features)
+            tokens = self.adapter_.tokens(features)
+            members = default.fit_members(tokens, latents, folds, options)
+            self.members_, self.history_ = members.nets, members.history
+            parts.append(members.held_out)
+        self.latent_mix_ = default.blend_columns(parts, latents)
+        return self._latent(parts)
 
     def _predict_default(self, features: np.ndarray) -> np.ndarray:
-        linear = self.linear_._predict(default.linear_features(features))
-        if not self.members_:
+        seen = default.linear_features(features)
+        linear = self.linear_._predict(seen)
+        if not self._has_latent:
             return linear
-        tokens = self.adapter_.tokens(features)
-        mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
-        return self._blended((linear - self.mean_) / self.scale_, mapped / len(self.members_))
+        parts = [self.kernel_._predict(self.gaussian_.transform(seen))]
+        if self.members_:
+            tokens = self.adapter_.tokens(features)
+            mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
+            parts.append(mapped / len(self.members_))
+        return self._blended((linear - self.mean_) / self.scale_, self._latent(parts))
 
-    def _blended(self, linear: np.ndarray, mapped: np.ndarray) -> np.ndarray:
-        """Both parts, in z units, together in the units of the betas."""
+    def _latent(self, parts: list[np.ndarray]) -> np.ndarray:
+        """Latents (n_images, n_latents) that maps agree on."""
+        return np.einsum("knl,kl->nl", np.stack(parts), self.latent_mix_.astype(np.float32))
+
+    def _blended(self, linear: np.ndarray, latents: np.ndarray) -> np.ndarray:
+        """The linear path, in z units, and the latent together in the units of the betas."""
         blended = np.empty(linear.shape, dtype=np.float32)
         for i in range(0, len(linear), default.BLOCK):
             rows = slice(i, i + default.BLOCK)
-            together = self.mix_[0] * linear[rows] + self.mix_[1] * mapped[rows]
-            blended[rows] = together * self.scale_ + self.mean_
+            blended[rows] = self.mix_[1] * (latents[rows] @ self.read_out_)
+            blended[rows] += self.mix_[0] * linear[rows] * self.scale_ + self.mean_
         return blended
 
     def _fit_noise_scale(
@@ -478,7 +527,7 @@ class SynBrainEncoder(BaseEncoder):
         return draws
 
     def _noise_scale(self, features: np.ndarray) -> np.ndarray:
-        if not self.members_:
+        if not self._has_latent:
             return np.ones((len(features), len(self.noise_.factors) + 1), dtype=np.float32)
         return self.calibration_.scale(self.variance_._predict(default.linear_features(features)))
 

@@ -3,7 +3,6 @@ from .brainvae import sample_latent as sample_latent
 from .diffusion_prior import DiffusionPrior as DiffusionPrior
 from .fmri_autoencoder import FMRIAutoencoder as FMRIAutoencoder
 from .latent_mapper import LatentMapper as LatentMapper
-from .latent_mapper import LatentResponse as LatentResponse
 from .losses import kl_divergence as kl_divergence
 from .losses import reconstruction_loss as reconstruction_loss
 from .losses import soft_clip_loss as soft_clip_loss

@@ -1,4 +1,4 @@
-"""The nets of the default SynBrain: tokens to the latent of a response, and that to voxels."""
+"""The net of the default SynBrain: tokens to the latent of a response."""
 
 from typing import Any
 
@@ -25,6 +25,11 @@ class LatentMapper(nn.Module):
         Pooling queries; 1 where there is a single token.
     n_heads : int
     dropout : float
+
+    Attributes
+    ----------
+    sizes : dict
+        The parameters: ``LatentMapper(**net.sizes)`` is a net of the same shape.
     """
 
     def __init__(
@@ -39,6 +44,15 @@ class LatentMapper(nn.Module):
         dropout: float = 0.3,
     ):
         super().__init__()
+        self.sizes: dict[str, Any] = {
+            "n_tokens": n_tokens,
+            "width": width,
+            "n_latents": n_latents,
+            "hidden": hidden,
+            "n_queries": n_queries,
+            "n_heads": n_heads,
+            "dropout": dropout,
+        }
         n_queries = n_queries if n_tokens > 1 else 1
         self.project = nn.Linear(width, hidden)
         self.position = nn.Parameter(0.02 * torch.randn(n_tokens, hidden))
@@ -54,49 +68,12 @@ class LatentMapper(nn.Module):
         nn.init.zeros_(self.mean.weight)
         nn.init.zeros_(self.mean.bias)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor) -> Tensor:
         """Expected latents (batch, n_latents) of tokens (batch, n_tokens, width)."""
         x = self.norm(self.block(self.project(tokens) + self.position))
         # Softmax over tokens; queries start small, so that pooling starts as an average.
         attention = (4 * self.query @ self.key(x).transpose(1, 2) / x.shape[-1] ** 0.5).softmax(-1)
         return self.mean(self.dropout((attention @ self.value(x)).flatten(1)))
-
-
-class LatentResponse(nn.Module):
-    """A mapper with a linear read-out from the latent to z-scored voxels.
-
-    Parameters
-    ----------
-    n_tokens, width, n_latents
-        As for `LatentMapper`.
-    n_voxels : int
-    **mapper
-        Further arguments of `LatentMapper`.
-
-    Attributes
-    ----------
-    read_out : parameter, shape (n_latents, n_voxels)
-        Zero until it is set: to principal components of the responses, scaled so that latents have
-        unit variance.
-    sizes : dict
-        The parameters: ``LatentResponse(**net.sizes)`` is a net of the same shape.
-    """
-
-    def __init__(self, n_tokens: int, width: int, n_latents: int, n_voxels: int, **mapper: Any):
-        super().__init__()
-        self.sizes: dict[str, Any] = {
-            "n_tokens": n_tokens,
-            "width": width,
-            "n_latents": n_latents,
-            "n_voxels": n_voxels,
-            **mapper,
-        }
-        self.mapper = LatentMapper(n_tokens, width, n_latents, **mapper)
-        self.read_out = nn.Parameter(torch.zeros(n_latents, n_voxels))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Expected z-scored responses (batch, n_voxels) of tokens (batch, n_tokens, width)."""
-        return self.mapper(tokens) @ self.read_out
 
 
 def masked_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -32,11 +32,12 @@ r = {
 print({name: round(float(np.nanmean(values)), 3) for name, values in r.items()})
 
 # %%
-# Each mapper is stopped on the images it holds out. How much it counts for beside the linear path
+# Each mapper is stopped on the images it holds out. How much ridge, kernel and mappers count for
 # is chosen on these, too.
 
 synbrain = encoders["SynBrain"]
-print("weights of the linear path and of the mappers:", synbrain.mix_.round(2))
+print("weights of ridge and of the latent:", synbrain.mix_.round(2))
+print("in the first five latents, of kernel and mappers:", synbrain.latent_mix_[:, :5].round(2))
 
 training = Figure(figsize=(8.6, 3.5), layout="constrained")
 curves, rois = training.subplots(1, 2, width_ratios=(1, 1.6))

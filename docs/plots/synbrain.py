@@ -90,14 +90,14 @@ draw_net(
 )
 draw_net(
     bottom,
-    "default: a linear path, and mappers to a latent for what it cannot say",
+    "default: two kinds of maps to a latent in which noise is alike in all directions, and ridge",
     HEIGHTS[2],
     {
         "tokens": (0.8, 1.25, "tokens or\npooled features", GIVEN),
         "ridge": (5.0, 2.0, "ridge", TRAINED),
-        "mapper": (2.95, 0.55, "5 mappers\ntransformer,\nattention pooling", TRAINED),
-        "z": (5.0, 0.55, "48 latents", LATENT),
-        "read": (7.0, 0.55, "read-out\nfrom principal\ncomponents", TRAINED),
+        "mapper": (2.95, 0.55, "Gaussian kernel,\n5 small\ntransformers", TRAINED),
+        "z": (5.0, 0.55, "128 latents", LATENT),
+        "read": (7.0, 0.55, "read-out:\ncomponents,\nnoise put back", GIVEN),
         "blend": (7.9, 2.0, "blend\nchosen on\nheld-out images", TRAINED),
         "out": (9.75, 2.0, "expected\nresponse", GIVEN),
         "draws": (9.4, 0.55, "draws: + shared noise,\nits variance\nfrom the tokens", GIVEN),

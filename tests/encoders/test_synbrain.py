@@ -9,14 +9,24 @@ import time
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from scipy.optimize import nnls
 from sklearn.exceptions import NotFittedError
+from sklearn.kernel_approximation import Nystroem
+from sklearn.metrics.pairwise import rbf_kernel
 
 import brainenc
-from brainenc.encoders import RidgeEncoder, SynBrainEncoder, _synbrain_default
+from brainenc.encoders import (
+    RidgeEncoder,
+    SynBrainEncoder,
+    _synbrain_default,
+    _synbrain_latents,
+)
+from brainenc.encoders._synbrain_latents import GaussianFeatures
 from brainenc.encoders._synbrain_noise import log_variances
 from brainenc.metrics import correlation
+from brainenc.noise import ResidualNoise
 from brainenc.repeats import average_repeats
 from brainenc.training import TrainingError
 
@@ -85,9 +95,13 @@ def test_the_blend_is_least_squares_on_held_out_images(problem):
     mapped[:5] = np.nan  # training was interrupted before these were held out
     known = np.isfinite(responses) & np.isfinite(mapped)
     expected, _ = nnls(np.stack([linear[known], mapped[known]], axis=1), responses[known])
-    weights = _synbrain_default.blend(linear, mapped, responses)
+    weights = _synbrain_default.blend([linear, mapped], responses)
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
-    against = _synbrain_default.blend(linear, -mapped, responses)
+    for j, column in enumerate(_synbrain_default.blend_columns([linear, mapped], responses).T):
+        used = known[:, j]
+        alone, _ = nnls(np.stack([linear[used, j], mapped[used, j]], axis=1), responses[used, j])
+        np.testing.assert_allclose(column, alone, rtol=1e-6)
+    against = _synbrain_default.blend([linear, -mapped], responses)
     assert against[1] == 0
     assert against[0] == pytest.approx(
         (linear * responses)[known].sum() / np.square(linear[known]).sum(), rel=1e-6
@@ -109,10 +123,9 @@ def test_held_out_errors_are_no_larger_than_those_of_ridge(problem):
     assert error["ours"] <= error["ridge"] * (1 + 1e-6)  # the blend could have chosen ridge
 
 
-@pytest.mark.parametrize(("n_images", "n_members"), [(99, 5), (160, 0)])
-def test_without_mappers_it_is_ridge(problem, n_images, n_members):
-    tokens, betas = problem[0][:n_images], problem[1][:n_images]
-    encoder = SynBrainEncoder(n_members=n_members).fit(tokens, betas)
+def test_with_few_images_it_is_ridge(problem):
+    tokens, betas = problem[0][:99], problem[1][:99]
+    encoder = SynBrainEncoder().fit(tokens, betas)
     ridge = RidgeEncoder().fit(tokens, betas)
     np.testing.assert_array_equal(encoder.predict(problem[0]), ridge.predict(problem[0]))
     np.testing.assert_array_equal(encoder.noise_.private_sd, ridge.noise_.private_sd)
@@ -120,20 +133,107 @@ def test_without_mappers_it_is_ridge(problem, n_images, n_members):
     assert len(encoder.history_) == 0
 
 
-def test_the_mean_of_the_members_is_what_is_blended(problem, fitted):
-    tokens = problem[0]
+@pytest.mark.parametrize("n_members", [0, 2])
+def test_predictions_are_the_blend_of_ridge_kernel_and_mappers(problem, fitted, n_members):
+    tokens, betas = problem
+    encoder = fitted if n_members else SynBrainEncoder(**FAST | {"n_members": 0}).fit(*problem)
     ridge = RidgeEncoder().fit(*problem).predict(tokens)
     scaled = (tokens - tokens.mean((0, 1))) / tokens.std((0, 1))
-    with torch.no_grad():
-        nets = [net.eval()(torch.from_numpy(scaled)).numpy() for net in fitted.members_]
-    mean, scale = fitted.mean_, fitted.scale_
-    expected = mean + fitted.mix_[0] * (ridge - mean) + fitted.mix_[1] * np.mean(nets, 0) * scale
-    np.testing.assert_allclose(fitted.predict(tokens), expected, rtol=1e-4, atol=1e-4)
-    assert len(fitted.members_) == 2
-    assert (fitted.mix_ > 0).all()
-    averages = average_repeats(problem[1])
+    maps = [encoder.kernel_._predict(encoder.gaussian_.transform(tokens))]
+    if n_members:
+        with torch.no_grad():
+            nets = [net.eval()(torch.from_numpy(scaled)).numpy() for net in encoder.members_]
+        maps.append(np.mean(nets, axis=0))
+    assert len(encoder.members_) == n_members
+    latents = sum(w * each for w, each in zip(encoder.latent_mix_, maps, strict=True))
+    mean, mix = encoder.mean_, encoder.mix_
+    expected = mean + mix[0] * (ridge - mean) + mix[1] * latents @ encoder.read_out_
+    np.testing.assert_allclose(encoder.predict(tokens), expected, rtol=1e-4, atol=1e-4)
+    assert mix[1] > 0
+    averages = average_repeats(betas)
     np.testing.assert_allclose(mean, np.nanmean(averages, 0), rtol=1e-5)
-    np.testing.assert_allclose(scale, np.nanstd(averages, 0), rtol=1e-5)
+    np.testing.assert_allclose(encoder.scale_, np.nanstd(averages, 0), rtol=1e-5)
+
+
+# ------------------------------------------------------------------ the latent and the kernel
+
+
+def noisy_signal(n_images=300, n_voxels=40, seed=0):
+    """Signal of four dimensions, and noise of one that is stronger than all of them."""
+    rng = np.random.default_rng(seed)
+    signal_part = rng.standard_normal((n_images, 4)) @ rng.standard_normal((4, n_voxels))
+    shared = 6 * rng.standard_normal((n_images, 3, 1)) * rng.standard_normal(n_voxels)
+    private = rng.uniform(0.5, 2, n_voxels) * rng.standard_normal((n_images, 3, n_voxels))
+    return signal_part, (signal_part[:, None] + shared + private).astype(np.float32)
+
+
+def test_latents_are_directions_of_most_signal_for_their_noise():
+    """They are the generalised eigenvectors of averages and noise, by LAPACK."""
+    _, betas = noisy_signal()
+    averages = betas.mean(axis=1)
+    centred = averages - averages.mean(axis=0)
+    noise = _synbrain_latents.trial_noise(betas, averages.std(axis=0))
+    latents, read_out = _synbrain_latents.find_latents(centred.copy(), noise, 4)
+    _, filters = scipy.linalg.eigh(centred.T @ centred / len(centred), noise.covariance())
+    expected = centred @ filters[:, :-5:-1]
+    # Components up to sign and scale; the floor under private noise (a tenth of the total s.d.)
+    # is below every voxel's here. 4 power iterations, float32.
+    for ours, theirs in zip(latents.T, expected.T, strict=True):
+        assert abs(np.corrcoef(ours, theirs)[0, 1]) > 0.999
+    assert np.square(latents).mean() == pytest.approx(1, rel=1e-5)
+    # With as many latents as voxels nothing is lost on the way to the latent and back.
+    latents, read_out = _synbrain_latents.find_latents(centred.copy(), noise, 40)
+    np.testing.assert_allclose(latents @ read_out, centred, atol=1e-3)
+
+
+def test_latents_leave_out_the_noise_that_voxels_share():
+    signal_part, betas = noisy_signal()
+    centred = betas.mean(axis=1) - betas.mean(axis=(0, 1))
+    noise = _synbrain_latents.trial_noise(betas, centred.std(axis=0))
+    unaware = ResidualNoise(noise.factors[:0], centred.std(axis=0))
+    r = {}
+    for name, each in (("aware", noise), ("unaware", unaware)):
+        latents, read_out = _synbrain_latents.find_latents(centred.copy(), each, 4)
+        r[name] = correlation(latents @ read_out, signal_part).mean()
+    # The shared noise takes one of four components, and turns the others.
+    assert r["aware"] > 0.97
+    assert r["unaware"] < 0.9
+
+
+def test_noise_of_voxels_without_repeats_is_the_typical_share_of_their_variance():
+    _, betas = noisy_signal()
+    betas[:, 1:, 0] = np.nan  # one trial of voxel 0 per image
+    scale = np.nanstd(np.nanmean(betas, axis=1), axis=0)
+    noise = _synbrain_latents.trial_noise(betas, scale)
+    whole = brainenc.noise_model(betas).noise
+    share = whole.variance[1:] / scale[1:] ** 2
+    assert noise.variance[0] == pytest.approx(np.median(share) * scale[0] ** 2, rel=1e-3)
+    # 600 degrees of freedom of its own against 10 of the typical voxel.
+    shrunk = (600 * share + 10 * np.median(share)) / 610 * scale[1:] ** 2
+    np.testing.assert_allclose(noise.variance[1:], shrunk, rtol=1e-3)
+    none = _synbrain_latents.trial_noise(betas[:, :1], scale)
+    assert len(none.factors) == 0
+    np.testing.assert_array_equal(none.private_sd, scale)
+
+
+def test_gaussian_features_are_those_of_the_kernel(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, new = rng.standard_normal((60, 8)) * 3 + 1, rng.standard_normal((20, 8))
+    z, z_new = ((each - X.mean(0)) / X.std(0) for each in (X, new))
+    gamma = 1 / scipy.spatial.distance.pdist(z, "sqeuclidean").mean()
+    features = GaussianFeatures.fit(X, 0)
+    found = features.transform(X)
+    assert found.var(axis=0).mean() == pytest.approx(1, rel=1e-4)
+    ours = features.transform(new) @ found.T
+    exact = rbf_kernel(z_new, z, gamma=gamma)
+    np.testing.assert_allclose(ours / ours[0, 0], exact / exact[0, 0], rtol=1e-3)
+    # Fewer landmarks than images: as scikit-learn's Nyström features of the same images.
+    monkeypatch.setattr(_synbrain_latents, "MAX_LANDMARKS", 30)
+    features = GaussianFeatures.fit(X, 0)
+    library = Nystroem(gamma=1 / features.width, n_components=30).fit(features.landmarks)
+    ours = features.transform(new) @ features.transform(X).T
+    theirs = library.transform(z_new) @ library.transform(z).T
+    np.testing.assert_allclose(ours / ours[0, 0], theirs / theirs[0, 0], rtol=1e-3)
 
 
 # ------------------------------------------------------------------ features, missing data
@@ -225,9 +325,12 @@ def test_missing_voxels_and_images(problem):
     # Where a voxel has no data, mappers learn nothing from it: 0 in its place would pull the
     # prediction of voxel 5 for these images towards its mean, and half its correlation is .4.
     assert np.corrcoef(prediction[:40, 5], np.nanmean(betas[:40, :, 5], 1))[0, 1] > 0.4
-    whole = SynBrainEncoder(**FAST).fit(tokens, betas).predict(tokens)
-    gap = np.abs(prediction - whole)[:, others].mean() / whole.std()
-    assert gap < 0.1
+    # Two voxels are a twelfth of what latents are made of. Holes in them move the predictions of
+    # the others less than if they had never been measured.
+    whole = SynBrainEncoder(**FAST).fit(tokens, betas).predict(tokens)[:, others]
+    without = SynBrainEncoder(**FAST).fit(tokens, betas[..., others]).predict(tokens)
+    moved = np.abs(prediction[:, others] - whole).mean()
+    assert moved < np.abs(without - whole).mean()
 
 
 # ------------------------------------------------------------------ draws

@@ -64,7 +64,7 @@ class MLPDecoder(nn.Module):
     def forward(self, x: Tensor, n_voxels: int) -> Tensor:
         """(batch, n_tokens, length) to (batch, n_voxels)."""
         x = self.blocks(self.linear_tokens(F.gelu(self.linear_in(x)).flatten(1)))
-        return stretch(self.linear_out(x)[:, None], n_voxels)[:, 0]
+        return stretch(self.linear_out(x)[:, None, None], n_voxels)[:, 0, 0]
 
 
 class MLPBlock(nn.Module):

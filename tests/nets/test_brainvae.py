@@ -3,7 +3,7 @@ import pytest
 import synbrain_oracles as oracles
 import torch
 
-from brainenc.nets import BrainVAE, sample_latent
+from brainenc.nets import BrainVAE, _conv, sample_latent
 
 # Channels above 32 share groups, below they do not; the number of channels changes on the way.
 SIZES = {
@@ -118,6 +118,61 @@ def test_training_reaches_every_parameter(architecture):
             continue
         # Double precision leaves 1e-16 of what is nothing.
         assert parameter.grad.abs().max() > 1e-9, name
+
+
+def outputs_and_gradients(vae, trials):
+    vae.zero_grad()
+    mean, log_variance = vae.encode(trials)
+    response = vae.decode(mean, 30)
+    (response.square().sum() + log_variance.square().sum()).backward()
+    gradients = [parameter.grad for parameter in vae.parameters()]
+    outputs = torch.cat([each.detach().flatten() for each in (mean, log_variance, response)])
+    return outputs, torch.cat([each.flatten() for each in gradients])
+
+
+def test_bf16_on_a_cpu_is_channels_last_in_every_layer_and_float32_in_none():
+    vae, inputs = small(), []
+    for module in (*vae.encoder.modules(), *vae.decoder.modules()):
+        if isinstance(module, (_conv.Conv, _conv.ConvTranspose, torch.nn.GroupNorm)):
+            module.register_forward_pre_hook(lambda layer, x: inputs.append(x[0]))
+
+    def layouts():
+        # One channel is laid out both ways at once.
+        shared = [x for x in inputs if x.shape[1] > 1]
+        inputs.clear()
+        last = [x.is_contiguous(memory_format=torch.channels_last) for x in shared]
+        return len(shared), sum(last), sum(x.is_contiguous() for x in shared)
+
+    outputs_and_gradients(vae, betas(20))
+    n, n_last, n_first = layouts()
+    assert (n_last, n_first) == (0, n)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs_and_gradients(vae, betas(20))
+    n, n_last, n_first = layouts()
+    assert (n_last, n_first) == (n, 0)
+
+
+def test_the_layout_changes_no_number(monkeypatch):
+    vae, trials = small(n_channels=64, channel_multipliers=(1, 2)).double(), betas(20).double()
+    plain = outputs_and_gradients(vae, trials)
+    monkeypatch.setattr(
+        _conv, "laid_out", lambda x: x.contiguous(memory_format=torch.channels_last)
+    )
+    # Other kernels sum in another order: 1e-16 per operation in double precision.
+    for found, expected in zip(outputs_and_gradients(vae, trials), plain, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * expected.abs().max())
+
+
+def test_bf16_gives_nearly_the_same_responses_and_gradients():
+    torch.manual_seed(0)
+    vae, trials = BrainVAE(**SIZES), betas(30, n=8)
+    exact, exact_gradient = outputs_and_gradients(vae, trials)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, gradient = outputs_and_gradients(vae, trials)
+    # Rounding by 2^-9 in each of fifty layers is 3 % of the outputs, more in products of as many
+    # derivatives; whatever is taken from the wrong place is off by 100 %.
+    assert (rounded - exact).norm() < 0.08 * exact.norm()
+    assert torch.cosine_similarity(gradient, exact_gradient, dim=0) > 0.97
 
 
 def test_sampled_latents_have_the_mean_and_the_variance_of_the_posterior():

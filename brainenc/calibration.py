@@ -30,6 +30,11 @@ def check_groups(groups: Any, n_voxels: int) -> np.ndarray:
     """
     if groups is None:
         return np.arange(n_voxels)
+    if isinstance(groups, str):
+        raise ValueError(
+            f"groups={groups!r} names an atlas of a voxel table, which an encoder is told by "
+            "with_voxels (a benchmark tells it): do that, or give the labels of the voxels"
+        )
     labels = np.asarray(groups).astype(str)
     if labels.shape != (n_voxels,):
         raise ValueError(

@@ -1,11 +1,12 @@
-"""Any fitted encoder with its draws and intervals calibrated on held-out images."""
+"""CalibratedEncoder: any encoder, its draws and intervals calibrated on images it did not learn."""
 
-import os
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+import pandas as pd
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.calibration import (
@@ -14,112 +15,264 @@ from brainenc.calibration import (
     conformal_quantile,
     variance_scale,
 )
-from brainenc.encoders import _sampling
+from brainenc.encoders._members import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
 from brainenc.encoders.base import BaseEncoder
-from brainenc.validation import check_betas
+from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.model_selection import image_folds
+from brainenc.validation import check_feature_shape
+
+#: Images whose scores are kept for intervals: with so many, their coverage is off by .007 at most
+#: (one standard error, at a coverage of .9) for want of more.
+MAX_SCORED = 2000
 
 
-class CalibratedEncoder(BaseEstimator):
-    """An encoder whose draws and intervals fit held-out trials; `brainenc.calibrate` makes one.
+class CalibratedEncoder(BaseEncoder):
+    """An encoder whose draws and intervals fit the single trials of images it did not learn.
 
     It predicts what the encoder predicts. Draws deviate from the prediction as the encoder's do,
-    times a factor per voxel. Intervals are conformal.
+    times a factor per voxel or ROI that makes their variance that of held-out trials. Intervals
+    are conformal. The images of `fit` serve for both, fitting and calibration; to calibrate an
+    encoder that is fitted already, on images of their own, see `brainenc.calibrate`.
 
     Parameters
     ----------
-    encoder : BaseEncoder, fitted
+    encoder : BaseEncoder, optional
+        It is cloned. None is ridge.
+    features : "auto", None or transformer
+        "auto": those of the encoder. None, or a transformer: the encoder takes the arrays given,
+        or those of the transformer, whatever its own say.
+    groups : array-like of labels, shape (n_voxels,), or str, optional
+        Voxels with one label (a ROI) are calibrated together, which few images suffice for; every
+        voxel by itself without. A name is that of an atlas, for an encoder that is told the voxel
+        table by `with_voxels`, as a benchmark tells it.
+    cv : int, splitter, iterable of (train, test), or "prefit"
+        Folds over images. A copy of the encoder is fitted on each, and judged by the images left
+        out; then the encoder is fitted to all images, which makes one fit more than folds. A
+        single (train, test) is cheap. "prefit": the encoder is fitted, is neither cloned nor
+        fitted again, and is judged by the images given to `fit`, **none of which it may have been
+        fitted to**.
+    random_state : int
+        Of shuffled folds. The encoder has its own.
 
     Attributes
     ----------
+    encoder_ : BaseEncoder
+        Fitted to all images. With "prefit" there is none, and `encoder` is used.
     scale_ : array, shape (n_voxels,)
         Factor on the s.d. of draws; 1 where the encoder's were right. NaN without data.
     scores_ : array, shape (n_images, n_repeats, n_voxels), float32
-        Distance of calibration trials from the prediction, in units of the encoder's s.d.
+        Distance of held-out trials from the prediction, in units of the encoder's s.d.; of 2000
+        images if there are more.
     group_ : array of int, shape (n_voxels,)
         Voxels with the same number are calibrated together.
+    noise_ : ResidualNoise
+        The encoder's, with the variance of its calibrated draws.
     sample_kind_ : str
         "calibrated", and that of the encoder.
+
+    Notes
+    -----
+    Draws. The factor is of the deviations of "full" draws, the s.d. of held-out trials in units of
+    the encoder's; "latent", which is a part of these, is scaled alike. It does not say whether the
+    noise of trials or the error of predictions was off, so it is of no use for either alone:
+    "trial" and "signal" are estimated anew, from the repeats of the calibration images and from
+    their held-out predictions, and need repeats among these.
+
+    With folds, trials are compared with the s.d. that *their* fit predicts, and the factor is
+    applied to the s.d. of the fit to all images. So what a fit gains by having more images is no
+    error of calibration; that the factor itself is the same for both is assumed.
+
+    References
+    ----------
+    Vovk (2015), Annals of Mathematics and Artificial Intelligence 74 (cross-conformal prediction).
     """
 
-    def __init__(self, encoder: BaseEncoder):
-        self.encoder = encoder
-
-    def fit(self, X: Any, y: Any, *, groups: Any = None) -> "CalibratedEncoder":
-        """Calibrate on images that the encoder was not fitted to. See `brainenc.calibrate`."""
-        check_is_fitted(self.encoder)
-        features = self.encoder._features_of(X)
-        betas = check_betas(y, n_images=len(features))
-        n_voxels = self.encoder.n_voxels_
-        if betas.shape[2] != n_voxels:
-            raise ValueError(
-                f"betas {betas.shape} have {betas.shape[2]} voxels, but the encoder was fitted to "
-                f"{n_voxels}"
-            )
-        self.group_ = check_groups(groups, n_voxels)
-        prediction, sd = self.encoder._predict(features), self.encoder._spread(features)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            standardized = (betas - prediction[:, None]) / np.where(sd > 0, sd, np.nan)[:, None]
-        self.scale_ = variance_scale(standardized, self.group_)
-        self.scores_ = np.abs(standardized).astype(np.float32)
-        self.n_voxels_ = n_voxels
-        self.sample_kind_ = f"calibrated {self.encoder.sample_kind_}"
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "scale_")
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Expected responses, those of the encoder. See `BaseEncoder.predict`."""
-        return self.encoder.predict(X)
-
-    def sample(
+    def __init__(
         self,
-        X: Any,
-        n: int = 5,
-        random_state: Any = None,
+        encoder: Any = None,
         *,
-        out: str | os.PathLike | None = None,
-    ) -> np.ndarray:
-        """Single-trial draws with calibrated variance.
+        features: Any = "auto",
+        groups: Any = None,
+        cv: Any = 5,
+        random_state: int | None = 0,
+    ):
+        self.encoder = encoder
+        self.features = features
+        self.groups = groups
+        self.cv = cv
+        self.random_state = random_state
+
+    @property
+    def sample_kind(self) -> str:  # type: ignore[override]
+        """That of the encoder, after "calibrated"."""
+        return f"calibrated {self._given().sample_kind}"
+
+    @property
+    def _prefit(self) -> bool:
+        return isinstance(self.cv, str) and self.cv == "prefit"
+
+    @property
+    def _fitted(self) -> BaseEncoder:
+        return self.encoder if self._prefit else self.encoder_
+
+    def _given(self) -> BaseEncoder:
+        if self.encoder is None:
+            return RidgeEncoder()
+        if not isinstance(self.encoder, BaseEncoder):
+            raise TypeError(f"encoder={self.encoder!r} must be an encoder, RidgeEncoder() say")
+        return self.encoder
+
+    # ---------------------------------------------------------------- features and voxels
+
+    def with_voxels(self, voxels: pd.DataFrame) -> BaseEncoder:
+        """The same encoder, told about the voxels, with labels where `groups` names an atlas."""
+        if self._prefit:
+            return self
+        given, groups = self._given(), self.groups
+        told = given.with_voxels(voxels)
+        if isinstance(groups, str):
+            if groups not in voxels:
+                raise ValueError(f"groups={groups!r} is no column of {list(voxels.columns)}")
+            groups = voxels[groups].astype(str).to_numpy()
+        if told is given and groups is self.groups:
+            return self
+        return clone(self).set_params(encoder=told, groups=groups)
+
+    def precompute(
+        self, images: Any, transform: Callable[[Any], np.ndarray]
+    ) -> tuple[BaseEncoder, Any]:
+        """As `BaseEncoder.precompute`."""
+        if self._prefit:
+            return clone(self), images
+        if not self._own_features:
+            return super().precompute(images, transform)
+        prepared, X = self._given().precompute(images, transform)
+        return clone(self).set_params(encoder=prepared), X
+
+    @property
+    def _own_features(self) -> bool:
+        return isinstance(self.features, str) and self.features == "auto"
+
+    def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        if self._prefit:
+            if reset:
+                check_is_fitted(self._given(), msg=NOT_PREFIT)
+            return self.encoder._features_of(X)
+        if not self._own_features:
+            if reset:
+                self.encoder_ = for_arrays(self._given())
+            return super()._features_of(X, reset=reset)
+        if reset:
+            self.features_: Any = {}
+        transform = extraction(X, getattr(self, "features_", {}))
+        prepared, features = prepare(self._given(), X, transform)
+        if reset:
+            self.encoder_ = prepared
+        if features is X:
+            return super()._features_of(X, reset=reset)
+        if features.size == 0:  # the mean looks at none
+            features = np.zeros((len(features), 1), dtype=np.float32)
+        check_feature_shape(self, features, reset=reset)
+        return features
+
+    # ---------------------------------------------------------------- fitting
+
+    def fit(self, X: Any, y: Any) -> "CalibratedEncoder":
+        """Fit the encoder and calibrate it. See `BaseEncoder.fit`.
 
         Parameters
         ----------
-        X, n, random_state, out : as for `BaseEncoder.sample`
+        X, y : as for `BaseEncoder.fit`
+            With ``cv="prefit"``, of images that the encoder was not fitted to.
 
         Returns
         -------
-        array, shape (n, n_images, n_voxels), float32
-            A memory map of the file with `out`.
-        """
-        check_is_fitted(self)
-        if n < 1:
-            raise ValueError(f"n={n}: at least one draw is needed")
-        features = self.encoder._features_of(X)
-        kind = self.encoder._noise_kinds()[0]
-        blocks = self._scaled(features, self.encoder._draw_blocks(features, n, random_state, kind))
-        shape: tuple[int, ...] = (n, len(features), self.n_voxels_)
-        if self.encoder.betas_ndim_ == 1:
-            blocks, shape = ((images, draws[..., 0]) for images, draws in blocks), shape[:2]
-        return (
-            _sampling.collect(blocks, shape) if out is None else _sampling.write(blocks, shape, out)
-        )
+        self
 
-    def _scaled(self, features: np.ndarray, blocks: _sampling.Blocks) -> _sampling.Blocks:
-        scale = self.scale_.astype(np.float32)
-        for images, draws in blocks:
-            prediction = self.encoder._predict(features[images]).astype(np.float32, copy=False)
-            draws -= prediction
-            draws *= scale
-            draws += prediction
-            yield images, draws
+        Raises
+        ------
+        ValueError : besides those of `BaseEncoder.fit`, betas or groups of other voxels than the
+            encoder's.
+        sklearn.exceptions.NotFittedError : "prefit", and the encoder is not fitted.
+        """
+        super().fit(X, y)
+        noise = getattr(self._fitted, "noise_", None)
+        if noise is not None and np.isfinite(noise.variance).any():
+            scale = self.scale_.astype(np.float32)
+            self.noise_ = replace(
+                noise, factors=noise.factors * scale, private_sd=noise.private_sd * scale
+            )
+        return self
+
+    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        n_images, _, n_voxels = betas.shape
+        self.group_ = check_groups(self.groups, n_voxels)
+        held_out = np.full((n_images, n_voxels), np.nan, dtype=np.float32)
+        standardized = np.full(betas.shape, np.nan, dtype=np.float32)
+        for images, fitted in self._fits(features, betas):
+            held_out[images] = fitted._predict(features[images])
+            sd = fitted._spread(features[images])
+            residuals = betas[images] - held_out[images][:, None]
+            standardized[images] = residuals / np.where(sd > 0, sd, np.nan)[:, None]
+        self.scale_ = variance_scale(standardized, self.group_)
+        kept = np.linspace(0, n_images, min(n_images, MAX_SCORED), endpoint=False).astype(int)
+        self.scores_ = np.abs(standardized[kept])
+        return held_out
+
+    def _fits(self, features: np.ndarray, betas: np.ndarray) -> Iterator[tuple[Any, BaseEncoder]]:
+        """Images to calibrate on, each with an encoder that has not learnt them."""
+        if self._prefit:
+            if betas.shape[2] != self.encoder.n_voxels_:
+                raise ValueError(
+                    f"betas {betas.shape} have {betas.shape[2]} voxels, but the encoder was fitted "
+                    f"to {self.encoder.n_voxels_}"
+                )
+            yield slice(None), self.encoder
+            return
+        if isinstance(self.cv, str):
+            raise ValueError(f"cv={self.cv!r} must be 'prefit', an int or a splitter")
+        folds = image_folds(self.cv, len(betas), random_state=self.random_state)
+        yield from cross_fits(self.encoder_, features, betas, folds)
+        self.encoder_.fit(features, betas)
+
+    # ---------------------------------------------------------------- predicting and drawing
+
+    def _predict(self, features: np.ndarray) -> np.ndarray:
+        return self._fitted._predict(features)
+
+    def _noise_kinds(self) -> tuple[str | None, ...]:
+        return self._fitted._noise_kinds()
+
+    def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+        return self._scaled(features, self._fitted._sample(features, n, rng))
+
+    def _sample_part(
+        self, features: np.ndarray, n: int, rng: np.random.Generator, noise: str
+    ) -> np.ndarray:
+        if noise in ("trial", "signal"):
+            return super()._sample_part(features, n, rng, noise)
+        return self._scaled(features, self._fitted._sample_part(features, n, rng, noise))
+
+    def _scaled(self, features: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        prediction = self._predict(features)
+        draws -= prediction
+        draws *= self.scale_.astype(np.float32)
+        draws += prediction
+        return draws
+
+    def _spread(self, features: np.ndarray) -> np.ndarray:
+        return self.scale_ * self._fitted._spread(features)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that holds a trial of a new image.
 
-        With new images that are exchangeable with those of the calibration, the interval of each
-        voxel (of the voxels of each group on average) holds at least the share `coverage` of
-        single trials, whatever their distribution, and not more than 2 / (n_images + 1) beyond:
-        over calibration sets, not for every one of them.
+        Of an encoder calibrated on images of their own (``cv="prefit"``, `brainenc.calibrate`), the
+        interval of each voxel (of the voxels of each group on average) holds at least the share
+        `coverage` of single trials, whatever their distribution, and not more than
+        2 / (n_images + 1) beyond: over calibration sets, not for every one of them, and with new
+        images that are exchangeable with those of the calibration. With folds there is no such
+        guarantee: the distances are those of fits to fewer images, so that coverage comes out near
+        the same, and above it rather than below.
 
         Parameters
         ----------
@@ -148,23 +301,11 @@ class CalibratedEncoder(BaseEstimator):
                 f"coverage={coverage} takes at least {needed} calibration images, and there are "
                 f"{len(self.scores_)}: calibrate on more images or ask for less coverage"
             )
-        features = self.encoder._features_of(X)
-        prediction = self.encoder._predict(features)
-        width = bound * self.encoder._spread(features)
+        features = self._features_of(X)
+        prediction, width = self._predict(features), bound * self._fitted._spread(features)
         bounds = np.stack([prediction - width, prediction + width]).astype(np.float32)
-        lower, upper = bounds[..., 0] if self.encoder.betas_ndim_ == 1 else bounds
+        lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper
-
-    def score(self, X: Any, y: Any) -> float:
-        """That of the encoder. See `BaseEncoder.score`."""
-        return self.encoder.score(X, y)
-
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write encoder and calibration to a folder; `brainenc.load` reads it."""
-        from brainenc.encoders.persistence import save
-
-        check_is_fitted(self)
-        return save(self, folder)
 
 
 def calibrate(
@@ -187,10 +328,12 @@ def calibrate(
     Returns
     -------
     CalibratedEncoder
+        With ``cv="prefit"``.
 
     Raises
     ------
     ValueError : shapes that do not match.
     sklearn.exceptions.NotFittedError : the encoder is not fitted.
     """
-    return CalibratedEncoder(encoder).fit(images, betas, groups=groups)
+    labels = None if groups is None else np.asarray(groups).astype(str)
+    return CalibratedEncoder(encoder, groups=labels, cv="prefit").fit(images, betas)

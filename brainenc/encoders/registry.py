@@ -15,6 +15,7 @@ ENCODERS = {
     "stacked": "StackedEncoder",
     "mindreader": "MindReaderEncoder",
     "roitransformer": "ROITransformerEncoder",
+    "calibrated": "CalibratedEncoder",
 }
 
 

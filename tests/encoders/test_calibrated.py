@@ -1,10 +1,14 @@
 """Calibrated encoders: variance and coverage on new images, whatever the encoder got wrong."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_validate
 
 import brainenc
+from brainenc.encoders import CalibratedEncoder
 from brainenc.noise import ResidualNoise
 
 N_VOXELS = 8
@@ -106,3 +110,208 @@ def test_save_and_load_keep_the_calibration(wrong, tmp_path):
         calibrated.sample(X, 2, 0), loaded.sample(X, 2, 0, out=tmp_path / "draws.npy")
     )
     assert loaded.score(X, betas) == calibrated.score(X, betas)
+
+
+# -------------------------------------------------------------------- parts of draws
+
+
+@pytest.fixture(scope="module")
+def shared_noise():
+    """300 images × 3 trials: noise with a common part, in a voxel-by-voxel known covariance."""
+    rng = np.random.default_rng(5)
+    sd = np.linspace(0.5, 2, N_VOXELS)
+    covariance = np.outer(sd, sd) * (0.5 + 0.5 * np.eye(N_VOXELS))
+    X = rng.standard_normal((300, 4)).astype(np.float32)
+    noise = rng.multivariate_normal(np.zeros(N_VOXELS), covariance, (300, 3))
+    return X, ((X @ np.ones((4, N_VOXELS)))[:, None] + noise).astype(np.float32), covariance
+
+
+class Overconfident(brainenc.RidgeEncoder):
+    """Ridge whose draws have half the s.d. they should."""
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        self.noise_ = ResidualNoise(self.noise_.factors / 2, self.noise_.private_sd / 2)
+        return self
+
+
+@pytest.mark.parametrize("prefit", [True, False])
+def test_parts_of_draws(shared_noise, prefit):
+    X, betas, covariance = shared_noise
+    if prefit:
+        encoder = Overconfident(None).fit(X[:150], betas[:150])
+        calibrated = brainenc.calibrate(encoder, X[150:], betas[150:])
+    else:
+        calibrated = CalibratedEncoder(Overconfident(None)).fit(X, betas)
+    new = np.random.default_rng(6).standard_normal((20, 4)).astype(np.float32)
+    prediction = calibrated.predict(new)
+
+    def spread(noise):
+        deviations = calibrated.sample(new, 1000, 0, noise=noise) - prediction
+        rows = deviations.reshape(-1, N_VOXELS)
+        return rows.T @ rows / len(rows)
+
+    # 150 images of three trials: the s.e. of a variance is about 2 / sqrt(450) = .07 and that of
+    # the encoder's own estimate as much again; four of both. Halved draws are off by .75.
+    for noise in ("full", "trial"):
+        np.testing.assert_allclose(np.diag(spread(noise)), np.diag(covariance), rtol=0.4)
+    correlation = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
+    shared = spread("latent")
+    alone = 1 - np.diag(shared) / np.diag(spread("full"))
+    assert alone.mean() == pytest.approx(1 - correlation, abs=0.15)
+    # A linear encoder of linear responses hardly errs: 4 weights from 150 × 3 trials.
+    assert (np.diag(spread("signal")) < 0.15 * np.diag(covariance)).all()
+    repeated = calibrated.sample(new, 2, noise=None)
+    np.testing.assert_array_equal(repeated, np.stack([prediction] * 2))
+    np.testing.assert_array_equal(
+        calibrated.sample(new, 2, 3), calibrated.sample(new, 2, 3, noise="full")
+    )
+
+
+def test_unknown_parts_and_parts_without_repeats_are_refused(shared_noise):
+    X, betas, _ = shared_noise
+    calibrated = CalibratedEncoder(cv=2).fit(X[:60], betas[:60, 0])
+    with pytest.raises(ValueError, match=r"noise='all' must be one of \['auto', 'full', 'latent'"):
+        calibrated.sample(X, noise="all")
+    with pytest.raises(ValueError, match="noise='trial' needs repeats"):
+        calibrated.sample(X, noise="trial")
+
+
+# -------------------------------------------------------------------- folds
+
+
+def test_folds_mend_draws_and_intervals_of_new_images():
+    rng = np.random.default_rng(7)
+    calibrated = CalibratedEncoder(Overconfident(None)).fit(*make_images(200, rng))
+    whole = Overconfident(None).fit(*make_images(200, np.random.default_rng(7)))
+    new, trials = make_images(3000, rng)
+    np.testing.assert_array_equal(calibrated.predict(new), whole.predict(new))
+    np.testing.assert_allclose(calibrated.scale_, 2, rtol=0.05)  # the same trials on both sides
+    for level in (0.5, 0.9):
+        # Over 8 skewed voxels of 200 images: s.e. below .01.
+        covered = np.nanmean(coverage_of(calibrated.predict_interval(new, level), trials))
+        assert covered == pytest.approx(level, abs=0.03)
+    spread = np.square(calibrated.sample(new[:50], 400, 0) - whole.predict(new[:50]))
+    np.testing.assert_allclose(
+        spread.mean(axis=(0, 1)), calibrated.noise_.variance, rtol=0.05
+    )  # 20 000 draws: s.e. .01
+
+
+def test_each_image_is_judged_by_a_fit_that_had_not_seen_it():
+    """One nearest neighbour is always right about what it learnt."""
+
+    class Nearest(brainenc.RidgeEncoder):
+        def _fit(self, features, betas):
+            self.X_, self.Y_ = features, betas[:, 0]
+            return self.Y_ + np.float32(0.1)
+
+        def _predict(self, features):
+            return self.Y_[[np.abs(self.X_ - x).sum(axis=1).argmin() for x in features]]
+
+    rng = np.random.default_rng(8)
+    X = rng.standard_normal((100, 2)).astype(np.float32)
+    betas = rng.standard_normal((100, N_VOXELS)).astype(np.float32)
+    # Differences of independent unit normals have s.d. √2, the encoder says .1.
+    scale = CalibratedEncoder(Nearest(None)).fit(X, betas).scale_
+    assert np.sqrt(np.square(scale).mean()) == pytest.approx(np.sqrt(2) / 0.1, rel=0.15)
+
+
+def test_one_split_makes_do_with_one_fit_more(shared_noise):
+    X, betas, _ = shared_noise
+    split = [(np.arange(200), np.arange(200, 300))]
+    calibrated = CalibratedEncoder(brainenc.RidgeEncoder(None), cv=split).fit(X, betas)
+    part = brainenc.RidgeEncoder(None).fit(X[:200], betas[:200])
+    by_hand = brainenc.calibrate(part, X[200:], betas[200:])
+    np.testing.assert_allclose(calibrated.scale_, by_hand.scale_, rtol=1e-6)
+    whole = brainenc.RidgeEncoder(None).fit(X, betas)
+    np.testing.assert_array_equal(calibrated.predict(X), whole.predict(X))
+
+
+def test_scikit_learn_splits_clones_and_tunes_it(shared_noise):
+    X, betas, _ = shared_noise
+    calibrated = CalibratedEncoder(brainenc.RidgeEncoder(None), cv=3)
+    found = cross_validate(calibrated, X, betas, cv=3, error_score="raise")
+    assert (found["test_score"] > 0.8).all()
+    grid = {"encoder__alphas": [[1e6], [1.0]]}
+    error = "neg_mean_squared_error"
+    search = GridSearchCV(calibrated, grid, cv=3, scoring=error, error_score="raise")
+    search.fit(X, betas[:, 0])
+    assert search.best_params_ == {"encoder__alphas": [1.0]}
+    fitted = brainenc.RidgeEncoder(None).fit(X, betas)
+    with pytest.raises(NotFittedError, match="clone, and with it cross-validation"):
+        clone(brainenc.calibrate(fitted, X, betas)).fit(X, betas)
+
+
+def test_wrong_parameters_are_named(shared_noise):
+    X, betas, _ = shared_noise
+    with pytest.raises(TypeError, match="must be an encoder"):
+        CalibratedEncoder("ridge").fit(X, betas)
+    with pytest.raises(ValueError, match="cv='folds' must be 'prefit', an int or a splitter"):
+        CalibratedEncoder(cv="folds").fit(X, betas)
+    with pytest.raises(ValueError, match=r"groups='roi' names an atlas.*with_voxels"):
+        CalibratedEncoder(groups="roi").fit(X, betas)
+    with pytest.raises(ValueError, match=r"groups='roi' is no column of \['atlas'\]"):
+        CalibratedEncoder(groups="roi").with_voxels(pd.DataFrame({"atlas": ["V1"] * N_VOXELS}))
+
+
+# -------------------------------------------------------------------- inputs, and other encoders
+
+
+def test_groups_by_the_name_of_an_atlas(shared_noise):
+    X, betas, _ = shared_noise
+    voxels = pd.DataFrame({"roi": ["V1"] * 3 + ["V2"] * (N_VOXELS - 3)})
+    told = CalibratedEncoder(groups="roi", cv=2).with_voxels(voxels).fit(X, betas)
+    np.testing.assert_array_equal(told.group_, [0] * 3 + [1] * (N_VOXELS - 3))
+    assert len(np.unique(told.scale_)) == 2
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        brainenc.MeanEncoder(),
+        brainenc.RidgeEncoder(brainenc.PixelFeatures(verbose=False)),
+        brainenc.StackedEncoder(
+            [
+                brainenc.MeanEncoder(),
+                brainenc.RidgeEncoder(brainenc.PixelFeatures(verbose=False)),
+                brainenc.RidgeEncoder(brainenc.GaborPyramid(verbose=False)),
+            ]
+        ),
+    ],
+    ids=["mean", "ridge", "stack"],
+)
+def test_images_are_what_the_encoder_wants(encoder, tmp_path):
+    rng = np.random.default_rng(9)
+    images = rng.integers(0, 256, (30, 16, 16), dtype=np.uint8)
+    betas = images.reshape(30, -1)[:, None, :4] / 50 + rng.standard_normal((30, 2, 4))
+    calibrated = CalibratedEncoder(encoder, cv=2).fit(images, betas)
+    alone = clone(encoder).fit(images, betas)
+    np.testing.assert_allclose(calibrated.predict(images), alone.predict(images), atol=1e-5)
+    calibrated.save(tmp_path / "model")
+    loaded = brainenc.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.sample(images, 2, 0), calibrated.sample(images, 2, 0))
+
+    def transform(extractor):
+        return clone(extractor).fit_transform(images)
+
+    prepared, X = CalibratedEncoder(encoder, cv=2).precompute(images, transform)
+    np.testing.assert_allclose(
+        prepared.fit(X, betas).predict(X), calibrated.predict(images), atol=1e-5
+    )
+
+
+def test_a_row_of_a_benchmark():
+    data = brainenc.datasets.simulate_subject(60, 12, random_state=0)
+    encoders = {
+        "ridge": brainenc.RidgeEncoder(),
+        "ridge, calibrated": CalibratedEncoder(groups="roi"),
+    }
+    result = brainenc.benchmark(
+        data, encoders, features=data.truth.tokens, cv=2, n_draws=50, n_permutations=1
+    )
+    draws = result.draws[result.draws["atlas"] == "all"].set_index("encoder")
+    row = draws.loc["ridge, calibrated"]
+    assert row["draws_from"] == "calibrated residual"
+    assert np.isfinite(row["crps_z"])
+    rows = result.encoders.set_index("encoder")
+    assert rows.loc["ridge, calibrated", "r"] == pytest.approx(rows.loc["ridge", "r"], abs=1e-6)

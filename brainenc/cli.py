@@ -302,6 +302,7 @@ def _demo_encoders(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     import numpy as np
 
     import brainenc
+    from brainenc.encoders import CalibratedEncoder
 
     gabor, pixels = brainenc.GaborPyramid(verbose=False), brainenc.PixelFeatures(size=16)
     tokens = data.truth.tokens
@@ -313,6 +314,7 @@ def _demo_encoders(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "ridge (pixels)": brainenc.RidgeEncoder(pixels),
         "ridge (Gabor)": brainenc.RidgeEncoder(gabor),
         "ridge (tokens)": brainenc.RidgeEncoder(),
+        "calibrated ridge (tokens)": CalibratedEncoder(),
         "banded (pixels + Gabor)": brainenc.BandedRidgeEncoder(
             {"pixels": pixels, "gabor": gabor}, n_iter=10
         ),
@@ -344,9 +346,12 @@ def _make_encoders(names: str, features: str, *, store: Path | None, device: str
         elif name == "banded":
             made[name] = make_encoder(name, features=extractors, device=device)
         else:
+            # Those made of other encoders leave the device to these.
+            has_device = "device" in make_encoder(name).get_params(deep=False)
+            options = {"device": device} if has_device else {}
             for spec, extractor in extractors.items():
                 label = name if len(extractors) == 1 else f"{name} ({spec})"
-                made[label] = make_encoder(name, features=extractor, device=device)
+                made[label] = make_encoder(name, features=extractor, **options)
     return made
 
 

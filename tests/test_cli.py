@@ -127,7 +127,7 @@ def test_demo_runs_every_encoder(tmp_path):
     result = run("demo", "--n-images", "60", "--n-voxels", "30", "--out", tmp_path / "demo", "-q")
     table = pd.read_csv(tmp_path / "demo" / "encoders.csv")
     assert table["error"].isna().all()
-    assert len(table) == 10
+    assert len(table) == 11
     labels = table["encoder"].str.lower().str.replace(" ", "")
     for name in brainenc.encoders.ENCODERS:
         assert labels.str.startswith(name).any()

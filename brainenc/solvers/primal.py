@@ -8,6 +8,7 @@ penalty and voxel: it is computed in low precision first, and again in full prec
 voxels in which that could change the choice.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -21,7 +22,7 @@ from brainenc.model_selection import Folds
 from brainenc.solvers.result import RidgeFit
 
 #: Voxels solved together: matrices of voxels × features of some MB.
-_BLOCK_VOXELS = 2048
+_BLOCK_VOXELS = 1024
 #: Pairs of voxel and penalty screened together: their weights stay in the cache.
 _BLOCK_PAIRS = 2048
 #: Strips a Gram matrix is cut into, to save what its symmetry makes needless.
@@ -82,8 +83,10 @@ def ridge_cv(
             weights=np.empty((X.shape[1], n_voxels), dtype),
             intercept=np.empty(n_voxels, dtype),
             alphas=np.empty(n_voxels, dtype),
-            held_out=np.full((n_images, n_voxels), np.nan, dtype),
+            held_out=np.empty((n_images, n_voxels), dtype),
         )
+        if not design.is_partition:
+            fit.held_out[:] = np.nan
         for voxels in blocks:
             block = design.block(Y[:, voxels])
             best = design.alphas[design.choose(block) if shared is None else shared]
@@ -144,7 +147,7 @@ class _Fold(NamedTuple):
 
     train: _Axes
     n_train: int
-    test: Tensor
+    test: slice | Tensor  # rows of the design
     features: Tensor  # (n_test, n_features)
 
     def predict(self, projected: Tensor, mean: Tensor, alphas: Tensor) -> Tensor:
@@ -174,31 +177,45 @@ class _Block(NamedTuple):
 
 
 class _Design:
-    """Features, penalties and folds, ready for one block of voxels after another."""
+    """Features, penalties and folds, ready for one block of voxels after another.
+
+    Where folds part the images, rows are in the order of the folds: test images are slices then,
+    which need no copies.
+    """
 
     def __init__(self, X: np.ndarray, alphas: Any, folds: Folds, device: torch.device):
-        features = torch.tensor(X, device=device)
-        self.alphas = torch.as_tensor(np.asarray(alphas)).to(features)
-        self.mean = features.mean(0)
-        self.X = torch.cat([features - self.mean, features.new_ones(len(X), 1)], dim=1)
         self.folds_given = folds
         self.is_partition = _is_partition(folds, len(X))
+        tests = [test for _, test in folds]
+        self.images = np.arange(len(X))
+        self.tests: list[slice | Tensor] = [torch.as_tensor(test) for test in tests]
+        if self.is_partition:
+            self.images = np.concatenate(tests)
+            bounds = np.cumsum([0, *map(len, tests)]).tolist()
+            self.tests = [slice(*ends) for ends in pairwise(bounds)]
+        features = torch.as_tensor(X[self.images], device=device)
+        self.alphas = torch.as_tensor(np.asarray(alphas)).to(features)
+        self.mean = features.mean(0)
+        features -= self.mean
+        self.X = torch.cat([features, features.new_ones(len(X), 1)], dim=1)
         *grams, total = self._products(self.X)
         self.all = _principal_axes(total)
-        self.folds = [self._fold(gram, *fold) for gram, fold in zip(grams, folds, strict=True)]
+        self.folds = [
+            self._fold(gram, len(train), rows)
+            for gram, (train, _), rows in zip(grams, folds, self.tests, strict=True)
+        ]
         self.screens = [_Screen(fold, self.alphas) for fold in self.folds]
 
-    def _fold(self, gram: Tensor, train: np.ndarray, test: np.ndarray) -> _Fold:
+    def _fold(self, gram: Tensor, n_train: int, test: slice | Tensor) -> _Fold:
         axes = _principal_axes(gram)
-        rows = torch.as_tensor(test, device=gram.device)
-        return _Fold(axes, len(train), rows, (self.X[rows, :-1] - axes.mean) @ axes.axes)
+        return _Fold(axes, n_train, test, (self.X[test, :-1] - axes.mean) @ axes.axes)
 
     def _products(self, left: Tensor) -> list[Tensor]:
         """leftᵀ[X, 1] over the training images of each fold, and last over all images."""
         if self.is_partition:
-            of_test = [left[test].T @ self.X[test] for _, test in self.folds_given]
-            total = torch.stack(of_test).sum(0)
-            return [*(total - part for part in of_test), total]
+            of_test = [left[test].T @ self.X[test] for test in self.tests]
+            total = functools.reduce(torch.add, of_test)
+            return [*(torch.sub(total, part, out=part) for part in of_test), total]
         of_train = [left[train].T @ self.X[train] for train, _ in self.folds_given]
         return [*of_train, left.T @ self.X]
 
@@ -207,7 +224,7 @@ class _Design:
         return torch.finfo(self.X.dtype).eps * float(self.all.values[-1])
 
     def block(self, Y: np.ndarray) -> _Block:
-        responses = torch.tensor(Y, device=self.X.device, dtype=self.X.dtype)
+        responses = torch.as_tensor(Y[self.images]).to(self.X)
         mean = responses.mean(0)
         responses -= mean
         *products, total = self._products(responses)
@@ -237,21 +254,12 @@ class _Design:
     def choose(self, block: _Block) -> Tensor:
         """Position of the penalty with the smallest error, for each voxel."""
         error, doubt = self._screened(block)
-        chosen = error.argmin(1)
         possible = error - doubt <= (error + doubt).amin(1, keepdim=True)
-        for voxels in (possible.sum(1) > 1).nonzero()[:, 0].split(_BLOCK_VOXELS // 4):
-            chosen[voxels] = self._choose_among(block, voxels, possible[voxels])
-        return chosen
-
-    def _choose_among(self, block: _Block, voxels: Tensor, possible: Tensor) -> Tensor:
-        """As `choose`, in full precision, of the possible ones (n_voxels, n_alphas)."""
-        exact = torch.full(possible.shape, torch.inf, dtype=self.X.dtype, device=self.X.device)
-        for position, alpha in enumerate(self.alphas):
-            rows = possible[:, position].nonzero()[:, 0]
-            if len(rows):
-                errors = self.errors(block.of(voxels[rows]), alpha.expand(len(rows)))
-                exact[rows, position] = errors
-        return exact.argmin(1)
+        undecided = possible & (possible.sum(1, keepdim=True) > 1)
+        for pairs in undecided.nonzero().split(_BLOCK_VOXELS):
+            voxels, penalties = pairs.T
+            error[voxels, penalties] = self.errors(block.of(voxels), self.alphas[penalties])
+        return error.where(possible, torch.inf).argmin(1)
 
     def _screened(self, block: _Block) -> tuple[Tensor, Tensor]:
         """Mean over folds of the squared errors (n_voxels, n_alphas), and how far they are off."""
@@ -289,29 +297,25 @@ class _Screen:
         squares = Y.square().sum(0)[:, None]
         correlated = projected * (Y.T.to(self.low) @ self.features)
         linear = correlated @ self.shrinkage.T
-        cross, rounded = self._cross(projected.to(self.low))
+        cross = self._cross(projected.to(self.low))
         predicted = projected.square() @ (self.diagonal * self.shrinkage.square()).T + cross
         error = squares - 2 * linear + predicted
         # Each product is off by a random share: it averages out over the images.
-        lost = (squares * predicted.clamp(min=0) / len(Y)).sqrt() + rounded
+        lost = (squares * predicted.clamp(min=0) / len(Y)).sqrt() + cross.abs()
         return error / len(Y), torch.finfo(self.low).eps * lost / len(Y)
 
-    def _cross(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over pairs of different axes, and the sum of sizes that were rounded on the way."""
+    def _cross(self, projected: Tensor) -> Tensor:
+        """Sum over pairs of different axes, (n_voxels, n_alphas)."""
         shrinkage = self.shrinkage.to(self.low)
-        total, rounded = projected.new_zeros(
-            (2, len(projected), len(shrinkage)), dtype=self.shrinkage.dtype
-        )
-        for rows in _slices(len(projected), _BLOCK_PAIRS // len(shrinkage)):
-            weights = (projected[rows, None] * shrinkage).flatten(0, 1)
+        total = []
+        for some in projected.split(max(1, _BLOCK_PAIRS // len(shrinkage))):
+            weights = (some[:, None] * shrinkage).flatten(0, 1)
+            product = torch.empty_like(weights)
             for strip in self.strips:
                 stop, width = strip.shape
-                product = (weights[:, :stop] @ strip)[:, None]
-                part = torch.bmm(product, weights[:, stop - width : stop, None])
-                part = part.view(-1, len(shrinkage)).to(total.dtype)
-                total[rows] += part
-                rounded[rows] += part.abs()
-        return total, rounded
+                torch.mm(weights[:, :stop], strip, out=product[:, stop - width : stop])
+            total.append(torch.bmm(product[:, None], weights[..., None]))
+        return torch.cat(total).view(-1, len(shrinkage)).to(self.shrinkage)
 
 
 def _strips(symmetric: Tensor) -> list[Tensor]:

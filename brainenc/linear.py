@@ -8,6 +8,7 @@ import numpy as np
 
 from brainenc.model_selection import Folds, image_folds
 from brainenc.solvers import RidgeFit
+from brainenc.storage import row_blocks
 
 
 def fit_voxels(
@@ -89,10 +90,10 @@ def missing_patterns(Y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         Images with data; voxels without any data at all are in no group.
     voxels : array of int
     """
-    present = np.isfinite(Y)
-    if present.all():
+    if all(np.isfinite(block).all() for block in row_blocks(Y)):
         yield np.arange(Y.shape[0]), np.arange(Y.shape[1])
         return
+    present = np.isfinite(Y)
     packed = np.packbits(present, axis=0)
     _, first, member = np.unique(packed, axis=1, return_index=True, return_inverse=True)
     for pattern, column in enumerate(first):

@@ -27,6 +27,17 @@ def count_repeats(betas: np.ndarray) -> NDArray[np.int32]:
     return count
 
 
+def has_repeats(betas: np.ndarray) -> bool:
+    """Whether there is an image with two trials of a voxel.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    """
+    blocks = _image_blocks(betas) if betas.shape[1] > 1 else ()
+    return any((count_repeats(betas[rows]) > 1).any() for rows in blocks)
+
+
 def average_repeats(betas: np.ndarray) -> np.ndarray:
     """Mean over the repeats present; NaN where an image has none for a voxel.
 
@@ -42,11 +53,14 @@ def average_repeats(betas: np.ndarray) -> np.ndarray:
         return np.asarray(betas[:, 0])
     average = np.empty((betas.shape[0], betas.shape[2]), dtype=betas.dtype)
     for rows in _image_blocks(betas):
-        present = np.isfinite(betas[rows])
-        total = np.where(present, betas[rows], betas.dtype.type(0)).sum(axis=1)
         with np.errstate(invalid="ignore"):  # 0 / 0 = NaN where no repeat is present
             # Counted in the dtype of betas: an integer count would make float64 of float32.
-            np.divide(total, present.sum(axis=1, dtype=betas.dtype), out=average[rows])
+            total, n = betas[rows].sum(axis=1), betas.dtype.type(betas.shape[1])
+            if not np.isfinite(total).all():  # one missing trial makes the sum NaN
+                present = np.isfinite(betas[rows])
+                total = np.where(present, betas[rows], betas.dtype.type(0)).sum(axis=1)
+                n = present.sum(axis=1, dtype=betas.dtype)
+            np.divide(total, n, out=average[rows])
     return average
 
 

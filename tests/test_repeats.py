@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from brainenc.repeats import average_repeats, count_repeats, within_image_residuals
+from brainenc.repeats import (
+    average_repeats,
+    count_repeats,
+    has_repeats,
+    within_image_residuals,
+)
 
 
 @pytest.fixture
@@ -27,6 +32,17 @@ def layout(request, betas, tmp_path):
 def test_count_repeats_counts_one_by_one(layout, betas):
     counted = [[sum(not np.isnan(b) for b in image[:, v]) for v in range(6)] for image in betas]
     np.testing.assert_array_equal(count_repeats(layout), counted)
+
+
+def test_one_voxel_with_two_trials_of_an_image_is_a_repeat():
+    betas = np.full((5, 3, 4), np.nan)
+    betas[:, 0] = betas[1, 1] = 1
+    assert has_repeats(betas)
+    betas[1, 0, 1:] = betas[1, 1, 0] = np.nan  # now every voxel has one trial of image 1
+    assert not has_repeats(betas)
+    betas[4, 2, 3] = 1
+    assert has_repeats(betas)
+    assert not has_repeats(betas[:, :1])
 
 
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")  # NumPy's; ours is silent

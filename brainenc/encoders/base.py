@@ -24,7 +24,7 @@ from brainenc.noise import (
     fit_shared_signal,
     fit_trial_noise,
 )
-from brainenc.repeats import average_repeats
+from brainenc.repeats import average_repeats, has_repeats
 from brainenc.validation import check_betas, check_feature_shape, check_features
 
 
@@ -46,6 +46,10 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
     ----------
     noise_ : ResidualNoise
         Residuals of held-out single trials, which `sample` draws from.
+    residual_shape_ : ResidualShape or None
+        Skew and tails of residuals, and how their variance depends on the prediction, where
+        draws of "residual" kind have them; None if held-out trials are as well described by normal
+        ones of one size.
     trial_noise_, model_error_ : ResidualNoise or None
         The two parts of residuals: what repeats of an image differ in, and the error of the
         expected response, which they share. None if no image had two trials.
@@ -59,7 +63,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
     features: Any = None
     sample_kind: str = "residual"
     #: Dataclasses among the fitted attributes, which `brainenc.load` has to know.
-    saved_parts: tuple[type, ...] = (ResidualNoise,)
+    saved_parts: tuple[type, ...] = (ResidualNoise, ResidualShape)
 
     # ---------------------------------------------------------------- what an encoder provides
 
@@ -73,7 +77,25 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
 
     def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Single-trial draws (n, n_images, n_voxels)."""
-        return self._predict(features) + self.noise_.sample((n, len(features)), rng)
+        draws = self.noise_.sample((n, len(features)), rng)
+        return self._around(self._predict(features), draws, np.sqrt(self.noise_.variance)[None])
+
+    def _around(self, expected: np.ndarray, draws: np.ndarray, sd: np.ndarray) -> np.ndarray:
+        """Draws around expected responses (n_images, n_voxels) from normal deviations of given s.d.
+
+        The shape of residuals is given to them, in their place.
+        """
+        if self.residual_shape_ is not None:
+            draws = self.residual_shape_.shape(draws, sd, expected)
+        draws += expected
+        return draws
+
+    def _normal_spread(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """What `fit_residual_shape` calls `spread`; None for draws that are not of this kind."""
+        if self.sample_kind != "residual":
+            return None
+        sd = np.sqrt(self.noise_.variance)[None]
+        return lambda images: sd
 
     def _sample_part(
         self, features: np.ndarray, n: int, rng: np.random.Generator, noise: str
@@ -100,9 +122,23 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         """s.d. of single trials around the prediction, (n_images, n_voxels)."""
         if self.sample_kind_ == "residual":
             sd = np.sqrt(self.noise_.variance)
-            return np.broadcast_to(sd, (len(features), len(sd)))
+            return self._shaped_spread(features, np.broadcast_to(sd, (len(features), len(sd))))
         blocks = self._draw_blocks(features, 100, 0, self._noise_kinds()[0])
         return np.concatenate([block.std(axis=0) for _, block in blocks])
+
+    def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
+        """Log density (n_images, n_repeats) of single trials of some voxels given their images.
+
+        `betas` are of these voxels. NaN everywhere if draws have no density in closed form.
+        """
+        if self.sample_kind_ != "residual":
+            return np.full(betas.shape[:2], np.nan)
+        residuals = betas - self._predict(features)[:, None, voxels]
+        return self.noise_.of_voxels(voxels).logpdf(residuals)
+
+    def _shaped_spread(self, features: np.ndarray, sd: np.ndarray) -> np.ndarray:
+        shape = self.residual_shape_
+        return sd if shape is None else sd * shape.relative_sd(self._predict(features))
 
     def _hand_over(self, held_out: np.ndarray) -> None:
         """Called by `fit` with its held-out predictions, which are not kept."""
@@ -140,9 +176,13 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         held_out = self._fit(features, betas)
         self._hand_over(held_out)
         self.noise_: ResidualNoise = fit_residual_noise(betas, held_out)
+        self.residual_shape_: ResidualShape | None = None
+        spread = self._normal_spread()
+        if spread is not None:
+            self.residual_shape_ = fit_residual_shape(betas, held_out, spread)
         self.trial_noise_: ResidualNoise | None = None
         self.model_error_: ResidualNoise | None = None
-        if (np.isfinite(betas).sum(axis=1, dtype=np.int32) > 1).any():
+        if has_repeats(betas):
             self.trial_noise_ = fit_trial_noise(betas)
             self.model_error_ = fit_shared_signal(betas, held_out, self.trial_noise_)
         self.sample_kind_ = self.sample_kind
@@ -263,8 +303,9 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that holds a single trial with a given probability.
 
-        Normal, with the s.d. of the encoder's draws. `brainenc.calibrate` gives intervals with a
-        guarantee, from held-out images.
+        The s.d. of the encoder's draws times quantiles, of the normal distribution unless
+        `residual_shape_` has the voxel's own. `brainenc.calibrate` gives intervals with a guarantee,
+        from held-out images.
 
         Parameters
         ----------
@@ -284,10 +325,35 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         check_is_fitted(self)
         half = norm.ppf((1 + check_coverage(coverage)) / 2)
         features = self._features_of(X)
-        prediction, width = self._predict(features), half * self._spread(features)
-        bounds = np.stack([prediction - width, prediction + width]).astype(np.float32)
+        prediction, sd = self._predict(features), self._spread(features)
+        ends: Any = np.array([[-half], [half]])
+        if getattr(self, "residual_shape_", None) is not None:
+            ends = [self.residual_shape_.quantile(np.full(self.n_voxels_, end)) for end in ends]
+        bounds = np.stack([prediction + sd * end for end in ends]).astype(np.float32)
         lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper
+
+    def log_density(self, X: Any, y: Any, *, voxels: Any = None) -> np.ndarray:
+        """Log density of single trials, all voxels of a trial together, given its image.
+
+        Parameters
+        ----------
+        X, y : as for `fit`
+        voxels : array of int or bool, optional
+            Those whose joint density is asked for; all by default.
+
+        Returns
+        -------
+        array, shape (n_images, n_repeats), float64
+            Natural logarithm; of densities in the units of the betas. NaN for a trial that lacks
+            one of the voxels, and everywhere if the distribution that `sample` draws from has no
+            density in closed form, as with a sampler, or with voxels that vary not at all.
+        """
+        check_is_fitted(self)
+        features = self._features_of(X)
+        betas = check_betas(y, n_images=len(features))
+        chosen = np.arange(self.n_voxels_) if voxels is None else np.asarray(voxels)
+        return self._log_density(features, betas[..., chosen], chosen)
 
     def score(self, X: Any, y: Any) -> float:
         """Mean over voxels of Pearson's r across images, against repeat-averaged betas.

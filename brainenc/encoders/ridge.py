@@ -90,7 +90,8 @@ class RidgeEncoder(BaseEncoder):
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         X = flatten_tokens(features)
         self.feature_mean_, self.feature_scale_ = feature_scaling(X, self.standardize)
-        X = (X - self.feature_mean_) / self.feature_scale_
+        X = X - self.feature_mean_
+        X /= self.feature_scale_
         self.form_ = choose_form(self.form, X.shape)
         kernel = self.form_ == "kernel"
         fitted = fit_voxels(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg import helmert
 from sklearn.isotonic import isotonic_regression
 
+from brainenc.metrics import gaussian_log_density
 from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats, count_repeats
 
@@ -67,15 +68,13 @@ class ResidualNoise:
         array, shape (...), float64
         """
         known = np.isfinite(self.private_sd)
-        private = self.private_sd[known].astype(np.float64)
-        scaled = self.factors[:, known] / private
-        residuals = residuals[..., known] / private
-        # Woodbury's identity and the matrix determinant lemma: all in the space of factors.
-        root = np.linalg.cholesky(np.eye(len(scaled)) + scaled @ scaled.T)
-        shared = np.linalg.solve(root, (residuals @ scaled.T)[..., None])[..., 0]
-        distance = np.square(residuals).sum(axis=-1) - np.square(shared).sum(axis=-1)
-        log_det = 2 * np.log(private).sum() + 2 * np.log(np.diag(root)).sum()
-        return -0.5 * (distance + log_det + known.sum() * np.log(2 * np.pi))
+        return gaussian_log_density(
+            residuals[..., known], self.factors[:, known], self.private_sd[known]
+        )
+
+    def of_voxels(self, voxels: Any) -> "ResidualNoise":
+        """That of some voxels."""
+        return ResidualNoise(self.factors[:, voxels], self.private_sd[voxels])
 
     def sample(self, shape: tuple[int, ...], random_state: Any = None) -> NDArray[np.float32]:
         """Draw residuals.
@@ -244,9 +243,11 @@ class Whitening:
         self.gain = np.sqrt(1 + np.square(strength))
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (n, n_voxels) of betas in these coordinates; 0 for voxels without noise."""
         return self._along(rows * self.inverse_sd, 1 / self.gain - 1)
 
     def undo(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (n, n_voxels) in these coordinates as betas."""
         return self._along(rows, self.gain - 1) * self.sd
 
     def _along(self, rows: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from brainenc.noise import (
     fit_trial_noise,
 )
 from brainenc.repeats import average_repeats, has_repeats
+from brainenc.residual_shape import ResidualShape, fit_residual_shape
 from brainenc.validation import check_betas, check_feature_shape, check_features
 
 
@@ -303,9 +304,9 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that holds a single trial with a given probability.
 
-        The s.d. of the encoder's draws times quantiles, of the normal distribution unless
-        `residual_shape_` has the voxel's own. `brainenc.calibrate` gives intervals with a guarantee,
-        from held-out images.
+        The s.d. of the encoder's draws times quantiles: those of the normal distribution unless
+        `residual_shape_` has the voxel's own. `brainenc.calibrate` gives intervals with a
+        guarantee, from held-out images.
 
         Parameters
         ----------
@@ -326,9 +327,10 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         half = norm.ppf((1 + check_coverage(coverage)) / 2)
         features = self._features_of(X)
         prediction, sd = self._predict(features), self._spread(features)
-        ends: Any = np.array([[-half], [half]])
-        if getattr(self, "residual_shape_", None) is not None:
-            ends = [self.residual_shape_.quantile(np.full(self.n_voxels_, end)) for end in ends]
+        ends = np.full((self.n_voxels_, 2), (-half, half)).T
+        shape = getattr(self, "residual_shape_", None)
+        if shape is not None:
+            ends = shape.quantile(ends)
         bounds = np.stack([prediction + sd * end for end in ends]).astype(np.float32)
         lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,11 +24,14 @@ from synbrain_common import show, write
 
 import brainenc
 from brainenc.benchmarking.manifest import hardware, versions
+from brainenc.brain_folder import write_beside_betas
 from brainenc.progress import progress
 
 #: NSD subject 1 without its shared images, and the tokens of OpenCLIP ViT-bigG/14.
 SHAPE = {"images": 9000, "repeats": 3, "voxels": 15_724, "tokens": 256, "width": 1664}
 BLOCK = 100
+#: Test images of the benchmark, and ROIs.
+N_TEST, N_ROIS = 1000, 25
 
 
 def main() -> None:
@@ -44,7 +48,7 @@ def main() -> None:
         return
     shape = {name: getattr(arguments, name) for name in SHAPE}
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
-        if arguments.only != ["draws"]:
+        if set(arguments.only) - {"draws"}:
             make_files(Path(folder), **shape)
         rows = [measured(name, Path(folder)) for name in arguments.only]
         sizes = {path.name: path.stat().st_size / 2**30 for path in Path(folder).glob("*.npy")}
@@ -131,13 +135,78 @@ def draws(folder: Path) -> dict:
     }
 
 
+def report(folder: Path) -> dict:
+    """A benchmark as the NSD papers split: some 1 000 images are held out, once."""
+    n_images = len(np.load(folder / "pooled.npy", mmap_mode="r"))
+    images = np.random.default_rng(0).permutation(n_images)
+    n_test = min(N_TEST, n_images // 5)
+    return benchmarked(folder, [(images[n_test:], images[:n_test])], n_draws=100)
+
+
+def folds(folder: Path) -> dict:
+    """Every image is held out once, so that all are scored together; fewer draws, to save time."""
+    return benchmarked(folder, 5, n_draws=5, n_bootstraps=100, n_permutations=100)
+
+
+def benchmarked(folder: Path, cv: Any, **settings: Any) -> dict:
+    """A whole benchmark of ridge on a ``.brain`` folder, and its report."""
+    start = time.perf_counter()
+    data = brainenc.EncodingData.load(make_subject(folder))
+    X = np.load(folder / "pooled.npy", mmap_mode="r")
+    encoders = {"ridge": brainenc.RidgeEncoder(None)}
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        result = brainenc.benchmark(
+            data, encoders, features=X, cv=cv, out=out, verbose=False, **settings
+        )
+        result.to_html(Path(out) / "report.html")
+    n_test = data.n_images if isinstance(cv, int) else len(cv[0][1])
+    n_folds = result.manifest["split"]["n_folds"]
+    split = f"{n_test} test images in {n_folds} folds" if n_folds > 1 else f"{n_test} test images"
+    return {
+        "fit": f"benchmark of ridge on pooled: {split}, {settings['n_draws']} draws; its report",
+        "peak memory, GiB": peak_memory(),
+        "minutes": (time.perf_counter() - start) / 60,
+    }
+
+
+def make_subject(folder: Path) -> Path:
+    """The betas as a ``.brain`` folder, with images and ROIs made up."""
+    subject = folder / "subject.brain"
+    if subject.exists():
+        return subject
+    subject.mkdir()
+    rng = np.random.default_rng(0)
+    betas = np.load(folder / "betas.npy", mmap_mode="r")
+    (subject / "betas.npy").hardlink_to(folder / "betas.npy")
+    image, repeat = (axis.ravel() for axis in np.indices(betas.shape[:2]))
+    names = np.sort(rng.integers(N_ROIS, size=betas.shape[2]))
+    write_beside_betas(
+        subject,
+        images=rng.integers(256, size=(len(betas), 64, 64, 3), dtype=np.uint8),
+        betas_shape=betas.shape,
+        voxels=pd.DataFrame({"roi": [f"ROI {name}" for name in names]}),
+        trials=pd.DataFrame({"image": image, "repeat": repeat}),
+        name="made-up subject",
+        volume=None,
+        units="",
+        copy_images=True,
+    )
+    return subject
+
+
 def peak_memory() -> float:
     """In GiB. Not ``ru_maxrss``, which a process inherits from the one that started it."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
-CHILDREN = {"ridge": ridge, "synbrain": synbrain, "draws": draws}
+CHILDREN = {
+    "ridge": ridge,
+    "synbrain": synbrain,
+    "draws": draws,
+    "report": report,
+    "folds": folds,
+}
 
 
 def measured(name: str, folder: Path) -> dict:

@@ -13,14 +13,17 @@ import brainenc
 from brainenc.data import EncodingData
 from brainenc.images import image_batches
 from brainenc.model_selection import Folds
-from brainenc.storage import fingerprint
+from brainenc.storage import fingerprint, release
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "himalaya", "torch", "pandas", "open_clip_torch")
 
 
 def data_hash(data: EncodingData) -> str:
     """Fingerprint of images and betas: 32 hexadecimal digits."""
-    images = [fingerprint(batch) for batch in image_batches(data.images, 256)]
+    images = []
+    for batch in image_batches(data.images, 256):
+        images.append(fingerprint(batch))
+        release(batch)
     return fingerprint(np.asarray(data.betas), images)
 
 

@@ -79,7 +79,7 @@ class TokenAdapter:
 class StandardisedTokens:
     """Tokens that are standardised when rows of them are asked for; see `TokenAdapter.tokens`."""
 
-    dtype = np.dtype(np.float32)
+    dtype, ndim = np.dtype(np.float32), 3
 
     def __init__(self, features: np.ndarray, adapter: TokenAdapter):
         self.features, self.adapter, self.shape = features, adapter, features.shape

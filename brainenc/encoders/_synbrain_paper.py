@@ -15,6 +15,7 @@ from brainenc.devices import resolve_device
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 from brainenc.storage import atomic_path, fingerprint, row_blocks, write_array
 from brainenc.training import Examples, TrainingSettings, train
+from brainenc.training.precision import autocast
 
 #: Sizes that train on a CPU in minutes; for ablations and tests, not for results.
 SMALL_VAE = {
@@ -375,29 +376,38 @@ def _train(
     return result.history.assign(stage=name)
 
 
-def latents(mapper: S2N | None, tokens: np.ndarray, device: Any, batch_size: int) -> np.ndarray:
+def latents(
+    mapper: S2N | None, tokens: np.ndarray, device: Any, batch_size: int, precision: str
+) -> np.ndarray:
     """Latents (n_images, n_tokens, width) of images; without a mapper, the tokens themselves."""
     if mapper is None:
         return tokens
-    return _in_batches(mapper.fold_time(), mapper, tokens, resolve_device(device), batch_size)
+    on = resolve_device(device)
+    return _in_batches(mapper.fold_time(), mapper, tokens, on, batch_size, precision)
 
 
-def decode(vae: BrainVAE, z: np.ndarray, n_voxels: int, device: Any, batch_size: int) -> np.ndarray:
+def decode(
+    vae: BrainVAE, z: np.ndarray, n_voxels: int, device: Any, batch_size: int, precision: str
+) -> np.ndarray:
     """Responses (n, n_voxels) of latents (n, n_tokens, width)."""
-    return _in_batches(
-        lambda x: vae.decode(x, n_voxels), vae, z, resolve_device(device), batch_size
-    )
+    on = resolve_device(device)
+    return _in_batches(lambda x: vae.decode(x, n_voxels), vae, z, on, batch_size, precision)
 
 
 def _in_batches(
-    function: Any, module: nn.Module, array: np.ndarray, device: Any, batch_size: int
+    function: Any,
+    module: nn.Module,
+    array: np.ndarray,
+    device: Any,
+    batch_size: int,
+    precision: str = "32",
 ) -> np.ndarray:
     module.to(device).eval()
     if isinstance(function, nn.Module):
         function.to(device).eval()
-    with torch.no_grad():
+    with torch.no_grad(), autocast(device, precision):
         parts = [
-            function(_tensor(array[i : i + batch_size], device)).cpu().numpy()
+            function(_tensor(array[i : i + batch_size], device)).float().cpu().numpy()
             for i in range(0, len(array), batch_size)
         ]
     module.to("cpu")

@@ -16,6 +16,7 @@ from brainenc.encoders._networks import MIN_IMAGES, run_net, voxel_moments
 from brainenc.encoders._synbrain_latents import GaussianFeatures, find_latents, trial_noise
 from brainenc.encoders._synbrain_noise import (
     VarianceCalibration,
+    log_density,
     log_variances,
     noise_coordinates,
     noise_sd,
@@ -413,6 +414,15 @@ class SynBrainEncoder(BaseEncoder):
             return None
         return lambda images: noise_sd(self.noise_, scale[images])
 
+    def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
+        if self._is_paper:
+            return super()._log_density(features, betas, voxels)
+        noise, scale = self.noise_.of_voxels(voxels), self._noise_scale(features)
+        expected = self._predict(features)[:, voxels]
+        sd = noise_sd(noise, scale)
+        normal, log_derivative = self._normal_residuals(betas, expected, sd, voxels)
+        return log_density(noise, scale, normal) + log_derivative
+
     @property
     def _is_paper(self) -> bool:
         return self.variant == "paper"
@@ -578,7 +588,7 @@ class SynBrainEncoder(BaseEncoder):
 
     def _latents(self, features: np.ndarray) -> np.ndarray:
         return paper.latents(
-            self.mapper_, paper.as_tokens(features), self.device, self._batch, "32"
+            self.mapper_, paper.as_tokens(features), self.device, self._batch, self.precision
         )
 
     def _decode(self, z: np.ndarray) -> np.ndarray:

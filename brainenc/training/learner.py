@@ -17,6 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ..devices import resolve_device
 from ..storage import fingerprint
 from .batches import Batch, derived_seed
+from .precision import in_bf16
 from .settings import TrainingSettings
 
 Weights = Mapping[str, torch.Tensor]
@@ -38,7 +39,7 @@ def start_fabric(device: str | torch.device, precision: str) -> Any:
     with _no_chatter():
         fabric = Fabric(
             accelerator=resolved.type,
-            precision=_precision(resolved, precision),
+            precision="bf16-mixed" if in_bf16(resolved, precision) else "32-true",
             **(spread or _one_device(resolved)),
         )
         fabric.launch()
@@ -82,11 +83,6 @@ def _no_chatter() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _precision(device: torch.device, precision: str) -> Any:
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if precision == "bf16" or (precision == "auto" and fast) else "32-true"
 
 
 def seed_everything(device: torch.device, random_state: int, purpose: str, *index: int) -> int:

@@ -5,6 +5,8 @@ from typing import Any
 
 from .schedules import Constant, Schedule
 
+PRECISIONS = ("auto", "32", "bf16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -100,5 +102,5 @@ class TrainingSettings:
 _CHOICES = {
     "optimizer": ("adamw", "adam"),
     "mode": ("max", "min"),
-    "precision": ("auto", "32", "bf16"),
+    "precision": PRECISIONS,
 }

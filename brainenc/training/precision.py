@@ -1,0 +1,32 @@
+"""What `precision` means: one rule for training and for inference."""
+
+import torch
+
+from .settings import PRECISIONS
+
+
+def in_bf16(device: torch.device, precision: str) -> bool:
+    """Whether products are computed in bf16 on that device.
+
+    Parameters
+    ----------
+    device : torch.device
+    precision : {"auto", "32", "bf16"}
+        "auto" is bf16 on a GPU that has it, and nowhere else.
+
+    Raises
+    ------
+    ValueError : an unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision={precision!r} must be one of {', '.join(map(repr, PRECISIONS))}"
+        )
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision == "bf16"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context in which layers compute as they do in a training of that precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(device, precision))

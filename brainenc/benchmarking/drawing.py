@@ -18,7 +18,7 @@ from brainenc.benchmarking.scoring import trial_sd
 from brainenc.data import EncodingData
 from brainenc.metrics import (
     energy_score,
-    gaussian_log_score,
+    log_score,
     ncsnr_from_repeats,
     random_pairs,
     variogram_score,
@@ -28,7 +28,7 @@ from brainenc.metrics.probabilistic import crps_of_sorted, sort_draws
 from brainenc.metrics.spread import ranks_among_sorted
 from brainenc.model_selection import Folds
 from brainenc.noise import ResidualNoise
-from brainenc.storage import release, row_blocks, take_columns
+from brainenc.storage import release, row_blocks
 
 #: Numbers drawn at once: 16 MiB of float32, and a few arrays of that size beside it.
 _BLOCK_VALUES = 2**22
@@ -123,15 +123,14 @@ class DrawSource:
     kind : str
         Where draws come from, in a word or two.
     sample : callable (images: slice, n, seed) -> array (n, n_images, n_voxels)
-    density : (mean, factors, private_sd) or None
-        Of the Gaussian that is drawn from, if it is one and the same for every image but for the
-        mean (n_images, n_voxels).
+    log_density : callable (images: slice, betas, voxels) -> array (n_images, n_repeats), or None
+        Log density of single trials (n_images, n_repeats, n_voxels), of some voxels together.
     """
 
     label: str
     kind: str
     sample: Callable[[slice, int, int], np.ndarray]
-    density: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    log_density: Callable[[slice, np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 def encoder_source(encoder: Any, X: Any, predictions: np.ndarray) -> DrawSource:
@@ -140,11 +139,11 @@ def encoder_source(encoder: Any, X: Any, predictions: np.ndarray) -> DrawSource:
     def sample(images: slice, n: int, seed: int) -> np.ndarray:
         return encoder.sample(X[images], n=n, random_state=seed)
 
+    def log_density(images: slice, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+        return encoder.log_density(X[images], betas, voxels=voxels)
+
     kind = str(getattr(encoder, "sample_kind_", "its own"))
-    noise = getattr(encoder, "noise_", None)
-    if kind != "residual" or not isinstance(noise, ResidualNoise):
-        return DrawSource("", kind, sample)
-    return DrawSource("", kind, sample, (predictions, noise.factors, noise.private_sd))
+    return DrawSource("", kind, sample, log_density if hasattr(encoder, "log_density") else None)
 
 
 def reference_sources(
@@ -162,7 +161,7 @@ def reference_sources(
     """
     sd = np.sqrt(encoder.noise_.variance)
     independent = ResidualNoise(np.zeros((0, len(sd)), np.float32), sd)
-    density = (predictions, independent.factors, independent.private_sd)
+    density = _density_around(predictions, independent)
     residuals = TrialResiduals(betas, held_out)
     return [
         DrawSource(INDEPENDENT, INDEPENDENT, _around(predictions, independent), density),
@@ -178,6 +177,16 @@ def _around(predictions: np.ndarray, noise: Any) -> Callable[[slice, int, int], 
         return draws
 
     return sample
+
+
+def _density_around(
+    predictions: np.ndarray, noise: ResidualNoise
+) -> Callable[[slice, np.ndarray, np.ndarray], np.ndarray]:
+    def log_density(images: slice, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+        residuals = betas[..., voxels] - predictions[images][:, None, voxels]
+        return noise.of_voxels(voxels).logpdf(residuals)
+
+    return log_density
 
 
 class TrialResiduals:
@@ -218,8 +227,13 @@ def truth_source(truth: Any, test: np.ndarray) -> DrawSource:
     def sample(images: slice, n: int, seed: int) -> np.ndarray:
         return truth.select(images=test[images]).sample(n, random_state=seed)
 
-    density = (truth.signal[test], truth.noise_factors, np.sqrt(truth.noise_private_variance))
-    return DrawSource(TRUTH, TRUTH, sample, density)
+    def log_density(images: slice, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+        residuals = betas[..., voxels] - truth.signal[test[images]][:, None, voxels]
+        factors = truth.noise_factors[:, voxels].toarray()
+        sd = np.sqrt(truth.noise_private_variance[voxels])
+        return ResidualNoise(factors, sd).logpdf(residuals)
+
+    return DrawSource(TRUTH, TRUTH, sample, log_density)
 
 
 def score_draws(
@@ -266,9 +280,12 @@ def score_draws(
             wanted = (plan.n_draws, images.stop - images.start, n_voxels)
             if draws.shape != wanted:
                 raise ValueError(f"sample gave shape {draws.shape}, not {wanted}")
-            kept.add(_scores_of_block(draws, betas[images], scale, plan, sums))
+            trials = betas[images]
+            found = _scores_of_block(draws, trials, scale, plan, sums)
+            found["log_score"] = _log_score(source, images, trials, plan.subset)
+            kept.add(found)
             release(betas)
-        return kept.joined(log_score=_log_score(source, betas, plan.subset), **sums)
+        return kept.joined(**sums)
 
 
 def _scores_of_block(
@@ -302,11 +319,9 @@ def _scores_of_block(
     return found
 
 
-def _log_score(source: DrawSource, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-    if source.density is None or len(voxels) == 0:
+def _log_score(
+    source: DrawSource, images: slice, betas: np.ndarray, voxels: np.ndarray
+) -> np.ndarray:
+    if source.log_density is None or len(voxels) == 0:
         return np.full(len(betas), np.nan)
-    mean, factors, private_sd = source.density
-    of_voxels = factors[:, voxels]
-    of_voxels = of_voxels.toarray() if hasattr(of_voxels, "toarray") else of_voxels
-    trials = take_columns(betas, voxels)
-    return gaussian_log_score(mean[:, voxels], of_voxels, private_sd[voxels], trials)
+    return log_score(source.log_density(images, betas, voxels))

@@ -179,3 +179,22 @@ def noise_sd(noise: ResidualNoise, scale: np.ndarray) -> np.ndarray:
     """
     shared = np.square(scale[:, :-1]) @ np.square(noise.factors)
     return np.sqrt(shared + np.square(scale[:, -1:] * noise.private_sd))
+
+
+def log_density(noise: ResidualNoise, scale: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """Log density of what `sample_noise` draws, private part included.
+
+    Parameters
+    ----------
+    noise, scale : as for `sample_noise`
+    residuals : array, shape (n_images, n_repeats, n_voxels)
+
+    Returns
+    -------
+    array, shape (n_images, n_repeats); NaN as from `ResidualNoise.logpdf`
+    """
+    by_image = [
+        ResidualNoise(own[:-1, None] * noise.factors, own[-1] * noise.private_sd).logpdf(trials)
+        for own, trials in zip(scale, residuals, strict=True)
+    ]
+    return np.stack(by_image)

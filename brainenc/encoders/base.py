@@ -134,8 +134,25 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         """
         if self.sample_kind_ != "residual":
             return np.full(betas.shape[:2], np.nan)
-        residuals = betas - self._predict(features)[:, None, voxels]
-        return self.noise_.of_voxels(voxels).logpdf(residuals)
+        noise, expected = self.noise_.of_voxels(voxels), self._predict(features)[:, voxels]
+        sd = np.sqrt(noise.variance)[None]
+        normal, log_derivative = self._normal_residuals(betas, expected, sd, voxels)
+        return noise.logpdf(normal) + log_derivative
+
+    def _normal_residuals(
+        self, betas: np.ndarray, expected: np.ndarray, sd: np.ndarray, voxels: Any
+    ) -> tuple[np.ndarray, Any]:
+        """Normal deviations that `_around` makes trials of, and the log of how dense these get.
+
+        Shapes (n_images, n_repeats, n_voxels), and (n_images, n_repeats) or 0.
+        """
+        residuals = betas - expected[:, None]
+        if self.residual_shape_ is None:
+            return residuals, 0.0
+        shape = self.residual_shape_.select(voxels)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            normal, log_derivatives = shape.normal(residuals, sd, expected)
+        return normal, np.nansum(log_derivatives, axis=-1)
 
     def _shaped_spread(self, features: np.ndarray, sd: np.ndarray) -> np.ndarray:
         shape = self.residual_shape_

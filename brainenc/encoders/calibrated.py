@@ -263,6 +263,11 @@ class CalibratedEncoder(BaseEncoder):
     def _spread(self, features: np.ndarray) -> np.ndarray:
         return self.scale_ * self._fitted._spread(features)
 
+    def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
+        scale, prediction = self.scale_[voxels], self._predict(features)[:, None, voxels]
+        unscaled = prediction + (betas - prediction) / scale
+        return self._fitted._log_density(features, unscaled, voxels) - np.nansum(np.log(scale))
+
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that holds a trial of a new image.
 

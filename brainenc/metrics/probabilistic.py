@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cholesky
 
 from brainenc.metrics._sums import blocks
 
@@ -228,46 +228,55 @@ def random_pairs(
     return np.stack([voxels[i], voxels[chosen - i * (i - 1) // 2]], axis=1)
 
 
-def gaussian_log_score(
-    mean: ArrayLike, factors: ArrayLike, private_sd: ArrayLike, trials: ArrayLike
+def gaussian_log_density(
+    residuals: ArrayLike, factors: ArrayLike, private_sd: ArrayLike
 ) -> NDArray[np.float64]:
-    """Negative log density of trials under N(mean, factorsᵀ factors + diag(private_sd²)).
+    """Log density of residuals under N(0, factorsᵀ factors + diag(private_sd²)).
 
     Parameters
     ----------
-    mean : array, shape (n_images, n_voxels)
+    residuals : array, shape (..., n_voxels)
     factors : array, shape (n_factors, n_voxels)
         None at all means independent voxels.
     private_sd : array, shape (n_voxels,)
-        Factors and s.d. are those of a `ResidualNoise`, say.
-    trials : array, shape (n_images, n_repeats, n_voxels)
-        A trial with a NaN in any voxel is left out.
+
+    Returns
+    -------
+    array, shape (...)
+        Natural logarithm, by Woodbury's identity: a matrix of n_factors² is inverted, never the
+        covariance of all voxels. NaN where a residual is, and everywhere if a private s.d. is 0 or
+        NaN, since there is then no density.
+    """
+    residuals, sd = np.asarray(residuals), np.asarray(private_sd, dtype=np.float64)
+    if not (np.isfinite(sd) & (sd > 0)).all():
+        return np.full(residuals.shape[:-1], np.nan)
+    scaled, residuals = np.asarray(factors) / sd, residuals / sd
+    root = cholesky(np.eye(len(scaled)) + scaled @ scaled.T, lower=True)
+    # No eigenvalue of what is inverted is below 1.
+    explained = (residuals @ scaled.T) @ np.linalg.inv(root).T
+    distance = np.square(residuals).sum(axis=-1) - np.square(explained).sum(axis=-1)
+    log_determinant = 2 * (np.log(np.diag(root)).sum() + np.log(sd).sum())
+    return -(distance + log_determinant + len(sd) * np.log(2 * np.pi)) / 2
+
+
+def log_score(log_density: ArrayLike) -> NDArray[np.float64]:
+    """Negative log density of trials per image, mean over the trials that have one.
+
+    Parameters
+    ----------
+    log_density : array, shape (n_images, n_repeats)
+        Of `BaseEncoder.log_density`, say; NaN for trials without.
 
     Returns
     -------
     array, shape (n_images,)
-        Nats per trial, mean over the trials of the image. It changes by a constant with the units
-        of the betas. NaN where no trial is complete, and where a private s.d. is 0 or NaN, since
-        there is then no density.
+        In nats per trial. It changes by a constant with the units of the betas. NaN where no
+        trial has a density.
     """
-    mean, factors, sd = np.asarray(mean), np.asarray(factors), np.asarray(private_sd)
-    trials = np.asarray(trials)
-    score = np.full(len(mean), np.nan)
-    if not (np.isfinite(sd) & (sd > 0)).all():
-        return score
-    residuals = ((trials - mean[:, None]) / sd).astype(np.float64)
-    scaled = (factors / sd).astype(np.float64)
-    # Woodbury: only a matrix of n_factors² is inverted, never the covariance of all voxels.
-    root = cholesky(np.eye(len(scaled)) + scaled @ scaled.T, lower=True)
-    log_determinant = 2 * (np.log(np.diag(root)).sum() + np.log(sd, dtype=np.float64).sum())
-    constant = (log_determinant + len(sd) * np.log(2 * np.pi)) / 2
-    for i, of_image in enumerate(residuals):
-        complete = of_image[np.isfinite(of_image).all(axis=1)]
-        if len(complete):
-            explained = solve_triangular(root, scaled @ complete.T, lower=True)
-            quadratic = np.square(complete).sum() - np.square(explained).sum()
-            score[i] = constant + quadratic / len(complete) / 2
-    return score
+    log_density = np.asarray(log_density, dtype=np.float64)
+    present = np.isfinite(log_density)
+    with np.errstate(invalid="ignore"):
+        return -np.where(present, log_density, 0).sum(axis=1) / present.sum(axis=1)
 
 
 def check_draws(draws: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from brainenc.benchmarking.drawing import DrawSource, TrialResiduals
 from brainenc.benchmarking.kept import LARGE, read_kept
 from brainenc.benchmarking.result import DRAW_TABLES, TABLES
 from brainenc.encoders import BaseEncoder
+from brainenc.noise import ResidualNoise
 
 FEW = {"n_bootstraps": 100, "n_permutations": 9, "verbose": False, "check": False}
 INDEPENDENT, RESAMPLED = "independent Gaussian residuals", "resampled residuals"
@@ -81,8 +82,8 @@ def test_kept_arrays_are_those_of_the_metrics(fold, monkeypatch, images_at_once)
     draws, betas, scale = fold
     monkeypatch.setattr(drawing, "_BLOCK_VALUES", images_at_once * 30 * 6)
     plan = drawing.DrawPlan(30, 0, np.arange(5), np.array([0, 3, 4]), np.array([1]))
-    factors, sd = np.ones((1, 6)), np.full(6, 2.0)
-    density = (np.zeros((11, 6)), factors, sd)
+    noise = ResidualNoise(np.ones((1, 6)), np.full(6, 2.0))
+    density = drawing._density_around(np.zeros((11, 6)), noise)
     source = DrawSource("", "given", lambda images, n, seed: draws[:, images], density)
     before = draws.copy()
     kept = drawing.score_draws(source, betas, scale, plan, 0)
@@ -109,7 +110,7 @@ def test_kept_arrays_are_those_of_the_metrics(fold, monkeypatch, images_at_once)
         **close,
     )  # fmt: skip
     v = [0, 3, 4]
-    wanted = metrics.gaussian_log_score(np.zeros((11, 3)), factors[:, v], sd[v], betas[..., v])
+    wanted = metrics.log_score(noise.of_voxels(v).logpdf(betas[..., v]))
     np.testing.assert_allclose(kept["log_score"], wanted, **close)
 
 

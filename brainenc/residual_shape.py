@@ -56,7 +56,8 @@ class ResidualShape:
     def quantile(self, z: np.ndarray) -> np.ndarray:
         """Residuals of unit variance for normal ones (..., n_voxels); see `NODES`."""
         position = (z - NODES[0]) / _STEP
-        below = np.clip(position, 0, len(NODES) - 2).astype(np.intp)
+        # NaN (a voxel without data) has no place among the nodes, and comes through in the end.
+        below = np.fmin(np.fmax(position, 0), len(NODES) - 2).astype(np.intp)
         flat = self.quantiles.astype(np.float32).ravel()
         index = below * self.quantiles.shape[1] + np.arange(self.quantiles.shape[1])
         low, high = flat[index], flat[index + self.quantiles.shape[1]]
@@ -160,7 +161,8 @@ def fit_residual_shape(
     expected, sd = held_out[images], spread(images)
     unit = (betas[images] - expected[:, None]) / np.where(sd > 0, sd, np.nan)[:, None]
     unit = unit.astype(np.float32, copy=False)
-    some = slice(None, None, -(-unit.shape[2] // _MAX_VOXELS))
+    measured = np.flatnonzero(np.isfinite(unit).any(axis=(0, 1)))
+    some = measured[:: max(1, len(measured) // _MAX_VOXELS)]
     gain = 0.0
     for learnt in (half, ~half):
         shape = _fit(unit[learnt][..., some], expected[learnt][:, some])
@@ -224,12 +226,9 @@ def _with_slopes(unit: np.ndarray, expected: np.ndarray, slope: np.ndarray) -> R
     """Normal shape with these slopes, centred so that the mean variance stays."""
     n = np.isfinite(unit).sum(axis=1)
     weight = n / np.maximum(n.sum(axis=0), 1)
-    seen = np.where(n > 0, expected, np.nan)
     known = n.any(axis=0)
-    lowest, highest = (
-        np.where(known, each, 0)
-        for each in (np.nanmin(seen[:, known], axis=0), np.nanmax(seen[:, known], axis=0))
-    )
+    lowest = np.where(known, np.where(n > 0, expected, np.inf).min(axis=0), 0)
+    highest = np.where(known, np.where(n > 0, expected, -np.inf).max(axis=0), 0)
     relative = np.exp(slope * np.where(n > 0, expected, 0))
     centre = np.log(np.maximum((weight * relative).sum(axis=0), np.finfo(float).tiny))
     quantiles = np.broadcast_to(NODES[:, None], (len(NODES), len(slope)))
@@ -273,5 +272,5 @@ def _pinball_gain(unit: np.ndarray, expected: np.ndarray, shape: ResidualShape) 
         for sign, quantile in ((1, node), (-1, ours * relative)):
             beyond = unit - quantile
             loss = np.where(beyond > 0, level, level - 1) * beyond
-            gain += sign * np.nanmean(loss, axis=(0, 1))
-    return float(np.nanmean(gain))
+            gain += sign * np.nansum(loss, axis=(0, 1))
+    return float(np.mean(gain / np.maximum(np.isfinite(unit).sum(axis=(0, 1)), 1)))

@@ -86,11 +86,12 @@ def find_latents(
 
 
 @dataclass(frozen=True)
-class GaussianFeatures:
-    """Features in which linear regression is regression with a Gaussian kernel.
+class KernelFeatures:
+    """Features in which linear regression is regression with a kernel of z-scored features.
 
-    The kernel of two images is exp(−d² / mean d²), with d the distance of their z-scored features.
-    It is exact for up to 2048 images; more are seen through 2048 of them (Nyström).
+    The Gaussian kernel of two images is exp(−d² / mean d²), with d their distance; the linear one
+    is their scalar product. Exact for up to 2048 images; more are seen through 2048 of them
+    (Nyström).
 
     Attributes
     ----------
@@ -98,7 +99,7 @@ class GaussianFeatures:
     landmarks : array, shape (n_landmarks, n_features)
         z-scored features of the images that others are compared with.
     width : float
-        Mean squared distance between landmarks.
+        Mean squared distance between landmarks; infinite for the linear kernel.
     turn : array, shape (n_landmarks, k)
         Kernel with the landmarks to features, of mean variance 1.
 
@@ -114,20 +115,29 @@ class GaussianFeatures:
     turn: np.ndarray
 
     @classmethod
-    def fit(cls, features: np.ndarray, random_state: int) -> "GaussianFeatures":
-        """From features (n_images, n_features) or (n_images, n_tokens, width)."""
+    def fit(cls, features: np.ndarray, kernel: str, random_state: int) -> "KernelFeatures":
+        """From features (n_images, n_features) or (n_images, n_tokens, width).
+
+        Parameters
+        ----------
+        features : array
+        kernel : "gaussian" or "linear"
+        random_state : int
+            Of the choice of images.
+        """
         X = flatten_tokens(features)
         mean, scale = feature_scaling(X)
         chosen = np.random.default_rng(random_state).permutation(len(X))[:MAX_LANDMARKS]
         landmarks = (X[np.sort(chosen)] - mean) / scale
-        squared = euclidean_distances(landmarks, squared=True)
         n = len(landmarks)
-        width = float(squared.sum() / (n * (n - 1))) or 1.0
-        kernel = np.exp(squared.astype(np.float64) / -width)
-        eigenvalues, directions = np.linalg.eigh(kernel)
+        width = np.inf
+        if kernel == "gaussian":
+            width = float(euclidean_distances(landmarks, squared=True).sum() / (n * (n - 1))) or 1.0
+        products = _kernel(landmarks, landmarks, width).astype(np.float64)
+        eigenvalues, directions = np.linalg.eigh(products)
         kept = eigenvalues > 1e-6 * eigenvalues[-1]
         turn = directions[:, kept] / np.sqrt(eigenvalues[kept])
-        turn /= np.sqrt((kernel @ turn).var(axis=0).mean()) or 1.0
+        turn /= np.sqrt((products @ turn).var(axis=0).mean()) or 1.0
         return cls(mean, scale, landmarks, width, turn.astype(np.float32))
 
     def transform(self, features: np.ndarray) -> np.ndarray:
@@ -136,6 +146,11 @@ class GaussianFeatures:
         found = np.empty((len(X), self.turn.shape[1]), dtype=np.float32)
         for start in range(0, len(X), BLOCK):
             z = (X[start : start + BLOCK] - self.mean) / self.scale
-            squared = euclidean_distances(z, self.landmarks, squared=True)
-            found[start : start + BLOCK] = np.exp(squared / -self.width) @ self.turn
+            found[start : start + BLOCK] = _kernel(z, self.landmarks, self.width) @ self.turn
         return found
+
+
+def _kernel(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
+    if np.isinf(width):
+        return a @ b.T / a.shape[1]
+    return np.exp(euclidean_distances(a, b, squared=True) / -width)

@@ -1,6 +1,7 @@
 """SynBrainEncoder: a latent distribution of responses, mapped from image tokens."""
 
 import copy
+import math
 import os
 from functools import reduce
 from typing import Any
@@ -13,7 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 from brainenc.encoders import _synbrain_default as default
 from brainenc.encoders import _synbrain_paper as paper
 from brainenc.encoders._networks import MIN_IMAGES, run_net, voxel_moments
-from brainenc.encoders._synbrain_latents import GaussianFeatures, find_latents, trial_noise
+from brainenc.encoders._synbrain_latents import (
+    MAX_LANDMARKS,
+    KernelFeatures,
+    find_latents,
+    trial_noise,
+)
 from brainenc.encoders._synbrain_noise import (
     VarianceCalibration,
     log_density,
@@ -100,10 +106,12 @@ class SynBrainEncoder(BaseEncoder):
         One row per evaluation (default variant) or epoch, of every `member` or `stage`; empty
         if no mapper was trained.
     linear_ : RidgeEncoder
+    span_ : KernelFeatures or None
+        Default variant: what ridge sees of more than 2048 features of more than 2048 images.
     mix_ : array, shape (2,)
         Default variant: weights of ridge and of the latent.
     read_out_ : array, shape (n_latents, n_voxels)
-    gaussian_, kernel_ : GaussianFeatures, RidgeEncoder
+    gaussian_, kernel_ : KernelFeatures, RidgeEncoder
     members_ : list of brainenc.nets.LatentMapper
     latent_mix_ : array, shape (1 or 2, n_latents)
         Default variant, from 100 images on: latent to betas; the maps to the latent, by a Gaussian
@@ -130,7 +138,7 @@ class SynBrainEncoder(BaseEncoder):
     saved_parts = (
         *BaseEncoder.saved_parts,
         default.TokenAdapter,
-        GaussianFeatures,
+        KernelFeatures,
         VarianceCalibration,
         LatentMapper,
         BrainVAE,
@@ -446,8 +454,9 @@ class SynBrainEncoder(BaseEncoder):
 
     def _fit_default(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         options = self._options()
-        self.linear_ = self._ridge(options)
-        seen = default.linear_features(features)
+        coarse = default.linear_features(features)
+        seen = self._fit_span(coarse, options)
+        self.linear_ = self._ridge(options, standardize=self.span_ is None)
         linear = self.linear_._fit(seen, betas)
         self.members_: list[LatentMapper] = []
         self.mix_, self.history_ = np.array([1.0, 0.0]), pd.DataFrame()
@@ -458,7 +467,7 @@ class SynBrainEncoder(BaseEncoder):
         responses = average_repeats(betas).astype(np.float32, copy=betas.shape[1] == 1)
         self.mean_, self.scale_ = voxel_moments(responses)
         latents = self._find_latents(responses, linear, betas)
-        held_out = self._fit_maps(features, seen, latents, options)
+        held_out = self._fit_maps(features, coarse, latents, options)
         for in_betas in (responses, linear):
             in_betas -= self.mean_
             in_betas /= self.scale_
@@ -474,6 +483,17 @@ class SynBrainEncoder(BaseEncoder):
             None, device=self.device, random_state=options["random_state"], **parameters
         )
 
+    def _fit_span(self, coarse: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+        """What the linear path sees: the features, or what many images span of wide ones."""
+        self.span_: KernelFeatures | None = None
+        if min(len(coarse), math.prod(coarse.shape[1:])) > MAX_LANDMARKS:
+            # The eigenvectors of 6656 features would take minutes, those of 2048 seconds.
+            self.span_ = KernelFeatures.fit(coarse, "linear", options["random_state"])
+        return self._spanned(coarse)
+
+    def _spanned(self, coarse: np.ndarray) -> np.ndarray:
+        return coarse if self.span_ is None else self.span_.transform(coarse)
+
     def _find_latents(
         self, responses: np.ndarray, linear: np.ndarray, betas: np.ndarray
     ) -> np.ndarray:
@@ -486,12 +506,12 @@ class SynBrainEncoder(BaseEncoder):
         return latents
 
     def _fit_maps(
-        self, features: np.ndarray, seen: np.ndarray, latents: np.ndarray, options: dict[str, Any]
+        self, features: np.ndarray, coarse: np.ndarray, latents: np.ndarray, options: dict[str, Any]
     ) -> np.ndarray:
         """Learn to predict latents from images; held-out predictions of them."""
-        self.gaussian_ = GaussianFeatures.fit(seen, options["random_state"])
+        self.gaussian_ = KernelFeatures.fit(coarse, "gaussian", options["random_state"])
         self.kernel_ = self._ridge(options, standardize=False)
-        parts = [self.kernel_._fit(self.gaussian_.transform(seen), latents[:, None])]
+        parts = [self.kernel_._fit(self.gaussian_.transform(coarse), latents[:, None])]
         folds = default.member_folds(len(features), self.n_members, options["random_state"])
         if folds:
             self.adapter_ = default.TokenAdapter.fit(features)
@@ -503,11 +523,11 @@ class SynBrainEncoder(BaseEncoder):
         return self._latent(parts)
 
     def _predict_default(self, features: np.ndarray) -> np.ndarray:
-        seen = default.linear_features(features)
-        linear = self.linear_._predict(seen)
+        coarse = default.linear_features(features)
+        linear = self.linear_._predict(self._spanned(coarse))
         if not self._has_latent:
             return linear
-        parts = [self.kernel_._predict(self.gaussian_.transform(seen))]
+        parts = [self.kernel_._predict(self.gaussian_.transform(coarse))]
         if self.members_:
             tokens = self.adapter_.tokens(features)
             mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
@@ -533,7 +553,7 @@ class SynBrainEncoder(BaseEncoder):
         """Learn how noisy single trials of an image are, factor by factor of the noise."""
         noise = fit_residual_noise(betas, held_out)  # what `fit` makes noise_ of
         coordinates = noise_coordinates(betas, held_out, noise)
-        self.variance_ = self._ridge(options)
+        self.variance_ = self._ridge(options, standardize=self.span_ is None)
         said = self.variance_._fit(features, log_variances(coordinates)[:, None])
         self.calibration_ = VarianceCalibration.fit(coordinates, said)
         self._held_out_scale = self.calibration_.scale(said)
@@ -553,7 +573,8 @@ class SynBrainEncoder(BaseEncoder):
     def _noise_scale(self, features: np.ndarray) -> np.ndarray:
         if not self._has_latent:
             return np.ones((len(features), len(self.noise_.factors) + 1), dtype=np.float32)
-        return self.calibration_.scale(self.variance_._predict(default.linear_features(features)))
+        seen = self._spanned(default.linear_features(features))
+        return self.calibration_.scale(self.variance_._predict(seen))
 
     # ---------------------------------------------------------------- paper variant
 

@@ -22,8 +22,9 @@ from brainenc.encoders import (
     SynBrainEncoder,
     _synbrain_default,
     _synbrain_latents,
+    synbrain,
 )
-from brainenc.encoders._synbrain_latents import GaussianFeatures
+from brainenc.encoders._synbrain_latents import KernelFeatures
 from brainenc.encoders._synbrain_noise import log_variances
 from brainenc.metrics import correlation
 from brainenc.noise import ResidualNoise
@@ -221,7 +222,7 @@ def test_gaussian_features_are_those_of_the_kernel(monkeypatch):
     X, new = rng.standard_normal((60, 8)) * 3 + 1, rng.standard_normal((20, 8))
     z, z_new = ((each - X.mean(0)) / X.std(0) for each in (X, new))
     gamma = 1 / scipy.spatial.distance.pdist(z, "sqeuclidean").mean()
-    features = GaussianFeatures.fit(X, 0)
+    features = KernelFeatures.fit(X, "gaussian", 0)
     found = features.transform(X)
     assert found.var(axis=0).mean() == pytest.approx(1, rel=1e-4)
     ours = features.transform(new) @ found.T
@@ -229,11 +230,29 @@ def test_gaussian_features_are_those_of_the_kernel(monkeypatch):
     np.testing.assert_allclose(ours / ours[0, 0], exact / exact[0, 0], rtol=1e-3)
     # Fewer landmarks than images: as scikit-learn's Nyström features of the same images.
     monkeypatch.setattr(_synbrain_latents, "MAX_LANDMARKS", 30)
-    features = GaussianFeatures.fit(X, 0)
+    features = KernelFeatures.fit(X, "gaussian", 0)
     library = Nystroem(gamma=1 / features.width, n_components=30).fit(features.landmarks)
     ours = features.transform(new) @ features.transform(X).T
     theirs = library.transform(z_new) @ library.transform(z).T
     np.testing.assert_allclose(ours / ours[0, 0], theirs / theirs[0, 0], rtol=1e-3)
+    linear = KernelFeatures.fit(X, "linear", 0)
+    ours, exact = linear.transform(new) @ linear.transform(X).T, z_new @ z.T
+    np.testing.assert_allclose(ours / ours[0, 0], exact / exact[0, 0], rtol=1e-3, atol=1e-4)
+
+
+def test_wide_features_of_many_images_are_seen_through_some_of_these(problem, monkeypatch):
+    tokens, betas = problem
+    exact = RidgeEncoder(standardize=True).fit(tokens, betas).predict(tokens)
+    monkeypatch.setattr(synbrain, "MAX_LANDMARKS", 50)  # 60 features and 160 images are more
+    encoder = SynBrainEncoder(**FAST).fit(tokens, betas)
+    monkeypatch.setattr(_synbrain_latents, "MAX_LANDMARKS", 55)
+    assert encoder.span_.turn.shape == (160, 60)
+    # All images span all features, so it is the ridge there is without; float32.
+    spanned = encoder.linear_._predict(encoder.span_.transform(tokens))
+    assert correlation(spanned, exact).min() > 0.999
+    fewer = SynBrainEncoder(**FAST).fit(tokens, betas)
+    assert fewer.span_.landmarks.shape == (55, 60)
+    assert np.isfinite(fewer.sample(tokens, 2, 0)).all()
 
 
 # ------------------------------------------------------------------ features, missing data

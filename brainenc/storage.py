@@ -210,7 +210,7 @@ def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = 2**30)
     if not too_large or _map_of(array) is None:
         return array[rows]
     path = scratch / f"{uuid.uuid4().hex[:12]}.npy"
-    write_array(path, _Rows(array, rows))
+    write_array(path, Rows(array, rows))
     return np.load(path, mmap_mode="r")
 
 
@@ -240,14 +240,25 @@ def take_columns(array: np.ndarray, columns: Any, rows: Any = None) -> np.ndarra
     return found
 
 
-class _Rows:
-    """Rows of an array as a lazy array."""
+class Rows:
+    """Rows of an array as a lazy array: they are read when some of them are asked for.
+
+    Parameters
+    ----------
+    array : array
+        May be memory-mapped; its pages are let go after each reading.
+    rows : array of int
+    """
 
     def __init__(self, array: np.ndarray, rows: np.ndarray):
         self.array, self.rows = array, rows
         self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
 
-    def __getitem__(self, some: slice) -> np.ndarray:
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, some: Any) -> np.ndarray:
         found = self.array[self.rows[some]]
         release(self.array)
         return found

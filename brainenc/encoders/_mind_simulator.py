@@ -1,5 +1,6 @@
 """Stages of MindSimulator's training: autoencoder of single trials, then the diffusion prior."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brainenc import storage
 from brainenc.devices import resolve_device
+from brainenc.encoders import _synbrain_default
 from brainenc.encoders._networks import seeded
-from brainenc.encoders._synbrain_default import principal_components
+from brainenc.encoders._synbrain_default import linear_features, principal_components
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder, soft_clip_loss
 from brainenc.nets.diffusion import add_noise, cosine_schedule, gaussian_gain
 from brainenc.nets.latent_mapper import masked_squared_error
@@ -37,6 +40,7 @@ class Trials:
     betas : array, shape (n_images, n_repeats, n_voxels)
     averages : array, shape (n_images, n_voxels)
     tokens : array, shape (n_images, n_tokens, width)
+        Or anything with ``shape``, ``dtype`` and rows by index.
     mean, sd : array, shape (n_voxels,)
         Moments of the averages of learnt images.
     learnt : array of bool, shape (n_images,)
@@ -45,18 +49,24 @@ class Trials:
 
     betas: np.ndarray
     averages: np.ndarray
-    tokens: np.ndarray
+    tokens: Any
     mean: np.ndarray
     sd: np.ndarray
     learnt: np.ndarray
 
     def index(self, images: np.ndarray, at_most: int | None = None) -> tuple[np.ndarray, ...]:
         """Image and repeat of the trials present; evenly spread ones if there are more."""
-        present = np.isfinite(self.betas).any(axis=2) & images[:, None]
-        found = np.stack(np.nonzero(present))
+        present = [np.isfinite(block).any(axis=2) for block in storage.row_blocks(self.betas)]
+        found = np.stack(np.nonzero(np.concatenate(present) & images[:, None]))
         if at_most is not None and found.shape[1] > at_most:
             found = found[:, np.linspace(0, found.shape[1] - 1, at_most).astype(int)]
         return tuple(found)
+
+    def single(self, image: np.ndarray, repeat: np.ndarray) -> Tensor:
+        """Betas (n_trials, n_voxels) of some trials."""
+        betas = torch.from_numpy(self.betas[image, repeat])
+        storage.release(self.betas)
+        return betas
 
     def z(self, betas: Tensor) -> Tensor:
         """In units of s.d. from the mean; NaN stays."""
@@ -119,20 +129,25 @@ def make_autoencoder(shape: tuple[int, int], n_voxels: int, options: dict[str, A
     )
 
 
-def clip_targets(tokens: np.ndarray, learnt: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """What latents are aligned with: tokens, or principal components of them of another shape."""
+def clip_targets(tokens: Any, learnt: np.ndarray, shape: tuple[int, int]) -> Any:
+    """What latents are aligned with: tokens, or principal components of them of another shape.
+
+    Tokens that would fill the memory are averaged over neighbours first, as for the linear path.
+    """
     if tokens.shape[1:] == shape:
         return tokens
-    flat = tokens.reshape(len(tokens), -1)
+    in_memory = 4 * math.prod(tokens.shape) <= _synbrain_default.TOKENS_IN_MEMORY
+    averaged = tokens if in_memory else linear_features(tokens)
+    flat = averaged[:].astype(np.float32, copy=False).reshape(len(averaged), -1)
     flat = flat - flat[learnt].mean(axis=0)
     _, directions = principal_components(flat[learnt], shape[0] * shape[1])
     components = flat @ directions.T
     missing = shape[0] * shape[1] - components.shape[1]
-    return np.pad(components, ((0, 0), (0, missing))).reshape(len(tokens), *shape)
+    return np.pad(components, ((0, 0), (0, missing))).reshape(len(flat), *shape)
 
 
 def fit_autoencoder(
-    net: FMRIAutoencoder, trials: Trials, targets: np.ndarray, options: dict[str, Any]
+    net: FMRIAutoencoder, trials: Trials, targets: Any, options: dict[str, Any]
 ) -> pd.DataFrame:
     """Stage 1: from single trials to the average of their image, through a latent like its tokens.
 
@@ -170,7 +185,7 @@ def fit_autoencoder(
 
     def evaluate(module: Any) -> dict[str, float]:
         device = next(module.parameters()).device
-        measured = trials.z(torch.from_numpy(trials.betas[held, held_repeat]).to(device))
+        measured = trials.z(trials.single(held, held_repeat).to(device))
         wanted = trials.z(torch.from_numpy(trials.averages[held]).to(device))
         return {
             "held_out_mse": float(masked_squared_error(module(measured.nan_to_num())[0], wanted))
@@ -201,9 +216,7 @@ def encode(
     net.to(device).eval()
     with torch.no_grad():
         parts = [
-            _encoded(
-                net, trials, torch.from_numpy(trials.betas[image[rows], repeat[rows]]).to(device)
-            )
+            _encoded(net, trials, trials.single(image[rows], repeat[rows]).to(device))
             for rows in row_blocks(len(image), trials.betas.shape[2])
         ]
     net.to("cpu")

@@ -1,5 +1,6 @@
 """Drawing responses: noise to a latent by the prior, the latent to voxels by the autoencoder."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,7 +40,7 @@ class Sampler:
 
     def draw(
         self,
-        tokens: np.ndarray,
+        tokens: Any,
         expected: np.ndarray | None,
         n: int,
         rng: Callable[[], np.random.Generator],
@@ -70,12 +71,12 @@ class Sampler:
         tensor = partial(torch.tensor, device=device)
         for part in (self.net, self.prior):
             part.to(device).eval()
-        size = n * max(self.scale.mean.size, tokens[0].size)
+        size = n * max(self.scale.mean.size, math.prod(tokens.shape[1:]))
         try:
             with torch.no_grad():
                 parts = []
                 for rows in row_blocks(len(tokens), size):
-                    block = tensor(tokens[rows])
+                    block = tensor(tokens[rows], dtype=torch.float32)
                     n_noises = 1 if shared else len(block)
                     parts.append(
                         self._draw_block(

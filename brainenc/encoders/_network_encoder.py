@@ -4,6 +4,7 @@ import numbers
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,6 +74,10 @@ class NetworkEncoder(BaseEncoder):
     def _adapter(self, features: np.ndarray) -> Any:
         """What makes inputs of the network of features, by its method `transform`."""
 
+    def _inputs(self, features: np.ndarray) -> Any:
+        """Inputs of the network; a lazy array of them where they would fill the memory."""
+        return self.adapter_.transform(features)
+
     def _prepare(self, features: np.ndarray, responses: np.ndarray, random_state: int) -> None:
         """Set what `_make_net` needs to know of the data."""
 
@@ -126,25 +131,35 @@ class NetworkEncoder(BaseEncoder):
                 None, device=self.device, random_state=options["random_state"]
             )
             return self.linear_._fit(features, betas)
-        averages = average_repeats(betas).astype(np.float32, copy=False)
-        self.mean_, self.scale_ = voxel_moments(averages)
-        responses = (averages - self.mean_) / self.scale_
-        self.mean_[np.isnan(averages).all(axis=0)] = np.nan  # and so is the prediction
+        # Arrays of the size of the averages are changed in place: with all of NSD's voxels each
+        # takes half a gigabyte. A single repeat is averaged to itself: the user's own array.
+        responses = average_repeats(betas).astype(np.float32, copy=betas.shape[1] == 1)
+        self.mean_, self.scale_ = voxel_moments(responses)
+        responses -= self.mean_
+        responses /= self.scale_
+        self.mean_[np.isnan(responses).all(axis=0)] = np.nan  # and so is the prediction
         self.adapter_ = self._adapter(features)
-        inputs = self.adapter_.transform(features)
+        inputs = self._inputs(features)
         self._prepare(inputs, responses, options["random_state"])
         folds = member_folds(len(inputs), options["n_members"], options["random_state"])
         recipe = self._recipe(inputs.shape[1:], options)
         members = fit_members(inputs, responses, folds, recipe, options)
         self.members_, self.history_ = members.nets, members.history
-        return members.held_out * self.scale_ + self.mean_
+        return self._in_betas(members.held_out)
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         if self.linear_ is not None:
             return self.linear_._predict(features)
-        inputs = self.adapter_.transform(features)
-        predictions = [run_net(net, inputs, self.device) for net in self.members_]
-        return np.mean(predictions, axis=0) * self.scale_ + self.mean_
+        inputs = self._inputs(features)
+        predictions = reduce(np.add, (run_net(net, inputs, self.device) for net in self.members_))
+        predictions /= len(self.members_)
+        return self._in_betas(predictions)
+
+    def _in_betas(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions in z units, changed in place to the units of the betas."""
+        predictions *= self.scale_
+        predictions += self.mean_
+        return predictions
 
     def _recipe(self, shape: tuple[int, ...], options: dict[str, Any]) -> Recipe:
         return Recipe(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from brainenc.devices import resolve_device
+from brainenc.metrics._sums import blocks
 from brainenc.model_selection import Folds, image_folds
 from brainenc.training import Examples, TrainingResult, TrainingSettings, train
 
@@ -190,13 +191,19 @@ def voxel_moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A voxel that does not vary, or has no data, has s.d. 1; without data the mean is 0.
     """
+    mean, scale = np.empty((2, averages.shape[1]), dtype=np.float32)
+    for voxels in blocks(averages.shape[1], 2**22 // len(averages)):  # spares copies of them all
+        mean[voxels], scale[voxels] = _moments(averages[:, voxels])
+    return mean, scale
+
+
+def _moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     present = np.isfinite(averages)
     n = np.maximum(present.sum(axis=0), 1)
     mean = np.where(present, averages, 0).sum(axis=0, dtype=np.float64) / n
     centred = np.where(present, averages - mean, 0)
     sd = np.sqrt(np.square(centred).sum(axis=0) / n)
-    scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
-    return mean.astype(np.float32), scale.astype(np.float32)
+    return mean, np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
 
 
 def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:

@@ -11,6 +11,7 @@ from brainenc.encoders._network_encoder import NetworkEncoder, Preset
 from brainenc.encoders._networks import MIN_IMAGES, seeded
 from brainenc.encoders.base import BaseEncoder
 from brainenc.nets import MindReaderNet, mind_reader_loss
+from brainenc.storage import row_blocks
 from brainenc.training import Cosine, StepDecay
 
 PRESETS = {
@@ -58,12 +59,13 @@ class EmbeddingAdapter:
     @classmethod
     def fit(cls, features: np.ndarray, clip: Any, standardize: bool) -> "EmbeddingAdapter":
         """Adapter for features (n_images, width) or (n_images, n_tokens, width)."""
+        pooled = _pooled(features)
         if clip == "auto":
-            clip = 1.5 if (np.abs(_pooled(features)) > 1.5).mean() <= MOST_CLIPPED else None
+            clip = 1.5 if (np.abs(pooled) > 1.5).mean() <= MOST_CLIPPED else None
         adapter = cls(clip)
         if not standardize:
             return adapter
-        embeddings = adapter.transform(features)
+        embeddings = adapter.transform(pooled)
         mean, sd = embeddings.mean(0, dtype=np.float64), embeddings.std(0, dtype=np.float64)
         scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1)
         return cls(clip, mean.astype(np.float32), scale.astype(np.float32))
@@ -79,8 +81,11 @@ class EmbeddingAdapter:
 
 
 def _pooled(features: np.ndarray) -> np.ndarray:
-    pooled = features.mean(axis=1) if features.ndim == 3 else features
-    return pooled.astype(np.float32, copy=False)
+    if features.ndim == 2:
+        return features.astype(np.float32, copy=False)
+    dtype = np.result_type(features.dtype, np.float32)  # half precision would round the mean
+    pooled = [block.mean(axis=1, dtype=dtype) for block in row_blocks(features)]
+    return np.concatenate(pooled).astype(np.float32, copy=False)
 
 
 class MindReaderEncoder(NetworkEncoder):

@@ -18,6 +18,7 @@ from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
 from brainenc.repeats import average_repeats
+from brainenc.storage import Rows, release
 
 #: Held-out images, and draws of each, that tell how much draws scatter.
 N_SPREAD_IMAGES, N_SPREAD_DRAWS = 64, 8
@@ -312,7 +313,12 @@ class MindSimulatorEncoder(BaseEncoder):
         averages = average_repeats(betas).astype(np.float32, copy=False)
         self.mean_, self.scale_ = voxel_moments(averages[learnt])
         self.undefined_ = ~np.isfinite(averages[learnt]).any(axis=0)
-        self.adapter_ = TokenAdapter.fit(features[learnt]) if options["gaussian_start"] else None
+        self.adapter_ = None
+        if options["gaussian_start"]:
+            # Tokens of many images are larger than memory: rows are read as they are asked for.
+            in_memory = features.ndim == 2
+            rows: Any = features[learnt] if in_memory else Rows(features, np.flatnonzero(learnt))
+            self.adapter_ = TokenAdapter.fit(rows)
         return stages.Trials(
             betas, averages, self._tokens(features), self.mean_, self.scale_, learnt
         )
@@ -350,7 +356,7 @@ class MindSimulatorEncoder(BaseEncoder):
         held = np.flatnonzero(~trials.learnt & np.isfinite(trials.averages).any(axis=1))
         if len(held):
             unseen = None if expected is None else expected[held]
-            prediction[held] = self._mean_of_draws(features[held], unseen)
+            prediction[held] = self._mean_of_draws(features, held, unseen)
             rng = np.random.default_rng(self.seed_)
             some = slice(N_SPREAD_IMAGES)
             draws = self._decoded_draws(
@@ -367,19 +373,24 @@ class MindSimulatorEncoder(BaseEncoder):
     def _predict(self, features: np.ndarray) -> np.ndarray:
         if self.prior_ is None:
             return self.linear_._predict(linear_features(features))
-        return self._mean_of_draws(features)
+        return self._mean_of_draws(features, np.arange(len(features)))
 
     def _mean_of_draws(
-        self, features: np.ndarray, expected: np.ndarray | None = None
+        self, features: np.ndarray, images: np.ndarray, expected: np.ndarray | None = None
     ) -> np.ndarray:
-        """The same noise for every image, whichever others there are."""
-        return self._decoded_draws(
-            features,
-            self.n_draws,
-            lambda: np.random.default_rng(self.seed_),
-            shared=True,
-            expected=expected,
-        ).mean(axis=0)
+        """Of some images: the same noise for every image, whichever others there are."""
+        means = np.empty((len(images), len(self.scale_)), dtype=np.float32)
+        for rows in stages.row_blocks(len(images), self.n_draws * len(self.scale_)):
+            draws = self._decoded_draws(
+                features[images[rows]],
+                self.n_draws,
+                lambda: np.random.default_rng(self.seed_),
+                shared=True,
+                expected=None if expected is None else expected[rows],
+            )
+            means[rows] = draws.mean(axis=0)
+            release(features)
+        return means
 
     def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         return self._sample_part(features, n, rng, str(self._noise_kinds()[0]))
@@ -436,11 +447,12 @@ class MindSimulatorEncoder(BaseEncoder):
         latents = run_net(self.autoencoder_, z[None], self.device, call=self.autoencoder_.encode)
         return np.broadcast_to(latents, (n_images, *self._latent_shape))
 
-    def _tokens(self, features: np.ndarray) -> np.ndarray:
+    def _tokens(self, features: np.ndarray) -> Any:
+        """Tokens; in half precision, or a lazy array, where they would fill the memory."""
         if self.adapter_ is not None:
-            return self.adapter_.transform(features)
+            return self.adapter_.tokens(features)
         tokens = features if features.ndim == 3 else features[:, None]
-        return tokens.astype(np.float32, copy=False)
+        return tokens if tokens.dtype == np.float16 else tokens.astype(np.float32, copy=False)
 
     @property
     def _latent_shape(self) -> tuple[int, int]:

@@ -220,7 +220,7 @@ class ROITransformerEncoder(NetworkEncoder):
                 f"fitted to fewer than min_images={self.min_images} images, the encoder is ridge "
                 "and attends to nothing; lower min_images, or fit it to more images"
             )
-        tokens = self.adapter_.transform(self._features_of(X))
+        tokens = self._inputs(self._features_of(X))
         n_tokens = tokens.shape[1]
         side = grid_side(n_tokens)
         if side is None:
@@ -269,6 +269,9 @@ class ROITransformerEncoder(NetworkEncoder):
 
     def _adapter(self, features: np.ndarray) -> TokenAdapter:
         return TokenAdapter.fit(features)
+
+    def _inputs(self, features: np.ndarray) -> Any:
+        return self.adapter_.tokens(features)
 
     def _make_net(self, shape: tuple[int, ...], sizes: dict[str, Any], random_state: int) -> Any:
         n_tokens, width = shape

@@ -5,7 +5,12 @@ import pytest
 import torch
 
 import brainenc
-from brainenc.encoders import MindSimulatorEncoder, RidgeEncoder, mind_simulator
+from brainenc.encoders import (
+    MindSimulatorEncoder,
+    RidgeEncoder,
+    _synbrain_default,
+    mind_simulator,
+)
 from brainenc.encoders import _mind_simulator as stages
 from brainenc.encoders._mind_simulator_noise import draw_spread, remaining_noise
 from brainenc.encoders._mind_simulator_parameters import all_sizes
@@ -55,6 +60,42 @@ def plain(problem):
     return MindSimulatorEncoder(**(FAST | PLAIN | {"prior_epochs": 30, "learning_rate": 5e-3})).fit(
         *problem
     )
+
+
+# ------------------------------------------------------------------ tokens larger than memory
+
+
+@pytest.mark.parametrize("options", [FAST, FAST | PLAIN], ids=["default", "plain"])
+def test_tokens_in_half_precision_are_read_batch_by_batch(problem, options, tmp_path, monkeypatch):
+    tokens, betas = problem
+    np.save(tmp_path / "tokens.npy", tokens.astype(np.float16))
+    half = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    at_once = MindSimulatorEncoder(**options).fit(half.astype(np.float32), betas)
+    monkeypatch.setattr(_synbrain_default, "TOKENS_IN_MEMORY", 0)
+    # Three images at a time: predictions in blocks.
+    monkeypatch.setattr(stages, "BLOCK_VALUES", 3 * 5 * 20)
+    lazily = MindSimulatorEncoder(**options).fit(half, betas)
+    assert not isinstance(lazily._tokens(half), np.ndarray) or lazily._tokens(half) is half
+    # Sums of float32 in batches of other sizes, made more of by training.
+    close = {"rtol": 1e-2, "atol": 1e-2}
+    np.testing.assert_allclose(lazily.predict(half), at_once.predict(tokens), **close)
+    np.testing.assert_allclose(lazily.noise_.variance, at_once.noise_.variance, **close)
+    draws, expected = (encoder.sample(half, 2, 0) for encoder in (lazily, at_once))
+    assert draws.dtype == np.float32
+    assert correlation(draws.reshape(-1, 20), expected.reshape(-1, 20))[WITH_DATA].min() > 0.999
+
+
+def test_latents_are_aligned_with_averages_of_tokens_that_would_fill_the_memory(monkeypatch):
+    tokens = np.random.default_rng(0).standard_normal((40, 16, 3)).astype(np.float32)
+    learnt = np.arange(40) < 30
+    monkeypatch.setattr(_synbrain_default, "TOKENS_IN_MEMORY", 0)
+    at_once = stages.clip_targets(tokens, learnt, (2, 4))  # few numbers: nothing to average
+    monkeypatch.setattr(_synbrain_default, "MAX_LINEAR", 12)
+    averaged = stages.clip_targets(tokens, learnt, (2, 4))
+    grid = tokens.reshape(40, 2, 2, 2, 2, 3).mean((2, 4)).reshape(40, 4, 3)
+    assert averaged.shape == (40, 2, 4)
+    np.testing.assert_allclose(averaged, stages.clip_targets(grid, learnt, (2, 4)), atol=1e-5)
+    assert np.abs(averaged - at_once).max() > 0.1
 
 
 # ------------------------------------------------------------------ learning

@@ -10,6 +10,7 @@ from brainenc.encoders import (
     RidgeEncoder,
     ROITransformerEncoder,
     _network_encoder,
+    _synbrain_default,
 )
 from brainenc.encoders._networks import MIN_IMAGES, member_folds
 from brainenc.repeats import average_repeats
@@ -57,6 +58,23 @@ def test_the_same_seed_gives_the_same_network_and_another_another(fitted, proble
     np.testing.assert_array_equal(again.sample(tokens, 2, 1), fitted.sample(tokens, 2, 1))
     other = clone(fitted).set_params(random_state=1).fit(tokens, betas)
     assert (other.predict(tokens) != fitted.predict(tokens)).any()
+
+
+def test_tokens_in_half_precision_are_read_batch_by_batch(fitted, problem, tmp_path, monkeypatch):
+    tokens, betas = problem
+    np.save(tmp_path / "tokens.npy", tokens.astype(np.float16))
+    half = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    exact = half.astype(np.float32)
+    at_once = clone(fitted).fit(exact, betas)
+    monkeypatch.setattr(_synbrain_default, "TOKENS_IN_MEMORY", 0)
+    lazily = clone(fitted).fit(half, betas)
+    assert not isinstance(lazily._inputs(half), np.ndarray) or lazily._inputs(half).ndim == 2
+    # Half precision is read without loss, and means over tokens are not rounded to it.
+    np.testing.assert_allclose(lazily.predict(half), at_once.predict(exact), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        lazily.sample(half, 2, 0), at_once.sample(exact, 2, 0), rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(lazily.history_["held_out_r"], at_once.history_["held_out_r"])
 
 
 def test_save_and_load(fitted, problem, tmp_path):

@@ -28,9 +28,9 @@ SPREAD_SCORES = (
     "noise_correlation_r",
     "noise_correlation_truth_r",
 )
-#: Nominal levels of the calibration curve, and bins of the PIT histogram.
+#: Nominal levels of the calibration curve, and bins of the PIT and of rank histograms.
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-N_BINS = 20
+N_BINS, N_RANK_BINS = 20, 10
 
 
 @dataclass
@@ -48,6 +48,11 @@ class DrawScores:
     spread : dict of `SPREAD_SCORES` to float
     pit : array, shape (n_bins, n_voxels)
         Trials per bin.
+    rank : array, shape (n_rank_bins, n_voxels)
+        Trials whose rank among the draws is in each of `rank_bins`.
+    pattern_rank : array, shape (n_rank_bins,)
+        The same for ranks of whole patterns.
+    n_draws : int
     coverage : array, shape (n_levels, n_voxels)
         Share of trials inside the central interval of each of `LEVELS`.
     noise_correlation : array, shape (n_subset, n_subset)
@@ -64,6 +69,9 @@ class DrawScores:
     image_samples: Arrays
     spread: dict[str, float]
     pit: np.ndarray
+    rank: np.ndarray
+    pattern_rank: np.ndarray
+    n_draws: int
     coverage: np.ndarray
     noise_correlation: np.ndarray
     averages: list[dict[str, Any]]
@@ -134,6 +142,9 @@ def score_encoder_draws(
         image_samples=image_samples,
         spread=_spread(by_voxel, correlation, measured),
         pit=values["pit"],
+        rank=values["rank"],
+        pattern_rank=_pattern_rank_counts(folds, plan.n_draws),
+        n_draws=plan.n_draws,
         coverage=values["coverage"],
         noise_correlation=correlation,
         averages=[
@@ -168,6 +179,7 @@ def _scores_of_voxels(
         "draw_variance": draw_variance,
         "trial_variance": _trial_variance(kept["mean_draw"], targets, draw_variance, n_draws),
         "pit": metrics.pit_histogram(kept["ranks"], n_draws, n_bins=N_BINS),
+        "rank": binned_ranks(metrics.rank_histogram(kept["ranks"], n_draws)),
         "coverage": _coverage(kept["ranks"], n_draws),
     }
     for name in _averages(n_draws):
@@ -246,6 +258,22 @@ def _spread(voxels: Arrays, correlation: np.ndarray, measured: Measured) -> dict
         metrics.noise_correlation_agreement(correlation, measured.truth),
     )
     return dict(zip(SPREAD_SCORES, (*agreement, *correlations), strict=True))
+
+
+def rank_bins(n_draws: int) -> list[np.ndarray]:
+    """The ranks 0 … n in bins of as many whole ranks as nearly as possible."""
+    return np.array_split(np.arange(n_draws + 1), min(N_RANK_BINS, n_draws + 1))
+
+
+def binned_ranks(counts: np.ndarray) -> np.ndarray:
+    """Numbers of trials per rank (n_draws + 1, ...) to those per bin of `rank_bins`."""
+    starts = [ranks[0] for ranks in rank_bins(len(counts) - 1)]
+    return np.add.reduceat(counts, starts, axis=0)
+
+
+def _pattern_rank_counts(folds: Sequence[Arrays], n_draws: int) -> np.ndarray:
+    ranks = np.concatenate([part["pattern_ranks"].ravel() for part in folds])
+    return binned_ranks(np.bincount(ranks[ranks != MISSING], minlength=n_draws + 1))
 
 
 def _coverage(ranks: np.ndarray, n_draws: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from brainenc.benchmarking.draw_scoring import (
     VOXEL_SCORES,
     DrawScores,
     Measured,
+    rank_bins,
 )
 from brainenc.benchmarking.drawing import QUANTILES, DrawPlan
 from brainenc.benchmarking.scoring import EncoderScores, Targets
@@ -115,24 +116,35 @@ def draw_pair_table(scores: Scores, groups: Groups, n_complete: int) -> pd.DataF
 
 
 def calibration_table(scores: Scores, groups: Groups) -> pd.DataFrame:
-    """PIT histogram and coverage of central intervals, per encoder and ROI."""
+    """PIT and rank histograms, and coverage of central intervals, per encoder and ROI."""
     rows = []
     centres = (np.arange(N_BINS) + 0.5) / N_BINS
     for name, found in scores.items():
+        bins = rank_bins(found.n_draws)
+        ranks = np.array([of_bin.mean() / found.n_draws for of_bin in bins])
+        expected = np.array([len(of_bin) for of_bin in bins]) / (found.n_draws + 1)
         for (atlas, roi), voxels in _with_all(groups):
-            pit = found.pit[:, voxels].sum(axis=1)
-            n_trials = pit.sum()
+            pit, rank = (counts[:, voxels].sum(axis=1) for counts in (found.pit, found.rank))
+            curves: list[Any] = [
+                ("pit", centres, _density(pit, 1 / N_BINS)),
+                ("coverage", LEVELS, mean_over_voxels(found.coverage[:, voxels])),
+                ("rank", ranks, _density(rank, expected)),
+            ]
+            if atlas == ALL:
+                curves.append(("pattern_rank", ranks, _density(found.pattern_rank, expected)))
             head = {"encoder": name, "atlas": atlas, "roi": roi}
-            with np.errstate(invalid="ignore"):
-                density = pit / n_trials * N_BINS
-            coverage = mean_over_voxels(found.coverage[:, voxels])
-            curves: list[Any] = [("pit", centres, density), ("coverage", LEVELS, coverage)]
             rows += [
                 head | {"quantity": quantity, "position": float(x), "value": float(y)}
                 for quantity, positions, values in curves
                 for x, y in zip(positions, values, strict=True)
             ]
     return _table(rows, ["encoder", "atlas", "roi", "quantity", "position", "value"])
+
+
+def _density(counts: np.ndarray, expected: Any) -> np.ndarray:
+    """Share of the counts per bin, divided by the share expected; NaN without any."""
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum() / expected
 
 
 def k_fairness_table(

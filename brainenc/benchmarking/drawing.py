@@ -17,14 +17,13 @@ from brainenc.benchmarking.kept import VERSION, Arrays, Kept
 from brainenc.benchmarking.scoring import trial_sd
 from brainenc.data import EncodingData
 from brainenc.metrics import (
-    energy_score,
     log_score,
     ncsnr_from_repeats,
     random_pairs,
     variogram_score,
 )
 from brainenc.metrics._sums import blocks
-from brainenc.metrics.probabilistic import crps_of_sorted, sort_draws
+from brainenc.metrics.probabilistic import crps_of_sorted, energy_and_ranks, sort_draws
 from brainenc.metrics.spread import ranks_among_sorted
 from brainenc.model_selection import Folds
 from brainenc.noise import ResidualNoise
@@ -262,7 +261,8 @@ def score_draws(
     Returns
     -------
     dict of arrays: ``crps``, ``one_draw``, ``mean_draw`` (n_test, n_voxels); ``ranks``
-    (n_test, n_repeats, n_voxels); ``energy``, ``variogram``, ``log_score`` (n_test,);
+    (n_test, n_repeats, n_voxels); ``pattern_ranks`` (n_test, n_repeats); ``energy``,
+    ``variogram``, ``log_score`` (n_test,);
     ``draw_variance`` (n_voxels,) and ``cross_products`` (n_subset, n_subset), sums over the
     images; ``quantiles`` (n_test, n_shown, n_quantiles).
 
@@ -315,7 +315,8 @@ def _scores_of_block(
     draws /= scale
     trials /= scale
     whole = slice(None) if len(plan.complete) == draws.shape[2] else plan.complete
-    found["energy"] = energy_score(draws[..., whole], trials[..., whole])
+    patterns = energy_and_ranks(draws[..., whole], trials[..., whole])
+    found["energy"], found["pattern_ranks"] = patterns
     return found
 
 

@@ -12,7 +12,7 @@ from brainenc.storage import array_file
 Arrays = dict[str, np.ndarray]
 
 #: Version of what is kept; a run that is taken up draws again where it was another.
-VERSION = 2
+VERSION = 3
 
 #: Arrays with numbers for every image and voxel; the others are small.
 LARGE = ("crps", "ranks", "one_draw", "mean_draw")

@@ -89,7 +89,9 @@ class BenchmarkResult:
         reference rows included. Smaller is better.
     calibration : DataFrame, one row per (encoder, atlas, roi, quantity, position)
         ``quantity`` "pit": ``position`` is the middle of one of 20 bins, ``value`` the density, 1
-        if calibrated; "coverage": ``position`` is the nominal level, ``value`` the coverage.
+        if calibrated; "rank": the same of 10 bins of whole ranks among the draws; "pattern_rank":
+        of ranks of whole patterns, of all voxels that no trial lacks (`metrics.pattern_ranks`),
+        for roi "all"; "coverage": ``position`` is the nominal level, ``value`` the coverage.
     k_fairness : DataFrame, one row per (encoder, average)
         "one draw", "mean of K draws" and "prediction" scored alike against averages: ``r`` beside
         the ``noise_ceiling`` that fits it (`brainenc.metrics.ceiling_of_draws`), ``mse_z`` beside

@@ -10,6 +10,7 @@ from .probabilistic import crps as crps
 from .probabilistic import energy_score as energy_score
 from .probabilistic import gaussian_log_density as gaussian_log_density
 from .probabilistic import log_score as log_score
+from .probabilistic import pattern_ranks as pattern_ranks
 from .probabilistic import random_pairs as random_pairs
 from .probabilistic import variogram_score as variogram_score
 from .representational import linear_cka as linear_cka

@@ -121,23 +121,71 @@ def energy_score(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
     ------
     ValueError : shapes that do not match, or fewer than two draws.
     """
+    return energy_and_ranks(draws, trials)[0]
+
+
+def pattern_ranks(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.int16]:
+    """How many draws are nearer to all others than the trial is, as whole patterns.
+
+    The trial and the n draws of its image are put together, and each is judged by its mean
+    Euclidean distance to the others: the smallest is the most central of them, the largest the
+    most outlying. If the trial comes from the distribution the draws come from, its rank is
+    uniform on 0 … n. Ranks voxel by voxel (`trial_ranks`) can all be uniform though voxels vary
+    together in trials and not in draws; then trials are now nearer and now further than any draw.
+
+    Parameters
+    ----------
+    draws, trials : as for `energy_score`
+
+    Returns
+    -------
+    array, shape (n_images, n_repeats)
+        0 … n; -1 where the trial lacks a voxel or a draw does. Too many large ranks: draws vary
+        too little; too many small ones: too much; both: they miss what voxels share.
+
+    Raises
+    ------
+    ValueError : shapes that do not match, or fewer than two draws.
+
+    References
+    ----------
+    Gneiting et al. (2008), TEST 17 (ranks of patterns by a function of them); Knüppel, Krüger &
+    Pohle (2022), arXiv 2211.16362 (the function here, which is the energy score among all).
+    """
+    return energy_and_ranks(draws, trials)[1]
+
+
+def energy_and_ranks(
+    draws: ArrayLike, trials: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+    """`energy_score` and `pattern_ranks`, which are made of the same distances."""
     draws, trials = check_draws(draws, trials)
     n = len(draws)
     score = np.full(draws.shape[1], np.nan)
+    ranks = np.full(trials.shape[:2], -1, dtype=np.int16)
     for i, of_image in enumerate(np.moveaxis(draws, 1, 0)):
-        complete = trials[i][np.isfinite(trials[i]).all(axis=1)]
-        if len(complete) == 0:
+        present = np.isfinite(trials[i]).all(axis=1)
+        if not present.any():
             continue
-        centre = of_image.mean(axis=0)  # smaller numbers: fewer digits lost in the differences
-        x, y = of_image - centre, (complete - centre).astype(of_image.dtype, copy=False)
-        products = x @ x.T
-        xx = np.diag(products)
-        to_trials = np.sqrt(_at_least_0(xx[:, None] + np.einsum("nv,nv->n", y, y) - 2 * (x @ y.T)))
-        between = _at_least_0(xx[:, None] + xx - 2 * products)
-        np.fill_diagonal(between, 0)
-        spread = np.sqrt(between).sum(dtype=np.float64) / (n * (n - 1))
-        score[i] = to_trials.mean(dtype=np.float64) - spread / 2
-    return score
+        between, to_trials = _pattern_distances(of_image, trials[i][present])
+        from_draws = between.sum(axis=1, dtype=np.float64)
+        from_trials = to_trials.sum(axis=0, dtype=np.float64)
+        score[i] = from_trials.mean() / n - from_draws.sum() / (n * (n - 1)) / 2
+        if np.isfinite(score[i]):
+            ranks[i, present] = (from_draws[:, None] + to_trials < from_trials).sum(axis=0)
+    return score, ranks
+
+
+def _pattern_distances(of_image: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances between draws (n, n_voxels), (n, n), and from them to trials, (n, n_trials)."""
+    centre = of_image.mean(axis=0)  # smaller numbers: fewer digits lost in the differences
+    x, y = of_image - centre, (trials - centre).astype(of_image.dtype, copy=False)
+    products = x @ x.T
+    xx = np.diag(products)
+    to_trials = np.sqrt(_at_least_0(xx[:, None] + np.einsum("nv,nv->n", y, y) - 2 * (x @ y.T)))
+    between = _at_least_0(xx[:, None] + xx - 2 * products)
+    np.fill_diagonal(between, 0)
+    return np.sqrt(between), to_trials
 
 
 def _at_least_0(squares: np.ndarray) -> np.ndarray:

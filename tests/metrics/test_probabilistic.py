@@ -111,6 +111,48 @@ def test_energy_and_variogram_see_correlations_that_crps_does_not():
         assert gap.mean() > 6 * gap.std() / np.sqrt(300), score.__name__
 
 
+def test_pattern_ranks_by_their_definition():
+    draws, trials = gaps()
+    ranks = metrics.pattern_ranks(draws, trials)
+    for i, of_image in enumerate(trials):
+        for j, trial in enumerate(of_image):
+            if np.isnan(trial).any():
+                assert ranks[i, j] == -1
+                continue
+            everyone = np.concatenate([[trial], draws[:, i]])
+            apart = np.linalg.norm(everyone[:, None] - everyone, axis=2).sum(axis=1)
+            assert ranks[i, j] == (apart[1:] < apart[0]).sum()
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "narrow", "wide", "independent"])
+def test_pattern_ranks_tell_what_is_wrong(wrong):
+    rng = RNG(11)
+
+    def responses(n, spread=1.0, shared=True):
+        common = rng.standard_normal((n, 500, 1 if shared else 20))
+        return spread * (common + rng.standard_normal((n, 500, 20)))
+
+    changed = {
+        "narrow": {"spread": 0.8},
+        "wide": {"spread": 1.25},
+        "independent": {"shared": False},
+    }
+    draws = responses(19, **changed.get(wrong, {}))
+    ranks = metrics.pattern_ranks(draws, np.moveaxis(responses(2), 0, 1))
+    low, middle, high = np.histogram(ranks, bins=[0, 5, 15, 20])[0] / 1000
+    # s.e. of a share of .25 among 1000: .014; allow four. Trials of an image count as one
+    # another's equals here, for nothing but noise is in them.
+    if wrong == "nothing":
+        np.testing.assert_allclose([low, middle, high], [0.25, 0.5, 0.25], atol=0.06)
+    assert (high > 0.35) == (wrong == "narrow")
+    assert (low > 0.35) == (wrong in ("wide", "independent"))
+    if wrong == "independent":  # which ranks voxel by voxel do not see
+        assert middle < 0.3
+        rank = metrics.trial_ranks(draws, np.moveaxis(responses(2), 0, 1))
+        counts = np.histogram(rank, bins=[0, 5, 15, 20])[0] / rank.size
+        np.testing.assert_allclose(counts, [0.25, 0.5, 0.25], atol=0.03)
+
+
 def test_random_pairs_are_different_voxels_each_once():
     pairs = metrics.random_pairs([3, 5, 8, 9], 100)
     assert sorted(map(tuple, np.sort(pairs, axis=1))) == [

@@ -227,6 +227,16 @@ def test_held_out_images_are_not_learnt(problem):
     np.testing.assert_array_equal(*losses)
 
 
+def test_held_out_predictions_are_of_the_images_held_out(problem):
+    tokens, betas = problem
+    encoder = MindSimulatorEncoder(**(FAST | PLAIN))
+    held_out = encoder.fit_held_out(tokens, betas)
+    rows = np.isfinite(held_out).any(axis=1)
+    assert rows.sum() == round(0.15 * len(rows))
+    # Without a linear path nothing else is known of them than at prediction.
+    np.testing.assert_allclose(held_out[rows], encoder.predict(tokens)[rows], atol=1e-5)
+
+
 def test_the_linear_path_is_not_asked_of_images_it_has_learnt(problem, monkeypatch):
     """It learns the held-out images too; asked of these, it made noise 9 % too small."""
 

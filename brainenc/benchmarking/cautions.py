@@ -102,7 +102,8 @@ def _alike(scores: Mapping[str, EncoderScores]) -> list[str]:
         groups.setdefault(key, []).append(name)
     return [
         f"{', '.join(names[:-1])} and {names[-1]} made the same predictions: below their smallest "
-        "number of images, encoders with networks are ridge alone (see their documentation)."
+        "number of images, encoders with networks are ridge alone (see their documentation); a "
+        "calibrated encoder always predicts what the encoder does."
         for names in groups.values()
         if len(names) > 1
     ]

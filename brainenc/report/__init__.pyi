@@ -5,6 +5,7 @@ from .differences import roi_difference_map as roi_difference_map
 from .draw_figures import calibration_curves as calibration_curves
 from .draw_figures import draw_fan as draw_fan
 from .draw_figures import pit_histograms as pit_histograms
+from .draw_figures import rank_histograms as rank_histograms
 from .draw_figures import variance_scatter as variance_scatter
 from .figures import ceiling_scatter as ceiling_scatter
 from .figures import roi_bars as roi_bars

@@ -119,17 +119,74 @@ def pit_histograms(
     table = chosen_rows(table[table["atlas"] == "all"], names, "value")
     figure, panels = _panels(table, colors, height=1.75)
     for axes, rows, color in panels:
-        width = 1 / len(rows)
-        axes.bar(rows["position"], rows["value"], 0.92 * width, color=color)
-        axes.axhline(1, color=INK, lw=0.8, ls="--")
-        for x, density in rows[["position", "value"]].to_numpy():
-            if density > HIGHEST_DENSITY:
-                axes.text(x, HIGHEST_DENSITY - 0.05, f"{density:.1f}", **WRITTEN_ON_BAR)
-        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"), yticks=(0, 1, 2))
-    highest = max(axes.dataLim.y1 for axes, _, _ in panels)
-    panels[0][0].set_ylim(0, min(max(1.1 * highest, 1.5), HIGHEST_DENSITY))
+        _bars(axes, rows, color)
+    _density_axes(panels[0][0], [axes for axes, _, _ in panels])
     _outer_labels(figure, "rank of the trial / number of draws", "density")
     return figure
+
+
+@styled()
+def rank_histograms(
+    calibration: pd.DataFrame, *, names: Names = None, colors: Colors = None
+) -> Figure:
+    """How trials rank among their draws as whole patterns, and voxel by voxel, per encoder.
+
+    Parameters
+    ----------
+    calibration : DataFrame
+        ``BenchmarkResult.calibration``.
+    names : sequence of str, optional
+    colors : dict of encoder to colour, optional
+
+    Returns
+    -------
+    Figure
+        Bars: ranks of whole patterns by their distance from all others, the most central on the
+        left. Line: ranks of single voxels. The dashed line, a density of 1, is calibrated. Bars
+        above 2.5 are cut and say their height.
+
+    Raises
+    ------
+    NothingToDraw : no encoder has ranks of patterns.
+    """
+    patterns = _of_quantity(calibration, "pattern_rank")
+    if patterns.empty:
+        raise NothingToDraw("Ranks of whole patterns were not kept.")
+    patterns = chosen_rows(patterns, names, "value")
+    voxels = _of_quantity(calibration, "rank")
+    by_name = dict(list(voxels[voxels["atlas"] == "all"].groupby("encoder")))
+    figure, panels = _panels(patterns, colors or encoder_colors(calibration["encoder"]), 1.75)
+    for axes, rows, color in panels:
+        _bars(axes, rows, color, alpha=0.55)
+        of_voxels = by_name.get(rows["encoder"].iloc[0])
+        if of_voxels is not None:
+            edges = np.linspace(0, 1, len(of_voxels) + 1)
+            axes.stairs(of_voxels["value"], edges, baseline=None, color=INK, lw=1.1)
+    _density_axes(panels[0][0], [axes for axes, _, _ in panels])
+    _outer_labels(figure, "rank of the trial / number of draws", "density")
+    handles = [
+        Patch(color=MUTED, alpha=0.55, label="whole patterns, from central to outlying"),
+        Line2D([], [], color=INK, lw=1.1, label="voxel by voxel, from low to high"),
+    ]
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
+    return figure
+
+
+def _bars(axes: Axes, rows: pd.DataFrame, color: str, alpha: float = 1) -> None:
+    """Densities as bars, those that are cut with their height on them."""
+    centres = (np.arange(len(rows)) + 0.5) / len(rows)
+    axes.bar(centres, rows["value"], 0.92 / len(rows), color=color, alpha=alpha)
+    axes.axhline(1, color=INK, lw=0.8, ls="--")
+    for x, density in zip(centres, rows["value"], strict=True):
+        if density > HIGHEST_DENSITY:
+            axes.text(x, HIGHEST_DENSITY - 0.05, f"{density:.1f}", **WRITTEN_ON_BAR)
+    axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"), yticks=(0, 1, 2))
+
+
+def _density_axes(shared: Axes, panels: Sequence[Axes]) -> None:
+    """Limits of a density that all panels share."""
+    highest = max(axes.dataLim.y1 for axes in panels)
+    shared.set_ylim(0, min(max(1.1 * highest, 1.5), HIGHEST_DENSITY))
 
 
 # -------------------------------------------------------------------- draws and trials

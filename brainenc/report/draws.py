@@ -82,7 +82,7 @@ def draw_panel(result: "BenchmarkResult", colors: dict[str, str]) -> dict[str, A
         "only_best": order[0] if len(_encoder_pairs(overall)) > len(_encoder_pairs(shown)) else "",
         "has_truth": bool(whole["noise_correlation_truth_r"].notna().any()),
         "n_encoders": len(order),
-        **_pictures(result, whole, pairs, order, colors),
+        **_pictures(result, whole, pairs, order, references, colors),
     }
 
 
@@ -270,6 +270,7 @@ def _pictures(
     whole: pd.DataFrame,
     pairs: pd.DataFrame,
     order: list[str],
+    references: list[str],
     colors: dict[str, str],
 ) -> dict[str, Any]:
     truth = [TRUTH] if TRUTH in set(whole["encoder"]) else []
@@ -281,6 +282,7 @@ def _pictures(
     by_roi = few[(few["atlas"] == next(iter(result.rois.get("atlas", [])), None))]
     by_roi = by_roi[by_roi["encoder_b"].isin(order)] if len(order) > 1 else by_roi
     n_panels = MAX_PANELS - len(truth)
+    brief = _brief_names(pd.Series(references, dtype=object))
     panels = {"names": [*order[:n_panels], *truth], "colors": colors}
     drawn = {
         "curves": (
@@ -290,6 +292,15 @@ def _pictures(
         "pit": (
             partial(draw_figures.pit_histograms, result.calibration, **panels),
             "Histograms of where trials fall among draws, per encoder",
+        ),
+        "ranks": (
+            partial(
+                draw_figures.rank_histograms,
+                result.calibration.assign(encoder=_brief_names(result.calibration["encoder"])),
+                names=[*order[: MAX_PANELS - len(references)], *brief],
+                colors=colors,
+            ),
+            "Histograms of the rank of trials among draws, as whole patterns, per encoder",
         ),
         "fan": (
             partial(
@@ -365,6 +376,10 @@ def _fan_voxels(
 
 def _brief(pairs: pd.DataFrame) -> pd.DataFrame:
     """Shorter names of reference rows, so that labels have room and no plus after their minus."""
-    ending = r" \+ (\w+) (?:Gaussian )?residuals$"
-    names = pairs["encoder_b"].str.replace(ending, r" (\1)", regex=True)
-    return pairs.assign(encoder_b=names)
+    return pairs.assign(encoder_b=_brief_names(pairs["encoder_b"]))
+
+
+def _brief_names(names: pd.Series) -> pd.Series:
+    return names.astype(object).str.replace(
+        r" \+ (\w+) (?:Gaussian )?residuals$", r" (\1)", regex=True
+    )

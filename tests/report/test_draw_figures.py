@@ -12,6 +12,7 @@ from brainenc.report import (
     encoder_colors,
     noise_correlation_matrices,
     pit_histograms,
+    rank_histograms,
     variance_scatter,
 )
 
@@ -35,6 +36,8 @@ def calibration():
         for quantity, positions in (
             ("pit", (np.arange(20) + 0.5) / 20),
             ("coverage", (0.1, 0.5, 0.9, 0.99)),
+            ("rank", np.arange(10) / 9),
+            *([("pattern_rank", np.arange(10) / 9)] if atlas == "all" else []),
         )
         for position in positions
     ]
@@ -93,6 +96,22 @@ def test_histograms_hold_the_densities_and_cut_bars_say_their_height(calibration
         assert [text.get_text() for text in axes.texts] == (["7.2"] if name == "net" else [])
         assert axes.get_ylim() == (0, 2.5)
     assert pit_histograms(calibration).axes[0].get_ylim() == (0, 1.5)
+
+
+def test_ranks_of_patterns_are_bars_and_those_of_voxels_a_line(calibration):
+    figure = rank_histograms(calibration, names=["net", "mean"])
+    assert titles(figure) == ["net", "mean"]
+    for axes, name in zip(figure.axes, ("net", "mean"), strict=True):
+        *bars, line = axes.patches
+        densities = curve(calibration, name, "all", "pattern_rank")[:, 1]
+        assert [bar.get_height() for bar in bars] == list(densities)
+        assert bars[0].get_facecolor()[:3] == to_rgba(encoder_colors(NAMES)[name])[:3]
+        of_voxels = curve(calibration, name, "all", "rank")[:, 1]
+        np.testing.assert_array_equal(line.get_data().values, of_voxels)
+        np.testing.assert_allclose(line.get_data().edges, np.linspace(0, 1, 11))
+    of_an_earlier_run = calibration[calibration["quantity"] == "pit"]
+    with pytest.raises(NothingToDraw, match="were not kept"):
+        rank_histograms(of_an_earlier_run)
 
 
 # -------------------------------------------------------------------- draws and trials
@@ -229,6 +248,7 @@ def test_nothing_to_draw_is_said(calibration, shown, maps, correlations):
     for draw, table in [
         (calibration_curves, calibration.assign(value=np.nan)),
         (pit_histograms, calibration.iloc[:0]),
+        (rank_histograms, calibration.iloc[:0]),
         (draw_fan, shown.iloc[:0]),
         (draw_fan, shown.assign(q50=np.nan)),
         (variance_scatter, maps.drop(columns="draw_variance")),

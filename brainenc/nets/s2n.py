@@ -93,12 +93,19 @@ class S2N(nn.Module):
         expected = (self.sizes["n_tokens"], self.sizes["width"])
         if tokens.shape[1:] != expected:
             raise ValueError(f"tokens {tuple(tokens.shape)} must have shape (batch, *{expected})")
-        # One row: the time is the same for the whole batch.
-        condition = self.t_embedder()
+        # In float32 under autocast too: to round a third of all weights would take longer than
+        # their product with the one row that all images share.
+        with torch.autocast(tokens.device.type, enabled=False):
+            *modulations, last = self._modulations()
         x = tokens + self.pos_embed
-        for block in self.blocks:
-            x = block(x, condition)
-        return self.final_layer(x, condition)
+        for block, modulation in zip(self.blocks, modulations, strict=True):
+            x = block(x, modulation)
+        return self.final_layer(x, last)
+
+    def _modulations(self) -> list[Tensor]:
+        """Shifts, scales and gates of every layer, (1, any): all that depends on time alone."""
+        condition = self.t_embedder()
+        return [layer.adaLN_modulation(condition) for layer in [*self.blocks, self.final_layer]]
 
     @torch.no_grad()
     def fold_time(self) -> "S2N":
@@ -112,10 +119,10 @@ class S2N(nn.Module):
         S2N : the same outputs; at the published sizes 269.1 M of 410.86 M parameters are left.
         """
         folded = copy.deepcopy(self, {id(weight): weight for weight in self.parameters()})
-        condition = self.t_embedder()
-        for layer in [*folded.blocks, folded.final_layer]:
-            layer.adaLN_modulation = Constant(layer.adaLN_modulation(condition))
-        folded.t_embedder = Constant(condition)
+        layers = [*folded.blocks, folded.final_layer]
+        for layer, modulation in zip(layers, self._modulations(), strict=True):
+            layer.adaLN_modulation = Constant(modulation)
+        folded.t_embedder = Constant(self.t_embedder())
         return folded.eval()
 
     def _initialise(self) -> None:
@@ -132,7 +139,7 @@ class S2N(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention and MLP, each shifted, scaled and gated by the condition."""
+    """Self-attention and MLP, each shifted, scaled and gated."""
 
     def __init__(self, width: int, n_heads: int, hidden: int):
         super().__init__()
@@ -142,15 +149,15 @@ class Block(nn.Module):
         self.mlp = MLP(width, hidden)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(batch, n_tokens, width) and (1, width) to (batch, n_tokens, width)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, -1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(batch, n_tokens, width) and (1, 6 · width) to (batch, n_tokens, width)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, -1)
         x = x + gate1 * self.attn(modulate(self.norm1(x), shift1, scale1))
         return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class FinalLayer(nn.Module):
-    """Norm, shifted and scaled by the condition, and a linear read-out."""
+    """Norm, shifted and scaled, and a linear read-out."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -158,9 +165,9 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, width)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(batch, n_tokens, width) and (1, width) to (batch, n_tokens, width)."""
-        shift, scale = self.adaLN_modulation(condition).chunk(2, -1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(batch, n_tokens, width) and (1, 2 · width) to (batch, n_tokens, width)."""
+        shift, scale = modulation.chunk(2, -1)
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
 

@@ -57,7 +57,7 @@ def test_before_training_blocks_are_the_identity_and_the_output_is_zero():
     s2n = S2N(**SIZES)
     x = tokens()
     for block in s2n.blocks:
-        assert torch.equal(block(x, s2n.t_embedder()), x)
+        assert torch.equal(block(x, block.adaLN_modulation(s2n.t_embedder())), x)
     assert torch.equal(s2n(x), torch.zeros_like(x))
 
 
@@ -80,6 +80,22 @@ def test_folded_time_gives_the_same_latents_without_the_time_weights():
     assert not any("adaLN" in name or "t_emb" in name for name, _ in folded.named_parameters())
     with torch.no_grad():
         torch.testing.assert_close(folded.fold_time()(tokens()), folded(tokens()))
+
+
+def test_bf16_rounds_the_products_with_tokens_and_no_others():
+    s2n, dtypes = small(), {}
+    for name, layer in s2n.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda _, __, y, name=name: dtypes.update({name: y.dtype}))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rounded = s2n(tokens())
+    whole = {name for name, dtype in dtypes.items() if dtype == torch.float32}
+    assert whole == {name for name in dtypes if "adaLN" in name or "t_embedder" in name}
+    assert len(whole) == 2 + 2 + 1
+    with torch.no_grad():
+        exact = s2n(tokens())
+    # 2^-9 per rounding, in two blocks of four products each.
+    assert 0 < (rounded - exact).norm() < 0.03 * exact.norm()
 
 
 def test_folding_shares_weights_and_leaves_the_mapper_as_it_was():

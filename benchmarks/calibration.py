@@ -4,9 +4,13 @@ Every image is tested in a fold whose encoders did not see it. Draws are compare
 trials, never with their average. Run as
 
     python benchmarks/calibration.py --out docs/results
+
+``--encoders ridge,synbrain,synbrain-paper,mindsimulator`` adds rows: "synbrain-paper" is the paper
+variant at the small sizes of the other SynBrain benchmarks, whose draws are latent alone.
 """
 
 import argparse
+import copy
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -15,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scoringrules
-from synbrain_common import show, write
+from synbrain_common import paper_encoder, published_unit, show, write
 
 import brainenc
 from brainenc.benchmarking.manifest import data_hash, versions
 from brainenc.benchmarking.scoring import trial_sd
-from brainenc.encoders import make_encoder
+from brainenc.encoders import CalibratedEncoder, make_encoder
 from brainenc.model_selection import image_folds
 from brainenc.noise import ResidualNoise
 
@@ -28,6 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FIGURES, V4 = "miyawaki2008_s1_v1", "cowley2023_v4_210325"
 
 INDEPENDENT, TRUTH = "ridge + independent Gaussian", "true distribution"
+PAPER = "synbrain-paper"
 
 #: Draws of a block of images held at once: 128 MB.
 BLOCK_VALUES = 2**25
@@ -64,8 +69,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(fallback), help="folder of the files")
     parser.add_argument("--out", type=Path, help="folder for CSV tables and manifest")
-    parser.add_argument("--encoders", default="ridge,synbrain", help="short names")
+    parser.add_argument("--encoders", default="ridge,synbrain", help=f"short names, or {PAPER}")
     parser.add_argument("--calibrated", default="ridge", help="those to calibrate as well")
+    parser.add_argument("--paper-steps", type=int, default=200, help="of its autoencoder, per fold")
     parser.add_argument("--folds", type=int, default=5, help="how many of the five to test")
     parser.add_argument("--only", default="simulated,miyawaki,v4", help="data sets")
     parser.add_argument("--draws", type=int, default=200)
@@ -126,28 +132,49 @@ def score_subject(data, features: np.ndarray, arguments) -> tuple[list[dict], li
 def drawers(data, features, train, test, arguments):
     """Name, draws (images: slice) -> array, and intervals or None."""
     n, X = arguments.draws, features[test]
+    seen = features[train], data.betas[train]
     for name in arguments.encoders.split(","):
-        encoder = make_encoder(name, features=None).fit(features[train], data.betas[train])
+        encoder = make(name, arguments).fit(*seen)
         yield name, lambda images, e=encoder: e.sample(X[images], n, 1), None
         if name == "ridge":
-            alone = make_encoder(name, features=None).fit(features[train], data.betas[train])
+            alone = copy.copy(encoder)
             noise = encoder.noise_
             alone.noise_ = ResidualNoise(0 * noise.factors[:0], np.sqrt(noise.variance))
+            alone.residual_shape_ = None
             yield INDEPENDENT, lambda images, e=alone: e.sample(X[images], n, 1), None
         if name not in arguments.calibrated.split(","):
             continue
-        rest, held_out = image_folds(5, len(train), random_state=0)[0]
-        part = make_encoder(name, features=None).fit(features[train[rest]], data.betas[train[rest]])
         rois = data.voxels["roi"] if "roi" in data.voxels else np.zeros(data.n_voxels)
-        chosen = train[held_out]
-        groups = None if len(chosen) >= 50 else rois
-        fixed = brainenc.calibrate(part, features[chosen], data.betas[chosen], groups=groups)
+        groups = None if len(train) >= 50 else np.asarray(rois)
+        fixed = CalibratedEncoder(make(name, arguments), groups=groups).fit(*seen)
         # A coverage of .9 takes nine images.
-        intervals = partial(interval_of, fixed, X) if len(chosen) >= 9 else None
+        intervals = partial(interval_of, fixed, X) if len(train) >= 9 else None
         yield f"{name}, calibrated", lambda images, e=fixed: e.sample(X[images], n, 1), intervals
     if data.truth is not None:
         truth = data.truth
         yield TRUTH, lambda images: truth.select(images=test[images]).sample(n, 1), None
+
+
+def make(name: str, arguments):
+    return (
+        PaperVariant(arguments.paper_steps) if name == PAPER else make_encoder(name, features=None)
+    )
+
+
+class PaperVariant:
+    """The small paper variant, fitted to betas in the unit its loss is made for."""
+
+    def __init__(self, n_steps: int):
+        self.n_steps = n_steps
+
+    def fit(self, X, betas):
+        self.unit = np.float32(published_unit(betas))
+        n_trials = int(np.isfinite(betas).any(axis=2).sum())
+        self.encoder = paper_encoder(n_trials, self.n_steps).fit(X, betas * self.unit)
+        return self
+
+    def sample(self, X, n, random_state):
+        return self.encoder.sample(X, n, random_state) / self.unit
 
 
 def interval_of(encoder, X, images):
@@ -250,7 +277,11 @@ def estimates(data, arguments) -> Iterator[tuple[str, np.ndarray]]:
     yield "noise_model", brainenc.noise_model(betas).noise.covariance()
     yield "noise_model, z by session", brainenc.noise_model(zscored).noise.covariance()
     for name in arguments.encoders.split(","):
-        encoder = make_encoder(name, features=None).fit(X[train], betas)
+        encoder = make(name, arguments).fit(X[train], betas)
+        if name == PAPER:
+            draws = encoder.sample(X[new], arguments.draws, 0)
+            yield f"draws of {name}, noise='latent'", covariance_within_images(draws)
+            continue
         for noise in ("full", "trial"):
             draws = encoder.sample(X[new], arguments.draws, 0, noise=noise)
             yield f"draws of {name}, noise={noise!r}", covariance_within_images(draws)

@@ -5,8 +5,8 @@
 Every row is a process of its own; its memory is the largest resident size that the system has
 noted, the interpreter and torch included. Files hold made-up numbers with a
 signal in them: 9 000 images × 3 repeats × 15 724 voxels, tokens of 256 × 1664 in half precision.
-SynBrain is fitted with fewer epochs and members than by default, which takes time and no memory:
-members are trained one after the other.
+Networks are trained for fewer epochs and with fewer members than by default, which takes time and
+no memory: members are trained one after the other.
 """
 
 import argparse
@@ -114,6 +114,20 @@ def synbrain(folder: Path) -> dict:
     return fit(brainenc.SynBrainEncoder(None, n_members=2, n_epochs=1), "tokens", folder)
 
 
+def roi_transformer(folder: Path) -> dict:
+    encoder = brainenc.ROITransformerEncoder(None, n_members=1, n_epochs=1)
+    return fit(encoder, "tokens", folder)
+
+
+def mind_simulator(folder: Path) -> dict:
+    encoder = brainenc.MindSimulatorEncoder(None, autoencoder_epochs=1, prior_epochs=1)
+    return fit(encoder, "tokens", folder)
+
+
+def mind_reader(folder: Path) -> dict:
+    return fit(brainenc.MindReaderEncoder(None, n_members=1, n_epochs=1), "tokens", folder)
+
+
 def ridge(folder: Path) -> dict:
     return fit(brainenc.RidgeEncoder(None), "pooled", folder)
 
@@ -203,6 +217,9 @@ def peak_memory() -> float:
 CHILDREN = {
     "ridge": ridge,
     "synbrain": synbrain,
+    "roi_transformer": roi_transformer,
+    "mind_simulator": mind_simulator,
+    "mind_reader": mind_reader,
     "draws": draws,
     "report": report,
     "folds": folds,

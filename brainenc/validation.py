@@ -11,7 +11,9 @@ from brainenc.storage import row_blocks
 FLOATS = (np.float32, np.float64)
 
 
-def check_betas(betas: Any, *, n_images: int | None = None, name: str = "betas") -> np.ndarray:
+def check_betas(
+    betas: Any, *, n_images: int | None = None, name: str = "betas", values: bool = True
+) -> np.ndarray:
     """Betas as a float array with a repeat axis.
 
     Parameters
@@ -23,6 +25,8 @@ def check_betas(betas: Any, *, n_images: int | None = None, name: str = "betas")
         Number of rows wanted.
     name : str
         What to call the argument in errors.
+    values : bool
+        Go through the values too; if not, `check_beta_values` is the caller's.
 
     Returns
     -------
@@ -56,6 +60,16 @@ def check_betas(betas: Any, *, n_images: int | None = None, name: str = "betas")
             "per image is needed. If betas has one row per trial, group them with "
             "EncodingData.from_trials first."
         )
+    if values:
+        check_beta_values(array, name)
+    return array
+
+
+def check_beta_values(array: np.ndarray, name: str = "betas") -> None:
+    """Refuse betas that are infinite, or nothing but NaN; raises ValueError.
+
+    It reads all of them, so what goes through them anyhow may look at its results first.
+    """
     # fmin and fmax pass over NaN, and need no temporary array the size of a memory map.
     extremes = [
         (np.fmin.reduce(block, axis=None), np.fmax.reduce(block, axis=None))
@@ -68,7 +82,6 @@ def check_betas(betas: Any, *, n_images: int | None = None, name: str = "betas")
         )
     if np.isnan(extremes).all():
         raise ValueError(f"{name} {array.shape} contains nothing but NaN: there is nothing to fit")
-    return array
 
 
 def _numeric_array(values: Any, name: str) -> np.ndarray:

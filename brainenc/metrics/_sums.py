@@ -3,8 +3,13 @@
 A correlation, an R², a noise variance are all short formulas on sums over images. The sums are
 gathered here chunk by chunk, so that memory-mapped arrays are read once, in order, and the
 arithmetic is a matrix product of weights (one row per bootstrap) with per-image statistics.
+
+Where every image counts once, sums of float32 arrays with many voxels are taken in float32 over a
+few dozen images at a time, about a value near the voxel's mean, and added up in float64: each is
+good to some 1e-7.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,11 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 
 #: Entries of one array of sums (n_sets × voxels of a block): 2 MiB of float64.
 _SUM_ENTRIES = 2**18
-#: Entries of one chunk of statistics (images × voxels): 512 KiB of float64 stay in the cache of a
-#: core, and the time per entry is a tenth of that of larger chunks.
-_CHUNK_ENTRIES = 2**16
-#: Voxels of a chunk where every image counts once.
-_PLAIN_VOXELS = 2**11
+#: Entries of one chunk of statistics (images × voxels): 1 MiB of float32 stays in the cache of a
+#: core.
+_CHUNK_ENTRIES = 2**18
+#: Voxels of a chunk where every image counts once: rows that are read whole are read twice as fast
+#: as parts of them.
+_PLAIN_VOXELS = 2**14
+#: Fewest voxels summed in float32: chunks of fewer have more than 64 images, whose sums are worse.
+_SINGLE_VOXELS = 2**12
+#: Voxels with smaller values than this (but 0) are left to double precision: squares underflow.
+_SMALLEST_SINGLE = 1e-10
 #: Images and voxels of a chunk where it is multiplied with many sets.
 _PRODUCT_IMAGES, _PRODUCT_VOXELS = 512, 256
 #: A variance below this share of the second moment it is left from is round-off.
@@ -35,7 +45,11 @@ def blocks(n: int, size: int) -> Iterator[slice]:
 
 
 def weighted_sums(
-    statistics: Statistics, weights: NDArray[np.float64], n_voxels: int
+    statistics: Statistics,
+    weights: NDArray[np.float64],
+    n_voxels: int,
+    *,
+    quick: Statistics | None = None,
 ) -> Iterator[tuple[slice, list[NDArray[np.float64]]]]:
     """Sums over images of per-image statistics, for every set of weights.
 
@@ -43,9 +57,12 @@ def weighted_sums(
     ----------
     statistics : callable (images, voxels) -> arrays of shape (n, v) or (n, 1)
         Called with two slices; (n, 1) means the statistic is the same for all voxels. A pair of
-        arrays stands for their product.
+        arrays stands for their product. Voxels are positions, not a slice, after `quick`.
     weights : array, shape (n_sets, n_images)
     n_voxels : int
+    quick : callable, optional
+        The same in float32, with no regard to missing values: used if every image counts once. Of
+        voxels in which a sum of it is not finite, `statistics` are summed.
 
     Yields
     ------
@@ -54,7 +71,7 @@ def weighted_sums(
     """
     n_sets, n_images = weights.shape
     if counts_all_once(weights):
-        yield from _plain_sums(statistics, n_images, n_voxels)
+        yield from _plain_sums(statistics, n_images, n_voxels, quick)
         return
     for voxels in blocks(n_voxels, min(_PRODUCT_VOXELS, _SUM_ENTRIES // n_sets)):
         sums: list[Any] = []
@@ -66,7 +83,7 @@ def weighted_sums(
 
 
 def _plain_sums(
-    statistics: Statistics, n_images: int, n_voxels: int
+    statistics: Statistics, n_images: int, n_voxels: int, quick: Statistics | None
 ) -> Iterator[tuple[slice, list[NDArray[np.float64]]]]:
     """`weighted_sums` where every image counts once: files are read in order, row after row."""
     voxel_blocks = list(blocks(n_voxels, _PLAIN_VOXELS))
@@ -74,10 +91,27 @@ def _plain_sums(
     for images in blocks(n_images, _CHUNK_ENTRIES // min(n_voxels, _PLAIN_VOXELS)):
         for i, voxels in enumerate(voxel_blocks):
             with np.errstate(invalid="ignore", over="ignore"):
-                parts = [_plain_sum(s) for s in statistics(images, voxels)]
+                parts = [_plain_sum(s) for s in (quick or statistics)(images, voxels)]
+                if quick is not None:
+                    parts = _mended(parts, statistics, images, voxels)
                 total = zip(sums[i], parts, strict=True)
                 sums[i] = [s + part for s, part in total] if sums[i] else parts
     yield from zip(voxel_blocks, sums, strict=True)
+
+
+def _mended(
+    parts: list[np.ndarray], statistics: Statistics, images: slice, voxels: slice
+) -> list[NDArray[np.float64]]:
+    """Sums in float64, of `statistics` where they are not finite."""
+    finite = functools.reduce(np.logical_and, map(np.isfinite, parts))
+    if finite.all():
+        return [part.astype(np.float64) for part in parts]
+    parts = [np.broadcast_to(part, finite.shape).astype(np.float64) for part in parts]
+    bad = np.flatnonzero(~finite[0])
+    again = statistics(images, voxels.start + bad if len(bad) < finite.size else voxels)
+    for part, statistic in zip(parts, again, strict=True):
+        part[:, bad] = _plain_sum(statistic)
+    return parts
 
 
 def counts_all_once(weights: NDArray[np.float64]) -> bool:
@@ -96,14 +130,14 @@ def _plain_sum(statistic: Statistic) -> NDArray[np.float64]:
     if isinstance(statistic, tuple):
         total = np.einsum("iv,iv->v", *statistic)
     elif statistic.dtype.kind == "f":
-        total = np.ones(len(statistic)) @ statistic
+        total = np.ones(len(statistic), statistic.dtype) @ statistic
     else:
         total = statistic.sum(axis=0)
     return total[None]
 
 
 class Differences:
-    """Arrays minus values of each voxel in float64, each in the memory of the one before.
+    """Arrays minus values of each voxel, each in the memory of the one before.
 
     Fresh memory for every chunk would cost several times what is done with it.
     """
@@ -111,12 +145,14 @@ class Differences:
     def __init__(self) -> None:
         self._memory = np.empty(0)
 
-    def __call__(self, chunk: np.ndarray, subtrahend: np.ndarray) -> NDArray[np.float64]:
+    def __call__(
+        self, chunk: np.ndarray, subtrahend: np.ndarray, dtype: Any = np.float64
+    ) -> np.ndarray:
         """`chunk` − `subtrahend`; overwritten by the next call."""
         if self._memory.size < chunk.size:
             self._memory = np.empty(chunk.size)
-        out = self._memory[: chunk.size].reshape(chunk.shape)
-        return np.subtract(chunk, subtrahend, out=out, dtype=np.float64)
+        out = self._memory.view(dtype)[: chunk.size].reshape(chunk.shape)
+        return np.subtract(chunk, subtrahend, out=out, dtype=dtype)
 
 
 def lacks_values(chunk: np.ndarray) -> bool:
@@ -136,6 +172,26 @@ def first_finite(array: np.ndarray, n_rows: int = 64) -> NDArray[np.float64]:
     finite = np.isfinite(head)
     first = finite.argmax(axis=0)[None]
     return np.where(finite.any(axis=0), np.take_along_axis(head, first, axis=0)[0], 0.0)
+
+
+def suits_single(*arrays: np.ndarray) -> bool:
+    """Whether sums about `head_mean` may be taken in float32."""
+    if any(array.dtype != np.float32 or array.shape[-1] < _SINGLE_VOXELS for array in arrays):
+        return False
+    heads = (np.abs(array[:64]).reshape(-1, array.shape[-1]) for array in arrays)
+    largest = np.stack([np.fmax.reduce(head, axis=0, initial=0) for head in heads])
+    return bool(((largest == 0) | (largest > _SMALLEST_SINGLE)).all())
+
+
+def head_mean(array: np.ndarray, n_rows: int = 64) -> np.ndarray:
+    """Mean of the finite entries of each column among the first rows, in float32; 0 without any.
+
+    As `first_finite`, but never far from the data: one outlier would cost sums in float32 digits.
+    """
+    head = np.asarray(array[:n_rows], dtype=np.float64).reshape(-1, array.shape[-1])
+    finite = np.isfinite(head)
+    mean = np.where(finite, head, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+    return mean.astype(np.float32)
 
 
 def round_off(array: np.ndarray, size: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,8 +17,10 @@ from brainenc.metrics._sums import (
     blocks,
     counts_all_once,
     first_finite,
+    head_mean,
     lacks_values,
     pearson,
+    suits_single,
     weighted_sums,
 )
 from brainenc.progress import progress
@@ -55,7 +57,8 @@ def variance_components(betas: np.ndarray, sets: NDArray[np.float64]) -> Varianc
         images or where all trials are equal. `n_trials` is 1 / mean(1 / n_i) over the images that
         have trials, NaN where there are none.
     """
-    shift = first_finite(betas)
+    single, all_once = suits_single(betas), counts_all_once(sets)
+    shift = head_mean(betas) if single else first_finite(betas)
     shifted, deviations = Differences(), Differences()
 
     def complete(y: np.ndarray) -> Sequence[Statistic]:
@@ -63,13 +66,16 @@ def variance_components(betas: np.ndarray, sets: NDArray[np.float64]) -> Varianc
         n_images, n_repeats, n_voxels = y.shape
         total = y.sum(axis=1)
         mean = total / n_repeats
-        deviation = deviations(y, mean[:, None]).reshape(-1, n_voxels)
+        deviation = deviations(y, mean[:, None], y.dtype).reshape(-1, n_voxels)
         ones = np.ones((n_images, 1))
         counts = ones, n_repeats * ones, n_repeats**2 * ones, ones / n_repeats
         return *counts, total, (total, mean), (deviation, deviation)
 
+    def quick(images: slice, voxels: slice) -> Sequence[Statistic]:
+        return complete(shifted(betas[images, :, voxels], shift[voxels], np.float32))
+
     def statistics(images: slice, voxels: slice) -> Sequence[Statistic]:
-        if counts_all_once(sets):
+        if all_once:
             y = shifted(betas[images, :, voxels], shift[voxels])
             if not lacks_values(y):
                 return complete(y)
@@ -83,7 +89,8 @@ def variance_components(betas: np.ndarray, sets: NDArray[np.float64]) -> Varianc
 
     shape = (len(sets), betas.shape[2])
     signal, noise, n_trials = np.empty(shape), np.empty(shape), np.empty(shape)
-    for voxels, sums in weighted_sums(statistics, sets, betas.shape[2]):
+    found = weighted_sums(statistics, sets, betas.shape[2], quick=quick if single else None)
+    for voxels, sums in found:
         k, n, n_squared, inverse, total, between, within = sums
         with np.errstate(divide="ignore", invalid="ignore"):
             between = between - total**2 / n

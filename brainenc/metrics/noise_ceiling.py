@@ -36,7 +36,7 @@ from brainenc.metrics._variance_components import (
     variance_components,
 )
 from brainenc.model_selection import bootstrap_interval, bootstrap_weights
-from brainenc.validation import check_betas
+from brainenc.validation import check_beta_values, check_betas
 
 _TO_R2: dict[str, Callable[[Any], Any]] = {
     "r": np.square,
@@ -234,8 +234,7 @@ def ncsnr_from_repeats(betas: ArrayLike) -> NDArray[np.float64]:
     ----------
     Allen et al. (2022), Nature Neuroscience 25, "Noise ceiling".
     """
-    betas = check_betas(betas)
-    components = variance_components(betas, np.ones((1, len(betas))))
+    components = _components(betas, 0, None)
     return np.sqrt(_signal_to_noise(components)[0])
 
 
@@ -316,8 +315,7 @@ def noise_ceiling_from_repeats(
     Allen et al. (2022), Nature Neuroscience 25, "Noise ceiling".
     """
     _check_space(space)
-    betas = check_betas(betas)
-    components = variance_components(betas, _sets(len(betas), n_bootstraps, random_state))
+    components = _components(betas, n_bootstraps, random_state)
     n = _one_if_shared(components.n_trials[0]) if n_trials is None else _effective_trials(n_trials)
     r2 = reliability_of_average(_signal_to_noise(components), n)
     return _from_sets(r2, n, "repeats (NSD formula)", confidence).to(space)
@@ -388,6 +386,15 @@ def noise_ceiling_split_half(
         verbose=verbose,
     )
     return _from_sets(r2, n_trials[0], "split half (Spearman-Brown)", confidence).to(space)
+
+
+def _components(betas: ArrayLike, n_bootstraps: int, random_state: Any) -> VarianceComponents:
+    betas = check_betas(betas, values=False)
+    components = variance_components(betas, _sets(len(betas), n_bootstraps, random_state))
+    # An infinite beta leaves no finite variance: only then a pass over the betas looks for it.
+    if not np.isfinite(components.signal[0]).all():
+        check_beta_values(betas)
+    return components
 
 
 def _sets(n_images: int, n_bootstraps: int, random_state: Any) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from references import variance_components as slow_variance_components
 
 from brainenc.metrics import (
     NoiseCeiling,
+    _sums,
     _variance_components,
     correlation,
     ncsnr_from_repeats,
@@ -66,6 +67,33 @@ def test_signal_variance_is_unbiased_where_a_third_of_the_trials_is_missing():
     signal, noise = components.signal[0], components.noise[0]
     for estimate, truth in ((signal, 0.25), (noise, 1.0)):
         assert abs(estimate.mean() - truth) < 4 * estimate.std() / np.sqrt(20_000)
+
+
+@pytest.mark.parametrize("missing", [0, 0.01, 0.3])
+@pytest.mark.parametrize("size", [1e-25, 1, 1e25])
+def test_float32_betas_give_the_ncsnr_of_float64(missing, size, monkeypatch):
+    monkeypatch.setattr(_sums, "_SINGLE_VOXELS", 1)  # chunks as of many voxels, with 64 images
+    monkeypatch.setattr(_sums, "_CHUNK_ENTRIES", 64 * 6)
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((700, 1, 6)) + rng.standard_normal((700, 3, 6)) + 5
+    betas[rng.random(betas.shape) < missing] = np.nan
+    betas[:, :, 2] = np.nan
+    betas[0, 0, 3] = 1000
+    betas = (size * betas).astype(np.float32)
+    # Each float32 is good to 6e-8, the sums to a few times that; the signal is their difference.
+    np.testing.assert_allclose(
+        ncsnr_from_repeats(betas) ** 2,
+        ncsnr_from_repeats(betas.astype(np.float64)) ** 2,
+        rtol=5e-7,
+        atol=5e-7,
+    )
+
+
+def test_one_infinite_beta_is_refused():
+    betas = np.random.default_rng(0).standard_normal((90, 3, 4), dtype=np.float32)
+    betas[70, 1, 2] = np.inf
+    with pytest.raises(ValueError, match="infinite"):
+        noise_ceiling_from_repeats(betas)
 
 
 def test_float32_betas_far_from_zero_give_the_ncsnr_of_float64():

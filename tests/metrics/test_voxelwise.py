@@ -75,6 +75,40 @@ def test_a_mean_ten_thousand_times_the_spread_costs_no_digits(dtype):
     np.testing.assert_allclose(r_squared(predictions, targets), wanted, rtol=1e-9)
 
 
+@pytest.fixture
+def summed_in_float32(monkeypatch):
+    """Chunks as of many voxels, with 64 images."""
+    monkeypatch.setattr(_sums, "_SINGLE_VOXELS", 1)
+    monkeypatch.setattr(_sums, "_CHUNK_ENTRIES", 64 * 7)
+
+
+@pytest.mark.usefixtures("summed_in_float32")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("missing", [0, 0.01, 0.2])
+@pytest.mark.parametrize("size", [1e-25, 1, 1e25])
+def test_float32_gives_what_float64_does(metric, missing, size):
+    predictions, targets = responses(3000, missing=missing)
+    scaled = [((values + 5) * size).astype(np.float32) for values in (predictions, targets)]
+    # A voxel without data, one that starts with an outlier, and one that misses one prediction.
+    scaled[1][:, 0] = np.nan
+    scaled[1][0, 1] = 1000 * size
+    scaled[0][7, 2], scaled[1][7, 2] = np.nan, size
+    doubles = [values.astype(np.float64) for values in scaled]
+    wanted = METRICS[metric](*doubles)
+    assert np.isnan(wanted[[0, 2]]).all()
+    # Each float32 is good to 6e-8, the sums to a few times that; R² is what they lack to 1.
+    np.testing.assert_allclose(METRICS[metric](*scaled), wanted, rtol=5e-7, atol=5e-7)
+
+
+@pytest.mark.usefixtures("summed_in_float32")
+def test_correlation_of_float32_multiples_is_one_and_no_more():
+    _, targets = responses(1000, missing=0, dtype=np.float32)
+    for gain in np.linspace(0.1, 3, 20, dtype=np.float32):
+        r = correlation(gain * targets, targets)
+        np.testing.assert_allclose(r, 1, rtol=1e-6)
+        assert (r <= 1).all()
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("missing", [0, 0.2])
 def test_weights_are_counts_of_a_resample(metric, missing):

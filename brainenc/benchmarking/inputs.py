@@ -12,6 +12,9 @@ from brainenc.encoders import MeanEncoder, RidgeEncoder
 from brainenc.encoders.persistence import describe
 from brainenc.storage import fingerprint
 
+#: Bytes of tokens, in single precision, that the reference ridge sees as they are.
+TOKENS_IN_MEMORY = 2**30
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -160,7 +163,11 @@ def collect(
 
 
 def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -> dict[str, Entry]:
-    """The mean, and ridge on each set of features that has none."""
+    """The mean, and ridge on each set of features that has none.
+
+    Ridge has a weight per voxel for each number of an image, or keeps all of the images' numbers:
+    of tokens larger than memory it gets averages over neighbours, as SynBrain's linear path does.
+    """
     found: dict[str, Entry] = {}
 
     def add(label: str, encoder: BaseEstimator, X: Any) -> None:
@@ -175,8 +182,17 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
         if entry.key not in has_ridge | {"images"}:
             label = f"ridge (for {name})" if has_ridge or "ridge" in entries else "ridge"
             has_ridge.add(entry.key)
-            add(label, RidgeEncoder(features=None), entry.X)
+            add(label, RidgeEncoder(features=None), _for_ridge(entry.X))
     return found
+
+
+def _for_ridge(X: Any) -> Any:
+    """Features as the reference takes them: tokens that would fill the memory are averaged."""
+    if getattr(X, "ndim", 0) != 3 or 4 * X.size <= TOKENS_IN_MEMORY:
+        return X
+    from brainenc.encoders._synbrain_default import linear_features  # torch takes a second
+
+    return linear_features(X)
 
 
 def ridges_with_reference_rows(entries: Mapping[str, Entry]) -> set[str]:

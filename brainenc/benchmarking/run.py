@@ -65,6 +65,7 @@ def benchmark(
         Used in place of the encoders' own.
     references : bool
         Add the mean response, and ridge on every set of features in use, where they are missing.
+        Tokens of more than 1 GiB in single precision are averaged over neighbours for that ridge.
     n_bootstraps, n_permutations : int
         Resamples of images for intervals and for p-values.
     n_draws : int

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import brainenc
-from brainenc.benchmarking import BenchmarkResult
-from brainenc.encoders import BaseEncoder
+from brainenc.benchmarking import BenchmarkResult, inputs
+from brainenc.encoders import BaseEncoder, _synbrain_default
 from brainenc.model_selection import image_folds
 
 FEW = {"n_bootstraps": 50, "n_permutations": 19, "n_draws": 10, "verbose": False}
@@ -220,6 +220,22 @@ def test_features_are_computed_once_for_all_folds_and_encoders(data):
     }
     brainenc.benchmark(data, encoders, cv=3, **FEW)
     assert Counting.n_images == 120
+
+
+def test_ridge_as_a_reference_gets_averages_of_tokens_that_would_fill_the_memory(data, monkeypatch):
+    n = data.n_images
+    tokens = np.random.default_rng(0).standard_normal((n, 16, 3)).astype(np.float16)
+    told = {"told": brainenc.ROITransformerEncoder(), "too": brainenc.MindReaderEncoder()}
+    entries, _ = inputs.collect(data, told, tokens, True, False)
+    assert entries["ridge"].X is tokens
+    monkeypatch.setattr(inputs, "TOKENS_IN_MEMORY", 4 * tokens.size - 1)
+    monkeypatch.setattr(_synbrain_default, "MAX_LINEAR", 12)
+    entries, _ = inputs.collect(data, told, tokens, True, False)
+    assert list(entries) == ["mean", "ridge", "told", "too"]
+    grid = tokens.astype(np.float32).reshape(n, 2, 2, 2, 2, 3).mean((2, 4)).reshape(n, 12)
+    np.testing.assert_allclose(entries["ridge"].X, grid, atol=1e-6)
+    assert entries["told"].X is tokens
+    assert entries["ridge"].key != entries["told"].key
 
 
 def test_references_are_added_and_not_doubled(data):

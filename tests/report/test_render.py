@@ -73,7 +73,7 @@ def test_ids_are_unique(page):
 def test_figures_and_scrolling_tables_have_names_for_screen_readers(page):
     roles = [value for _, name, value in page.attributes if name == "role"]
     labels = [value for _, name, value in page.attributes if name == "aria-label"]
-    assert roles.count("img") == 12  # 7 of draws
+    assert roles.count("img") == 13  # 8 of draws
     assert len(labels) >= len(roles)
     assert all(labels)
 

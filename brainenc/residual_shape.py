@@ -146,7 +146,7 @@ def fit_residual_shape(
     Returns
     -------
     ResidualShape or None
-        None if normal residuals do as well, or with fewer than 100 images.
+        None if normal residuals do as well, with fewer than 100 images, or if no voxel varies.
 
     References
     ----------
@@ -162,6 +162,8 @@ def fit_residual_shape(
     unit = (betas[images] - expected[:, None]) / np.where(sd > 0, sd, np.nan)[:, None]
     unit = unit.astype(np.float32, copy=False)
     measured = np.flatnonzero(np.isfinite(unit).any(axis=(0, 1)))
+    if not len(measured):
+        return None
     some = measured[:: max(1, len(measured) // _MAX_VOXELS)]
     gain = 0.0
     for learnt in (half, ~half):

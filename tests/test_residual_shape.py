@@ -53,6 +53,11 @@ def test_few_images_say_nothing_of_the_shape():
     assert fit_residual_shape(trials, expected, lambda images: sd[None]) is None
 
 
+def test_responses_that_never_vary_have_no_shape():
+    encoder = brainenc.MeanEncoder().fit(np.zeros((120, 1), np.float32), np.ones((120, 2, 3)))
+    assert encoder.residual_shape_ is None
+
+
 def test_the_slope_is_of_maximum_likelihood():
     expected, trials, sd = counts(200, n_voxels=3)
     trials[:20, :, 1] = np.nan

@@ -17,6 +17,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from brainenc.encoders import _networks
 from brainenc.encoders._networks import Members, Recipe, seeded
+from brainenc.encoders._stacking import measure_errors
 from brainenc.model_selection import Folds
 from brainenc.nets.latent_mapper import LatentMapper, masked_squared_error
 from brainenc.storage import release, row_blocks
@@ -24,6 +25,9 @@ from brainenc.training import OneCycle, TrainingSettings
 
 #: Principal components kept of features that come without tokens.
 N_COMPONENTS = 128
+
+#: Images by which the average latent counts in the weights of maps beside the latent itself.
+POOLING = 100
 
 #: Images whose predictions are compared at a time.
 BLOCK = 1024
@@ -229,11 +233,24 @@ def blend(parts: Sequence[np.ndarray], responses: np.ndarray) -> np.ndarray:
     return weights
 
 
-def blend_columns(parts: Sequence[np.ndarray], responses: np.ndarray) -> np.ndarray:
-    """`blend` for every column by itself, shape (k, n_columns)."""
-    columns = range(responses.shape[1])
-    found = [blend([part[:, [j]] for part in parts], responses[:, [j]]) for j in columns]
-    return np.stack(found, axis=1)
+def share_latents(parts: Sequence[np.ndarray], latents: np.ndarray) -> np.ndarray:
+    """Weights of maps to the latent, latent by latent, with the smallest held-out squared error.
+
+    They are not negative and add up to 1 at most: maps are shrunk as they should be already, and a
+    map that does no better than the mean gives way to it.
+
+    Parameters
+    ----------
+    parts : k arrays, shape (n_images, n_latents)
+        Held-out predictions.
+    latents : array, shape (n_images, n_latents); NaN for an image without data
+
+    Returns
+    -------
+    array, shape (k, n_latents)
+    """
+    mean = np.zeros_like(latents)
+    return measure_errors([*parts, mean], latents).weights(POOLING)[:-1]
 
 
 def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:

@@ -519,7 +519,7 @@ class SynBrainEncoder(BaseEncoder):
             members = default.fit_members(tokens, latents, folds, options)
             self.members_, self.history_ = members.nets, members.history
             parts.append(members.held_out)
-        self.latent_mix_ = default.blend_columns(parts, latents)
+        self.latent_mix_ = default.share_latents(parts, latents)
         return self._latent(parts)
 
     def _predict_default(self, features: np.ndarray) -> np.ndarray:

@@ -98,15 +98,26 @@ def test_the_blend_is_least_squares_on_held_out_images(problem):
     expected, _ = nnls(np.stack([linear[known], mapped[known]], axis=1), responses[known])
     weights = _synbrain_default.blend([linear, mapped], responses)
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
-    for j, column in enumerate(_synbrain_default.blend_columns([linear, mapped], responses).T):
-        used = known[:, j]
-        alone, _ = nnls(np.stack([linear[used, j], mapped[used, j]], axis=1), responses[used, j])
-        np.testing.assert_allclose(column, alone, rtol=1e-6)
     against = _synbrain_default.blend([linear, -mapped], responses)
     assert against[1] == 0
     assert against[0] == pytest.approx(
         (linear * responses)[known].sum() / np.square(linear[known]).sum(), rel=1e-6
     )
+
+
+def test_maps_that_tell_nothing_of_a_latent_give_way_to_its_mean():
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((400, 3))
+    good = latents + 0.5 * rng.standard_normal((400, 3))
+    good[:, 1] = rng.standard_normal(400)
+    weights = _synbrain_default.share_latents([good, rng.standard_normal((400, 3))], latents)
+    # Least squares gives the good map 1 / 1.25 in the latents it tells, which are two of the
+    # three that are pooled; the s.e. of a weight is .02. In the third it is worth nothing, and the
+    # 100 images of the average latent beside its 400 leave it .18, with a s.e. of .05.
+    np.testing.assert_allclose(weights[0, [0, 2]], 0.8, atol=0.06)
+    assert weights[0, 1] == pytest.approx(0.18, abs=0.15)
+    assert (weights[1] < 0.1).all()
+    assert (weights.sum(axis=0) <= 1 + 1e-9).all()
 
 
 def test_held_out_errors_are_no_larger_than_those_of_ridge(problem):

@@ -10,9 +10,13 @@ good to some 1e-7.
 """
 
 import functools
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -28,6 +32,8 @@ _PLAIN_VOXELS = 2**14
 _SINGLE_VOXELS = 2**12
 #: Voxels with smaller values than this (but 0) are left to double precision: squares underflow.
 _SMALLEST_SINGLE = 1e-10
+#: Parts of the images that threads take, and arrays (images × voxels) large enough to share out.
+_N_PARTS, _PARALLEL_ENTRIES = 8, 2**23
 #: Images and voxels of a chunk where it is multiplied with many sets.
 _PRODUCT_IMAGES, _PRODUCT_VOXELS = 512, 256
 #: A variance below this share of the second moment it is left from is round-off.
@@ -87,16 +93,39 @@ def _plain_sums(
 ) -> Iterator[tuple[slice, list[NDArray[np.float64]]]]:
     """`weighted_sums` where every image counts once: files are read in order, row after row."""
     voxel_blocks = list(blocks(n_voxels, _PLAIN_VOXELS))
-    sums: list[list[Any]] = [[] for _ in voxel_blocks]
-    for images in blocks(n_images, _CHUNK_ENTRIES // min(n_voxels, _PLAIN_VOXELS)):
-        for i, voxels in enumerate(voxel_blocks):
-            with np.errstate(invalid="ignore", over="ignore"):
-                parts = [_plain_sum(s) for s in (quick or statistics)(images, voxels)]
-                if quick is not None:
-                    parts = _mended(parts, statistics, images, voxels)
-                total = zip(sums[i], parts, strict=True)
-                sums[i] = [s + part for s, part in total] if sums[i] else parts
-    yield from zip(voxel_blocks, sums, strict=True)
+    n_rows = _CHUNK_ENTRIES // min(n_voxels, _PLAIN_VOXELS)
+
+    def of_part(part: slice) -> list[list[Any]]:
+        sums: list[list[Any]] = [[] for _ in voxel_blocks]
+        for rows in blocks(part.stop - part.start, n_rows):
+            images = slice(part.start + rows.start, part.start + rows.stop)
+            for i, voxels in enumerate(voxel_blocks):
+                with np.errstate(invalid="ignore", over="ignore"):
+                    found = [_plain_sum(s) for s in (quick or statistics)(images, voxels)]
+                    if quick is not None:
+                        found = _mended(found, statistics, images, voxels)
+                    sums[i] = _added(sums[i], found)
+        return sums
+
+    # Into how many parts images go must not depend on the machine, or sums would.
+    n_parts = _N_PARTS if n_images * n_voxels >= _PARALLEL_ENTRIES else 1
+    parts = list(blocks(n_images, -(-n_images // n_parts)))
+    with ThreadPoolExecutor(min(n_parts, n_threads())) as pool:
+        totals = functools.reduce(
+            lambda a, b: [_added(*pair) for pair in zip(a, b, strict=True)],
+            pool.map(of_part, parts),
+        )
+    yield from zip(voxel_blocks, totals, strict=True)
+
+
+def _added(sums: list[Any], more: list[Any]) -> list[Any]:
+    return [s + part for s, part in zip(sums, more, strict=True)] if sums else more
+
+
+def n_threads() -> int:
+    """Threads that a computation may take: as many as matrix products take, or all cores."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) else joblib.cpu_count()
 
 
 def _mended(
@@ -139,19 +168,21 @@ def _plain_sum(statistic: Statistic) -> NDArray[np.float64]:
 class Differences:
     """Arrays minus values of each voxel, each in the memory of the one before.
 
-    Fresh memory for every chunk would cost several times what is done with it.
+    Fresh memory for every chunk would cost several times what is done with it. Every thread has
+    its own.
     """
 
     def __init__(self) -> None:
-        self._memory = np.empty(0)
+        self._of_thread = threading.local()
 
     def __call__(
         self, chunk: np.ndarray, subtrahend: np.ndarray, dtype: Any = np.float64
     ) -> np.ndarray:
         """`chunk` − `subtrahend`; overwritten by the next call."""
-        if self._memory.size < chunk.size:
-            self._memory = np.empty(chunk.size)
-        out = self._memory.view(dtype)[: chunk.size].reshape(chunk.shape)
+        memory = getattr(self._of_thread, "memory", np.empty(0))
+        if memory.size < chunk.size:
+            memory = self._of_thread.memory = np.empty(chunk.size)
+        out = memory.view(dtype)[: chunk.size].reshape(chunk.shape)
         return np.subtract(chunk, subtrahend, out=out, dtype=dtype)
 
 

@@ -86,7 +86,7 @@ def test_no_request_leaves_the_file(opened):
 
 def test_every_figure_is_seen(browser, page):
     figures = browser.find_elements(By.CSS_SELECTOR, "figure")
-    assert len(figures) == 12
+    assert len(figures) == 13
     for figure in figures:
         svg = figure.find_element(By.TAG_NAME, "svg")
         assert svg.size["width"] > 200

@@ -105,14 +105,17 @@ def roi_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFram
 
 
 def manifest(arguments: argparse.Namespace, results: list, started: float) -> dict:
+    option = " --no-paper" if arguments.no_paper else ""
     return {
-        "command": "python benchmarks/synbrain_vs_ridge.py --out docs/results",
+        "command": f"python benchmarks/synbrain_vs_ridge.py{option} --out docs/results",
         "date": results[0].manifest["date"],
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "jobs": arguments.jobs,
         "versions": results[0].manifest["versions"],
         "hardware": results[0].manifest["hardware"],
-        "paper variant": {**PAPER, "steps of the autoencoder": arguments.paper_steps},
+        "paper variant": None
+        if arguments.no_paper
+        else {**PAPER, "steps of the autoencoder": arguments.paper_steps},
         "runs": [
             {k: result.manifest[k] for k in ("data", "split", "settings")} for result in results
         ],

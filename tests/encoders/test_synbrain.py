@@ -578,8 +578,16 @@ def test_killed_and_resumed_is_the_uninterrupted_to_the_bit(problem, tmp_path, p
     assert resumed.history_[columns].equals(straight.history_[columns])
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: what a shell runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("when", [2, 80])
-def test_ctrl_c_leaves_a_usable_encoder(problem, monkeypatch, when, tmp_path):
+def test_ctrl_c_leaves_a_usable_encoder(problem, monkeypatch, when, tmp_path, interruptible):
     tokens, betas = problem
     count, loss = 0, _synbrain_default.masked_squared_error
 

@@ -1,5 +1,6 @@
 """Trainings in processes of their own: killed, interrupted, spread over two."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -22,6 +23,8 @@ def started(*arguments, launcher=(), warnings="default"):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What a shell runs in the background ignores Ctrl-C, and so would this.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

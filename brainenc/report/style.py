@@ -25,6 +25,8 @@ PALETTE = (
     "#999933",
     "#332288",
     "#777777",
+    "#7F3C00",
+    "#44AA99",
 )
 
 #: Text, lines, and what stands back.

@@ -13,7 +13,7 @@ from matplotlib import style
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, then four of Paul Tol's; told apart with any kind of colour vision.
+#: Okabe and Ito's colours, then some of Paul Tol's; told apart with any kind of colour vision.
 PALETTE = (
     "#0072B2",
     "#D55E00",

@@ -50,19 +50,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         if set(arguments.only) - {"draws"}:
             make_files(Path(folder), **shape)
-        rows = [measured(name, Path(folder)) for name in arguments.only]
         sizes = {path.name: path.stat().st_size / 2**30 for path in Path(folder).glob("*.npy")}
-    table = pd.DataFrame(rows)
-    show({"peak memory": table})
-    manifest = {
-        "command": "python benchmarks/memory.py --out docs/results",
-        "date": time.strftime("%Y-%m-%d"),
-        "shape": shape,
-        "files, GiB": {name: round(size, 2) for name, size in sizes.items()},
-        "versions": versions(),
-        "hardware": hardware(),
-    }
-    write(arguments.out, "memory", {"peak": table}, manifest)
+        manifest = {
+            "command": f"python benchmarks/memory.py --only {' '.join(arguments.only)}",
+            "date": time.strftime("%Y-%m-%d"),
+            "shape": shape,
+            "files, GiB": {name: round(size, 2) for name, size in sizes.items()},
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+        rows: list[dict] = []
+        for name in arguments.only:
+            rows.append(measured(name, Path(folder)))
+            # After every row: at full size some take an hour, and the next may not end.
+            table = pd.DataFrame(rows)
+            show({"peak memory": table})
+            write(arguments.out, "memory", {"peak": table}, manifest)
 
 
 def make_files(

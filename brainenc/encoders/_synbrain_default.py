@@ -188,6 +188,7 @@ def fit_members(
 
 
 def _settings(n_images: int, options: dict[str, Any], random_state: int) -> TrainingSettings:
+    epoch = n_images // options["batch_size"]
     n_steps = max(50, options["n_epochs"] * n_images // options["batch_size"])
     return TrainingSettings(
         n_steps=n_steps,
@@ -195,7 +196,8 @@ def _settings(n_images: int, options: dict[str, Any], random_state: int) -> Trai
         learning_rate=options["learning_rate"],
         weight_decay=options["weight_decay"],
         schedule=OneCycle(),
-        report_every=max(1, n_steps // 20),
+        # Some twenty times; not much oftener than twice an epoch, where looking takes longest.
+        report_every=max(1, n_steps // 20, epoch // 2),
         monitor="held_out_mse",
         mode="min",
         patience=6,

@@ -51,7 +51,8 @@ class EncodingData:
     name : str
         Shown in tables and reports.
     truth : object, optional
-        What is known of the true responses; simulated subjects only, not saved.
+        What is known of the true responses, with the methods `select` and `rescale` of
+        `brainenc.datasets.SimulatedTruth`; simulated subjects only, not saved.
     volume : Volume, optional
         Grid of the volume that the voxels come from, whose places ``i, j, k`` name.
     units : str
@@ -247,6 +248,7 @@ class EncodingData:
             raise ValueError(f"{n_without} of {len(self.trials)} trials have no session")
         betas = np.full(self.betas.shape, np.nan, dtype=self.betas.dtype)
         n_constant = 0
+        means, sds = [], []
         for _, rows in self.trials.groupby("session"):
             where = (rows["image"].to_numpy(), rows["repeat"].to_numpy())
             # float64, since a float32 sum of hundreds of trials far from 0 is off.
@@ -260,13 +262,19 @@ class EncodingData:
             # Round-off leaves a constant voxel with a tiny s.d.; it must not blow up to ±1.
             constant = sd <= 1e-12 * np.abs(mean)
             n_constant += int(constant.sum())
-            betas[where] = deviation / np.where(constant, np.nan, sd)
+            sd[constant] = np.nan
+            betas[where] = deviation / sd
+            means.append(mean)
+            sds.append(sd)
         if n_constant:
             warnings.warn(
                 f"{n_constant} times a voxel was constant in a session; its z-score is NaN there",
                 stacklevel=2,
             )
-        return self._with(betas=betas, units="z-scored within session")
+        truth = self.truth
+        if truth is not None:
+            truth = truth.rescale(1 / np.array(sds), -np.array(means) / np.array(sds), self.trials)
+        return self._with(betas=betas, truth=truth, units="z-scored within session")
 
     def average_repeats(self) -> "EncodingData":
         """One averaged response per image.

@@ -227,10 +227,17 @@ def truth_source(truth: Any, test: np.ndarray) -> DrawSource:
         return truth.select(images=test[images]).sample(n, random_state=seed)
 
     def log_density(images: slice, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-        residuals = betas[..., voxels] - truth.signal[test[images]][:, None, voxels]
         factors = truth.noise_factors[:, voxels].toarray()
-        sd = np.sqrt(truth.noise_private_variance[voxels])
-        return ResidualNoise(factors, sd).logpdf(residuals)
+        noise = ResidualNoise(factors, np.sqrt(truth.noise_private_variance[voxels]))
+        expected = truth.signal[test[images]][:, None, voxels]
+        drift = truth.drift
+        in_session = []
+        for gain, offset in zip(drift.gain[:, voxels], drift.offset[:, voxels], strict=True):
+            residuals = (betas[..., voxels] - offset) / gain - expected
+            in_session.append(noise.logpdf(residuals) - np.log(gain).sum())
+        # The session of a trial is not known: a mixture of them. Missing trials stay NaN.
+        with np.errstate(invalid="ignore"):
+            return np.logaddexp.reduce(np.array(in_session) + np.log(drift.share)[:, None, None])
 
     return DrawSource(TRUTH, TRUTH, sample, log_density)
 

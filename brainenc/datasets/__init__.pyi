@@ -7,5 +7,6 @@ from .miyawaki2008 import load_miyawaki2008 as load_miyawaki2008
 from .nsd import convert_nsd as convert_nsd
 from .nsd import load_nsd as load_nsd
 from .nsd import shared_test_mask as shared_test_mask
+from .simulated import SessionDrift as SessionDrift
 from .simulated import SimulatedTruth as SimulatedTruth
 from .simulated import simulate_subject as simulate_subject

@@ -25,12 +25,38 @@ _RUNS_PER_SESSION = 12
 
 
 @dataclass(frozen=True)
+class SessionDrift:
+    """What a session makes of a trial, voxel by voxel: gain · trial + offset.
+
+    Parameters
+    ----------
+    gain, offset : arrays, shape (n_sessions, n_voxels), float32
+    share : array, shape (n_sessions,)
+        Of the trials; adds up to 1.
+    session : array, shape (n_sessions,)
+        Numbers of the sessions in the trial table.
+    """
+
+    gain: np.ndarray
+    offset: np.ndarray
+    share: np.ndarray
+    session: np.ndarray
+
+    def apply(self, trials: np.ndarray, rng: np.random.Generator) -> None:
+        """Put every trial (..., n_voxels) into a session drawn at random, in place."""
+        session = rng.choice(len(self.share), size=trials.shape[:-1], p=self.share)
+        for s, (gain, offset) in enumerate(zip(self.gain, self.offset, strict=True)):
+            trials[session == s] = gain * trials[session == s] + offset
+
+
+@dataclass(frozen=True)
 class SimulatedTruth:
     """What is known of a simulated subject.
 
-    Everything is in the units of the betas and for betas without session drift. A single trial
-    of image i is ``signal[i]`` plus a draw from N(0, Σ), Σ = FᵀF + diag(p), with F the
-    `noise_factors` and p the `noise_private_variance`.
+    A single trial of image i is ``signal[i]`` plus a draw from N(0, Σ), Σ = FᵀF + diag(p), with F
+    the `noise_factors` and p the `noise_private_variance`; then the session it falls into has its
+    own gain and offset, `drift`. All but `drift` and the draws of `sample` is in the units of the
+    betas before drift and z-scoring.
 
     Parameters
     ----------
@@ -41,6 +67,8 @@ class SimulatedTruth:
     noise_factors : scipy.sparse.csr_array, shape (n_factors, n_voxels)
         Shared fluctuations (low rank), then patches of neighbouring voxels.
     noise_private_variance : array, shape (n_voxels,)
+    drift : SessionDrift
+        From betas without drift to those of the data.
     tokens : array, shape (n_images, n_tokens, token_width), float32
         A noisy nonlinear view of image content on a grid, row by row from the top left, as a
         vision transformer gives it. The same network for every subject.
@@ -57,6 +85,7 @@ class SimulatedTruth:
     ncsnr: np.ndarray
     noise_factors: sparse.csr_array
     noise_private_variance: np.ndarray
+    drift: SessionDrift
     tokens: np.ndarray
     category: np.ndarray
     objects: pd.DataFrame
@@ -90,7 +119,10 @@ class SimulatedTruth:
     def sample(
         self, n: int = 1, random_state: int | np.random.Generator | None = None
     ) -> np.ndarray:
-        """Single trials from the true distribution.
+        """Single trials from the true distribution, in the units of the data's betas.
+
+        Each falls into a session at random, since an image does not tell the session: no encoder
+        can do better than this distribution in expectation.
 
         Parameters
         ----------
@@ -112,7 +144,27 @@ class SimulatedTruth:
         flat = draws.reshape(-1, draws.shape[2])
         rng = np.random.default_rng(random_state)
         add_noise(flat, self.noise_factors, self.noise_private_variance, rng)
+        self.drift.apply(draws, rng)
         return draws
+
+    def rescale(
+        self, scale: np.ndarray, shift: np.ndarray, trials: pd.DataFrame
+    ) -> "SimulatedTruth":
+        """Truth of betas that have been scaled and shifted in each session, as by z-scoring.
+
+        Parameters
+        ----------
+        scale, shift : arrays, shape (n_sessions, n_voxels)
+            New betas are ``scale · betas + shift``.
+        trials : pandas.DataFrame
+            With the column ``session``; rows of `scale` are its sessions in order.
+        """
+        share = trials["session"].value_counts(normalize=True).sort_index()
+        rows = np.searchsorted(self.drift.session, share.index)
+        gain = (scale * self.drift.gain[rows]).astype(np.float32)
+        offset = (scale * self.drift.offset[rows] + shift).astype(np.float32)
+        drift = SessionDrift(gain, offset, share.to_numpy(), share.index.to_numpy())
+        return replace(self, drift=drift)
 
     def select(
         self, images: np.ndarray | None = None, voxels: np.ndarray | None = None
@@ -151,6 +203,9 @@ class SimulatedTruth:
             ncsnr=self.ncsnr[index],
             noise_factors=self.noise_factors[:, index],
             noise_private_variance=self.noise_private_variance[index],
+            drift=replace(
+                self.drift, gain=self.drift.gain[:, index], offset=self.drift.offset[:, index]
+            ),
             prfs=self.prfs.iloc[index].reset_index(drop=True),
         )
 
@@ -189,7 +244,6 @@ def simulate_subject(
         In each session every voxel's response around its mean is multiplied by a log-normal
         gain of s.d. `session_drift` (of the logarithm), and shifted by a normal offset of
         s.d. `session_drift` × the voxel's noise s.d., correlated between voxels as the noise is.
-        The truth is that of betas before drift.
     missing : float in [0, 1]
         Share of the second and later repeats that are missing (NaN in all voxels). The first
         presentation of an image is always there.
@@ -245,7 +299,8 @@ def simulate_subject(
     betas = np.repeat(signal[:, None], n_repeats, axis=1)
     flat = betas.reshape(-1, n_voxels)
     add_noise(flat, factors, private_variance, noise_rng, verbose=verbose)
-    _add_drift(betas, trials, mean, session_drift, factors, private_variance, drift_rng)
+    drift = _draw_drift(trials, mean, session_drift, factors, private_variance, drift_rng)
+    _add_drift(betas, trials, drift)
     betas[trials.loc[~trials["present"], "image"], trials.loc[~trials["present"], "repeat"]] = (
         np.nan
     )
@@ -256,6 +311,7 @@ def simulate_subject(
         ncsnr=signal_sd / noise_sd,
         noise_factors=factors,
         noise_private_variance=private_variance,
+        drift=drift,
         tokens=tokens,
         category=objects.groupby("image")["category"].first().to_numpy(dtype=str),
         objects=objects,
@@ -356,22 +412,29 @@ def _draw_trials(
     return trials.sort_values(["image", "repeat"], ignore_index=True)
 
 
-def _add_drift(
-    betas: np.ndarray,
+def _draw_drift(
     trials: pd.DataFrame,
     mean: np.ndarray,
-    drift: float,
+    size: float,
     factors: sparse.csr_array,
     private_variance: np.ndarray,
     rng: np.random.Generator,
-) -> None:
-    """Gain around the voxel's mean and offset of each session, in place."""
+) -> SessionDrift:
+    """A gain around the voxel's mean and an offset for each session."""
     mean = mean.astype(np.float32)
+    share = trials.loc[trials["present"], "session"].value_counts(normalize=True).sort_index()
     n_sessions = int(trials["session"].max())
     offset = np.zeros((n_sessions, len(mean)), np.float32)
     add_noise(offset, factors, private_variance, rng)
-    gain = np.exp(drift * rng.standard_normal(offset.shape, dtype=np.float32))
-    image, repeat, session = trials[["image", "repeat", "session"]].to_numpy().T
-    for rows in np.array_split(np.arange(len(trials)), 1 + len(trials) // 1024):
-        where, s = (image[rows], repeat[rows]), session[rows] - 1
-        betas[where] = mean + gain[s] * (betas[where] - mean) + drift * offset[s]
+    gain = np.exp(size * rng.standard_normal(offset.shape, dtype=np.float32))
+    offset = mean - gain * mean + size * offset
+    there = share.index.to_numpy() - 1
+    return SessionDrift(gain[there], offset[there], share.to_numpy(), share.index.to_numpy())
+
+
+def _add_drift(betas: np.ndarray, trials: pd.DataFrame, drift: SessionDrift) -> None:
+    """In place."""
+    for number, gain, offset in zip(drift.session, drift.gain, drift.offset, strict=True):
+        rows = trials[trials["session"] == number]
+        where = rows["image"].to_numpy(), rows["repeat"].to_numpy()
+        betas[where] = gain * betas[where] + offset

@@ -9,7 +9,7 @@ import pytest
 import brainenc
 from brainenc import metrics
 from brainenc.benchmarking import BenchmarkResult, drawing, scoring
-from brainenc.benchmarking.drawing import DrawSource, TrialResiduals
+from brainenc.benchmarking.drawing import DrawSource, TrialResiduals, truth_source
 from brainenc.benchmarking.kept import LARGE, read_kept
 from brainenc.benchmarking.result import DRAW_TABLES, TABLES
 from brainenc.encoders import BaseEncoder
@@ -389,3 +389,20 @@ def test_reference_rows_stand_beside_one_ridge_of_each_shared_set_of_features(da
     assert ridges_with_reference_rows(entries) == {"b"}
     entries, _ = collect(data, {"told": Told()}, data.truth.signal, False, False)
     assert ridges_with_reference_rows(entries) == set()
+
+
+def test_the_true_density_of_betas_that_drift_is_that_of_their_draws():
+    data = brainenc.datasets.simulate_subject(20, 10, 2, session_drift=0.8, missing=0.2)
+    source = truth_source(data.truth, np.arange(20))
+    voxel, image = np.array([3]), slice(4, 5)
+    draws = source.sample(image, 4000, 0)[:, 0, 3].astype(np.float64)
+    # One voxel's density over a grid of eight s.d.: it adds up to 1, and moments are the draws'.
+    grid = draws.mean() + draws.std() * np.linspace(-8, 8, 2001)
+    trials = np.broadcast_to(grid[None, :, None], (1, 2001, 10))
+    density = np.exp(source.log_density(image, trials, voxel)[0]) * (grid[1] - grid[0])
+    assert density.sum() == pytest.approx(1, abs=1e-3)
+    # s.e. of the mean of 4000 draws: .016 s.d.
+    assert density @ grid == pytest.approx(draws.mean(), abs=0.06 * draws.std())
+    assert density @ grid**2 == pytest.approx((draws**2).mean(), rel=0.1)
+    missing = source.log_density(slice(0, 20), data.betas, np.arange(10))
+    np.testing.assert_array_equal(np.isnan(missing), np.isnan(data.betas).all(axis=2))

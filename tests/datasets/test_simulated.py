@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import scoringrules
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
@@ -294,6 +296,46 @@ def test_drift_is_a_gain_around_the_mean_and_an_offset_per_session():
         gains.append(np.log(gain[:, 0]))
     # s.e. of a s.d. from 120 values: 0.3 / √240 = 0.02.
     assert np.std(gains) == pytest.approx(0.3, abs=0.08)
+
+
+@pytest.mark.parametrize("zscored", [False, True])
+def test_draws_of_the_truth_drift_as_the_betas_do(zscored):
+    # Three sessions with very different gains: the moments over trials of one image's draws are
+    # those of the mixture of sessions.
+    data = simulate_subject(200, 30, 3, session_drift=0.8, n_sessions=3, random_state=5)
+    if zscored:
+        data = data.zscore_by_session()
+    truth, drift = data.truth, data.truth.drift
+    in_session = drift.gain[:, None] * truth.signal + drift.offset[:, None]
+    mean = np.einsum("s,siv->iv", drift.share, in_session)
+    variance = np.einsum("s,siv->iv", drift.share, (in_session - mean) ** 2)
+    variance += drift.share @ (drift.gain**2) * truth.noise_sd**2
+    # 600 trials whose voxels vary together: an s.e. of some 4 %.
+    z = (data.betas - mean[:, None]) / np.sqrt(variance)[:, None]
+    assert np.nanmean(z**2) == pytest.approx(1, abs=0.15)
+    some = np.arange(0, 200, 10)
+    draws = truth.select(images=some).sample(6000, random_state=0).astype(np.float64)
+    # 600 means and variances: the largest of so many is some 4 s.e. away, 5 for heavy tails.
+    standard_error = np.sqrt(variance[some] / 6000)
+    assert np.abs((draws.mean(axis=0) - mean[some]) / standard_error).max() < 5
+    np.testing.assert_allclose(draws.var(axis=0), variance[some], rtol=0.2)
+
+
+def test_the_true_distribution_scores_better_with_drift_than_without():
+    data = simulate_subject(300, 60, 3, session_drift=0.4, random_state=6)
+    truth = data.truth
+    before = replace(
+        truth,
+        drift=replace(truth.drift, gain=0 * truth.drift.gain + 1, offset=0 * truth.drift.offset),
+    )
+    known = np.isfinite(data.betas)
+    scores = [
+        scoringrules.crps_ensemble(
+            np.where(known, data.betas, 0)[:, 0], np.moveaxis(each.sample(100, 0), 0, -1)
+        )[known[:, 0]].mean()
+        for each in (truth, before)
+    ]
+    assert scores[0] < scores[1]
 
 
 # ------------------------------------------------------------------ seeds, sizes, selection

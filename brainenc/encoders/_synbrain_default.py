@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 from sklearn.utils.extmath import randomized_svd
 
 from brainenc.encoders import _networks
@@ -26,10 +25,10 @@ from brainenc.training import OneCycle, TrainingSettings
 #: Principal components kept of features that come without tokens.
 N_COMPONENTS = 128
 
-#: Images by which the average latent counts in the weights of maps beside the latent itself.
+#: Images by which the average latent or voxel counts in weights beside the one itself.
 POOLING = 100
 
-#: Images whose predictions are compared at a time.
+#: Images that are predicted at a time.
 BLOCK = 1024
 
 #: Numbers per image that the linear path sees at most; of larger tokens neighbours are averaged.
@@ -206,53 +205,30 @@ def _settings(n_images: int, options: dict[str, Any], random_state: int) -> Trai
     )
 
 
-def blend(parts: Sequence[np.ndarray], responses: np.ndarray) -> np.ndarray:
-    """Non-negative weights of k predictions with the smallest held-out squared error.
+def convex_weights(
+    parts: Sequence[np.ndarray], targets: np.ndarray, mean: np.ndarray
+) -> np.ndarray:
+    """Weights of predictions, column by column, with the smallest held-out squared error.
+
+    They are not negative and add up to 1 at most, what is missing being the mean's: predictions
+    are shrunk as they should be already, and one that does no better than the mean gives way to
+    it.
 
     Parameters
     ----------
-    parts : k arrays, shape (n_images, n_voxels)
-        Held-out predictions.
-    responses : array, shape (n_images, n_voxels); NaN where an image has no data
+    parts : k arrays, shape (n_images, n_columns)
+        Held-out predictions of latents or voxels.
+    targets : array, shape (n_images, n_columns); NaN for an image without data
+    mean : array, shape (n_columns,)
+        Of the targets.
 
     Returns
     -------
-    array, shape (k,)
+    array, shape (k, n_columns), float32
     """
-    k = len(parts)
-    gram, moment = np.zeros((k, k)), np.zeros(k)
-    for i in range(0, len(responses), BLOCK):
-        stacked = np.stack([part[i : i + BLOCK] for part in parts], axis=-1)
-        measured = responses[i : i + BLOCK]
-        known = np.isfinite(measured) & np.isfinite(stacked).all(axis=-1)
-        used = stacked[known].astype(np.float64)
-        gram += used.T @ used
-        moment += used.T @ measured[known]
-    # The normal equations hold all there is to know: nnls on their root is nnls on the data.
-    ridge = 1e-9 * np.trace(gram) + np.finfo(float).tiny
-    root = np.linalg.cholesky(gram + ridge * np.eye(k))
-    weights, _ = nnls(root.T, np.linalg.solve(root, moment))
-    return weights
-
-
-def share_latents(parts: Sequence[np.ndarray], latents: np.ndarray) -> np.ndarray:
-    """Weights of maps to the latent, latent by latent, with the smallest held-out squared error.
-
-    They are not negative and add up to 1 at most: maps are shrunk as they should be already, and a
-    map that does no better than the mean gives way to it.
-
-    Parameters
-    ----------
-    parts : k arrays, shape (n_images, n_latents)
-        Held-out predictions.
-    latents : array, shape (n_images, n_latents); NaN for an image without data
-
-    Returns
-    -------
-    array, shape (k, n_latents)
-    """
-    mean = np.zeros_like(latents)
-    return measure_errors([*parts, mean], latents).weights(POOLING)[:-1]
+    constant = np.broadcast_to(mean, targets.shape)
+    weights = measure_errors([*parts, constant], targets).weights(POOLING)[:-1]
+    return weights.astype(np.float32)
 
 
 def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:

@@ -43,12 +43,12 @@ class SynBrainEncoder(BaseEncoder):
     principal components of their responses, in coordinates in which the noise of trials (known
     from repeats) is alike in all directions. Two kinds of maps lead from an image to it, regression
     with a Gaussian kernel and small transformers on the tokens, and a linear read-out from it to
-    voxels; ridge on the same features stands beside it. Everything counts with the weight that
-    has the smallest squared error on held-out images, and so for as much as it adds. A single
-    trial is the expected response, plus fluctuations of latent factors that voxels share, plus
-    what each voxel has alone. How much a voxel varies comes from held-out trials; how much more
-    or less an image makes each factor vary is predicted from its tokens, as far as that fits
-    held-out trials.
+    voxels; ridge on the same features stands beside it. Everything counts, latent by latent and
+    voxel by voxel, with the weight that has the smallest squared error on held-out images, and so
+    for as much as it adds. A single trial is the expected response, plus fluctuations of latent
+    factors that voxels share, plus what each voxel has alone. How much a voxel varies comes from
+    held-out trials; how much more or less an image makes each factor vary is predicted from its
+    tokens, as far as that fits held-out trials.
 
     ``variant="paper"`` is the published system, trained as published: BrainVAE, an autoencoder of
     single trials with a latent aligned with the image's CLIP tokens, and S2N, a mapper from tokens
@@ -108,8 +108,9 @@ class SynBrainEncoder(BaseEncoder):
     linear_ : RidgeEncoder
     span_ : KernelFeatures or None
         Default variant: what ridge sees of more than 2048 features of more than 2048 images.
-    mix_ : array, shape (2,)
-        Default variant: weights of ridge and of the latent.
+    mix_ : array, shape (2, n_voxels)
+        Default variant, from 100 images on: weights of ridge and of the latent; what they lack to
+        1 is the mean's.
     read_out_ : array, shape (n_latents, n_voxels)
     gaussian_, kernel_ : KernelFeatures, RidgeEncoder
     members_ : list of brainenc.nets.LatentMapper
@@ -459,22 +460,17 @@ class SynBrainEncoder(BaseEncoder):
         self.linear_ = self._ridge(options, standardize=self.span_ is None)
         linear = self.linear_._fit(seen, betas)
         self.members_: list[LatentMapper] = []
-        self.mix_, self.history_ = np.array([1.0, 0.0]), pd.DataFrame()
+        self.history_ = pd.DataFrame()
         if len(features) < MIN_IMAGES:
             return linear
-        # Arrays of the size of the averages are changed in place: with all of NSD's voxels each
-        # takes half a gigabyte. A single repeat is averaged to itself: the user's own array.
-        responses = average_repeats(betas).astype(np.float32, copy=betas.shape[1] == 1)
+        responses = average_repeats(betas).astype(np.float32, copy=False)
         self.mean_, self.scale_ = voxel_moments(responses)
         latents = self._find_latents(responses, linear, betas)
         held_out = self._fit_maps(features, coarse, latents, options)
-        for in_betas in (responses, linear):
-            in_betas -= self.mean_
-            in_betas /= self.scale_
-        self.mix_ = default.blend([linear, held_out @ (self.read_out_ / self.scale_)], responses)
-        del responses
+        decoded = held_out @ self.read_out_ + self.mean_
+        self.mix_ = default.convex_weights([linear, decoded], responses, self.mean_)
+        del responses, decoded
         blended = self._blended(linear, held_out)
-        del linear
         self._fit_noise_scale(seen, betas, blended, options)
         return blended
 
@@ -519,7 +515,8 @@ class SynBrainEncoder(BaseEncoder):
             members = default.fit_members(tokens, latents, folds, options)
             self.members_, self.history_ = members.nets, members.history
             parts.append(members.held_out)
-        self.latent_mix_ = default.share_latents(parts, latents)
+        mean = np.zeros(latents.shape[1], dtype=np.float32)
+        self.latent_mix_ = default.convex_weights(parts, latents, mean)
         return self._latent(parts)
 
     def _predict_default(self, features: np.ndarray) -> np.ndarray:
@@ -532,20 +529,20 @@ class SynBrainEncoder(BaseEncoder):
             tokens = self.adapter_.tokens(features)
             mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
             parts.append(mapped / len(self.members_))
-        return self._blended((linear - self.mean_) / self.scale_, self._latent(parts))
+        return self._blended(linear, self._latent(parts))
 
     def _latent(self, parts: list[np.ndarray]) -> np.ndarray:
         """Latents (n_images, n_latents) that maps agree on."""
-        return np.einsum("knl,kl->nl", np.stack(parts), self.latent_mix_.astype(np.float32))
+        return np.einsum("knl,kl->nl", np.stack(parts), self.latent_mix_)
 
     def _blended(self, linear: np.ndarray, latents: np.ndarray) -> np.ndarray:
-        """The linear path, in z units, and the latent together in the units of the betas."""
-        blended = np.empty(linear.shape, dtype=np.float32)
+        """Ridge's predictions and those from the latent together. Overwrites `linear`."""
         for i in range(0, len(linear), default.BLOCK):
             rows = slice(i, i + default.BLOCK)
-            blended[rows] = self.mix_[1] * (latents[rows] @ self.read_out_)
-            blended[rows] += self.mix_[0] * linear[rows] * self.scale_ + self.mean_
-        return blended
+            linear[rows] -= self.mean_
+            linear[rows] *= self.mix_[0]
+            linear[rows] += self.mix_[1] * (latents[rows] @ self.read_out_) + self.mean_
+        return linear
 
     def _fit_noise_scale(
         self, features: np.ndarray, betas: np.ndarray, held_out: np.ndarray, options: dict[str, Any]

@@ -36,7 +36,7 @@ print({name: round(float(np.nanmean(values)), 3) for name, values in r.items()})
 # is chosen on these, too.
 
 synbrain = encoders["SynBrain"]
-print("weights of ridge and of the latent:", synbrain.mix_.round(2))
+print("weights of ridge and of the latent, mean of voxels:", synbrain.mix_.mean(axis=1).round(2))
 print("in the first five latents, of kernel and mappers:", synbrain.latent_mix_[:, :5].round(2))
 
 training = Figure(figsize=(8.6, 3.5), layout="constrained")

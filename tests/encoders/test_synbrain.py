@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy
 import torch
-from scipy.optimize import nnls
+from scipy.optimize import minimize
 from sklearn.exceptions import NotFittedError
 from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics.pairwise import rbf_kernel
@@ -84,25 +84,33 @@ def test_it_is_not_worse_than_ridge_where_the_truth_is_linear():
         encoders = [e.fit(tokens[train], betas[train]) for e in both]
         r = [correlation(e.predict(tokens[test]), truth[test]).mean() for e in encoders]
         differences.append(r[0] - r[1])
-    # The two weights of the blend cost 2 degrees of freedom of 200 × 30.
+    # The two weights of a voxel, pooled with the others', cost less than 2 degrees of 200.
     assert np.mean(differences) > -0.003
 
 
-def test_the_blend_is_least_squares_on_held_out_images(problem):
+@pytest.mark.parametrize("shares", [(0.5, 0.4), (1.5, -0.4), (0.1, 0.1)])
+def test_weights_are_least_squares_on_held_out_images(shares):
     rng = np.random.default_rng(0)
-    responses = rng.standard_normal((50, 7))
-    linear, mapped = (responses * w + rng.standard_normal((50, 7)) for w in (0.5, 0.4))
-    responses[rng.random((50, 7)) < 0.2] = np.nan
-    mapped[:5] = np.nan  # training was interrupted before these were held out
-    known = np.isfinite(responses) & np.isfinite(mapped)
-    expected, _ = nnls(np.stack([linear[known], mapped[known]], axis=1), responses[known])
-    weights = _synbrain_default.blend([linear, mapped], responses)
-    np.testing.assert_allclose(weights, expected, rtol=1e-6)
-    against = _synbrain_default.blend([linear, -mapped], responses)
-    assert against[1] == 0
-    assert against[0] == pytest.approx(
-        (linear * responses)[known].sum() / np.square(linear[known]).sum(), rel=1e-6
+    mean = np.array([3.0])
+    signal = rng.standard_normal((50, 1))
+    parts = [mean + signal * share + rng.standard_normal((50, 1)) for share in shares]
+    responses = mean + signal
+    responses[rng.random((50, 1)) < 0.2] = np.nan
+    parts[1][:5] = np.nan  # training was interrupted before these were held out
+    known = np.isfinite(responses) & np.isfinite(parts[1])
+    X = np.stack([part[known] - mean for part in parts], axis=1)
+    y = responses[known] - mean
+    # With one voxel, the average voxel is itself, so that pooling changes nothing.
+    oracle = minimize(
+        lambda w: np.square(y - X @ w).sum(),
+        [0.3, 0.3],
+        method="SLSQP",
+        bounds=[(0, 1)] * 2,
+        constraints={"type": "ineq", "fun": lambda w: 1 - w.sum()},
+        options={"ftol": 1e-12},
     )
+    weights = _synbrain_default.convex_weights(parts, responses, mean)
+    np.testing.assert_allclose(weights[:, 0], oracle.x, atol=1e-4)
 
 
 def test_maps_that_tell_nothing_of_a_latent_give_way_to_its_mean():
@@ -110,7 +118,9 @@ def test_maps_that_tell_nothing_of_a_latent_give_way_to_its_mean():
     latents = rng.standard_normal((400, 3))
     good = latents + 0.5 * rng.standard_normal((400, 3))
     good[:, 1] = rng.standard_normal(400)
-    weights = _synbrain_default.share_latents([good, rng.standard_normal((400, 3))], latents)
+    weights = _synbrain_default.convex_weights(
+        [good, rng.standard_normal((400, 3))], latents, np.zeros(3)
+    )
     # Least squares gives the good map 1 / 1.25 in the latents it tells, which are two of the
     # three that are pooled; the s.e. of a weight is .02. In the third it is worth nothing, and the
     # 100 images of the average latent beside its 400 leave it .18, with a s.e. of .05.
@@ -132,7 +142,8 @@ def test_held_out_errors_are_no_larger_than_those_of_ridge(problem):
         name: np.nanmean(np.square((part - encoder.mean_) / encoder.scale_ - responses))
         for name, part in held_out.items()
     }
-    assert error["ours"] <= error["ridge"] * (1 + 1e-6)  # the blend could have chosen ridge
+    # The average voxel could have chosen ridge, and a voxel's own weights fit it no worse.
+    assert error["ours"] <= error["ridge"] * (1 + 1e-6)
 
 
 def test_with_few_images_it_is_ridge(problem):
@@ -159,9 +170,9 @@ def test_predictions_are_the_blend_of_ridge_kernel_and_mappers(problem, fitted, 
     assert len(encoder.members_) == n_members
     latents = sum(w * each for w, each in zip(encoder.latent_mix_, maps, strict=True))
     mean, mix = encoder.mean_, encoder.mix_
-    expected = mean + mix[0] * (ridge - mean) + mix[1] * latents @ encoder.read_out_
+    expected = mean + mix[0] * (ridge - mean) + mix[1] * (latents @ encoder.read_out_)
     np.testing.assert_allclose(encoder.predict(tokens), expected, rtol=1e-4, atol=1e-4)
-    assert mix[1] > 0
+    assert mix[1].mean() > 0
     averages = average_repeats(betas)
     np.testing.assert_allclose(mean, np.nanmean(averages, 0), rtol=1e-5)
     np.testing.assert_allclose(encoder.scale_, np.nanstd(averages, 0), rtol=1e-5)

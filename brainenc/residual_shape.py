@@ -7,10 +7,10 @@ as `ResidualNoise` says), g the voxel's own quantiles, and s an exponential in t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 from scipy.stats import norm
 
 #: Values of a standard normal variable whose counterparts are kept; beyond, lines go on.
@@ -71,14 +71,14 @@ class ResidualShape:
         ----------
         normal : array, shape (n, n_images, n_voxels), float32
         sd : array, shape (n_images or 1, n_voxels)
-            Of `normal`.
+            Of `normal`. Where it is 0 residuals are 0; NaN, for voxels without data, stays NaN.
         expected : array, shape (n_images, n_voxels)
 
         Returns
         -------
         array, shape (n, n_images, n_voxels), float32
         """
-        inverse = 1 / np.where(sd > 0, sd, np.nan)
+        inverse = np.divide(1, sd, out=np.zeros_like(sd), where=sd > 0)
         size = sd * self.relative_sd(expected)
         for draw in normal:
             draw[:] = self.quantile(draw * inverse) * size
@@ -98,15 +98,23 @@ class ResidualShape:
         -------
         normal, log_derivative : arrays, shape (n_images, n_repeats, n_voxels)
         """
-        unit = residuals / (sd * self.relative_sd(expected))[:, None]
+        relative = self.relative_sd(expected)
+        z, log_slope = self.unit_normal(residuals / (sd * relative)[:, None])
+        return z * sd[:, None], log_slope - np.log(relative)[:, None]
+
+    def unit_normal(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normal values that `quantile` makes residuals of unit variance of; log of the derivative.
+
+        Both of the shape of the residuals (..., n_voxels); NaN stays NaN among the values.
+        """
         z, log_slope = np.empty_like(unit), np.empty_like(unit)
-        for v in range(unit.shape[2]):
+        for v in range(unit.shape[-1]):
             table = self.quantiles[:, v].astype(np.float64)
             below = np.clip(np.searchsorted(table, unit[..., v]) - 1, 0, len(table) - 2)
             rise = np.diff(table)[below]
             z[..., v] = NODES[below] + (unit[..., v] - table[below]) / rise * _STEP
             log_slope[..., v] = np.log(_STEP / rise)
-        return z * sd[:, None], log_slope - np.log(self.relative_sd(expected))[:, None]
+        return z, log_slope
 
     def select(self, voxels: Any) -> "ResidualShape":
         """That of some voxels."""
@@ -147,15 +155,15 @@ def fit_residual_shape(
     Returns
     -------
     ResidualShape or None
-        None if normal residuals do as well, with fewer than 100 images, or if no voxel varies.
+        None if normal residuals do as well, with trials of fewer than 100 images, or if no voxel
+        varies.
 
     References
     ----------
     Gneiting & Raftery (2007), Journal of the American Statistical Association 102 (pinball loss).
     """
     rng = np.random.default_rng(random_state)
-    known = (i for i in rng.permutation(len(betas)) if np.isfinite(held_out[i]).any())
-    images = np.sort(list(islice(known, max(1, _MAX_TRIALS // betas.shape[1]))))
+    images = _some_images(betas, held_out, rng)
     if len(images) < MIN_IMAGES:
         return None
     half = rng.permutation(len(images)) % 2 == 0
@@ -178,6 +186,20 @@ def fit_residual_shape(
     return _fit(*unit_and_expected(slice(None))) if gain > 0 else None
 
 
+def _some_images(betas: np.ndarray, held_out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images with trials and predictions, as many as have the trials needed and 100 at least."""
+    taken: list[int] = []
+    n_trials = 0
+    for i in rng.permutation(len(betas)):
+        if n_trials >= _MAX_TRIALS and len(taken) >= MIN_IMAGES:
+            break
+        n = int(np.isfinite(betas[i]).any(axis=1).sum()) if np.isfinite(held_out[i]).any() else 0
+        if n > 0:
+            taken.append(i)
+            n_trials += n
+    return np.sort(taken)
+
+
 def _fit(unit: np.ndarray, expected: np.ndarray) -> ResidualShape:
     slope, error = _variance_slopes(unit, expected)
     slope = _shrink(slope, error)
@@ -185,9 +207,10 @@ def _fit(unit: np.ndarray, expected: np.ndarray) -> ResidualShape:
     unit = unit / shape.relative_sd(expected)[:, None]
     own, n_trials = _quantiles(unit)
     known = n_trials > 0
-    pooled = own[:, known].mean(axis=1, keepdims=True) if known.any() else NODES[:, None]
+    own = np.where(known, own, 0)
+    pooled = own @ n_trials[:, None] / n_trials.sum() if known.any() else NODES[:, None]
     share = n_trials / (n_trials + _POOLED_TRIALS)
-    quantiles = _standardized(share * np.where(known, own, 0) + (1 - share) * pooled)
+    quantiles = _standardized(share * own + (1 - share) * pooled)
     return ResidualShape(
         quantiles.astype(np.float32), shape.slope, shape.centre, shape.lowest, shape.highest
     )
@@ -237,8 +260,8 @@ def _with_slopes(unit: np.ndarray, expected: np.ndarray, slope: np.ndarray) -> R
     known = n.any(axis=0)
     lowest = np.where(known, np.where(n > 0, expected, np.inf).min(axis=0), 0)
     highest = np.where(known, np.where(n > 0, expected, -np.inf).max(axis=0), 0)
-    relative = np.exp(slope * np.where(n > 0, expected, 0))
-    centre = np.log(np.maximum((weight * relative).sum(axis=0), np.finfo(float).tiny))
+    mean_relative = logsumexp(slope * np.where(n > 0, expected, 0), axis=0, b=weight)
+    centre = np.where(known, mean_relative, 0)
     quantiles = np.broadcast_to(NODES[:, None], (len(NODES), len(slope)))
     return ResidualShape(quantiles, slope, centre, lowest, highest)
 
@@ -252,7 +275,7 @@ def _quantiles(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     below = np.minimum(position.astype(np.intp), np.maximum(n - 2, 0))
     part = np.minimum(position - below, 1)
     voxels = np.arange(len(ordered))
-    low, high = ordered[voxels, below], ordered[voxels, np.minimum(below + 1, flat.shape[0] - 1)]
+    low, high = ordered[voxels, below], ordered[voxels, np.minimum(below + 1, np.maximum(n - 1, 0))]
     return low + part * (high - low), n
 
 

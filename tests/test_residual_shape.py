@@ -149,3 +149,70 @@ def test_voxels_without_data_stay_without():
     assert encoder.residual_shape_ is not None
     assert np.isnan(draws[..., 4]).all()
     assert np.isfinite(np.delete(draws, 4, axis=2)).all()
+
+
+def test_repeats_that_are_mostly_missing_do_not_hide_the_shape():
+    expected, trials, sd = counts(400, 3)
+    padded = np.full((400, 20, 30), np.nan, np.float32)
+    padded[:, [2, 7, 11]] = trials
+    whole = fit_residual_shape(trials, expected, lambda images: sd[None])
+    shape = fit_residual_shape(padded, expected, lambda images: sd[None])
+    np.testing.assert_allclose(shape.quantiles, whole.quantiles, rtol=1e-5)
+    # 100 images are taken at least, however many trials these have.
+    expected, trials, sd = counts(120, 20)
+    assert fit_residual_shape(trials, expected, lambda images: sd[None]) is not None
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1, 1000), (10, 1e4), (10, -1e4)])
+def test_units_of_the_betas_do_not_matter(gain, offset):
+    """Raw signals lie a thousand s.d. from 0, where exponentials of the prediction overflow."""
+    expected, trials, sd = counts(400)
+    moved = (gain * expected + offset).astype(np.float32)
+    shape = fit_residual_shape(trials, expected, lambda images: sd[None])
+    other = fit_residual_shape(
+        (gain * trials + offset).astype(np.float32), moved, lambda images: gain * sd[None]
+    )
+    # float32 has seven digits, of which four are the offset.
+    np.testing.assert_allclose(other.relative_sd(moved), shape.relative_sd(expected), rtol=5e-3)
+    np.testing.assert_allclose(other.quantiles, shape.quantiles, atol=5e-3)
+
+
+def test_a_voxel_with_a_trial_or_two_harms_no_other():
+    expected, trials, sd = counts(3000, 2, n_voxels=800)
+    taken = np.sort(np.random.default_rng(0).permutation(3000)[:750])  # 1500 trials, as `fit` does
+    missed = np.setdiff1d(np.arange(3000), taken)[:20]
+    for voxel, kept in ((1, [(taken[4], 0)]), (3, [(i, 1) for i in missed])):
+        some = trials[tuple(np.transpose(kept))][:, voxel]
+        trials[..., voxel] = np.nan
+        trials[(*np.transpose(kept), voxel)] = some
+    shape = fit_residual_shape(trials, expected, lambda images: sd[None])
+    np.testing.assert_array_equal(shape.relative_sd(expected)[:, [1, 3]], 1)
+    others = np.delete(np.arange(800), [1, 3])
+    without = fit_residual_shape(
+        trials[..., others], expected[:, others], lambda images: sd[None, others]
+    )
+    # Two of 800 voxels are missing in what is pooled.
+    np.testing.assert_allclose(shape.quantiles[:, others], without.quantiles, atol=2e-3)
+    np.testing.assert_allclose(shape.quantiles[:, 3], shape.quantiles.mean(axis=1), atol=0.05)
+
+
+def test_voxels_count_by_their_trials_in_what_is_pooled():
+    expected, trials, sd = counts(400)
+    whole = fit_residual_shape(trials, expected, lambda images: sd[None])
+    trials[:396, :, :20] = np.nan  # 4 images are left, of which no quantile is known
+    shape = fit_residual_shape(trials, expected, lambda images: sd[None])
+    # Pooled voxel by voxel, tails would be those of twelve trials for the most part.
+    pooled = whole.quantiles.mean(axis=1)
+    # Ten voxels are left of thirty: the s.e. of the last node is .08.
+    np.testing.assert_allclose(shape.quantiles[:, :20].mean(axis=1), pooled, atol=0.2)
+
+
+def test_a_voxel_that_never_varies_is_drawn_as_it_is():
+    expected, trials, _ = counts(200)
+    trials[..., 4] = 3
+    encoder = brainenc.RidgeEncoder(None).fit(expected, trials)
+    assert encoder.residual_shape_ is not None
+    lower, upper = encoder.predict_interval(expected)
+    for values in (encoder.sample(expected, 2, 0), lower, upper):
+        np.testing.assert_allclose(values[..., 4], 3)
+        assert np.isfinite(values).all()

@@ -9,7 +9,8 @@ Groups, each a function that returns rows of the table:
   penalties, folds and score, at 9000 images × 1664 features → 4000 and 15 724 voxels;
 - wide: more features than images, where both take the kernel form;
 - metrics: voxelwise r, R² and noise ceiling of 27 000 trials × 15 724 voxels in mapped files,
-  against summing up the same files ("other"): the ratio is below 1;
+  against summing up the same files ("other"): the ratio is below 1; from the system's cache, and
+  from the disk;
 - synbrain: training steps of the paper variant against the published step, and their loss curves;
 - sampling: SynBrain's one pass against MindSimulator's chains, and draws written to a file.
 
@@ -40,7 +41,7 @@ from speed_training import synbrain
 N_IMAGES, N_FEATURES, N_ALPHAS = 9000, 1664, 13
 VOXELS = (4000, 15724)
 WIDE = (1000, 20000, 4000)
-TRIALS = (27000, 15724)
+TRIALS, PAIR = (27000, 15724), ["predictions", "targets"]
 
 #: Columns of speed.json that its tables in the documentation do without.
 LEFT_OUT = ("anonymous GiB", "other peak GiB", "other CPU s")
@@ -275,14 +276,19 @@ def metrics(arguments: argparse.Namespace) -> list[dict]:
     n_trials, n_voxels = scaled(arguments, *TRIALS)
     with working_folder(arguments) as folder:
         measure(make_responses, folder, n_trials, n_voxels)
-        pair = measure(read_files, folder, ["predictions", "targets"])
-        one = measure(read_files, folder, ["targets"])
         size = f"{n_trials} × {n_voxels}"
-        return [
-            row("correlation", size, measure(score, folder, "correlation"), pair),
-            row("r_squared", size, measure(score, folder, "r_squared"), pair),
-            row("noise_ceiling_from_repeats", size, measure(ceiling, folder), one),
-        ]
+        rows = []
+        for where, cold in (("", False), (", from disk", True)):
+            measure(read_files, folder, PAIR, cold)  # what is under the system caches files too
+            pair = measure(read_files, folder, PAIR, cold)
+            one = measure(read_files, folder, ["targets"], cold)
+            rows += [
+                row(f"{name}{where}", size, measure(score, folder, name, cold), pair)
+                for name in ("correlation", "r_squared")
+            ]
+            found = measure(ceiling, folder, cold)
+            rows.append(row(f"noise_ceiling_from_repeats{where}", size, found, one))
+        return rows
 
 
 def make_responses(folder: Path, n_trials: int, n_voxels: int) -> dict:
@@ -299,12 +305,21 @@ def make_responses(folder: Path, n_trials: int, n_voxels: int) -> dict:
     return {}
 
 
-def read_files(folder: Path, names: list[str]) -> dict:
-    """A plain read: files just written (in the system's cache), mapped, summed row after row.
+def mapped(folder: Path, names: list[str], cold: bool) -> list[np.ndarray]:
+    """Files as memory maps; if `cold`, the system's cache of them is emptied first."""
+    for name in names if cold and hasattr(os, "posix_fadvise") else ():
+        with (folder / f"{name}.npy").open("rb") as file:
+            os.fsync(file.fileno())  # pages that are not written yet would stay
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
 
-    One thread, in float32. It runs before the metrics, which find the cache no colder.
+
+def read_files(folder: Path, names: list[str], cold: bool) -> dict:
+    """A plain read: mapped files, summed row after row, by one thread in float32.
+
+    It runs before the metrics, which find the cache no colder.
     """
-    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+    arrays = mapped(folder, names, cold)
     with timed() as found:
         for array in arrays:
             for start in range(0, len(array), 64):
@@ -312,20 +327,20 @@ def read_files(folder: Path, names: list[str]) -> dict:
     return found
 
 
-def score(folder: Path, name: str) -> dict:
+def score(folder: Path, name: str, cold: bool) -> dict:
     import brainenc.metrics
 
-    arrays = [np.load(folder / f"{file}.npy", mmap_mode="r") for file in ("predictions", "targets")]
+    arrays = mapped(folder, PAIR, cold)
     function = getattr(brainenc.metrics, name)
     with timed() as found:
         function(*arrays)
     return found
 
 
-def ceiling(folder: Path) -> dict:
+def ceiling(folder: Path, cold: bool) -> dict:
     from brainenc.metrics import noise_ceiling_from_repeats
 
-    trials = np.load(folder / "targets.npy", mmap_mode="r")
+    (trials,) = mapped(folder, ["targets"], cold)
     betas = trials.reshape(len(trials) // 3, 3, -1)
     with timed() as found:
         noise_ceiling_from_repeats(betas)

@@ -13,6 +13,7 @@ import argparse
 import copy
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FIGURES, V4 = "miyawaki2008_s1_v1", "cowley2023_v4_210325"
 
 INDEPENDENT, TRUTH = "ridge + independent Gaussian", "true distribution"
+NOISELESS = "synbrain trained without noise + true noise"
 PAPER = "synbrain-paper"
 
 #: Draws of a block of images held at once: 128 MB.
@@ -153,6 +155,12 @@ def drawers(data, features, train, test, arguments):
     if data.truth is not None:
         truth = data.truth
         yield TRUTH, lambda images: truth.select(images=test[images]).sample(n, 1), None
+        # How far from the truth would so many images of these features be without any noise?
+        clean = make("synbrain", arguments).fit(seen[0], truth.signal[train][:, None])
+        signal = truth.signal.copy()
+        signal[test] = clean.predict(X)
+        near = replace(truth, signal=signal)
+        yield NOISELESS, lambda images: near.select(images=test[images]).sample(n, 1), None
 
 
 def make(name: str, arguments):

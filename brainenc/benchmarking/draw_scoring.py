@@ -14,23 +14,46 @@ from brainenc.benchmarking.kept import LARGE, Arrays
 from brainenc.benchmarking.scoring import Targets, centre_within_folds
 from brainenc.datasets import SimulatedTruth
 from brainenc.metrics._sums import weighted_sums
-from brainenc.metrics.spread import MISSING, correlation_of
+from brainenc.metrics.spread import MISSING, correlation_of, mean_square_deviations
+from brainenc.storage import release
 
 #: Scores of draws with one value per voxel and an interval, all columns of voxel maps, scores
-#: with one value per image, and those of all voxels together.
+#: with one value per image, and those of pairs of voxels.
 VOXEL_SCORES = ("crps", "crps_z", "coverage_50", "coverage_90")
 DRAW_COLUMNS = (*VOXEL_SCORES, "draw_variance", "trial_variance")
 IMAGE_SCORES = ("energy", "variogram", "log_score")
-SPREAD_SCORES = (
-    "variance_slope",
-    "variance_r",
-    "variance_ratio",
-    "noise_correlation_r",
-    "noise_correlation_truth_r",
-)
+CORRELATION_SCORES = ("noise_correlation_r", "noise_correlation_truth_r")
 #: Nominal levels of the calibration curve, and bins of the PIT and of rank histograms.
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 N_BINS, N_RANK_BINS = 20, 10
+
+
+@dataclass(frozen=True)
+class Variances:
+    """Variances of draws and trials, to be compared across voxels.
+
+    Attributes
+    ----------
+    draws : array, shape (n_folds, n_voxels)
+        Mean over the test images of the fold.
+    trials : array, shape (n_rows, n_voxels), float32
+        Of each image, around the mean of its draws. May be memory-mapped.
+    folds, images : arrays of int, shape (n_rows,)
+        Fold of each row, and the image it is of.
+    """
+
+    draws: np.ndarray
+    trials: np.ndarray
+    folds: np.ndarray
+    images: np.ndarray
+
+    def agreement(self, voxels: Any) -> metrics.VarianceAgreement:
+        """Slope and correlation across some voxels, with intervals."""
+        found = metrics.variance_agreement(
+            self.draws[:, voxels], self.trials[:, voxels], folds=self.folds, images=self.images
+        )
+        release(self.trials)
+        return found
 
 
 @dataclass
@@ -45,7 +68,10 @@ class DrawScores:
     voxel_samples : dict of `VOXEL_SCORES` to array, shape (n_bootstraps, n_voxels), float32
         May be memory-mapped.
     images, image_samples : dict of `IMAGE_SCORES` to float, and to array (n_bootstraps,)
-    spread : dict of `SPREAD_SCORES` to float
+    variances : Variances
+    agreement : Estimate
+        Of the draws' noise correlations with those of the repeats.
+    agreement_with_truth : float
     pit : array, shape (n_bins, n_voxels)
         Trials per bin.
     rank : array, shape (n_rank_bins, n_voxels)
@@ -67,7 +93,9 @@ class DrawScores:
     voxel_samples: Arrays
     images: dict[str, float]
     image_samples: Arrays
-    spread: dict[str, float]
+    variances: Variances
+    agreement: metrics.Estimate
+    agreement_with_truth: float
     pit: np.ndarray
     rank: np.ndarray
     pattern_rank: np.ndarray
@@ -80,10 +108,21 @@ class DrawScores:
 
 @dataclass(frozen=True)
 class Measured:
-    """Noise correlations of the subset to compare draws with; NaN where they are not known."""
+    """Noise correlations of the subset to compare draws with; NaN where they are not known.
+
+    Attributes
+    ----------
+    repeats, truth : arrays, shape (n_subset, n_subset)
+    trials : array, shape (n_rows, n_repeats, n_subset)
+        What those of the repeats are made of.
+    images : array of int, shape (n_rows,)
+        Image of each row.
+    """
 
     repeats: np.ndarray
     truth: np.ndarray
+    trials: np.ndarray
+    images: np.ndarray
 
 
 def measured_correlations(targets: Targets, plan: DrawPlan, truth: Any) -> Measured:
@@ -91,8 +130,9 @@ def measured_correlations(targets: Targets, plan: DrawPlan, truth: Any) -> Measu
     covariance = np.full((len(plan.subset),) * 2, np.nan)
     if isinstance(truth, SimulatedTruth):
         covariance = truth.noise_covariance(plan.subset)
-    repeats = metrics.noise_correlation(targets.trials(plan.subset))
-    return Measured(repeats, correlation_of(covariance))
+    trials = targets.trials(plan.subset)
+    repeats = metrics.noise_correlation(trials)
+    return Measured(repeats, correlation_of(covariance), trials, targets.images)
 
 
 def score_encoder_draws(
@@ -119,13 +159,14 @@ def score_encoder_draws(
     -------
     DrawScores
     """
-    draw_variance = np.sum([part["draw_variance"] for part in folds], axis=0) / len(targets.rows)
+    sizes = np.array([fold.stop - fold.start for fold in targets.folds])
+    draw_variance = np.stack([part["draw_variance"] for part in folds]) / sizes[:, None]
     plain = ByVoxel(targets.n_voxels)
     with ByVoxel(targets.n_voxels, folder) as of_samples:
         for voxels in targets.blocks():
             kept = {name: of_voxels([part[name] for part in folds], voxels) for name in LARGE}
             values, samples = _scores_of_voxels(
-                kept, targets.of_voxels(voxels), draw_variance[voxels], plan.n_draws
+                kept, targets.of_voxels(voxels), draw_variance[:, voxels], plan.n_draws
             )
             plain.add(values)
             of_samples.add(samples)
@@ -140,7 +181,13 @@ def score_encoder_draws(
         voxel_samples={name: samples[name] for name in VOXEL_SCORES},
         images=images,
         image_samples=image_samples,
-        spread=_spread(by_voxel, correlation, measured),
+        variances=Variances(
+            draw_variance, samples["image_variance"], fold_of_row(targets), targets.images
+        ),
+        agreement=metrics.agreement_with_repeats(
+            correlation, measured.trials, images=measured.images
+        ),
+        agreement_with_truth=metrics.noise_correlation_agreement(correlation, measured.truth),
         pit=values["pit"],
         rank=values["rank"],
         pattern_rank=_pattern_rank_counts(folds, plan.n_draws),
@@ -172,12 +219,21 @@ def _averages(n_draws: int) -> dict[str, int]:
 def _scores_of_voxels(
     kept: Arrays, targets: Targets, draw_variance: np.ndarray, n_draws: int
 ) -> tuple[Arrays, Arrays]:
-    """Values (..., n_voxels) and samples (n_bootstraps, n_voxels) of all that is voxel by voxel."""
+    """Values (..., n_voxels) and samples (n_bootstraps, n_voxels) of all that is voxel by voxel.
+
+    Among the samples are also the variances of trials image by image.
+    """
     values = _voxel_scores(kept, targets, n_draws, None)
     samples = _voxel_scores(kept, targets, n_draws, targets.weights)
+    of_rows = draw_variance[fold_of_row(targets)]
+    of_trials = mean_square_deviations(kept["mean_draw"], targets.betas) - of_rows / n_draws
+    samples["image_variance"] = of_trials.astype(np.float32)
+    present = np.isfinite(of_trials)
+    with np.errstate(invalid="ignore"):
+        trial_variance = np.where(present, of_trials, 0).sum(axis=0) / present.sum(axis=0)
     values |= {
-        "draw_variance": draw_variance,
-        "trial_variance": _trial_variance(kept["mean_draw"], targets, draw_variance, n_draws),
+        "draw_variance": of_rows.mean(axis=0),
+        "trial_variance": trial_variance,
         "pit": metrics.pit_histogram(kept["ranks"], n_draws, n_bins=N_BINS),
         "rank": binned_ranks(metrics.rank_histogram(kept["ranks"], n_draws)),
         "coverage": _coverage(kept["ranks"], n_draws),
@@ -197,9 +253,7 @@ def _voxel_scores(
     CRPS is a mean over images of the mean over their trials, coverage over all trials.
     """
     ranks = kept["ranks"]
-    fold_of_row = np.repeat(
-        np.arange(len(targets.folds)), [fold.stop - fold.start for fold in targets.folds]
-    )
+    fold = fold_of_row(targets)
 
     def statistics(images: slice, voxels: slice) -> list[np.ndarray]:
         crps = kept["crps"][images, voxels].astype(np.float64)
@@ -211,7 +265,7 @@ def _voxel_scores(
         defined = np.isfinite(crps)
         crps = np.where(defined, crps, 0)
         n_trials = (of_block != MISSING).sum(axis=1).astype(np.float64)
-        z = targets.scale[fold_of_row[images], voxels]
+        z = targets.scale[fold[images], voxels]
         return [defined.astype(np.float64), n_trials, crps, crps / z, *covered]
 
     n_voxels = ranks.shape[2]
@@ -225,18 +279,10 @@ def _voxel_scores(
     return found if weights is not None else {name: mean[0] for name, mean in found.items()}
 
 
-def _trial_variance(
-    mean: np.ndarray, targets: Targets, draw_variance: np.ndarray, n_draws: int
-) -> np.ndarray:
-    """Mean square of trials around the mean of the draws, without that mean's own variance."""
-    squares, n_trials = np.zeros((2, mean.shape[1]))
-    for row, trials in zip(mean, targets.betas, strict=True):
-        deviations = trials - row
-        present = np.isfinite(deviations)
-        squares += np.square(np.where(present, deviations, 0), dtype=np.float64).sum(axis=0)
-        n_trials += present.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return squares / n_trials - draw_variance / n_draws
+def fold_of_row(targets: Targets) -> np.ndarray:
+    """Which fold a row is tested in, (n_rows,)."""
+    sizes = [fold.stop - fold.start for fold in targets.folds]
+    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def _image_scores(folds: Sequence[Arrays], targets: Targets) -> tuple[dict[str, float], Arrays]:
@@ -249,15 +295,6 @@ def _image_scores(folds: Sequence[Arrays], targets: Targets) -> tuple[dict[str, 
         with np.errstate(invalid="ignore"):
             samples[name] = weights @ values / weights.sum(axis=1)
     return point, samples
-
-
-def _spread(voxels: Arrays, correlation: np.ndarray, measured: Measured) -> dict[str, float]:
-    agreement = metrics.variance_agreement(voxels["draw_variance"], voxels["trial_variance"])
-    correlations = (
-        metrics.noise_correlation_agreement(correlation, measured.repeats),
-        metrics.noise_correlation_agreement(correlation, measured.truth),
-    )
-    return dict(zip(SPREAD_SCORES, (*agreement, *correlations), strict=True))
 
 
 def rank_bins(n_draws: int) -> list[np.ndarray]:
@@ -288,12 +325,7 @@ def _averaged(responses: np.ndarray, targets: Targets) -> Arrays:
     """What averages of draws score as though they were predictions."""
     paired = np.where(np.isnan(targets.averages), np.nan, responses)
     centred = [centre_within_folds(array, targets.folds) for array in (paired, targets.averages)]
-    scale = np.concatenate(
-        [
-            np.broadcast_to(unit, (fold.stop - fold.start, len(unit)))
-            for unit, fold in zip(targets.scale, targets.folds, strict=True)
-        ]
-    )
+    scale = targets.scale[fold_of_row(targets)]
     error = np.square((responses - targets.averages) / scale, dtype=np.float64)
     n = np.isfinite(error).sum(axis=0)
     with np.errstate(invalid="ignore"):

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from brainenc.benchmarking.draw_scoring import (
+    CORRELATION_SCORES,
     IMAGE_SCORES,
     LEVELS,
     N_BINS,
-    SPREAD_SCORES,
     VOXEL_SCORES,
     DrawScores,
     Measured,
@@ -26,7 +26,7 @@ from brainenc.benchmarking.tables import (
     mean_over_voxels,
     sample_difference,
 )
-from brainenc.metrics import NoiseCeiling, ceiling_of_draws, variance_agreement
+from brainenc.metrics import Estimate, NoiseCeiling, ceiling_of_draws
 from brainenc.metrics._variance_components import variance_components
 from brainenc.model_selection import bootstrap_interval
 
@@ -65,10 +65,12 @@ def _row(found: DrawScores, voxels: Any, *, whole: bool) -> dict[str, Any]:
     for score in IMAGE_SCORES:
         if whole:
             row |= _with_interval(score, found.images[score], found.image_samples[score])
-    variances = (found.voxels[name][voxels] for name in ("draw_variance", "trial_variance"))
-    row |= dict(zip(SPREAD_SCORES[:3], variance_agreement(*variances), strict=True))
+    variances = found.variances.agreement(voxels)
+    row |= _estimate("variance_slope", variances.slope) | _estimate("variance_r", variances.r)
+    row |= {"variance_ratio": variances.ratio, "variance_reliability": variances.reliability}
     if whole:
-        row |= found.spread
+        row |= _estimate("noise_correlation_r", found.agreement)
+        row["noise_correlation_truth_r"] = found.agreement_with_truth
     row["n_voxels"] = int(np.isfinite(found.voxels["crps"][voxels]).sum())
     return row
 
@@ -78,13 +80,17 @@ def _with_interval(score: str, value: float, samples: np.ndarray) -> dict[str, f
     return {score: value, f"{score}_low": low, f"{score}_high": high}
 
 
+def _estimate(score: str, found: Estimate) -> dict[str, float]:
+    return {score: found.value, f"{score}_low": found.low, f"{score}_high": found.high}
+
+
 def beside(table: pd.DataFrame, draws: pd.DataFrame, *, by_roi: bool) -> pd.DataFrame:
     """Encoder or ROI table with the scores of the encoders' draws, NaN where there are none."""
     if draws.empty:
         return table
     keys = ["encoder", "atlas", "roi"] if by_roi else ["encoder"]
     kept = draws if by_roi else draws[draws["atlas"] == ALL].drop(columns=["atlas", "roi"])
-    of_whole = {*IMAGE_SCORES, *SPREAD_SCORES[3:]} if by_roi else set()
+    of_whole = {*IMAGE_SCORES, *CORRELATION_SCORES} if by_roi else set()
     left_out = [
         c for c in map(str, kept) if c.removesuffix("_low").removesuffix("_high") in of_whole
     ]

@@ -80,10 +80,12 @@ class BenchmarkResult:
         ``crps_z`` (units of the s.d. of the training trials), ``coverage_50`` and ``coverage_90``
         (share of trials in central intervals) of voxels; ``energy`` (z units, all voxels that no
         trial lacks), ``variogram`` and ``log_score`` (nats; z units and the betas' own; of at most
-        200 of these voxels) per image; ``variance_slope``, ``variance_r`` and ``variance_ratio``
-        of draws on trials across voxels (`brainenc.metrics.variance_agreement`);
-        ``noise_correlation_r`` with the repeats and ``noise_correlation_truth_r`` with the truth,
-        of those 200 voxels; ``n_voxels``.
+        200 of these voxels) per image; ``variance_slope``, ``variance_r``, ``variance_ratio`` and
+        ``variance_reliability`` of draws on trials across voxels
+        (`brainenc.metrics.variance_agreement`); ``noise_correlation_r`` with the repeats
+        (`brainenc.metrics.agreement_with_repeats`) and ``noise_correlation_truth_r`` with the
+        truth, of those 200 voxels; ``n_voxels``. Intervals of slope and both r (not that with the
+        truth) are a jackknife over images, all others a bootstrap.
     draw_pairs : DataFrame, one row per (encoder_a, encoder_b, metric, roi)
         As `pairs`, of ``crps_z``, and over all voxels of ``energy``, ``variogram``, ``log_score``;
         reference rows included. Smaller is better.

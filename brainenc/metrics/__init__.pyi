@@ -1,3 +1,4 @@
+from ._jackknife import Estimate as Estimate
 from .noise_ceiling import NoiseCeiling as NoiseCeiling
 from .noise_ceiling import ncsnr_from_repeats as ncsnr_from_repeats
 from .noise_ceiling import noise_ceiling_from_ncsnr as noise_ceiling_from_ncsnr
@@ -20,6 +21,7 @@ from .retrieval import RetrievalAccuracy as RetrievalAccuracy
 from .retrieval import top_k_retrieval as top_k_retrieval
 from .retrieval import two_way_identification as two_way_identification
 from .spread import VarianceAgreement as VarianceAgreement
+from .spread import agreement_with_repeats as agreement_with_repeats
 from .spread import ceiling_of_draws as ceiling_of_draws
 from .spread import interval_coverage as interval_coverage
 from .spread import noise_correlation as noise_correlation

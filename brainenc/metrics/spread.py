@@ -18,13 +18,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainenc.metrics._jackknife import Estimate, jackknife, jackknife_covariance
 from brainenc.metrics._sums import blocks
+from brainenc.metrics._variance_sums import check_variances, image_covariances
 from brainenc.metrics.noise_ceiling import NoiseCeiling
 from brainenc.metrics.probabilistic import _CACHED_VALUES, check_draws, image_blocks, sort_draws
 from brainenc.repeats import within_image_residuals
 
 #: Rank of a trial that is missing.
 MISSING = -1
+
+#: Groups of images that a jackknife of correlations leaves out.
+_N_GROUPS = 100
 
 
 def trial_ranks(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.int16]:
@@ -148,58 +153,113 @@ def _share_inside(edges: np.ndarray, low: ArrayLike, high: ArrayLike) -> NDArray
 
 
 class VarianceAgreement(NamedTuple):
-    """How the variance of draws follows that of trials across voxels.
+    """How the variance of draws follows the true variance of trials across voxels.
 
     Attributes
     ----------
-    slope : float
-        Of the draws' variance on the trials', least squares with intercept, in squared units of
-        the betas: voxels of large variance weigh most.
-    r : float
-        Pearson's r of the two.
+    slope : Estimate
+        Of the draws' variance on the trials', with intercept, in squared units of the betas:
+        voxels of large variance weigh most. 1 is right.
+    r : Estimate
+        Pearson's r of the two; not clipped, and may come out above 1.
     ratio : float
-        Mean over voxels of draws' / trials' variance, in which all voxels count alike.
+        Mean over voxels of the draws' / the *measured* variance, in which all voxels count alike.
+        Measured variances of few images scatter, and their inverse is then too large on average.
+    reliability : float
+        Share of what measured variances differ by across voxels that is true, at most 1: r with
+        the measured variances is `r` times its root. Where it is not above 0, slope and r are NaN.
     """
 
-    slope: float
-    r: float
+    slope: Estimate
+    r: Estimate
     ratio: float
+    reliability: float
 
 
-def variance_agreement(draw_variance: ArrayLike, trial_variance: ArrayLike) -> VarianceAgreement:
-    """Slope, correlation and mean ratio of the draws' variance on the trials', across voxels.
+def variance_agreement(
+    draw_variance: ArrayLike,
+    trial_variance: ArrayLike,
+    *,
+    folds: ArrayLike | None = None,
+    images: ArrayLike | None = None,
+) -> VarianceAgreement:
+    """Slope and correlation of the draws' variance on the true variance of trials, across voxels.
 
     Both are variances around what the encoder expects: that of the draws around their mean, and
     the mean square of trials around that same mean (`variances`). So the trials' holds their
     noise *and* the encoder's error, as the draws' must: draws that only had the noise would be
     too narrow for images the encoder gets wrong.
 
+    A variance measured on few images scatters about the true one, and the slope on what was
+    measured is too low even for perfect draws. What one image says about the variances is however
+    independent of what another says, so with xᵢ the variances measured on image i and dᵢ those of
+    draws from the encoder that was tested on it, covariances across voxels being meant,
+
+        slope = mean cov(dᵢ, xᵢ) / mean over i ≠ j of cov(xᵢ, xⱼ).
+
+    Repeats of one image may share as much as they like. An encoder has seen the images of the
+    other folds, and its draws vary as their trials did by chance: hence dᵢ, and no mean over
+    folds. That the mean of a ratio is not the ratio of means is corrected for (Beale's estimator).
+    Standard errors are a jackknife over images, and so for these encoders and voxels and other
+    test images. `tests/metrics/test_variance_agreement.py` has the coverage of the intervals.
+
     Parameters
     ----------
-    draw_variance, trial_variance : array, shape (n_voxels,)
-        NaN in either leaves the voxel out.
+    draw_variance : array, shape (n_voxels,), or (n_folds, n_voxels) with `folds`
+        Of each encoder, mean over the images it was tested on; taken to be exact.
+    trial_variance : array, shape (n_images, n_voxels)
+        Measured on each image; may be memory-mapped, and is read some voxels at a time. NaN where
+        an image has no trial. A voxel without trials or variance, on either side, is left out.
+    folds : array of int, shape (n_images,), optional
+        Row of `draw_variance` that belongs to the image.
+    images : array of int, shape (n_images,), optional
+        Which image a row is of, if some were tested more than once; counted from 0.
 
     Returns
     -------
     VarianceAgreement
-        NaN where fewer than three voxels are left, or one side does not vary.
+        NaN with fewer than three voxels or images, where one side does not vary, or where the
+        measured variances of different images do not agree on which voxels vary more.
+
+    Raises
+    ------
+    ValueError : shapes that do not match.
+
+    References
+    ----------
+    Fuller (1987), Measurement Error Models, chapter 1; Beale (1962), Industrial Organisation 31.
     """
-    x, y = np.asarray(trial_variance, np.float64), np.asarray(draw_variance, np.float64)
-    defined = np.isfinite(x) & np.isfinite(y) & (x > 0)
-    x, y = x[defined], y[defined]
-    if len(x) < 3:
-        return VarianceAgreement(np.nan, np.nan, np.nan)
-    covariance = np.cov(x, y)
+    drawn, trials, fold, image = check_variances(draw_variance, trial_variance, folds, images)
+    n_voxels, ratio, parts = image_covariances(drawn, trials, fold, image)
+    n = np.bincount(image).astype(np.float64)  # rows of each image
+    pairs = n.sum() ** 2 - (n**2).sum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        slope = covariance[0, 1] / covariance[0, 0]
-        r = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
-    return VarianceAgreement(float(slope), float(r), float(np.mean(y / x)))
+        num, den = parts.draws.sum() / n.sum(), (parts.all - parts.own).sum() / pairs
+        without = np.stack(
+            [
+                (parts.draws.sum() - parts.draws) / (n.sum() - n),
+                ((parts.all - parts.own).sum() - 2 * (parts.all - parts.own))
+                / (pairs - 2 * n * (n.sum() - n)),
+            ]
+        )
+        reliability = den / (parts.all.sum() / n.sum() ** 2)
+        if n_voxels < 3 or len(n) < 3 or not den > 0:
+            num = np.nan
+        c = jackknife_covariance(without)
+        slope = (num / den + c[0, 1] / den**2) / (1 + c[1, 1] / den**2)
+        sd = np.sqrt(parts.of_draws) if parts.of_draws > 0 else np.nan
+        return VarianceAgreement(
+            jackknife(slope, without[0] / without[1]),
+            jackknife(num / sd / np.sqrt(den), without[0] / sd / np.sqrt(without[1])),
+            ratio,
+            float(reliability),
+        )
 
 
 def variances(
     draws: ArrayLike, trials: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Variance of draws and of trials around the mean of the draws, per voxel, mean over images.
+    """Variance of draws per voxel, and of trials around their mean per image and voxel.
 
     Parameters
     ----------
@@ -208,23 +268,43 @@ def variances(
 
     Returns
     -------
-    draw_variance, trial_variance : arrays, shape (n_voxels,)
+    draw_variance : array, shape (n_voxels,)
+        Mean over images.
+    trial_variance : array, shape (n_images, n_voxels)
+        Mean over the trials of the image; NaN where it has none.
+
         In squared units of the betas, both unbiased: what the mean of n draws varies by itself is
-        taken off the trials'. NaN for a voxel without trials.
+        taken off the trials'.
 
     Raises
     ------
     ValueError : shapes that do not match, or fewer than two draws.
     """
     draws, trials = check_draws(draws, trials)
-    mean = draws.mean(axis=0)
-    of_draws = draws.var(axis=0, ddof=1, dtype=np.float64)
-    squares = np.square(trials - mean[:, None], dtype=np.float64)
-    present = np.isfinite(squares)
-    with np.errstate(invalid="ignore"):
-        around_mean = np.where(present, squares, 0).sum(axis=(0, 1)) / present.sum(axis=(0, 1))
-    draw_variance = of_draws.mean(axis=0)
+    draw_variance = draws.var(axis=0, ddof=1, dtype=np.float64).mean(axis=0)
+    around_mean = mean_square_deviations(draws.mean(axis=0), trials)
     return draw_variance, around_mean - draw_variance / len(draws)
+
+
+def mean_square_deviations(centre: np.ndarray, trials: np.ndarray) -> NDArray[np.float64]:
+    """Mean over the trials of an image of their squared distance to `centre`, image by image.
+
+    Parameters
+    ----------
+    centre : array, shape (n_images, n_voxels)
+    trials : array, shape (n_images, n_repeats, n_voxels)
+
+    Returns
+    -------
+    array, shape (n_images, n_voxels): NaN where an image has no trial.
+    """
+    found = np.empty(centre.shape)
+    for row, of_image, mean in zip(found, trials, centre, strict=True):
+        squares = np.square(of_image - mean, dtype=np.float64)
+        present = np.isfinite(squares)
+        with np.errstate(invalid="ignore"):
+            row[:] = np.where(present, squares, 0).sum(axis=0) / present.sum(axis=0)
+    return found
 
 
 def noise_correlation(betas: ArrayLike) -> NDArray[np.float64]:
@@ -285,6 +365,57 @@ def noise_correlation_agreement(a: ArrayLike, b: ArrayLike) -> float:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def agreement_with_repeats(
+    correlation: ArrayLike, betas: ArrayLike, *, images: ArrayLike | None = None
+) -> Estimate:
+    """`noise_correlation_agreement` with the `noise_correlation` of repeats, and its interval.
+
+    The interval is a jackknife over images, or over 100 groups of them: it covers the agreement
+    that is to be expected with as many other images, as low as that is for few of them, and says
+    nothing of other training images. In a bootstrap, images that are drawn twice would count as
+    twice the repeats with the same noise, and the agreement would come out too low.
+
+    Parameters
+    ----------
+    correlation : array, shape (n_voxels, n_voxels)
+        Of draws; held fixed.
+    betas : array, shape (n_images, n_repeats, n_voxels)
+        Trials, NaN where missing; for few voxels.
+    images : array of int, shape (n_images,), optional
+        Which image a row is of, if some were tested more than once.
+
+    Returns
+    -------
+    Estimate : NaN as for `noise_correlation_agreement`; no interval with fewer than three images
+        that have repeats.
+
+    Raises
+    ------
+    ValueError : not square, or of different shapes.
+    """
+    residuals, _ = within_image_residuals(np.asarray(betas))
+    image = np.arange(len(residuals)) if images is None else np.asarray(images)
+    repeated = np.isfinite(residuals).any(axis=(1, 2))
+    flat = np.nan_to_num(residuals[repeated].astype(np.float64))
+    total = _cross_products(flat)
+    number = np.unique(image[repeated], return_inverse=True)[1]
+    n_groups = min(_N_GROUPS, number.max(initial=-1) + 1)
+    without = [
+        noise_correlation_agreement(
+            correlation, correlation_of(total - _cross_products(flat[number % n_groups == group]))
+        )
+        for group in range(n_groups)
+    ]
+    value = noise_correlation_agreement(correlation, correlation_of(total))
+    return jackknife(value, np.array(without))
+
+
+def _cross_products(residuals: np.ndarray) -> NDArray[np.float64]:
+    """Sums of products of every two voxels, over images and repeats."""
+    flat = residuals.reshape(-1, residuals.shape[2])
+    return flat.T @ flat
 
 
 def ceiling_of_draws(ceiling: NoiseCeiling, n_draws: int) -> NoiseCeiling:

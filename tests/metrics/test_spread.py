@@ -80,22 +80,20 @@ def test_variances_are_unbiased_for_few_draws():
     expected = truth + error * rng.standard_normal((n_images, 2))
     trials = truth[:, None] + sd * rng.standard_normal((n_images, 2, 2))
     trials[::3, 1] = np.nan
+    trials[1] = np.nan
     total = np.sqrt(sd**2 + error**2)
     draws = expected + total * rng.standard_normal((3, n_images, 2))
     of_draws, of_trials = metrics.variances(draws, trials)
     # Relative s.e. of a variance of 20 000 images is 1 %; with 3 draws an uncorrected mean
     # would make the trials' 33 % too large.
     np.testing.assert_allclose(of_draws, total**2, rtol=0.04)
-    np.testing.assert_allclose(of_trials, total**2, rtol=0.04)
-
-
-def test_variance_agreement_of_a_line():
-    trial = np.array([1.0, 2, 4, 8, np.nan])
-    slope, r, ratio = metrics.variance_agreement(0.5 * trial + 1, trial)
-    assert (slope, r) == (pytest.approx(0.5), pytest.approx(1))
-    assert ratio == pytest.approx(np.mean([1.5, 1, 0.75, 0.625]))
-    assert np.isnan(metrics.variance_agreement([1, 1], [1, 2])).all()
-    assert np.isnan(metrics.variance_agreement([1, 1, 1], [1, 2, 3]).r)
+    assert of_trials.shape == (n_images, 2)
+    assert np.isnan(of_trials[1]).all()
+    np.testing.assert_allclose(np.nanmean(of_trials, axis=0), total**2, rtol=0.04)
+    centre, without = draws.mean(axis=0), of_draws / 3
+    wanted = np.square(trials[2] - centre[2]).mean(axis=0) - without
+    np.testing.assert_allclose(of_trials[2], wanted)
+    np.testing.assert_allclose(of_trials[0], np.square(trials[0, 0] - centre[0]) - without)
 
 
 def known_noise(n_images=4000, n_repeats=3):
@@ -115,6 +113,44 @@ def test_noise_correlation_leaves_the_signal_out():
     # 7200 degrees of freedom: s.e. .012. With the signal, all correlations would be near 1.
     np.testing.assert_allclose(found, truth, atol=0.05)
     assert metrics.noise_correlation_agreement(found, truth) > 0.99
+
+
+@pytest.mark.parametrize("n_images", [12, 130])
+def test_agreement_with_repeats_without_each_image_or_group(n_images):
+    betas, truth = known_noise(n_images)
+    betas[::5, 2] = np.nan
+    betas[3, 1:] = np.nan  # has no repeats, and is no image of the jackknife
+    found = metrics.agreement_with_repeats(truth, betas)
+    whole = metrics.noise_correlation_agreement(truth, metrics.noise_correlation(betas))
+    assert found.value == pytest.approx(whole)
+    rows = np.delete(np.arange(n_images), 3)
+    n = min(100, n_images - 1)
+    group = np.arange(len(rows)) % n
+    without = [metrics.noise_correlation(betas[rows[group != g]]) for g in range(n)]
+    left = np.array([metrics.noise_correlation_agreement(truth, w) for w in without])
+    assert found.se == pytest.approx(np.sqrt((n - 1) * left.var()))
+    # The same image tested twice is one image.
+    twice = metrics.agreement_with_repeats(
+        truth, np.concatenate([betas, betas]), images=np.tile(np.arange(n_images), 2)
+    )
+    assert twice == pytest.approx(found)
+    assert np.isnan(metrics.agreement_with_repeats(truth, betas[:, :1])).all()
+
+
+def test_intervals_of_agreement_hold_what_other_images_give():
+    rng = RNG(8)
+    loadings = 0.6 * rng.standard_normal((3, 25))
+    covariance = loadings.T @ loadings + np.eye(25)
+    truth = metrics.spread.correlation_of(covariance)
+    factor = np.linalg.cholesky(covariance).T
+    found = [
+        metrics.agreement_with_repeats(truth, rng.standard_normal((20, 3, 25)) @ factor)
+        for _ in range(200)
+    ]
+    expected = np.mean([f.value for f in found])
+    assert expected < 0.95  # few repeats
+    # s.e. of a coverage of 200: 1.5 points. That of a percentile bootstrap is below 50 %.
+    assert 0.91 <= np.mean([f.low < expected < f.high for f in found]) <= 0.99
 
 
 def test_agreement_is_of_the_off_diagonals():

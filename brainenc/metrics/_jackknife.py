@@ -1,0 +1,68 @@
+"""Standard errors and intervals from a statistic without each image in turn."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+#: Confidence of intervals.
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A statistic of the test images, and how far other images would move it.
+
+    Attributes
+    ----------
+    value : float
+    se : float
+        Standard error.
+    low, high : float
+        95 % interval, `value` ± t · `se`; not clipped, so that of a correlation may exceed 1.
+    """
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+
+def jackknife(value: float, without: NDArray[np.float64]) -> Estimate:
+    """Estimate from the values without each of n images, or groups of as many images each.
+
+    se² = (n − 1) / n · Σ (θ₋ᵢ − mean θ₋)², and t has n − 1 degrees of freedom. A bootstrap draws
+    images twice, which have their noise in common: what is made of squares and products of means
+    is then off by as much as that noise. A jackknife does not.
+
+    Parameters
+    ----------
+    value : float
+    without : array, shape (n,)
+
+    Returns
+    -------
+    Estimate : NaN where `value` is; `se` and interval also with n < 3 or a NaN among `without`.
+
+    References
+    ----------
+    Efron & Tibshirani (1993), An Introduction to the Bootstrap, chapter 11.
+    """
+    value, n = float(value), len(without)
+    if n < 3 or np.isnan(value):
+        return no_interval(value)
+    se = float(np.sqrt(jackknife_covariance(without[None])[0, 0]))
+    margin = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * se
+    return Estimate(value, se, value - margin, value + margin)
+
+
+def no_interval(value: float) -> Estimate:
+    """A number whose error is not known, or does not come from the test images."""
+    return Estimate(value, np.nan, np.nan, np.nan)
+
+
+def jackknife_covariance(without: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Covariance of k statistics from their values without each image, (k, n)."""
+    n = without.shape[1]
+    deviations = without - without.mean(axis=1, keepdims=True)
+    return (n - 1) / n * deviations @ deviations.T

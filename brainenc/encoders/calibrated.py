@@ -19,6 +19,7 @@ from brainenc.encoders._members import NOT_PREFIT, cross_fits, extraction, for_a
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.model_selection import image_folds
+from brainenc.residual_shape import ResidualShape
 from brainenc.validation import check_feature_shape
 
 #: Images whose scores are kept for intervals: with so many, their coverage is off by .007 at most
@@ -59,19 +60,25 @@ class CalibratedEncoder(BaseEncoder):
     encoder_ : BaseEncoder
         Fitted to all images. With "prefit" there is none, and `encoder` is used.
     scale_ : array, shape (n_voxels,)
-        Factor on the s.d. of draws; 1 where the encoder's were right. NaN without data.
+        Factor on the s.d. of draws; 1 where the encoder's were right. NaN without data, and for
+        a voxel that does not vary.
     scores_ : array, shape (n_images, n_repeats, n_voxels), float32
-        Distance of held-out trials from the prediction, in units of the encoder's s.d.; of 2000
-        images if there are more.
+        How far held-out trials are from the prediction: 1.64, say, at both ends of the encoder's
+        own 90 % interval, as for a normal variable. Of 2000 images if there are more.
     group_ : array of int, shape (n_voxels,)
         Voxels with the same number are calibrated together.
     noise_ : ResidualNoise
-        The encoder's, with the variance of its calibrated draws.
+        The encoder's, with the variance of its calibrated draws. Of an encoder that draws from
+        something else (a sampler, a mixture): residuals of the held-out trials.
     sample_kind_ : str
         "calibrated", and that of the encoder.
 
     Notes
     -----
+    Intervals are the encoder's own, of another coverage than they claim: of that which has held
+    the share of held-out trials asked for. Where the encoder says that residuals are skewed
+    (`residual_shape_`), trials so lie above and below in equal shares.
+
     Draws. The factor is of the deviations of "full" draws, the s.d. of held-out trials in units of
     the encoder's; "latent", which is a part of these, is scaled alike. It does not say whether the
     noise of trials or the error of predictions was off, so it is of no use for either alone:
@@ -85,6 +92,7 @@ class CalibratedEncoder(BaseEncoder):
     References
     ----------
     Vovk (2015), Annals of Mathematics and Artificial Intelligence 74 (cross-conformal prediction).
+    Romano, Patterson & Candès (2019), NeurIPS 32 (conformalised quantiles).
     """
 
     def __init__(
@@ -114,6 +122,10 @@ class CalibratedEncoder(BaseEncoder):
     @property
     def _fitted(self) -> BaseEncoder:
         return self.encoder if self._prefit else self.encoder_
+
+    @property
+    def _shape(self) -> ResidualShape | None:
+        return getattr(self._fitted, "residual_shape_", None)
 
     def _given(self) -> BaseEncoder:
         if self.encoder is None:
@@ -197,7 +209,8 @@ class CalibratedEncoder(BaseEncoder):
         """
         super().fit(X, y)
         noise = getattr(self._fitted, "noise_", None)
-        if noise is not None and np.isfinite(noise.variance).any():
+        made_of_noise = "latent" in self._fitted._noise_kinds()[1:]  # as a part of the full draws
+        if made_of_noise and noise is not None and np.isfinite(noise.variance).any():
             scale = self.scale_.astype(np.float32)
             self.noise_ = replace(
                 noise, factors=noise.factors * scale, private_sd=noise.private_sd * scale
@@ -215,8 +228,10 @@ class CalibratedEncoder(BaseEncoder):
             residuals = betas[images] - held_out[images][:, None]
             standardized[images] = residuals / np.where(sd > 0, sd, np.nan)[:, None]
         self.scale_ = variance_scale(standardized, self.group_)
-        kept = np.linspace(0, n_images, min(n_images, MAX_SCORED), endpoint=False).astype(int)
-        self.scores_ = np.abs(standardized[kept])
+        judged = [i for i in range(n_images) if np.isfinite(standardized[i]).any()] or [0]
+        kept = np.linspace(0, len(judged), min(len(judged), MAX_SCORED), endpoint=False)
+        scores = standardized[np.array(judged, dtype=int)[kept.astype(int)]]
+        self.scores_ = np.abs(scores if self._shape is None else self._shape.unit_normal(scores)[0])
         return held_out
 
     def _fits(self, features: np.ndarray, betas: np.ndarray) -> Iterator[tuple[Any, BaseEncoder]]:
@@ -264,9 +279,12 @@ class CalibratedEncoder(BaseEncoder):
         return self.scale_ * self._fitted._spread(features)
 
     def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
+        # Voxels without data, of the encoder or of the calibration, are left out.
+        known = np.isfinite(self.scale_[voxels])
+        voxels, betas = np.arange(self.n_voxels_)[voxels][known], betas[..., known]
         scale, prediction = self.scale_[voxels], self._predict(features)[:, None, voxels]
         unscaled = prediction + (betas - prediction) / scale
-        return self._fitted._log_density(features, unscaled, voxels) - np.nansum(np.log(scale))
+        return self._fitted._log_density(features, unscaled, voxels) - np.log(scale).sum()
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that holds a trial of a new image.
@@ -288,7 +306,8 @@ class CalibratedEncoder(BaseEncoder):
         Returns
         -------
         lower, upper : arrays, shape (n_images, n_voxels), float32
-            Infinite for a voxel with too few calibration images; NaN for one without data.
+            Infinite for a voxel with too few calibration images; NaN for one without data, or that
+            does not vary.
 
         Raises
         ------
@@ -302,13 +321,17 @@ class CalibratedEncoder(BaseEncoder):
         bound = conformal_quantile(self.scores_, check_coverage(coverage), self.group_)
         if not np.isfinite(bound).any():
             needed = int(np.ceil(coverage / (1 - coverage) - 1e-6))
+            there = np.isfinite(self.scores_).any(axis=(1, 2)).sum()
             raise ValueError(
                 f"coverage={coverage} takes at least {needed} calibration images, and there are "
-                f"{len(self.scores_)}: calibrate on more images or ask for less coverage"
+                f"{there}: calibrate on more images or ask for less coverage"
             )
         features = self._features_of(X)
-        prediction, width = self._predict(features), bound * self._fitted._spread(features)
-        bounds = np.stack([prediction - width, prediction + width]).astype(np.float32)
+        prediction, sd = self._predict(features), self._fitted._spread(features)
+        ends = np.stack([-bound, bound])
+        if self._shape is not None:
+            ends = self._shape.quantile(ends)
+        bounds = np.stack([prediction + sd * end for end in ends]).astype(np.float32)
         lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper
 

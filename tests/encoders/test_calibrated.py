@@ -8,6 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 
 import brainenc
+from brainenc.calibration import conformal_quantile
 from brainenc.encoders import CalibratedEncoder
 from brainenc.noise import ResidualNoise
 
@@ -315,3 +316,140 @@ def test_a_row_of_a_benchmark():
     assert np.isfinite(row["crps_z"])
     rows = result.encoders.set_index("encoder")
     assert rows.loc["ridge, calibrated", "r"] == pytest.approx(rows.loc["ridge", "r"], abs=1e-6)
+
+
+# -------------------------------------------------------------------- residuals of some shape
+
+
+def skewed_images(n, rng):
+    X = rng.standard_normal((n, 4)).astype(np.float32)
+    betas = (X @ np.ones((4, N_VOXELS)))[:, None] / 2 + rng.exponential(size=(n, 3, N_VOXELS)) - 1
+    betas[rng.random((n, 3)) < 0.3] = np.nan
+    return X, betas.astype(np.float32)
+
+
+def misses(lower, upper, betas):
+    """Shares of trials below and above, and the interval score (Gneiting & Raftery 2007)."""
+    lower, upper, present = lower[:, None], upper[:, None], np.isfinite(betas)
+    beyond = np.clip(lower - betas, 0, None) + np.clip(betas - upper, 0, None)
+    score = np.nanmean(upper - lower + 2 / 0.1 * beyond)
+    return (betas < lower)[present].mean(), (betas > upper)[present].mean(), score
+
+
+@pytest.mark.parametrize("prefit", [True, False])
+def test_intervals_have_the_skew_of_residuals(prefit):
+    rng = np.random.default_rng(10)
+    X, betas = skewed_images(300, rng)
+    encoder = brainenc.RidgeEncoder(None).fit(X, betas)
+    if prefit:
+        X, betas = skewed_images(200, rng)
+    calibrated = CalibratedEncoder(encoder, cv="prefit" if prefit else 5).fit(X, betas)
+    assert calibrated._fitted.residual_shape_ is not None
+    new, trials = skewed_images(2000, rng)
+    below, above, score = misses(*calibrated.predict_interval(new), trials)
+    # Over 8 voxels of 200 images, 2.1 trials each: s.e. of coverage .005, of a tail less.
+    assert below + above == pytest.approx(0.1, abs=0.02)
+    assert below == pytest.approx(0.05, abs=0.02)
+    # Symmetric around the prediction: all that is missed is above, though the coverage is right.
+    sd = encoder._spread(X[:1])[0] / encoder.residual_shape_.relative_sd(encoder.predict(X[:1]))[0]
+    scores = np.abs(betas - encoder.predict(X)[:, None]) / sd
+    width = conformal_quantile(scores, 0.9, np.arange(N_VOXELS)) * sd
+    prediction = encoder.predict(new)
+    symmetric = misses(prediction - width, prediction + width, trials)
+    assert symmetric[0] < 0.01
+    assert score < 0.95 * symmetric[2]
+
+
+# -------------------------------------------------------------------- data and predictions missing
+
+
+def test_images_that_were_judged_make_the_intervals(shared_noise, monkeypatch):
+    X, betas, _ = shared_noise
+    monkeypatch.setattr("brainenc.encoders.calibrated.MAX_SCORED", 100)
+    # Of 300 images, every third counted from 0 would be none of those left out.
+    left_out = np.flatnonzero(np.arange(300) % 3 == 1)
+    split = [(np.setdiff1d(np.arange(300), left_out), left_out)]
+    calibrated = CalibratedEncoder(brainenc.RidgeEncoder(None), cv=split).fit(X, betas)
+    assert np.isfinite(calibrated.scores_).sum() == 100 * 3 * N_VOXELS
+    assert np.isfinite(calibrated.predict_interval(X)).all()
+
+
+class Unsure(brainenc.RidgeEncoder):
+    """Ridge that predicts nothing of some voxels and images."""
+
+    def _predict(self, features):
+        prediction = super()._predict(features)
+        prediction[features[:, 0] > 1, 2] = np.nan
+        prediction[:, 5] = np.nan
+        return prediction
+
+
+def test_what_the_encoder_does_not_predict_is_left_out(shared_noise):
+    X, betas, _ = shared_noise
+    calibrated = CalibratedEncoder(Unsure(None), cv=3).fit(X, betas)
+    plain = CalibratedEncoder(brainenc.RidgeEncoder(None), cv=3).fit(X, betas)
+    others = [0, 1, 3, 4, 6, 7]
+    np.testing.assert_array_equal(calibrated.scale_[others], plain.scale_[others])
+    assert np.isnan(calibrated.scale_[5])
+    predicted = X[:, 0] <= 1
+    of_voxel = plain.scores_[predicted, :, 2].astype(float)
+    # Scores know the skew of residuals, of which there is hardly any. With the missing images
+    # counted as predicted exactly, the factor would be 8 % smaller.
+    assert calibrated.scale_[2] == pytest.approx(np.sqrt(np.mean(of_voxel**2)), rel=0.01)
+    for end in calibrated.predict_interval(X):
+        np.testing.assert_array_equal(np.isfinite(end), np.isfinite(calibrated.predict(X)))
+
+
+def test_nothing_to_judge_by_is_said(shared_noise):
+    X, betas, _ = shared_noise
+    calibrated = CalibratedEncoder(brainenc.MeanEncoder(), cv=2).fit(X, np.ones_like(betas))
+    with pytest.raises(ValueError, match="at least 9 calibration images, and there are 0"):
+        calibrated.predict_interval(X)
+
+
+def test_a_voxel_without_calibration_data_is_left_out_of_the_density(shared_noise):
+    X, betas, _ = shared_noise
+    encoder = brainenc.RidgeEncoder(None).fit(X[:150], betas[:150])
+    lacking = betas[150:].copy()
+    lacking[..., 4] = np.nan
+    calibrated = brainenc.calibrate(encoder, X[150:], lacking)
+    others = np.arange(N_VOXELS) != 4
+    found = calibrated.log_density(X, betas)
+    np.testing.assert_array_equal(found, calibrated.log_density(X, betas, voxels=others))
+    assert np.isfinite(found).all()
+
+
+def test_noise_is_that_of_held_out_trials_whatever_a_sampler_draws(shared_noise):
+    X, betas, covariance = shared_noise
+
+    class Sampler(brainenc.RidgeEncoder):
+        """Draws half as far from the prediction as they should."""
+
+        sample_kind = "own"
+
+        def _sample(self, features, n, rng):
+            noise = rng.standard_normal((n, len(features), N_VOXELS))
+            return self._predict(features) + np.sqrt(np.diag(covariance)) / 2 * noise
+
+    calibrated = CalibratedEncoder(Sampler(None), cv=3).fit(X, betas)
+    draws = calibrated.sample(X, 300, 0) - calibrated.predict(X)
+    # The s.d. of draws is that of 100: its square is off by 14 %, image by image.
+    np.testing.assert_allclose(draws.var(axis=(0, 1)), calibrated.noise_.variance, rtol=0.08)
+    # 900 trials: s.e. of a variance 5 %.
+    np.testing.assert_allclose(calibrated.noise_.variance, np.diag(covariance), rtol=0.2)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_factor_is_the_root_mean_square_of_residuals_in_units_of_the_encoder(wrong, grouped):
+    encoder, factor = wrong
+    X, betas = make_images(40, np.random.default_rng(12))
+    groups = factor.astype(str) if grouped else None
+    found = brainenc.calibrate(encoder, X, betas, groups=groups).scale_
+    residuals = (betas - encoder.predict(X)[:, None]) / encoder._spread(X)[:, None]
+    if grouped:  # four voxels each
+        expected = np.repeat(
+            [np.sqrt(np.nanmean(np.square(residuals[..., v : v + 4]))) for v in (0, 4)], 4
+        )
+    else:
+        expected = np.sqrt(np.nanmean(np.square(residuals), axis=(0, 1)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -48,13 +48,13 @@ def test_density_is_that_of_draws(encoder, problem):
     image, voxels = X[[int(X[:, 0].argmax())]], np.array([4, 1])
     draws = encoder.sample(image, 20_000, 0)[:, 0][:, voxels]
     mean, sd = draws.mean(0), draws.std(0)
-    steps = np.linspace(-8, 12, 401)
+    steps = np.linspace(-8, 12, 801)
     grid = np.stack(np.meshgrid(*(mean[:, None] + sd[:, None] * steps), indexing="ij"), axis=-1)
-    trials = np.zeros((1, 401**2, N_VOXELS))
+    trials = np.zeros((1, 801**2, N_VOXELS))
     trials[0][:, voxels] = grid.reshape(-1, 2)
     density = np.exp(encoder.log_density(image, trials, voxels=voxels))[0]
     weight = density * np.prod(sd) * (steps[1] - steps[0]) ** 2
-    # Shapes have kinks, and a step of .05 s.d. rounds them: .3 % at most.
+    # Shapes have kinks, and a step of .025 s.d. rounds them: .3 % at most.
     assert weight.sum() == pytest.approx(1, abs=0.005)
     for shift in ((0, 0), (1, 1), (1, -0.5)):
         corner = mean + sd * shift

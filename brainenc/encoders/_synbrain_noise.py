@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import digamma
 
+from brainenc.linear import missing_patterns
 from brainenc.noise import ResidualNoise
 
 #: Factors by which predicted log-variances are multiplied; the one that fits held-out trials stays.
@@ -17,10 +18,10 @@ BLOCK = 512
 def noise_coordinates(betas: np.ndarray, held_out: np.ndarray, noise: ResidualNoise) -> np.ndarray:
     """What every trial shows of each shared factor of the noise, and of what voxels have alone.
 
-    Factors are fitted to the residual of the trial by least squares, each voxel weighted by its
-    private variance; the last coordinate is the root mean square of what the fit leaves, in units
-    of the private s.d. Each has mean square 1 over trials, so that its square estimates how noisy
-    a trial is compared with the average one.
+    Factors are fitted to the residual of the trial by least squares, in the voxels it has, each
+    weighted by its private variance; the last coordinate is the root mean square of what the fit
+    leaves, in units of the private s.d. Each has mean square 1 over trials, so that its square
+    estimates how noisy a trial is compared with the average one.
 
     Parameters
     ----------
@@ -32,18 +33,14 @@ def noise_coordinates(betas: np.ndarray, held_out: np.ndarray, noise: ResidualNo
 
     Returns
     -------
-    array, shape (n_images, n_repeats, k + 1), float32; NaN for missing trials
+    array, shape (n_images, n_repeats, k + 1), float32
+        NaN for missing trials, and for those with no more voxels than factors.
     """
     # A voxel that the factors explain wholly must not outweigh all others.
     private = np.maximum(noise.private_sd**2, 0.01 * noise.variance)
     weight = np.divide(1, private, out=np.zeros_like(private), where=private > 0)
-    weighted = weight * noise.factors
-    # Pseudo-inverse: a factor may have been scaled to nothing.
-    read_in = weighted.T @ np.linalg.pinv(weighted @ noise.factors.T, hermitian=True)
     parts = [
-        _coordinates(
-            betas[i : i + BLOCK] - held_out[i : i + BLOCK, None], noise.factors, read_in, weight
-        )
+        _coordinates(betas[i : i + BLOCK] - held_out[i : i + BLOCK, None], noise.factors, weight)
         for i in range(0, len(betas), BLOCK)
     ]
     found = np.concatenate(parts)
@@ -52,18 +49,27 @@ def noise_coordinates(betas: np.ndarray, held_out: np.ndarray, noise: ResidualNo
     return found / np.sqrt(np.where(mean_square > 0, mean_square, 1)).astype(np.float32)
 
 
-def _coordinates(
-    residuals: np.ndarray, factors: np.ndarray, read_in: np.ndarray, weight: np.ndarray
+def _coordinates(residuals: np.ndarray, factors: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    rows = residuals.reshape(-1, residuals.shape[2]).astype(np.float32, copy=False)
+    found = np.full((len(rows), len(factors) + 1), np.nan, dtype=np.float32)
+    for voxels, trials in missing_patterns(rows.T):
+        n_left = int(np.count_nonzero(weight[voxels])) - len(factors)
+        if n_left > 0:
+            present = rows[np.ix_(trials, voxels)]
+            found[trials] = _fit_factors(present, factors[:, voxels], weight[voxels], n_left)
+    return found.reshape(*residuals.shape[:2], -1)
+
+
+def _fit_factors(
+    rows: np.ndarray, factors: np.ndarray, weight: np.ndarray, n_left: int
 ) -> np.ndarray:
-    present = np.isfinite(residuals)
-    residuals = np.where(present, residuals, 0).astype(np.float32)
-    shared = residuals @ read_in
-    left = np.square(residuals - shared @ factors) * present
-    n_left = (present * (weight > 0)).sum(axis=-1).clip(1)
-    alone = np.sqrt(left @ weight / n_left)
-    found = np.concatenate([shared, alone[..., None]], axis=-1, dtype=np.float32)
-    found[~present.any(axis=-1)] = np.nan
-    return found
+    weighted = weight * factors
+    # Pseudo-inverse: a factor may have been scaled to nothing.
+    error = np.linalg.pinv(weighted @ factors.T, hermitian=True)
+    shared = rows @ (weighted.T @ error)
+    alone = np.sqrt(np.square(rows - shared @ factors) @ weight / n_left)
+    # The fewer voxels a trial has, the more of a coordinate's square is error of the fit.
+    return np.concatenate([shared / np.sqrt(1 + np.diag(error)), alone[:, None]], axis=1)
 
 
 def log_variances(coordinates: np.ndarray) -> np.ndarray:

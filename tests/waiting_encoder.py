@@ -1,4 +1,4 @@
-"""An encoder that tells when and where it is fitted, and may wait to be killed there."""
+"""Encoders that tell when and where they are fitted, and may wait there."""
 
 import os
 import time
@@ -27,5 +27,24 @@ class WaitingEncoder(brainenc.MeanEncoder):
         first = not list(log.glob(f"{fold}-*"))
         (log / f"{fold}-{uuid.uuid4().hex}").write_text(str(os.getpid()))
         while here and first:
+            time.sleep(0.05)
+        return super()._fit(features, betas)
+
+
+class MeetingEncoder(brainenc.MeanEncoder):
+    """The mean, which leaves a file per process in `log` and waits for `n` processes there."""
+
+    def __init__(self, log=None, n=1):
+        super().__init__()
+        self.log = log
+        self.n = n
+
+    def _fit(self, features, betas):
+        log = Path(self.log)
+        (log / str(os.getpid())).touch()
+        deadline = time.monotonic() + 30
+        while len(list(log.iterdir())) < self.n:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"only {len(list(log.iterdir()))} processes fit")
             time.sleep(0.05)
         return super()._fit(features, betas)

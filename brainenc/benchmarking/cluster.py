@@ -77,8 +77,24 @@ def connected(
         Client(scheduler) as client,
     ):
         _check_workers(client, folder)
-        with joblib.parallel_config("dask", client=client, n_jobs=-1):
+        with joblib.parallel_config(_backend(client), n_jobs=-1):
             yield _Sender(Path(folder))
+
+
+def _backend(client: Any) -> Any:
+    """Joblib's backend, for a cluster that may grow: Dask gets all pairs at once and queues them.
+
+    Joblib's own counts the workers once. It has no more than two jobs underway for each that is
+    there at the start, and if there is one alone it takes that for no parallelism at all and runs
+    everything in this process.
+    """
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int | None) -> int:
+            return 10_000
+
+    return Backend(client=client)
 
 
 def _check_workers(client: Any, folder: str) -> None:

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from waiting_encoder import WaitingEncoder
+from waiting_encoder import MeetingEncoder, WaitingEncoder
 
 import brainenc
 from brainenc.benchmarking import cluster
@@ -25,10 +25,14 @@ def data():
     return brainenc.datasets.simulate_subject(40, 12, image_size=48)
 
 
+def local_workers(n):
+    # Any port for the dashboard: the usual one may be taken, which Dask warns of.
+    return distributed.LocalCluster(n, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+
+
 @pytest.fixture(scope="module")
 def local_cluster():
-    # Only what the test needs: no dashboard, whose port may be taken.
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as workers:
+    with local_workers(2) as workers:
         yield workers
 
 
@@ -80,6 +84,30 @@ def test_a_worker_killed_midway_costs_its_own_fit_only(data, positions, local_cl
     )  # fmt: skip
     assert len(list(log.iterdir())) == 5
     np.testing.assert_array_equal(again.encoders[scores], here.encoders[scores])
+
+
+def grow_when_the_first_fits(log, workers, n):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(log.iterdir()):
+        time.sleep(0.05)
+    workers.scale(n)
+
+
+@pytest.mark.slow
+def test_workers_that_come_later_are_used_too(data, positions, tmp_path):
+    # A queue of jobs hands out workers one after the other, and a run starts with the first.
+    log = tmp_path / "log"
+    log.mkdir()
+    with local_workers(1) as workers:
+        growing = threading.Thread(target=grow_when_the_first_fits, args=(log, workers, 3))
+        growing.start()
+        result = brainenc.benchmark(
+            data, {"meeting": MeetingEncoder(log=str(log), n=3)}, features=positions,
+            out=tmp_path / "run", scheduler=workers.scheduler_address, **FEW,
+        )  # fmt: skip
+        growing.join()
+    assert result.encoders["error"].tolist() == [""]
+    assert str(os.getpid()) not in {path.name for path in log.iterdir()}
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """What single trials do around a prediction, and drawing from it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from sklearn.isotonic import isotonic_regression
 from brainenc.metrics import gaussian_log_density
 from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats, count_repeats
+from brainenc.storage import release, row_slices
 
 #: Trials that factors are looked for in: seconds for 16 000 voxels.
 _MAX_TRIALS = 2000
@@ -21,8 +21,6 @@ MAX_FACTORS = 100
 _N_FOLDS = 4
 #: Rounds of subspace iteration: two and a half passes of the usual two-sided scheme.
 _N_ITERATIONS = 5
-#: Betas taken up at once: temporary arrays of some MB.
-_BLOCK_VALUES = 2**20
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,7 @@ def fit_residual_noise(
     rng = np.random.default_rng(random_state)
     kept = _some_images(betas, rng, held_out)
     residuals = betas[kept] - held_out[kept, None]
+    release(betas)
     residuals[~np.isfinite(residuals)] = 0
     images = np.repeat(np.arange(len(residuals)), betas.shape[1])
     rows = residuals.reshape(-1, betas.shape[2])
@@ -175,6 +174,7 @@ def fit_trial_noise(
     rng = np.random.default_rng(random_state)
     kept = _some_images(betas, rng)
     rows, _ = _repeat_contrasts(betas[kept])
+    release(betas)
     images = np.repeat(np.arange(len(rows) // (betas.shape[1] - 1)), betas.shape[1] - 1)
     shared = shared_factors(rows, images, max_factors=max_factors, random_state=rng)
     return assemble(variance, shared)
@@ -213,6 +213,7 @@ def fit_shared_signal(
     rng = np.random.default_rng(random_state)
     kept = _some_images(betas, rng, held_out)
     trials = betas[kept]
+    release(betas)
     averages = average_repeats(trials) - held_out[kept]
     n_trials = count_repeats(trials)
     contrasts, _ = _repeat_contrasts(trials)
@@ -409,11 +410,6 @@ def assemble(variance: np.ndarray, factors: np.ndarray) -> ResidualNoise:
     return ResidualNoise(factors.astype(np.float32), private.astype(np.float32))
 
 
-def _image_blocks(betas: np.ndarray) -> Iterator[slice]:
-    n_images = max(1, _BLOCK_VALUES // betas[0].size)
-    return (slice(start, start + n_images) for start in range(0, len(betas), n_images))
-
-
 def _some_images(
     betas: np.ndarray, rng: np.random.Generator, held_out: np.ndarray | None = None
 ) -> Any:
@@ -431,7 +427,7 @@ def _some_images(
 def _trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     """Mean squared residual of single trials per voxel; NaN without data."""
     squared, n_trials = np.zeros((2, betas.shape[2]))
-    for images in _image_blocks(betas):
+    for images in row_slices(betas):
         residuals = betas[images] - held_out[images, None]
         of_block, n = np.einsum("irv,irv->v", residuals, residuals), residuals[..., 0].size
         if not np.isfinite(of_block).all():  # one missing trial makes the sum NaN
@@ -447,7 +443,7 @@ def _trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 def _contrast_variance(betas: np.ndarray) -> np.ndarray:
     """Noise variance of single trials per voxel; NaN without repeats."""
     squared, degrees = np.zeros((2, betas.shape[2]))
-    for images in _image_blocks(betas):
+    for images in row_slices(betas):
         contrasts, n = _repeat_contrasts(betas[images])
         squared += np.einsum("tv,tv->v", contrasts, contrasts)
         degrees += n
@@ -473,7 +469,7 @@ def _repeat_contrasts(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if n_repeats < 2:
         return contrasts.reshape(-1, n_voxels), degrees
     complete = -helmert(n_repeats).astype(betas.dtype)
-    for images in _image_blocks(betas):
+    for images in row_slices(betas):
         present = np.isfinite(betas[images])
         if present.all():
             contrasts[images] = complete @ betas[images]

@@ -4,10 +4,10 @@ All functions take betas of shape (n_images, n_repeats, n_voxels), NaN where a r
 and walk them in blocks of images, so that memory-mapped betas are never copied whole.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
+
+from brainenc.storage import row_slices
 
 
 def count_repeats(betas: np.ndarray) -> NDArray[np.int32]:
@@ -22,7 +22,7 @@ def count_repeats(betas: np.ndarray) -> NDArray[np.int32]:
     array, shape (n_images, n_voxels)
     """
     count = np.empty((betas.shape[0], betas.shape[2]), dtype=np.int32)
-    for rows in _image_blocks(betas):
+    for rows in row_slices(betas):
         np.isfinite(betas[rows]).sum(axis=1, out=count[rows])
     return count
 
@@ -34,7 +34,7 @@ def has_repeats(betas: np.ndarray) -> bool:
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
     """
-    blocks = _image_blocks(betas) if betas.shape[1] > 1 else ()
+    blocks = row_slices(betas) if betas.shape[1] > 1 else ()
     return any((count_repeats(betas[rows]) > 1).any() for rows in blocks)
 
 
@@ -52,7 +52,7 @@ def average_repeats(betas: np.ndarray) -> np.ndarray:
     if betas.shape[1] == 1:
         return np.asarray(betas[:, 0])
     average = np.empty((betas.shape[0], betas.shape[2]), dtype=betas.dtype)
-    for rows in _image_blocks(betas):
+    for rows in row_slices(betas):
         with np.errstate(invalid="ignore"):  # 0 / 0 = NaN where no repeat is present
             # Counted in the dtype of betas: an integer count would make float64 of float32.
             total, n = betas[rows].sum(axis=1), betas.dtype.type(betas.shape[1])
@@ -82,9 +82,3 @@ def within_image_residuals(betas: np.ndarray) -> tuple[np.ndarray, NDArray[np.in
     n_repeats = count_repeats(betas)
     average = np.where(n_repeats < 2, betas.dtype.type(np.nan), average_repeats(betas))
     return betas - average[:, None], np.maximum(n_repeats - 1, 0).sum(axis=0)
-
-
-def _image_blocks(betas: np.ndarray, n_values: int = 2**20) -> Iterator[slice]:
-    n_images = max(1, n_values // (betas.shape[1] * betas.shape[2]))  # small enough for the cache
-    for start in range(0, len(betas), n_images):
-        yield slice(start, start + n_images)

@@ -298,11 +298,17 @@ def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:
     n_bytes : int
         A block holds one row at least.
     """
-    shape, dtype = tuple(array.shape), np.dtype(array.dtype)
-    if not shape:
+    if not tuple(array.shape):
         yield array.reshape(1)
-    elif row_bytes := math.prod(shape[1:]) * dtype.itemsize:
-        n_rows = max(1, n_bytes // row_bytes)
-        for start in range(0, shape[0], n_rows):
-            yield array[start : start + n_rows]
-            release(array)
+    else:
+        for rows in row_slices(array, n_bytes // np.dtype(array.dtype).itemsize):
+            yield array[rows]
+
+
+def row_slices(array: Any, n_values: int = 2**20) -> Iterator[slice]:
+    """`row_blocks` as slices, of about `n_values` numbers: few enough for the cache of a core."""
+    row_values = math.prod(array.shape[1:])
+    n_rows = max(1, n_values // max(1, row_values))
+    for start in range(0, array.shape[0] if row_values else 0, n_rows):
+        yield slice(start, start + n_rows)
+        release(array)

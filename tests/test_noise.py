@@ -1,10 +1,13 @@
 """The residual noise model against simulations with known covariance."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from brainenc.noise import ResidualNoise, _repeat_contrasts, fit_residual_noise, fit_trial_noise
 from brainenc.repeats import within_image_residuals
+from brainenc.storage import row_slices
 
 N_VOXELS = 80
 
@@ -125,7 +128,8 @@ def test_blocks_with_and_without_missing_trials_add_up(truth, monkeypatch):
     residuals = betas - held_out[:, None]
     deviations, degrees = within_image_residuals(betas)
     # 50 images a block: some have all trials, some lack some or a voxel.
-    monkeypatch.setattr("brainenc.noise._BLOCK_VALUES", 50 * 3 * N_VOXELS)
+    fifty = partial(row_slices, n_values=50 * 3 * N_VOXELS)
+    monkeypatch.setattr("brainenc.noise.row_slices", fifty)
     # The variance is float32 and a sum over 100 factors and a rest.
     expected = np.nanmean(np.square(residuals), axis=(0, 1))
     np.testing.assert_allclose(fit_residual_noise(betas, held_out).variance, expected, rtol=1e-5)

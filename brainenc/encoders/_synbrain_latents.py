@@ -8,6 +8,8 @@ from sklearn.utils.extmath import randomized_svd
 
 from brainenc.linear import feature_scaling, flatten_tokens
 from brainenc.noise import ResidualNoise, Whitening, fit_trial_noise
+from brainenc.repeats import count_repeats
+from brainenc.storage import row_slices
 
 #: Images that a new one is compared with at most: 2048² numbers, and seconds for the eigenvectors.
 MAX_LANDMARKS = 2048
@@ -34,7 +36,7 @@ def trial_noise(betas: np.ndarray, scale: np.ndarray) -> ResidualNoise:
     ResidualNoise
         Without repeats: no factors, and `scale`.
     """
-    n_pairs = np.maximum(np.isfinite(betas).sum(axis=1, dtype=np.int32) - 1, 0).sum(axis=0)
+    n_pairs = sum(np.maximum(count_repeats(betas[i]) - 1, 0).sum(axis=0) for i in row_slices(betas))
     if not n_pairs.any():
         return ResidualNoise(np.zeros((0, len(scale)), np.float32), scale)
     noise = fit_trial_noise(betas)

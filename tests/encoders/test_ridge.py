@@ -1,5 +1,7 @@
 """RidgeEncoder against scikit-learn, and its choices for few images and many features."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -106,3 +108,21 @@ def test_memory_mapped_betas_and_features(problem, tmp_path):
     np.testing.assert_array_equal(
         RidgeEncoder().fit(*mapped).predict(mapped[0]), RidgeEncoder().fit(X, betas).predict(X)
     )
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_a_fit_lets_go_of_mapped_betas(tmp_path):
+    def mapped():
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssFile:")[1].split()[0]) * 1024
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((500, 10), dtype=np.float32)
+    betas = rng.standard_normal((500, 3, 10_000), dtype=np.float32)
+    RidgeEncoder().fit(X[:20], betas[:20])  # libraries are mapped files too
+    np.save(tmp_path / "betas.npy", betas)
+    betas = np.load(tmp_path / "betas.npy", mmap_mode="r")
+    before = mapped()
+    RidgeEncoder().fit(X, betas)
+    # Of 60 MB a few blocks of 4 MB, and what the system reads around them.
+    assert mapped() - before < 20 * 2**20

@@ -55,6 +55,31 @@ def image_covariances(
         return n_voxels, float(ratio / n), centred
 
 
+def mean_covariances(parts: ImageCovariances, n_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean covariance of rows with draws, and of rows of different images with each other.
+
+    Parameters
+    ----------
+    parts : ImageCovariances
+    n_rows : array of int, shape (n_images,)
+        Rows of each image.
+
+    Returns
+    -------
+    means : array, shape (2,)
+    without : array, shape (2, n_images)
+        The same without each image.
+    """
+    n = n_rows.sum()
+    with_others = parts.all - parts.own
+    pairs = n**2 - np.square(n_rows).sum()
+    totals = np.array([parts.draws.sum(), with_others.sum()])
+    left = np.stack([totals[0] - parts.draws, totals[1] - 2 * with_others])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = totals / np.array([n, pairs])
+        return means, left / np.stack([n - n_rows, pairs - 2 * n_rows * (n - n_rows)])
+
+
 def _defined(drawn: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Voxels with variances on both sides, those of trials as float64 without NaN.
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainenc.metrics._jackknife import Estimate, jackknife, jackknife_covariance
 from brainenc.metrics._sums import blocks
-from brainenc.metrics._variance_sums import check_variances, image_covariances
+from brainenc.metrics._variance_sums import check_variances, image_covariances, mean_covariances
 from brainenc.metrics.noise_ceiling import NoiseCeiling
 from brainenc.metrics.probabilistic import _CACHED_VALUES, check_draws, image_blocks, sort_draws
 from brainenc.repeats import within_image_residuals
@@ -199,9 +199,11 @@ def variance_agreement(
 
     Repeats of one image may share as much as they like. An encoder has seen the images of the
     other folds, and its draws vary as their trials did by chance: hence dᵢ, and no mean over
-    folds. That the mean of a ratio is not the ratio of means is corrected for (Beale's estimator).
-    Standard errors are a jackknife over images, and so for these encoders and voxels and other
-    test images. `tests/metrics/test_variance_agreement.py` has the coverage of the intervals.
+    folds. Where fits err in other voxels in every fold, the true variance is mostly what folds
+    have in common: xᵢ and xⱼ of one fold are some of the pairs. That the mean of a ratio is not
+    the ratio of means is corrected for (Beale's estimator). Standard errors are a jackknife over
+    images, and so for these encoders and voxels and other test images.
+    `tests/metrics/test_variance_agreement.py` has the coverage of the intervals.
 
     Parameters
     ----------
@@ -227,23 +229,14 @@ def variance_agreement(
 
     References
     ----------
-    Fuller (1987), Measurement Error Models, chapter 1; Beale (1962), Industrial Organisation 31.
+    Fuller (1987), Measurement Error Models, chapter 1; Beale (1962), Industrielle Organisation 31.
     """
     drawn, trials, fold, image = check_variances(draw_variance, trial_variance, folds, images)
     n_voxels, ratio, parts = image_covariances(drawn, trials, fold, image)
-    n = np.bincount(image).astype(np.float64)  # rows of each image
-    pairs = n.sum() ** 2 - (n**2).sum()
+    (num, den), without = mean_covariances(parts, np.bincount(image))
     with np.errstate(divide="ignore", invalid="ignore"):
-        num, den = parts.draws.sum() / n.sum(), (parts.all - parts.own).sum() / pairs
-        without = np.stack(
-            [
-                (parts.draws.sum() - parts.draws) / (n.sum() - n),
-                ((parts.all - parts.own).sum() - 2 * (parts.all - parts.own))
-                / (pairs - 2 * n * (n.sum() - n)),
-            ]
-        )
-        reliability = den / (parts.all.sum() / n.sum() ** 2)
-        if n_voxels < 3 or len(n) < 3 or not den > 0:
+        reliability = den / (parts.all.sum() / len(trials) ** 2)
+        if n_voxels < 3 or without.shape[1] < 3 or not den > 0:
             num = np.nan
         c = jackknife_covariance(without)
         slope = (num / den + c[0, 1] / den**2) / (1 + c[1, 1] / den**2)

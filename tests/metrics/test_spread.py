@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from brainenc import metrics
+from brainenc.metrics.spread import correlation_of
 
 RNG = np.random.default_rng
 
@@ -141,7 +142,7 @@ def test_intervals_of_agreement_hold_what_other_images_give():
     rng = RNG(8)
     loadings = 0.6 * rng.standard_normal((3, 25))
     covariance = loadings.T @ loadings + np.eye(25)
-    truth = metrics.spread.correlation_of(covariance)
+    truth = correlation_of(covariance)
     factor = np.linalg.cholesky(covariance).T
     found = [
         metrics.agreement_with_repeats(truth, rng.standard_normal((20, 3, 25)) @ factor)

@@ -7,6 +7,7 @@ from scipy import stats
 from brainenc import metrics
 from brainenc.metrics import _variance_sums
 from brainenc.metrics._jackknife import jackknife
+from brainenc.metrics.spread import mean_square_deviations
 
 RNG = np.random.default_rng
 
@@ -63,7 +64,7 @@ def known_variances(rng, cv, n_voxels=200):
         residuals = error + np.sqrt(0.6 * variance) * correlated((n_images, n_repeats), loadings[1])
         residuals[:, 1:][rng.random((n_images, n_repeats - 1)) < missing] = np.nan
         centre = np.zeros((n_images, n_voxels))
-        return metrics.spread.mean_square_deviations(centre, residuals)
+        return mean_square_deviations(centre, residuals)
 
     return variance, measure
 

@@ -10,7 +10,7 @@ from html_page import Page, shown
 
 from brainenc.benchmarking import BenchmarkResult
 from brainenc.benchmarking.result import DRAW_TABLES
-from brainenc.report import render_report
+from brainenc.report import render_report, text
 from brainenc.report.draws import draw_panel, findings
 
 TRUTH = "true distribution"
@@ -36,7 +36,11 @@ def test_scores_of_draws_are_those_of_the_table_references_included(result, page
         for metric in ("coverage_50", "coverage_90"):
             low, high = (100 * row[f"{metric}_{end}"] for end in ("low", "high"))
             assert cells[metric] == f"{100 * row[metric]:.1f}[{low:.1f},\u00a0{high:.1f}]"
-        assert cells["variance_slope"] == f"{row['variance_slope']:.2f}"
+        for metric in ("variance_slope", "variance_r"):
+            low, high = (text.number(row[f"{metric}_{end}"], 2) for end in ("low", "high"))
+            assert cells[metric] == f"{row[metric]:.2f}[{low},\u00a0{high}]"
+        ends = row["noise_correlation_r_low"], row["noise_correlation_r_high"]
+        assert cells["noise_correlation_r"] == shown(row["noise_correlation_r"], *ends)
         assert cells["noise_correlation_truth_r"] == shown(row["noise_correlation_truth_r"])
         if np.isnan(row["log_score"]):
             assert cells["log_score"] == "–"

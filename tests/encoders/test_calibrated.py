@@ -360,6 +360,21 @@ def test_intervals_have_the_skew_of_residuals(prefit):
     assert score < 0.95 * symmetric[2]
 
 
+def test_a_voxel_with_few_judged_images_has_no_bound_and_leaves_the_others_theirs():
+    rng = np.random.default_rng(13)
+    encoder = brainenc.RidgeEncoder(None).fit(*skewed_images(300, rng))
+    X, betas = skewed_images(60, rng)
+    whole = brainenc.calibrate(encoder, X, betas).predict_interval(X)
+    betas[8:, :, 2] = np.nan
+    lower, upper = brainenc.calibrate(encoder, X, betas).predict_interval(X)
+    assert encoder.residual_shape_ is not None
+    assert (lower[:, 2] == -np.inf).all()
+    assert (upper[:, 2] == np.inf).all()
+    others = np.arange(N_VOXELS) != 2
+    np.testing.assert_array_equal(lower[:, others], whole[0][:, others])
+    np.testing.assert_array_equal(upper[:, others], whole[1][:, others])
+
+
 # -------------------------------------------------------------------- data and predictions missing
 
 

@@ -11,73 +11,79 @@ from brainenc.metrics._sums import blocks
 _BLOCK_VALUES = 2**20
 
 
-class ImageCovariances(NamedTuple):
-    """Sums of products about the means over voxels, per image; rows of one image are added up."""
+class RowCovariances(NamedTuple):
+    """Sums of products about the means over voxels, one per row, which is an image in a fold.
+
+    Attributes
+    ----------
+    draws, fold, own : arrays, shape (n_rows,)
+        With the draws of the fold, with all rows of the fold together, and with itself.
+    of_draws : array, shape (n_rows,)
+        Of the draws of the fold with themselves.
+    """
 
     draws: np.ndarray
-    all: np.ndarray
+    fold: np.ndarray
     own: np.ndarray
-    of_draws: float
+    of_draws: np.ndarray
 
 
-def image_covariances(
-    drawn: np.ndarray, trials: np.ndarray, fold: np.ndarray, image: np.ndarray
-) -> tuple[int, float, ImageCovariances]:
-    """Number of voxels, mean ratio, and covariances of images with draws, all images, themselves.
+def row_covariances(
+    drawn: np.ndarray, trials: np.ndarray, fold: np.ndarray
+) -> tuple[int, float, RowCovariances]:
+    """Number of voxels, mean ratio of variances, and what pairs of rows are made of.
 
-    That with all images is the sum over pairs: no pair is looked at, and no voxel twice.
+    One pass over the voxels, in which no pair is looked at.
     """
     n_voxels, ratio = 0, 0.0
-    x, x_draws = np.zeros((2, len(trials)))
-    x_all, x_own = np.zeros((2, image.max(initial=-1) + 1))
+    x, x_draws, x_fold, x_own = np.zeros((4, len(trials)))
     d, d_own = np.zeros((2, len(drawn)))
+    members = (np.arange(len(drawn))[:, None] == fold).astype(np.float64)
     for voxels in blocks(trials.shape[1], _BLOCK_VALUES // max(1, len(trials))):
         of_draws, of_trials = _defined(drawn[:, voxels], trials[:, voxels])
-        of_images = np.zeros((len(x_all), of_trials.shape[1]))
-        np.add.at(of_images, image, of_trials)
-        total = of_images.sum(axis=0)
-        n_voxels += len(total)
-        ratio += float((of_draws[fold].sum(axis=0) / total).sum())
+        n_voxels += of_trials.shape[1]
+        ratio += float((of_draws[fold].sum(axis=0) / of_trials.sum(axis=0)).sum())
         x += of_trials.sum(axis=1)
         x_draws += np.einsum("iv,iv->i", of_draws[fold], of_trials)
-        x_all += of_images @ total
-        x_own += np.einsum("iv,iv->i", of_images, of_images)
+        x_fold += np.einsum("iv,iv->i", (members @ of_trials)[fold], of_trials)
+        x_own += np.einsum("iv,iv->i", of_trials, of_trials)
         d += of_draws.sum(axis=1)
         d_own += np.einsum("fv,fv->f", of_draws, of_draws)
     with np.errstate(divide="ignore", invalid="ignore"):  # no voxel left: NaN
-        y, n = np.bincount(image, x), np.float64(n_voxels)
-        centred = ImageCovariances(
-            np.bincount(image, x_draws - x * d[fold] / n),
-            x_all - y * y.sum() / n,
-            x_own - y * y / n,
-            float((d_own - d**2 / n)[fold].mean()),
+        n = np.float64(n_voxels)
+        centred = RowCovariances(
+            x_draws - x * d[fold] / n,
+            x_fold - x * (members @ x)[fold] / n,
+            x_own - x * x / n,
+            (d_own - d**2 / n)[fold],
         )
         return n_voxels, float(ratio / n), centred
 
 
-def mean_covariances(parts: ImageCovariances, n_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean covariance of rows with draws, and of rows of different images with each other.
-
-    Parameters
-    ----------
-    parts : ImageCovariances
-    n_rows : array of int, shape (n_images,)
-        Rows of each image.
+def mean_over_pairs(
+    rows: RowCovariances, fold: np.ndarray, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means over all pairs of rows of one fold, in sums of products over voxels.
 
     Returns
     -------
     means : array, shape (2,)
+        Covariance of trials with draws, and of the trials of the two rows.
     without : array, shape (2, n_images)
         The same without each image.
+    variances : array, shape (2,)
+        Of draws, and of what the trials of a fold say together.
     """
-    n = n_rows.sum()
-    with_others = parts.all - parts.own
-    pairs = n**2 - np.square(n_rows).sum()
-    totals = np.array([parts.draws.sum(), with_others.sum()])
-    left = np.stack([totals[0] - parts.draws, totals[1] - 2 * with_others])
+    n = np.bincount(fold)[fold]  # rows in the fold of each row
+    of_fold = np.bincount(fold, rows.draws)[fold]
+    with_others = np.stack([((n - 2) * rows.draws + of_fold) / 2, rows.fold - rows.own])
+    totals, pairs = with_others.sum(axis=1), (n - 1).sum()
+    # A pair is counted from both of its ends, and goes with either.
+    left = totals[:, None] - 2 * np.stack([np.bincount(image, row) for row in with_others])
     with np.errstate(divide="ignore", invalid="ignore"):
-        means = totals / np.array([n, pairs])
-        return means, left / np.stack([n - n_rows, pairs - 2 * n_rows * (n - n_rows)])
+        without = left / (pairs - 2 * np.bincount(image, n - 1))
+        spread = np.stack([rows.of_draws, rows.fold / n])
+        return totals / pairs, without, ((n - 1) * spread).sum(axis=1) / pairs
 
 
 def _defined(drawn: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

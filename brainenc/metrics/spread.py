@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainenc.metrics._jackknife import Estimate, jackknife, jackknife_covariance
 from brainenc.metrics._sums import blocks
-from brainenc.metrics._variance_sums import check_variances, image_covariances, mean_covariances
+from brainenc.metrics._variance_sums import check_variances, mean_over_pairs, row_covariances
 from brainenc.metrics.noise_ceiling import NoiseCeiling
 from brainenc.metrics.probabilistic import _CACHED_VALUES, check_draws, image_blocks, sort_draws
 from brainenc.repeats import within_image_residuals
@@ -166,8 +166,8 @@ class VarianceAgreement(NamedTuple):
         Mean over voxels of the draws' / the *measured* variance, in which all voxels count alike.
         Measured variances of few images scatter, and their inverse is then too large on average.
     reliability : float
-        Share of what measured variances differ by across voxels that is true, at most 1: r with
-        the measured variances is `r` times its root. Where it is not above 0, slope and r are NaN.
+        Share of what the variances measured in a fold differ by across voxels that is true, at
+        most 1. Where it is not above 0, slope and r are NaN.
     """
 
     slope: Estimate
@@ -192,17 +192,16 @@ def variance_agreement(
 
     A variance measured on few images scatters about the true one, and the slope on what was
     measured is too low even for perfect draws. What one image says about the variances is however
-    independent of what another says, so with xᵢ the variances measured on image i and dᵢ those of
-    draws from the encoder that was tested on it, covariances across voxels being meant,
+    independent of what another says, for one fitted encoder. So with xᵢ the variances measured on
+    image i and dᵢ those of draws, covariances across voxels being meant,
 
-        slope = mean cov(dᵢ, xᵢ) / mean over i ≠ j of cov(xᵢ, xⱼ).
+        slope = mean cov(dᵢ, xᵢ) / mean over i ≠ j of cov(xᵢ, xⱼ),
 
-    Repeats of one image may share as much as they like. An encoder has seen the images of the
-    other folds, and its draws vary as their trials did by chance: hence dᵢ, and no mean over
-    folds. Where fits err in other voxels in every fold, the true variance is mostly what folds
-    have in common: xᵢ and xⱼ of one fold are some of the pairs. That the mean of a ratio is not
-    the ratio of means is corrected for (Beale's estimator). Standard errors are a jackknife over
-    images, and so for these encoders and voxels and other test images.
+    both over pairs of images of one fold. Repeats of one image may share as much as they like.
+    Images of two folds are no pair: each encoder has seen the other's image. Its draws vary as
+    the trials of that image did by chance, and its errors go with them. That the mean of a ratio
+    is not the ratio of means is corrected for (Beale's estimator). Standard errors are a
+    jackknife over images, and so for these encoders and voxels and other test images.
     `tests/metrics/test_variance_agreement.py` has the coverage of the intervals.
 
     Parameters
@@ -215,13 +214,13 @@ def variance_agreement(
     folds : array of int, shape (n_images,), optional
         Row of `draw_variance` that belongs to the image.
     images : array of int, shape (n_images,), optional
-        Which image a row is of, if some were tested more than once; counted from 0.
+        Which image a row is of, if some were tested in several folds; counted from 0.
 
     Returns
     -------
     VarianceAgreement
-        NaN with fewer than three voxels or images, where one side does not vary, or where the
-        measured variances of different images do not agree on which voxels vary more.
+        NaN with fewer than three voxels or images, with one image per fold, where one side does
+        not vary, or where different images do not agree on which voxels vary more.
 
     Raises
     ------
@@ -232,20 +231,19 @@ def variance_agreement(
     Fuller (1987), Measurement Error Models, chapter 1; Beale (1962), Industrielle Organisation 31.
     """
     drawn, trials, fold, image = check_variances(draw_variance, trial_variance, folds, images)
-    n_voxels, ratio, parts = image_covariances(drawn, trials, fold, image)
-    (num, den), without = mean_covariances(parts, np.bincount(image))
+    n_voxels, ratio, rows = row_covariances(drawn, trials, fold)
+    (num, den), without, (of_draws, of_trials) = mean_over_pairs(rows, fold, image)
+    if n_voxels < 3 or without.shape[1] < 3 or not den > 0:
+        num = np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
-        reliability = den / (parts.all.sum() / len(trials) ** 2)
-        if n_voxels < 3 or without.shape[1] < 3 or not den > 0:
-            num = np.nan
         c = jackknife_covariance(without)
         slope = (num / den + c[0, 1] / den**2) / (1 + c[1, 1] / den**2)
-        sd = np.sqrt(parts.of_draws) if parts.of_draws > 0 else np.nan
+        sd = np.sqrt(of_draws) if of_draws > 0 else np.nan
         return VarianceAgreement(
             jackknife(slope, without[0] / without[1]),
             jackknife(num / sd / np.sqrt(den), without[0] / sd / np.sqrt(without[1])),
             ratio,
-            float(reliability),
+            float(den / of_trials),
         )
 
 

@@ -124,6 +124,8 @@ class VarianceCalibration:
             Held-out predictions of `log_variances`; NaN where there is none.
         """
         values, said = _trials(coordinates, predicted)
+        if not len(values):  # voxels that never vary
+            return cls(*np.zeros((2, coordinates.shape[2]), dtype=np.float32))
         tried = GAINS[:, None, None] * said
         with np.errstate(divide="ignore"):  # a factor scaled to nothing has no variance
             spread = np.log(np.mean(values**2 * np.exp(-tried), axis=1))

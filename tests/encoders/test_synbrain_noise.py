@@ -7,6 +7,7 @@ from scipy import stats
 from brainenc.encoders._synbrain_noise import (
     VarianceCalibration,
     log_density,
+    log_variances,
     noise_coordinates,
     noise_sd,
     sample_noise,
@@ -79,6 +80,13 @@ def test_predicted_variances_are_believed_as_far_as_they_are_true():
     n = np.isfinite(coordinates[..., 0]).sum(1)[np.isfinite(said[:, 0])]
     scale = calibration.scale(said[np.isfinite(said[:, 0])])
     np.testing.assert_allclose(np.average(scale**2, axis=0, weights=n), 1, rtol=1e-4)
+
+
+def test_voxels_that_never_vary_have_nothing_to_scale():
+    still = ResidualNoise(np.zeros((0, 4), np.float32), np.zeros(4, np.float32))
+    coordinates = noise_coordinates(np.ones((9, 2, 4)), np.ones((9, 4), np.float32), still)
+    said = log_variances(coordinates)
+    np.testing.assert_array_equal(VarianceCalibration.fit(coordinates, said).scale(said), 1)
 
 
 def test_draws_have_the_density_and_the_sd_that_are_said():

@@ -117,6 +117,29 @@ def test_fit_and_sample_repeat_for_a_seed(encoder, problem):
     assert (first.sample(X, 3, 1) != first.sample(X, 3, 2)).all()
 
 
+def test_a_second_fit_forgets_the_first(encoder):
+    # From enough images for networks to too few for them, other voxels, and no repeats.
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((120, 12)).astype(np.float32)
+    betas = (X @ rng.standard_normal((12, 7)))[:, None] + rng.standard_normal((120, 2, 7))
+    few = X[:60], betas[:60, :1, :5]
+    fresh = clone(encoder).fit(*few)
+    again = encoder.fit(X, betas).fit(*few)
+    np.testing.assert_array_equal(again.predict(X), fresh.predict(X))
+    np.testing.assert_array_equal(again.sample(X, 3, 0), fresh.sample(X, 3, 0))
+    fitted = [{name for name in vars(each) if name.endswith("_")} for each in (again, fresh)]
+    assert fitted[0] == fitted[1]
+
+
+def test_data_that_do_not_fit_leave_an_earlier_fit_alone(encoder, problem):
+    X, betas, _ = problem
+    expected = encoder.fit(X[:30], betas[:30]).predict(X)
+    with pytest.raises(ValueError, match=r"betas|rows|images"):
+        encoder.fit(X[:20, :5], betas[:30])  # other features, whose number is seen first
+    np.testing.assert_array_equal(encoder.predict(X), expected)
+    np.testing.assert_array_equal(encoder.sample(X, 2, 0).mean(0).shape, expected.shape)
+
+
 def test_save_and_load_give_the_same_encoder(encoder, problem, tmp_path):
     X, betas, _ = problem
     encoder.fit(X, betas)

@@ -113,7 +113,6 @@ class NetworkEncoder(BaseEncoder):
         """
         self._check_parameters(resume)
         self._resume = resume
-        self.__dict__.pop("sample_kind_", None)  # not fitted until the end
         super().fit(X, y)
         return self
 

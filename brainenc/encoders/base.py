@@ -183,14 +183,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
             betas, or nothing but NaN.
         TypeError : images or betas of a wrong dtype.
         """
-        features = self._features_of(X, reset=True)
-        betas = check_betas(y, n_images=len(features))
-        if len(features) < 2:
-            raise ValueError(
-                f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 to fit"
-            )
-        self.n_voxels_ = betas.shape[2]
-        self.betas_ndim_ = np.asarray(y).ndim
+        features, betas = self._start_anew(X, y)
         held_out = self._fit(features, betas)
         self._hand_over(held_out)
         self.noise_: ResidualNoise = fit_residual_noise(betas, held_out)
@@ -205,6 +198,31 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
             self.model_error_ = fit_shared_signal(betas, held_out, self.trial_noise_)
         self.sample_kind_ = self.sample_kind
         return self
+
+    def _start_anew(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Features and betas, checked. If they pass, what an earlier fit has left is forgotten.
+
+        With other images some of it may not be fitted again, and would be taken for fitted.
+        """
+        former = dict(vars(self))
+        for name in former:
+            if name.endswith("_"):
+                delattr(self, name)
+        try:
+            features = self._features_of(X, reset=True)
+            betas = check_betas(y, n_images=len(features))
+            if len(features) < 2:
+                raise ValueError(
+                    f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 "
+                    "to fit"
+                )
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(former)
+            raise
+        self.n_voxels_ = betas.shape[2]
+        self.betas_ndim_ = np.asarray(y).ndim
+        return features, betas
 
     def fit_held_out(self, X: Any, y: Any) -> np.ndarray:
         """Fit, and return what fits that had not seen an image predict of it.

@@ -229,7 +229,6 @@ class SynBrainEncoder(BaseEncoder):
         """
         check_parameters(self.get_params(deep=False), resume)
         self._resume = resume
-        self.__dict__.pop("sample_kind_", None)  # not fitted until the end
         super().fit(X, y)
         return self
 

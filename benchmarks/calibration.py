@@ -23,9 +23,11 @@ import scoringrules
 from synbrain_common import paper_encoder, published_unit, show, write
 
 import brainenc
+from brainenc import metrics
 from brainenc.benchmarking.manifest import data_hash, versions
 from brainenc.benchmarking.scoring import trial_sd
 from brainenc.encoders import CalibratedEncoder, make_encoder
+from brainenc.metrics.spread import mean_square_deviations
 from brainenc.model_selection import image_folds
 from brainenc.noise import ResidualNoise
 
@@ -112,11 +114,11 @@ def score_subject(data, features: np.ndarray, arguments) -> tuple[list[dict], li
     found: dict[str, list[dict]] = {}
     sd = trial_sd(data.betas)
     folds = image_folds(5, data.n_images, random_state=0)[: arguments.folds]
-    for train, test in folds:
+    for number, (train, test) in enumerate(folds):
         for name, draw, interval in drawers(data, features, train, test, arguments):
             trials = data.betas[test]
             fold = list(score_draws(draw, interval, trials, sd, arguments.draws))
-            found.setdefault(name, []).extend(fold)
+            found.setdefault(name, []).extend(part | {"fold": number} for part in fold)
             print(f"{data.name}: {name}, {len(test)} images", flush=True)
     rows, roi_rows = [], []
     rois = {"all": np.arange(data.n_voxels), **data.rois()}
@@ -199,7 +201,6 @@ def score_draws(draw, interval, trials, sd, n_draws) -> Iterator[dict]:
         ordered = np.sort(np.moveaxis(draws, 0, -1))  # once for all scores
         low, q25, q75, high = (quantile(ordered, p) for p in (0.05, 0.25, 0.75, 0.95))
         conformal = (low, high) if interval is None else interval(images)
-        residual = block - draws.mean(axis=0)[:, None]
         rank, crps = np.empty_like(block), np.empty_like(block)
         for r in range(block.shape[1]):
             rank[:, r] = (draws < block[:, r]).mean(axis=0)
@@ -212,10 +213,9 @@ def score_draws(draw, interval, trials, sd, n_draws) -> Iterator[dict]:
             "inside_50": total(between(block, q25, q75), present),
             "inside_90": total(between(block, low, high), present),
             "interval_90": total(between(block, *conformal), present),
-            "draw_variance": total(
-                np.broadcast_to(draws.var(0, ddof=1)[:, None], block.shape), present
-            ),
-            "residual": total(np.square(residual), present),
+            "drawn": draws.var(0, ddof=1).sum(axis=0),
+            "measured": mean_square_deviations(draws.mean(0), block)
+            - draws.var(0, ddof=1) / n_draws,
             "pit": np.histogram(rank[present], bins=10, range=(0, 1))[0],
         }
 
@@ -239,20 +239,33 @@ def total(values, present):
 
 
 def summary(parts: list[dict]) -> dict:
-    sums = {key: sum(part[key] for part in parts) for key in parts[0]}
+    variances = agreement(parts)
+    sums = {key: sum(part[key] for part in parts) for key in parts[0] if key != "measured"}
     n, known = sums["n"], sums["n"] > 0
-    drawn, measured = (sums[key][known] / n[known] for key in ("draw_variance", "residual"))
     pit = sums["pit"] / sums["pit"].sum()
     return {
         "CRPS (z)": np.mean(sums["crps"][known] / n[known]),
         "coverage 50": sums["inside_50"].sum() / n.sum(),
         "coverage 90": sums["inside_90"].sum() / n.sum(),
         "interval 90": sums["interval_90"].sum() / n.sum(),
-        "variance slope": np.polyfit(measured, drawn, 1)[0],
-        "variance r": np.corrcoef(measured, drawn)[0, 1],
+        "variance slope": variances.slope.value,
+        "slope low": variances.slope.low,
+        "slope high": variances.slope.high,
+        "variance r": variances.r.value,
         "PIT lowest": 10 * pit.min(),
         "PIT highest": 10 * pit.max(),
     }
+
+
+def agreement(parts: list[dict]) -> metrics.VarianceAgreement:
+    """Of the variance of draws with that of trials: every image with draws of its own fold."""
+    folds = np.repeat([part["fold"] for part in parts], [len(part["measured"]) for part in parts])
+    drawn = [
+        sum(part["drawn"] for part in parts if part["fold"] == fold) / (folds == fold).sum()
+        for fold in np.unique(folds)
+    ]
+    measured = np.concatenate([part["measured"] for part in parts])
+    return metrics.variance_agreement(np.stack(drawn), measured, folds=folds)
 
 
 # ------------------------------------------------------------------ noise correlations

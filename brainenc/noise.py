@@ -17,6 +17,8 @@ from brainenc.storage import release, row_slices
 _MAX_TRIALS = 2000
 #: Shared factors kept at most; what stands out on held-out trials is fewer as a rule.
 MAX_FACTORS = 100
+#: Share of a voxel's variance that factors explain at most.
+_MOST_SHARED = 0.99
 #: Parts of the images, each of which says how much factors found in the others vary.
 _N_FOLDS = 4
 #: Rounds of subspace iteration: two and a half passes of the usual two-sided scheme.
@@ -400,11 +402,12 @@ def _above_private(
 def assemble(variance: np.ndarray, factors: np.ndarray) -> ResidualNoise:
     """Distribution with these variances per voxel and shared factors.
 
-    Factors explain at most the variance there is: a voxel they overshoot gets them scaled down.
+    Factors explain at most 99 % of the variance there is: a voxel they overshoot gets them scaled
+    down. With nothing of its own left it would have no density.
     """
     shared = np.square(factors, dtype=np.float64).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        scale = np.sqrt(np.minimum(1, variance / shared))
+        scale = np.sqrt(np.minimum(1, _MOST_SHARED * variance / shared))
     factors = factors * np.where(np.isfinite(scale), scale, 0)
     private = np.sqrt(np.maximum(variance - np.square(factors).sum(axis=0), 0))
     return ResidualNoise(factors.astype(np.float32), private.astype(np.float32))

@@ -196,3 +196,13 @@ def test_factors_are_looked_for_in_images_with_held_out_predictions():
     few = fit_residual_noise(betas[::10], held_out[::10]).covariance()
     # 2000 trials are looked at: drawn from all images, 200 of them would have had a prediction.
     np.testing.assert_allclose(found, few, atol=1e-5)
+
+
+def test_a_voxel_that_factors_explain_wholly_keeps_a_density():
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal((300, 8)) @ rng.standard_normal((8, 200))
+    betas = (shared[:, None] + 0.1 * rng.standard_normal((300, 2, 200))).astype(np.float32)
+    noise = fit_residual_noise(betas, np.zeros((300, 200), np.float32))
+    # A tenth of the s.d., or what the voxel has, whichever is more.
+    assert (noise.private_sd > 0.09 * np.sqrt(noise.variance)).all()
+    assert np.isfinite(noise.logpdf(betas[:, 0])).all()

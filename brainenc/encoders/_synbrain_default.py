@@ -153,7 +153,7 @@ def principal_components(centred: np.ndarray, n: int) -> tuple[np.ndarray, np.nd
     _, singular, directions = randomized_svd(centred, n, n_iter=7, random_state=0)
     keep = singular > 1e-3 * singular[0]
     keep[0] = True
-    sd = np.maximum(singular[keep], np.finfo(np.float32).tiny) / np.sqrt(len(centred))
+    sd = singular[keep] / np.sqrt(len(centred)) if singular[0] > 0 else np.ones(1)
     return sd.astype(np.float32), directions[keep].astype(np.float32)
 
 

@@ -81,9 +81,11 @@ def find_latents(
         centred[start : start + BLOCK] = whitening.apply(centred[start : start + BLOCK])
     n = min(n_latents, *centred.shape)
     _, singular, directions = randomized_svd(centred, n, n_iter=4, random_state=0)
-    directions = directions[singular > 1e-3 * singular[0]].astype(np.float32)
+    kept = singular > 1e-3 * singular[0]
+    kept[0] = True  # voxels that never vary
+    directions = directions[kept].astype(np.float32)
     latents = centred @ directions.T
-    rms = np.sqrt(np.square(latents, dtype=np.float64).mean()).astype(np.float32)
+    rms = np.sqrt(np.square(latents, dtype=np.float64).mean()).astype(np.float32) or np.float32(1)
     return latents / rms, whitening.undo(rms * directions)
 
 
@@ -140,7 +142,9 @@ class KernelFeatures:
         kept = eigenvalues > 1e-6 * eigenvalues[-1]
         turn = directions[:, kept] / np.sqrt(eigenvalues[kept])
         turn /= np.sqrt((products @ turn).var(axis=0).mean()) or 1.0
-        return cls(mean, scale, landmarks, width, turn.astype(np.float32))
+        # As it is read back from a file: products round differently in another order.
+        turn = np.ascontiguousarray(turn, dtype=np.float32)
+        return cls(mean, scale, landmarks, width, turn)
 
     def transform(self, features: np.ndarray) -> np.ndarray:
         """Features (n_images, k), float32, of images."""

@@ -72,12 +72,14 @@ def _fit_factors(
     return np.concatenate([shared / np.sqrt(1 + np.diag(error)), alone[:, None]], axis=1)
 
 
-def log_variances(coordinates: np.ndarray) -> np.ndarray:
+def log_variances(coordinates: np.ndarray, n_voxels: int = 1) -> np.ndarray:
     """How noisy the trials of each image were: unbiased log of their mean square.
 
     Parameters
     ----------
     coordinates : array, shape (n_images, n_repeats, n_coordinates)
+    n_voxels : int
+        Normal numbers whose mean square is that of the last coordinate; of the others it is one.
 
     Returns
     -------
@@ -91,7 +93,8 @@ def log_variances(coordinates: np.ndarray) -> np.ndarray:
     n = np.isfinite(coordinates).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_square = np.nansum(np.square(coordinates, dtype=np.float64), axis=1) / n
-        found = np.log(mean_square) - (digamma(n / 2) - np.log(n / 2))
+        n_normal = n * np.where(np.arange(n.shape[1]) == n.shape[1] - 1, n_voxels, 1)
+        found = np.log(mean_square) - (digamma(n_normal / 2) - np.log(n_normal / 2))
     return np.where(np.isfinite(found), found, np.nan).astype(np.float32)
 
 

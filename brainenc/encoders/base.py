@@ -125,7 +125,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
             sd = np.sqrt(self.noise_.variance)
             return self._shaped_spread(features, np.broadcast_to(sd, (len(features), len(sd))))
         blocks = self._draw_blocks(features, 100, 0, self._noise_kinds()[0])
-        return np.concatenate([block.std(axis=0) for _, block in blocks])
+        return np.concatenate([block.std(axis=0, ddof=3) for _, block in blocks])
 
     def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
         """Log density (n_images, n_repeats) of single trials of some voxels given their images.

@@ -550,7 +550,7 @@ class SynBrainEncoder(BaseEncoder):
         noise = fit_residual_noise(betas, held_out)  # what `fit` makes noise_ of
         coordinates = noise_coordinates(betas, held_out, noise)
         self.variance_ = self._ridge(options, standardize=self.span_ is None)
-        said = self.variance_._fit(features, log_variances(coordinates)[:, None])
+        said = self.variance_._fit(features, log_variances(coordinates, betas.shape[2])[:, None])
         self.calibration_ = VarianceCalibration.fit(coordinates, said)
         self._held_out_scale = self.calibration_.scale(said)
 

@@ -142,3 +142,21 @@ def test_log_density_is_scipys():
     none = ResidualNoise(np.zeros((0, 6)), noise.private_sd)
     expected = multivariate_normal(np.zeros(6), none.covariance()).logpdf(rows)
     np.testing.assert_allclose(none.logpdf(rows), expected, rtol=1e-10)
+
+
+def test_the_sd_of_a_sampler_is_unbiased_as_a_divisor():
+    class Sampler(brainenc.RidgeEncoder):
+        sample_kind = "own"
+
+        def _sample(self, features, n, rng):
+            return self._predict(features) + rng.standard_normal((n, len(features), 40))
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((800, 8)).astype(np.float32)
+    betas = (X @ rng.standard_normal((8, 40)))[:, None] + rng.standard_normal((800, 2, 40))
+    encoder = Sampler(None).fit(X[:400], betas[:400])
+    scale = brainenc.calibrate(encoder, X[400:], betas[400:]).scale_
+    truth = np.mean((betas[400:] - encoder.predict(X[400:])[:, None]) ** 2, axis=(0, 1))
+    # E 1 / s² of n normal draws is 1 / σ² with n − 3 as the divisor; with n it would be 3 % more.
+    # 400 images × 40 voxels: the s.e. of the mean of 1 / s² over images is .001.
+    assert np.mean(scale**2 / truth) == pytest.approx(1, abs=0.01)

@@ -12,7 +12,7 @@ from brainenc.encoders._synbrain_noise import (
     noise_sd,
     sample_noise,
 )
-from brainenc.noise import ResidualNoise
+from brainenc.noise import ResidualNoise, fit_residual_noise
 
 
 def trials_of(noise, n_images=300, n_repeats=3, seed=0):
@@ -108,3 +108,14 @@ def test_draws_have_the_density_and_the_sd_that_are_said():
         assert ours[0] == pytest.approx(expected, rel=1e-4)
     latent = sample_noise(noise, scale, 40_000, False, np.random.default_rng(0))
     assert np.linalg.matrix_rank(latent[:, 0], tol=1e-2) == 2
+
+
+def test_private_noise_is_told_alike_from_one_repeat_and_from_many():
+    # It is a mean over voxels; taken for one normal number, few repeats would seem noisier.
+    betas = np.random.default_rng(0).standard_normal((400, 3, 40)).astype(np.float32)
+    betas[::2, 1:] = np.nan
+    none = np.zeros((400, 40), np.float32)
+    coordinates = noise_coordinates(betas, none, fit_residual_noise(betas, none))
+    said = log_variances(coordinates, 40)[:, -1]
+    # s.d. of the log of a mean of 40 squares .22, over 200 images: .02.
+    assert said[::2].mean() == pytest.approx(said[1::2].mean(), abs=0.1)

@@ -61,8 +61,9 @@ def measured_points(shrink: int = 1) -> pd.DataFrame:
 
 def fit(encoder: str, sizes: dict[str, int]) -> dict[str, float]:
     model = make_encoder(encoder)
-    # A toy first: imports, and what libraries set up once, are no part of the work.
-    model.fit(*problem({"voxels": 10, "images": 60, "tokens": 4}))
+    # A toy first, with images enough for networks: imports, and what libraries set up once, are no
+    # part of the work.
+    model.fit(*problem({"voxels": 10, "images": 120, "tokens": 4}))
     tokens, betas = problem(sizes)
     before = resident_mib()
     with timed() as found:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import brainenc
-from brainenc.encoders import CalibratedEncoder, SynBrainEncoder
-from brainenc.encoders._networks import voxel_moments
+from brainenc.encoders import CalibratedEncoder, SynBrainEncoder, _synbrain_default
+from brainenc.encoders._networks import run_net, voxel_moments
 from brainenc.repeats import average_repeats
 
 
@@ -73,3 +73,31 @@ def test_one_trial_per_image_is_enough(problem, tmp_path):
     # The variance is that of single trials: 1, and the error of the prediction.
     variance = encoder.noise_.variance[[0, 1, 2, 5, 8, 9]]
     np.testing.assert_allclose(variance, 1.1, rtol=0.35)
+
+
+def test_what_an_image_lacks_is_taken_as_ridge_predicts_it():
+    betas = np.random.default_rng(0).standard_normal((160, 3, 10)).astype(np.float32)
+    whole = average_repeats(betas)
+    holed = whole.copy()
+    holed[:53, 7] = holed[20:30, 1] = np.nan
+    encoder = SynBrainEncoder(None)
+    encoder.mean_, encoder.scale_ = voxel_moments(whole)
+    # A ridge that is right tells as much as the data would.
+    np.testing.assert_array_equal(
+        encoder._find_latents(holed, whole, betas), encoder._find_latents(whole, whole, betas)
+    )
+
+
+def test_each_image_is_mapped_by_the_net_that_left_it_out():
+    rng = np.random.default_rng(4)
+    tokens = rng.standard_normal((60, 2, 4)).astype(np.float32)
+    latents = rng.standard_normal((60, 3)).astype(np.float32)
+    options = SynBrainEncoder(n_epochs=1, hidden=8, batch_size=16, learning_rate=1e-2)._options()
+    options |= {"device": "cpu", "precision": "32", "weight_decay": 0.0}
+    folds = _synbrain_default.member_folds(60, 3, 0)
+    members = _synbrain_default.fit_members(tokens, latents, folds, options)
+    for net, (_, test) in zip(members.nets, folds, strict=True):
+        # Batches of other sizes round differently.
+        np.testing.assert_allclose(
+            members.held_out[test], run_net(net, tokens[test], "cpu"), atol=1e-5
+        )

@@ -27,7 +27,9 @@ def data():
 
 def local_workers(n):
     # Any port for the dashboard: the usual one may be taken, which Dask warns of.
-    return distributed.LocalCluster(n, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+    return distributed.LocalCluster(
+        n_workers=n, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ variant at the small sizes of the other SynBrain benchmarks, whose draws are lat
 import argparse
 import copy
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -60,7 +62,7 @@ def main() -> None:
     show(tables)
     if arguments.out is not None:
         manifest = {
-            "command": "python benchmarks/calibration.py --out docs/results",
+            "command": shlex.join(["python", "benchmarks/calibration.py", *sys.argv[1:]]),
             "versions": versions(),
             "data": {data.name: data_hash(data) for data, _ in subjects},
             "settings": {k: str(v) for k, v in vars(arguments).items() if k not in ("data", "out")},

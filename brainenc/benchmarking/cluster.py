@@ -88,6 +88,7 @@ def _backend(client: Any) -> Any:
     there at the start, and if there is one alone it takes that for no parallelism at all and runs
     everything in this process.
     """
+    # Not a public name, but the only backend there is for Dask; the tests of clusters use it.
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):

@@ -321,6 +321,21 @@ def test_draws_of_the_truth_drift_as_the_betas_do(zscored):
     np.testing.assert_allclose(draws.var(axis=0), variance[some], rtol=0.2)
 
 
+def test_gain_and_offset_lead_from_betas_without_drift_to_those_of_the_data():
+    options = {"n_images": 80, "n_voxels": 20, "n_sessions": 3, "random_state": 7}
+    still = simulate_subject(session_drift=0, **options).betas
+    drifted = simulate_subject(session_drift=0.5, **options)
+    part = drifted.select(images=np.arange(10, 60), voxels=np.arange(5, 15)).zscore_by_session()
+    for data, before in ((drifted, still), (part, still[10:60, :, 5:15])):
+        drift = data.truth.drift
+        assert drift.share.sum() == pytest.approx(1)
+        for number, gain, offset in zip(drift.session, drift.gain, drift.offset, strict=True):
+            rows = data.trials[data.trials["session"] == number]
+            where = rows["image"], rows["repeat"]
+            # Rounding of float32, of z-scores up to about 4 and means that cancel.
+            np.testing.assert_allclose(data.betas[where], gain * before[where] + offset, atol=1e-4)
+
+
 def test_the_true_distribution_scores_better_with_drift_than_without():
     data = simulate_subject(300, 60, 3, session_drift=0.4, random_state=6)
     truth = data.truth

@@ -5,22 +5,18 @@ variance σ²ₛ over images and noise variance σ²ₙ over trials. Images may 
 and a repeat may be missing in some voxels only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainenc.metrics._sums import (
-    Differences,
-    Statistic,
+    CANCELLATION,
     blocks,
-    counts_all_once,
     first_finite,
-    head_mean,
-    lacks_values,
     pearson,
-    suits_single,
+    suits_compiled,
     weighted_sums,
 )
 from brainenc.progress import progress
@@ -57,40 +53,9 @@ def variance_components(betas: np.ndarray, sets: NDArray[np.float64]) -> Varianc
         images or where all trials are equal. `n_trials` is 1 / mean(1 / n_i) over the images that
         have trials, NaN where there are none.
     """
-    single, all_once = suits_single(betas), counts_all_once(sets)
-    shift = head_mean(betas) if single else first_finite(betas)
-    shifted, deviations = Differences(), Differences()
-
-    def complete(y: np.ndarray) -> Sequence[Statistic]:
-        """Statistics of a chunk without missing trials, for sums in which all count once."""
-        n_images, n_repeats, n_voxels = y.shape
-        total = y.sum(axis=1)
-        mean = total / n_repeats
-        deviation = deviations(y, mean[:, None], y.dtype).reshape(-1, n_voxels)
-        ones = np.ones((n_images, 1))
-        counts = ones, n_repeats * ones, n_repeats**2 * ones, ones / n_repeats
-        return *counts, total, (total, mean), (deviation, deviation)
-
-    def quick(images: slice, voxels: slice) -> Sequence[Statistic]:
-        return complete(shifted(betas[images, :, voxels], shift[voxels], np.float32))
-
-    def statistics(images: slice, voxels: slice) -> Sequence[Statistic]:
-        if all_once:
-            y = shifted(betas[images, :, voxels], shift[voxels])
-            if not lacks_values(y):
-                return complete(y)
-        y, present = _load(betas[images, :, voxels], shift[voxels])
-        n = present.sum(axis=1)
-        total, safe = y.sum(axis=1), np.maximum(n, 1)
-        mean = total / safe
-        deviation = np.where(present, y - mean[:, None], 0.0)
-        within = np.einsum("irv,irv->iv", deviation, deviation)
-        return n > 0, n, n**2, (n > 0) / safe, total, total * mean, within
-
     shape = (len(sets), betas.shape[2])
     signal, noise, n_trials = np.empty(shape), np.empty(shape), np.empty(shape)
-    found = weighted_sums(statistics, sets, betas.shape[2], quick=quick if single else None)
-    for voxels, sums in found:
+    for voxels, sums in _sums_over_images(betas, sets):
         k, n, n_squared, inverse, total, between, within = sums
         with np.errstate(divide="ignore", invalid="ignore"):
             between = between - total**2 / n
@@ -102,6 +67,33 @@ def variance_components(betas: np.ndarray, sets: NDArray[np.float64]) -> Varianc
             signal[:, voxels] = (between / (k - 1) - ms_within) / n0
             n_trials[:, voxels] = k / inverse
     return VarianceComponents(signal, noise, n_trials)
+
+
+def _sums_over_images(
+    betas: np.ndarray, sets: NDArray[np.float64]
+) -> Iterator[tuple[slice, Sequence[NDArray[np.float64]]]]:
+    """Over images with n > 0 trials of sum t: Σ1, Σn, Σn², Σ1/n, Σt, Σt²/n, squares within."""
+    shift = first_finite(betas)
+    if suits_compiled(betas, sets):
+        from brainenc.metrics import _compiled  # Numba takes a second to import
+
+        *sums, between, squares = _compiled.repeats(betas, shift)
+        with np.errstate(invalid="ignore"):  # infinite betas
+            within = squares - between
+        within[within <= CANCELLATION * squares] = 0  # repeats that are equal
+        yield slice(0, betas.shape[2]), [part[None] for part in (*sums, between, within)]
+        return
+
+    def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
+        y, present = _load(betas[images, :, voxels], shift[voxels])
+        n = present.sum(axis=1)
+        total, safe = y.sum(axis=1), np.maximum(n, 1)
+        mean = total / safe
+        deviation = np.where(present, y - mean[:, None], 0.0)
+        within = np.einsum("irv,irv->iv", deviation, deviation)
+        return n > 0, n, n**2, (n > 0) / safe, total, total * mean, within
+
+    yield from weighted_sums(statistics, sets, betas.shape[2])
 
 
 def split_half_reliability(

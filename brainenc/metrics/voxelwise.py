@@ -17,31 +17,24 @@ of bootstrap counts give the score of every resample in one call, as matrix prod
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+import operator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.metrics._sums import (
-    Differences,
-    Statistic,
     check_pair,
     check_weights,
     first_finite,
-    head_mean,
-    lacks_values,
     pearson,
     round_off,
-    suits_single,
+    suits_compiled,
     variance,
     weighted_sums,
 )
 
-#: From predictions and targets about a value of the voxel, and a function that gives their
-#: difference, to what is summed over images.
-Terms = Callable[[np.ndarray, np.ndarray, Callable[[], np.ndarray]], Sequence[Statistic]]
-Sums = list[NDArray[np.float64]]
+Sums = Sequence[NDArray[np.float64]]
 
 
 def correlation(
@@ -71,14 +64,11 @@ def correlation(
     x_floor = round_off(predictions, first_finite(predictions))
     y_floor = round_off(targets, first_finite(targets))
 
-    def terms(x: np.ndarray, y: np.ndarray, difference: Any) -> Sequence[Statistic]:
-        return x, y, (x, x), (y, y), (x, y)
-
     def finish(voxels: slice, sums: Sums) -> np.ndarray:
-        # Round-off of sums in float32 takes an r of 1 some 1e-7 beyond.
+        # Round-off takes an r of 1 some 1e-16 beyond.
         return np.clip(pearson(sums, x_floor[voxels], y_floor[voxels]), -1, 1)
 
-    return _score(predictions, targets, weights, terms, finish)
+    return _score(predictions, targets, weights, ("x", "y", "xx", "yy", "xy"), finish)
 
 
 def r_squared(
@@ -111,15 +101,11 @@ def r_squared(
     predictions, targets = check_pair(predictions, targets)
     y_floor = round_off(targets, first_finite(targets))
 
-    def terms(x: np.ndarray, y: np.ndarray, difference: Any) -> Sequence[Statistic]:
-        error = difference()
-        return y, (y, y), (error, error)
-
     def finish(voxels: slice, sums: Sums) -> np.ndarray:
         w, y, yy, residual = sums
         return 1 - residual / w / variance(w, y, yy, y_floor[voxels])
 
-    return _score(predictions, targets, weights, terms, finish)
+    return _score(predictions, targets, weights, ("y", "yy", "ee"), finish)
 
 
 def mean_squared_error(
@@ -157,7 +143,7 @@ def mean_squared_error(
     def finish(voxels: slice, sums: Sums) -> np.ndarray:
         return sums[1] / sums[0]
 
-    return _score(predictions, targets, weights, _squared_error, finish) / scale**2
+    return _score(predictions, targets, weights, ("ee",), finish) / scale**2
 
 
 def mean_squared_error_to_trials(
@@ -202,7 +188,7 @@ def mean_squared_error_to_trials(
     sets = check_weights(weights, len(betas))
     error, n_trials = np.zeros((2, len(sets), betas.shape[2]))
     for x, y in pairs:
-        for voxels, (w, squared) in _sums(x, y, sets, _squared_error):
+        for voxels, (w, squared) in _sums(x, y, sets, ("ee",)):
             error[:, voxels] += squared
             n_trials[:, voxels] += w
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -210,16 +196,11 @@ def mean_squared_error_to_trials(
     return result if weights is not None else result[0]
 
 
-def _squared_error(x: np.ndarray, y: np.ndarray, difference: Any) -> Sequence[Statistic]:
-    error = difference()
-    return ((error, error),)
-
-
 def _score(
     predictions: np.ndarray,
     targets: np.ndarray,
     weights: ArrayLike | None,
-    terms: Terms,
+    terms: Sequence[str],
     finish: Callable[[slice, Sums], np.ndarray],
 ) -> NDArray[np.float64]:
     sets = check_weights(weights, len(targets))
@@ -231,32 +212,42 @@ def _score(
     return scores if weights is not None else scores[0]
 
 
-def _sums(predictions: np.ndarray, targets: np.ndarray, sets: NDArray[np.float64], terms: Terms):
-    """Weighted sums of 1 and of `terms(x, y, difference)`, over the images that have a target."""
-    single = suits_single(predictions, targets)
-    x_shift, y_shift = map(head_mean if single else first_finite, (predictions, targets))
-    shifted_x, shifted_y, errors = Differences(), Differences(), Differences()
+def _sums(
+    predictions: np.ndarray, targets: np.ndarray, sets: NDArray[np.float64], terms: Sequence[str]
+) -> Iterator[tuple[slice, Sums]]:
+    """Weighted sums of 1 and of products, over the images that have a target.
 
-    def quick(images: slice, voxels: slice) -> Sequence[Statistic]:
-        prediction, target = predictions[images, voxels], targets[images, voxels]
-        x = shifted_x(prediction, x_shift[voxels], np.float32)
-        y = shifted_y(target, y_shift[voxels], np.float32)
-        error = functools.partial(errors, prediction, target, np.float32)
-        return np.ones((len(y), 1)), *terms(x, y, error)
+    Terms are spelt with x and y, predictions and targets about a value of the voxel, and e, the
+    difference of the two: "xy" is the sum of x · y.
+    """
+    n_voxels = targets.shape[1]
+    shift = {"x": first_finite(predictions), "y": first_finite(targets)}
+    if suits_compiled(targets, sets):
+        from brainenc.metrics import _compiled  # Numba takes a second to import
 
-    def statistics(images: slice, voxels: slice) -> Sequence[Statistic]:
-        prediction, target = predictions[images, voxels], targets[images, voxels]
-        x = shifted_x(prediction, x_shift[voxels])
-        y = shifted_y(target, y_shift[voxels])
-        if not lacks_values(y):
-            return np.ones((len(y), 1)), *terms(x, y, lambda: errors(prediction, target))
+        if "ee" in terms:
+            found = _compiled.errors(predictions, targets, shift["y"])
+        else:
+            found = _compiled.moments(predictions, targets, shift["x"], shift["y"])
+        yield slice(0, n_voxels), [found[term][None] for term in ("1", *terms)]
+        return
+
+    def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
+        x = np.asarray(predictions[images, voxels], dtype=np.float64)
+        y = np.asarray(targets[images, voxels], dtype=np.float64)
         missing = np.isnan(y)
-        x[missing] = y[missing] = 0
-        error = errors(prediction, target)
-        error[missing] = 0
-        return ~missing, *terms(x, y, lambda: error)
+        values = {"e": x - y, "x": x - shift["x"][voxels], "y": y - shift["y"][voxels]}
+        if missing.any():
+            for value in values.values():
+                value[missing] = 0
+        else:
+            missing = missing[:, :1]
+        products = (
+            functools.reduce(operator.mul, (values[letter] for letter in term)) for term in terms
+        )
+        return ~missing, *products
 
-    return weighted_sums(statistics, sets, targets.shape[1], quick=quick if single else None)
+    yield from weighted_sums(statistics, sets, n_voxels)
 
 
 def _nan_if_infinite(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,13 @@ from brainenc.metrics import (
 )
 from brainenc.repeats import average_repeats
 
+
+@pytest.fixture(autouse=True, params=[2**23, 1], ids=["as small arrays", "as large arrays"])
+def large(request, monkeypatch):
+    """Whether arrays are summed by matrix products or by compiled code."""
+    monkeypatch.setattr(_sums, "_LARGE", request.param)
+
+
 ESTIMATORS = {
     "repeats": lambda betas, **options: noise_ceiling_from_repeats(betas, **options).to("r2"),
     "split half": lambda betas, **options: noise_ceiling_split_half(
@@ -71,22 +78,22 @@ def test_signal_variance_is_unbiased_where_a_third_of_the_trials_is_missing():
 
 @pytest.mark.parametrize("missing", [0, 0.01, 0.3])
 @pytest.mark.parametrize("size", [1e-25, 1, 1e25])
-def test_float32_betas_give_the_ncsnr_of_float64(missing, size, monkeypatch):
-    monkeypatch.setattr(_sums, "_SINGLE_VOXELS", 1)  # chunks as of many voxels, with 64 images
-    monkeypatch.setattr(_sums, "_CHUNK_ENTRIES", 64 * 6)
+def test_float32_betas_give_the_ncsnr_of_float64(missing, size):
     rng = np.random.default_rng(0)
     betas = rng.standard_normal((700, 1, 6)) + rng.standard_normal((700, 3, 6)) + 5
     betas[rng.random(betas.shape) < missing] = np.nan
     betas[:, :, 2] = np.nan
     betas[0, 0, 3] = 1000
     betas = (size * betas).astype(np.float32)
-    # Each float32 is good to 6e-8, the sums to a few times that; the signal is their difference.
-    np.testing.assert_allclose(
-        ncsnr_from_repeats(betas) ** 2,
-        ncsnr_from_repeats(betas.astype(np.float64)) ** 2,
-        rtol=5e-7,
-        atol=5e-7,
-    )
+    wanted = ncsnr_from_repeats(betas.astype(np.float64))
+    np.testing.assert_allclose(ncsnr_from_repeats(betas), wanted, rtol=1e-10)
+
+
+def test_an_odd_number_of_images_and_repeats_beyond_a_block_of_voxels():
+    _, betas = simulate(31, 2500, 0.7, missing=0.2)
+    betas = np.concatenate([betas, betas[:, :2] + 0.1], axis=1)
+    few = ncsnr_from_repeats(betas[..., -3:])
+    np.testing.assert_allclose(ncsnr_from_repeats(betas)[-3:], few, rtol=1e-9)
 
 
 def test_one_infinite_beta_is_refused():

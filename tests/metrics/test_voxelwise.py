@@ -8,12 +8,20 @@ from sklearn.metrics import mean_squared_error as sklearn_mse
 from sklearn.metrics import r2_score
 
 from brainenc.metrics import (
+    _compiled,
     _sums,
     correlation,
     mean_squared_error,
     mean_squared_error_to_trials,
     r_squared,
 )
+
+
+@pytest.fixture(autouse=True, params=[2**23, 1], ids=["as small arrays", "as large arrays"])
+def large(request, monkeypatch):
+    """Whether arrays are summed by matrix products or by compiled code."""
+    monkeypatch.setattr(_sums, "_LARGE", request.param)
+
 
 METRICS = {"r": correlation, "r2": r_squared, "mse": mean_squared_error}
 
@@ -75,38 +83,46 @@ def test_a_mean_ten_thousand_times_the_spread_costs_no_digits(dtype):
     np.testing.assert_allclose(r_squared(predictions, targets), wanted, rtol=1e-9)
 
 
-@pytest.fixture
-def summed_in_float32(monkeypatch):
-    """Chunks as of many voxels, with 64 images."""
-    monkeypatch.setattr(_sums, "_SINGLE_VOXELS", 1)
-    monkeypatch.setattr(_sums, "_CHUNK_ENTRIES", 64 * 7)
-
-
-@pytest.mark.usefixtures("summed_in_float32")
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("missing", [0, 0.01, 0.2])
 @pytest.mark.parametrize("size", [1e-25, 1, 1e25])
 def test_float32_gives_what_float64_does(metric, missing, size):
-    predictions, targets = responses(3000, missing=missing)
+    predictions, targets = responses(300, missing=missing)
     scaled = [((values + 5) * size).astype(np.float32) for values in (predictions, targets)]
     # A voxel without data, one that starts with an outlier, and one that misses one prediction.
     scaled[1][:, 0] = np.nan
     scaled[1][0, 1] = 1000 * size
     scaled[0][7, 2], scaled[1][7, 2] = np.nan, size
-    doubles = [values.astype(np.float64) for values in scaled]
-    wanted = METRICS[metric](*doubles)
+    wanted = METRICS[metric](*(values.astype(np.float64) for values in scaled))
     assert np.isnan(wanted[[0, 2]]).all()
-    # Each float32 is good to 6e-8, the sums to a few times that; R² is what they lack to 1.
-    np.testing.assert_allclose(METRICS[metric](*scaled), wanted, rtol=5e-7, atol=5e-7)
+    np.testing.assert_allclose(METRICS[metric](*scaled), wanted, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.usefixtures("summed_in_float32")
 def test_correlation_of_float32_multiples_is_one_and_no_more():
     _, targets = responses(1000, missing=0, dtype=np.float32)
     for gain in np.linspace(0.1, 3, 20, dtype=np.float32):
         r = correlation(gain * targets, targets)
-        np.testing.assert_allclose(r, 1, rtol=1e-6)
+        # The products are rounded to 6e-8, in all directions: r lacks the square of that.
+        np.testing.assert_allclose(r, 1, rtol=1e-13)
         assert (r <= 1).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        np.asfortranarray,
+        lambda values: np.repeat(values, 2, axis=1)[:, ::2],
+        lambda values: (100 * np.nan_to_num(values)).astype(np.int16),
+        lambda values: values.astype(np.float16),
+        lambda values: values.astype(">f4"),
+    ],
+)
+def test_any_order_of_memory_and_any_type_of_number(metric, arrange):
+    predictions, targets = map(arrange, responses(50))
+    plain = (np.ascontiguousarray(values, dtype=np.float64) for values in (predictions, targets))
+    found = METRICS[metric](predictions, targets)
+    np.testing.assert_allclose(found, METRICS[metric](*plain), **EXACT)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -125,12 +141,19 @@ def test_weights_are_counts_of_a_resample(metric, missing):
 def test_blocks_give_what_one_block_gives(metric, weights, monkeypatch):
     predictions, targets = responses()
     whole = METRICS[metric](predictions, targets, weights=weights)
-    monkeypatch.setattr(_sums, "_CHUNK_ENTRIES", 7 * 9)
+    monkeypatch.setattr(_compiled, "_ENTRIES", 7 * 4)
     monkeypatch.setattr(_sums, "_PRODUCT_IMAGES", 11)
     monkeypatch.setattr(_sums, "_PRODUCT_VOXELS", 3)
     np.testing.assert_allclose(
         METRICS[metric](predictions, targets, weights=weights), whole, **EXACT
     )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_voxels_beyond_a_block(metric):
+    predictions, targets = responses(9, 2500)
+    few = METRICS[metric](predictions[:, -3:], targets[:, -3:])
+    np.testing.assert_allclose(METRICS[metric](predictions, targets)[-3:], few, **EXACT)
 
 
 # 0.1 is no binary fraction: summed up and divided, it does not come back exactly.

@@ -136,7 +136,8 @@ def _train_member(
 def seeded(random_state: int, make: Callable[[], Any]) -> Any:
     """``make()`` with torch seeded, and its generator as it was afterwards."""
     with torch.random.fork_rng([]):
-        torch.manual_seed(random_state)
+        # Not torch.manual_seed, which seeds the generators of all GPUs too, and for good.
+        torch.random.default_generator.manual_seed(random_state)
         return make()
 
 

@@ -1,7 +1,7 @@
 """The published SynBrain: an autoencoder of single trials, and a mapper from tokens to latents."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brainenc.devices import resolve_device
+from brainenc.encoders._networks import seeded
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 from brainenc.storage import atomic_path, fingerprint, row_blocks, write_array
 from brainenc.training import Examples, TrainingSettings, train
@@ -74,13 +75,13 @@ def make_nets(shape: Sequence[int], options: dict[str, Any]) -> tuple[BrainVAE, 
         "small": SMALL_S2N | {"n_heads": _n_heads(shape[1], 4)},
     }
     mapper_sizes = _sizes(options["mapper_sizes"], presets, "mapper_sizes")
-    vae = _seeded(
+    vae = seeded(
         options["random_state"],
         lambda: BrainVAE(*shape, **{"architecture": options["architecture"], **vae_sizes}),
     )
     if not options["s2n"]:
         return vae, None
-    return vae, _seeded(options["random_state"], lambda: S2N(*shape, **mapper_sizes))
+    return vae, seeded(options["random_state"], lambda: S2N(*shape, **mapper_sizes))
 
 
 def check_shape(vae: BrainVAE, tokens: np.ndarray) -> None:
@@ -103,12 +104,6 @@ def _sizes(sizes: Any, presets: dict[str, dict], name: str) -> dict[str, Any]:
     if not isinstance(sizes, str) or sizes not in presets:
         raise ValueError(f"{name}={sizes!r} must be 'paper', 'small' or a dict of sizes")
     return presets[sizes]
-
-
-def _seeded(random_state: int, make: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(random_state)
-        return make()
 
 
 def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:

@@ -216,7 +216,7 @@ def encode(
     net.to(device).eval()
     with torch.no_grad():
         parts = [
-            _encoded(net, trials, trials.single(image[rows], repeat[rows]).to(device))
+            _encoded(net, trials, trials.single(image[rows], repeat[rows]).to(device)).cpu()
             for rows in row_blocks(len(image), trials.betas.shape[2])
         ]
     net.to("cpu")

@@ -168,10 +168,11 @@ def run_net(
     """
     device = resolve_device(device)
     net = net.to(device).eval()
-    with torch.no_grad():
-        outputs = _in_batches(call or net, inputs, device, rows).cpu().numpy()
-    net.to("cpu")
-    return outputs
+    try:
+        with torch.no_grad():
+            return _in_batches(call or net, inputs, device, rows).cpu().numpy()
+    finally:
+        net.to("cpu")
 
 
 #: Numbers that go through a net at a time: 512 images of 16 tokens of width 64, 11 of DINOv2's.

@@ -9,6 +9,7 @@ from sklearn.base import clone
 import brainenc
 from brainenc.encoders import ENCODERS, _network_encoder, make_encoder
 from brainenc.features import GaborPyramid, TorchFeatures
+from brainenc.training.learner import start_fabric
 
 PRIOR = {"n_latents": 2, "latent_width": 4, "hidden": 16, "width": 16, "depth": 1, "head_width": 4}
 MIND_SIMULATOR = {"sizes": PRIOR, "autoencoder_epochs": 2, "prior_epochs": 2, "n_steps": 6}
@@ -103,6 +104,15 @@ def test_training_goes_on_from_a_checkpoint(problem, tmp_path):
             last.unlink()
         again = clone(encoder).fit(tokens, betas, resume=True)
         np.testing.assert_array_equal(again.predict(tokens), encoder.predict(tokens))
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", 1), ("cuda:0", 0)])
+def test_training_is_on_the_current_gpu_unless_one_is_named(device, expected, monkeypatch):
+    with emulated_gpu():
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+        assert start_fabric(device, "32").device == torch.device("cuda", expected)
+        monkeypatch.undo()
 
 
 def test_features():

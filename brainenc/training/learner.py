@@ -52,8 +52,11 @@ def _one_device(device: torch.device) -> dict[str, Any]:
 
     # Named, so that Fabric does not guess from the variables of a cluster.
     plugins = [LightningEnvironment()]
-    devices = [device.index or 0] if device.type == "cuda" else 1
-    return {"devices": devices, "plugins": plugins}
+    if device.type != "cuda":
+        return {"devices": 1, "plugins": plugins}
+    # Without a number the current one, as for everything else that is moved to "cuda".
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return {"devices": [index], "plugins": plugins}
 
 
 def _torchrun(device: torch.device) -> dict[str, Any] | None:

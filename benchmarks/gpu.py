@@ -4,8 +4,9 @@
 
 Ridge against the same code on the CPU of the same machine, training steps of SynBrain against the
 published step, and sampling: the groups of `speed.py`. Prints one table, writes gpu.json with the
-name of the card, and gpu.csv, and ends in less than 8 minutes: a group that takes longer than its
-share is cut short, and says so.
+name of the card, and gpu.csv, and ends in less than 8 minutes: what a group has no time left for is
+not measured. That, and whatever fails, has its error in place of numbers, in its row or under
+"errors"; all other rows are measured, and written as they come.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import ast
 import importlib
 import json
 import sys
+import traceback
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,16 +79,43 @@ def main() -> int:
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         print(f"torch {torch.__version__} finds no CUDA device here: nothing was measured")
         return 0
-    rows: list[dict] = []
+    content: dict[str, Any] = {"card": card(arguments.device), "run": speed.conditions()}
+    content |= {"rows": [], "errors": {}}
     for name, seconds in SHARES.items():
         with deadline(seconds, processes=not arguments.tiny):
-            rows += within_time(name, arguments)
-    print(f"\n{card(arguments.device)}\n{speed.table_of(rows).to_string(index=False)}")
-    if arguments.out is not None:
-        content = {"card": card(arguments.device), "run": speed.conditions(), "rows": rows}
-        speed.write_text(arguments.out / "gpu.json", json.dumps(content, indent=1) + "\n")
-        speed.write_text(arguments.out / "gpu.csv", speed.short_table_of(rows))
+            run_group(name, arguments, content)
+    print(f"\n{content['card']}\n{speed.table_of(without_errors(content)).to_string(index=False)}")
     return 0
+
+
+def run_group(name: str, arguments: argparse.Namespace, content: dict[str, Any]) -> None:
+    """Add a group's rows to the content of gpu.json, and write it after each."""
+    groups = {"ridge": ridge, "synbrain": speed.synbrain, "sampling": speed.sampling}
+    try:
+        for found in groups[name](arguments):
+            errors = [value for key, value in found.items() if key.endswith("error")]
+            print(f"{found['work']}, {found['size']}: {'; '.join(errors) or 'done'}", flush=True)
+            measured = {key: value for key, value in found.items() if value == value}  # no NaN
+            content["rows"].append({"group": name, **measured})
+            write(content, arguments.out)
+    except Exception:  # the other groups are still to be measured
+        content["errors"][name] = traceback.format_exc()
+        print(f"{name}: {content['errors'][name]}", flush=True)
+        write(content, arguments.out)
+
+
+def write(content: dict[str, Any], folder: Path | None) -> None:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        speed.write_text(folder / "gpu.json", json.dumps(content, indent=1) + "\n")
+        speed.write_text(folder / "gpu.csv", speed.short_table_of(without_errors(content)))
+
+
+def without_errors(content: dict[str, Any]) -> list[dict]:
+    return [
+        {key: value for key, value in found.items() if not key.endswith("error")}
+        for found in content["rows"]
+    ]
 
 
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -100,17 +129,6 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def within_time(name: str, arguments: argparse.Namespace) -> Iterator[dict]:
-    """Rows of a group, as many as there is time for."""
-    groups = {"ridge": ridge, "synbrain": speed.synbrain, "sampling": speed.sampling}
-    try:
-        for found in groups[name](arguments):
-            print(f"{found['work']}, {found['size']}: done", flush=True)
-            yield {"group": name, **found}
-    except TimeoutError as error:
-        print(f"{name} was cut short: {error}", flush=True)
-
-
 def ridge(arguments: argparse.Namespace) -> Iterator[dict]:
     """The solver and the whole fit, against the same on the CPU ("other")."""
     n_images, n_features, *sizes = speed.scaled(
@@ -122,7 +140,9 @@ def ridge(arguments: argparse.Namespace) -> Iterator[dict]:
             measure(speed.make_problem, folder, n_images, n_features, n_voxels)
             ours = measure(speed.run_solver, folder, arguments.device)
             theirs = measure(speed.run_solver, folder, "cpu", "theirs")
-            yield row("ridge: solver, other: CPU", size, ours, theirs, **speed.compare_fits(folder))
+            solved = "error" not in ours and "error" not in theirs
+            agreement = speed.compare_fits(folder) if solved else {}
+            yield row("ridge: solver, other: CPU", size, ours, theirs, **agreement)
             ours, theirs = (
                 measure(speed.fit_encoder, folder, device) for device in (arguments.device, "cpu")
             )

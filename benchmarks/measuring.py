@@ -5,6 +5,7 @@ import resource
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,21 +15,30 @@ from typing import Any
 _ends = float("inf")
 #: Toy sizes are run without starting processes: what they measure is nothing.
 _processes = True
+#: Whether `measure` gives `Failed` for what fails; see `deadline`.
+_goes_on = False
 
 
 @contextmanager
 def deadline(seconds: float, processes: bool = True) -> Iterator[None]:
-    """Within the block `measure` raises TimeoutError once so many seconds have passed.
+    """Within the block `measure` ends after so many seconds, and gives `Failed` for what fails.
 
     Without `processes` it runs its work here, and to its end.
     """
-    global _ends, _processes
-    former = _ends, _processes
-    _ends, _processes = time.monotonic() + seconds, processes
+    global _ends, _processes, _goes_on
+    former = _ends, _processes, _goes_on
+    _ends, _processes, _goes_on = time.monotonic() + seconds, processes, True
     try:
         yield
     finally:
-        _ends, _processes = former
+        _ends, _processes, _goes_on = former
+
+
+class Failed(dict):
+    """In place of what could not be measured: its "error", and NaN for any other name."""
+
+    def __missing__(self, name: str) -> float:
+        return float("nan")
 
 
 def measure(work: Callable[..., dict | None], *args: Any) -> dict:
@@ -38,18 +48,27 @@ def measure(work: Callable[..., dict | None], *args: Any) -> dict:
     -------
     dict
         What `work` returned, a dict. In it "s", "CPU s", "peak GiB" and "anonymous GiB" of what
-        ran under `timed`.
+        ran under `timed`. Within a `deadline`, `Failed` in place of the errors below.
 
     Raises
     ------
-    TimeoutError : it was not done by the `deadline`; it is ended.
     RuntimeError : the process ended without a result.
+    Exception : what `work` raised.
     """
+    try:
+        return _measured(work, *args)
+    except Exception:
+        if not _goes_on:
+            raise
+        return Failed(error=traceback.format_exc())
+
+
+def _measured(work: Callable[..., Any], *args: Any) -> Any:
     left = _ends - time.monotonic()
-    if left <= 0:
-        raise TimeoutError(f"no time left for {work.__name__}")
     if not _processes:
         return work(*args)
+    if left <= 0:
+        raise TimeoutError(f"no time left for {work.__name__}")
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(send, work, args))
@@ -59,20 +78,32 @@ def measure(work: Callable[..., dict | None], *args: Any) -> dict:
         if not receive.poll(min(left, 1e6)):
             process.terminate()
             raise TimeoutError(f"{work.__name__} took longer than the {left:.0f} s left")
-        return receive.recv()
+        found = receive.recv()
     except EOFError:
         raise RuntimeError(f"{work.__name__} ended without a result") from None
     finally:
         process.join()
+    if isinstance(found, str):
+        raise RuntimeError(f"{work.__name__} failed in its process:\n{found}")
+    return found
 
 
-def _send_result(send: Any, work: Callable[..., dict], args: tuple) -> None:
-    send.send(work(*args))
+def _send_result(send: Any, work: Callable[..., Any], args: tuple) -> None:
+    try:
+        send.send(work(*args))
+    except Exception:  # as text: not every exception survives the way to another process
+        send.send(traceback.format_exc())
 
 
 @contextmanager
 def timed(device: str = "cpu") -> Iterator[dict]:
     """Time and peak memory of a block, in the dict it yields."""
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        import torch
+
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
     found: dict = {}
     stop = threading.Event()
     anonymous = [0.0]
@@ -81,11 +112,9 @@ def timed(device: str = "cpu") -> Iterator[dict]:
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         yield found
-        if device.startswith("cuda"):
-            import torch
-
-            torch.cuda.synchronize()
-            found["GPU GiB"] = torch.cuda.max_memory_allocated() / 2**30
+        if on_gpu:
+            torch.cuda.synchronize(device)
+            found["GPU GiB"] = torch.cuda.max_memory_allocated(device) / 2**30
     finally:
         found |= {"s": time.perf_counter() - wall, "CPU s": time.process_time() - cpu}
         stop.set()
@@ -109,7 +138,10 @@ def row(work: str, size: str, ours: dict, theirs: dict | None = None, **more: An
     """A row of the table; ratios are theirs over ours, above 1 where brainenc is better."""
     found = {"work": work, "size": size, **ours}
     if theirs is not None:
-        for name in ("s", "CPU s", "peak GiB"):
+        on_gpu = ["GPU GiB"] if "GPU GiB" in ours.keys() & theirs.keys() else []
+        for name in ["s", "CPU s", "peak GiB", *on_gpu]:
             found[f"other {name}"] = theirs[name]
             found[f"{name} ratio"] = theirs[name] / ours[name]
+        if "error" in theirs:
+            found["other error"] = theirs["error"]
     return found | more

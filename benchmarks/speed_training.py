@@ -133,7 +133,7 @@ def median_of(work: Callable[[], Any], device: str, n: int = N_TIMED) -> dict:
             wall, cpu = time.perf_counter(), time.process_time()
             work()
             if device.startswith("cuda"):
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(device)
             seconds["s"].append(time.perf_counter() - wall)
             seconds["CPU s"].append(time.process_time() - cpu)
     return found | {name: statistics.median(each[1:]) for name, each in seconds.items()}

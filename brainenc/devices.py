@@ -1,4 +1,8 @@
-"""Which device torch code runs on: one rule for the whole package."""
+"""Which device torch code runs on, and how precisely: one rule for the whole package."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -38,3 +42,24 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError('device="mps" was asked for, but is not available; use "auto" or "cpu"')
     return resolved
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Matrix products of float32 in float32, whatever the user chose for other work."""
+    # torch has an older and, since 2.9, a newer name for this choice. It refuses to read the older
+    # one where only the newer was set; setting the older one sets both.
+    parts: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    newer = [part for part in parts if hasattr(part, "fp32_precision")]
+    chosen = [part.fp32_precision for part in newer]
+    try:
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        older = "highest"
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(older)
+        for part, precision in zip(newer, chosen, strict=True):
+            part.fp32_precision = precision

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from brainenc.devices import resolve_device
+from brainenc.devices import full_precision, resolve_device
 
 
 def test_auto_takes_a_cuda_device_where_there_is_one():
@@ -24,3 +24,25 @@ def test_an_absent_cuda_device_is_named():
 def test_what_is_no_device_is_refused(wrong):
     with pytest.raises(ValueError, match="is not one of"):
         resolve_device(wrong)
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_full_precision_gives_the_users_choice_back(newer):
+    """By the older and the newer of torch's names, which refuses to mix them."""
+    matmul = torch.backends.cuda.matmul
+    if newer and not hasattr(matmul, "fp32_precision"):
+        pytest.skip("torch 2.9 brought the newer name")
+    former = torch.get_float32_matmul_precision()
+    try:
+        if newer:
+            matmul.fp32_precision = "tf32"
+        else:
+            torch.set_float32_matmul_precision("medium")
+        with full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not matmul.allow_tf32
+        assert matmul.fp32_precision == "tf32" if newer else matmul.allow_tf32
+        if not newer:
+            assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(former)

@@ -214,12 +214,14 @@ def encode(
     """Latents (n_trials, n_latents, latent_width) of trials; a missing voxel counts as its mean."""
     device = resolve_device(device)
     net.to(device).eval()
-    with torch.no_grad():
-        parts = [
-            _encoded(net, trials, trials.single(image[rows], repeat[rows]).to(device))
-            for rows in row_blocks(len(image), trials.betas.shape[2])
-        ]
-    net.to("cpu")
+    try:
+        with torch.no_grad():
+            parts = [
+                _encoded(net, trials, trials.single(image[rows], repeat[rows]).to(device)).cpu()
+                for rows in row_blocks(len(image), trials.betas.shape[2])
+            ]
+    finally:
+        net.to("cpu")
     return torch.cat(parts).numpy()
 
 

@@ -136,7 +136,8 @@ def _train_member(
 def seeded(random_state: int, make: Callable[[], Any]) -> Any:
     """``make()`` with torch seeded, and its generator as it was afterwards."""
     with torch.random.fork_rng([]):
-        torch.manual_seed(random_state)
+        # Not torch.manual_seed, which seeds the generators of all GPUs too, and for good.
+        torch.random.default_generator.manual_seed(random_state)
         return make()
 
 
@@ -167,10 +168,11 @@ def run_net(
     """
     device = resolve_device(device)
     net = net.to(device).eval()
-    with torch.no_grad():
-        outputs = _in_batches(call or net, inputs, device, rows).cpu().numpy()
-    net.to("cpu")
-    return outputs
+    try:
+        with torch.no_grad():
+            return _in_batches(call or net, inputs, device, rows).cpu().numpy()
+    finally:
+        net.to("cpu")
 
 
 #: Numbers that go through a net at a time: 512 images of 16 tokens of width 64, 11 of DINOv2's.

@@ -1,7 +1,7 @@
 """The published SynBrain: an autoencoder of single trials, and a mapper from tokens to latents."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from brainenc.devices import resolve_device
+from brainenc.encoders._networks import seeded
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 from brainenc.storage import atomic_path, fingerprint, row_blocks, write_array
 from brainenc.training import Examples, TrainingSettings, train
@@ -74,13 +75,13 @@ def make_nets(shape: Sequence[int], options: dict[str, Any]) -> tuple[BrainVAE, 
         "small": SMALL_S2N | {"n_heads": _n_heads(shape[1], 4)},
     }
     mapper_sizes = _sizes(options["mapper_sizes"], presets, "mapper_sizes")
-    vae = _seeded(
+    vae = seeded(
         options["random_state"],
         lambda: BrainVAE(*shape, **{"architecture": options["architecture"], **vae_sizes}),
     )
     if not options["s2n"]:
         return vae, None
-    return vae, _seeded(options["random_state"], lambda: S2N(*shape, **mapper_sizes))
+    return vae, seeded(options["random_state"], lambda: S2N(*shape, **mapper_sizes))
 
 
 def check_shape(vae: BrainVAE, tokens: np.ndarray) -> None:
@@ -103,12 +104,6 @@ def _sizes(sizes: Any, presets: dict[str, dict], name: str) -> dict[str, Any]:
     if not isinstance(sizes, str) or sizes not in presets:
         raise ValueError(f"{name}={sizes!r} must be 'paper', 'small' or a dict of sizes")
     return presets[sizes]
-
-
-def _seeded(random_state: int, make: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(random_state)
-        return make()
 
 
 def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:
@@ -334,9 +329,8 @@ class _Encoded:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         trials = self.betas[tuple(part[rows] for part in self.trials)]
-        means = _in_batches(
-            lambda x: self.vae.encode(x)[0], self.vae, trials, self.device, self.batch_size
-        )
+        batches = batches_of(trials, self.batch_size)
+        means = _of_batches(lambda x: self.vae.encode(x)[0], self.vae, batches, self.device)
         return means.astype(self.dtype)
 
 
@@ -382,35 +376,39 @@ def latents(
     """Latents (n_images, n_tokens, width) of images; without a mapper, the tokens themselves."""
     if mapper is None:
         return tokens
-    on = resolve_device(device)
-    return _in_batches(mapper.fold_time(), mapper, tokens, on, batch_size, precision)
+    on, batches = resolve_device(device), batches_of(tokens, batch_size)
+    return _of_batches(mapper.fold_time(), mapper, batches, on, precision)
 
 
 def decode(
-    vae: BrainVAE, z: np.ndarray, n_voxels: int, device: Any, batch_size: int, precision: str
+    vae: BrainVAE, batches: Iterable[np.ndarray], n_voxels: int, device: Any, precision: str
 ) -> np.ndarray:
-    """Responses (n, n_voxels) of latents (n, n_tokens, width)."""
+    """Responses (n, n_voxels) of batches of latents (any, n_tokens, width), n in all of them."""
     on = resolve_device(device)
-    return _in_batches(lambda x: vae.decode(x, n_voxels), vae, z, on, batch_size, precision)
+    return _of_batches(lambda z: vae.decode(z, n_voxels), vae, batches, on, precision)
 
 
-def _in_batches(
+def batches_of(array: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Rows of an array, so many at a time."""
+    return (array[i : i + batch_size] for i in range(0, len(array), batch_size))
+
+
+def _of_batches(
     function: Any,
     module: nn.Module,
-    array: np.ndarray,
+    batches: Iterable[np.ndarray],
     device: Any,
-    batch_size: int,
     precision: str = "32",
 ) -> np.ndarray:
+    """The function of all batches, with the module on the device meanwhile."""
     module.to(device).eval()
     if isinstance(function, nn.Module):
         function.to(device).eval()
-    with torch.no_grad(), autocast(device, precision):
-        parts = [
-            function(_tensor(array[i : i + batch_size], device)).float().cpu().numpy()
-            for i in range(0, len(array), batch_size)
-        ]
-    module.to("cpu")
+    try:
+        with torch.no_grad(), autocast(device, precision):
+            parts = [function(_tensor(x, device)).float().cpu().numpy() for x in batches]
+    finally:
+        module.to("cpu")
     return np.concatenate(parts)
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
@@ -396,7 +397,7 @@ class SynBrainEncoder(BaseEncoder):
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         if self._is_paper:
-            return self._decode(self._latents(features))
+            return self._decode(paper.batches_of(self._latents(features), self._batch))
         return self._predict_default(features)
 
     def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -596,21 +597,21 @@ class SynBrainEncoder(BaseEncoder):
         return self.batch_size or DEFAULTS["paper"]["batch_size"]
 
     def _decoded_draws(self, z: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        rows = np.arange(n * len(z))
-        draws = np.empty((len(rows), self.n_voxels_), dtype=np.float32)
-        for part in np.array_split(rows, -(-len(rows) // self._batch)):
-            noise = rng.standard_normal((len(part), *z.shape[1:]), dtype=np.float32)
-            draws[part] = self._decode(z[part % len(z)] + self.noise_factor * noise)
-        return draws.reshape(n, len(z), -1)
+        def noisy(rows: np.ndarray) -> np.ndarray:
+            noise = rng.standard_normal((len(rows), *z.shape[1:]), dtype=np.float32)
+            return z[rows % len(z)] + self.noise_factor * noise
+
+        n_rows = n * len(z)
+        parts = np.array_split(np.arange(n_rows), -(-n_rows // self._batch))
+        # In one call, so that the decoder goes to its device and back once.
+        return self._decode(map(noisy, parts)).reshape(n, len(z), -1)
 
     def _latents(self, features: np.ndarray) -> np.ndarray:
         return paper.latents(
             self.mapper_, paper.as_tokens(features), self.device, self._batch, self.precision
         )
 
-    def _decode(self, z: np.ndarray) -> np.ndarray:
-        decoded = paper.decode(
-            self.vae_, z, self.n_voxels_, self.device, self._batch, self.precision
-        )
+    def _decode(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        decoded = paper.decode(self.vae_, batches, self.n_voxels_, self.device, self.precision)
         decoded[:, self.undefined_] = np.nan
         return decoded

@@ -239,7 +239,8 @@ def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Modu
         raise ValueError(f"module={name!r} is not one of timm.list_models(){hint}")
     if pretrained is False:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # a worker or a later run must get the same network
+            # A worker or a later run must get the same network, and GPUs keep their seeds.
+            torch.random.default_generator.manual_seed(0)
             return timm.create_model(name)
     if pretrained is True:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=_source(name))

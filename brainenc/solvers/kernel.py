@@ -1,7 +1,7 @@
 """Kernel and banded ridge over himalaya, with its global backend set and put back."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,26 @@ def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
     Parameters
     ----------
     device : str or torch.device
-        "cpu" computes with NumPy; a CUDA device with torch on that device.
+        "cpu" computes with NumPy; a CUDA device with torch on that device, in full precision.
 
     Yields
     ------
     module : the backend
     """
     former = get_backend().name
-    context: Any = nullcontext()
     name = "numpy"
-    if str(device) != "cpu":
-        import torch
+    with ExitStack() as stack:
+        if str(device) != "cpu":
+            import torch
 
-        name = "torch_mps" if str(device).startswith("mps") else "torch_cuda"
-        if name == "torch_cuda":
-            context = torch.cuda.device(torch.device(device))
-    try:
-        with context:
-            yield set_backend(name)
-    finally:
-        set_backend(former)
+            from brainenc.devices import full_precision
+
+            stack.enter_context(full_precision())
+            name = "torch_mps" if str(device).startswith("mps") else "torch_cuda"
+            if name == "torch_cuda":
+                stack.enter_context(torch.cuda.device(torch.device(device)))
+        stack.callback(set_backend, former)
+        yield set_backend(name)
 
 
 def kernel_ridge_cv(

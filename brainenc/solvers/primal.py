@@ -10,7 +10,6 @@ voxels in which that could change the choice.
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brainenc.devices import full_precision
 from brainenc.model_selection import Folds
 from brainenc.solvers.result import RidgeFit
 
@@ -74,7 +74,7 @@ def ridge_cv(
     Dupré la Tour et al. (2022), NeuroImage 264, whose himalaya package gives the same answers.
     """
     n_images, n_voxels = Y.shape
-    with _full_precision():
+    with full_precision():
         design = _Design(X, alphas, folds, _working_device(device))
         dtype = design.X.numpy(force=True).dtype
         blocks = list(_slices(n_voxels, _BLOCK_VOXELS))
@@ -356,17 +356,6 @@ def _working_device(device: Any) -> torch.device:
     device = torch.device(device)
     # Apple's GPUs lack eigendecompositions and double precision.
     return torch.device("cpu") if device.type == "mps" else device
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Matrix products of float32 in float32, whatever the user chose for other work."""
-    former = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(former)
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..devices import resolve_device
+from ..devices import full_precision, resolve_device
 from ..storage import fingerprint
 from .batches import Batch, derived_seed
 from .precision import in_bf16
@@ -36,7 +36,8 @@ def start_fabric(device: str | torch.device, precision: str) -> Any:
 
     resolved = resolve_device(device)
     spread = _torchrun(resolved) if int(os.environ.get("WORLD_SIZE", 1)) > 1 else None
-    with _no_chatter():
+    # On a GPU Fabric asks torch for the precision of products, which that may refuse to tell.
+    with _no_chatter(), full_precision():
         fabric = Fabric(
             accelerator=resolved.type,
             precision="bf16-mixed" if in_bf16(resolved, precision) else "32-true",
@@ -51,8 +52,11 @@ def _one_device(device: torch.device) -> dict[str, Any]:
 
     # Named, so that Fabric does not guess from the variables of a cluster.
     plugins = [LightningEnvironment()]
-    devices = [device.index or 0] if device.type == "cuda" else 1
-    return {"devices": devices, "plugins": plugins}
+    if device.type != "cuda":
+        return {"devices": 1, "plugins": plugins}
+    # Without a number the current one, as for everything else that is moved to "cuda".
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return {"devices": [index], "plugins": plugins}
 
 
 def _torchrun(device: torch.device) -> dict[str, Any] | None:

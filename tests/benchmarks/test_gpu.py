@@ -65,10 +65,12 @@ def run(*arguments, **options):
 def test_runs_with_torch_numpy_scikit_learn_and_pandas_alone(bare, tmp_path):
     refused = run("-c", "import tqdm", env=bare)
     assert "No module named 'tqdm'" in refused.stderr
-    done = run(SCRIPT, "--device", "cpu", "--tiny", "--out", tmp_path, env=bare, cwd=tmp_path)
+    out = tmp_path / "new"
+    done = run(SCRIPT, "--device", "cpu", "--tiny", "--out", out, env=bare, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "cut short" not in done.stdout
-    found = json.loads((tmp_path / "gpu.json").read_text())
+    found = json.loads((out / "gpu.json").read_text())
+    assert found["errors"] == {}
+    assert not [row for row in found["rows"] if {"error", "other error"} & row.keys()]
     assert found["card"].startswith("CPU")
     rows = {row["work"]: row for row in found["rows"]}
     assert {row["group"] for row in found["rows"]} == {"ridge", "synbrain", "sampling"}
@@ -77,7 +79,7 @@ def test_runs_with_torch_numpy_scikit_learn_and_pandas_alone(bare, tmp_path):
     # Over 20 steps of the small nets; bf16 keeps three digits, and the noise of the draws is seen.
     assert rows["synbrain: loss of vae"]["largest deviation"] < 0.05
     assert rows["synbrain: loss of mapper"]["largest deviation"] < 0.01
-    assert len((tmp_path / "gpu.csv").read_text().splitlines()) == 1 + len(found["rows"])
+    assert len((out / "gpu.csv").read_text().splitlines()) == 1 + len(found["rows"])
 
 
 def test_without_a_gpu_it_says_so(tmp_path):
@@ -87,3 +89,34 @@ def test_without_a_gpu_it_says_so(tmp_path):
     assert done.returncode == 0
     assert "no CUDA device" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_costs_no_other_row(tmp_path, monkeypatch):
+    """One measurement fails, then a whole group: the GPU may not be there a second time."""
+    monkeypatch.setattr(sys, "path", [str(SCRIPT.parent), *sys.path])
+    import gpu
+
+    def broken(arguments):
+        yield gpu.row("broken", "1", {"s": 1.0, "CPU s": 1.0, "peak GiB": 1.0}, gpu.measure(fail))
+        fail()
+
+    def fail():
+        raise MemoryError("CUDA out of memory")
+
+    def whole(arguments):
+        assert len(json.loads((tmp_path / "out" / "gpu.json").read_text())["rows"]) == 1
+        yield gpu.row("whole", "1", {"s": 2.0})
+
+    monkeypatch.setattr(gpu, "SHARES", {"ridge": 60, "sampling": 60})
+    monkeypatch.setattr(gpu, "ridge", broken)
+    monkeypatch.setattr(gpu.speed, "sampling", whole)
+    options = ["gpu.py", "--device", "cpu", "--tiny", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", options)
+    assert gpu.main() == 0
+    found = json.loads((tmp_path / "out" / "gpu.json").read_text())
+    first, second = found["rows"]
+    assert first["s"] == 1
+    assert "CUDA out of memory" in first["other error"]
+    assert "s ratio" not in first
+    assert second["s"] == 2
+    assert "CUDA out of memory" in found["errors"]["ridge"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 
 import brainenc
@@ -12,7 +13,7 @@ from brainenc.encoders import (
     _network_encoder,
     _synbrain_default,
 )
-from brainenc.encoders._networks import MIN_IMAGES, member_folds
+from brainenc.encoders._networks import MIN_IMAGES, member_folds, seeded
 from brainenc.repeats import average_repeats
 
 SMALL_MIND = {"n_channels": 4, "n_blocks": 1, "hidden": 16, "dropout": 0.1}
@@ -182,3 +183,15 @@ def test_a_refit_that_fails_leaves_no_fitted_encoder(fitted, problem, tmp_path):
         encoder.fit(*problem)
     with pytest.raises(ValueError, match="not fitted"):
         encoder.predict(problem[0])
+
+
+def test_making_a_net_leaves_the_generators_of_gpus_alone(monkeypatch):
+    """torch.manual_seed seeds those too, and fork_rng puts back the CPU's alone."""
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(3)
+        assert seeds.pop() == 3
+        expected = torch.rand(4)
+    assert torch.equal(seeded(3, lambda: torch.rand(4)), expected)
+    assert seeds == []

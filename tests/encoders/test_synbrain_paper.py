@@ -232,7 +232,7 @@ def test_inference_has_the_precision_of_training(problem):
     def results(precision):
         encoder.set_params(precision=precision)
         latents = encoder._latents(tokens).reshape(len(tokens), -1)
-        decoded = encoder._decode(tokens)  # latents of the same shape, not rounded before
+        decoded = encoder._decode([tokens])  # latents of the same shape, not rounded before
         return latents, decoded, encoder.predict(tokens), encoder.sample(tokens, 2, random_state=0)
 
     exact, default, rounded = map(results, ("32", "auto", "bf16"))
@@ -243,6 +243,21 @@ def test_inference_has_the_precision_of_training(problem):
         assert 0.002 < (c - a).std() / a.std(axis=-2).mean() < 0.05
     with pytest.raises(ValueError, match="precision='16' must be one of"):
         results("16")
+
+
+def test_draws_take_the_decoder_to_its_device_once(problem, monkeypatch):
+    """On a GPU the way there and back takes longer than to decode a batch."""
+    tokens, _ = problem
+    encoder = make(device="cpu").fit(*problem)
+    moves = []
+
+    def to(self, device):
+        moves.append(str(device))
+        return torch.nn.Module.to(self, device)
+
+    monkeypatch.setattr(type(encoder.vae_), "to", to)
+    encoder.sample(tokens, 5, random_state=0)  # eight batches
+    assert moves == ["cpu", "cpu"]
 
 
 def test_targets_kept_are_those_computed_in_every_step(problem, tmp_path, monkeypatch):

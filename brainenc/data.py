@@ -678,13 +678,25 @@ def _check_complete(trials: pd.DataFrame, present: pd.DataFrame) -> None:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    try:
-        # Opened here, since np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file) as arrays:
-            return dict(arrays)
-    # A TypeError is what a plain .npy file gives.
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
+    # Opened here, since np.load leaves a damaged file open.
+    with path.open("rb") as file:
+        # Other files are told by their first bytes: what NumPy says of them is about pickles.
+        if file.read(2) not in (b"PK", b""):
+            raise ValueError(
+                f"{path} is neither a .brain folder nor an .npz file, as numpy.savez(path, "
+                "images=images, betas=betas) writes"
+            )
+        file.seek(0)
+        try:
+            with np.load(file) as arrays:
+                return dict(arrays)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            if "allow_pickle" in str(error):
+                raise ValueError(
+                    f"{path} holds Python objects (an array of dtype object): save numbers, and "
+                    "labels as text"
+                ) from None
+            raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
 
 
 def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:

@@ -536,7 +536,7 @@ def test_load_npz_takes_averaged_betas(npz, betas):
         ({"images": np.zeros((8, 4, 4))}, TypeError, "uint8"),
         ({"roi": np.array(["V1"])}, ValueError, r"roi has shape \(1,\).*\(5,\)"),
         ({"session": np.zeros(8)}, ValueError, r"session has shape \(8,\).*\(8, 3\)"),
-        ({"betas": np.array([None] * 8)}, ValueError, "not a readable"),
+        ({"betas": np.array([None] * 8)}, ValueError, "an array of dtype object.*save numbers"),
     ],
 )
 def test_load_npz_refuses_arrays_that_do_not_fit(npz, changes, error, message):
@@ -569,7 +569,7 @@ def test_what_is_no_npz_is_named(tmp_path, kind):
         (tmp_path / "mine.npy").rename(tmp_path / "mine.npz")
     else:
         (tmp_path / "mine.npz").write_text("images")
-    with pytest.raises(ValueError, match=r"mine\.npz is not a readable \.npz file"):
+    with pytest.raises(ValueError, match=r"mine\.npz is neither a \.brain folder nor an \.npz"):
         load_npz(tmp_path / "mine.npz")
 
 

@@ -171,6 +171,7 @@ class EncodingData:
         voxels: pd.DataFrame | None = None,
         name: str = "data",
         volume: Volume | None = None,
+        units: str = "",
     ) -> "EncodingData":
         """Group trial-wise betas by image.
 
@@ -184,7 +185,7 @@ class EncodingData:
             Row of `images` (counted from 0) that each trial showed.
         session, run : array, shape (n_trials,), optional
             Kept in the trial table; `zscore_by_session` needs the session.
-        voxels, name, volume
+        voxels, name, volume, units
             As for `EncodingData`.
 
         Returns
@@ -224,7 +225,15 @@ class EncodingData:
         grouped[trials["image"], trials["repeat"]] = flat
         trials = trials.sort_values(["image", "repeat"])
         shown_images = image_io.take_images(images, shown)
-        return cls(shown_images, grouped, voxels, trials, name, volume=volume)  # type: ignore[arg-type]
+        return cls(
+            shown_images,
+            grouped,
+            voxels,  # type: ignore[arg-type]
+            trials,
+            name,
+            volume=volume,
+            units=units,
+        )
 
     def zscore_by_session(self) -> "EncodingData":
         """Each voxel z-scored within each session, over all its trials.

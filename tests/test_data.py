@@ -83,7 +83,9 @@ def test_from_trials_keeps_what_is_known_of_each_trial(trial_wise):
     images, betas, ids = trial_wise
     session = np.repeat([1, 2, 3], [8, 8, 7])
     run = pd.Series([f"run{i}" for i in range(23)], index=range(100, 77, -1))
-    data = EncodingData.from_trials(images, betas, ids, session=pd.Series(session), run=run)
+    known = {"session": pd.Series(session), "run": run, "units": "percent signal change"}
+    data = EncodingData.from_trials(images, betas, ids, **known)
+    assert data.units == "percent signal change"
     trials = data.trials
     assert sorted(trials["trial"]) == list(range(23))
     for row in trials.itertuples():

@@ -387,7 +387,10 @@ def _numbers(text: str) -> list[int] | None:
         first, _, last = part.partition("-")
         if not (first.isdecimal() and (last or first).isdecimal()):
             raise ValueError(f"{text!r} must be numbers or ranges such as 1-3,7")
-        numbers += range(int(first), int(last or first) + 1)
+        several = range(int(first), int(last or first) + 1)
+        if not several:  # 3-1: nothing must not come to mean all
+            raise ValueError(f"{part} in {text!r} ends before it begins")
+        numbers += several
     return numbers or None
 
 

@@ -211,6 +211,7 @@ def broken(folder, tmp_path):
         (["benchmark", "{data}", "--features", "magic"], "'magic' are unknown; there are"),
         (["benchmark", "{data}", "--encoders", ","], "encoders=',' names none"),
         (["fit", "ridge", "{data}", "--features", ""], "features='' names none"),
+        (["convert", "nsd", "{tmp}", "--sessions", "3-1"], "3-1 in '3-1' ends before it begins"),
         (["benchmark", "{data}", "--zscore", "--device", "cpu"], "session"),
         (["benchmark", "{data}", "--device", "cuda:99"], "cuda"),
         (["benchmark", "{data}", "--n-bootstraps", "0"], "n_bootstraps=0"),

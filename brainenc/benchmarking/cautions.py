@@ -84,7 +84,7 @@ def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
     n = data.n_images * data.n_repeats
     n_missing = n - len(data.trials)
     if n_missing:
-        found.append(f"{n_missing} of {n} repeats are missing ({n_missing / n:.1%}).")
+        found.append(f"{n_missing} of {n} repeats are missing ({100 * n_missing / n:.1f} %).")
     return found
 
 
@@ -150,7 +150,7 @@ def draw_warnings(draws: pd.DataFrame, errors: Mapping[str, str]) -> list[str]:
         if not 0.85 <= coverage <= 0.95:
             how = "too little" if coverage < 0.9 else "too much"
             found.append(
-                f"{name}: 90 % intervals of its draws hold {coverage:.0%} of held-out trials: "
-                f"the draws vary {how}."
+                f"{name}: 90 % intervals of its draws hold {100 * coverage:.0f} % of held-out "
+                f"trials: the draws vary {how}."
             )
     return found

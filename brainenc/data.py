@@ -552,6 +552,8 @@ class EncodingData:
         ------
         ValueError : the data have no `volume`, or another number of values than of voxels.
         """
+        if self.volume is None and "vertex" in self.voxels:
+            raise ValueError(f"the voxels of {self.name!r} are on the surface: use to_surface")
         if self.volume is None:
             raise ValueError(
                 f"{self.name!r} does not know the volume its voxels come from: set "
@@ -590,6 +592,12 @@ class EncodingData:
         """
         named = dict(values) if isinstance(values, Mapping) else {"value": values}
         check_same_length(voxels=self.voxels, **named)
+        for name, column in named.items():
+            if np.ndim(column) != 1:
+                raise ValueError(
+                    f"{name} {np.shape(column)} must be (n_voxels,): give several columns as a "
+                    "dict of name to values"
+                )
         if taken := [name for name in named if name in self.voxels]:
             raise ValueError(f"the voxel table has columns {taken} already; choose other names")
         with atomic_path(path) as temporary:

@@ -449,8 +449,13 @@ class EncodingData:
 
         Raises
         ------
-        ValueError : one side would be empty.
+        ValueError : one side would be empty, or a whole number, which is no share.
         """
+        if np.ndim(test) == 0 and not isinstance(test, (float, np.floating)):
+            # scikit-learn would take it for a number of images, an index for one image.
+            raise ValueError(
+                f"test={test!r} must be a share such as 0.2, a mask, or positions such as range(20)"
+            )
         if isinstance(test, (float, np.floating)):
             n_test = round(test * self.n_images)
             if not 0 < n_test < self.n_images:

@@ -350,6 +350,13 @@ def test_train_test_refuses_an_empty_side(data, test):
         data.train_test(test)
 
 
+@pytest.mark.parametrize("test", [2, np.int64(2), True])
+def test_train_test_refuses_a_number_that_could_mean_two_things(data, test):
+    with pytest.raises(ValueError, match=r"must be a share such as 0\.2, a mask"):
+        data.train_test(test)
+    assert data.train_test([2])[1].n_images == 1
+
+
 def test_train_test_refuses_to_test_on_everything(data):
     with pytest.raises(ValueError, match="none to train on"):
         data.train_test(np.ones(8, dtype=bool))

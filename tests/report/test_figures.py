@@ -153,8 +153,8 @@ def test_scatter_shows_the_voxels_that_have_both(tables):
 
 def test_titles_of_four_panels_in_a_row_have_their_names_in_full(make_result):
     names = [
+        "calibrated ridge (tokens)",
         "MindSimulator (tokens)",
-        "ROI transformer (tokens)",
         "stacked (Gabor + tokens)",
         "mean",
     ]

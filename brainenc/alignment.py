@@ -106,11 +106,15 @@ def check_alignment(
     rng = np.random.default_rng(random_state)
     shown = np.unique(data.trials["image"])
     if len(shown) < MIN_IMAGES or n_images < MIN_IMAGES:
-        return _unknown(f"{min(len(shown), n_images)} images are too few to tell")
+        n_seen = min(len(shown), n_images)
+        return _unknown(f"too few images to tell: {n_seen}, where {MIN_IMAGES} are needed")
     rows = np.sort(rng.permutation(shown)[:n_images])
     voxels, reliability = _reliable_voxels(data, rows, rng)
     if not len(voxels) or not reliability > 0:
-        return _unknown("no voxel is known to be reliable: there are no repeats and no ncsnr")
+        return _unknown(
+            f"no voxel is known to be reliable, which takes {MIN_IMAGES} images with repeats, or "
+            "ncsnr in the voxel table, and betas with signal in them"
+        )
     features = cheap_features(take_images(data.images, rows))
     smoothers = _smoothers(features, rng)
     if not smoothers:

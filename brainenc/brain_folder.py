@@ -142,6 +142,11 @@ def _check_replaceable(folder: Path, images: Any) -> None:
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
+    if not (folder / "meta.json").exists():
+        # It is written last, so a folder without it is a copy that stopped, if not another folder.
+        raise FileNotFoundError(
+            f"{folder} is not a .brain folder, or only part of one: meta.json is missing"
+        )
     meta = read_json(folder / "meta.json")
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise ValueError(f"{folder} is not a .brain folder: its meta.json does not say {FORMAT!r}")

@@ -63,7 +63,9 @@ def demo(
 @app.command()
 def benchmark(
     data: Data,
-    encoders: Annotated[str, typer.Option(help="Short names, with commas.")] = "mean,ridge",
+    encoders: Annotated[
+        str, typer.Option(help="Short names, with commas; `brainenc info` lists them.")
+    ] = "mean,ridge",
     features: Features = "gabor",
     cv: Annotated[int, typer.Option(help="Folds over images.")] = 5,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
@@ -108,7 +110,9 @@ def benchmark(
 
 @app.command()
 def fit(
-    encoder: Annotated[str, typer.Argument(help="Short name: mean, ridge, banded.")],
+    encoder: Annotated[
+        str, typer.Argument(help="Short name; `brainenc info` lists them.", metavar="ENCODER")
+    ],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the fitted encoder.")],
     features: Features = "gabor",
@@ -139,7 +143,9 @@ def predict(
 ) -> None:
     """Expected responses: (n_images, n_voxels)."""
     import brainenc
+    from brainenc.storage import check_file_path
 
+    check_file_path(out)
     _save_array(out, brainenc.load(model).predict(_load_images(images)))
 
 
@@ -153,7 +159,9 @@ def sample(
 ) -> None:
     """Single-trial draws: (n, n_images, n_voxels)."""
     import brainenc
+    from brainenc.storage import check_file_path
 
+    check_file_path(out)
     encoder = brainenc.load(model)
     draws = encoder.sample(_load_images(images), n=n, random_state=random_state, out=out)
     typer.echo(f"{out}: {draws.shape} {draws.dtype}")
@@ -182,13 +190,16 @@ def noise_ceiling(
 ) -> None:
     """Noise ceiling of r and R² against repeat averages, by ROI."""
     from brainenc.data import load_data
-    from brainenc.storage import atomic_path
+    from brainenc.storage import atomic_path, check_file_path
 
-    loaded = load_data(data)
-    ceiling = loaded.noise_ceiling(n_bootstraps=1000)
-    typer.echo(_ceiling_table(loaded, ceiling).to_string(index=False))
     if out is not None:
-        table = loaded.voxels.assign(r2=ceiling.values, r=ceiling.to("r").values)
+        check_file_path(out)
+    loaded = load_data(data)
+    ceiling = loaded.noise_ceiling(n_bootstraps=0 if out is None else 1000)
+    typer.echo(_ceiling_table(loaded, ceiling).to_string(index=False))
+    typer.echo(_ceiling_line(ceiling))
+    if out is not None:
+        table = loaded.voxels.assign(**_ceiling_columns(ceiling))
         with atomic_path(out) as temporary:
             table.to_csv(temporary, index_label="voxel")
         typer.echo(out)
@@ -196,7 +207,9 @@ def noise_ceiling(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder that `brainenc benchmark` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder that `brainenc benchmark` wrote.", metavar="FOLDER")
+    ],
     out: Annotated[Path | None, typer.Option(help="The HTML file.")] = None,
     surface: Annotated[
         str, typer.Option(help="Maps on the cortex: static, interactive or none.")
@@ -204,8 +217,10 @@ def report(
 ) -> None:
     """Write the HTML report of a finished benchmark anew."""
     from brainenc.benchmarking import BenchmarkResult
+    from brainenc.storage import check_file_path
 
-    typer.echo(BenchmarkResult.load(folder).to_html(out or folder / "report.html", surface=surface))
+    out = check_file_path(out or folder / "report.html")
+    typer.echo(BenchmarkResult.load(folder).to_html(out, surface=surface))
 
 
 @app.command()
@@ -228,7 +243,10 @@ app.add_typer(convert, name="convert")
 @convert.command("nsd")
 def convert_nsd(
     root: Annotated[
-        Path, typer.Argument(help="The folder that holds nsddata, nsddata_betas, nsddata_stimuli.")
+        Path,
+        typer.Argument(
+            help="The folder that holds nsddata, nsddata_betas, nsddata_stimuli.", metavar="ROOT"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The .brain folder to write.")],
     subject: Annotated[int, typer.Option(help="1 … 8.")] = 1,
@@ -337,6 +355,9 @@ def _make_encoders(names: str, features: str, *, store: Path | None, device: str
     from brainenc.encoders import make_encoder
     from brainenc.features import make_features
 
+    for option, text in {"encoders": names, "features": features}.items():
+        if not _listed(text):
+            raise ValueError(f"{option}={text!r} names none; `brainenc info` lists them")
     resolve_device(device)  # an error now and not after the first fit
     extractors = {spec: make_features(spec, store=store) for spec in _listed(features)}
     made: dict[str, Any] = {}
@@ -366,7 +387,10 @@ def _numbers(text: str) -> list[int] | None:
         first, _, last = part.partition("-")
         if not (first.isdecimal() and (last or first).isdecimal()):
             raise ValueError(f"{text!r} must be numbers or ranges such as 1-3,7")
-        numbers += range(int(first), int(last or first) + 1)
+        several = range(int(first), int(last or first) + 1)
+        if not several:  # 3-1: nothing must not come to mean all
+            raise ValueError(f"{part} in {text!r} ends before it begins")
+        numbers += several
     return numbers or None
 
 
@@ -382,6 +406,30 @@ def _ceiling_table(data: Any, ceiling: Any) -> Any:
         row |= {"r": np.nanmean(r), "r2": np.nanmean(r2)} if np.isfinite(r).any() else {}
         rows.append(row)
     return pd.DataFrame(rows).round(3)
+
+
+def _ceiling_line(ceiling: Any) -> str:
+    """What the ceiling is from, and for averages of how many trials."""
+    import numpy as np
+
+    if np.isnan(ceiling.values).all():
+        return (
+            "No voxel has a noise ceiling: that takes images with repeats, or a column ncsnr in "
+            "the voxel table."
+        )
+    extremes = np.nanmin(ceiling.n_trials), np.nanmax(ceiling.n_trials)  # voxels may differ
+    n_trials = " to ".join(dict.fromkeys(f"{n:.3g}" for n in extremes))
+    return f"From {ceiling.estimator}, for averages of {n_trials} trials (1 / the mean of 1/n)."
+
+
+def _ceiling_columns(ceiling: Any) -> dict[str, Any]:
+    columns = {}
+    for space in ("r2", "r"):
+        converted = ceiling.to(space)
+        columns[space] = converted.values
+        if converted.interval is not None:
+            columns[f"{space}_low"], columns[f"{space}_high"] = converted.interval
+    return columns
 
 
 def _load_images(images: str) -> Any:

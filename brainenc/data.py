@@ -171,6 +171,7 @@ class EncodingData:
         voxels: pd.DataFrame | None = None,
         name: str = "data",
         volume: Volume | None = None,
+        units: str = "",
     ) -> "EncodingData":
         """Group trial-wise betas by image.
 
@@ -184,7 +185,7 @@ class EncodingData:
             Row of `images` (counted from 0) that each trial showed.
         session, run : array, shape (n_trials,), optional
             Kept in the trial table; `zscore_by_session` needs the session.
-        voxels, name, volume
+        voxels, name, volume, units
             As for `EncodingData`.
 
         Returns
@@ -224,7 +225,15 @@ class EncodingData:
         grouped[trials["image"], trials["repeat"]] = flat
         trials = trials.sort_values(["image", "repeat"])
         shown_images = image_io.take_images(images, shown)
-        return cls(shown_images, grouped, voxels, trials, name, volume=volume)  # type: ignore[arg-type]
+        return cls(
+            shown_images,
+            grouped,
+            voxels,  # type: ignore[arg-type]
+            trials,
+            name,
+            volume=volume,
+            units=units,
+        )
 
     def zscore_by_session(self) -> "EncodingData":
         """Each voxel z-scored within each session, over all its trials.
@@ -440,8 +449,13 @@ class EncodingData:
 
         Raises
         ------
-        ValueError : one side would be empty.
+        ValueError : one side would be empty, or a whole number, which is no share.
         """
+        if np.ndim(test) == 0 and not isinstance(test, (float, np.floating)):
+            # scikit-learn would take it for a number of images, an index for one image.
+            raise ValueError(
+                f"test={test!r} must be a share such as 0.2, a mask, or positions such as range(20)"
+            )
         if isinstance(test, (float, np.floating)):
             n_test = round(test * self.n_images)
             if not 0 < n_test < self.n_images:
@@ -543,6 +557,8 @@ class EncodingData:
         ------
         ValueError : the data have no `volume`, or another number of values than of voxels.
         """
+        if self.volume is None and "vertex" in self.voxels:
+            raise ValueError(f"the voxels of {self.name!r} are on the surface: use to_surface")
         if self.volume is None:
             raise ValueError(
                 f"{self.name!r} does not know the volume its voxels come from: set "
@@ -581,6 +597,12 @@ class EncodingData:
         """
         named = dict(values) if isinstance(values, Mapping) else {"value": values}
         check_same_length(voxels=self.voxels, **named)
+        for name, column in named.items():
+            if np.ndim(column) != 1:
+                raise ValueError(
+                    f"{name} {np.shape(column)} must be (n_voxels,): give several columns as a "
+                    "dict of name to values"
+                )
         if taken := [name for name in named if name in self.voxels]:
             raise ValueError(f"the voxel table has columns {taken} already; choose other names")
         with atomic_path(path) as temporary:
@@ -678,13 +700,25 @@ def _check_complete(trials: pd.DataFrame, present: pd.DataFrame) -> None:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    try:
-        # Opened here, since np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file) as arrays:
-            return dict(arrays)
-    # A TypeError is what a plain .npy file gives.
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
+    # Opened here, since np.load leaves a damaged file open.
+    with path.open("rb") as file:
+        # Other files are told by their first bytes: what NumPy says of them is about pickles.
+        if file.read(2) not in (b"PK", b""):
+            raise ValueError(
+                f"{path} is neither a .brain folder nor an .npz file, as numpy.savez(path, "
+                "images=images, betas=betas) writes"
+            )
+        file.seek(0)
+        try:
+            with np.load(file) as arrays:
+                return dict(arrays)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            if "allow_pickle" in str(error):
+                raise ValueError(
+                    f"{path} holds Python objects (an array of dtype object): save numbers, and "
+                    "labels as text"
+                ) from None
+            raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
 
 
 def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:

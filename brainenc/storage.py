@@ -38,6 +38,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     ------
     PermissionError : the parent folder cannot be written to.
     NotADirectoryError : there is a file where a parent folder should be.
+    IsADirectoryError : a file was written, and `path` is a folder.
     """
     path = Path(path).resolve()
     _make_writable_folder(path.parent)
@@ -56,6 +57,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
                 raise
             shutil.rmtree(aside, ignore_errors=True)  # the new one is in place: no reason to fail
         else:
+            if temporary.is_file():
+                check_file_path(path)
             temporary.replace(path)
     finally:
         if temporary.is_dir():
@@ -96,6 +99,19 @@ def check_writable(folder: str | os.PathLike) -> Path:
     if not os.access(nearest, os.W_OK):
         raise PermissionError(f"{nearest} is read-only, so {folder} cannot be written to")
     return folder
+
+
+def check_file_path(path: str | os.PathLike) -> Path:
+    """Test that a file can have this name, which a folder may have already.
+
+    Raises
+    ------
+    IsADirectoryError : it has.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, but a file is to be written: give its name")
+    return path
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

@@ -124,12 +124,14 @@ def test_weak_features_raise_no_alarm(data, features):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda data: data.select(images=range(15)), "15 images are too few"),
-        (lambda data: with_betas(data, data.betas[:, :1]), "no repeats and no ncsnr"),
+        (lambda data: data.select(images=range(15)), "too few images to tell: 15, where 20"),
+        (lambda data: with_betas(data, data.betas[:, :1]), "20 images with repeats, or ncsnr"),
         (
             lambda data: dataclasses.replace(data, images=np.full_like(data.images, 7)),
             "all images look the same",
         ),
+        # There are repeats: it is signal that is wanting.
+        (lambda data: with_betas(data, np.zeros_like(data.betas)), "betas with signal in them"),
     ],
 )
 def test_nothing_to_go_by_is_said_and_not_warned_of(data, change, reason):

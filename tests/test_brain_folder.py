@@ -302,6 +302,12 @@ def test_a_missing_file_is_named(folder, name):
         EncodingData.load(folder)
 
 
+def test_another_folder_is_called_that(tmp_path):
+    (tmp_path / "notes.txt").write_text("thesis")
+    with pytest.raises(FileNotFoundError, match=r"is not a \.brain folder, or only part of one"):
+        EncodingData.load(tmp_path)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_truncated_anywhere_is_named(folder, name):
     whole = (folder / name).read_bytes()

@@ -99,9 +99,17 @@ def test_noise_ceiling_and_info(folder, tmp_path):
     shown = run("noise-ceiling", folder / "subject.brain", "--out", out).stdout
     data = brainenc.EncodingData.load(folder / "subject.brain")
     table = pd.read_csv(out)
-    np.testing.assert_allclose(table["r2"], data.noise_ceiling().values)
+    ceiling = data.noise_ceiling(n_bootstraps=1000)
+    np.testing.assert_allclose(table["r2"], ceiling.values)
+    np.testing.assert_allclose(table[["r2_low", "r2_high"]].T, ceiling.interval)
+    np.testing.assert_allclose(table["r_high"] ** 2, table["r2_high"])
     assert f"{table['r'].mean():.3f}" in shown
     assert "FFA" in shown
+    assert f"From {ceiling.estimator}, for averages of {ceiling.n_trials:.3g} trials" in shown
+    # One trial per image has no ceiling, which is said and not left to an empty table.
+    np.savez(tmp_path / "single.npz", images=data.images, betas=data.betas[:, 0])
+    shown = run("noise-ceiling", tmp_path / "single.npz").stdout
+    assert "No voxel has a noise ceiling: that takes images with repeats" in shown
     shown = run("info").stdout
     assert brainenc.__version__ in shown
     assert "mean, ridge, banded, synbrain" in shown
@@ -201,6 +209,9 @@ def broken(folder, tmp_path):
         (["benchmark", "{data}", "--cv", "100"], "100 folds need at least 100 images"),
         (["benchmark", "{data}", "--encoders", "ridge,magic"], "'magic' is unknown; there are"),
         (["benchmark", "{data}", "--features", "magic"], "'magic' are unknown; there are"),
+        (["benchmark", "{data}", "--encoders", ","], "encoders=',' names none"),
+        (["fit", "ridge", "{data}", "--features", ""], "features='' names none"),
+        (["convert", "nsd", "{tmp}", "--sessions", "3-1"], "3-1 in '3-1' ends before it begins"),
         (["benchmark", "{data}", "--zscore", "--device", "cpu"], "session"),
         (["benchmark", "{data}", "--device", "cuda:99"], "cuda"),
         (["benchmark", "{data}", "--n-bootstraps", "0"], "n_bootstraps=0"),
@@ -226,6 +237,16 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(
     assert len(result.stderr.strip().splitlines()) == 1
     assert "Traceback" not in result.stderr
     assert not out.exists()
+
+
+def test_a_folder_in_place_of_an_output_file_is_refused_before_any_work(folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("thesis")
+    # Neither the model nor the data is there: the output is looked at first.
+    for command in (["predict", "no", "no"], ["sample", "no", "no"], ["noise-ceiling", "no"]):
+        result = run(*command, "--out", tmp_path, check=False)
+        assert result.returncode == 2
+        assert f"{tmp_path} is a folder, but a file is to be written" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_an_output_folder_that_cannot_be_made(folder, tmp_path):

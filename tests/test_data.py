@@ -83,7 +83,9 @@ def test_from_trials_keeps_what_is_known_of_each_trial(trial_wise):
     images, betas, ids = trial_wise
     session = np.repeat([1, 2, 3], [8, 8, 7])
     run = pd.Series([f"run{i}" for i in range(23)], index=range(100, 77, -1))
-    data = EncodingData.from_trials(images, betas, ids, session=pd.Series(session), run=run)
+    known = {"session": pd.Series(session), "run": run, "units": "percent signal change"}
+    data = EncodingData.from_trials(images, betas, ids, **known)
+    assert data.units == "percent signal change"
     trials = data.trials
     assert sorted(trials["trial"]) == list(range(23))
     for row in trials.itertuples():
@@ -348,6 +350,13 @@ def test_train_test_refuses_an_empty_side(data, test):
         data.train_test(test)
 
 
+@pytest.mark.parametrize("test", [2, np.int64(2), True])
+def test_train_test_refuses_a_number_that_could_mean_two_things(data, test):
+    with pytest.raises(ValueError, match=r"must be a share such as 0\.2, a mask"):
+        data.train_test(test)
+    assert data.train_test([2])[1].n_images == 1
+
+
 def test_train_test_refuses_to_test_on_everything(data):
     with pytest.raises(ValueError, match="none to train on"):
         data.train_test(np.ones(8, dtype=bool))
@@ -536,7 +545,7 @@ def test_load_npz_takes_averaged_betas(npz, betas):
         ({"images": np.zeros((8, 4, 4))}, TypeError, "uint8"),
         ({"roi": np.array(["V1"])}, ValueError, r"roi has shape \(1,\).*\(5,\)"),
         ({"session": np.zeros(8)}, ValueError, r"session has shape \(8,\).*\(8, 3\)"),
-        ({"betas": np.array([None] * 8)}, ValueError, "not a readable"),
+        ({"betas": np.array([None] * 8)}, ValueError, "an array of dtype object.*save numbers"),
     ],
 )
 def test_load_npz_refuses_arrays_that_do_not_fit(npz, changes, error, message):
@@ -569,7 +578,7 @@ def test_what_is_no_npz_is_named(tmp_path, kind):
         (tmp_path / "mine.npy").rename(tmp_path / "mine.npz")
     else:
         (tmp_path / "mine.npz").write_text("images")
-    with pytest.raises(ValueError, match=r"mine\.npz is not a readable \.npz file"):
+    with pytest.raises(ValueError, match=r"mine\.npz is neither a \.brain folder nor an \.npz"):
         load_npz(tmp_path / "mine.npz")
 
 

@@ -67,6 +67,17 @@ def test_a_file_appears_only_at_the_end_of_the_block(tmp_path):
     assert names(final.parent) == ["scores.csv"]
 
 
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path):
+    write_text(tmp_path / "scores", "old", True)
+    with (
+        pytest.raises(IsADirectoryError, match="scores is a folder, but a file is to be written"),
+        atomic_path(tmp_path / "scores") as temporary,
+    ):
+        temporary.write_text("new")
+    assert (tmp_path / "scores" / "content").read_text() == "old"
+    assert names(tmp_path) == ["scores"]
+
+
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_an_error_leaves_the_old_and_no_litter(tmp_path, is_folder):
     final = tmp_path / "model"

@@ -50,6 +50,9 @@ def test_trials_keep_the_volume(data):
 def test_without_a_volume_the_error_says_how_to_give_one(data):
     with pytest.raises(ValueError, match=r"volume=Volume\(shape, affine\)"):
         EncodingData(data.images, data.betas, data.voxels).to_nifti(np.ones(4))
+    surface = pd.DataFrame({"vertex": range(4), "hemisphere": "lh"})
+    with pytest.raises(ValueError, match="are on the surface: use to_surface"):
+        EncodingData(data.images, data.betas, surface).to_nifti(np.ones(4))
 
 
 @pytest.mark.parametrize(
@@ -92,3 +95,5 @@ def test_csv_has_values_beside_the_voxel_table(data, tmp_path):
         data.to_csv({"r": [1, 2, 3]}, tmp_path / "maps.csv")
     with pytest.raises(ValueError, match=r"columns \['roi'\] already"):
         data.to_csv({"roi": np.ones(4)}, tmp_path / "maps.csv")
+    with pytest.raises(ValueError, match=r"value \(4, 2\) must be \(n_voxels,\)"):
+        data.to_csv(np.ones((4, 2)), tmp_path / "maps.csv")

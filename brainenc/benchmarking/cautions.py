@@ -1,5 +1,6 @@
 """What a reader should know before believing the numbers."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,10 +9,15 @@ import pandas as pd
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.data import EncodingData
+from brainenc.images import image_batches, take_images
 from brainenc.metrics import NoiseCeiling
 from brainenc.metrics._sums import blocks
 from brainenc.model_selection import bootstrap_interval
-from brainenc.storage import release, row_blocks
+from brainenc.storage import fingerprint, release, row_blocks
+
+#: Images, drawn at random, among which the same picture is looked for: enough to see that rows are
+#: trials among 30 000 of them, and read in seconds.
+N_COMPARED = 1000
 
 
 def find_warnings(
@@ -42,7 +48,26 @@ def find_warnings(
         found += [f"{name} failed: {info['error']}" for info in infos if info["error"]][:1]
         messages = {message for info in infos for message in info.get("warnings", [])}
         found += [f"{name}: {message}" for message in sorted(messages)]
-    return found + _gaps(data, ceiling) + _too_good(ceiling, scores) + _alike(scores)
+    found += _same_images(data) + _gaps(data, ceiling)
+    return found + _too_good(ceiling, scores) + _alike(scores)
+
+
+def _same_images(data: EncodingData) -> list[str]:
+    """Rows with the same picture, as there are where trials were given for images."""
+    rows = np.random.default_rng(0).permutation(data.n_images)[:N_COMPARED]
+    pictures = Counter(
+        fingerprint(image)
+        for batch in image_batches(take_images(data.images, np.sort(rows)), 64)
+        for image in batch
+    )
+    n_same = sum(n for n in pictures.values() if n > 1)
+    if not n_same:
+        return []
+    return [
+        f"{n_same} of {len(rows)} images looked at are the same picture as another one, so that "
+        "folds may test what they have trained on. If rows are trials, group them with "
+        "EncodingData.from_trials; else keep the same pictures in one fold (cv=)."
+    ]
 
 
 def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
@@ -59,7 +84,7 @@ def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
     n = data.n_images * data.n_repeats
     n_missing = n - len(data.trials)
     if n_missing:
-        found.append(f"{n_missing} of {n} repeats are missing ({n_missing / n:.1%}).")
+        found.append(f"{n_missing} of {n} repeats are missing ({100 * n_missing / n:.1f} %).")
     return found
 
 
@@ -125,7 +150,7 @@ def draw_warnings(draws: pd.DataFrame, errors: Mapping[str, str]) -> list[str]:
         if not 0.85 <= coverage <= 0.95:
             how = "too little" if coverage < 0.9 else "too much"
             found.append(
-                f"{name}: 90 % intervals of its draws hold {coverage:.0%} of held-out trials: "
-                f"the draws vary {how}."
+                f"{name}: 90 % intervals of its draws hold {100 * coverage:.0f} % of held-out "
+                f"trials: the draws vary {how}."
             )
     return found

@@ -84,8 +84,7 @@ def make_plan(data: EncodingData, folds: Folds, n_draws: int, random_state: int)
         )
     in_z = np.all([np.isfinite(trial_sd(data.betas, train)) for train, _ in folds], axis=0)
     complete = np.flatnonzero(in_z & _is_complete(data.betas))
-    roi = data.voxels[data.atlases[0]].astype(str) if data.atlases else np.full(data.n_voxels, "")
-    labels = np.asarray(roi)[complete]
+    labels = _first_labels(data)[complete]
     shuffled = np.random.default_rng(random_state).permutation(len(complete))
     by_roi = shuffled[np.argsort(labels[shuffled], kind="stable")]
     spaced = np.linspace(0, len(complete), min(N_SUBSET, len(complete)), endpoint=False)
@@ -100,6 +99,14 @@ def make_plan(data: EncodingData, folds: Folds, n_draws: int, random_state: int)
         complete[by_roi[spaced.astype(int)]],
         np.array(shown, dtype=np.int64),
     )
+
+
+def _first_labels(data: EncodingData) -> np.ndarray:
+    """ROI of every voxel in the first atlas, "" where it has none."""
+    if not data.atlases:
+        return np.full(data.n_voxels, "")
+    roi = data.voxels[data.atlases[0]].astype(object)
+    return roi.where(roi.notna(), "").to_numpy(dtype=str)
 
 
 def _is_complete(betas: np.ndarray) -> np.ndarray:

@@ -314,5 +314,6 @@ def require(files: Iterable[Alternatives], root: Path) -> None:
         raise FileNotFoundError(
             f"{len(missing)} files of NSD are missing under {root}. They belong here:\n  "
             + "\n  ".join(lines)
-            + f"\nand can be had from {BUCKET}, where their names after {root}/ are the same."
+            + f"\nand can be had from {BUCKET}, where their names after {root}/ are the same. "
+            "To read those sessions only that are there, name them: sessions= or --sessions."
         )

@@ -133,6 +133,8 @@ def make_plan(
         raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
     voxels, notes = _voxel_table(files, inside)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if size is not None and min(size) < 1:
+        raise ValueError(f"image_size={image_size} must be 1 or more pixels, or None")
     images = take_images(HDF5Images(files.stimuli, size=size), np.unique(trials["nsd_id"]))
     described = mask if isinstance(mask, (str, Path)) else "mask given as an array"
     lines = [

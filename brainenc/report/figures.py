@@ -82,7 +82,7 @@ def ceiling_scatter(maps: pd.DataFrame, *, atlas: str | None = None) -> Figure:
     colors = _roi_colors(maps, atlas)
     for axes, (name, voxels) in zip(panels.flat, groups.items(), strict=False):
         _scatter(axes, voxels, atlas, colors, rasterized=len(shown) > MAX_VECTOR_POINTS)
-        axes.set_title(short(name, 34 - 4 * n_columns))
+        axes.set_title(short(name, 42 - 4 * n_columns))
     panels[0, 0].set(xlim=(-0.02, high), ylim=(low, high))
     _label_scatter(panels, high)
     for axes in panels.flat[len(groups) :]:

@@ -152,13 +152,16 @@ def _best_sentence(row: pd.Series, name: str, *, alone: bool) -> Markup:
     text = Markup("<strong>{}</strong> {} a mean voxelwise r of <strong>{}</strong>").format(
         name, verb, r
     )
+    if is_finite(row["r_low"]) and row["r_low"] <= 0:
+        text += ", which may well be chance"
     if not is_finite(row["noise_ceiling"]):
         return text + "; its noise ceiling is unknown."
     text += Markup(", against a mean noise ceiling of {}").format(number(row["noise_ceiling"]))
     if not is_finite(row["r_normalized"]):
         return text + "."
     return text + Markup(": on average {} of the ceiling, in the {} with enough signal.").format(
-        f"{100 * row['r_normalized']:.0f} %", plural(row["n_voxels_normalized"], "voxel")
+        f"{number(100 * row['r_normalized'], digits=0)} %",
+        plural(row["n_voxels_normalized"], "voxel"),
     )
 
 

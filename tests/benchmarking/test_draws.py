@@ -1,5 +1,6 @@
 """Draws in the benchmark: against the metrics by hand, known distributions and closed forms."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -176,6 +177,18 @@ def test_the_plan_takes_voxels_from_rois_in_proportion(data, monkeypatch):
     assert changes == len(taken) - 1  # ROI after ROI
     assert plan.key() == drawing.make_plan(holed, folds, 10, 0).key()
     assert plan.key() != drawing.make_plan(holed, folds, 10, 1).key()
+
+
+@pytest.mark.parametrize("missing", ["", None, np.nan])
+@pytest.mark.parametrize("dtype", ["str", "object", "category"])
+def test_voxels_outside_every_roi_have_a_place_in_the_plan(data, missing, dtype):
+    roi = data.voxels["roi"].astype(object)
+    roi[::4] = missing
+    outside = dataclasses.replace(data, voxels=pd.DataFrame({"roi": roi.astype(dtype)}))
+    plan = drawing.make_plan(outside, [(np.arange(100), np.arange(100, 150))], 10, 0)
+    assert set(plan.subset) == set(range(40))
+    assert set(plan.subset[:10]) == set(range(0, 40, 4))  # as if they were a ROI of their own
+    assert len(plan.shown) == roi.replace("", None).nunique() + 1
 
 
 # ---------------------------------------------------------------- whole runs

@@ -300,6 +300,7 @@ def test_missing_files_are_all_listed_with_their_places(tree, tmp_path):
         str(root / "nsddata/ppdata/subj05/func1pt8mm/roi/nsdgeneral.nii.gz"),
     ]
     assert "s3://natural-scenes-dataset" in lines[-1]
+    assert "--sessions" in lines[-1]  # the way to go on with what is there
     with pytest.raises(FileNotFoundError, match="38 files"):  # 40 sessions, two of them there
         load_nsd(tree.root, 1, units="percent")
     with pytest.raises(FileNotFoundError, match=r"mask\.nii\.gz"):
@@ -389,6 +390,8 @@ def test_subjects_have_their_own_images(tree):
         ({"sessions": [1, 1]}, "must be of 1 … 40"),
         ({"one_hour": "first"}, "one_hour='first' must be one of"),
         ({"file_format": "mat"}, "file_format='mat'"),
+        ({"image_size": 0}, "image_size=0 must be 1 or more"),
+        ({"image_size": (32, -1)}, r"image_size=\(32, -1\) must be 1 or more"),
     ],
 )
 def test_bad_arguments_are_named(tree, arguments, message):

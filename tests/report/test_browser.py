@@ -116,6 +116,33 @@ def test_numbers_read_from_the_page_are_the_results(browser, page, result):
             assert read == [expected], (encoder["encoder"], metric)
 
 
+#: Words of encoders' names that are broken, or are not on the line of their colour.
+BROKEN = """
+return [...document.querySelectorAll("th.name:has(.swatch)")].flatMap(name => {
+  const node = name.lastChild, words = [...node.data.matchAll(/[^\\s\u2060]+/g)];
+  const lines = words.map(word => {
+    const range = document.createRange();
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    return range.getClientRects();
+  });
+  const color = name.querySelector(".swatch").getClientRects();
+  const apart = color.length != 1 || Math.abs(color[0].top - lines[0][0].top) > 5;
+  const broken = words.filter((word, i) => lines[i].length > 1).map(word => word[0]);
+  return apart ? [words[0][0], ...broken] : broken;
+});
+"""
+
+
+@pytest.mark.parametrize("width", [500, 1200])
+def test_names_of_encoders_are_broken_between_words_only(browser, make_result, tmp_path, width):
+    names = ["MindSimulator (tokens)", "calibrated ridge (tokens)", "banded (pixels + Gabor)"]
+    path = make_result(names).to_html(tmp_path / "names.html")
+    browser.set_window_size(width, 900)
+    browser.get(path.as_uri())
+    assert browser.execute_script(BROKEN) == []
+
+
 def test_only_tables_and_figures_scroll_sideways_on_a_phone(browser, page):
     browser.set_window_size(500, 900)  # the narrowest a desktop window can be
     width = browser.execute_script("return document.documentElement.clientWidth")

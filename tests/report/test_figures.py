@@ -151,6 +151,17 @@ def test_scatter_shows_the_voxels_that_have_both(tables):
         assert (drawn < [x1, y1]).all()
 
 
+def test_titles_of_four_panels_in_a_row_have_their_names_in_full(make_result):
+    names = [
+        "calibrated ridge (tokens)",
+        "MindSimulator (tokens)",
+        "stacked (Gabor + tokens)",
+        "mean",
+    ]
+    figure = ceiling_scatter(make_result(names).maps)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == names
+
+
 def test_scatter_has_the_line_of_equality(tables):
     line = ceiling_scatter(tables.maps).axes[0].lines[0]
     assert line.get_xy1() == (0, 0)

@@ -119,6 +119,15 @@ def test_a_lead_whose_interval_holds_zero_is_not_called_real():
     assert "real" not in words
 
 
+def test_a_best_r_whose_interval_holds_zero_is_not_left_standing():
+    # r ± .02 in these tables; its share of the ceiling is r / .8.
+    words = said(encoder_table(ridge=(-0.012, 0.8), mean=(np.nan, 0.9)), [])
+    r = "r of <strong>−0.012 [−0.032, 0.008]</strong>, which may well be chance"
+    assert r in words
+    assert "on average −" in words  # a true minus, as everywhere on the page
+    assert "chance" not in said(encoder_table(ridge=(0.3, 0.8), mean=(np.nan, 0.9)), [])
+
+
 def test_both_the_runner_up_and_ridge_are_compared_with():
     table = encoder_table(ridge=(0.3, 0.8), best=(0.4, 0.6), second=(0.35, 0.7))
     pairs = [pair("best", "second", "r", 0.05), pair("best", "ridge", "r", 0.1)]

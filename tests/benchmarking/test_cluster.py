@@ -153,6 +153,15 @@ def test_arrays_are_sent_as_files(tmp_path):
     assert len(list((tmp_path / "inputs").iterdir())) == 4
 
 
+def test_changes_that_a_map_keeps_to_itself_are_sent(tmp_path):
+    np.save(tmp_path / "betas.npy", np.zeros((4, 1, 2), dtype=np.float32))
+    mapped = np.load(tmp_path / "betas.npy", mmap_mode="c")
+    mapped[2] = 5  # not in the file
+    (tmp_path / "inputs").mkdir()
+    sent = cluster._Sender(tmp_path / "inputs")(mapped)
+    np.testing.assert_array_equal(sent.open(), mapped)
+
+
 def test_without_a_scheduler_nothing_is_sent():
     array = np.ones(3)
     with cluster.connected(None, None) as send:

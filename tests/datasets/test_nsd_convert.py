@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from brainenc.cli import app
 from brainenc.data import EncodingData
 from brainenc.datasets import _nsd_convert as module
-from brainenc.datasets import convert_nsd, load_nsd, shared_test_mask
+from brainenc.datasets import convert_nsd, load_nsd, nsd, shared_test_mask
 
 SESSIONS = [1, 2, 4]
 
@@ -121,6 +121,41 @@ def test_what_is_there_is_not_written_over(root, converted, tmp_path):
         convert_nsd(root, tmp_path / "other.brain", units="zscore", sessions=1, verbose=False)
 
 
+def test_what_another_process_finished_meanwhile_is_left_alone(
+    root, converted, tmp_path, monkeypatch
+):
+    """It is written while this one reads tables and masks, and is not converted again."""
+    out = tmp_path / "subj01.brain"
+    plan = nsd.make_plan
+
+    def slow(*arguments, **options):
+        shutil.copytree(converted, out)
+        return plan(*arguments, **options)
+
+    def read(plan, session):
+        raise AssertionError("the sessions are read again")
+
+    monkeypatch.setattr(nsd, "make_plan", slow)
+    monkeypatch.setattr(module.Plan, "read", read)
+    with pytest.raises(FileExistsError, match="delete it or choose another name"):
+        convert_nsd(root, out, units="zscore", sessions=SESSIONS, verbose=False)
+    assert contents(out) == contents(converted)
+
+
+def test_a_lock_that_cannot_be_removed_while_it_is_held_does_no_harm(root, tmp_path, monkeypatch):
+    """As on Windows, where an open file cannot be deleted."""
+    unlink = module.Path.unlink
+
+    def of_windows(path, missing_ok=False):
+        if path.name.endswith(".lock"):
+            raise PermissionError(13, "used by another process", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(module.Path, "unlink", of_windows)
+    out = convert_nsd(root, tmp_path / "s.brain", units="percent", sessions=1, verbose=False)
+    assert EncodingData.load(out).betas.shape[1] == 3
+
+
 def test_a_full_disk_is_seen_before_the_first_session(root, tmp_path, monkeypatch):
     usage = dataclasses.make_dataclass("Usage", ["free"])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000))
@@ -165,8 +200,10 @@ def test_command_line_lists_missing_files(root, tmp_path):
         for s in range(1, 41)
         if s not in SESSIONS
     ]
-    with pytest.raises(ValueError, match="'1-x' must be numbers or ranges"):
-        raise run(root, "--out", tmp_path / "s.brain", "--sessions", "1-x").exception
+    # "4-1" is no session at all, which must not be taken for all of them.
+    for sessions in ("1-x", "4-1", "2-"):
+        with pytest.raises(ValueError, match=f"'{sessions}' must be numbers or ranges"):
+            raise run(root, "--out", tmp_path / "s.brain", "--sessions", sessions).exception
 
 
 # The peak of this process; ru_maxrss would be at least that of the process that starts it.

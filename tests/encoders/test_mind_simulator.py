@@ -356,6 +356,18 @@ def test_held_out_images_are_not_learnt(problem):
     np.testing.assert_array_equal(*losses)
 
 
+def test_images_held_out_are_some_that_have_data(problem):
+    tokens, betas = problem
+    encoder = MindSimulatorEncoder(**FAST, validation=0.02)
+    first = np.isfinite(encoder.fit_held_out(tokens, betas)).any(axis=1)
+    assert first.sum() == 3
+    # Without these there was nothing to judge by, which the fit ended with.
+    held_out = encoder.fit_held_out(tokens, np.where(first[:, None, None], np.nan, betas))
+    held = np.isfinite(held_out).any(axis=1)
+    assert held.sum() == 3
+    assert not (held & first).any()
+
+
 def test_held_out_predictions_are_of_the_images_held_out(problem):
     tokens, betas = problem
     encoder = MindSimulatorEncoder(**(FAST | PLAIN))

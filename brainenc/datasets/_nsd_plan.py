@@ -132,7 +132,7 @@ def make_plan(
     if volume is not None and volume.shape != inside.shape:
         raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
     voxels, notes = _voxel_table(files, inside)
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size
     images = take_images(HDF5Images(files.stimuli, size=size), np.unique(trials["nsd_id"]))
     described = mask if isinstance(mask, (str, Path)) else "mask given as an array"
     lines = [
@@ -212,8 +212,10 @@ def _session_numbers(sessions: Any, subject: int) -> list[int]:
     last = N_SESSIONS[subject]
     if sessions is None:
         return list(range(1, last + 1))
-    numbers = sorted(int(number) for number in np.atleast_1d(np.asarray(sessions)))
-    if not numbers or numbers[0] < 1 or numbers[-1] > last or len(set(numbers)) < len(numbers):
+    given = np.atleast_1d(np.asarray(sessions))
+    numbers = np.unique(given).tolist()
+    whole = given.dtype.kind in "iu"
+    if not whole or numbers[0] < 1 or numbers[-1] > last or len(numbers) < given.size:
         raise ValueError(f"sessions={sessions} must be of 1 … {last} for subject {subject}, once")
     return numbers
 

@@ -429,6 +429,8 @@ def test_subjects_have_their_own_images(tree):
         ({"space": "MNI"}, "space='MNI' must be one of 'func1pt8mm', 'fsaverage'"),
         ({"sessions": [0, 1]}, "must be of 1 … 40"),
         ({"sessions": [1, 1]}, "must be of 1 … 40"),
+        ({"sessions": []}, "must be of 1 … 40"),
+        ({"sessions": [1.7]}, r"sessions=\[1\.7\] must be of 1 … 40"),
         ({"one_hour": "first"}, "one_hour='first' must be one of"),
         ({"file_format": "mat"}, "file_format='mat'"),
     ],
@@ -448,7 +450,7 @@ def test_subjects_had_as_many_sessions_as_were_published(tree):
 
 
 def test_images_are_resized_as_image_files_are(tree, data):
-    small = load(tree, image_size=32, sessions=1)
+    small = load(tree, image_size=np.int64(32), sessions=np.int64(1))
     assert small.images.shape[1:] == (32, 32, 3)
     row = data.trials["nsd_id"].unique().tolist().index(small.trials["nsd_id"].unique()[5])
     resized = Image.fromarray(data.images[row]).resize((32, 32), Image.Resampling.BICUBIC)

@@ -384,10 +384,11 @@ def _numbers(text: str) -> list[int] | None:
     """Whole numbers of "1-3,7"; None of nothing."""
     numbers: list[int] = []
     for part in _listed(text):
-        first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()):
             raise ValueError(f"{text!r} must be numbers or ranges such as 1-3,7")
-        several = range(int(first), int(last or first) + 1)
+        several = range(int(first), int(last) + 1)
         if not several:  # 3-1: nothing must not come to mean all
             raise ValueError(f"{part} in {text!r} ends before it begins")
         numbers += several

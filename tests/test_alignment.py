@@ -2,11 +2,12 @@ import dataclasses
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
 import brainenc
-from brainenc import alignment
+from brainenc import alignment, metrics
 from brainenc.alignment import cheap_features, check_alignment
 from brainenc.data import EncodingData, load_npz
 
@@ -200,6 +201,30 @@ def test_scores_are_those_of_ridge_in_cross_validation(features):
     centred = responses - responses.mean(axis=0)
     best = np.mean(scores, axis=1).max()
     assert abs(alignment._score(smoothers, centred) - best) < 1e-3
+
+
+def test_the_reliability_of_averages_is_that_of_so_many_trials(data):
+    betas = np.random.default_rng(0).standard_normal((data.n_images, 30))
+    ncsnr = np.linspace(0.2, 0.5, 30)
+    trials = pd.DataFrame({"image": np.arange(data.n_images), "repeat": 0, "n_averaged": 4})
+    averaged = EncodingData(data.images, betas, pd.DataFrame({"ncsnr": ncsnr}), trials)
+    rows = np.arange(data.n_images)
+    voxels, share = alignment._reliable_voxels(averaged, rows, np.random.default_rng(0))
+    assert sorted(voxels) == list(range(15, 30))  # half of the voxels
+    # Allen et al. (2022): ncsnr² / (ncsnr² + 1 / n).
+    assert share == pytest.approx(np.mean(ncsnr[15:] ** 2 / (ncsnr[15:] ** 2 + 1 / 4)))
+
+
+def test_chosen_voxels_do_not_look_better_than_they_are(data):
+    """Of pure noise, those most reliable in one half are nothing special in the other."""
+    shares = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        noise = EncodingData(data.images[:80], rng.standard_normal((80, 3, 1000)))
+        shares.append(alignment._reliable_voxels(noise, np.arange(80), rng)[1])
+    ceiling = metrics.noise_ceiling_from_repeats(rng.standard_normal((40, 3, 4000))).values
+    # Means over 500 voxels whose s.d. is .12: s.e. .006. Chosen by both halves they have .17 more.
+    assert np.mean(shares) == pytest.approx(ceiling.mean(), abs=0.025)
 
 
 def test_features_see_luminance_colour_and_contrast(data, features):

@@ -1,5 +1,6 @@
 """The command line in real processes: outputs, real data, bad input."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import brainenc
+from brainenc.cli import app
 
 FEW = ["--n-bootstraps", "50", "--n-permutations", "19", "--n-draws", "20", "--quiet"]
 
@@ -171,6 +174,73 @@ def test_macaque_v4(real_data, tmp_path):
     # The floor measured with a small Gabor bank and ridge on an 80/20 split of this file: .52.
     assert table.loc["ridge", "r"] >= 0.52
     assert table.loc["ridge", "r"] < table.loc["ridge", "noise_ceiling"]
+
+
+# -------------------------------------------------------------------- wiring
+
+
+class Reached(Exception):
+    """The function behind a command was called."""
+
+
+def reached(monkeypatch, owner, name, *arguments):
+    """What a command calls a function with, which then stops."""
+    seen = {}
+
+    def function(*given, **options):
+        seen.update(options, given=given)
+        raise Reached
+
+    monkeypatch.setattr(owner, name, function)
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert isinstance(result.exception, Reached), result.output
+    return seen
+
+
+def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        brainenc.EncodingData,
+        "zscore_by_session",
+        lambda data: dataclasses.replace(data, units="z-scored"),
+    )
+    seen = reached(
+        monkeypatch, brainenc, "benchmark", "benchmark", folder / "subject.brain",
+        "--encoders", "mean", "--cv", 4, "--n-bootstraps", 11, "--n-permutations", 12,
+        "--n-draws", 13, "--n-jobs", 2, "--scheduler", "tcp://10.0.0.1:8786", "--zscore",
+        "--random-state", 9, "--no-check", "--quiet", "--out", tmp_path / "run",
+    )  # fmt: skip
+    data, encoders = seen.pop("given")
+    assert data.units == "z-scored"
+    assert list(encoders) == ["mean"]
+    assert seen == {
+        "cv": 4, "n_bootstraps": 11, "n_permutations": 12, "n_draws": 13, "n_jobs": 2,
+        "scheduler": "tcp://10.0.0.1:8786", "random_state": 9, "check": False, "verbose": False,
+        "out": tmp_path / "run",
+    }  # fmt: skip
+
+
+def test_every_option_of_the_conversion_reaches_it(tmp_path, monkeypatch):
+    seen = reached(
+        monkeypatch, brainenc.datasets, "convert_nsd", "convert", "nsd", tmp_path / "nsd",
+        "--out", tmp_path / "s.brain", "--subject", 5, "--units", "zscore", "--space", "fsaverage",
+        "--betas", "betas_fithrf", "--file-format", "nifti", "--mask", "streams:ventral",
+        "--sessions", "3,7-9", "--one-hour", "images", "--image-size", 64, "--copy-images",
+        "--quiet",
+    )  # fmt: skip
+    assert seen == {
+        "given": (tmp_path / "nsd", tmp_path / "s.brain", 5), "units": "zscore",
+        "space": "fsaverage", "betas": "betas_fithrf", "file_format": "nifti",
+        "mask": "streams:ventral", "sessions": [3, 7, 8, 9], "one_hour": "images",
+        "image_size": 64, "copy_images": True, "verbose": False,
+    }  # fmt: skip
+
+
+def test_a_report_has_the_cortex_that_was_asked_for(tmp_path, monkeypatch):
+    from brainenc.benchmarking import BenchmarkResult
+
+    monkeypatch.setattr(BenchmarkResult, "load", lambda folder: BenchmarkResult)
+    seen = reached(monkeypatch, BenchmarkResult, "to_html", "report", tmp_path, "--surface", "none")
+    assert seen == {"given": (tmp_path / "report.html",), "surface": "none"}
 
 
 # -------------------------------------------------------------------- bad input

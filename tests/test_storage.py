@@ -105,6 +105,22 @@ def test_a_folder_replaces_a_folder_with_all_it_held(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    final, rename = tmp_path / "model", Path.rename
+    write_text(final, "old", True)
+
+    def failing(path, target):
+        if path.suffix == ".tmp":
+            raise OSError("the disk is gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="disk is gone"), atomic_path(final) as temporary:
+        write_text(temporary, "new", True)
+    assert (final / "content").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
 def test_a_folder_cannot_replace_a_file_and_the_file_stays(tmp_path):
     final = tmp_path / "model"
     final.write_text("precious")

@@ -24,6 +24,9 @@ def test_a_map_is_written_where_its_voxels_are(data, tmp_path):
     data.to_nifti([1, 2, 3, 4], tmp_path / "map.nii.gz")
     image = nib.load(tmp_path / "map.nii.gz")
     assert image.shape == (6, 5, 4)
+    assert image.header.get_xyzt_units()[0] == "mm"
+    # No time stamp (RFC 1952: bytes 4 to 8), so that equal maps are equal files.
+    assert (tmp_path / "map.nii.gz").read_bytes()[4:8] == bytes(4)
     np.testing.assert_allclose(image.affine, AFFINE, rtol=1e-6)  # kept as float32 on disk
     # By the affine, not by our own positions: where in millimetres is the value 4?
     found = np.argwhere(image.get_fdata() == 4)[0]

@@ -133,10 +133,13 @@ class _Sender:
 
 
 def _own_file(array: Any) -> ArrayFile | None:
-    """The file that a memory map is of; None of a part of one, whose place it does not tell."""
+    """The file that a memory map is of; None of a part of one, whose place it does not tell.
+
+    Nor of a map that keeps changes to itself: the file does not have them.
+    """
     if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
         return None
-    if array.filename is None or not array.flags.c_contiguous:
+    if array.filename is None or array.mode == "c" or not array.flags.c_contiguous:
         return None
     path = Path(os.fsdecode(array.filename)).resolve()
     return ArrayFile(path, array.dtype.str, array.shape, array.offset)

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +37,7 @@ def convert(plan: Plan, out: Path, *, copy_images: bool, verbose: bool) -> list[
     lock = FileLock(f"{partial}.lock", timeout=0)
     try:
         with lock:
+            check_new(out)  # another process may have written it since
             lines = _start(plan, partial)
             has_data = _write_sessions(plan, partial, verbose)
             voxels, trials = plan.tables(has_data)
@@ -52,10 +54,17 @@ def convert(plan: Plan, out: Path, *, copy_images: bool, verbose: bool) -> list[
             )
             (partial / "brain").rename(out)
             shutil.rmtree(partial)
-            Path(lock.lock_file).unlink(missing_ok=True)
+            with suppress(OSError):  # Windows does not let go of it as long as it is locked
+                Path(lock.lock_file).unlink()
     except Timeout:
         raise FileExistsError(f"another process is writing {out}") from None
     return [*lines, coverage_line(voxels["n_sessions"].to_numpy(), len(plan.sessions))]
+
+
+def check_new(out: Path) -> None:
+    """Raise FileExistsError if there is something at `out`."""
+    if out.exists():
+        raise FileExistsError(f"{out} exists: delete it or choose another name")
 
 
 def _shape(plan: Plan) -> tuple[int, int, int]:

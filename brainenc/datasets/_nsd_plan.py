@@ -132,7 +132,8 @@ def make_plan(
     if volume is not None and volume.shape != inside.shape:
         raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
     voxels, notes = _voxel_table(files, inside)
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    whole = isinstance(image_size, (int, np.integer))
+    size = (image_size, image_size) if whole else image_size
     if size is not None and min(size) < 1:
         raise ValueError(f"image_size={image_size} must be 1 or more pixels, or None")
     images = take_images(HDF5Images(files.stimuli, size=size), np.unique(trials["nsd_id"]))
@@ -214,8 +215,10 @@ def _session_numbers(sessions: Any, subject: int) -> list[int]:
     last = N_SESSIONS[subject]
     if sessions is None:
         return list(range(1, last + 1))
-    numbers = sorted(int(number) for number in np.atleast_1d(np.asarray(sessions)))
-    if not numbers or numbers[0] < 1 or numbers[-1] > last or len(set(numbers)) < len(numbers):
+    given = np.atleast_1d(np.asarray(sessions))
+    numbers = np.unique(given).tolist()
+    whole = given.dtype.kind in "iu"
+    if not whole or numbers[0] < 1 or numbers[-1] > last or len(numbers) < given.size:
         raise ValueError(f"sessions={sessions} must be of 1 … {last} for subject {subject}, once")
     return numbers
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainenc.data import EncodingData
-from brainenc.datasets._nsd_convert import convert
+from brainenc.datasets._nsd_convert import check_new, convert
 from brainenc.datasets._nsd_design import N_REPEATS
 from brainenc.datasets._nsd_files import N_SESSIONS
 from brainenc.datasets._nsd_plan import UNITS, coverage_line, make_plan
@@ -157,8 +157,7 @@ def convert_nsd(
     FileNotFoundError, ValueError : as for `load_nsd`.
     """
     out = Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} exists: delete it or choose another name")
+    check_new(out)
     plan = make_plan(
         root,
         subject,

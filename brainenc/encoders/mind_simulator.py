@@ -306,10 +306,12 @@ class MindSimulatorEncoder(BaseEncoder):
     def _trials(
         self, features: np.ndarray, betas: np.ndarray, options: dict[str, Any]
     ) -> stages.Trials:
-        learnt = np.ones(len(betas), dtype=bool)
-        n_held = round(options["validation"] * len(betas))
-        learnt[np.random.default_rng(self.seed_).permutation(len(betas))[:n_held]] = False
         averages = average_repeats(betas).astype(np.float32, copy=False)
+        learnt = np.ones(len(betas), dtype=bool)
+        # Images without data would judge nothing.
+        shown = np.flatnonzero(np.isfinite(averages).any(axis=1))
+        n_held = round(options["validation"] * len(shown))
+        learnt[np.random.default_rng(self.seed_).permutation(shown)[:n_held]] = False
         self.mean_, self.scale_ = voxel_moments(averages[learnt])
         self.undefined_ = ~np.isfinite(averages[learnt]).any(axis=0)
         self.adapter_ = None

@@ -144,13 +144,24 @@ def test_arrays_are_sent_as_files(tmp_path):
     whole = send(mapped)
     assert whole.path == tmp_path / "betas.npy"  # no copy of what is on disk
     np.testing.assert_array_equal(whole.open(), array)
-    # Parts and arrays in memory are written, each once.
-    for given in (mapped[2:5], mapped[:, ::2], array, np.asfortranarray(array)):
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(array))
+    fortran = np.load(tmp_path / "fortran.npy", mmap_mode="r")
+    # Parts, other orders of axes and arrays in memory are written, each once.
+    for given in (mapped[2:5], mapped[:, ::2], array, np.asfortranarray(array), fortran):
         sent = send(given)
         assert sent.path.parent == tmp_path / "inputs"
         assert send(given) is sent
         np.testing.assert_array_equal(sent.open(), given)
-    assert len(list((tmp_path / "inputs").iterdir())) == 4
+    assert len(list((tmp_path / "inputs").iterdir())) == 5
+
+
+def test_changes_that_a_map_keeps_to_itself_are_sent(tmp_path):
+    np.save(tmp_path / "betas.npy", np.zeros((4, 1, 2), dtype=np.float32))
+    mapped = np.load(tmp_path / "betas.npy", mmap_mode="c")
+    mapped[2] = 5  # not in the file
+    (tmp_path / "inputs").mkdir()
+    sent = cluster._Sender(tmp_path / "inputs")(mapped)
+    np.testing.assert_array_equal(sent.open(), mapped)
 
 
 def test_without_a_scheduler_nothing_is_sent():

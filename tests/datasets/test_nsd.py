@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from nsd_tree import (
     AFFINE,
     ID_HIGH,
@@ -25,6 +26,7 @@ from PIL import Image
 from brainenc.data import EncodingData
 from brainenc.datasets import load_nsd, shared_test_mask
 from brainenc.datasets._nsd_design import make_trials, read_design
+from brainenc.datasets._nsd_plan import in_units
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,7 @@ def test_images_are_those_of_the_ids(tree, data):
 
 def test_every_trial_is_at_its_image_repeat_and_session(tree, data):
     assert len(data.trials) == 1500
+    assert (np.diff(3 * data.trials["image"] + data.trials["repeat"]) > 0).all()
     time = stored(data, TIME)
     ids = np.unique([tree.shown(s, t) for s in (1, 2) for t in range(750)])
     for session, trial in [(1, 0), (1, 1), (1, 333), (1, 749), (2, 0), (2, 101), (2, 749)]:
@@ -142,6 +145,23 @@ def test_voxels_without_data_in_a_session_are_masked_and_counted(tree, data, cap
     assert "percent signal change (stored integers / 300), not z-scored" in said
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_units_of_many_voxels_and_of_constant_ones(dtype):
+    """More voxels than are worked on at a time; the oracle takes one after the other."""
+    raw = np.random.default_rng(0).integers(-900, 900, (20, 2100)).astype(dtype)
+    constant = [0, 1024, 2099]
+    raw[:, constant] = [0, 7, -300]
+    for units in ("percent", "zscore"):
+        expected = np.full(raw.shape, np.nan)
+        for v in set(range(2100)).difference(constant):
+            expected[:, v] = scipy.stats.zscore(raw[:, v].astype(float))
+            if units == "percent":
+                expected[:, v] = raw[:, v] / 300
+        betas, has_data = in_units(raw.copy(), units, 300)
+        np.testing.assert_allclose(betas, expected, rtol=1e-6, atol=1e-7)  # float32
+        assert np.flatnonzero(~has_data).tolist() == constant
+
+
 def test_atlases_ncsnr_and_hemispheres_are_those_of_the_voxels(tree, data):
     assert data.atlases == ["prf-visualrois", "floc-faces"]
     i, j, k = data.voxels[["i", "j", "k"]].to_numpy().T
@@ -152,6 +172,26 @@ def test_atlases_ncsnr_and_hemispheres_are_those_of_the_voxels(tree, data):
     labelled = sum((tree.rois[atlas][i, j, k] > 0).astype(int) for atlas in ROI_NAMES) > 0
     side = np.where(labelled, np.where(i >= 3, "lh", "rh"), "")
     assert data.voxels["hemisphere"].tolist() == side.tolist()
+
+
+def test_hemispheres_of_voxels_that_no_atlas_labels(tree, tmp_path):
+    """The files of nsdgeneral tell them; what both hemispheres claim belongs to neither."""
+    root = shutil.copytree(tree.root, tmp_path / "nsd")
+    folder = root / "nsddata/ppdata/subj01/func1pt8mm/roi"
+    for path in folder.glob("?h.*.nii.gz"):
+        path.unlink()
+    assert "hemisphere" not in load_nsd(root, units="percent", sessions=1, verbose=False).voxels
+    claimed = {side: np.full(SHAPE, -1) for side in ("lh", "rh")}
+    claimed["lh"][ID_LOW] = claimed["lh"][TIME] = 1
+    claimed["rh"][ID_HIGH] = claimed["rh"][TIME] = 1
+    claimed["rh"][NEVER] = 0  # cortex that the ROI leaves out
+    for side, values in claimed.items():
+        write_volume(folder / f"{side}.nsdgeneral.nii.gz", values)
+    data = load_nsd(root, units="percent", sessions=1, verbose=False)
+    sides = data.voxels["hemisphere"]
+    assert sides[column(data, ID_LOW)] == "lh"
+    assert sides[column(data, ID_HIGH)] == "rh"
+    assert (sides.drop([column(data, ID_LOW), column(data, ID_HIGH)]) == "").all()
 
 
 def test_masks(tree, tmp_path):
@@ -240,6 +280,8 @@ def test_one_hour_of_the_first_session(tree, data):
     position = np.searchsorted(data.trials["nsd_id"].unique(), hour.trials["nsd_id"].unique())
     kept = ~np.isnan(hour.betas[..., column(hour, ID_LOW)])
     np.testing.assert_array_equal(hour.betas[kept], zscored.betas[position][kept])
+    # The first of those read, whichever that is.
+    assert len(load(tree, sessions=2, one_hour="session").trials) == 750
 
 
 # ------------------------------------------------------------------ fsaverage
@@ -388,6 +430,8 @@ def test_subjects_have_their_own_images(tree):
         ({"space": "MNI"}, "space='MNI' must be one of 'func1pt8mm', 'fsaverage'"),
         ({"sessions": [0, 1]}, "must be of 1 … 40"),
         ({"sessions": [1, 1]}, "must be of 1 … 40"),
+        ({"sessions": []}, "must be of 1 … 40"),
+        ({"sessions": [1.7]}, r"sessions=\[1\.7\] must be of 1 … 40"),
         ({"one_hour": "first"}, "one_hour='first' must be one of"),
         ({"file_format": "mat"}, "file_format='mat'"),
         ({"image_size": 0}, "image_size=0 must be 1 or more"),
@@ -401,8 +445,15 @@ def test_bad_arguments_are_named(tree, arguments, message):
         load_nsd(tree.root, 9, units="percent")
 
 
+def test_subjects_had_as_many_sessions_as_were_published(tree):
+    # Allen et al. (2022): four subjects had all 40, two 32 and two 30.
+    for subject, n in enumerate([40, 40, 32, 30, 40, 32, 40, 30], start=1):
+        with pytest.raises(ValueError, match=f"must be of 1 … {n} for subject {subject},"):
+            load_nsd(tree.root, subject, units="percent", sessions=[1, 41])
+
+
 def test_images_are_resized_as_image_files_are(tree, data):
-    small = load(tree, image_size=32, sessions=1)
+    small = load(tree, image_size=np.int64(32), sessions=np.int64(1))
     assert small.images.shape[1:] == (32, 32, 3)
     row = data.trials["nsd_id"].unique().tolist().index(small.trials["nsd_id"].unique()[5])
     resized = Image.fromarray(data.images[row]).resize((32, 32), Image.Resampling.BICUBIC)

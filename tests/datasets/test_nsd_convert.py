@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,8 @@ from typer.testing import CliRunner
 from brainenc.cli import app
 from brainenc.data import EncodingData
 from brainenc.datasets import _nsd_convert as module
-from brainenc.datasets import convert_nsd, load_nsd, shared_test_mask
+from brainenc.datasets import convert_nsd, load_nsd, nsd, shared_test_mask
+from brainenc.hdf5_images import HDF5Images
 
 SESSIONS = [1, 2, 4]
 
@@ -111,6 +113,72 @@ def test_other_settings_or_files_start_over(root, converted, tmp_path, monkeypat
     assert contents(out) == contents(converted)
 
 
+def a_plan(root, **arguments):
+    settings = {
+        "units": "percent", "space": "func1pt8mm", "betas": "betas_fithrf_GLMdenoise_RR",
+        "file_format": "auto", "mask": "nsdgeneral", "sessions": 1, "one_hour": None,
+        "image_size": None,
+    }  # fmt: skip
+    return nsd.make_plan(root, 1, **(settings | arguments))
+
+
+def other_trials(plan):
+    """The same images and as many trials, as of a design that was mended."""
+    return plan.trials.assign(trial=plan.trials["trial"].to_numpy()[::-1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: {"mask": plan.mask[::-1]},
+        lambda plan: {"trials": other_trials(plan)},
+        lambda plan: {"images": HDF5Images(plan.files.stimuli, size=(9, 9))[plan.images.index]},
+        lambda plan: {"sessions": [2]},
+        lambda plan: {"units": "zscore"},
+        lambda plan: {"files": dataclasses.replace(plan.files, subject=2)},
+    ],
+    ids=["mask", "trials", "images", "sessions", "units", "subject"],
+)
+def test_only_the_same_plan_is_gone_on_with(root, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(module, "existing", lambda files: [])  # those of another subject, too
+    plan, partial = a_plan(root), tmp_path / "partial"
+    assert module._start(plan, partial) == []
+    record = partial / "session_01.npy"
+    np.save(record, np.ones(len(plan.voxels), dtype=bool))
+    assert "1 sessions are finished" in module._start(a_plan(root), partial)[0]
+    assert record.exists()
+    assert "starting over" in module._start(dataclasses.replace(plan, **change(plan)), partial)[0]
+    assert not record.exists()
+
+
+def test_betas_that_were_fetched_again_are_read_again(tmp_path):
+    tree = NSDTree(tmp_path / "nsd", sessions=[1]).write()
+    module._start(a_plan(tree.root), tmp_path / "partial")
+    path = tree.beta_folder() / "betas_session01.hdf5"
+    os.utime(path, (0, 0))
+    assert "starting over" in module._start(a_plan(tree.root), tmp_path / "partial")[0]
+
+
+def test_a_session_counts_as_finished_when_its_betas_are_on_disk(root, tmp_path, monkeypatch):
+    """A power cut takes what the system has not written yet, but not what was renamed before."""
+    plan, events = a_plan(root), []
+    fsync, atomic_path = os.fsync, module.atomic_path
+
+    def synced(descriptor):
+        fsync(descriptor)
+        events.append("betas")
+
+    def recorded(path):
+        events.append(path.name)
+        return atomic_path(path)
+
+    module._start(plan, tmp_path)
+    monkeypatch.setattr(module.os, "fsync", synced)
+    monkeypatch.setattr(module, "atomic_path", recorded)
+    module._write_sessions(plan, tmp_path, verbose=False)
+    assert events == ["betas", "session_01.npy"]
+
+
 def test_what_is_there_is_not_written_over(root, converted, tmp_path):
     with pytest.raises(FileExistsError, match="delete it or choose another name"):
         convert_nsd(root, converted, units="zscore", sessions=SESSIONS)
@@ -119,6 +187,41 @@ def test_what_is_there_is_not_written_over(root, converted, tmp_path):
         pytest.raises(FileExistsError, match="another process is writing"),
     ):
         convert_nsd(root, tmp_path / "other.brain", units="zscore", sessions=1, verbose=False)
+
+
+def test_what_another_process_finished_meanwhile_is_left_alone(
+    root, converted, tmp_path, monkeypatch
+):
+    """It is written while this one reads tables and masks, and is not converted again."""
+    out = tmp_path / "subj01.brain"
+    plan = nsd.make_plan
+
+    def slow(*arguments, **options):
+        shutil.copytree(converted, out)
+        return plan(*arguments, **options)
+
+    def read(plan, session):
+        raise AssertionError("the sessions are read again")
+
+    monkeypatch.setattr(nsd, "make_plan", slow)
+    monkeypatch.setattr(module.Plan, "read", read)
+    with pytest.raises(FileExistsError, match="delete it or choose another name"):
+        convert_nsd(root, out, units="zscore", sessions=SESSIONS, verbose=False)
+    assert contents(out) == contents(converted)
+
+
+def test_a_lock_that_cannot_be_removed_while_it_is_held_does_no_harm(root, tmp_path, monkeypatch):
+    """As on Windows, where an open file cannot be deleted."""
+    unlink = module.Path.unlink
+
+    def of_windows(path, missing_ok=False):
+        if path.name.endswith(".lock"):
+            raise PermissionError(13, "used by another process", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(module.Path, "unlink", of_windows)
+    out = convert_nsd(root, tmp_path / "s.brain", units="percent", sessions=1, verbose=False)
+    assert EncodingData.load(out).betas.shape[1] == 3
 
 
 def test_a_full_disk_is_seen_before_the_first_session(root, tmp_path, monkeypatch):
@@ -165,8 +268,9 @@ def test_command_line_lists_missing_files(root, tmp_path):
         for s in range(1, 41)
         if s not in SESSIONS
     ]
-    with pytest.raises(ValueError, match="'1-x' must be numbers or ranges"):
-        raise run(root, "--out", tmp_path / "s.brain", "--sessions", "1-x").exception
+    for sessions in ("1-x", "2-"):
+        with pytest.raises(ValueError, match=f"'{sessions}' must be numbers or ranges"):
+            raise run(root, "--out", tmp_path / "s.brain", "--sessions", sessions).exception
 
 
 # The peak of this process; ru_maxrss would be at least that of the process that starts it.

@@ -1,6 +1,7 @@
 """MindSimulator: it learns, repeats, is saved; its options do what they say; draws add up."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -15,9 +16,11 @@ from brainenc.encoders import _mind_simulator as stages
 from brainenc.encoders._mind_simulator_noise import draw_spread, remaining_noise
 from brainenc.encoders._mind_simulator_parameters import all_sizes
 from brainenc.metrics import correlation
-from brainenc.nets import DiffusionPrior
+from brainenc.nets import DiffusionPrior, soft_clip_loss
+from brainenc.nets.diffusion import cosine_schedule
 from brainenc.noise import ResidualNoise
 from brainenc.repeats import average_repeats
+from brainenc.training.batches import Batch
 
 SMALL = {"n_latents": 2, "latent_width": 4, "hidden": 24, "width": 16, "depth": 1, "head_width": 4}
 FAST = {"sizes": SMALL, "autoencoder_epochs": 3, "prior_epochs": 1, "n_steps": 6}
@@ -146,6 +149,132 @@ def test_few_images_leave_ridge_alone(problem):
         encoder.sample(tokens, start=np.zeros(20))
 
 
+# ------------------------------------------------------------------ losses, by hand
+
+
+class KnownBatch(Batch):
+    """A batch whose random numbers are known."""
+
+    def __init__(self, fields, numbers, **when):
+        super().__init__({name: torch.from_numpy(field) for name, field in fields.items()}, **when)
+        self.numbers = numbers
+
+    def uniform(self, *shape):
+        assert self.numbers["uniform"].shape == (len(self), *shape)
+        return torch.from_numpy(self.numbers["uniform"])
+
+    def normal(self, *shape):
+        assert self.numbers["normal"].shape == (len(self), *shape)
+        return torch.from_numpy(self.numbers["normal"])
+
+    def integers(self, high, *shape):
+        """The largest there are, and the smallest."""
+        return torch.tensor([high - 1, 0] * len(self))[: len(self)]
+
+
+@pytest.fixture
+def trials(problem):
+    tokens, betas = problem
+    mean, sd = np.random.default_rng(1).uniform(1, 2, (2, 20)).astype(np.float32)
+    learnt = np.arange(len(betas)) % 5 > 0
+    return stages.Trials(betas, average_repeats(betas), tokens, mean, sd, learnt)
+
+
+def losses_of(monkeypatch, fit, *arguments):
+    """The loss and the examples that a stage would be trained with."""
+    seen = {}
+
+    def kept(module, loss, examples, *others, **settings):
+        seen.update(loss=loss, examples=examples)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(stages, "_train", kept)
+    fit(*arguments)
+    return seen["loss"], seen["examples"]
+
+
+def learnt_trials(trials):
+    """Image and repeat of each, (2, n_trials); voxel 0 has data in all trials there are."""
+    present = np.isfinite(trials.betas[:, :, 0])
+    return np.stack(np.nonzero(present & trials.learnt[:, None]))
+
+
+def small_autoencoder(options):
+    return stages.make_autoencoder((3, 4), 20, options).eval()
+
+
+@pytest.mark.parametrize(("step", "temperature"), [(0, 0.3), (5, 0.2), (2, 0.2809017)])
+def test_the_loss_of_the_autoencoder(trials, monkeypatch, step, temperature):
+    """Hidden voxels are 0 and the others larger; the average is to be told; half a cosine."""
+    options = MindSimulatorEncoder(**FAST, temperature=(0.3, 0.1), voxel_dropout=0.25)._options()
+    net, rng = small_autoencoder(options), np.random.default_rng(0)
+    targets = rng.standard_normal((150, 2, 4)).astype(np.float32)
+    loss, examples = losses_of(monkeypatch, stages.fit_autoencoder, net, trials, targets, options)
+    rows = np.arange(0, len(examples), 9)
+    hidden = rng.random((len(rows), 20)).astype(np.float32)
+    with torch.no_grad():
+        found = loss(net, KnownBatch(examples[rows], {"uniform": hidden}, step=step, n_steps=10))
+    image, repeat = learnt_trials(trials)[:, rows]
+    z = (trials.betas[image, repeat] - trials.mean) / trials.sd
+    z = np.where(np.isnan(z) | (hidden < 0.25), 0, z) / 0.75
+    with torch.no_grad():
+        decoded, latent = net(torch.from_numpy(z.astype(np.float32)))
+    wanted = (trials.averages[image] - trials.mean) / trials.sd
+    error = np.nanmean((decoded.numpy() - wanted) ** 2)
+    clip = soft_clip_loss(latent, torch.from_numpy(targets[image]), temperature)
+    # float32 sums of a few hundred numbers.
+    assert float(found["reconstruction"]) == pytest.approx(error, rel=1e-4)
+    assert float(found["soft_clip"]) == pytest.approx(float(clip), rel=1e-4)
+    assert float(found["loss"]) == pytest.approx(error + float(clip), rel=1e-4)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_the_loss_of_the_prior(trials, monkeypatch, linear):
+    """Noise is added to what the linear path leaves, and what is Gaussian of it is known."""
+    options = MindSimulatorEncoder(**FAST)._options()
+    net, rng = small_autoencoder(options), np.random.default_rng(0)
+    prior = stages.make_prior((3, 4), (2, 4), options).eval()
+    for weight in (prior.latents_out.weight, prior.no_condition):  # listens, and to no image too
+        torch.nn.init.normal_(weight)
+    mean, sd = rng.standard_normal((2, 4)).astype(np.float32), 0.7
+    axes = np.linalg.qr(rng.standard_normal((8, 8)))[0].astype(np.float32)
+    variance = np.linspace(0.1, 2, 8).astype(np.float32)
+    scale = stages.LatentScale(mean, sd, *((axes, variance) if linear else ()))
+    expected = rng.standard_normal((150, 2, 4)).astype(np.float32) if linear else None
+    loss, examples = losses_of(
+        monkeypatch, stages.fit_prior, prior, net, scale, trials, expected, options
+    )
+    rows = np.arange(0, len(examples), 9)
+    noise = rng.standard_normal((len(rows), 2, 4)).astype(np.float32)
+    shown = np.where(np.arange(len(rows)) % 3, 0.21, 0.19).astype(np.float32)
+    with torch.no_grad():
+        found = loss(prior, KnownBatch(examples[rows], {"uniform": shown, "normal": noise}))
+    image, repeat = learnt_trials(trials)[:, rows]
+    step = np.where(np.arange(len(rows)) % 2, 1, 6)  # of six
+    kept = cosine_schedule(6)[step]
+    z = np.nan_to_num((trials.betas[image, repeat] - trials.mean) / trials.sd)
+    with torch.no_grad():
+        x0 = (net.encode(torch.from_numpy(z.astype(np.float32))).numpy() - mean) / sd
+        x0 = (x0 - expected[image] if linear else x0).reshape(-1, 8)
+        noisy = np.sqrt(kept)[:, None] * x0 + np.sqrt(1 - kept)[:, None] * noise.reshape(-1, 8)
+        guess = prior(
+            torch.from_numpy(noisy.reshape(-1, 2, 4).astype(np.float32)),
+            torch.from_numpy(step),
+            torch.from_numpy(trials.tokens[image]),
+            torch.from_numpy(shown >= 0.2),
+        ).numpy()
+    guess = guess.reshape(-1, 8).astype(float)
+    if linear:
+        # The Gaussian's conditional mean: covariance with the noisy latent, times its inverse.
+        covariance = axes @ np.diag(variance) @ axes.T
+        for row, share in enumerate(kept):
+            of_noisy = share * covariance + (1 - share) * np.eye(8)
+            guess[row] += np.sqrt(share) * covariance @ np.linalg.solve(of_noisy, noisy[row])
+    error = np.mean((guess - x0) ** 2)
+    assert float(found["denoising_mse"]) == pytest.approx(error, rel=1e-4)  # float32
+    assert float(found["loss"]) == pytest.approx(300 * error, rel=1e-4)  # as published
+
+
 # ------------------------------------------------------------------ the contract, with its nets
 
 
@@ -225,6 +354,18 @@ def test_held_out_images_are_not_learnt(problem):
     np.testing.assert_array_equal(again.mean_, encoder.mean_)
     losses = [e.history_.query("stage == 'autoencoder'").loss for e in (encoder, again)]
     np.testing.assert_array_equal(*losses)
+
+
+def test_images_held_out_are_some_that_have_data(problem):
+    tokens, betas = problem
+    encoder = MindSimulatorEncoder(**FAST, validation=0.02)
+    first = np.isfinite(encoder.fit_held_out(tokens, betas)).any(axis=1)
+    assert first.sum() == 3
+    # Without these there was nothing to judge by, which the fit ended with.
+    held_out = encoder.fit_held_out(tokens, np.where(first[:, None, None], np.nan, betas))
+    held = np.isfinite(held_out).any(axis=1)
+    assert held.sum() == 3
+    assert not (held & first).any()
 
 
 def test_held_out_predictions_are_of_the_images_held_out(problem):

@@ -41,6 +41,9 @@ def test_a_volume_in_template_space_is_seen_where_it_is(head):
             middle = (template["pial"][0] + template["white"][0])[:, axis] / 2
             # Samples through the ribbon, whose middle moves by a millimetre or two.
             assert np.nanmax(np.abs(maps[name] - middle)) < 1
+            if axis == 0:  # x grows to the right, and hardly a vertex lies across the midline
+                side = {"lh": -1, "rh": 1}[name]
+                assert np.nanmean(side * maps[name] > 0) > 0.99
     assert np.nanmax(maps["lh"]) < 90
 
 
@@ -90,6 +93,28 @@ def test_colours_are_where_the_values_are():
     # The left hemisphere from outside looks to the left, so that its back is on the right.
     assert lateral_left > 0.55 * width
     assert lateral_right < 0.45 * width
+
+
+def test_the_view_to_turn_about_has_the_hemispheres_side_by_side(monkeypatch):
+    shown = {}
+
+    def kept(mesh, values, **options):
+        shown.update(options, mesh=mesh, values=values)
+
+    monkeypatch.setattr("nilearn.plotting.view_surf", kept)
+    maps = {"lh": np.full(FSAVERAGE5, 1.0), "rh": np.full(FSAVERAGE5, 3.0)}
+    brainenc.plot_surface(maps, interactive=True)
+    coordinates, faces = shown["mesh"]
+    # The left one lies to the left, apart from the right one, and a face is of one of the two.
+    np.testing.assert_array_equal(shown["values"], np.where(coordinates[:, 0] < 0, 1, 3))
+    assert (np.ptp(shown["values"][faces], axis=1) == 0).all()
+    assert set(faces.ravel()) == set(range(2 * FSAVERAGE5))
+    # Sulci are where they are in the figure: the mesh and its depth are of one hemisphere.
+    for half, name in enumerate(("lh", "rh")):
+        rows = slice(half * FSAVERAGE5, (half + 1) * FSAVERAGE5)
+        np.testing.assert_array_equal(shown["bg_map"][rows], surface._template(name)["sulc"])
+    # 0 is among the colours though no value is near it.
+    assert (shown["vmin"], shown["vmax"]) == (0, 3)
 
 
 @pytest.mark.slow

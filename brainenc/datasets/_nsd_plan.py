@@ -132,7 +132,8 @@ def make_plan(
     if volume is not None and volume.shape != inside.shape:
         raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
     voxels, notes = _voxel_table(files, inside)
-    size = (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size
+    square = isinstance(image_size, (int, np.integer))
+    size = (int(image_size), int(image_size)) if square else image_size
     images = take_images(HDF5Images(files.stimuli, size=size), np.unique(trials["nsd_id"]))
     described = mask if isinstance(mask, (str, Path)) else "mask given as an array"
     lines = [

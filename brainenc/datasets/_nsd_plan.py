@@ -132,8 +132,8 @@ def make_plan(
     if volume is not None and volume.shape != inside.shape:
         raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
     voxels, notes = _voxel_table(files, inside)
-    whole = isinstance(image_size, (int, np.integer))
-    size = (image_size, image_size) if whole else image_size
+    square = isinstance(image_size, (int, np.integer))
+    size = (int(image_size), int(image_size)) if square else image_size
     if size is not None and min(size) < 1:
         raise ValueError(f"image_size={image_size} must be 1 or more pixels, or None")
     images = take_images(HDF5Images(files.stimuli, size=size), np.unique(trials["nsd_id"]))

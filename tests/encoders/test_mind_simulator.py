@@ -9,6 +9,7 @@ import brainenc
 from brainenc.encoders import (
     MindSimulatorEncoder,
     RidgeEncoder,
+    _mind_simulator_draws,
     _synbrain_default,
     mind_simulator,
 )
@@ -501,6 +502,23 @@ def test_draws_start_from_a_given_latent(problem, fitted):
             fitted.sample(tokens, start=bad)
     with pytest.raises(ValueError, match="start_share"):
         fitted.sample(tokens, start=rest, start_share=0)
+
+
+@pytest.mark.parametrize("which", ["fitted", "plain"])
+def test_a_start_comes_back_where_nothing_happens_to_it(which, problem, monkeypatch, request):
+    """Without noise and its removal, what the linear path expects is taken off and put back."""
+    encoder, rest = request.getfixturevalue(which), problem[1][1, 0]
+    monkeypatch.setattr(
+        _mind_simulator_draws, "add_noise", lambda x0, noise, kept: x0.expand_as(noise)
+    )
+    monkeypatch.setattr(_mind_simulator_draws, "denoise", lambda predict, x, *others: x)
+    draws = encoder.sample(problem[0][:5], 2, 0, noise="latent", start=rest)
+    z = torch.from_numpy(np.nan_to_num((rest - encoder.mean_) / encoder.scale_))[None]
+    with torch.no_grad():
+        decoded = encoder.autoencoder_(z.float())[0][0].numpy()
+    expected = np.broadcast_to(decoded * encoder.scale_ + encoder.mean_, draws.shape)
+    # float32, scaled down and up again.
+    np.testing.assert_allclose(draws[..., WITH_DATA], expected[..., WITH_DATA], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,9 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_channels, 1, length) to the same."""
         h = self.norm(x)
-        # The height of 1 becomes the axis of heads, which there is one of.
-        q, k, v = (conv(h).permute(0, 2, 3, 1) for conv in (self.q, self.k, self.v))
+        # The height of 1 becomes the axis of heads, which there is one of. Kernels that keep no map
+        # of length × length want the channels of a position side by side.
+        q, k, v = (conv(h).permute(0, 2, 3, 1).contiguous() for conv in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(q, k, v)
         return x + self.proj_out(laid_out(attended.permute(0, 3, 1, 2)))
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import synbrain_oracles as oracles
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from brainenc.nets import BrainVAE, _conv, sample_latent
 
@@ -241,3 +242,12 @@ def test_inputs_of_another_shape_are_refused():
         vae.encode(betas(20)[:, None])
     with pytest.raises(ValueError, match=r"z \(2, 30\) must have shape \(batch, \*\(3, 10\)\)"):
         vae.decode(torch.zeros(2, 30), 20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_keeps_no_map_of_all_pairs_of_positions(dtype):
+    block = _conv.AttentionBlock(64).to(dtype)
+    x = _conv.laid_out(torch.randn(2, 64, 1, 128, dtype=dtype))
+    # Of all kernels only the one that keeps the map may not be taken; if no other can, it raises.
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        assert block(x).shape == x.shape

@@ -1,6 +1,8 @@
 """The command line: the same functions as from Python, with paths for arguments."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,18 +47,19 @@ def demo(
     data = brainenc.datasets.simulate_subject(n_images, n_voxels, verbose=not quiet)
     typer.echo(repr(data))
     encoders, features = _demo_encoders(data)
-    result = brainenc.benchmark(
-        data,
-        encoders,
-        features=features,
-        references=False,
-        # Fewer folds and draws than by default, and two fits at once: minutes, on two cores.
-        cv=3,
-        n_draws=100,
-        n_jobs=2,
-        out=out,
-        verbose=not quiet,
-    )
+    with _resumable("the fits that are finished"):
+        result = brainenc.benchmark(
+            data,
+            encoders,
+            features=features,
+            references=False,
+            # Fewer folds and draws than by default, and two fits at once: minutes, on two cores.
+            cv=3,
+            n_draws=100,
+            n_jobs=2,
+            out=out,
+            verbose=not quiet,
+        )
     _show(result, out)
 
 
@@ -91,20 +94,21 @@ def benchmark(
     if zscore:
         loaded = loaded.zscore_by_session()
     out = out or Path(f"{loaded.name}-benchmark")
-    result = brainenc.benchmark(
-        loaded,
-        _make_encoders(encoders, features, store=store, device=device),
-        cv=cv,
-        out=out,
-        n_bootstraps=n_bootstraps,
-        n_permutations=n_permutations,
-        n_draws=n_draws,
-        n_jobs=n_jobs,
-        scheduler=scheduler,
-        random_state=random_state,
-        check=check,
-        verbose=not quiet,
-    )
+    with _resumable("the fits that are finished"):
+        result = brainenc.benchmark(
+            loaded,
+            _make_encoders(encoders, features, store=store, device=device),
+            cv=cv,
+            out=out,
+            n_bootstraps=n_bootstraps,
+            n_permutations=n_permutations,
+            n_draws=n_draws,
+            n_jobs=n_jobs,
+            scheduler=scheduler,
+            random_state=random_state,
+            check=check,
+            verbose=not quiet,
+        )
     _show(result, out)
 
 
@@ -271,21 +275,22 @@ def convert_nsd(
     from brainenc import datasets
 
     try:
-        path = datasets.convert_nsd(
-            root,
-            out,
-            subject,
-            units=units,
-            space=space,
-            betas=betas,
-            file_format=file_format,
-            mask=mask,
-            sessions=_numbers(sessions),
-            one_hour=one_hour,
-            image_size=image_size,
-            copy_images=copy_images,
-            verbose=not quiet,
-        )
+        with _resumable("the sessions that are finished"):
+            path = datasets.convert_nsd(
+                root,
+                out,
+                subject,
+                units=units,
+                space=space,
+                betas=betas,
+                file_format=file_format,
+                mask=mask,
+                sessions=_numbers(sessions),
+                one_hour=one_hour,
+                image_size=image_size,
+                copy_images=copy_images,
+                verbose=not quiet,
+            )
     except FileNotFoundError as error:  # a file per line
         typer.echo(f"brainenc: {error}", err=True)
         raise typer.Exit(2) from None
@@ -457,6 +462,16 @@ def _save_array(out: Path, array: Any) -> None:
     with atomic_path(out) as temporary:
         write_array(temporary, array)
     typer.echo(f"{out}: {array.shape} {array.dtype}")
+
+
+@contextmanager
+def _resumable(what: str) -> Iterator[None]:
+    """Say how to go on when the work is stopped by Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nbrainenc: stopped; the same command goes on after {what}", err=True)
+        raise
 
 
 def _show(result: "BenchmarkResult", out: Path) -> None:

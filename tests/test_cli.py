@@ -79,6 +79,22 @@ def test_benchmark_writes_tables_and_a_report_and_prints_its_path_last(folder, t
     assert Path(rewritten).read_text() == (out / "report.html").read_text()
 
 
+def test_ctrl_c_says_how_to_go_on(folder, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(brainenc, "benchmark", interrupted)
+    monkeypatch.setattr(brainenc.datasets, "convert_nsd", interrupted)
+    for arguments, what in (
+        (["benchmark", folder / "subject.npz"], "fits"),
+        (["convert", "nsd", tmp_path], "sessions"),
+    ):
+        command = [*map(str, arguments), "--out", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 130
+        assert f"the same command goes on after the {what} that are finished" in result.stderr
+
+
 def test_fit_predict_sample_agree_with_python(folder, tmp_path):
     model = tmp_path / "model"
     run("fit", "ridge", folder / "subject.brain", "--features", "pixels", "--out", model)

@@ -159,7 +159,7 @@ class BenchmarkResult:
 
         Raises
         ------
-        FileExistsError : `folder` holds a data set or a saved encoder.
+        FileExistsError : `folder` holds a data set, a saved encoder or a table of no run.
         """
         folder = check_run_folder(folder)
         for table in TABLES + DRAW_TABLES:
@@ -230,13 +230,21 @@ def check_run_folder(folder: str | os.PathLike) -> Path:
 
     Raises
     ------
-    FileExistsError : it holds a data set or a saved encoder, whose files tables would replace.
+    FileExistsError : it holds a data set, a saved encoder, or other files that those of a run would
+        replace.
     NotADirectoryError, PermissionError : it cannot be made or written to.
     """
     folder = Path(folder)
     for name, content in {"meta.json": "a data set", "model.json": "a saved encoder"}.items():
         if (folder / name).exists():
             raise FileExistsError(f"{folder} holds {content}; choose another folder for the run")
+    if not any((folder / name).exists() for name in ("manifest.json", "pairs")):
+        files = [*(f"{table}.csv" for table in TABLES + DRAW_TABLES), "report.html"]
+        if taken := [name for name in files if (folder / name).exists()]:
+            raise FileExistsError(
+                f"{folder} is of no run and holds {taken[0]}, which a run would replace; choose "
+                "another folder for the run"
+            )
     return check_writable(folder)
 
 

@@ -99,7 +99,8 @@ def benchmark(
     TypeError : data, encoders or features of a wrong kind.
     ValueError : fewer images than folds, a fold that tests fewer than two images, features with
         another number of rows, no resamples, one draw, or an encoder name that is empty.
-    FileExistsError : `out` holds a data set or a saved encoder.
+    FileExistsError : `out` holds a data set, a saved encoder or, being of no run, a file that a run
+        would replace.
     OSError : no scheduler at that address.
     PermissionError : `out` cannot be written to.
     """

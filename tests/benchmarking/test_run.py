@@ -405,6 +405,20 @@ def test_a_data_set_or_a_model_is_never_written_over(data, result, tmp_path):
         assert {p.name: p.read_bytes() for p in (tmp_path / folder).iterdir()} == before
 
 
+def test_files_of_no_run_are_never_written_over(data, result, tmp_path):
+    (tmp_path / "voxels.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"is of no run and holds voxels\.csv"):
+        brainenc.benchmark(data, {"mean": brainenc.MeanEncoder()}, out=tmp_path, **FEW)
+    with pytest.raises(FileExistsError, match=r"holds voxels\.csv"):
+        result.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["voxels.csv"]
+    # Other files do no harm, and a run may be written over by another.
+    (tmp_path / "voxels.csv").rename(tmp_path / "notes.txt")
+    for _ in range(2):
+        result.save(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_odd_names_stay_inside_the_folder_and_apart(data, tmp_path):
     names = ["..", "a/b", "a_b", "é" * 300]
     features = np.asarray(data.truth.signal)

@@ -26,6 +26,9 @@ Features = Annotated[
 ]
 Store = Annotated[Path | None, typer.Option(help="Folder to keep computed features in.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+OtherDevice = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda, …; where it was told to be fitted by default.")
+]
 Check = Annotated[
     bool, typer.Option(help="Test first whether images and betas belong together (seconds).")
 ]
@@ -144,13 +147,14 @@ def predict(
     model: Model,
     images: Images,
     out: Annotated[Path, typer.Option(help="The .npy file to write.")],
+    device: OtherDevice = None,
 ) -> None:
     """Expected responses: (n_images, n_voxels)."""
     import brainenc
     from brainenc.storage import check_file_path
 
     check_file_path(out)
-    _save_array(out, brainenc.load(model).predict(_load_images(images)))
+    _save_array(out, brainenc.load(model, device=device).predict(_load_images(images)))
 
 
 @app.command()
@@ -160,13 +164,14 @@ def sample(
     out: Annotated[Path, typer.Option(help="The .npy file to write.")],
     n: Annotated[int, typer.Option("-n", help="Draws per image.")] = 5,
     random_state: Annotated[int | None, typer.Option(help="Seed.")] = None,
+    device: OtherDevice = None,
 ) -> None:
     """Single-trial draws: (n, n_images, n_voxels)."""
     import brainenc
     from brainenc.storage import check_file_path
 
     check_file_path(out)
-    encoder = brainenc.load(model)
+    encoder = brainenc.load(model, device=device)
     draws = encoder.sample(_load_images(images), n=n, random_state=random_state, out=out)
     typer.echo(f"{out}: {draws.shape} {draws.dtype}")
 

@@ -339,5 +339,7 @@ def test_a_users_own_transformer_is_saved_and_must_be_named_to_load(problem, tmp
     folder = encoder.save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"classes=\[Inverted\]"):
         brainenc.load(folder)
+    with pytest.raises(TypeError, match=r"classes must be classes.*got 'Inverted'"):
+        brainenc.load(folder, classes=["Inverted"])
     loaded = brainenc.load(folder, classes=[Inverted])
     np.testing.assert_array_equal(loaded.predict(images), encoder.predict(images))

@@ -72,7 +72,9 @@ def check_model_folder(folder: str | os.PathLike) -> Path:
     return folder
 
 
-def load(folder: str | os.PathLike, *, classes: Iterable[type] = ()) -> Any:
+def load(
+    folder: str | os.PathLike, *, classes: Iterable[type] = (), device: str | None = None
+) -> Any:
     """Read an encoder that `save` wrote; runs no code from the folder.
 
     Parameters
@@ -80,6 +82,9 @@ def load(folder: str | os.PathLike, *, classes: Iterable[type] = ()) -> Any:
     folder : path
     classes : iterable of classes
         Your own encoders and transformers that the model uses; brainenc's are known.
+    device : "auto", "cpu", "cuda", "cuda:1" or "mps", optional
+        Where the encoder, its members and its features compute from now on: "cpu" for one that was
+        fitted on a GPU. By default where it was told to when it was fitted.
 
     Returns
     -------
@@ -88,9 +93,12 @@ def load(folder: str | os.PathLike, *, classes: Iterable[type] = ()) -> Any:
     Raises
     ------
     FileNotFoundError : the folder or a file of it is missing.
-    ValueError : written by a newer version, damaged, or of a class that is not known.
+    ValueError : written by a newer version, damaged, of a class that is not known, or a device
+        that this machine does not have.
+    TypeError : `classes` holds something else.
     """
     folder = Path(folder)
+    known = _Classes(classes)
     for name in (STRUCTURE, ARRAYS):
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name} is missing; is {folder} a saved encoder?")
@@ -107,8 +115,14 @@ def load(folder: str | os.PathLike, *, classes: Iterable[type] = ()) -> Any:
         arrays = load_file(folder / ARRAYS)
     except SafetensorError as error:
         raise ValueError(f"{folder / ARRAYS} is damaged: {error}") from None
+    packed = structure["encoder"]
+    if device is not None:
+        from brainenc.devices import resolve_device  # imports torch
+
+        resolve_device(device)
+        packed = _computing_on(device, packed)
     try:
-        return _unpack(structure["encoder"], arrays, _Classes(classes))
+        return _unpack(packed, arrays, known)
     except KeyError as error:
         raise ValueError(f"{folder} is damaged: {error} is missing") from None
 
@@ -233,6 +247,18 @@ def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: "_Classes") -
     return estimator
 
 
+def _computing_on(device: str, value: Any) -> Any:
+    """What `_pack` gives, with another device for every estimator in it that has one."""
+    if isinstance(value, list):
+        return [_computing_on(device, item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _computing_on(device, item) for key, item in value.items()}
+    if "device" in value.get("parameters", {}):
+        value["parameters"]["device"] = device
+    return value
+
+
 def _unpack_net(value: dict, arrays: dict[str, np.ndarray], find_class: "_Classes") -> Any:
     import torch
 
@@ -250,6 +276,9 @@ class _Classes:
         self.add(classes)
 
     def add(self, classes: Iterable[type]) -> None:
+        classes = list(classes)
+        if wrong := [cls for cls in classes if not isinstance(cls, type)]:
+            raise TypeError(f"classes must be classes, such as [MyEncoder], got {wrong[0]!r}")
         self.known |= {cls.__name__: cls for cls in classes}
 
     def __call__(self, name: str) -> type:

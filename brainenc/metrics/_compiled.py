@@ -8,7 +8,7 @@ which shows in their sums, are summed again by a version that leaves these out.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -114,7 +114,14 @@ def _whole(chunk: np.ndarray, dtype: type) -> np.ndarray:
 # Kernels. Loops over voxels are innermost: they are vectorised, four images taken together. With
 # `gaps` False, which is a constant to the compiler, nothing is left of the tests for NaN.
 
-_compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+
+def _compiled(function: Callable) -> Callable:
+    """`function` as machine code, which is kept on disk where there is a place for it."""
+    options: Any = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package nor the user's cache can be written to
+        return numba.njit(**options)(function)
 
 
 @_compiled

@@ -1,5 +1,6 @@
 import tracemalloc
 
+import numba
 import numpy as np
 import pytest
 from references import resample
@@ -255,6 +256,11 @@ def test_error_of_a_perfect_model_to_trials_is_the_noise_variance():
     found = mean_squared_error_to_trials(signal, betas, scale=[1.0, 2.0])
     # s.e. of a variance of 12000 draws is sqrt(2 / 12000) = .013; allow four.
     np.testing.assert_allclose(found, 1, atol=0.052)
+
+
+def test_code_that_cannot_be_kept_on_disk_is_compiled_all_the_same(monkeypatch):
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    assert _compiled._compiled(lambda x: x + 1)(2) == 3
 
 
 def test_memory_stays_far_below_the_size_of_the_input(tmp_path):

@@ -74,13 +74,22 @@ def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
     found = []
     without_data = data.n_voxels - int(_has_data(data).sum())
     if without_data:
-        found.append(f"{without_data} voxels have no data at all; their scores are NaN.")
+        found.append(
+            f"{without_data} of {data.n_voxels} voxels have no data; their scores are NaN."
+        )
     without_ceiling = int((~np.isfinite(ceiling.values)).sum())
     if without_ceiling:
-        found.append(f"{without_ceiling} of {data.n_voxels} voxels have no noise ceiling.")
+        reason = (
+            ": there are no repeats, and the voxel table has no ncsnr"
+            if ceiling.estimator.startswith("none")
+            else ""
+        )
+        found.append(f"{without_ceiling} of {data.n_voxels} voxels have no noise ceiling{reason}.")
     without_trials = data.n_images - data.trials["image"].nunique()
     if without_trials:
-        found.append(f"{without_trials} images have no trials; they are left out.")
+        found.append(
+            f"{without_trials} of {data.n_images} images have no trials; they are left out."
+        )
     n = data.n_images * data.n_repeats
     n_missing = n - len(data.trials)
     if n_missing:

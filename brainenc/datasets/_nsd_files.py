@@ -312,7 +312,9 @@ def require(files: Iterable[Alternatives], root: Path) -> None:
     if missing:
         lines = [" or ".join(str(path) for path in paths) for paths in missing]
         raise FileNotFoundError(
-            f"{len(missing)} files of NSD are missing under {root}. They belong here:\n  "
+            f"{len(missing)} files of NSD are missing under {root}"
+            + ("" if root.is_dir() else ", which is no folder")
+            + ". They belong here:\n  "
             + "\n  ".join(lines)
             + f"\nand can be had from {BUCKET}, where their names after {root}/ are the same. "
             "To read those sessions only that are there, name them: sessions= or --sessions."

@@ -283,7 +283,7 @@ def test_voxels_without_data_or_repeats_are_counted_not_scored(data):
     assert np.isfinite(ridge.loc[6, "r"])
     assert np.isnan(ridge.loc[6, "r_normalized"])
     assert result.encoders.set_index("encoder").loc["ridge", "n_undefined"] == 1
-    assert "1 voxels have no data at all; their scores are NaN." in result.warnings
+    assert "1 of 40 voxels have no data; their scores are NaN." in result.warnings
     assert "2 of 40 voxels have no noise ceiling." in result.warnings
 
 
@@ -296,6 +296,8 @@ def test_without_repeats_rois_or_ceiling(data, tmp_path):
     row = result.encoders.set_index("encoder").loc["ridge"]
     assert np.isfinite(row["r"])
     assert np.isnan(row["noise_ceiling"])
+    reason = "there are no repeats, and the voxel table has no ncsnr"
+    assert f"40 of 40 voxels have no noise ceiling: {reason}." in result.warnings
     assert "<html" in result.to_html(tmp_path / "report.html").read_text()
 
 

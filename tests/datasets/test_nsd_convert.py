@@ -268,6 +268,8 @@ def test_command_line_lists_missing_files(root, tmp_path):
         for s in range(1, 41)
         if s not in SESSIONS
     ]
+    result = run(tmp_path / "nds", "--out", tmp_path / "subj01.brain")
+    assert f"missing under {tmp_path}/nds, which is no folder." in result.stderr
     for sessions in ("1-x", "2-"):
         with pytest.raises(ValueError, match=f"'{sessions}' must be numbers or ranges"):
             raise run(root, "--out", tmp_path / "s.brain", "--sessions", sessions).exception

@@ -6,7 +6,8 @@ Numba makes at the first use (and keeps on disk). Chunks of images in which valu
 which shows in their sums, are summed again by a version that leaves these out.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -49,7 +50,9 @@ def moments(
     -------
     dict of "1", "x", "y", "xx", "yy", "xy" to array, shape (n_voxels,)
     """
-    sums = _over_images(_MOMENTS, [predictions, targets], [x_shift, y_shift], n_sums=6)
+    sums = _over_images(
+        _MOMENTS, [predictions, targets], [x_shift, y_shift], fill=[x_shift, y_shift]
+    )
     return dict(zip(("1", "x", "y", "xx", "yy", "xy"), sums, strict=True))
 
 
@@ -57,7 +60,7 @@ def errors(
     predictions: np.ndarray, targets: np.ndarray, y_shift: np.ndarray
 ) -> dict[str, NDArray[np.float64]]:
     """Sums of 1, y, y² and e², with e = prediction − target; all else as for `moments`."""
-    sums = _over_images(_ERRORS, [predictions, targets], [y_shift], n_sums=4)
+    sums = _over_images(_ERRORS, [predictions, targets], [y_shift], fill=[y_shift, y_shift])
     return dict(zip(("1", "y", "yy", "ee"), sums, strict=True))
 
 
@@ -73,42 +76,57 @@ def repeats(betas: np.ndarray, shift: np.ndarray) -> NDArray[np.float64]:
     -------
     array, shape (7, n_voxels): Σ(n > 0), Σn, Σn², Σ1/n, Σt, Σt²/n, Σq.
     """
-    return _over_images(_REPEATS, [betas], [shift], n_sums=7)
+    return _over_images(_REPEATS, [betas], [shift])
 
 
 def _over_images(
-    kernels: _Kernels, arrays: list[np.ndarray], shifts: list[np.ndarray], n_sums: int
+    kernels: _Kernels,
+    arrays: list[np.ndarray],
+    shifts: list[np.ndarray],
+    *,
+    fill: Sequence[np.ndarray] = (),
 ) -> NDArray[np.float64]:
+    """Sums (n_sums, n_voxels) that the kernels make of all images.
+
+    With `fill` images come in groups of `_AT_ONCE`: the last group is filled up with images that
+    have these values, of which nothing but the count, the first of the sums, becomes larger.
+    """
     single = all(array.dtype == np.float32 for array in arrays)
     dtype = np.float32 if single else np.float64
-    n_images, *_, n_voxels = arrays[0].shape
+    n_images = len(arrays[0])
     n_rows = max(1, _ENTRIES * n_images // arrays[0].size // _AT_ONCE) * _AT_ONCE
 
+    def of_chunk(images: slice) -> NDArray[np.float64]:
+        chunk = [array[images] for array in arrays]
+        n_more = -len(chunk[0]) % _AT_ONCE if fill else 0
+        if n_more:
+            chunk = [
+                np.concatenate([part, np.broadcast_to(values, (n_more, len(values)))], dtype=dtype)
+                for part, values in zip(chunk, fill, strict=True)
+            ]
+        chunk = [_prepared(part, dtype) for part in chunk]
+        sums = kernels.complete(*chunk, *shifts)
+        if not np.isfinite(sums).all():
+            sums = kernels.with_gaps(*chunk, *shifts)
+        sums[0] -= n_more
+        return sums
+
     def of_part(part: slice) -> NDArray[np.float64]:
-        total = np.zeros((n_sums, n_voxels))
-        for rows in blocks(part.stop - part.start, n_rows):
-            images = slice(part.start + rows.start, part.start + rows.stop)
-            chunk = [_whole(array[images], dtype) for array in arrays]
-            with np.errstate(invalid="ignore", over="ignore"):
-                sums = kernels.complete(*chunk, *shifts)
-                if not np.isfinite(sums).all():
-                    sums = kernels.with_gaps(*chunk, *shifts)
-                total += sums
-        return total
+        with np.errstate(invalid="ignore", over="ignore"):
+            chunks = blocks(part.stop - part.start, n_rows)
+            starts = ((part.start + rows.start, part.start + rows.stop) for rows in chunks)
+            return functools.reduce(np.add, (of_chunk(slice(*ends)) for ends in starts))
 
     parts = list(blocks(n_images, -(-n_images // _N_PARTS)))
     with ThreadPoolExecutor(min(len(parts), n_threads())) as pool:
-        return sum(pool.map(of_part, parts), start=np.zeros((n_sums, n_voxels)))
+        return functools.reduce(np.add, pool.map(of_part, parts))
 
 
-def _whole(chunk: np.ndarray, dtype: type) -> np.ndarray:
-    """In row order and with a multiple of `_AT_ONCE` images: images without data are added."""
-    if n_more := -len(chunk) % _AT_ONCE:
-        nothing = np.full((n_more, *chunk.shape[1:]), np.nan, dtype)
-        chunk = np.concatenate([chunk, nothing], dtype=dtype)
-    whole: np.ndarray = np.asarray(chunk, dtype, order="C").view()
-    whole.flags.writeable = False  # as those of files are: other code would be made for others
-    return whole
+def _prepared(chunk: np.ndarray, dtype: type) -> np.ndarray:
+    """In row order, and read-only as files are: other code would be made for others."""
+    prepared: np.ndarray = np.asarray(chunk, dtype, order="C").view()
+    prepared.flags.writeable = False
+    return prepared
 
 
 # Kernels. Loops over voxels are innermost: they are vectorised, four images taken together. With

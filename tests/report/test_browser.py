@@ -7,6 +7,7 @@ import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -70,7 +71,12 @@ def opened(browser, result, tmp_path_factory):
 @pytest.fixture
 def page(browser, opened):
     browser.set_window_size(1200, 900)
+    # A page that is opened again is sometimes looked at while the new one is still being read.
+    browser.get("about:blank")
     browser.get(opened[0])
+    WebDriverWait(browser, 60).until(
+        lambda browser: browser.execute_script("return document.readyState") == "complete"
+    )
 
 
 def test_no_console_message(opened):

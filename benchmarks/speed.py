@@ -25,6 +25,7 @@ Needs torch, numpy, scikit-learn and pandas; himalaya for the rows that compare 
 import argparse
 import json
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -98,14 +99,24 @@ def conditions() -> dict[str, Any]:
     import sklearn
     import torch
 
+    fast = getattr(torch.cpu, "get_capabilities", dict)()
     return {
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "processor": processor(),
+        "bf16 instructions": bool(fast.get("amx_bf16") or fast.get("avx512_bf16")),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def short_table_of(rows: list[dict]) -> str:

@@ -27,7 +27,7 @@ Features = Annotated[
 Store = Annotated[Path | None, typer.Option(help="Folder to keep computed features in.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 OtherDevice = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda, …; where it was told to be fitted by default.")
+    str | None, typer.Option(help="auto, cpu, cuda, …; by default as when it was fitted.")
 ]
 Check = Annotated[
     bool, typer.Option(help="Test first whether images and betas belong together (seconds).")

@@ -131,6 +131,16 @@ def test_low_precision_changes_no_choice(hard_problem):
         np.testing.assert_allclose(found[..., same], wanted[..., same], rtol=1e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e9])
+def test_units_of_features_change_no_choice(hard_problem, unit):
+    """Their Gram matrices are within float32, the squares of these are not."""
+    X, Y, alphas, folds = hard_problem
+    plain = solvers.ridge_cv(X, Y, alphas.astype(np.float32), folds)
+    other = solvers.ridge_cv(X * np.float32(unit), Y, (alphas * unit**2).astype(np.float32), folds)
+    # Products of other numbers are rounded otherwise: a tie in a hundred at most.
+    assert np.isclose(other.alphas / unit**2, plain.alphas, rtol=1e-3).mean() >= 0.99
+
+
 @pytest.mark.parametrize("drift", [0, 1])
 @pytest.mark.parametrize(("dtype", "kept"), [(torch.bfloat16, 0.01), (torch.float32, 0.2)])
 def test_close_calls_are_decided_in_full_precision(dtype, kept, drift, monkeypatch):

@@ -286,13 +286,18 @@ class _Screen:
 
     def __init__(self, fold: _Fold, alphas: Tensor):
         self.low = _screening_dtype(fold.features)
-        self.features = fold.features.to(self.low)
-        self.shrinkage = 1 / (fold.train.values + alphas[:, None])
-        gram = fold.features.T @ fold.features
+        # Features in units in which their squares sum up to 1: fourth powers of others may not be
+        # finite.
+        total = fold.features.square().sum().clamp(min=torch.finfo(fold.features.dtype).tiny)
+        self.unit = total.sqrt()
+        features = fold.features / self.unit
+        self.features = features.to(self.low)
+        self.shrinkage = total / (fold.train.values + alphas[:, None])
+        gram = features.T @ features
         self.diagonal = gram.diagonal().clone()
         gram.fill_diagonal_(0)
-        # 1 / n_test, were the test images drawn like those of training.
-        self.coupling = gram.square().sum() / self.diagonal.sum().square()
+        # √(1 / n_test), were the test images drawn like those of training.
+        self.coupling = torch.linalg.norm(gram)
         self.strips = _strips(gram.to(self.low))
 
     def errors(self, projected: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -300,6 +305,7 @@ class _Screen:
 
         `Y` are the test images' responses minus the mean of the training images.
         """
+        projected = projected / self.unit
         squares = Y.square().sum(0)[:, None]
         correlated = projected * (Y.T.to(self.low) @ self.features)
         linear = correlated @ self.shrinkage.T
@@ -313,7 +319,7 @@ class _Screen:
         lost = (squares * predicted.clamp(min=0) / len(Y)).sqrt() + cross.abs()
         # So do the products of two axes, in which weights are replaced by their mixtures.
         replaced = sizes @ (self.shrinkage - mixing @ basis).square().T
-        mixed = 2 * (self.coupling * along_axes * replaced).sqrt()
+        mixed = 2 * self.coupling * along_axes.sqrt() * replaced.sqrt()
         return error / len(Y), (torch.finfo(self.low).eps * lost + mixed) / len(Y)
 
     def _mixed_from_few(self, sizes: Tensor) -> tuple[Tensor, Tensor]:

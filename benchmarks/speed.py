@@ -73,6 +73,8 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     arguments.groups = arguments.groups or list(GROUPS)
     if unknown := set(arguments.groups) - set(GROUPS):
         parser.error(f"no group {', '.join(unknown)}: give some of {', '.join(GROUPS)}")
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     return arguments
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from himalaya.backend import get_backend, set_backend
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import GridSearchCV
 
 from brainenc import solvers
@@ -142,11 +142,14 @@ def test_units_of_features_change_no_choice(hard_problem, unit):
 
 
 @pytest.mark.parametrize("drift", [0, 1])
-@pytest.mark.parametrize(("dtype", "kept"), [(torch.bfloat16, 0.01), (torch.float32, 0.2)])
-def test_close_calls_are_decided_in_full_precision(dtype, kept, drift, monkeypatch):
-    """Penalties so close that bf16, 8 bits, or weights mixed from two or three cannot tell."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("guess", [None, 99])
+def test_close_calls_are_decided_in_full_precision(dtype, guess, drift, monkeypatch):
+    """Penalties so close that bf16, 8 bits, cannot tell, or far from the one that is guessed."""
     monkeypatch.setattr(primal, "_screening_dtype", lambda features: dtype)
-    monkeypatch.setattr(primal, "_KEPT", kept)
+    if guess is not None:
+        bad = lambda design, block: torch.full((len(block.mean),), guess)  # noqa: E731
+        monkeypatch.setattr(primal._Design, "_guess", bad)
     rng = np.random.default_rng(2)
     X = rng.standard_normal((600, 120)) * np.arange(1, 121) ** -0.5
     X = (X @ np.linalg.qr(rng.standard_normal((120, 120)))[0]).astype(np.float32)
@@ -171,6 +174,20 @@ def test_close_calls_are_decided_in_full_precision(dtype, kept, drift, monkeypat
     # The choice of the screening alone is another one in 3 to 35 % of the voxels; float32
     # leaves next to no ties.
     assert np.isclose(fit.alphas, alphas[best], rtol=1e-4).mean() >= 0.99
+
+
+def test_a_fold_whose_test_image_is_the_mean_of_the_others():
+    """Its features are all 0 once centred: any penalty predicts it as well."""
+    rng = np.random.default_rng(0)
+    half = rng.integers(-9, 10, (20, 8)).astype(float)
+    X = np.concatenate([half, -half, np.zeros((1, 8))])
+    Y = X @ rng.standard_normal((8, 30)) + 40 * rng.standard_normal((41, 30))
+    folds = [(np.delete(np.arange(41), i), np.array([i])) for i in range(41)]
+    fit = solvers.ridge_cv(X, Y, ALPHAS, folds)
+    wanted = RidgeCV(ALPHAS, alpha_per_target=True).fit(X, Y)
+    assert len(set(wanted.alpha_)) > 1
+    np.testing.assert_allclose(fit.alphas, wanted.alpha_)
+    np.testing.assert_allclose(fit.weights, wanted.coef_.T, atol=1e-10)
 
 
 @pytest.mark.parametrize("per_voxel", [True, False])

@@ -4,12 +4,14 @@ Every fold needs XᵀX and XᵀY of its training images only; one pass over the 
 all folds, as the total minus what the test images add. In the principal axes of the training
 features the weights of a penalty α are c / (λ + α), so a fold costs one eigendecomposition,
 however many penalties are tried. What is left is the squared error on the test images, for every
-penalty and voxel: it is computed nearly first, and again in full precision for those voxels in
-which that could change the choice. Nearly means in low precision, and with weights of all penalties
-mixed from those of a few: to a percent, 13 curves 1 / (λ + α) are mixtures of some five.
+penalty and voxel. Test images are predicted at one penalty only, a guess that generalised
+cross-validation gives for nothing and that is right, or next to it, for most voxels. How the
+error changes from there to the other penalties follows nearly from the residuals; where that
+could be too far off to choose by, the penalties in question are predicted too.
 """
 
 import functools
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -24,13 +26,7 @@ from brainenc.solvers.result import RidgeFit
 
 #: Voxels solved together: matrices of voxels × features of some MB.
 _BLOCK_VOXELS = 1024
-#: Pairs of voxel and penalty screened together: their weights stay in the cache.
-_BLOCK_PAIRS = 2048
-#: Strips a Gram matrix is cut into, to save what its symmetry makes needless.
-_N_STRIPS = 4
-#: Weights of all penalties are mixed from those along axes this large, as a share of the largest.
-_KEPT = 0.01
-#: The screening takes its errors to be within so many standard deviations.
+#: Changes of the error are taken to be known within so many standard deviations.
 _SAFETY = 4
 
 
@@ -92,8 +88,7 @@ def ridge_cv(
             fit.held_out[:] = np.nan
         for voxels in blocks:
             block = design.block(Y[:, voxels])
-            best = design.alphas[design.choose(block) if shared is None else shared]
-            _store(fit, voxels, design, block, best.expand(len(block.mean)))
+            _store(fit, voxels, design, block, *design.solve(block, shared))
         lost = np.flatnonzero(fit.alphas < design.round_off())
     if len(lost) and X.dtype == np.float32:
         doubles = X.astype(np.float64)
@@ -114,14 +109,20 @@ def _shared_alpha(design: "_Design", Y: np.ndarray, blocks: list[slice]) -> Tens
 
 
 def _store(
-    fit: RidgeFit, voxels: slice, design: "_Design", block: "_Block", alphas: Tensor
+    fit: RidgeFit,
+    voxels: slice,
+    design: "_Design",
+    block: "_Block",
+    chosen: Tensor,
+    held_out: list[Tensor],
 ) -> None:
     """Refit a block to all images; its results go into the arrays of `fit`."""
+    alphas = design.alphas[chosen]
     weights = design.all.axes @ (block.of_all / (design.all.values + alphas[:, None])).T
+    weights /= design.unit
     fit.weights[:, voxels] = weights.numpy(force=True)
     fit.intercept[voxels] = (block.mean - design.mean @ weights).numpy(force=True)
-    fit.alphas[voxels] = alphas.numpy(force=True)
-    held_out = design.held_out(block, alphas)
+    fit.alphas[voxels] = design.alphas_given[chosen].numpy(force=True)
     for (_, test), prediction in zip(design.folds_given, held_out, strict=True):
         fit.held_out[test, voxels] = prediction.add_(block.mean).numpy(force=True)
 
@@ -152,11 +153,52 @@ class _Fold(NamedTuple):
     n_train: int
     test: slice | Tensor  # rows of the design
     features: Tensor  # (n_test, n_features)
+    low: Tensor  # the same, in low precision
+    diagonal: Tensor  # of their Gram matrix
+    coupling: Tensor  # Frobenius norm of the rest of it, as a share of the trace
 
     def predict(self, projected: Tensor, mean: Tensor, alphas: Tensor) -> Tensor:
         """Test images at one penalty per voxel, (n_test, n_voxels)."""
         weights = projected / (self.train.values + alphas[:, None])
         return torch.addmm(mean, self.features, weights.T)
+
+    def changes(
+        self, projected: Tensor, residuals: Tensor, alphas: Tensor, at: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """How the mean squared error changes from one penalty to all, and the doubt in that.
+
+        A step d of the weights changes the squared error by −2 dᵀPᵀr + dᵀPᵀPd, with test images P
+        in the axes of training and residuals r. Test images vary along nearly the same axes, so
+        PᵀP is nearly diagonal, and the rest of it counts as doubt.
+
+        Parameters
+        ----------
+        projected : (n_voxels, n_features)
+        residuals : (n_test, n_voxels), at the penalties `alphas[at]`
+        alphas : (n_alphas,)
+        at : (n_voxels,) of int
+
+        Returns
+        -------
+        changes, standard deviations : (n_voxels, n_alphas)
+        """
+        shrinkage = 1 / (self.train.values + alphas[:, None])
+        gradient = (residuals.T.to(self.low.dtype) @ self.low).to(projected).mul_(projected)
+        sizes = projected.square().mul_(self.diagonal)
+        linear = projected.new_empty(len(at), len(alphas))
+        quadratic = torch.empty_like(linear)
+        for position in at.unique():
+            voxels = at == position
+            steps = shrinkage - shrinkage[position]
+            linear[voxels] = gradient[voxels] @ steps.T
+            quadratic[voxels] = sizes[voxels] @ steps.square().T
+        # Each product is off by a random share: it averages out over the images.
+        squares = residuals.square().mean(0)[:, None]
+        rounded = torch.finfo(self.low.dtype).eps * (squares * quadratic).sqrt()
+        # Elements of the rest of PᵀP are about `coupling` times the geometric mean of their two
+        # diagonal ones: √(1 / n_test), were test images drawn like those of training.
+        doubt = math.sqrt(2) * self.coupling * quadratic + rounded
+        return (quadratic - 2 * linear) / len(residuals), doubt / len(residuals)
 
 
 class _Block(NamedTuple):
@@ -183,7 +225,8 @@ class _Design:
     """Features, penalties and folds, ready for one block of voxels after another.
 
     Where folds part the images, rows are in the order of the folds: test images are slices then,
-    which need no copies.
+    which need no copies. Features are in units in which their squares sum up to about 1, since
+    fourth powers of others may not be finite; a unit is a power of 2, so that nothing is rounded.
     """
 
     def __init__(self, X: np.ndarray, alphas: Any, folds: Folds, device: torch.device):
@@ -197,9 +240,12 @@ class _Design:
             bounds = np.cumsum([0, *map(len, tests)]).tolist()
             self.tests = [slice(*ends) for ends in pairwise(bounds)]
         features = torch.as_tensor(X[self.images], device=device)
-        self.alphas = torch.as_tensor(np.asarray(alphas)).to(features)
         self.mean = features.mean(0)
         features -= self.mean
+        self.unit = 2.0 ** math.frexp(torch.linalg.norm(features))[1]
+        features /= self.unit
+        self.alphas_given = torch.as_tensor(np.asarray(alphas)).to(features)
+        self.alphas = self.alphas_given / self.unit**2
         self.X = torch.cat([features, features.new_ones(len(X), 1)], dim=1)
         *grams, total = self._products(self.X)
         self.all = _principal_axes(total)
@@ -207,11 +253,16 @@ class _Design:
             self._fold(gram, len(train), rows)
             for gram, (train, _), rows in zip(grams, folds, self.tests, strict=True)
         ]
-        self.screens = [_Screen(fold, self.alphas) for fold in self.folds]
 
     def _fold(self, gram: Tensor, n_train: int, test: slice | Tensor) -> _Fold:
         axes = _principal_axes(gram)
-        return _Fold(axes, n_train, test, (self.X[test, :-1] - axes.mean) @ axes.axes)
+        features = (self.X[test, :-1] - axes.mean) @ axes.axes
+        low = features.to(_screening_dtype(features))
+        products = features.T @ features
+        diagonal = products.diagonal().clone()
+        trace = diagonal.sum().clamp(min=torch.finfo(diagonal.dtype).tiny)  # none of them varies
+        coupling = torch.linalg.norm(products.fill_diagonal_(0)) / trace
+        return _Fold(axes, n_train, test, features, low, diagonal, coupling)
 
     def _products(self, left: Tensor) -> list[Tensor]:
         """leftᵀ[X, 1] over the training images of each fold, and last over all images."""
@@ -224,7 +275,8 @@ class _Design:
 
     def round_off(self) -> float:
         """Eigenvalues of XᵀX, and penalties, that are no larger than what rounding made of it."""
-        return torch.finfo(self.X.dtype).eps * float(self.all.values[-1])
+        eps = torch.finfo(self.X.dtype).eps
+        return eps * float(self.all.values[-1]) * self.unit**2
 
     def block(self, Y: np.ndarray) -> _Block:
         responses = torch.as_tensor(Y[self.images]).to(self.X)
@@ -254,112 +306,52 @@ class _Design:
         ]
         return torch.stack(of_folds).mean(0)
 
-    def choose(self, block: _Block) -> Tensor:
-        """Position of the penalty with the smallest error, for each voxel."""
-        error, doubt = self._screened(block)
+    def solve(self, block: _Block, shared: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """Positions of the penalties chosen, or of the shared one, and `held_out` with them."""
+        chosen = self._guess(block) if shared is None else shared.expand(len(block.mean))
+        predictions = self.held_out(block, self.alphas[chosen])
+        if shared is not None:
+            return chosen, predictions
+        best = self._best(block, chosen, predictions)
+        moved = (best != chosen).nonzero()[:, 0]
+        again = self.held_out(block.of(moved), self.alphas[best[moved]])
+        for prediction, other in zip(predictions, again, strict=True):
+            prediction[:, moved] = other
+        return best, predictions
+
+    def _guess(self, block: _Block) -> Tensor:
+        """Position of the penalty with the smallest error by generalised cross-validation.
+
+        With penalties as much larger as the Gram matrix of all images is than those of the folds.
+        """
+        n_train = sum(fold.n_train for fold in self.folds) / len(self.folds)
+        n_images, values = len(self.X), self.all.values
+        alphas = self.alphas[:, None] * (n_images / n_train)
+        explained = block.of_all.square() @ ((values + 2 * alphas) / (values + alphas) ** 2).T
+        left = block.Y.square().sum(0)[:, None] - explained
+        freedom = n_images - 1 - (values / (values + alphas)).sum(1)
+        return (left / freedom**2).nan_to_num(torch.inf).argmin(1)
+
+    def _best(self, block: _Block, guess: Tensor, predictions: list[Tensor]) -> Tensor:
+        """Position of the penalty with the smallest error, from predictions at a guess."""
+        squares, changes, doubts = [], [], []
+        parts = zip(self.folds, block.of_folds, predictions, strict=True)
+        for fold, projected, prediction in parts:
+            residuals = block.Y[fold.test] - prediction
+            change, doubt = fold.changes(projected, residuals, self.alphas, guess)
+            squares.append(residuals.square_().mean(0))
+            changes.append(change)
+            doubts.append(doubt)
+        error = torch.stack(changes).mean(0)
+        doubt = _SAFETY * torch.stack(doubts).square().sum(0).sqrt() / len(doubts)
         possible = error - doubt <= (error + doubt).amin(1, keepdim=True)
         undecided = possible & (possible.sum(1, keepdim=True) > 1)
+        undecided.scatter_(1, guess[:, None], False)
+        error += torch.stack(squares).mean(0)[:, None]
         for pairs in undecided.nonzero().split(_BLOCK_VOXELS):
             voxels, penalties = pairs.T
             error[voxels, penalties] = self.errors(block.of(voxels), self.alphas[penalties])
         return error.where(possible, torch.inf).argmin(1)
-
-    def _screened(self, block: _Block) -> tuple[Tensor, Tensor]:
-        """Mean over folds of the squared errors (n_voxels, n_alphas), and how far they are off."""
-        parts = zip(self.folds, self.screens, block.of_folds, block.means, strict=True)
-        found = [
-            screen.errors(projected, block.Y[fold.test] - mean)
-            for fold, screen, projected, mean in parts
-        ]
-        errors, doubts = (torch.stack(part) for part in zip(*found, strict=True))
-        return errors.mean(0), _SAFETY * doubts.square().sum(0).sqrt() / len(doubts)
-
-
-class _Screen:
-    """Squared errors of a fold at all penalties, nearly: few products, in low precision.
-
-    With weights z in the axes of the training images, and test images P in the same axes, the
-    error is ‖y‖² − 2 zᵀPᵀy + zᵀPᵀPz. Test images vary along nearly the same axes, so PᵀP is nearly
-    diagonal: the diagonal counts in full, and little is lost with the rest, in which all the work
-    is. There weights of all penalties are mixed from those of a few.
-    """
-
-    def __init__(self, fold: _Fold, alphas: Tensor):
-        self.low = _screening_dtype(fold.features)
-        # Features in units in which their squares sum up to 1: fourth powers of others may not be
-        # finite.
-        total = fold.features.square().sum().clamp(min=torch.finfo(fold.features.dtype).tiny)
-        self.unit = total.sqrt()
-        features = fold.features / self.unit
-        self.features = features.to(self.low)
-        self.shrinkage = total / (fold.train.values + alphas[:, None])
-        gram = features.T @ features
-        self.diagonal = gram.diagonal().clone()
-        gram.fill_diagonal_(0)
-        # √(1 / n_test), were the test images drawn like those of training.
-        self.coupling = torch.linalg.norm(gram)
-        self.strips = _strips(gram.to(self.low))
-
-    def errors(self, projected: Tensor, Y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared errors (n_voxels, n_alphas), and the standard deviation of what is lost.
-
-        `Y` are the test images' responses minus the mean of the training images.
-        """
-        projected = projected / self.unit
-        squares = Y.square().sum(0)[:, None]
-        correlated = projected * (Y.T.to(self.low) @ self.features)
-        linear = correlated @ self.shrinkage.T
-        sizes = projected.square() * self.diagonal
-        mixing, basis = self._mixed_from_few(sizes.mean(0))
-        cross = self._cross(projected, mixing, basis)
-        along_axes = sizes @ self.shrinkage.square().T
-        predicted = along_axes + cross
-        error = squares - 2 * linear + predicted
-        # Each product is off by a random share: it averages out over the images.
-        lost = (squares * predicted.clamp(min=0) / len(Y)).sqrt() + cross.abs()
-        # So do the products of two axes, in which weights are replaced by their mixtures.
-        replaced = sizes @ (self.shrinkage - mixing @ basis).square().T
-        mixed = 2 * self.coupling * along_axes.sqrt() * replaced.sqrt()
-        return error / len(Y), (torch.finfo(self.low).eps * lost + mixed) / len(Y)
-
-    def _mixed_from_few(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """(n_alphas, k) and (k, n_features), whose product is nearly the shrinkage.
-
-        Axes count as what voxels have in them: `sizes` are mean squares, (n_features,).
-        """
-        scale = sizes.sqrt().clamp(min=torch.finfo(sizes.dtype).eps * sizes.max().sqrt())
-        scale = scale.where(scale > 0, 1)  # no voxel varies
-        U, values, V = torch.linalg.svd(self.shrinkage * scale, full_matrices=False)
-        n = int((values > _KEPT * values[0]).sum())
-        return U[:, :n] * values[:n], V[:n] / scale
-
-    def _cross(self, projected: Tensor, mixing: Tensor, basis: Tensor) -> Tensor:
-        """Sum over pairs of different axes, (n_voxels, n_alphas)."""
-        total = []
-        for some in projected.split(max(1, _BLOCK_PAIRS // len(basis))):
-            weights = (some[:, None] * basis).to(self.low)
-            flat = weights.flatten(0, 1)
-            product = torch.empty_like(flat)
-            for strip in self.strips:
-                stop, width = strip.shape
-                torch.mm(flat[:, :stop], strip, out=product[:, stop - width : stop])
-            of_pairs = product.view_as(weights) @ weights.mT
-            total.append(((mixing @ of_pairs.to(mixing)) * mixing).sum(-1))
-        return torch.cat(total)
-
-
-def _strips(symmetric: Tensor) -> list[Tensor]:
-    """Columns of a symmetric matrix down to the diagonal, twice what is above it.
-
-    The sum over strips of aᵀ strip b, with a and b the parts of z that it faces, is zᵀMz.
-    """
-    bounds = np.linspace(0, len(symmetric), _N_STRIPS + 1).astype(int)
-    strips = []
-    for start, stop in pairwise(bounds):
-        strip = symmetric[:stop, start:stop].clone()
-        strip[:start] *= 2
-        strips.append(strip)
-    return [strip for strip in strips if strip.numel()]
 
 
 def _screening_dtype(features: Tensor) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import resource
+import statistics
 import sys
 import threading
 import time
@@ -61,6 +62,19 @@ def measure(work: Callable[..., dict | None], *args: Any) -> dict:
         if not _goes_on:
             raise
         return Failed(error=traceback.format_exc())
+
+
+def in_turn(n_rounds: int, *works: tuple) -> list[dict]:
+    """What `measure` gives of each (work, *args), one after the other, for some rounds.
+
+    Machines that others use are slower at one time than at another, for minutes: in turn, all works
+    meet both. Numbers are medians over rounds.
+    """
+    rounds = [[measure(*work) for work in works] for _ in range(n_rounds)]
+    return [
+        {name: statistics.median(found[name] for found in of_work) for name in of_work[0]}
+        for of_work in zip(*rounds, strict=True)
+    ]
 
 
 def _measured(work: Callable[..., Any], *args: Any) -> Any:

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from measuring import measure, row, timed
+from measuring import in_turn, measure, row, timed
 from speed_sampling import sampling
 from speed_training import synbrain
 
@@ -67,6 +67,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="a tenth of the images and voxels, and small nets")
     add("--device", default="cpu", help="where brainenc solves, trains and samples")
     add("--folder", type=Path, help="for the arrays of a measurement; a temporary one by default")
+    add("--rounds", type=int, default=3, help="of ridge and metrics; figures are their medians")
     add("--voxels", type=int, nargs="+", default=VOXELS, help="of the ridge group")
     add("--out", type=Path, help="folder for speed.json, whose other rows are kept, and tables")
     arguments = parser.parse_args(given)
@@ -165,9 +166,12 @@ def _against_himalaya(
     size = f"{n_images} × {n_features} → {n_voxels}"
     with working_folder(arguments) as folder:
         measure(make_problem, folder, n_images, n_features, n_voxels)
-        encoder = measure(fit_encoder, folder, arguments.device)
-        solver = measure(run_solver, folder, arguments.device)
-        theirs = measure(run_himalaya, folder)
+        encoder, solver, theirs = in_turn(
+            arguments.rounds,
+            (fit_encoder, folder, arguments.device),
+            (run_solver, folder, arguments.device),
+            (run_himalaya, folder),
+        )
         agreement = compare_fits(folder)
     return [
         row(f"{name}: solver", size, solver, theirs, **agreement),
@@ -293,14 +297,19 @@ def metrics(arguments: argparse.Namespace) -> list[dict]:
         rows = []
         for where, cold in (("", False), (", from disk", True)):
             measure(read_files, folder, PAIR, cold)  # what is under the system caches files too
-            pair = measure(read_files, folder, PAIR, cold)
-            one = measure(read_files, folder, ["targets"], cold)
+            pair, r, r2, one, nc = in_turn(
+                arguments.rounds,
+                (read_files, folder, PAIR, cold),
+                (score, folder, "correlation", cold),
+                (score, folder, "r_squared", cold),
+                (read_files, folder, ["targets"], cold),
+                (ceiling, folder, cold),
+            )
             rows += [
-                row(f"{name}{where}", size, measure(score, folder, name, cold), pair)
-                for name in ("correlation", "r_squared")
+                row(f"correlation{where}", size, r, pair),
+                row(f"r_squared{where}", size, r2, pair),
+                row(f"noise_ceiling_from_repeats{where}", size, nc, one),
             ]
-            found = measure(ceiling, folder, cold)
-            rows.append(row(f"noise_ceiling_from_repeats{where}", size, found, one))
         return rows
 
 

@@ -1,7 +1,8 @@
-"""The command line in real processes: outputs, real data, bad input."""
+"""The command line: outputs, real data, bad input; in processes of their own where that matters."""
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import brainenc
-from brainenc.cli import app
+from brainenc.cli import app, main
 
 FEW = ["--n-bootstraps", "50", "--n-permutations", "19", "--n-draws", "20", "--quiet"]
 
@@ -24,6 +25,21 @@ def run(*arguments, check=True, cwd=None):
     if check:
         assert result.returncode == 0, result.stderr
     return result
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Runs a command here, which spares a process its imports, and gives what it says of input."""
+
+    def run_here(*arguments):
+        monkeypatch.setattr(sys, "argv", ["brainenc", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    return run_here
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +325,7 @@ def broken(folder, tmp_path):
     ],
 )
 def test_bad_input_is_one_line_status_2_and_nothing_written(
-    folder, broken, tmp_path, arguments, message
+    folder, broken, tmp_path, refused, arguments, message
 ):
     model = tmp_path / "model"
     if "{model}" in arguments:
@@ -317,30 +333,31 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(
         brainenc.MeanEncoder().fit(data.images, data.betas).save(model)
     places = {"tmp": tmp_path, "data": folder / "subject.npz", "folder": folder, "model": model}
     out = tmp_path / "out"
-    result = run(*[a.format(**places) for a in arguments], "--out", out, check=False)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert "Traceback" not in result.stderr
+    said = refused(*[a.format(**places) for a in arguments], "--out", out)
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
     assert not out.exists()
 
 
-def test_a_folder_in_place_of_an_output_file_is_refused_before_any_work(folder, tmp_path):
+def test_a_process_ends_with_status_2_and_no_traceback(tmp_path):
+    result = run("benchmark", tmp_path / "nowhere.npz", "--out", tmp_path / "out", check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert re.fullmatch(r"brainenc: .*nowhere\.npz.*\n", result.stderr)
+
+
+def test_a_folder_in_place_of_an_output_file_is_refused_before_any_work(refused, tmp_path):
     (tmp_path / "notes.txt").write_text("thesis")
     # Neither the model nor the data is there: the output is looked at first.
     for command in (["predict", "no", "no"], ["sample", "no", "no"], ["noise-ceiling", "no"]):
-        result = run(*command, "--out", tmp_path, check=False)
-        assert result.returncode == 2
-        assert f"{tmp_path} is a folder, but a file is to be written" in result.stderr
+        said = refused(*command, "--out", tmp_path)
+        assert f"{tmp_path} is a folder, but a file is to be written" in said
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_an_output_folder_that_cannot_be_made(folder, tmp_path):
+def test_an_output_folder_that_cannot_be_made(folder, refused, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    result = run(
-        "benchmark", folder / "subject.npz", "--features", "pixels", "--out",
-        tmp_path / "file" / "run", *FEW, check=False,
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert "file" in result.stderr
+    out = tmp_path / "file" / "run"
+    said = refused("benchmark", folder / "subject.npz", "--features", "pixels", "--out", out, *FEW)
+    assert str(tmp_path / "file") in said
     assert (tmp_path / "file").read_text() == "in the way"

@@ -455,7 +455,7 @@ def _load_images(images: str) -> Any:
         return ImageFiles.from_folder(path)
     if path.suffix == ".npy":
         return as_images(np.load(path, mmap_mode="r"))
-    paths = sorted(glob.glob(images))
+    paths = [images] if path.is_file() else sorted(glob.glob(images))  # a name may have brackets
     if not paths:
         raise FileNotFoundError(f"{images} is no folder, no .npy file and matches no image files")
     return ImageFiles(paths)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,14 +116,19 @@ def test_fit_predict_sample_agree_with_python(folder, tmp_path):
     model = tmp_path / "model"
     run("fit", "ridge", folder / "subject.brain", "--features", "pixels", "--out", model)
     run("predict", model, folder / "images.npy", "--out", tmp_path / "array.npy")
-    run("predict", model, folder / "pictures", "--out", tmp_path / "files.npy")
-    run("predict", model, f"{folder}/pictures/*.png", "--out", tmp_path / "glob.npy")
+    one = tmp_path / "a [1].png"  # which is no pattern
+    shutil.copy(folder / "pictures" / "0.png", one)
+    pictures = {"files": folder / "pictures", "glob": f"{folder}/pictures/*.png", "one": one}
+    for name, images in pictures.items():
+        command = ["predict", model, images, "--out", tmp_path / f"{name}.npy"]
+        assert CliRunner().invoke(app, [*map(str, command)]).exit_code == 0
     data = brainenc.EncodingData.load(folder / "subject.brain")
     encoder = brainenc.RidgeEncoder(brainenc.PixelFeatures(verbose=False))
     encoder.fit(data.images, data.betas)
     expected = encoder.predict(data.images[:6])
     for name in ("array", "files", "glob"):
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=1e-6)
+    np.testing.assert_allclose(np.load(tmp_path / "one.npy"), expected[:1], atol=1e-6)
     out = tmp_path / "draws.npy"
     run("sample", model, folder / "images.npy", "-n", "3", "--random-state", "1", "--out", out)
     draws = encoder.sample(data.images[:6], n=3, random_state=1)

@@ -142,3 +142,5 @@ def _write_session(plan: Plan, session: int, path: Path, record: Path) -> None:
         os.fsync(file.fileno())  # before the session counts as finished
     with atomic_path(record) as temporary:
         write_array(temporary, has_data)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # else a power cut can leave an empty record under the name

@@ -91,7 +91,7 @@ def benchmark(
 ) -> None:
     """Score encoders voxel by voxel and per ROI on held-out images, and write a report."""
     import brainenc
-    from brainenc.data import load_data
+    from brainenc.npz import load_data
 
     loaded = load_data(data)
     if zscore:
@@ -128,8 +128,8 @@ def fit(
     device: Device = "auto",
 ) -> None:
     """Fit an encoder to all images and save it."""
-    from brainenc.data import load_data
     from brainenc.encoders.persistence import check_model_folder
+    from brainenc.npz import load_data
 
     check_model_folder(out)
     loaded = load_data(data)
@@ -184,7 +184,7 @@ def check_data(
 ) -> None:
     """Test whether images and betas belong together; exit status 1 if they do not seem to."""
     from brainenc.alignment import check_alignment
-    from brainenc.data import load_data
+    from brainenc.npz import load_data
 
     found = check_alignment(load_data(data), n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
@@ -198,7 +198,7 @@ def noise_ceiling(
     out: Annotated[Path | None, typer.Option(help="CSV file, one row per voxel.")] = None,
 ) -> None:
     """Noise ceiling of r and R² against repeat averages, by ROI."""
-    from brainenc.data import load_data
+    from brainenc.npz import load_data
     from brainenc.storage import atomic_path, check_file_path
 
     if out is not None:

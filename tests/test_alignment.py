@@ -9,7 +9,8 @@ from sklearn.linear_model import Ridge
 import brainenc
 from brainenc import alignment, metrics
 from brainenc.alignment import cheap_features, check_alignment
-from brainenc.data import EncodingData, load_npz
+from brainenc.data import EncodingData
+from brainenc.npz import load_npz
 
 
 @pytest.fixture(scope="module")

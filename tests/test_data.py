@@ -10,8 +10,9 @@ from PIL import Image
 from scipy import stats
 
 import brainenc
-from brainenc.data import EncodingData, load_data, load_npz
+from brainenc.data import EncodingData
 from brainenc.images import ImageFiles
+from brainenc.npz import load_data, load_npz
 
 N_IMAGES, N_REPEATS, N_VOXELS = 8, 3, 5
 

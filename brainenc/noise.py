@@ -137,8 +137,9 @@ def fit_residual_noise(
     so means over a ROI vary somewhat less in draws than in held-out trials.
     """
     rng = np.random.default_rng(random_state)
-    kept = _some_images(betas, rng, held_out)
-    residuals = betas[kept] - held_out[kept, None]
+    kept = np.arange(len(betas))[_some_images(betas, rng, held_out)]
+    residuals = betas[kept]
+    residuals -= held_out[kept, None]
     release(betas)
     residuals[~np.isfinite(residuals)] = 0
     images = np.repeat(np.arange(len(residuals)), betas.shape[1])
@@ -275,7 +276,7 @@ def shared_factors(
     Parameters
     ----------
     rows : array, shape (n_rows, n_voxels)
-        Mean 0; 0 where missing.
+        Mean 0; 0 where missing. Overwritten.
     images : array of int, shape (n_rows,)
         The image of each row, counted from 0; the rows of an image are left out together.
     noise : array, shape (n_images, n_contrasts, n_voxels), optional
@@ -303,7 +304,7 @@ def shared_factors(
         images = np.concatenate([images, np.repeat(np.arange(len(noise)), noise.shape[1])])
     if not (present := rows.any(axis=1)).all():
         rows, images, is_noise = rows[present], images[present], is_noise[present]
-    rows = rows * inverse_sd
+    rows *= inverse_sd
     n_voxels, n_images = int((sd > 0).sum()), len(np.unique(images[~is_noise]))
     n_factors = min(max_factors, n_images // 2, n_voxels // 2)
     if n_factors < 1:

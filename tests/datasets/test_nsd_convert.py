@@ -166,17 +166,20 @@ def test_a_session_counts_as_finished_when_its_betas_are_on_disk(root, tmp_path,
 
     def synced(descriptor):
         fsync(descriptor)
-        events.append("betas")
+        events.append("synced")
 
+    @contextmanager
     def recorded(path):
+        with atomic_path(path) as temporary:
+            yield temporary
         events.append(path.name)
-        return atomic_path(path)
 
     module._start(plan, tmp_path)
     monkeypatch.setattr(module.os, "fsync", synced)
     monkeypatch.setattr(module, "atomic_path", recorded)
     module._write_sessions(plan, tmp_path, verbose=False)
-    assert events == ["betas", "session_01.npy"]
+    # The betas, and the record itself.
+    assert events == ["synced", "synced", "session_01.npy"]
 
 
 def test_what_is_there_is_not_written_over(root, converted, tmp_path):

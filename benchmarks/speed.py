@@ -67,13 +67,15 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="a tenth of the images and voxels, and small nets")
     add("--device", default="cpu", help="where brainenc solves, trains and samples")
     add("--folder", type=Path, help="for the arrays of a measurement; a temporary one by default")
-    add("--rounds", type=int, default=3, help="of ridge and metrics; figures are their medians")
+    add("--rounds", type=int, default=3, help="of ridge, wide and metrics; medians are shown")
     add("--voxels", type=int, nargs="+", default=VOXELS, help="of the ridge group")
     add("--out", type=Path, help="folder for speed.json, whose other rows are kept, and tables")
     arguments = parser.parse_args(given)
     arguments.groups = arguments.groups or list(GROUPS)
     if unknown := set(arguments.groups) - set(GROUPS):
         parser.error(f"no group {', '.join(unknown)}: give some of {', '.join(GROUPS)}")
+    if arguments.rounds < 1:
+        parser.error(f"--rounds {arguments.rounds}: at least one is needed")
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
     return arguments

@@ -138,7 +138,7 @@ def fit_residual_noise(
     """
     rng = np.random.default_rng(random_state)
     kept = np.arange(len(betas))[_some_images(betas, rng, held_out)]
-    residuals = betas[kept]
+    residuals = betas[kept].astype(np.result_type(betas, held_out), copy=False)
     residuals -= held_out[kept, None]
     release(betas)
     residuals[~np.isfinite(residuals)] = 0

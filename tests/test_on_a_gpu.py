@@ -80,7 +80,7 @@ def test_encoder(case, problem, tmp_path):
     # Without the GPU, every part has to be told to stay off it.
     with_cpu = brainenc.load(tmp_path / "model", device="cpu")
     np.testing.assert_allclose(with_cpu.predict(tokens), prediction, rtol=1e-4, atol=1e-4)
-    # The same operations on the same numbers, but for ridge's screening in another precision.
+    # The same operations on the same numbers, but for ridge's residuals in another precision.
     np.testing.assert_allclose(prediction, expected.predict(tokens), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(draws, expected.sample(tokens, 2, 0), rtol=1e-3, atol=1e-3)
 

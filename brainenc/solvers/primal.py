@@ -251,10 +251,10 @@ class _Design:
         features /= self.unit
         self.alphas_given = torch.as_tensor(np.asarray(alphas)).to(features)
         self.alphas = self.alphas_given / self.unit**2
-        ones = functional.pad(features.new_ones(len(X), 1), (0, -(X.shape[1] + 1) % _COLUMNS))
+        self.n_features = X.shape[1]
+        ones = functional.pad(features.new_ones(len(X), 1), (0, -(self.n_features + 1) % _COLUMNS))
         self.X = torch.cat([features, ones], dim=1)
-        self.columns = slice(X.shape[1] + 1)
-        *grams, total = self._products(self.X[:, self.columns])
+        *grams, total = self._products(self.X[:, : self.n_features + 1])
         self.all = _principal_axes(total)
         self.folds = [
             self._fold(gram, len(train), rows)
@@ -263,19 +263,21 @@ class _Design:
 
     def _fold(self, gram: Tensor, n_train: int, test: slice | Tensor) -> _Fold:
         axes = _principal_axes(gram)
-        features = (self.X[test, self.columns][:, :-1] - axes.mean) @ axes.axes
-        low = features.to(_screening_dtype(features))
+        features = (self.X[test, : self.n_features] - axes.mean) @ axes.axes
+        low = features.to(_low_dtype(features))
         diagonal = features.square().sum(0)
         return _Fold(axes, n_train, test, features, low, diagonal, _coupling(features, diagonal))
 
     def _products(self, left: Tensor) -> list[Tensor]:
         """leftᵀ[X, 1] over the training images of each fold, and last over all images."""
         if self.is_partition:
-            of_test = [(left[test].T @ self.X[test])[:, self.columns] for test in self.tests]
+            of_test = [left[test].T @ self.X[test] for test in self.tests]
             total = functools.reduce(torch.add, of_test)
-            return [*(torch.sub(total, part, out=part) for part in of_test), total]
-        of_train = [left[train].T @ self.X[train] for train, _ in self.folds_given]
-        return [product[:, self.columns] for product in (*of_train, left.T @ self.X)]
+            products = [*(torch.sub(total, part, out=part) for part in of_test), total]
+        else:
+            of_train = [left[train].T @ self.X[train] for train, _ in self.folds_given]
+            products = [*of_train, left.T @ self.X]
+        return [product[:, : self.n_features + 1] for product in products]  # without the padding
 
     def round_off(self) -> float:
         """Eigenvalues of XᵀX, and penalties, that are no larger than what rounding made of it."""
@@ -312,12 +314,13 @@ class _Design:
 
     def solve(self, block: _Block, shared: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Positions of the penalties chosen, or of the shared one, and `held_out` with them."""
-        chosen = self._guess(block) if shared is None else shared.expand(len(block.mean))
-        predictions = self.held_out(block, self.alphas[chosen])
         if shared is not None:
-            return chosen, predictions
-        best = self._best(block, chosen, predictions)
-        moved = (best != chosen).nonzero()[:, 0]
+            chosen = shared.expand(len(block.mean))
+            return chosen, self.held_out(block, self.alphas[chosen])
+        guess = self._guess(block)
+        predictions = self.held_out(block, self.alphas[guess])
+        best = self._best(block, guess, predictions)
+        moved = (best != guess).nonzero()[:, 0]
         again = self.held_out(block.of(moved), self.alphas[best[moved]])
         for prediction, other in zip(predictions, again, strict=True):
             prediction[:, moved] = other
@@ -370,7 +373,7 @@ def _coupling(features: Tensor, diagonal: Tensor) -> Tensor:
     return torch.linalg.norm(rest) / math.sqrt(_N_PROBES) / trace
 
 
-def _screening_dtype(features: Tensor) -> torch.dtype:
+def _low_dtype(features: Tensor) -> torch.dtype:
     """A lower precision than that of the features, where the device is faster at it."""
     if features.dtype == torch.float64:
         return torch.float32

@@ -52,6 +52,18 @@ def test_what_fails_is_in_its_row_before_a_deadline_and_an_error_without_one():
     assert "ValueError: sleep length must be non-negative" in found["other error"]
 
 
+def test_works_are_measured_in_turn_and_their_medians_are_shown():
+    done, times = [], {"a": iter([1.0, 9.0, 2.0]), "b": iter([5.0, 4.0, 8.0])}
+
+    def work(name):
+        done.append(name)
+        return {"s": next(times[name])}
+
+    with measuring.deadline(60, processes=False):
+        assert measuring.in_turn(3, (work, "a"), (work, "b")) == [{"s": 2.0}, {"s": 5.0}]
+    assert done == ["a", "b"] * 3
+
+
 def test_ratios_are_the_others_over_ours():
     ours, theirs = ({"s": s, "CPU s": s, "peak GiB": 2 * s} for s in (2.0, 6.0))
     found = measuring.row("work", "size", ours, theirs)

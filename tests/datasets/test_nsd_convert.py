@@ -167,7 +167,7 @@ def test_a_session_counts_as_finished_when_its_betas_are_on_disk(root, tmp_path,
 
     def synced(descriptor):
         fsync(descriptor)
-        events.append("synced")
+        events.append(os.fstat(descriptor).st_ino)
 
     @contextmanager
     def recorded(path):
@@ -179,8 +179,8 @@ def test_a_session_counts_as_finished_when_its_betas_are_on_disk(root, tmp_path,
     monkeypatch.setattr(module.os, "fsync", synced)
     monkeypatch.setattr(module, "atomic_path", recorded)
     module._write_sessions(plan, tmp_path, verbose=False)
-    # The betas, and the record itself.
-    assert events == ["synced", "synced", "session_01.npy"]
+    betas, record = tmp_path / "brain" / "betas.npy", tmp_path / "session_01.npy"
+    assert events == [betas.stat().st_ino, record.stat().st_ino, record.name]
 
 
 def test_what_is_there_is_not_written_over(root, converted, tmp_path):

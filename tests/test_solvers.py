@@ -141,6 +141,19 @@ def test_units_of_features_change_no_choice(hard_problem, unit):
     assert np.isclose(other.alphas / unit**2, plain.alphas, rtol=1e-3).mean() >= 0.99
 
 
+def held_out_errors(X, Y, alphas, folds):
+    """Mean squared error for each penalty and voxel, from the normal equations."""
+    errors = np.zeros((len(alphas), Y.shape[1]))
+    for train, test in folds:
+        x, y = X[train].astype(np.float64), Y[train].astype(np.float64)
+        x_mean, y_mean = x.mean(0), y.mean(0)
+        for a, alpha in enumerate(alphas):
+            gram = (x - x_mean).T @ (x - x_mean) + alpha * np.eye(X.shape[1])
+            weights = np.linalg.solve(gram, (x - x_mean).T @ (y - y_mean))
+            errors[a] += np.square((X[test] - x_mean) @ weights + y_mean - Y[test]).mean(0)
+    return errors / len(folds)
+
+
 @pytest.mark.parametrize("drift", [0, 1])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("guess", [None, 99])
@@ -161,19 +174,42 @@ def test_close_calls_are_decided_in_full_precision(dtype, guess, drift, monkeypa
     tests = np.split(np.arange(600), 5)
     folds = [(np.setdiff1d(np.arange(600), test), test) for test in tests]
     fit = solvers.ridge_cv(X, Y, alphas, folds)
-    errors = np.zeros((len(alphas), 200))
-    for train, test in folds:
-        x, y = X[train].astype(np.float64), Y[train].astype(np.float64)
-        x_mean, y_mean = x.mean(0), y.mean(0)
-        for a, alpha in enumerate(alphas):
-            gram = (x - x_mean).T @ (x - x_mean) + alpha * np.eye(120)
-            weights = np.linalg.solve(gram, (x - x_mean).T @ (y - y_mean))
-            errors[a] += np.square((X[test] - x_mean) @ weights + y_mean - Y[test]).mean(0)
+    errors = held_out_errors(X, Y, alphas, folds)
     best = errors.argmin(0)
     assert len(set(best)) > 20
     # Without doubt in what is nearly known the choice is another one in 7 to 75 %; float32
     # leaves next to no ties.
     assert np.isclose(fit.alphas, alphas[best], rtol=1e-4).mean() >= 0.99
+
+
+@pytest.mark.parametrize("case", ["one image", "categories"])
+def test_what_test_images_have_in_common_is_seen(case):
+    """An image far from all others, or folds of categories, and voxels that respond to just that.
+
+    Such images vary along a direction that is none of the axes of the others.
+    """
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((600, 100)) * np.arange(1, 101) ** -0.5
+    X = X @ np.linalg.qr(rng.standard_normal((100, 100)))[0]
+    if case == "one image":
+        far = rng.standard_normal((100, 1)) * np.ones(300)
+        X[0] = 1.2 * far[:, 0]
+    else:
+        centres = 0.1 * rng.standard_normal((5, 100))
+        X += np.repeat(centres, 120, axis=0)
+        far = 10 * centres[rng.integers(5, size=300)].T
+    Y = X @ (far / np.sqrt(100) + 0.1 * rng.standard_normal((100, 300)))
+    Y = Y / Y.std(0) + rng.standard_normal(Y.shape) * np.linspace(4, 0.5, 300)
+    X = (X - X.mean(0)) / X.std(0)
+    alphas, tests = 600 * np.logspace(-4, 3, 22), np.split(np.arange(600), 5)
+    folds = [(np.setdiff1d(np.arange(600), test), test) for test in tests]
+    fit = solvers.ridge_cv(X, Y, alphas, folds)
+    errors = held_out_errors(X, Y, alphas, folds)
+    chosen = errors[np.searchsorted(alphas, fit.alphas * (1 - 1e-9)), np.arange(300)]
+    # Taken for diagonal, 7 to 8 % of voxels get another penalty, with errors up to 5 % larger.
+    # What the strongest mixtures leave is off by chance: in few voxels, and by little.
+    assert (chosen == errors.min(0)).mean() >= 0.99
+    np.testing.assert_allclose(chosen, errors.min(0), rtol=2e-3)
 
 
 def test_the_guess_is_that_of_generalised_cross_validation(hard_problem):

@@ -6,8 +6,9 @@ features the weights of a penalty α are c / (λ + α), so a fold costs one eige
 however many penalties are tried. What is left is the squared error on the test images, for every
 penalty and voxel. Test images are predicted at one penalty only, a guess that generalised
 cross-validation gives for nothing and that is right, or next to it, for most voxels. How the
-error changes from there to the other penalties follows nearly from the residuals; where that
-could be too far off to choose by, the penalties in question are predicted too.
+error changes from there to the other penalties follows nearly from the residuals and from a few
+mixtures of the test images; where that could be too far off to choose by, the penalties in
+question are predicted too.
 """
 
 import functools
@@ -29,6 +30,10 @@ from brainenc.solvers.result import RidgeFit
 _BLOCK_VOXELS = 1024
 #: Columns that X has a multiple of: one more than that slows products down by a third.
 _COLUMNS = 16
+#: Mixtures of a fold's test images that are predicted at all penalties.
+_N_MIXTURES = 16
+#: Power iterations towards the strongest ones.
+_N_ITERATIONS = 3
 #: Products with random signs from which a norm is estimated.
 _N_PROBES = 64
 #: Changes of the error are taken to be known within so many standard deviations.
@@ -68,7 +73,12 @@ def ridge_cv(
 
     Notes
     -----
-    Of penalties with equal errors the first is taken. The principal axes come from XᵀX, so what
+    Of penalties with equal errors the first is taken. Penalties are ruled out without predictions
+    of all test images where these vary nearly along the axes of the training images, beside what
+    their strongest mixtures hold; should a voxel be off by more than chance there, it gets a
+    penalty that is next to the best.
+
+    The principal axes come from XᵀX, so what
     X does along directions weaker than √ε times its strongest one (ε the precision of its dtype)
     is round-off, which α has to outweigh. Voxels that choose an α too small for that are solved
     again in double precision.
@@ -159,8 +169,9 @@ class _Fold(NamedTuple):
     test: slice | Tensor  # rows of the design
     features: Tensor  # (n_test, n_features)
     low: Tensor  # the same, in low precision
-    diagonal: Tensor  # of their Gram matrix
-    coupling: Tensor  # Frobenius norm of the rest of it, as a share of the trace
+    strongest: Tensor  # their strongest mixtures, (n_mixtures, n_features)
+    diagonal: Tensor  # of the Gram matrix of what these leave
+    coupling: Tensor  # Frobenius norm of the rest of that, as a share of the trace
 
     def predict(self, projected: Tensor, mean: Tensor, alphas: Tensor) -> Tensor:
         """Test images at one penalty per voxel, (n_test, n_voxels)."""
@@ -174,7 +185,9 @@ class _Fold(NamedTuple):
 
         A step d of the weights changes the squared error by −2 dᵀPᵀr + dᵀPᵀPd, with test images P
         in the axes of training and residuals r. Test images vary along nearly the same axes, so
-        PᵀP is nearly diagonal, and the rest of it counts as doubt.
+        PᵀP is nearly diagonal, but for what they have in common, or one of them for itself. Their
+        strongest mixtures are therefore predicted; the rest is taken for diagonal, and what it
+        has beside the diagonal counts as doubt.
 
         Parameters
         ----------
@@ -191,19 +204,22 @@ class _Fold(NamedTuple):
         gradient = (residuals.T.to(self.low.dtype) @ self.low).to(projected).mul_(projected)
         sizes = projected.square().mul_(self.diagonal)
         linear = projected.new_empty(len(at), len(alphas))
-        quadratic = torch.empty_like(linear)
+        quadratic, common = torch.empty_like(linear), torch.empty_like(linear)
         for position in at.unique():
             voxels = at == position
             steps = shrinkage - shrinkage[position]
             linear[voxels] = gradient[voxels] @ steps.T
             quadratic[voxels] = sizes[voxels] @ steps.square().T
+            mixed = (self.strongest[:, None] * steps).flatten(0, 1)
+            predicted = (projected[voxels] @ mixed.T).unflatten(1, (-1, len(alphas)))
+            common[voxels] = predicted.square_().sum(1)
         # Each product is off by a random share: it averages out over the images.
         squares = residuals.square().mean(0)[:, None]
-        rounded = torch.finfo(self.low.dtype).eps * (squares * quadratic).sqrt()
-        # Elements of the rest of PᵀP are about `coupling` times the geometric mean of their two
+        rounded = torch.finfo(self.low.dtype).eps * (squares * (common + quadratic)).sqrt()
+        # Elements beside the diagonal are about `coupling` times the geometric mean of their two
         # diagonal ones: √(1 / n_test), were test images drawn like those of training.
         doubt = math.sqrt(2) * self.coupling * quadratic + rounded
-        return (quadratic - 2 * linear) / len(residuals), doubt / len(residuals)
+        return (common + quadratic - 2 * linear) / len(residuals), doubt / len(residuals)
 
 
 class _Block(NamedTuple):
@@ -265,8 +281,12 @@ class _Design:
         axes = _principal_axes(gram)
         features = (self.X[test, : self.n_features] - axes.mean) @ axes.axes
         low = features.to(_low_dtype(features))
-        diagonal = features.square().sum(0)
-        return _Fold(axes, n_train, test, features, low, diagonal, _coupling(features, diagonal))
+        mixing = _strongest(features)
+        mixtures = mixing.T @ features
+        rest = features - mixing @ mixtures
+        diagonal = rest.square().sum(0)
+        coupling = _coupling(rest, diagonal)
+        return _Fold(axes, n_train, test, features, low, mixtures, diagonal, coupling)
 
     def _products(self, left: Tensor) -> list[Tensor]:
         """leftᵀ[X, 1] over the training images of each fold, and last over all images."""
@@ -360,17 +380,39 @@ class _Design:
         return error.where(possible, torch.inf).argmin(1)
 
 
+def _strongest(features: Tensor) -> Tensor:
+    """Mixtures of images that are strongest in units in which all axes vary alike.
+
+    An orthonormal matrix, (n_images, n_mixtures), from power iterations (Halko et al. 2011, SIAM
+    Review 53); these need not converge, for any mixtures leave a right answer.
+    """
+    scaled = features / torch.linalg.norm(features, dim=0).clamp(min=_tiny(features))
+    mixing = torch.linalg.qr(scaled @ _signs(features, _N_MIXTURES))[0]
+    for _ in range(_N_ITERATIONS):
+        mixing = torch.linalg.qr(scaled @ (scaled.T @ mixing))[0]
+    return mixing
+
+
 def _coupling(features: Tensor, diagonal: Tensor) -> Tensor:
     """Frobenius norm of PᵀP without its diagonal, as a share of its trace.
 
     To a few percent, or some twenty where all of it is in one direction, from products with random
     signs (Hutchinson 1990, Communications in Statistics 19), so that PᵀP need not be formed.
     """
-    generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(2, (len(diagonal), _N_PROBES), generator=generator).to(features) * 2 - 1
+    signs = _signs(features, _N_PROBES)
     rest = features.T @ (features @ signs) - diagonal[:, None] * signs
-    trace = diagonal.sum().clamp(min=torch.finfo(diagonal.dtype).tiny)  # if none of them varies
+    trace = diagonal.sum().clamp(min=_tiny(features))  # if none of them varies
     return torch.linalg.norm(rest) / math.sqrt(_N_PROBES) / trace
+
+
+def _signs(features: Tensor, n: int) -> Tensor:
+    """The same random signs whenever asked, (n_features, n)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(2, (features.shape[1], n), generator=generator).to(features) * 2 - 1
+
+
+def _tiny(features: Tensor) -> float:
+    return torch.finfo(features.dtype).tiny
 
 
 def _low_dtype(features: Tensor) -> torch.dtype:

@@ -93,7 +93,7 @@ def synbrain(arguments: argparse.Namespace) -> Iterator[dict]:
     yield row("synbrain: mapper step with its share of the means", size, amortised, theirs)
     n_steps = 20 if arguments.quick else 200
     for stage in ("vae", "mapper"):
-        found = measure(compare_curves, stage, n_steps, device)
+        found = measure(compare_curves, stage, n_steps, curve_sizes(arguments.quick), device)
         yield row(f"synbrain: loss of {stage}", f"{n_steps} steps, small nets", found)
 
 
@@ -193,16 +193,21 @@ def published_steps(stage: str, vae: Any, mapper: Any, device: str, seed: int = 
     return run
 
 
-def compare_curves(stage: str, n_steps: int, device: str) -> dict:
+def curve_sizes(quick: bool) -> dict[str, Any]:
+    from brainenc.encoders import _synbrain_paper as paper
+
+    if quick:
+        return TINY | {name: CURVES[name] for name in ("trials", "batch")}
+    conv = {name: size for name, size in paper.SMALL_VAE.items() if not name.startswith("mlp")}
+    return CURVES | {"vae": conv, "mapper": paper.SMALL_S2N | {"n_heads": 4}}
+
+
+def compare_curves(stage: str, n_steps: int, sizes: dict[str, Any], device: str) -> dict:
     """Losses of brainenc in bf16 and of the published step in float32, on the same batches.
 
     Means over 20 steps; the noise of the two autoencoders is drawn differently, so another
     published training with other noise says how much that makes.
     """
-    from brainenc.encoders import _synbrain_paper as paper
-
-    sizes = CURVES | {"vae": _conv_sizes(paper.SMALL_VAE), "mapper": {**paper.SMALL_S2N}}
-    sizes["mapper"] |= {"n_heads": 4}
     tokens, betas = made_up(sizes, sizes["trials"])
     vae, mapper = made_nets(sizes)
     vae.to(device).eval()
@@ -229,10 +234,6 @@ def compare_curves(stage: str, n_steps: int, device: str) -> dict:
         "of other noise": float(np.max(np.abs(again / theirs - 1))),
         "peak GiB": found["peak GiB"],
     }
-
-
-def _conv_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
-    return {name: size for name, size in sizes.items() if not name.startswith("mlp")}
 
 
 class OneProcess:

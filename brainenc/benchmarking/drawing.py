@@ -237,14 +237,13 @@ def truth_source(truth: Any, test: np.ndarray) -> DrawSource:
         factors = truth.noise_factors[:, voxels].toarray()
         noise = ResidualNoise(factors, np.sqrt(truth.noise_private_variance[voxels]))
         expected = truth.signal[test[images]][:, None, voxels]
-        drift = truth.drift
-        in_session = []
-        for gain, offset in zip(drift.gain[:, voxels], drift.offset[:, voxels], strict=True):
-            residuals = (betas[..., voxels] - offset) / gain - expected
-            in_session.append(noise.logpdf(residuals) - np.log(gain).sum())
+        gain = truth.drift.gain[:, None, None, voxels]  # one for each session
+        offset = truth.drift.offset[:, None, None, voxels]
+        in_session = noise.logpdf((betas[..., voxels] - offset) / gain - expected)
+        in_session -= np.log(gain).sum(axis=-1)
         # The session of a trial is not known: a mixture of them. Missing trials stay NaN.
         with np.errstate(invalid="ignore"):
-            return np.logaddexp.reduce(np.array(in_session) + np.log(drift.share)[:, None, None])
+            return np.logaddexp.reduce(in_session + np.log(truth.drift.share)[:, None, None])
 
     return DrawSource(TRUTH, TRUTH, sample, log_density)
 

@@ -32,8 +32,8 @@ _CACHED_VALUES = 2**17
 def crps(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
     """Continuous ranked probability score per image and voxel, mean over the trials of the image.
 
-    ``E|x − y| − E|x − x'| / 2`` of draws x, x' and a trial y, by `scoringrules` in its form for
-    sorted draws. Of a single prediction without spread it would be the absolute error.
+    ``E|x − y| − E|x − x'| / 2`` of draws x, x' and a trial y. Of a single prediction without
+    spread it would be the absolute error.
 
     Parameters
     ----------
@@ -78,21 +78,27 @@ def sort_draws(draws: np.ndarray) -> np.ndarray:
 
 
 def crps_of_sorted(ordered: np.ndarray, trials: np.ndarray) -> NDArray[np.float64]:
-    """`crps` from the draws as `sort_draws` gives them."""
-    from scoringrules import crps_ensemble
+    """`crps` from the draws as `sort_draws` gives them.
 
+    Of sorted draws the mean distance between two is a weighted sum, and the same for all trials
+    (the "PWM" form of Zamo & Naveau 2018, Mathematical Geosciences 50).
+    """
     n_images, n_voxels, n = ordered.shape
-    flat, total = ordered.reshape(-1, n), np.zeros(n_images * n_voxels)
+    flat, score = ordered.reshape(-1, n), np.empty(n_images * n_voxels)
     columns_of_trials = np.moveaxis(trials, 1, 0).reshape(trials.shape[1], -1)
     n_present = np.isfinite(columns_of_trials).sum(axis=0)
+    dtype = np.result_type(ordered, trials, np.float32)
+    weights = ((2 * np.arange(n) - (n - 1)) / (n * (n - 1))).astype(dtype)
     for columns in blocks(len(flat), _CACHED_VALUES // n):
+        some, to_trials = flat[columns], np.zeros(len(flat[columns]))
+        distance = np.empty(some.shape, dtype)
         for trial in columns_of_trials[:, columns]:
-            score = crps_ensemble(
-                trial, flat[columns], estimator="pwm", sorted_ensemble=True, backend="numpy"
-            )
-            total[columns] += np.where(np.isfinite(trial), score, 0)
-    with np.errstate(invalid="ignore"):
-        return (total / n_present).reshape(n_images, n_voxels)
+            np.abs(np.subtract(some, trial[:, None], out=distance), out=distance)
+            to_trials += np.where(np.isfinite(trial), distance.mean(axis=1), 0)
+        with np.errstate(invalid="ignore"):
+            # A product of matrices would round by how many images there are.
+            score[columns] = to_trials / n_present[columns] - np.einsum("vn,n->v", some, weights)
+    return score.reshape(n_images, n_voxels)
 
 
 def energy_score(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
@@ -101,8 +107,8 @@ def energy_score(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
     ``E‖x − y‖ − E‖x − x'‖ / 2`` with Euclidean norms over voxels. Voxels count by their variance,
     so divide draws and trials by the s.d. of each voxel's trials first. All pairs of draws enter;
     their distances come from one product of matrices per image, which is what makes some hundred
-    draws of thousands of voxels possible (the same estimator in `scoringrules` would hold
-    n × n × n_voxels numbers).
+    draws of thousands of voxels possible (all differences at once would be n × n × n_voxels
+    numbers).
 
     Parameters
     ----------
@@ -291,14 +297,16 @@ def gaussian_log_density(
     Returns
     -------
     array, shape (...)
-        Natural logarithm, by Woodbury's identity: a matrix of n_factors² is inverted, never the
-        covariance of all voxels. NaN where a residual is, and everywhere if a private s.d. is 0 or
-        NaN, since there is then no density.
+        Natural logarithm, by Woodbury's identity: a matrix of n_factors² is inverted, or of
+        n_voxels² if that is smaller. NaN where a residual is, and everywhere if a private s.d. is
+        0 or NaN, since there is then no density.
     """
     residuals, sd = np.asarray(residuals), np.asarray(private_sd, dtype=np.float64)
     if not (np.isfinite(sd) & (sd > 0)).all():
         return np.full(residuals.shape[:-1], np.nan)
     scaled, residuals = np.asarray(factors) / sd, residuals / sd
+    if len(scaled) > len(sd):
+        scaled = np.linalg.qr(scaled, mode="r")  # as many as voxels say the same
     root = cholesky(np.eye(len(scaled)) + scaled @ scaled.T, lower=True)
     # No eigenvalue of what is inverted is below 1.
     explained = (residuals @ scaled.T) @ np.linalg.inv(root).T

@@ -166,7 +166,7 @@ def test_random_pairs_are_different_voxels_each_once():
     assert many.mean() == pytest.approx(499.5, abs=40)
 
 
-@pytest.mark.parametrize("n_factors", [0, 3])
+@pytest.mark.parametrize("n_factors", [0, 3, 9])
 def test_log_score_is_that_of_scipy(n_factors):
     rng = RNG(5)
     mean, factors = rng.standard_normal((7, 5)), rng.standard_normal((n_factors, 5))

@@ -210,6 +210,8 @@ def test_what_test_images_have_in_common_is_seen(case):
     # What the strongest mixtures leave is off by chance: in few voxels, and by little.
     assert (chosen == errors.min(0)).mean() >= 0.99
     np.testing.assert_allclose(chosen, errors.min(0), rtol=2e-3)
+    shared = solvers.ridge_cv(X, Y, alphas, folds, per_voxel=False)
+    np.testing.assert_allclose(shared.alphas, alphas[errors.sum(1).argmin()])
 
 
 def test_the_guess_is_that_of_generalised_cross_validation(hard_problem):

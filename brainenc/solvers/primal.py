@@ -114,13 +114,26 @@ def ridge_cv(
 
 
 def _shared_alpha(design: "_Design", Y: np.ndarray, blocks: list[slice]) -> Tensor:
-    """Position of the penalty with the smallest error summed over voxels."""
-    total: Any = 0
+    """Position of the penalty with the smallest error summed over voxels.
+
+    With weights s ∘ c, where only the shrinkage s depends on the penalty, the squared error is
+    that of the mean response − 2 s·(c ∘ Pᵀy) + s·(PᵀP ∘ ccᵀ)s: what depends on voxels can be
+    summed over them before penalties are tried.
+    """
+    sums: list[Any] = [(0, 0)] * len(design.folds)
     for voxels in blocks:
         block = design.block(Y[:, voxels])
-        each = [design.errors(block, alpha.expand(len(block.mean))) for alpha in design.alphas]
-        total = total + torch.stack(each).sum(1)
-    return total.argmin()
+        for i, (fold, projected, mean) in enumerate(
+            zip(design.folds, block.of_folds, block.means, strict=True)
+        ):
+            toward = (block.Y[fold.test] - mean).T @ fold.features
+            linear = toward.mul_(projected).sum(0, dtype=torch.float64)
+            sums[i] = (sums[i][0] + linear, sums[i][1] + (projected.T @ projected).double())
+    changes = [
+        fold.summed_changes(linear, outer, design.alphas)
+        for fold, (linear, outer) in zip(design.folds, sums, strict=True)
+    ]
+    return torch.stack(changes).mean(0).argmin()
 
 
 def _store(
@@ -177,6 +190,26 @@ class _Fold(NamedTuple):
         """Test images at one penalty per voxel, (n_test, n_voxels)."""
         weights = projected / (self.train.values + alphas[:, None])
         return torch.addmm(mean, self.features, weights.T)
+
+    def summed_changes(self, linear: Tensor, outer: Tensor, alphas: Tensor) -> Tensor:
+        """How the mean squared error changes from no weights to all penalties, over voxels.
+
+        Parameters
+        ----------
+        linear : (n_features,)
+            Sum over voxels of c ∘ Pᵀy, with c their projections and y what their mean leaves.
+        outer : (n_features, n_features)
+            Sum of ccᵀ.
+        alphas : (n_alphas,)
+
+        Returns
+        -------
+        changes : (n_alphas,)
+        """
+        shrinkage = 1 / (self.train.values + alphas[:, None]).double()
+        both = (self.features.T @ self.features).double() * outer
+        quadratic = (shrinkage @ both).mul_(shrinkage).sum(1)
+        return (quadratic - 2 * shrinkage @ linear) / len(self.features)
 
     def changes(
         self, projected: Tensor, residuals: Tensor, alphas: Tensor, at: Tensor

@@ -16,6 +16,7 @@ Weather Review 143 (variogram score).
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -304,7 +305,8 @@ def gaussian_log_density(
     residuals, sd = np.asarray(residuals), np.asarray(private_sd, dtype=np.float64)
     if not (np.isfinite(sd) & (sd > 0)).all():
         return np.full(residuals.shape[:-1], np.nan)
-    scaled, residuals = np.asarray(factors) / sd, residuals / sd
+    scaled: Any = np.asarray(factors) / sd
+    residuals = residuals / sd
     if len(scaled) > len(sd):
         scaled = np.linalg.qr(scaled, mode="r")  # as many as voxels say the same
     root = cholesky(np.eye(len(scaled)) + scaled @ scaled.T, lower=True)

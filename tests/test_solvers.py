@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV
 
 from brainenc import solvers
 from brainenc.model_selection import image_folds
-from brainenc.solvers import primal
+from brainenc.solvers import _fold, primal
 
 ALPHAS = np.logspace(-1, 4, 11)
 
@@ -159,7 +159,7 @@ def held_out_errors(X, Y, alphas, folds):
 @pytest.mark.parametrize("guess", [None, 99])
 def test_close_calls_are_decided_in_full_precision(dtype, guess, drift, monkeypatch):
     """Penalties so close that bf16, 8 bits, cannot tell, or far from the one that is guessed."""
-    monkeypatch.setattr(primal, "_low_dtype", lambda features: dtype)
+    monkeypatch.setattr(_fold, "_low_dtype", lambda features: dtype)
     if guess is not None:
         far = torch.full((200,), guess)
         monkeypatch.setattr(primal._Design, "_guess", lambda *_: far)
@@ -237,7 +237,7 @@ def test_the_norm_of_what_is_not_diagonal(drift):
     wanted = np.linalg.norm(gram - np.diag(np.diag(gram))) / np.trace(gram)
     P = torch.from_numpy(P)
     # By 64 random signs: √(2 / 64) / 2 = 9 % at most (one direction, drift), allowed three times.
-    assert float(primal._coupling(P, P.square().sum(0))) == pytest.approx(wanted, rel=0.27)
+    assert float(_fold._coupling(P, P.square().sum(0))) == pytest.approx(wanted, rel=0.27)
 
 
 def test_a_fold_whose_test_image_is_the_mean_of_the_others():

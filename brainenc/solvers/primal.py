@@ -24,18 +24,13 @@ from torch.nn import functional
 
 from brainenc.devices import full_precision
 from brainenc.model_selection import Folds
+from brainenc.solvers._fold import make_fold, principal_axes
 from brainenc.solvers.result import RidgeFit
 
 #: Voxels solved together: matrices of voxels × features of some MB.
 _BLOCK_VOXELS = 1024
 #: Columns that X has a multiple of: one more than that slows products down by a third.
 _COLUMNS = 16
-#: Mixtures of a fold's test images that are predicted at all penalties.
-_N_MIXTURES = 16
-#: Power iterations towards the strongest ones.
-_N_ITERATIONS = 3
-#: Products with random signs from which a norm is estimated.
-_N_PROBES = 64
 #: Changes of the error are taken to be known within so many standard deviations.
 _SAFETY = 4
 
@@ -155,106 +150,6 @@ def _store(
         fit.held_out[test, voxels] = prediction.add_(block.mean).numpy(force=True)
 
 
-class _Axes(NamedTuple):
-    """Principal axes of some images' features: XᵀX = axes · diag(values) · axesᵀ once centred."""
-
-    mean: Tensor
-    values: Tensor
-    axes: Tensor
-
-    def project(self, products: Tensor) -> Tensor:
-        """Centred YᵀX in these axes, (n_voxels, n_features), from Yᵀ[X, 1]."""
-        return torch.addr(products[:, :-1], products[:, -1], self.mean, alpha=-1) @ self.axes
-
-
-def _principal_axes(gram: Tensor) -> _Axes:
-    """From [X, 1]ᵀ[X, 1]."""
-    mean = gram[-1, :-1] / gram[-1, -1]
-    values, axes = torch.linalg.eigh(torch.addr(gram[:-1, :-1], gram[-1, :-1], mean, alpha=-1))
-    return _Axes(mean, values.clamp_(min=0), axes)  # round-off makes some negative
-
-
-class _Fold(NamedTuple):
-    """A fold: the axes of its training images, and its test images in them."""
-
-    train: _Axes
-    n_train: int
-    test: slice | Tensor  # rows of the design
-    features: Tensor  # (n_test, n_features)
-    low: Tensor  # the same, in low precision
-    strongest: Tensor  # their strongest mixtures, (n_mixtures, n_features)
-    diagonal: Tensor  # of the Gram matrix of what these leave
-    coupling: Tensor  # Frobenius norm of the rest of that, as a share of the trace
-
-    def predict(self, projected: Tensor, mean: Tensor, alphas: Tensor) -> Tensor:
-        """Test images at one penalty per voxel, (n_test, n_voxels)."""
-        weights = projected / (self.train.values + alphas[:, None])
-        return torch.addmm(mean, self.features, weights.T)
-
-    def summed_changes(self, linear: Tensor, outer: Tensor, alphas: Tensor) -> Tensor:
-        """How the mean squared error changes from no weights to all penalties, over voxels.
-
-        Parameters
-        ----------
-        linear : (n_features,)
-            Sum over voxels of c ∘ Pᵀy, with c their projections and y what their mean leaves.
-        outer : (n_features, n_features)
-            Sum of ccᵀ.
-        alphas : (n_alphas,)
-
-        Returns
-        -------
-        changes : (n_alphas,)
-        """
-        shrinkage = 1 / (self.train.values + alphas[:, None]).double()
-        both = (self.features.T @ self.features).double() * outer
-        quadratic = (shrinkage @ both).mul_(shrinkage).sum(1)
-        return (quadratic - 2 * shrinkage @ linear) / len(self.features)
-
-    def changes(
-        self, projected: Tensor, residuals: Tensor, alphas: Tensor, at: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """How the mean squared error changes from one penalty to all, and the doubt in that.
-
-        A step d of the weights changes the squared error by −2 dᵀPᵀr + dᵀPᵀPd, with test images P
-        in the axes of training and residuals r. Test images vary along nearly the same axes, so
-        PᵀP is nearly diagonal, but for what they have in common, or one of them for itself. Their
-        strongest mixtures are therefore predicted; the rest is taken for diagonal, and what it
-        has beside the diagonal counts as doubt.
-
-        Parameters
-        ----------
-        projected : (n_voxels, n_features)
-        residuals : (n_test, n_voxels), at the penalties `alphas[at]`
-        alphas : (n_alphas,)
-        at : (n_voxels,) of int
-
-        Returns
-        -------
-        changes, standard deviations : (n_voxels, n_alphas)
-        """
-        shrinkage = 1 / (self.train.values + alphas[:, None])
-        gradient = (residuals.T.to(self.low.dtype) @ self.low).to(projected).mul_(projected)
-        sizes = projected.square().mul_(self.diagonal)
-        linear = projected.new_empty(len(at), len(alphas))
-        quadratic, common = torch.empty_like(linear), torch.empty_like(linear)
-        for position in at.unique():
-            voxels = at == position
-            steps = shrinkage - shrinkage[position]
-            linear[voxels] = gradient[voxels] @ steps.T
-            quadratic[voxels] = sizes[voxels] @ steps.square().T
-            mixed = (self.strongest[:, None] * steps).flatten(0, 1)
-            predicted = (projected[voxels] @ mixed.T).unflatten(1, (-1, len(alphas)))
-            common[voxels] = predicted.square_().sum(1)
-        # Each product is off by a random share: it averages out over the images.
-        squares = residuals.square().mean(0)[:, None]
-        rounded = torch.finfo(self.low.dtype).eps * (squares * (common + quadratic)).sqrt()
-        # Elements beside the diagonal are about `coupling` times the geometric mean of their two
-        # diagonal ones: √(1 / n_test), were test images drawn like those of training.
-        doubt = math.sqrt(2) * self.coupling * quadratic + rounded
-        return (common + quadratic - 2 * linear) / len(residuals), doubt / len(residuals)
-
-
 class _Block(NamedTuple):
     """Some voxels' centred responses, and what the folds and the refit need of them."""
 
@@ -304,22 +199,11 @@ class _Design:
         ones = functional.pad(features.new_ones(len(X), 1), (0, -(self.n_features + 1) % _COLUMNS))
         self.X = torch.cat([features, ones], dim=1)
         *grams, total = self._products(self.X[:, : self.n_features + 1])
-        self.all = _principal_axes(total)
+        self.all = principal_axes(total)
         self.folds = [
-            self._fold(gram, len(train), rows)
+            make_fold(gram, len(train), rows, self.X[rows, : self.n_features])
             for gram, (train, _), rows in zip(grams, folds, self.tests, strict=True)
         ]
-
-    def _fold(self, gram: Tensor, n_train: int, test: slice | Tensor) -> _Fold:
-        axes = _principal_axes(gram)
-        features = (self.X[test, : self.n_features] - axes.mean) @ axes.axes
-        low = features.to(_low_dtype(features))
-        mixing = _strongest(features)
-        mixtures = mixing.T @ features
-        rest = features - mixing @ mixtures
-        diagonal = rest.square().sum(0)
-        coupling = _coupling(rest, diagonal)
-        return _Fold(axes, n_train, test, features, low, mixtures, diagonal, coupling)
 
     def _products(self, left: Tensor) -> list[Tensor]:
         """leftᵀ[X, 1] over the training images of each fold, and last over all images."""
@@ -411,53 +295,6 @@ class _Design:
             voxels, penalties = pairs.T
             error[voxels, penalties] = self.errors(block.of(voxels), self.alphas[penalties])
         return error.where(possible, torch.inf).argmin(1)
-
-
-def _strongest(features: Tensor) -> Tensor:
-    """Mixtures of images that are strongest in units in which all axes vary alike.
-
-    An orthonormal matrix, (n_images, n_mixtures), from power iterations (Halko et al. 2011, SIAM
-    Review 53); these need not converge, for any mixtures leave a right answer.
-    """
-    scaled = features / torch.linalg.norm(features, dim=0).clamp(min=_tiny(features))
-    mixing = torch.linalg.qr(scaled @ _signs(features, _N_MIXTURES))[0]
-    for _ in range(_N_ITERATIONS):
-        mixing = torch.linalg.qr(scaled @ (scaled.T @ mixing))[0]
-    return mixing
-
-
-def _coupling(features: Tensor, diagonal: Tensor) -> Tensor:
-    """Frobenius norm of PᵀP without its diagonal, as a share of its trace.
-
-    To a few percent, or some twenty where all of it is in one direction, from products with random
-    signs (Hutchinson 1990, Communications in Statistics 19), so that PᵀP need not be formed.
-    """
-    signs = _signs(features, _N_PROBES)
-    rest = features.T @ (features @ signs) - diagonal[:, None] * signs
-    trace = diagonal.sum().clamp(min=_tiny(features))  # if none of them varies
-    return torch.linalg.norm(rest) / math.sqrt(_N_PROBES) / trace
-
-
-def _signs(features: Tensor, n: int) -> Tensor:
-    """The same random signs whenever asked, (n_features, n)."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(2, (features.shape[1], n), generator=generator).to(features) * 2 - 1
-
-
-def _tiny(features: Tensor) -> float:
-    return torch.finfo(features.dtype).tiny
-
-
-def _low_dtype(features: Tensor) -> torch.dtype:
-    """A lower precision than that of the features, where the device is faster at it."""
-    if features.dtype == torch.float64:
-        return torch.float32
-    if features.is_cuda:
-        fast = torch.cuda.get_device_capability(features.device) >= (8, 0)
-    else:
-        known: dict = getattr(torch.cpu, "get_capabilities", dict)()
-        fast = bool(known.get("amx_bf16") or known.get("avx512_bf16"))
-    return torch.bfloat16 if fast else features.dtype
 
 
 def _is_partition(folds: Folds, n_images: int) -> bool:

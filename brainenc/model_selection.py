@@ -29,8 +29,8 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
 
     Raises
     ------
-    ValueError : fewer images than folds, fewer than two folds, an empty side, or an image on both
-        sides of a fold.
+    ValueError : fewer images than folds, fewer than two folds, an empty side, an image on both
+        sides of a fold, or a splitter that needs groups, such as `GroupKFold`: give its splits.
     """
     if isinstance(cv, (int, np.integer)):
         if cv < 2:
@@ -41,10 +41,16 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
                 f"(n_samples={n_images}); lower cv or give more images"
             )
         cv = KFold(cv, shuffle=True, random_state=_as_seed(random_state))
-    folds = [
-        (np.asarray(train), np.asarray(test))
-        for train, test in check_cv(cv).split(np.empty(n_images))
-    ]
+    try:
+        splits = list(check_cv(cv).split(np.empty(n_images)))
+    except ValueError as error:
+        if "groups" not in str(error):
+            raise
+        raise ValueError(
+            f"cv={cv!r} splits by groups, which are not known here; give the splits it makes: "
+            "cv=list(splitter.split(images, groups=groups))"
+        ) from error
+    folds = [(np.asarray(train), np.asarray(test)) for train, test in splits]
     for i, (train, test) in enumerate(folds):
         if len(train) == 0 or len(test) == 0:
             raise ValueError(f"fold {i} of cv has {len(train)} train and {len(test)} test images")

@@ -38,8 +38,10 @@ def test_folds_that_cannot_be_trusted_are_refused(cv, n, message):
 
 
 def test_a_splitter_that_needs_groups_says_so():
-    with pytest.raises(ValueError, match="groups"):
+    with pytest.raises(ValueError, match=r"groups, which are not known here; .* groups=groups"):
         ms.image_folds(GroupKFold(2), 6)
+    splits = GroupKFold(2).split(np.empty(6), groups=[0, 0, 1, 1, 2, 2])
+    assert sorted(len(test) for _, test in ms.image_folds(splits, 6)) == [2, 4]
 
 
 def test_bootstrap_of_a_mean_has_its_standard_error():

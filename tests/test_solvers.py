@@ -182,23 +182,25 @@ def test_close_calls_are_decided_in_full_precision(dtype, guess, drift, monkeypa
     assert np.isclose(fit.alphas, alphas[best], rtol=1e-4).mean() >= 0.99
 
 
-@pytest.mark.parametrize("case", ["one image", "categories"])
-def test_what_test_images_have_in_common_is_seen(case):
-    """An image far from all others, or folds of categories, and voxels that respond to just that.
-
-    Such images vary along a direction that is none of the axes of the others.
-    """
+@pytest.mark.parametrize("case", ["an image", "categories", "rare features"])
+def test_test_images_that_vary_unlike_the_others(case):
+    """Voxels that respond to just what few images have, so that test images tell something else."""
     rng = np.random.default_rng(1)
     X = rng.standard_normal((600, 100)) * np.arange(1, 101) ** -0.5
     X = X @ np.linalg.qr(rng.standard_normal((100, 100)))[0]
-    if case == "one image":
+    if case == "an image":  # far from all others
         far = rng.standard_normal((100, 1)) * np.ones(300)
         X[0] = 1.2 * far[:, 0]
-    else:
+    elif case == "categories":  # each is a fold
         centres = 0.1 * rng.standard_normal((5, 100))
         X += np.repeat(centres, 120, axis=0)
         far = 10 * centres[rng.integers(5, size=300)].T
-    Y = X @ (far / np.sqrt(100) + 0.1 * rng.standard_normal((100, 300)))
+    else:  # in four images each
+        X = (rng.random((600, 200)) < 4 / 600).astype(float)
+        X = X[:, X.any(0)]
+        far = np.eye(X.shape[1])[rng.integers(X.shape[1], size=300)].T
+    weights = 0.1 * rng.standard_normal(far.shape) * (case != "rare features")
+    Y = X @ (far / np.sqrt(100) + weights)
     Y = Y / Y.std(0) + rng.standard_normal(Y.shape) * np.linspace(4, 0.5, 300)
     X = (X - X.mean(0)) / X.std(0)
     alphas, tests = 600 * np.logspace(-4, 3, 22), np.split(np.arange(600), 5)
@@ -206,10 +208,11 @@ def test_what_test_images_have_in_common_is_seen(case):
     fit = solvers.ridge_cv(X, Y, alphas, folds)
     errors = held_out_errors(X, Y, alphas, folds)
     chosen = errors[np.searchsorted(alphas, fit.alphas * (1 - 1e-9)), np.arange(300)]
-    # Taken for diagonal, 7 to 8 % of voxels get another penalty, with errors up to 5 % larger.
-    # What the strongest mixtures leave is off by chance: in few voxels, and by little.
+    # Were all taken for diagonal, 7 to 8 % of voxels would get another penalty, with errors up to
+    # 5 % larger, and with rare features two voxels, one 1.2 % off, if random mixtures did not check.
+    # What all mixtures leave may be off by chance, in few voxels and by little.
     assert (chosen == errors.min(0)).mean() >= 0.99
-    np.testing.assert_allclose(chosen, errors.min(0), rtol=2e-3)
+    np.testing.assert_allclose(chosen, errors.min(0), rtol=5e-3)
     shared = solvers.ridge_cv(X, Y, alphas, folds, per_voxel=False)
     np.testing.assert_allclose(shared.alphas, alphas[errors.sum(1).argmin()])
 

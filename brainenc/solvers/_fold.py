@@ -10,6 +10,8 @@ from torch import Tensor
 _N_MIXTURES = 16
 #: Power iterations towards the strongest ones.
 _N_ITERATIONS = 3
+#: Mixtures with random signs that check what is taken for diagonal.
+N_CHECKS = 16
 #: Products with random signs from which a norm is estimated.
 _N_PROBES = 64
 
@@ -33,6 +35,18 @@ def principal_axes(gram: Tensor) -> Axes:
     return Axes(mean, values.clamp_(min=0), axes)  # round-off makes some negative
 
 
+class Changes(NamedTuple):
+    """How the squared error of a fold's test images changes from one penalty to all.
+
+    Means over the images, each (n_voxels, n_alphas).
+    """
+
+    error: Tensor
+    deviation: Tensor  # standard deviation of what is not known of it
+    diagonal: Tensor  # the part of it that comes from what is taken for diagonal
+    checked: Tensor  # the same from random mixtures: right on average, and off by chance
+
+
 class Fold(NamedTuple):
     """A fold: the axes of its training images, and its test images in them."""
 
@@ -41,7 +55,7 @@ class Fold(NamedTuple):
     test: slice | Tensor  # rows of the design
     features: Tensor  # (n_test, n_features)
     low: Tensor  # the same, in low precision
-    strongest: Tensor  # their strongest mixtures, (n_mixtures, n_features)
+    mixtures: Tensor  # their strongest ones, and random ones of the rest, (…, n_features)
     diagonal: Tensor  # of the Gram matrix of what these leave
     coupling: Tensor  # Frobenius norm of the rest of that, as a share of the trace
 
@@ -70,16 +84,15 @@ class Fold(NamedTuple):
         quadratic = (shrinkage @ both).mul_(shrinkage).sum(1)
         return (quadratic - 2 * shrinkage @ linear) / len(self.features)
 
-    def changes(
-        self, projected: Tensor, residuals: Tensor, alphas: Tensor, at: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """How the mean squared error changes from one penalty to all, and the doubt in that.
+    def changes(self, projected: Tensor, residuals: Tensor, alphas: Tensor, at: Tensor) -> Changes:
+        """How the mean squared error changes from one penalty to all.
 
         A step d of the weights changes the squared error by −2 dᵀPᵀr + dᵀPᵀPd, with test images P
         in the axes of training and residuals r. Test images vary along nearly the same axes, so
         PᵀP is nearly diagonal, but for what they have in common, or one of them for itself. Their
         strongest mixtures are therefore predicted; the rest is taken for diagonal, and what it
-        has beside the diagonal counts as doubt.
+        has beside the diagonal is not known. That this is as little as chance would have it, for
+        each voxel, is checked with mixtures of random signs.
 
         Parameters
         ----------
@@ -87,31 +100,28 @@ class Fold(NamedTuple):
         residuals : (n_test, n_voxels), at the penalties `alphas[at]`
         alphas : (n_alphas,)
         at : (n_voxels,) of int
-
-        Returns
-        -------
-        changes, standard deviations : (n_voxels, n_alphas)
         """
         shrinkage = 1 / (self.train.values + alphas[:, None])
         gradient = (residuals.T.to(self.low.dtype) @ self.low).to(projected).mul_(projected)
         sizes = projected.square().mul_(self.diagonal)
-        linear = projected.new_empty(len(at), len(alphas))
-        quadratic, common = torch.empty_like(linear), torch.empty_like(linear)
+        linear, diagonal, common, checked = projected.new_empty(4, len(at), len(alphas))
         for position in at.unique():
             voxels = at == position
             steps = shrinkage - shrinkage[position]
             linear[voxels] = gradient[voxels] @ steps.T
-            quadratic[voxels] = sizes[voxels] @ steps.square().T
-            mixed = (self.strongest[:, None] * steps).flatten(0, 1)
-            predicted = (projected[voxels] @ mixed.T).unflatten(1, (-1, len(alphas)))
-            common[voxels] = predicted.square_().sum(1)
+            diagonal[voxels] = sizes[voxels] @ steps.square().T
+            mixed = (self.mixtures[:, None] * steps).flatten(0, 1)
+            squares = (projected[voxels] @ mixed.T).square_().unflatten(1, (-1, len(alphas)))
+            common[voxels] = squares[:, :-N_CHECKS].sum(1)
+            checked[voxels] = squares[:, -N_CHECKS:].mean(1)
+        error = common + diagonal - 2 * linear
         # Each product is off by a random share: it averages out over the images.
         squares = residuals.square().mean(0)[:, None]
-        rounded = torch.finfo(self.low.dtype).eps * (squares * (common + quadratic)).sqrt()
+        rounded = torch.finfo(self.low.dtype).eps * (squares * (common + diagonal)).sqrt()
         # Elements beside the diagonal are about `coupling` times the geometric mean of their two
         # diagonal ones: √(1 / n_test), were test images drawn like those of training.
-        doubt = math.sqrt(2) * self.coupling * quadratic + rounded
-        return (common + quadratic - 2 * linear) / len(residuals), doubt / len(residuals)
+        deviation = math.sqrt(2) * self.coupling * diagonal + rounded
+        return Changes(*(each / len(residuals) for each in (error, deviation, diagonal, checked)))
 
 
 def make_fold(gram: Tensor, n_train: int, test: slice | Tensor, features: Tensor) -> Fold:
@@ -120,10 +130,11 @@ def make_fold(gram: Tensor, n_train: int, test: slice | Tensor, features: Tensor
     features = (features - axes.mean) @ axes.axes
     low = features.to(_low_dtype(features))
     mixing = _strongest(features)
-    mixtures = mixing.T @ features
-    rest = features - mixing @ mixtures
+    strongest = mixing.T @ features
+    rest = features - mixing @ strongest
     diagonal = rest.square().sum(0)
     coupling = _coupling(rest, diagonal)
+    mixtures = torch.cat([strongest, _signs(rest.T, N_CHECKS).T @ rest])
     return Fold(axes, n_train, test, features, low, mixtures, diagonal, coupling)
 
 

@@ -209,7 +209,7 @@ def test_test_images_that_vary_unlike_the_others(case):
     errors = held_out_errors(X, Y, alphas, folds)
     chosen = errors[np.searchsorted(alphas, fit.alphas * (1 - 1e-9)), np.arange(300)]
     # Were all taken for diagonal, 7 to 8 % of voxels would get another penalty, with errors up to
-    # 5 % larger, and with rare features two voxels, one 1.2 % off, if random mixtures did not check.
+    # 5 % larger, and with rare features two voxels, one 1.2 % off, if no random mixtures checked.
     # What all mixtures leave may be off by chance, in few voxels and by little.
     assert (chosen == errors.min(0)).mean() >= 0.99
     np.testing.assert_allclose(chosen, errors.min(0), rtol=5e-3)

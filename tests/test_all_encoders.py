@@ -23,10 +23,19 @@ EXPECTED_FAILURES = {
     "check_regressor_multioutput": "predictions are float32, as betas are on disk",
 }
 
+#: For scikit-learn's checks, which do not ask how well networks are trained.
+BRIEF = {
+    "synbrain": {"n_epochs": 2, "n_members": 2},
+    "mindsimulator": {"autoencoder_epochs": 2, "prior_epochs": 2},
+    "mindreader": {"n_epochs": 2, "n_members": 2},
+    "roitransformer": {"n_epochs": 2, "n_members": 2},
+}
+
 
 def scikit_learn_checks():
     for name in NAMES:
-        for estimator, check in estimator_checks_generator(make_encoder(name)):
+        encoder = make_encoder(name, **BRIEF.get(name, {}))
+        for estimator, check in estimator_checks_generator(encoder):
             function = getattr(check, "func", check).__name__
             reason = EXPECTED_FAILURES.get(function)
             marks = pytest.mark.xfail(reason=reason, strict=True) if reason else ()

@@ -29,7 +29,7 @@ def run(*arguments, check=True, cwd=None):
 
 
 def run_here(*arguments):
-    """A command in this process, which spares it the imports; `run` is for what takes long."""
+    """A command in this process, which spares it the imports of one of its own (`run`)."""
     result = CliRunner().invoke(app, [*map(str, arguments)])
     if not isinstance(result.exception, SystemExit | None):
         raise result.exception
@@ -183,7 +183,9 @@ def test_check_tells_by_its_exit_status_whether_images_and_betas_match(tmp_path)
 
 @pytest.mark.slow
 def test_demo_runs_every_encoder(tmp_path):
-    result = run("demo", "--n-images", "60", "--n-voxels", "30", "--out", tmp_path / "demo", "-q")
+    result = run_here(
+        "demo", "--n-images", "60", "--n-voxels", "30", "--out", tmp_path / "demo", "-q"
+    )
     table = pd.read_csv(tmp_path / "demo" / "encoders.csv")
     assert table["error"].isna().all()
     assert len(table) == 11
@@ -199,7 +201,7 @@ def test_demo_runs_every_encoder(tmp_path):
 @pytest.mark.slow
 def test_miyawaki(real_data, tmp_path):
     data = real_data("miyawaki2008_s1_v1.npz")
-    run(
+    run_here(
         "benchmark", data, "--encoders", "mean,ridge", "--features", "pixels", "--out",
         tmp_path / "run", *FEW,
     )  # fmt: skip
@@ -214,7 +216,7 @@ def test_miyawaki(real_data, tmp_path):
 @pytest.mark.slow
 def test_macaque_v4(real_data, tmp_path):
     data = real_data("cowley2023_v4_210325.npz")
-    run(
+    run_here(
         "benchmark", data, "--encoders", "mean,ridge", "--features", "gabor", "--out",
         tmp_path / "run", *FEW,
     )  # fmt: skip

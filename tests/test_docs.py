@@ -55,6 +55,7 @@ def run_code(code: str, folder: Path) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 def test_code_of_the_readme_runs(tmp_path):
     code = "\n".join(blocks(README, "python"))
     # A subject of the size that a reader sees takes minutes on a core, with the same calls.

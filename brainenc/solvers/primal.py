@@ -13,7 +13,6 @@ question are predicted too.
 
 import functools
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brainenc.devices import full_precision
+from brainenc.metrics._sums import blocks
 from brainenc.model_selection import Folds
 from brainenc.solvers._fold import N_CHECKS, Changes, make_fold, principal_axes
 from brainenc.solvers.result import RidgeFit
@@ -86,8 +86,8 @@ def ridge_cv(
     with full_precision():
         design = _Design(X, alphas, folds, _working_device(device))
         dtype = design.X.numpy(force=True).dtype
-        blocks = list(_slices(n_voxels, _BLOCK_VOXELS))
-        shared = None if per_voxel else _shared_alpha(design, Y, blocks)
+        parts = list(blocks(n_voxels, _BLOCK_VOXELS))
+        shared = None if per_voxel else _shared_alpha(design, Y, parts)
         fit = RidgeFit(
             weights=np.empty((X.shape[1], n_voxels), dtype),
             intercept=np.empty(n_voxels, dtype),
@@ -96,7 +96,7 @@ def ridge_cv(
         )
         if not design.is_partition:
             fit.held_out[:] = np.nan
-        for voxels in blocks:
+        for voxels in parts:
             block = design.block(Y[:, voxels])
             _store(fit, voxels, design, block, *design.solve(block, shared))
         lost = np.flatnonzero(fit.alphas < design.round_off())
@@ -108,7 +108,7 @@ def ridge_cv(
     return fit
 
 
-def _shared_alpha(design: "_Design", Y: np.ndarray, blocks: list[slice]) -> Tensor:
+def _shared_alpha(design: "_Design", Y: np.ndarray, parts: list[slice]) -> Tensor:
     """Position of the penalty with the smallest error summed over voxels.
 
     With weights s ∘ c, where only the shrinkage s depends on the penalty, the squared error is
@@ -116,7 +116,7 @@ def _shared_alpha(design: "_Design", Y: np.ndarray, blocks: list[slice]) -> Tens
     summed over them before penalties are tried.
     """
     sums: list[Any] = [(0, 0)] * len(design.folds)
-    for voxels in blocks:
+    for voxels in parts:
         block = design.block(Y[:, voxels])
         for i, (fold, projected, mean) in enumerate(
             zip(design.folds, block.of_folds, block.means, strict=True)
@@ -317,8 +317,3 @@ def _working_device(device: Any) -> torch.device:
     device = torch.device(device)
     # Apple's GPUs lack eigendecompositions and double precision.
     return torch.device("cpu") if device.type == "mps" else device
-
-
-def _slices(n: int, size: int) -> Iterator[slice]:
-    size = max(1, size)
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -1,8 +1,8 @@
 """Hashes of what every encoder computes, to tell a change of structure from a change of numbers.
 
-Fits every encoder (tiny nets, 130 images, fixed seeds) and runs one benchmark with draws. Prints a
-hash of each prediction, draw, density, interval and table, or compares them with those of an earlier
-run on the same machine::
+Fits every encoder (tiny nets, 130 images, fixed seeds) and runs one benchmark with draws. Prints
+a hash of each prediction, draw, density, interval and table, or compares them with those of an
+earlier run on the same machine::
 
     python benchmarks/frozen_numbers.py --out before.json
     python benchmarks/frozen_numbers.py --against before.json

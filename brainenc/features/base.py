@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from ..images import as_images, image_batches
-from ..progress import progress
-from ..storage import atomic_path
-from .store import FeatureStore
+from brainenc.features.store import FeatureStore
+from brainenc.images import as_images, image_batches
+from brainenc.progress import progress
+from brainenc.storage import atomic_path
 
 #: Constructor arguments that say how features are computed and not what they are.
 _HOW = frozenset({"batch_size", "device", "store", "verbose"})

@@ -13,9 +13,9 @@ import open_clip
 import torch
 from PIL import Image
 
-from ..devices import resolve_device
-from ._weights import cached_on_disk, file_hash, hub_reachable, reachable
-from .base import FeatureExtractor
+from brainenc.devices import resolve_device
+from brainenc.features._weights import cached_on_disk, file_hash, hub_reachable, reachable
+from brainenc.features.base import FeatureExtractor
 
 
 class OpenCLIPFeatures(FeatureExtractor):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..storage import atomic_path, fingerprint, write_json
+from brainenc.storage import atomic_path, fingerprint, write_json
 
 
 class FeatureStore:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..devices import resolve_device
-from ..storage import fingerprint
-from ._weights import cached_on_disk, hub_reachable, module_hash
-from .base import FeatureExtractor
+from brainenc.devices import resolve_device
+from brainenc.features._weights import cached_on_disk, hub_reachable, module_hash
+from brainenc.features.base import FeatureExtractor
+from brainenc.storage import fingerprint
 
 
 class TorchFeatures(FeatureExtractor):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._conv import stretch
+from brainenc.nets._conv import stretch
 
 
 class MLPEncoder(nn.Module):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ._conv import ConvDecoder, ConvEncoder
-from ._mlp import MLPDecoder, MLPEncoder
+from brainenc.nets._conv import ConvDecoder, ConvEncoder
+from brainenc.nets._mlp import MLPDecoder, MLPEncoder
 
 ARCHITECTURES = ("conv-attention", "mlp")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._mlp import MLPBlock
+from brainenc.nets._mlp import MLPBlock
 
 
 class FMRIAutoencoder(nn.Module):

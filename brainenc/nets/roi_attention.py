@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .s2n import sine_positions
+from brainenc.nets.s2n import sine_positions
 
 
 class ROIAttention(nn.Module):

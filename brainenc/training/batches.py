@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..storage import fingerprint, release
-from ..validation import check_index, check_same_length
+from brainenc.storage import fingerprint, release
+from brainenc.validation import check_index, check_same_length
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

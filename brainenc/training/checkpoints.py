@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..storage import atomic_path
+from brainenc.storage import atomic_path
 
 FORMAT = "brainenc training checkpoint 1"
 KEPT = 2

@@ -14,11 +14,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..devices import full_precision, resolve_device
-from ..storage import fingerprint
-from .batches import Batch, derived_seed
-from .precision import in_bf16
-from .settings import TrainingSettings
+from brainenc.devices import full_precision, resolve_device
+from brainenc.storage import fingerprint
+from brainenc.training.batches import Batch, derived_seed
+from brainenc.training.precision import in_bf16
+from brainenc.training.settings import TrainingSettings
 
 Weights = Mapping[str, torch.Tensor]
 Loss = Callable[[nn.Module, Batch], Mapping[str, torch.Tensor]]

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..progress import progress
-from .batches import Batch, Examples, Order, prefetched
-from .checkpoints import Checkpoints
-from .learner import Learner, Loss, Weights, seed_everything, start_fabric
-from .settings import TrainingSettings
+from brainenc.progress import progress
+from brainenc.training.batches import Batch, Examples, Order, prefetched
+from brainenc.training.checkpoints import Checkpoints
+from brainenc.training.learner import Learner, Loss, Weights, seed_everything, start_fabric
+from brainenc.training.settings import TrainingSettings
 
 
 class TrainingError(RuntimeError):

@@ -2,7 +2,7 @@
 
 import torch
 
-from .settings import PRECISIONS
+from brainenc.training.settings import PRECISIONS
 
 
 def in_bf16(device: torch.device, precision: str) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .schedules import Constant, Schedule
+from brainenc.training.schedules import Constant, Schedule
 
 PRECISIONS = ("auto", "32", "bf16")
 

@@ -27,11 +27,11 @@ from synbrain_common import paper_encoder, published_unit, show, write
 import brainenc
 from brainenc import metrics
 from brainenc.benchmarking.manifest import data_hash, versions
-from brainenc.benchmarking.scoring import trial_sd
+from brainenc.benchmarking.targets import trial_sd
 from brainenc.encoders import CalibratedEncoder, make_encoder
-from brainenc.metrics.spread import mean_square_deviations
+from brainenc.metrics.variances import mean_square_deviations
 from brainenc.model_selection import image_folds
-from brainenc.noise import ResidualNoise
+from brainenc.noise.gaussian import ResidualNoise
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FIGURES, V4 = "miyawaki2008_s1_v1", "cowley2023_v4_210325"

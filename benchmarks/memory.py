@@ -24,7 +24,7 @@ from synbrain_common import show, write
 
 import brainenc
 from brainenc.benchmarking.manifest import hardware, versions
-from brainenc.brain_folder import write_beside_betas
+from brainenc.data.brain_folder import write_beside_betas
 from brainenc.progress import progress
 
 #: NSD subject 1 without its shared images, and the tokens of OpenCLIP ViT-bigG/14.

@@ -86,9 +86,9 @@ def time_chains(sizes: dict[str, Any], device: str, precision: str) -> dict:
 
 
 def make_sampler(sizes: dict[str, Any], n_images: int, device: str) -> tuple[Any, np.ndarray]:
-    from brainenc.encoders import _mind_simulator as stages
-    from brainenc.encoders._mind_simulator_draws import Sampler
-    from brainenc.encoders._mind_simulator_parameters import SIZES
+    from brainenc.encoders.mind_simulator import stages as stages
+    from brainenc.encoders.mind_simulator.parameters import SIZES
+    from brainenc.encoders.mind_simulator.sampler import Sampler
 
     shape = sizes["prior tokens"]
     options = {"sizes": SIZES[sizes["prior"]], "random_state": 0, "n_steps": N_DIFFUSION_STEPS}

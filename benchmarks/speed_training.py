@@ -115,7 +115,7 @@ def time_steps(stage: str, who: str, sizes: dict[str, Any], device: str) -> dict
 
 def time_means(sizes: dict[str, Any], device: str) -> dict:
     """Posterior means of trials, for stage 2: per trial."""
-    from brainenc.encoders import _synbrain_paper as paper
+    from brainenc.encoders.synbrain import stages as paper
 
     _, betas = made_up(sizes, sizes["batch"])
     vae = made_nets(sizes)[0].eval()
@@ -148,7 +148,7 @@ def our_steps(stage: str, vae: Any, mapper: Any, device: str, precision: str, n_
     Batch to the device, loss, gradient, its norm and clipping, the check that all is finite,
     optimiser and moving average.
     """
-    from brainenc.encoders import _synbrain_paper as paper
+    from brainenc.encoders.synbrain import stages as paper
     from brainenc.training import TrainingSettings
     from brainenc.training.learner import Learner
 
@@ -194,7 +194,7 @@ def published_steps(stage: str, vae: Any, mapper: Any, device: str, seed: int = 
 
 
 def curve_sizes(quick: bool) -> dict[str, Any]:
-    from brainenc.encoders import _synbrain_paper as paper
+    from brainenc.encoders.synbrain import stages as paper
 
     if quick:
         return TINY | {name: CURVES[name] for name in ("trials", "batch")}

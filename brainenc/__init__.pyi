@@ -5,7 +5,10 @@ from . import metrics as metrics
 from . import report as report
 from .benchmarking import BenchmarkResult as BenchmarkResult
 from .benchmarking import benchmark as benchmark
+from .brain import Volume as Volume
 from .data import EncodingData as EncodingData
+from .data import ImageFiles as ImageFiles
+from .data import load_npz as load_npz
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import CalibratedEncoder as CalibratedEncoder
@@ -25,10 +28,8 @@ from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
-from .npz import load_npz as load_npz
+from .noise import NoiseModel as NoiseModel
+from .noise import noise_model as noise_model
 from .report import plot_surface as plot_surface
-from .signal_and_noise import NoiseModel as NoiseModel
-from .signal_and_noise import noise_model as noise_model
-from .volumes import Volume as Volume
 
 __version__: str

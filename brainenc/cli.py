@@ -91,7 +91,7 @@ def benchmark(
 ) -> None:
     """Score encoders voxel by voxel and per ROI on held-out images, and write a report."""
     import brainenc
-    from brainenc.npz import load_data
+    from brainenc.data.npz import load_data
 
     loaded = load_data(data)
     if zscore:
@@ -128,8 +128,8 @@ def fit(
     device: Device = "auto",
 ) -> None:
     """Fit an encoder to all images and save it."""
+    from brainenc.data.npz import load_data
     from brainenc.encoders.persistence import check_model_folder
-    from brainenc.npz import load_data
 
     check_model_folder(out)
     loaded = load_data(data)
@@ -183,8 +183,8 @@ def check_data(
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
     """Test whether images and betas belong together; exit status 1 if they do not seem to."""
-    from brainenc.alignment import check_alignment
-    from brainenc.npz import load_data
+    from brainenc.data.alignment import check_alignment
+    from brainenc.data.npz import load_data
 
     found = check_alignment(load_data(data), n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
@@ -198,7 +198,7 @@ def noise_ceiling(
     out: Annotated[Path | None, typer.Option(help="CSV file, one row per voxel.")] = None,
 ) -> None:
     """Noise ceiling of r and R² against repeat averages, by ROI."""
-    from brainenc.npz import load_data
+    from brainenc.data.npz import load_data
     from brainenc.storage import atomic_path, check_file_path
 
     if out is not None:
@@ -448,7 +448,7 @@ def _load_images(images: str) -> Any:
 
     import numpy as np
 
-    from brainenc.images import ImageFiles, as_images
+    from brainenc.data.images import ImageFiles, as_images
 
     path = Path(images)
     if path.is_dir():
@@ -462,7 +462,8 @@ def _load_images(images: str) -> Any:
 
 
 def _save_array(out: Path, array: Any) -> None:
-    from brainenc.storage import atomic_path, write_array
+    from brainenc.arrays import write_array
+    from brainenc.storage import atomic_path
 
     with atomic_path(out) as temporary:
         write_array(temporary, array)

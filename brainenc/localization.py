@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from brainenc.images import as_images, image_batches, looks_like_images
+from brainenc.brain.volumes import to_nifti
+from brainenc.data.images import as_images, image_batches, looks_like_images
 from brainenc.model_selection import fdr
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
 from brainenc.validation import check_index
-from brainenc.volumes import to_nifti
 
 if TYPE_CHECKING:
     import nibabel
@@ -129,7 +129,7 @@ class ConceptMap:
         thresholded : bool
             Only voxels that are significant; the others are NaN, as those outside are.
         **grid
-            `affine`, `shape`, `mask`, as for `brainenc.interop.to_nifti`.
+            `affine`, `shape`, `mask`, as for `brainenc.brain.to_nifti`.
 
         Returns
         -------
@@ -137,7 +137,7 @@ class ConceptMap:
 
         Raises
         ------
-        ValueError : besides those of `brainenc.interop.to_nifti`, an unknown value.
+        ValueError : besides those of `brainenc.brain.to_nifti`, an unknown value.
         """
         if value not in ("t", "p", "q", "effect", "significant"):
             raise ValueError(f"value={value!r} must be 't', 'p', 'q', 'effect' or 'significant'")

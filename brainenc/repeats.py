@@ -7,7 +7,7 @@ and walk them in blocks of images, so that memory-mapped betas are never copied 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainenc.storage import row_slices
+from brainenc.arrays import row_slices
 
 
 def count_repeats(betas: np.ndarray) -> NDArray[np.int32]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from brainenc.storage import row_blocks
+from brainenc.arrays import row_blocks
 
 #: dtypes in which numbers are computed; everything else numeric is converted to float32.
 FLOATS = (np.float32, np.float64)

@@ -5,8 +5,8 @@ from scipy.special import softmax
 from sklearn.metrics import pairwise_distances
 
 import brainenc
-from brainenc.linear import flatten_tokens
 from brainenc.repeats import average_repeats
+from brainenc.solvers.voxels import flatten_tokens
 
 
 class SimilarImagesEncoder(brainenc.BaseEncoder):

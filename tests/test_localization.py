@@ -9,7 +9,7 @@ from scipy import stats
 
 import brainenc
 from brainenc import ConceptMap, MeanEncoder, PixelFeatures, RidgeEncoder, localize
-from brainenc.images import ImageFiles
+from brainenc.data.images import ImageFiles
 from brainenc.localization import Moments
 
 
@@ -238,6 +238,6 @@ def test_an_encoder_without_noise_is_pointed_to_draws(fitted):
     _, X = fitted
     silent = RidgeEncoder().fit(X, X[:, :2])
     nothing = np.full(2, np.nan)
-    silent.noise_ = brainenc.noise.ResidualNoise(np.zeros((0, 2)), nothing)
+    silent.noise_ = brainenc.noise.gaussian.ResidualNoise(np.zeros((0, 2)), nothing)
     with pytest.raises(ValueError, match='responses="draws"'):
         localize(silent, X, np.arange(9))

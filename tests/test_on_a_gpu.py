@@ -7,7 +7,7 @@ from emulated_gpu import emulated_gpu
 from sklearn.base import clone
 
 import brainenc
-from brainenc.encoders import ENCODERS, _network_encoder, make_encoder
+from brainenc.encoders import ENCODERS, make_encoder, network
 from brainenc.features import GaborPyramid, TorchFeatures
 from brainenc.training.learner import start_fabric
 
@@ -61,7 +61,7 @@ def problem():
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch):
-    monkeypatch.setattr(_network_encoder, "LEAST_STEPS", 5)
+    monkeypatch.setattr(network, "LEAST_STEPS", 5)
 
 
 @pytest.mark.parametrize("case", CASES)

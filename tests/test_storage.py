@@ -10,18 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainenc.storage import (
-    array_file,
-    atomic_path,
-    fingerprint,
-    read_json,
-    release,
-    row_blocks,
-    take_columns,
-    take_rows,
-    write_array,
-    write_json,
-)
+from brainenc.arrays import array_file, release, row_blocks, take_columns, take_rows, write_array
+from brainenc.storage import atomic_path, fingerprint, read_json, write_json
 
 
 def write_text(path, text, as_folder):

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainenc.storage import array_file, take_columns
+from brainenc.arrays import array_file, take_columns
 
 
 class ByVoxel:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from brainenc.arrays import blocks, release, row_blocks
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import EncoderScores
-from brainenc.data import EncodingData
-from brainenc.images import image_batches, take_images
+from brainenc.data.encoding_data import EncodingData
+from brainenc.data.images import image_batches, take_images
 from brainenc.metrics import NoiseCeiling
-from brainenc.metrics._sums import blocks
 from brainenc.model_selection import bootstrap_interval
-from brainenc.storage import fingerprint, release, row_blocks
+from brainenc.storage import fingerprint
 
 #: Images, drawn at random, among which the same picture is looked for: enough to see that rows are
 #: trials among 30 000 of them, and read in seconds.

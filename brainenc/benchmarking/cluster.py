@@ -16,10 +16,10 @@ from typing import Any
 import joblib
 import numpy as np
 
+from brainenc.arrays import write_array
 from brainenc.benchmarking import pairs
 from brainenc.benchmarking.pairs import Pair
-from brainenc.images import ImageFiles
-from brainenc.storage import write_array
+from brainenc.data.images import ImageFiles
 
 
 @dataclass(frozen=True)

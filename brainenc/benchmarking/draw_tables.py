@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainenc.benchmarking.draw_scoring import (
+from brainenc.benchmarking.draw_plan import QUANTILES, DrawPlan
+from brainenc.benchmarking.draw_scores import (
     CORRELATION_SCORES,
     IMAGE_SCORES,
     LEVELS,
@@ -17,15 +18,15 @@ from brainenc.benchmarking.draw_scoring import (
     Measured,
     rank_bins,
 )
-from brainenc.benchmarking.drawing import QUANTILES, DrawPlan
-from brainenc.benchmarking.scoring import EncoderScores, Targets
-from brainenc.benchmarking.tables import (
-    ALL,
+from brainenc.benchmarking.intervals import (
     difference_row,
     mean_of_samples,
     mean_over_voxels,
     sample_difference,
 )
+from brainenc.benchmarking.scoring import EncoderScores
+from brainenc.benchmarking.tables import ALL
+from brainenc.benchmarking.targets import Targets
 from brainenc.metrics import Estimate, NoiseCeiling, ceiling_of_draws
 from brainenc.metrics._variance_components import variance_components
 from brainenc.model_selection import bootstrap_interval

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
-from brainenc.data import EncodingData
+from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders import MeanEncoder, RidgeEncoder
 from brainenc.encoders.persistence import describe
 from brainenc.storage import fingerprint
@@ -190,7 +190,7 @@ def _for_ridge(X: Any) -> Any:
     """Features as the reference takes them: tokens that would fill the memory are averaged."""
     if getattr(X, "ndim", 0) != 3 or 4 * X.size <= TOKENS_IN_MEMORY:
         return X
-    from brainenc.encoders._synbrain_default import linear_features  # torch takes a second
+    from brainenc.encoders.tokens import linear_features  # torch takes a second
 
     return linear_features(X)
 

@@ -10,10 +10,11 @@ import numpy as np
 import psutil
 
 import brainenc
-from brainenc.data import EncodingData
-from brainenc.images import image_batches
+from brainenc.arrays import release
+from brainenc.data.encoding_data import EncodingData
+from brainenc.data.images import image_batches
 from brainenc.model_selection import Folds
-from brainenc.storage import fingerprint, release
+from brainenc.storage import fingerprint
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "himalaya", "torch", "pandas", "open_clip_torch")
 

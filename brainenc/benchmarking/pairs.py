@@ -19,16 +19,13 @@ import numpy as np
 import psutil
 from sklearn.base import BaseEstimator, clone
 
-from brainenc.benchmarking.drawing import (
-    DrawPlan,
-    DrawSource,
-    encoder_source,
-    reference_sources,
-    score_draws,
-)
-from brainenc.benchmarking.kept import Arrays, read_kept
-from brainenc.benchmarking.scoring import trial_sd
-from brainenc.storage import atomic_path, read_json, take_rows, write_json
+from brainenc.arrays import take_rows
+from brainenc.benchmarking.draw_blocks import score_draws
+from brainenc.benchmarking.draw_kept import Arrays, read_kept
+from brainenc.benchmarking.draw_plan import DrawPlan
+from brainenc.benchmarking.draw_sources import DrawSource, encoder_source, reference_sources
+from brainenc.benchmarking.targets import trial_sd
+from brainenc.storage import atomic_path, read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,22 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 
 import brainenc
+from brainenc.arrays import release
 from brainenc.benchmarking import cluster, scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
-from brainenc.benchmarking.drawing import DrawPlan, make_plan
-from brainenc.benchmarking.drawn import score_all_draws
+from brainenc.benchmarking.draw_plan import DrawPlan, make_plan
+from brainenc.benchmarking.draw_run import score_all_draws
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
-from brainenc.data import EncodingData
+from brainenc.benchmarking.targets import make_targets
+from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.persistence import describe
 from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
-from brainenc.storage import fingerprint, release
+from brainenc.storage import fingerprint
 
 
 def benchmark(
@@ -253,7 +255,7 @@ def _score(
     ceiling = _noise_ceiling(data, folds)
     enough = (ceiling.values >= settings["min_ceiling"]) & (ceiling.values > 0)
     release(data.betas)
-    targets = scoring.make_targets(
+    targets = make_targets(
         data.betas,
         folds,
         np.where(enough, ceiling.values, np.nan),

@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainenc.benchmarking.draw_scoring import DRAW_COLUMNS, DrawScores
+from brainenc.benchmarking.draw_scores import DRAW_COLUMNS, DrawScores
+from brainenc.benchmarking.intervals import (
+    difference_row,
+    mean_of_samples,
+    mean_over_voxels,
+    sample_difference,
+)
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import IMAGE_METRICS, VOXEL_METRICS, EncoderScores
-from brainenc.data import EncodingData
-from brainenc.model_selection import bootstrap_interval, bootstrap_p_value, fdr
-from brainenc.storage import release
+from brainenc.data.encoding_data import EncodingData
+from brainenc.model_selection import bootstrap_interval, fdr
 
 #: Metrics whose differences between encoders are tested.
 PAIR_METRICS = ("r", "mse_z")
@@ -118,19 +123,6 @@ def pair_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def difference_row(difference: np.ndarray, samples: np.ndarray) -> dict[str, Any]:
-    """Mean difference (n_voxels,), and interval and p by its samples (n_bootstraps, n_voxels)."""
-    sampled = mean_over_voxels(samples)
-    low, high = bootstrap_interval(sampled)
-    return {
-        "difference": mean_over_voxels(difference),
-        "low": float(low),
-        "high": float(high),
-        "p": bootstrap_p_value(sampled),
-        "n_voxels": int(np.isfinite(difference).sum()),
-    }
-
-
 def map_table(
     scores: Mapping[str, EncoderScores],
     ceiling_r: np.ndarray,
@@ -177,26 +169,3 @@ def voxel_table(scores: Mapping[str, EncoderScores]) -> pd.DataFrame:
         for fold, found in enumerate(of_encoder.folds)
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["encoder"])
-
-
-def mean_of_samples(samples: np.ndarray, voxels: Any = slice(None)) -> np.ndarray:
-    """Mean over some voxels of samples (n_bootstraps, n_voxels), which may be memory-mapped."""
-    mean = mean_over_voxels(samples[:, voxels])
-    release(samples)
-    return mean
-
-
-def sample_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Difference of two sets of samples, in memory; they may be memory-mapped."""
-    difference = np.asarray(a) - b
-    release(a)
-    release(b)
-    return difference
-
-
-def mean_over_voxels(values: np.ndarray) -> Any:
-    """Mean over the last axis, of the voxels that are defined; NaN where none is."""
-    n = np.isfinite(values).sum(axis=-1)
-    with np.errstate(invalid="ignore"):
-        mean = np.nansum(values, axis=-1, dtype=np.float64) / n
-    return float(mean) if mean.ndim == 0 else mean

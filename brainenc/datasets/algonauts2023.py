@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from brainenc.data import EncodingData
-from brainenc.images import ImageFiles
+from brainenc.arrays import row_blocks, write_array
+from brainenc.brain.surfaces import HEMISPHERES
+from brainenc.data.encoding_data import EncodingData
+from brainenc.data.images import ImageFiles
 from brainenc.metrics import NoiseCeiling, correlation
-from brainenc.storage import atomic_path, row_blocks, write_array
-from brainenc.surfaces import HEMISPHERES
+from brainenc.storage import atomic_path
 
 #: Atlases that are looked for, the first being the one that `EncodingData.rois` takes.
 ATLASES = (

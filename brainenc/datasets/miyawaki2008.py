@@ -12,9 +12,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from brainenc.data import EncodingData
+from brainenc.brain.volumes import Volume
+from brainenc.data.encoding_data import EncodingData
 from brainenc.progress import progress
-from brainenc.volumes import Volume
 
 #: Squares of a pattern along each side.
 N_SQUARES = 10

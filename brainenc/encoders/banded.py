@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from brainenc.data.images import looks_like_images
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
-from brainenc.images import looks_like_images
-from brainenc.linear import (
+from brainenc.model_selection import Folds
+from brainenc.repeats import average_repeats
+from brainenc.solvers import RidgeFit, banded_ridge_cv
+from brainenc.solvers.voxels import (
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
@@ -17,9 +20,6 @@ from brainenc.linear import (
     flatten_tokens,
     folds_of_rows,
 )
-from brainenc.model_selection import Folds
-from brainenc.repeats import average_repeats
-from brainenc.solvers import RidgeFit, banded_ridge_cv
 
 
 class BandedRidgeEncoder(BaseEncoder):

@@ -14,18 +14,14 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc.calibration import check_coverage
-from brainenc.encoders import _sampling
-from brainenc.images import as_images, looks_like_images
+from brainenc.data.images import as_images, looks_like_images
+from brainenc.encoders import blocks_of_draws
 from brainenc.metrics import correlation
-from brainenc.noise import (
-    ResidualNoise,
-    fit_residual_noise,
-    fit_shared_signal,
-    fit_trial_noise,
-)
+from brainenc.noise.calibration import check_coverage
+from brainenc.noise.estimates import fit_residual_noise, fit_shared_signal, fit_trial_noise
+from brainenc.noise.gaussian import ResidualNoise
+from brainenc.noise.shape import ResidualShape, fit_residual_shape
 from brainenc.repeats import average_repeats, has_repeats
-from brainenc.residual_shape import ResidualShape, fit_residual_shape
 from brainenc.validation import check_betas, check_feature_shape, check_features
 
 
@@ -317,7 +313,9 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         if self.betas_ndim_ == 1:
             blocks, shape = ((images, draws[..., 0]) for images, draws in blocks), shape[:2]
         return (
-            _sampling.collect(blocks, shape) if out is None else _sampling.write(blocks, shape, out)
+            blocks_of_draws.collect(blocks, shape)
+            if out is None
+            else blocks_of_draws.write(blocks, shape, out)
         )
 
     def _described(self) -> str:
@@ -325,7 +323,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
 
     def _draw_blocks(
         self, features: np.ndarray, n: int, random_state: Any, noise: str | None
-    ) -> _sampling.Blocks:
+    ) -> blocks_of_draws.Blocks:
         def draw(images: slice, rng: np.random.Generator) -> np.ndarray:
             block = features[images]
             if noise is None:
@@ -334,7 +332,7 @@ class BaseEncoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
                 return self._sample(block, n, rng)
             return self._sample_part(block, n, rng, noise)
 
-        return _sampling.draw_blocks(draw, (n, len(features), self.n_voxels_), random_state)
+        return blocks_of_draws.draw_blocks(draw, (n, len(features), self.n_voxels_), random_state)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that holds a single trial with a given probability.

@@ -9,17 +9,17 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc.calibration import (
+from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.members import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
+from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.model_selection import image_folds
+from brainenc.noise.calibration import (
     check_coverage,
     check_groups,
     conformal_quantile,
     variance_scale,
 )
-from brainenc.encoders._members import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
-from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.ridge import RidgeEncoder
-from brainenc.model_selection import image_folds
-from brainenc.residual_shape import ResidualShape
+from brainenc.noise.shape import ResidualShape
 from brainenc.validation import check_feature_shape
 
 #: Images whose scores are kept for intervals: with so many, their coverage is off by .007 at most

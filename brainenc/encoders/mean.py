@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.data.images import as_images, looks_like_images
 from brainenc.encoders.base import BaseEncoder
-from brainenc.images import as_images, looks_like_images
 from brainenc.repeats import average_repeats
 
 

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from brainenc.encoders._network_encoder import NetworkEncoder, Preset
-from brainenc.encoders._networks import MIN_IMAGES, seeded
+from brainenc.arrays import row_blocks
 from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.ensemble import MIN_IMAGES, seeded
+from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.nets import MindReaderNet, mind_reader_loss
-from brainenc.storage import row_blocks
 from brainenc.training import Cosine, StepDecay
 
 PRESETS = {

@@ -7,7 +7,10 @@ import numpy as np
 from brainenc import solvers
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
-from brainenc.linear import (
+from brainenc.model_selection import Folds
+from brainenc.repeats import average_repeats
+from brainenc.solvers import RidgeFit
+from brainenc.solvers.voxels import (
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
@@ -15,9 +18,6 @@ from brainenc.linear import (
     flatten_tokens,
     folds_of_rows,
 )
-from brainenc.model_selection import Folds
-from brainenc.repeats import average_repeats
-from brainenc.solvers import RidgeFit
 
 
 class RidgeEncoder(BaseEncoder):

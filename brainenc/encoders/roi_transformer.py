@@ -10,13 +10,13 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from brainenc.data import atlas_columns
-from brainenc.encoders._network_encoder import NetworkEncoder, Preset
-from brainenc.encoders._networks import MIN_IMAGES, run_net, seeded
-from brainenc.encoders._synbrain_default import TokenAdapter, principal_components
+from brainenc.data.encoding_data import atlas_columns
 from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.ensemble import MIN_IMAGES, run_net, seeded
+from brainenc.encoders.network import NetworkEncoder, Preset
+from brainenc.encoders.tokens import TokenAdapter, principal_components
 from brainenc.nets import ROIAttention
-from brainenc.nets.latent_mapper import masked_squared_error
+from brainenc.nets.losses import masked_squared_error
 from brainenc.nets.roi_attention import grid_side
 from brainenc.training import OneCycle
 

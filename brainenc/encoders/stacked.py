@@ -8,14 +8,22 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc.encoders._members import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
-from brainenc.encoders._stack_members import joined_features, named_encoders, view
-from brainenc.encoders._stacking import blend, measure_errors
 from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.members import (
+    NOT_PREFIT,
+    cross_fits,
+    extraction,
+    for_arrays,
+    joined_features,
+    named_encoders,
+    prepare,
+    view,
+)
 from brainenc.encoders.ridge import RidgeEncoder
-from brainenc.encoders.synbrain import SynBrainEncoder
+from brainenc.encoders.synbrain.encoder import SynBrainEncoder
 from brainenc.model_selection import Folds, image_folds
 from brainenc.repeats import average_repeats
+from brainenc.solvers.simplex import blend, measure_errors
 from brainenc.validation import check_feature_shape
 
 #: With fewer images of which all members have a held-out prediction, members are cross-fitted.

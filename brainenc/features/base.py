@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from brainenc.data.images import as_images, image_batches
 from brainenc.features.store import FeatureStore
-from brainenc.images import as_images, image_batches
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
 
@@ -69,7 +69,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
 
         Parameters
         ----------
-        X : images, see `brainenc.images.as_images`
+        X : images, see `brainenc.data.images.as_images`
         y : ignored
         """
         self.image_shape_ = tuple(as_images(X).shape[1:])

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from brainenc.data.images import LUMA
 from brainenc.devices import resolve_device
 from brainenc.features.base import FeatureExtractor
-from brainenc.images import LUMA
 
 #: Added to intensities (0 … 1) before the logarithm: where vision goes from linear to Weber.
 DARK_LIGHT = 0.05

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.data.images import LUMA, area_weights
 from brainenc.features.base import FeatureExtractor
-from brainenc.images import LUMA, area_weights
 
 
 class PixelFeatures(FeatureExtractor):

@@ -15,7 +15,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from brainenc.metrics._sums import blocks, n_threads
+from brainenc.arrays import blocks
+from brainenc.metrics._sums import n_threads
 
 #: Entries of a chunk of an array (images × voxels): 16 MiB of float32.
 _ENTRIES = 2**22

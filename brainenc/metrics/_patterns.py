@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from brainenc.metrics._sums import blocks
+from brainenc.arrays import blocks
 
 
 def finite_voxels(**arrays: np.ndarray) -> NDArray[np.bool_]:

@@ -14,6 +14,8 @@ import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainenc.arrays import blocks
+
 #: Entries of one array of sums (n_sets × voxels of a block): 2 MiB of float64.
 _SUM_ENTRIES = 2**18
 #: Entries of arrays that are worth the second which loading compiled code takes.
@@ -25,12 +27,6 @@ CANCELLATION = 1e-12
 
 #: Per-image statistics of some images and voxels, which are summed over images.
 Statistics = Callable[[slice, slice], Sequence[np.ndarray]]
-
-
-def blocks(n: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most `size` (and at least 1) that cover ``range(n)``."""
-    size = max(1, size)
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def weighted_sums(

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from brainenc.arrays import blocks
 from brainenc.metrics._sums import (
     CANCELLATION,
-    blocks,
     first_finite,
     pearson,
     suits_compiled,

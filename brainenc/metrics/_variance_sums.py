@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from brainenc.metrics._sums import blocks
+from brainenc.arrays import blocks
 
 #: Images × voxels taken up at once: 8 MiB of float64, and a few arrays of that size beside it.
 _BLOCK_VALUES = 2**20

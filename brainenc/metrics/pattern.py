@@ -15,7 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainenc.metrics._sums import blocks, check_pair
+from brainenc.arrays import blocks
+from brainenc.metrics._sums import check_pair
 from brainenc.metrics.voxelwise import correlation, mean_squared_error
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cholesky
 
-from brainenc.metrics._sums import blocks
+from brainenc.arrays import blocks
 
 #: Draws taken up at once: temporary arrays of some MB, which stay in memory already mapped.
 _BLOCK_VALUES = 2**21

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class LatentMapper(nn.Module):
@@ -74,11 +73,3 @@ class LatentMapper(nn.Module):
         # Softmax over tokens; queries start small, so that pooling starts as an average.
         attention = (4 * self.query @ self.key(x).transpose(1, 2) / x.shape[-1] ** 0.5).softmax(-1)
         return self.mean(self.dropout((attention @ self.value(x)).flatten(1)))
-
-
-def masked_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error over the targets that are not NaN; scalar, 0 if there are none."""
-    present = ~targets.isnan()
-    return (F.mse_loss(predictions, targets.nan_to_num(), reduction="none") * present).sum() / (
-        present.sum().clamp(min=1)
-    )

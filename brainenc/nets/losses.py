@@ -136,3 +136,11 @@ def _check_same_shape(**tensors: Tensor) -> None:
         raise ValueError(
             f"{first} {tuple(a.shape)} and {second} {tuple(b.shape)} must have the same shape"
         )
+
+
+def masked_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error over the targets that are not NaN; scalar, 0 if there are none."""
+    present = ~targets.isnan()
+    return (F.mse_loss(predictions, targets.nan_to_num(), reduction="none") * present).sum() / (
+        present.sum().clamp(min=1)
+    )

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from brainenc.nets.latent_mapper import masked_squared_error
+from brainenc.nets.losses import masked_squared_error
 
 
 class MindReaderNet(nn.Module):

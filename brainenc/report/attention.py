@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from brainenc.images import as_images
+from brainenc.data.images import as_images
 from brainenc.report.style import FULL_WIDTH, MUTED, NothingToDraw, short, styled
 
 #: Inches a side; smaller, and a map over an image cannot be read.

@@ -15,10 +15,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from brainenc.data import EncodingData
+from brainenc.brain.surfaces import FSAVERAGE, FSAVERAGE5, HEMISPHERES, to_hemispheres
+from brainenc.brain.volumes import Volume, to_nifti
+from brainenc.data.encoding_data import EncodingData
 from brainenc.report.style import MUTED, NothingToDraw, short, styled
-from brainenc.surfaces import FSAVERAGE, FSAVERAGE5, HEMISPHERES, to_hemispheres
-from brainenc.volumes import Volume, to_nifti
 
 #: Hemisphere and view of each panel of a row.
 VIEWS = (

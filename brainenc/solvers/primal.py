@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from brainenc.arrays import blocks
 from brainenc.devices import full_precision
-from brainenc.metrics._sums import blocks
 from brainenc.model_selection import Folds
 from brainenc.solvers._fold import N_CHECKS, Changes, make_fold, principal_axes
 from brainenc.solvers.result import RidgeFit

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from brainenc.storage import fingerprint, release
+from brainenc.arrays import release
+from brainenc.storage import fingerprint
 from brainenc.validation import check_index, check_same_length
 
 Key = TypeVar("Key")

@@ -9,12 +9,18 @@ import pytest
 
 import brainenc
 from brainenc import metrics
-from brainenc.benchmarking import BenchmarkResult, drawing, scoring
-from brainenc.benchmarking.drawing import DrawSource, TrialResiduals, truth_source
-from brainenc.benchmarking.kept import LARGE, read_kept
+from brainenc.benchmarking import (
+    BenchmarkResult,
+    draw_blocks,
+    draw_plan,
+    draw_sources,
+    targets,
+)
+from brainenc.benchmarking.draw_kept import LARGE, read_kept
+from brainenc.benchmarking.draw_sources import DrawSource, TrialResiduals, truth_source
 from brainenc.benchmarking.result import DRAW_TABLES, TABLES
 from brainenc.encoders import BaseEncoder
-from brainenc.noise import ResidualNoise
+from brainenc.noise.gaussian import ResidualNoise
 
 FEW = {"n_bootstraps": 100, "n_permutations": 9, "verbose": False, "check": False}
 INDEPENDENT, RESAMPLED = "independent Gaussian residuals", "resampled residuals"
@@ -86,13 +92,13 @@ def fold():
 @pytest.mark.parametrize("images_at_once", [1, 4, 100])
 def test_kept_arrays_are_those_of_the_metrics(fold, monkeypatch, images_at_once):
     draws, betas, scale = fold
-    monkeypatch.setattr(drawing, "_BLOCK_VALUES", images_at_once * 30 * 6)
-    plan = drawing.DrawPlan(30, 0, np.arange(5), np.array([0, 3, 4]), np.array([1]))
+    monkeypatch.setattr(draw_blocks, "_BLOCK_VALUES", images_at_once * 30 * 6)
+    plan = draw_plan.DrawPlan(30, 0, np.arange(5), np.array([0, 3, 4]), np.array([1]))
     noise = ResidualNoise(np.ones((1, 6)), np.full(6, 2.0))
-    density = drawing._density_around(np.zeros((11, 6)), noise)
+    density = draw_sources._density_around(np.zeros((11, 6)), noise)
     source = DrawSource("", "given", lambda images, n, seed: draws[:, images], density)
     before = draws.copy()
-    kept = drawing.score_draws(source, betas, scale, plan, 0)
+    kept = draw_blocks.score_draws(source, betas, scale, plan, 0)
     np.testing.assert_array_equal(draws, before)
     close = {"rtol": 2e-4, "atol": 1e-5}  # float32
     np.testing.assert_allclose(kept["crps"], metrics.crps(draws, betas), **close)
@@ -122,11 +128,11 @@ def test_kept_arrays_are_those_of_the_metrics(fold, monkeypatch, images_at_once)
 
 def test_arrays_in_a_folder_are_those_in_memory(fold, tmp_path, monkeypatch):
     draws, betas, scale = fold
-    monkeypatch.setattr(drawing, "_BLOCK_VALUES", 4 * 30 * 6)
-    plan = drawing.DrawPlan(30, 0, np.arange(5), np.array([0, 3, 4]), np.array([1]))
+    monkeypatch.setattr(draw_blocks, "_BLOCK_VALUES", 4 * 30 * 6)
+    plan = draw_plan.DrawPlan(30, 0, np.arange(5), np.array([0, 3, 4]), np.array([1]))
     source = DrawSource("", "given", lambda images, n, seed: draws[:, images])
-    in_memory = drawing.score_draws(source, betas, scale, plan, 0)
-    drawing.score_draws(source, betas, scale, plan, 0, tmp_path / "draws")
+    in_memory = draw_blocks.score_draws(source, betas, scale, plan, 0)
+    draw_blocks.score_draws(source, betas, scale, plan, 0, tmp_path / "draws")
     kept = read_kept(tmp_path / "draws")
     assert kept.keys() == in_memory.keys()
     for name, array in in_memory.items():
@@ -136,10 +142,10 @@ def test_arrays_in_a_folder_are_those_in_memory(fold, tmp_path, monkeypatch):
 
 def test_draws_of_a_wrong_shape_are_refused(fold):
     draws, betas, scale = fold
-    plan = drawing.DrawPlan(30, 0, np.arange(5), np.arange(3), np.arange(1))
+    plan = draw_plan.DrawPlan(30, 0, np.arange(5), np.arange(3), np.arange(1))
     source = DrawSource("", "given", lambda images, n, seed: draws[:, images, :4])
     with pytest.raises(ValueError, match=r"sample gave shape \(30, 11, 4\), not \(30, 11, 6\)"):
-        drawing.score_draws(source, betas, scale, plan, 0)
+        draw_blocks.score_draws(source, betas, scale, plan, 0)
 
 
 def test_resampled_residuals_are_whole_trials_that_lack_nothing(fold):
@@ -160,13 +166,13 @@ def test_resampled_residuals_are_whole_trials_that_lack_nothing(fold):
 
 
 def test_the_plan_takes_voxels_from_rois_in_proportion(data, monkeypatch):
-    monkeypatch.setattr(drawing, "N_SUBSET", 20)
+    monkeypatch.setattr(draw_plan, "N_SUBSET", 20)
     betas = data.betas.copy()
     betas[3, 0, 7] = np.nan
     betas[:, :, 8] = 0 * betas[:, :, 8] + 1
     holed = brainenc.EncodingData(data.images, betas, data.voxels)
     folds = [(np.arange(100), np.arange(100, 150))]
-    plan = drawing.make_plan(holed, folds, 10, 0)
+    plan = draw_plan.make_plan(holed, folds, 10, 0)
     assert set(np.arange(40)) - set(plan.complete) == {7, 8}
     roi = data.voxels["roi"].to_numpy()
     assert len(set(plan.subset)) == 20
@@ -175,8 +181,8 @@ def test_the_plan_takes_voxels_from_rois_in_proportion(data, monkeypatch):
     assert (abs(taken.reindex(there.index, fill_value=0) - there * 20 / 38) <= 1).all()
     changes = (roi[plan.subset][1:] != roi[plan.subset][:-1]).sum()
     assert changes == len(taken) - 1  # ROI after ROI
-    assert plan.key() == drawing.make_plan(holed, folds, 10, 0).key()
-    assert plan.key() != drawing.make_plan(holed, folds, 10, 1).key()
+    assert plan.key() == draw_plan.make_plan(holed, folds, 10, 0).key()
+    assert plan.key() != draw_plan.make_plan(holed, folds, 10, 1).key()
 
 
 @pytest.mark.parametrize("missing", ["", None, np.nan])
@@ -185,7 +191,7 @@ def test_voxels_outside_every_roi_have_a_place_in_the_plan(data, missing, dtype)
     roi = data.voxels["roi"].astype(object)
     roi[::4] = missing
     outside = dataclasses.replace(data, voxels=pd.DataFrame({"roi": roi.astype(dtype)}))
-    plan = drawing.make_plan(outside, [(np.arange(100), np.arange(100, 150))], 10, 0)
+    plan = draw_plan.make_plan(outside, [(np.arange(100), np.arange(100, 150))], 10, 0)
     assert set(plan.subset) == set(range(40))
     assert set(plan.subset[:10]) == set(range(0, 40, 4))  # as if they were a ROI of their own
     assert len(plan.shown) == roi.replace("", None).nunique() + 1
@@ -285,14 +291,14 @@ def test_variances_and_noise_correlations_are_compared_fold_by_fold():
     )  # fmt: skip
     row = whole(result).loc["told"]
 
-    plan = drawing.make_plan(data, folds, 50, 0)
+    plan = draw_plan.make_plan(data, folds, 50, 0)
     source = DrawSource(
         "", "", lambda images, n, seed: Told(noise_sd=1.5 * sd).sample(test[images], n, seed)
     )
     drawn, measured, cross = [], [], 0
     for k, (train, rows) in enumerate(folds):
         test = X[rows]
-        kept = drawing.score_draws(source, betas[rows], scoring.trial_sd(betas, train), plan, k)
+        kept = draw_blocks.score_draws(source, betas[rows], targets.trial_sd(betas, train), plan, k)
         drawn.append(kept["draw_variance"] / len(rows))
         around = np.square(betas[rows] - kept["mean_draw"][:, None])
         n_trials = np.isfinite(around).sum(axis=1)
@@ -380,7 +386,7 @@ def test_tables_do_not_depend_on_blocks_of_voxels(data, monkeypatch):
     holed = brainenc.EncodingData(data.images, betas, data.voxels)
     run = {"features": data.truth.tokens, "cv": 3, "n_draws": 20} | FEW
     at_once = brainenc.benchmark(holed, {"ridge": brainenc.RidgeEncoder()}, **run)
-    monkeypatch.setattr(scoring, "_TRIAL_VALUES", 150 * 3 * 7)
+    monkeypatch.setattr(targets, "_TRIAL_VALUES", 150 * 3 * 7)
     blocked = brainenc.benchmark(holed, {"ridge": brainenc.RidgeEncoder()}, **run)
     for table in (*TABLES, *DRAW_TABLES):
         found, expected = getattr(blocked, table), getattr(at_once, table)

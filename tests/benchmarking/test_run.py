@@ -14,7 +14,8 @@ import pytest
 
 import brainenc
 from brainenc.benchmarking import BenchmarkResult, inputs
-from brainenc.encoders import BaseEncoder, _synbrain_default
+from brainenc.encoders import BaseEncoder
+from brainenc.encoders import tokens as token_features
 from brainenc.model_selection import image_folds
 
 FEW = {"n_bootstraps": 50, "n_permutations": 19, "n_draws": 10, "verbose": False}
@@ -229,7 +230,7 @@ def test_ridge_as_a_reference_gets_averages_of_tokens_that_would_fill_the_memory
     entries, _ = inputs.collect(data, told, tokens, True, False)
     assert entries["ridge"].X is tokens
     monkeypatch.setattr(inputs, "TOKENS_IN_MEMORY", 4 * tokens.size - 1)
-    monkeypatch.setattr(_synbrain_default, "MAX_LINEAR", 12)
+    monkeypatch.setattr(token_features, "MAX_LINEAR", 12)
     entries, _ = inputs.collect(data, told, tokens, True, False)
     assert list(entries) == ["mean", "ridge", "told", "too"]
     grid = tokens.astype(np.float32).reshape(n, 2, 2, 2, 2, 3).mean((2, 4)).reshape(n, 12)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from brainenc.encoders import _synbrain_paper as paper
+from brainenc.encoders.synbrain import stages as paper
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))

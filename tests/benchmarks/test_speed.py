@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from brainenc.encoders import _synbrain_paper as paper
+from brainenc.encoders.synbrain import stages as paper
 from brainenc.nets import S2N, BrainVAE
 from brainenc.training import Examples, TrainingSettings, train
 

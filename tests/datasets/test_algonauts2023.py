@@ -16,7 +16,7 @@ from algonauts_tree import (
 )
 from scipy.stats import pearsonr
 
-from brainenc.data import EncodingData
+from brainenc.data.encoding_data import EncodingData
 from brainenc.datasets import (
     algonauts2023_score,
     algonauts2023_test_images,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from brainenc.datasets._energy import (
+from brainenc.datasets.simulated.energy import (
     FREQUENCIES,
     GRID,
     ORIENTATIONS,
@@ -11,7 +11,7 @@ from brainenc.datasets._energy import (
     cell_centres,
     gabor_energy,
 )
-from brainenc.datasets.scenes import FIELD
+from brainenc.datasets.simulated.scenes import FIELD
 
 
 def grating(cycles, angle, phase=0.0, size=64, amplitude=0.3):

@@ -23,10 +23,10 @@ from nsd_tree import (
 )
 from PIL import Image
 
-from brainenc.data import EncodingData
+from brainenc.data.encoding_data import EncodingData
 from brainenc.datasets import load_nsd, shared_test_mask
-from brainenc.datasets._nsd_design import make_trials, read_design
-from brainenc.datasets._nsd_plan import in_units
+from brainenc.datasets.nsd.design import make_trials, read_design
+from brainenc.datasets.nsd.plan import in_units
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,12 @@ from nsd_tree import NSDTree
 from typer.testing import CliRunner
 
 from brainenc.cli import app
-from brainenc.data import EncodingData
-from brainenc.datasets import _nsd_convert as module
-from brainenc.datasets import convert_nsd, load_nsd, nsd, shared_test_mask
-from brainenc.hdf5_images import HDF5Images
+from brainenc.data.encoding_data import EncodingData
+from brainenc.data.hdf5_images import HDF5Images
+from brainenc.datasets import convert_nsd, load_nsd, shared_test_mask
+from brainenc.datasets.nsd import convert as module
+from brainenc.datasets.nsd import load as nsd
+from brainenc.datasets.nsd import plan
 
 SESSIONS = [1, 2, 4]
 
@@ -86,13 +88,13 @@ def test_a_killed_conversion_goes_on_and_ends_the_same_to_the_bit(
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not out.exists()
     read = []
-    betas = module.Plan.read
+    betas = plan.Plan.read
 
     def counted(plan, session):
         read.append(session)
         return betas(plan, session)
 
-    monkeypatch.setattr(module.Plan, "read", counted)
+    monkeypatch.setattr(plan.Plan, "read", counted)
     convert_nsd(root, out, units="zscore", sessions=SESSIONS)
     assert read == [2, 4]
     assert "where 1 sessions are finished" in capsys.readouterr().out
@@ -106,7 +108,7 @@ def test_other_settings_or_files_start_over(root, converted, tmp_path, monkeypat
 
     out = tmp_path / "subj01.brain"
     with monkeypatch.context() as patch:
-        patch.setattr(module.Plan, "read", stop)
+        patch.setattr(plan.Plan, "read", stop)
         with pytest.raises(KeyboardInterrupt):
             convert_nsd(root, out, units="percent", sessions=SESSIONS)
     convert_nsd(root, out, units="zscore", sessions=SESSIONS)
@@ -120,7 +122,7 @@ def a_plan(root, **arguments):
         "file_format": "auto", "mask": "nsdgeneral", "sessions": 1, "one_hour": None,
         "image_size": None,
     }  # fmt: skip
-    return nsd.make_plan(root, 1, **(settings | arguments))
+    return plan.make_plan(root, 1, **(settings | arguments))
 
 
 def other_trials(plan):
@@ -198,17 +200,17 @@ def test_what_another_process_finished_meanwhile_is_left_alone(
 ):
     """It is written while this one reads tables and masks, and is not converted again."""
     out = tmp_path / "subj01.brain"
-    plan = nsd.make_plan
+    make_plan = plan.make_plan
 
     def slow(*arguments, **options):
         shutil.copytree(converted, out)
-        return plan(*arguments, **options)
+        return make_plan(*arguments, **options)
 
     def read(plan, session):
         raise AssertionError("the sessions are read again")
 
     monkeypatch.setattr(nsd, "make_plan", slow)
-    monkeypatch.setattr(module.Plan, "read", read)
+    monkeypatch.setattr(plan.Plan, "read", read)
     with pytest.raises(FileExistsError, match="delete it or choose another name"):
         convert_nsd(root, out, units="zscore", sessions=SESSIONS, verbose=False)
     assert contents(out) == contents(converted)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from brainenc.datasets.scenes import CATEGORIES, FIELD, _draw_scene, make_scenes
+from brainenc.datasets.simulated.scenes import CATEGORIES, FIELD, _draw_scene, make_scenes
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import scoringrules
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from brainenc.datasets import _cortex, simulate_subject
-from brainenc.datasets._energy import gabor_energy
-from brainenc.datasets.scenes import FIELD
+from brainenc.datasets import simulate_subject
+from brainenc.datasets.simulated import cortex
+from brainenc.datasets.simulated.energy import gabor_energy
+from brainenc.datasets.simulated.scenes import FIELD
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +162,7 @@ def test_high_level_voxels_prefer_their_category(data, roi, category):
 
 def v1_responses(images, truth, voxels):
     tuning = np.ones((len(voxels), 28))
-    return _cortex.pooled_energy(gabor_energy(images), truth.prfs.iloc[voxels], tuning)
+    return cortex.pooled_energy(gabor_energy(images), truth.prfs.iloc[voxels], tuning)
 
 
 def test_v1_voxels_see_their_receptive_field_only(data):
@@ -195,7 +196,7 @@ def test_pooled_energy_matches_a_sum_over_cells():
                 expected[:, voxel] += weight * energy[:, :, row, column] @ tuning[voxel]
                 total += weight
         expected[:, voxel] /= total
-    np.testing.assert_allclose(_cortex.pooled_energy(energy, prfs, tuning), expected, rtol=1e-10)
+    np.testing.assert_allclose(cortex.pooled_energy(energy, prfs, tuning), expected, rtol=1e-10)
 
 
 def test_prfs_lie_in_the_right_visual_field_and_grow(data):

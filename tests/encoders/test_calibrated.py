@@ -8,9 +8,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 
 import brainenc
-from brainenc.calibration import conformal_quantile
 from brainenc.encoders import CalibratedEncoder
-from brainenc.noise import ResidualNoise
+from brainenc.noise.calibration import conformal_quantile
+from brainenc.noise.gaussian import ResidualNoise
 
 N_VOXELS = 8
 

@@ -6,7 +6,7 @@ from scipy import stats
 
 import brainenc
 from brainenc.encoders import CalibratedEncoder
-from brainenc.noise import ResidualNoise
+from brainenc.noise.gaussian import ResidualNoise
 
 N_VOXELS = 6
 

@@ -6,14 +6,9 @@ import torch
 from sklearn.base import clone
 
 import brainenc
-from brainenc.encoders import (
-    MindReaderEncoder,
-    RidgeEncoder,
-    ROITransformerEncoder,
-    _network_encoder,
-    _synbrain_default,
-)
-from brainenc.encoders._networks import MIN_IMAGES, member_folds, seeded
+from brainenc.encoders import MindReaderEncoder, RidgeEncoder, ROITransformerEncoder, network
+from brainenc.encoders import tokens as token_features
+from brainenc.encoders.ensemble import MIN_IMAGES, member_folds, seeded
 from brainenc.repeats import average_repeats
 
 SMALL_MIND = {"n_channels": 4, "n_blocks": 1, "hidden": 16, "dropout": 0.1}
@@ -32,7 +27,7 @@ ENCODERS = {
 def few_steps():
     """Short trainings: what is tested here does not need good ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_network_encoder, "LEAST_STEPS", 20)
+        patch.setattr(network, "LEAST_STEPS", 20)
         yield
 
 
@@ -67,7 +62,7 @@ def test_tokens_in_half_precision_are_read_batch_by_batch(fitted, problem, tmp_p
     half = np.load(tmp_path / "tokens.npy", mmap_mode="r")
     exact = half.astype(np.float32)
     at_once = clone(fitted).fit(exact, betas)
-    monkeypatch.setattr(_synbrain_default, "TOKENS_IN_MEMORY", 0)
+    monkeypatch.setattr(token_features, "TOKENS_IN_MEMORY", 0)
     lazily = clone(fitted).fit(half, betas)
     assert not isinstance(lazily._inputs(half), np.ndarray) or lazily._inputs(half).ndim == 2
     # Half precision is read without loss, and means over tokens are not rounded to it.

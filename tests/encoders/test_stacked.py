@@ -17,8 +17,8 @@ from brainenc import (
     RidgeEncoder,
     StackedEncoder,
 )
-from brainenc.encoders._stacking import blend, measure_errors, simplex_weights
 from brainenc.encoders.base import BaseEncoder
+from brainenc.solvers.simplex import blend, measure_errors, simplex_weights
 
 
 class HoldsOut(RidgeEncoder):

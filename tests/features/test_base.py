@@ -10,8 +10,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.data.images import ImageFiles
 from brainenc.features import FeatureExtractor, GaborPyramid, OpenCLIPFeatures, PixelFeatures
-from brainenc.images import ImageFiles
 
 
 class MeanAndMax(FeatureExtractor):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from brainenc import metrics
-from brainenc.metrics.spread import correlation_of
+from brainenc.metrics.noise_correlations import correlation_of
 
 RNG = np.random.default_rng
 

@@ -7,7 +7,7 @@ from scipy import stats
 from brainenc import metrics
 from brainenc.metrics import _variance_sums
 from brainenc.metrics._jackknife import jackknife
-from brainenc.metrics.spread import mean_square_deviations
+from brainenc.metrics.variances import mean_square_deviations
 
 RNG = np.random.default_rng
 

@@ -4,7 +4,7 @@ import synbrain_oracles as oracles
 import torch
 
 from brainenc.nets import LatentMapper
-from brainenc.nets.latent_mapper import masked_squared_error
+from brainenc.nets.losses import masked_squared_error
 
 
 def tokens_of(*shape, seed=0):

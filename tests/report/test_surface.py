@@ -6,9 +6,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import brainenc
+from brainenc.brain.surfaces import FSAVERAGE, FSAVERAGE5
+from brainenc.brain.volumes import Volume
 from brainenc.report import NothingToDraw, render_report, surface
-from brainenc.surfaces import FSAVERAGE, FSAVERAGE5
-from brainenc.volumes import Volume
 
 
 def test_vertices_of_fsaverage_keep_their_place_on_fsaverage5():

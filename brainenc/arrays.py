@@ -1,0 +1,186 @@
+"""Arrays larger than memory: walking through them, taking rows and columns, files of them."""
+
+import math
+import mmap
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+
+@contextmanager
+def array_file(
+    path: str | os.PathLike, shape: tuple[int, ...], dtype: DTypeLike
+) -> Iterator[Callable[[np.ndarray], Any]]:
+    """A ``.npy`` file to be written some rows at a time, so that it may be larger than memory.
+
+    Plain writes and not a memory map: a full disk raises OSError, where a map kills the process.
+
+    Parameters
+    ----------
+    path : path
+    shape : tuple of int
+        Of the whole array.
+    dtype : dtype
+
+    Yields
+    ------
+    function that appends rows, given in order
+    """
+    dtype = np.dtype(dtype)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": tuple(shape),
+    }
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda rows: file.write(np.ascontiguousarray(rows, dtype=dtype).data)
+
+
+def write_array(path: str | os.PathLike, array: Any) -> None:
+    """Write a ``.npy`` file in blocks of rows; see `array_file`.
+
+    Parameters
+    ----------
+    path : path
+    array : array or lazy sequence with ``shape``, ``dtype`` and slicing
+    """
+    with array_file(path, array.shape, array.dtype) as write:
+        for block in row_blocks(array):
+            write(block)
+
+
+def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = 2**30) -> Any:
+    """``array[rows]``, which of a memory-mapped array goes to disk where it would fill the memory.
+
+    Parameters
+    ----------
+    array : array or lazy sequence
+    rows : array of int
+    scratch : path
+        Folder for the file; it is there for as long as the rows are wanted.
+    n_bytes : int
+        What is larger goes to disk.
+
+    Returns
+    -------
+    array, in memory or memory-mapped; of a lazy sequence, what its indexing gives
+    """
+    too_large = isinstance(array, np.ndarray) and len(rows) * array[:1].nbytes > n_bytes
+    if not too_large or _map_of(array) is None:
+        return array[rows]
+    path = scratch / f"{uuid.uuid4().hex[:12]}.npy"
+    write_array(path, Rows(array, rows))
+    return np.load(path, mmap_mode="r")
+
+
+def take_columns(array: np.ndarray, columns: Any, rows: Any = None) -> np.ndarray:
+    """``array[rows][..., columns]`` in memory, of a memory map no more than that.
+
+    Parameters
+    ----------
+    array : array, shape (n_rows, ..., n_columns)
+    columns : slice, array of int or of bool
+    rows : array of int, optional
+        All by default.
+
+    Returns
+    -------
+    array, shape (len(rows), ..., number of columns), a copy
+    """
+    plain = np.asarray(array)  # single rows of a memory map are slow to make
+    rows = np.arange(len(plain)) if rows is None else rows
+    found = np.empty((len(rows), *plain[:0][..., columns].shape[1:]), plain.dtype)
+    at_once = max(1, 2**26 // max(1, plain[:1].nbytes))
+    for i, row in enumerate(rows):
+        found[i] = plain[row][..., columns]
+        if i % at_once == at_once - 1:
+            release(plain)
+    release(plain)
+    return found
+
+
+class Rows:
+    """Rows of an array as a lazy array: they are read when some of them are asked for.
+
+    Parameters
+    ----------
+    array : array
+        May be memory-mapped; its pages are let go after each reading.
+    rows : array of int
+    """
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray):
+        self.array, self.rows = array, rows
+        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, some: Any) -> np.ndarray:
+        found = self.array[self.rows[some]]
+        release(self.array)
+        return found
+
+
+def _map_of(array: Any) -> Any:
+    """The memory map that an array is a view of, or None."""
+    while array is not None and getattr(array, "_mmap", None) is None:
+        array = getattr(array, "base", None)
+    return array
+
+
+def release(array: Any) -> None:
+    """Let go of the pages that have been read of a memory-mapped array; of others, nothing.
+
+    They stay in the system's cache, so reading them again costs little, but they no longer count
+    as memory of this process: a pass over a file needs no more than a block of it.
+
+    Parameters
+    ----------
+    array : array, or a view of one
+    """
+    mapped = _map_of(array)
+    # A map that keeps changes to itself would lose them.
+    if mapped is not None and mapped.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)
+
+
+def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:
+    """Consecutive slices of rows of about `n_bytes` each; nothing of an empty array.
+
+    Pages of a memory-mapped array are let go as it is walked through; see `release`.
+
+    Parameters
+    ----------
+    array : array or lazy sequence with ``shape``, ``dtype`` and slicing
+    n_bytes : int
+        A block holds one row at least.
+    """
+    if not tuple(array.shape):
+        yield array.reshape(1)
+    else:
+        for rows in row_slices(array, n_bytes // np.dtype(array.dtype).itemsize):
+            yield array[rows]
+
+
+def row_slices(array: Any, n_values: int = 2**20) -> Iterator[slice]:
+    """`row_blocks` as slices, of about `n_values` numbers: few enough for the cache of a core."""
+    row_values = math.prod(array.shape[1:])
+    n_rows = max(1, n_values // max(1, row_values))
+    for start in range(0, array.shape[0] if row_values else 0, n_rows):
+        yield slice(start, start + n_rows)
+        release(array)
+
+
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` (and at least 1) that cover ``range(n)``."""
+    size = max(1, size)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

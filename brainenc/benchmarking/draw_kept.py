@@ -1,0 +1,77 @@
+"""What a pair keeps of draws: rows of test images, in memory or in files that are mapped."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from brainenc.arrays import array_file
+
+Arrays = dict[str, np.ndarray]
+
+#: Version of what is kept; a run that is taken up draws again where it was another.
+VERSION = 3
+
+#: Arrays with numbers for every image and voxel; the others are small.
+LARGE = ("crps", "ranks", "one_draw", "mean_draw")
+
+
+class Kept:
+    """Arrays by name, put together from blocks of images that come in order.
+
+    Parameters
+    ----------
+    n_images : int
+        In all.
+    folder : path, optional
+        Made, for the files of the large arrays and of the rest. Without it all stay in memory.
+    """
+
+    def __init__(self, n_images: int, folder: Path | None = None):
+        self.n_images, self.folder = n_images, folder
+        self._blocks: dict[str, list[np.ndarray]] = {}
+        self._writers: dict[str, Any] = {}
+        self._open = ExitStack()
+        if folder is not None:
+            folder.mkdir()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._open.close()
+
+    def add(self, block: Mapping[str, np.ndarray]) -> None:
+        """Take up the rows of the next images."""
+        for name, rows in block.items():
+            if self.folder is None or name not in LARGE:
+                self._blocks.setdefault(name, []).append(rows)
+            else:
+                self._writer(name, rows)(rows)
+
+    def _writer(self, name: str, rows: np.ndarray) -> Any:
+        assert self.folder is not None
+        if name not in self._writers:
+            file = array_file(
+                self.folder / f"{name}.npy", (self.n_images, *rows.shape[1:]), rows.dtype
+            )
+            self._writers[name] = self._open.enter_context(file)
+        return self._writers[name]
+
+    def joined(self, **more: Any) -> Arrays:
+        """The arrays of all images, and `more`; those in files are complete and memory-mapped."""
+        self._open.close()
+        joined = {name: np.concatenate(rows) for name, rows in self._blocks.items()} | more
+        if self.folder is None:
+            return joined
+        np.savez(self.folder / "rest.npz", **joined)
+        return read_kept(self.folder)
+
+
+def read_kept(folder: Path) -> Arrays:
+    """The arrays in a folder that `Kept` has written; the large ones memory-mapped."""
+    with np.load(folder / "rest.npz") as rest:
+        small = dict(rest)
+    return small | {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in LARGE}

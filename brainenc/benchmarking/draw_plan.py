@@ -1,0 +1,97 @@
+"""Which draws a benchmark scores, and on what: one plan for all encoders and folds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from brainenc.arrays import release, row_blocks
+from brainenc.benchmarking.draw_kept import VERSION
+from brainenc.benchmarking.targets import trial_sd
+from brainenc.data.encoding_data import EncodingData
+from brainenc.metrics import (
+    ncsnr_from_repeats,
+)
+from brainenc.model_selection import Folds
+
+#: Voxels whose correlations are kept; pairs of them in the variogram score.
+N_SUBSET, N_PAIRS = 200, 500
+#: Quantiles of the draws that are kept of the few voxels shown.
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class DrawPlan:
+    """What to draw, and of which voxels to keep what cannot be kept of all.
+
+    Attributes
+    ----------
+    n_draws : int
+        Per image.
+    random_state : int
+    complete : array of int
+        Voxels that no trial lacks, constant in no training set: those of the energy score.
+    subset : array of int
+        At most 200 of these, in the order of their ROIs and from each in proportion to its size:
+        those of log and variogram score and of the noise correlations.
+    shown : array of int
+        The voxel of highest ncsnr in each ROI, of which quantiles are kept.
+    """
+
+    n_draws: int
+    random_state: int
+    complete: np.ndarray
+    subset: np.ndarray
+    shown: np.ndarray
+
+    def key(self) -> list[Any]:
+        """All of it as plain values, for fingerprints."""
+        voxels = (self.complete, self.subset, self.shown)
+        return [VERSION, self.n_draws, self.random_state, *(array.tolist() for array in voxels)]
+
+
+def make_plan(data: EncodingData, folds: Folds, n_draws: int, random_state: int) -> DrawPlan:
+    """Plan of the draws for one data set.
+
+    Raises
+    ------
+    ValueError : 1 draw, fewer than none, or more than ranks are counted for.
+    """
+    if not 2 <= n_draws < np.iinfo(np.int16).max:
+        raise ValueError(
+            f"n_draws={n_draws} must be 0 (none), or from 2 to 32 766; 200 tell 90 % intervals well"
+        )
+    in_z = np.all([np.isfinite(trial_sd(data.betas, train)) for train, _ in folds], axis=0)
+    complete = np.flatnonzero(in_z & _is_complete(data.betas))
+    labels = _first_labels(data)[complete]
+    shuffled = np.random.default_rng(random_state).permutation(len(complete))
+    by_roi = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    spaced = np.linspace(0, len(complete), min(N_SUBSET, len(complete)), endpoint=False)
+    ncsnr = np.nan_to_num(ncsnr_from_repeats(data.betas))[complete]
+    release(data.betas)
+    best = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    shown = [complete[voxels[ncsnr[voxels].argmax()]] for voxels in best]
+    return DrawPlan(
+        n_draws,
+        random_state,
+        complete,
+        complete[by_roi[spaced.astype(int)]],
+        np.array(shown, dtype=np.int64),
+    )
+
+
+def _first_labels(data: EncodingData) -> np.ndarray:
+    """ROI of every voxel in the first atlas, "" where it has none."""
+    if not data.atlases:
+        return np.full(data.n_voxels, "")
+    roi = data.voxels[data.atlases[0]].astype(object)
+    return roi.where(roi.notna(), "").to_numpy(dtype=str)
+
+
+def _is_complete(betas: np.ndarray) -> np.ndarray:
+    """Whether a voxel has a value in every trial of any voxel, shape (n_voxels,)."""
+    complete = np.ones(betas.shape[2], dtype=bool)
+    for block in row_blocks(betas):
+        present = np.isfinite(block)
+        complete &= present[present.any(axis=2)].all(axis=0)
+    return complete

@@ -1,0 +1,131 @@
+"""Draws of a whole run: of every encoder, the reference rows beside ridge, and the truth."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from brainenc.benchmarking import draw_tables
+from brainenc.benchmarking.cautions import draw_warnings
+from brainenc.benchmarking.draw_blocks import score_draws
+from brainenc.benchmarking.draw_plan import DrawPlan
+from brainenc.benchmarking.draw_scores import (
+    DrawScores,
+    Measured,
+    measured_correlations,
+    score_encoder_draws,
+)
+from brainenc.benchmarking.draw_sources import INDEPENDENT, RESAMPLED, TRUTH, truth_source
+from brainenc.benchmarking.pairs import Pair
+from brainenc.benchmarking.result import BenchmarkResult
+from brainenc.benchmarking.scoring import EncoderScores
+from brainenc.benchmarking.targets import Targets
+from brainenc.data.encoding_data import EncodingData
+from brainenc.datasets import SimulatedTruth
+from brainenc.metrics import NoiseCeiling
+from brainenc.model_selection import Folds
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Scores of all draws of a run.
+
+    Attributes
+    ----------
+    scores : dict of name to DrawScores
+        Encoders in their order, each followed by its reference rows; the truth last.
+    errors : dict of name to error
+        Of those whose draws could not be scored.
+    measured : Measured
+    targets : Targets
+    plan : DrawPlan
+    """
+
+    scores: dict[str, DrawScores]
+    errors: dict[str, str]
+    measured: Measured
+    targets: Targets
+    plan: DrawPlan
+
+    def beside(
+        self,
+        result: BenchmarkResult,
+        groups: Mapping[tuple[str, str], np.ndarray],
+        scores: Mapping[str, EncoderScores],
+        ceiling: NoiseCeiling,
+        enough: np.ndarray,
+    ) -> BenchmarkResult:
+        """The result with the tables of draws, and their columns in those of encoders and ROIs."""
+        draws = draw_tables.draw_table(self.scores, groups, list(scores))
+        n_complete = len(self.plan.complete)
+        return replace(
+            result,
+            encoders=draw_tables.beside(result.encoders, draws, by_roi=False),
+            rois=draw_tables.beside(result.rois, draws, by_roi=True),
+            draws=draws,
+            draw_pairs=draw_tables.draw_pair_table(self.scores, groups, n_complete),
+            calibration=draw_tables.calibration_table(self.scores, groups),
+            k_fairness=draw_tables.k_fairness_table(
+                self.scores, scores, ceiling, enough, self.targets
+            ),
+            noise_correlations=draw_tables.noise_correlation_table(
+                self.scores, self.measured, self.plan
+            ),
+            shown_draws=draw_tables.shown_draw_table(self.scores, self.targets, self.plan),
+            warnings=result.warnings + draw_warnings(draws, self.errors),
+        )
+
+
+def score_all_draws(
+    data: EncodingData,
+    pairs: Mapping[str, Sequence[Pair]],
+    folds: Folds,
+    targets: Targets,
+    plan: DrawPlan,
+    folder: Path,
+) -> Drawn:
+    """Scores of what the pairs kept of their draws, and of draws of the true distribution.
+
+    Parameters
+    ----------
+    data : EncodingData
+    pairs : dict of encoder name to its pairs, all finished
+    folds : list of (train, test)
+    targets : Targets
+    plan : DrawPlan
+    folder : path
+        Where samples of voxels go, which the tables are made from.
+
+    Returns
+    -------
+    Drawn
+    """
+    measured = measured_correlations(targets, plan, data.truth)
+    scores: dict[str, DrawScores] = {}
+    errors: dict[str, str] = {}
+    for encoder, group in pairs.items():
+        for label in ("", INDEPENDENT, RESAMPLED) if group[0].references else ("",):
+            name = f"{encoder} + {label}" if label else encoder
+            infos = [pair.info() for pair in group]
+            failed = [info["draw_errors"][label] for info in infos if label in info["draw_errors"]]
+            if failed:
+                errors[name] = failed[0]
+                continue
+            kept = [pair.draws(label) for pair in group]
+            kind = infos[0]["draws"][label]["kind"]
+            scores[name] = score_encoder_draws(kind, kept, targets, plan, measured, folder)
+    if isinstance(data.truth, SimulatedTruth):
+        kept = [
+            score_draws(
+                truth_source(data.truth, test),
+                data.betas[test],
+                targets.scale[k],
+                plan,
+                k,
+                folder / f"truth{k}",
+            )
+            for k, (_, test) in enumerate(folds)
+        ]
+        scores[TRUTH] = score_encoder_draws(TRUTH, kept, targets, plan, measured, folder)
+    return Drawn(scores, errors, measured, targets, plan)

@@ -1,0 +1,329 @@
+"""Do images and betas belong together? Cheap features, and images exchanged for one another."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainenc import metrics
+from brainenc.data.images import LUMA, area_weights, image_batches, take_images
+from brainenc.model_selection import image_folds
+from brainenc.repeats import average_repeats, count_repeats
+
+if TYPE_CHECKING:
+    from brainenc.data.encoding_data import EncodingData
+
+#: Fewer images with trials than this tell nothing.
+MIN_IMAGES = 20
+
+#: Voxels among which the most reliable are looked for, and how many of those are predicted.
+CANDIDATES, VOXELS = 20_000, 100
+
+#: Share of the reliable variance that cheap features explain at least in visual cortex.
+PLANTED_SHARE = 0.1
+
+#: Data sets with a planted relation; their lowest score is the least to be expected.
+N_PLANTED = 40
+
+#: Ridge penalties, in units of the mean squared norm of an image's features.
+ALPHAS = (0.3, 3.0, 30.0)
+
+#: A shift fits better when it is above by so many s.d. of the permuted scores.
+SHIFT_SD = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentCheck:
+    """Whether images and betas seem to belong together.
+
+    Attributes
+    ----------
+    verdict : str
+        "aligned": better than permuted images. "misaligned": no better, although the betas are
+        reliable enough to tell. "shifted": betas of a neighbouring row fit better. "unknown": no
+        evidence either way, for want of images, of reliable voxels or of a relation to pixels.
+    r : float
+        Held-out Pearson r, mean over the most reliable voxels.
+    p : float
+        One-sided, of `r` among permuted images.
+    null : array, shape (n_permutations,)
+        The same r with images permuted; its mean is a little below 0.
+    expected : float
+        The least r with a tenth of the reliable variance planted in permuted betas.
+    shifted : dict of int to float
+        r when image i is paired with the betas of row i − 1 and of row i + 1.
+    message : str
+        All of this in a sentence.
+    """
+
+    verdict: str
+    r: float
+    p: float
+    null: np.ndarray
+    expected: float
+    shifted: dict[int, float]
+    message: str
+
+    def __repr__(self) -> str:
+        return f"AlignmentCheck({self.verdict}: {self.message})"
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether there is evidence that images and betas do not belong together."""
+        return self.verdict in ("misaligned", "shifted")
+
+
+def check_alignment(
+    data: "EncodingData",
+    *,
+    n_images: int = 600,
+    n_permutations: int = 200,
+    random_state: int | None = 0,
+) -> AlignmentCheck:
+    """Compare images and betas as they are paired with images permuted.
+
+    Ridge on pixels and contrast energy predicts held-out averages of the most reliable voxels.
+    Unlike a score that is low because features or data are weak, a misalignment is only called
+    one when a weak relation, planted in the same betas, would have been seen.
+
+    Parameters
+    ----------
+    data : EncodingData
+    n_images : int
+        Images drawn at random, so that large data take seconds.
+    n_permutations : int
+        Permutations of the images.
+    random_state : int
+
+    Returns
+    -------
+    AlignmentCheck
+    """
+    if n_images < 1 or n_permutations < 1:
+        raise ValueError(f"n_images={n_images} and n_permutations={n_permutations} must be >= 1")
+    rng = np.random.default_rng(random_state)
+    shown = np.unique(data.trials["image"])
+    if len(shown) < MIN_IMAGES or n_images < MIN_IMAGES:
+        n_seen = min(len(shown), n_images)
+        return _unknown(f"too few images to tell: {n_seen}, where {MIN_IMAGES} are needed")
+    rows = np.sort(rng.permutation(shown)[:n_images])
+    voxels, reliability = _reliable_voxels(data, rows, rng)
+    if not len(voxels) or not reliability > 0:
+        return _unknown(
+            f"no voxel is known to be reliable, which takes {MIN_IMAGES} images with repeats, or "
+            "ncsnr in the voxel table, and betas with signal in them"
+        )
+    features = cheap_features(take_images(data.images, rows))
+    smoothers = _smoothers(features, rng)
+    if not smoothers:
+        return _unknown("all images look the same to pixels and contrast energy")
+    targets = _averages(data, rows, voxels)
+    shifted = {
+        shift: _score(smoothers, _averages(data, (rows + shift) % data.n_images, voxels))
+        for shift in (-1, 1)
+    }
+
+    def permuted() -> np.ndarray:
+        return targets[rng.permutation(len(rows))]
+
+    null = np.array([_score(smoothers, permuted()) for _ in range(n_permutations)])
+    planted = [
+        _score(smoothers, _plant(permuted(), features, reliability, rng)) for _ in range(N_PLANTED)
+    ]
+    r = _score(smoothers, targets)
+    return _judge(data.name, r, null, min(planted), shifted, (len(voxels), len(rows)))
+
+
+def _unknown(reason: str) -> AlignmentCheck:
+    nan = float("nan")
+    return AlignmentCheck("unknown", nan, nan, np.empty(0), nan, {}, f"no evidence: {reason}")
+
+
+def _judge(
+    name: str,
+    r: float,
+    null: np.ndarray,
+    expected: float,
+    shifted: dict[int, float],
+    size: tuple[int, int],
+) -> AlignmentCheck:
+    n_voxels, n_images = size
+    p = (1 + int((null >= r).sum())) / (1 + len(null))
+    spread = null.std()
+    best = max(shifted, key=shifted.__getitem__)
+    better = shifted[best] > max(r, null.mean()) + SHIFT_SD * spread
+    found = (
+        f"ridge on pixels and contrast energy predicts the {n_voxels} most reliable voxels with "
+        f"r = {r:.3f} over {n_images} held-out images (permuted: {null.mean():.3f} ± {spread:.3f}, "
+        f"p = {p:.2g})"
+    )
+    apart = f"images and betas of {name!r} do not seem to belong together: {found}"
+    if better:
+        verdict = "shifted"
+        way = "next" if best == 1 else "previous"
+        message = (
+            f"{apart}; with the betas of the {way} row r = {shifted[best]:.3f}. Is an order or an "
+            "id off by one (counted from 1, say)?"
+        )
+    elif p <= 0.05:
+        verdict, message = "aligned", found
+    elif r < expected and expected > np.quantile(null, 0.95):
+        verdict = "misaligned"
+        message = (
+            f"{apart}, but at least {expected:.3f} was to be expected if these explained a tenth "
+            "of what is reliable. Check the order of the images, or switch this check off if "
+            "these voxels have nothing to do with pixels"
+        )
+    else:
+        verdict, message = "unknown", f"no evidence either way: {found}"
+    return AlignmentCheck(verdict, r, p, null, expected, shifted, message)
+
+
+# ------------------------------------------------------------------ voxels
+
+
+def _reliable_voxels(
+    data: "EncodingData", rows: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """The most reliable voxels, and the reliable share of variance of their averages.
+
+    Voxels are chosen on every other image and measured on the rest: the best of many look better
+    than they are. Without repeats the ``ncsnr`` of the voxel table stands for both.
+    """
+    candidates = np.sort(rng.permutation(data.n_voxels)[:CANDIDATES])
+    n_chosen = min(VOXELS, -(-len(candidates) // 2))
+    betas = _read(data, rows, candidates)
+    if (count_repeats(betas).max(axis=1) > 1).sum() >= MIN_IMAGES:
+        half = rng.permutation(len(rows)) % 2 == 0
+        ncsnr = metrics.ncsnr_from_repeats(betas[half])
+        ceiling = metrics.noise_ceiling_from_repeats(betas[~half]).values
+    elif "ncsnr" in data.voxels:
+        ncsnr = data.voxels["ncsnr"].to_numpy()[candidates]
+        n_trials = data.trials.get("n_averaged")
+        ceiling = metrics.noise_ceiling_from_ncsnr(
+            ncsnr, 1 if n_trials is None else n_trials.to_numpy()
+        ).values
+    else:
+        return np.empty(0, int), 0.0
+    known = np.flatnonzero(np.isfinite(ncsnr) & np.isfinite(ceiling))
+    best = known[np.argsort(-ncsnr[known], kind="stable")[:n_chosen]]
+    return candidates[best], float(ceiling[best].mean()) if len(best) else 0.0
+
+
+def _read(data: "EncodingData", rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+    """Betas of some images and voxels, image by image: they may be larger than memory."""
+    return np.stack([data.betas[row][:, voxels] for row in rows.tolist()])
+
+
+def _averages(data: "EncodingData", rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+    """Averages with mean 0 and s.d. 1 over images; 0 where there is none or no variance."""
+    averages = average_repeats(_read(data, rows, voxels)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom")
+        averages -= np.nanmean(averages, axis=0)
+        sd = np.nanstd(averages, axis=0)
+    averages /= np.where(sd > 0, sd, 1)
+    return np.nan_to_num(averages, nan=0.0)
+
+
+def _plant(
+    permuted: np.ndarray, features: np.ndarray, reliability: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Permuted betas in which features explain `PLANTED_SHARE` of the reliable variance.
+
+    Few patterns, mixed: the voxels of a brain share their signals, and a hundred independent ones
+    would promise more than can be had.
+    """
+    n_patterns = 5
+    patterns = features @ rng.standard_normal((features.shape[1], n_patterns), dtype=np.float32)
+    signal = patterns @ rng.standard_normal((n_patterns, permuted.shape[1]), dtype=np.float32)
+    signal /= signal.std(axis=0)
+    share = PLANTED_SHARE * reliability
+    return np.sqrt(1 - share) * permuted + np.sqrt(share) * signal
+
+
+# ------------------------------------------------------------------ features
+
+
+def cheap_features(images: Any, *, batch_size: int = 64) -> np.ndarray:
+    """Luminance, colour and contrast energy on coarse grids.
+
+    Parameters
+    ----------
+    images : array or lazy sequence, shape (n_images, H, W[, 3]), uint8
+    batch_size : int
+
+    Returns
+    -------
+    array of float32, shape (n_images, n_features)
+        Centred over the images. Each of the three kinds that varies at all has the same total
+        variance, and the mean squared norm of a row is 1; no columns if nothing varies.
+    """
+    batches = [_feature_maps(batch) for batch in image_batches(images, batch_size)]
+    kinds = [np.concatenate(kind) for kind in zip(*batches, strict=True)]
+    kinds = [kind - kind.mean(axis=0) for kind in kinds]
+    sizes = [np.sqrt(np.square(kind).sum(axis=1).mean()) for kind in kinds]
+    varying = [kind / size for kind, size in zip(kinds, sizes, strict=True) if size > 1e-4]
+    if not varying:
+        return np.empty((len(images), 0), np.float32)
+    return np.hstack(varying) / np.sqrt(np.float32(len(varying)))
+
+
+def _feature_maps(batch: np.ndarray) -> list[np.ndarray]:
+    """Luminance, two opponent colours, energy along x, y and the diagonals at two scales."""
+    pixels = batch.astype(np.float32) / 255
+    colours = []
+    if pixels.ndim == 4:
+        red, green, blue = np.moveaxis(pixels, -1, 0)
+        colours = [red - green, blue - (red + green) / 2]
+        pixels = pixels @ LUMA
+    energy = []
+    for size in (64, 32):
+        shrunk = _shrink(pixels, size)
+        y, x = np.gradient(shrunk, axis=(1, 2))
+        # Square roots of what is summed: contrast, not its square, which few edges would rule.
+        energy += [np.sqrt(_shrink(part**2, 8)) for part in (x, y, x + y, x - y)]
+    maps = [[_shrink(pixels, 16)], [_shrink(colour, 8) for colour in colours], energy]
+    flat = [[part.reshape(len(batch), -1) for part in kind] for kind in maps]
+    return [np.hstack(kind) if kind else np.zeros((len(batch), 1), np.float32) for kind in flat]
+
+
+def _shrink(maps: np.ndarray, size: int) -> np.ndarray:
+    rows, columns = (area_weights(n, min(n, size)) for n in maps.shape[1:])
+    return rows @ maps @ columns.T
+
+
+# ------------------------------------------------------------------ ridge
+
+
+def _smoothers(features: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Matrices from the responses of all images to held-out predictions, one per alpha.
+
+    They do not depend on the responses, so that a permutation costs a product of matrices.
+    """
+    if not features.shape[1]:
+        return []
+    kernel = features @ features.T
+    smoothers = [np.zeros_like(kernel) for _ in ALPHAS]
+    for train, test in image_folds(5, len(kernel), random_state=rng):
+        values, vectors = np.linalg.eigh(kernel[np.ix_(train, train)])
+        projected = kernel[np.ix_(test, train)] @ vectors
+        for smoother, alpha in zip(smoothers, ALPHAS, strict=True):
+            weights = (projected / (np.maximum(values, 0) + alpha)) @ vectors.T
+            weights -= weights.mean(axis=1, keepdims=True)  # responses around their train mean
+            smoother[np.ix_(test, train)] = weights
+    return smoothers
+
+
+def _score(smoothers: Sequence[np.ndarray], responses: np.ndarray) -> float:
+    """Mean over voxels of held-out r, at the best alpha: the same choice in every permutation."""
+    best = -np.inf
+    y = responses / np.maximum(np.linalg.norm(responses, axis=0), 1e-12)
+    for smoother in smoothers:
+        predictions = smoother @ y
+        predictions -= predictions.mean(axis=0)
+        norm = np.maximum(np.linalg.norm(predictions, axis=0), 1e-12)
+        best = max(best, float((np.einsum("iv,iv->v", predictions, y) / norm).mean()))
+    return best

@@ -1,0 +1,112 @@
+"""Images in an HDF5 file, read when they are needed, also from other processes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from brainenc.data.images import ImageSubset
+
+
+class HDF5Images:
+    """Images of an HDF5 data set, read when they are needed.
+
+    The file is opened at the first read, and again in every process that this is sent to; it may
+    be absent until then, so that data whose images lie elsewhere can be used without them.
+
+    Parameters
+    ----------
+    path : path
+        The HDF5 file.
+    dataset : str
+        Name of a data set of shape (n_images, H, W[, 3]), uint8.
+    size : (height, width), optional
+        Resize every image on reading (bicubic).
+    shape : tuple of int, optional
+        Of the data set, where it is known; read from the file otherwise.
+
+    Attributes
+    ----------
+    shape : (n_images, H, W[, 3])
+        After resizing.
+    dtype : uint8
+
+    Raises
+    ------
+    FileNotFoundError : the file is missing, here (without `shape`) or when images are read.
+    ValueError : no such data set, or another shape than was said.
+    TypeError : the data set is not uint8.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        dataset: str = "imgBrick",
+        size: tuple[int, int] | None = None,
+        shape: tuple[int, ...] | None = None,
+    ):
+        self.path = Path(path).absolute()
+        self.dataset = dataset
+        self.size = None if size is None else (int(size[0]), int(size[1]))
+        self._opened: tuple[int, Any] = (-1, None)
+        self.stored_shape = tuple(shape) if shape is not None else tuple(self._rows().shape)
+        image_shape = self.stored_shape[1:3] if self.size is None else self.size
+        self.shape = (self.stored_shape[0], *image_shape, *self.stored_shape[3:])
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, (int, np.integer)):
+            return self._read(int(key))
+        return ImageSubset(self, np.arange(len(self))[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": (-1, None)}
+
+    def __repr__(self) -> str:
+        return f"HDF5Images({self.shape} of {self.path})"
+
+    def _read(self, row: int) -> np.ndarray:
+        pixels = self._rows()[row]
+        if self.size is None:
+            return pixels
+        resized = Image.fromarray(pixels).resize(self.size[::-1], Image.Resampling.BICUBIC)
+        return np.asarray(resized)
+
+    def _rows(self) -> Any:
+        """The open data set; a handle does not survive into a forked process."""
+        if self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), self._open())
+        return self._opened[1]
+
+    def _open(self) -> Any:
+        import h5py
+
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f"{self.path} is missing, which holds the images: put it back, or if it was moved, "
+                "correct its path (image_hdf5 in the meta.json of a .brain folder)"
+            )
+        try:
+            file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise ValueError(f"{self.path} cannot be read as HDF5 (truncated?): {error}") from None
+        if self.dataset not in file:
+            raise ValueError(f"{self.path} has no data set {self.dataset!r}, but {list(file)}")
+        rows = file[self.dataset]
+        if rows.dtype != np.uint8:
+            raise TypeError(f"{self.dataset!r} in {self.path} must be uint8, got {rows.dtype}")
+        if (shape := self.__dict__.get("stored_shape", rows.shape)) != rows.shape:
+            raise ValueError(
+                f"{self.dataset!r} in {self.path} is {rows.shape}, not {shape} as said"
+            )
+        return rows

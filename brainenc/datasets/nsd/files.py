@@ -1,0 +1,334 @@
+"""Files of the Natural Scenes Dataset: where they are, and what they hold voxel by voxel.
+
+Maps and betas of the volume spaces have the grid (X, Y, Z) of the NIfTI files; those of fsaverage
+have the grid (vertices,), the left hemisphere before the right.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.openers import ImageOpener
+
+from brainenc.brain.volumes import Volume
+
+#: Where the files can be had, under the names they have here.
+BUCKET = "s3://natural-scenes-dataset"
+
+#: Scanning sessions of each subject.
+N_SESSIONS = {1: 40, 2: 40, 3: 32, 4: 30, 5: 40, 6: 32, 7: 40, 8: 30}
+
+#: Trials of a session.
+N_TRIALS = 750
+
+#: Atlases that are looked for, the first being the one that `EncodingData.rois` takes.
+ATLASES = (
+    "prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words", "streams",
+)  # fmt: skip
+
+HEMISPHERES = ("lh", "rh")
+
+#: A file, or several of which one is enough.
+Alternatives = tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class NSDFiles(ABC):
+    """Files of one subject in one space.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``nsddata``, ``nsddata_betas`` and ``nsddata_stimuli``.
+    subject : int, 1 … 8
+    betas : str
+        Beta version: a folder's name.
+    file_format : {"auto", "hdf5", "nifti"}
+        Volume spaces only; "auto" takes what is there.
+    """
+
+    root: Path
+    subject: int
+    betas: str = "betas_fithrf_GLMdenoise_RR"
+    file_format: str = "auto"
+
+    space: ClassVar[str]
+    #: What the numbers in the files are multiplied by: 1 is percent signal change.
+    scale: ClassVar[int]
+
+    @property
+    def design(self) -> Path:
+        """Which image each trial showed."""
+        return self.root / "nsddata/experiments/nsd/nsd_expdesign.mat"
+
+    @property
+    def stimuli(self) -> Path:
+        """All 73 000 images."""
+        return self.root / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+
+    @property
+    def beta_folder(self) -> Path:
+        """Betas and ncsnr."""
+        ppdata = self.root / f"nsddata_betas/ppdata/subj{self.subject:02d}"
+        return ppdata / self.space / self.betas
+
+    def label_files(self, atlas: str) -> Alternatives:
+        """Names of an atlas's labels."""
+        folders = (f"subj{self.subject:02d}", "fsaverage")
+        freesurfer = self.root / "nsddata/freesurfer"
+        return tuple(freesurfer / folder / "label" / f"{atlas}.mgz.ctab" for folder in folders)
+
+    @abstractmethod
+    def sessions(self, session: int) -> list[Alternatives]:
+        """Files of a session's betas."""
+
+    @abstractmethod
+    def roi_files(self, name: str) -> list[Alternatives]:
+        """Files of an ROI map."""
+
+    @abstractmethod
+    def ncsnr_files(self) -> list[Alternatives]:
+        """Files of the published ncsnr."""
+
+    @abstractmethod
+    def read_map(self, files: Sequence[Path]) -> np.ndarray:
+        """One value per voxel of the grid."""
+
+    @abstractmethod
+    def voxel_table(self, mask: np.ndarray) -> pd.DataFrame:
+        """Where the voxels of a mask are, in the order of ``grid[mask]``."""
+
+    def volume(self, mask_file: Path | None) -> Volume | None:
+        """Grid and affine of a volume space."""
+        return None
+
+    @abstractmethod
+    def read_betas(self, session: int, mask: np.ndarray) -> np.ndarray:
+        """Betas of a session, (750, n_voxels), as they are in the file."""
+
+
+class NSDVolumeFiles(NSDFiles):
+    """Files in the 1.8 mm volume of the subject."""
+
+    space = "func1pt8mm"
+    scale = 300
+
+    @property
+    def roi_folder(self) -> Path:
+        """ROI volumes."""
+        return self.root / f"nsddata/ppdata/subj{self.subject:02d}" / self.space / "roi"
+
+    def sessions(self, session: int) -> list[Alternatives]:
+        """As in `NSDFiles.sessions`."""
+        endings = {"hdf5": [".hdf5"], "nifti": [".nii.gz"], "auto": [".hdf5", ".nii.gz"]}
+        stem = f"betas_session{session:02d}"
+        return [tuple(self.beta_folder / (stem + end) for end in endings[self.file_format])]
+
+    def roi_files(self, name: str) -> list[Alternatives]:
+        """As in `NSDFiles.roi_files`."""
+        return [(self.roi_folder / f"{name}.nii.gz",)]
+
+    def ncsnr_files(self) -> list[Alternatives]:
+        """As in `NSDFiles.ncsnr_files`."""
+        return [(self.beta_folder / "ncsnr.nii.gz",)]
+
+    def read_map(self, files: Sequence[Path]) -> np.ndarray:
+        """As in `NSDFiles.read_map`."""
+        return np.asarray(nib.load(files[0]).dataobj)  # type: ignore[attr-defined]
+
+    def voxel_table(self, mask: np.ndarray) -> pd.DataFrame:
+        """As in `NSDFiles.voxel_table`."""
+        table = pd.DataFrame(np.argwhere(mask), columns=["i", "j", "k"])
+        if hemisphere := self._hemispheres(mask):
+            table["hemisphere"] = hemisphere
+        return table
+
+    def _hemispheres(self, mask: np.ndarray) -> list[str]:
+        """The hemisphere whose ROI files label a voxel; "" where none or both do."""
+        labelled = {side: np.zeros(int(mask.sum()), dtype=bool) for side in HEMISPHERES}
+        for side in HEMISPHERES:
+            for name in ("nsdgeneral", *ATLASES):
+                path = self.roi_folder / f"{side}.{name}.nii.gz"
+                if path.exists():
+                    labelled[side] |= self.read_map([path])[mask] > 0
+        left, right = labelled.values()
+        sides = np.select([left & ~right, right & ~left], HEMISPHERES, default="")
+        return sides.tolist() if (left | right).any() else []
+
+    def volume(self, mask_file: Path | None) -> Volume | None:
+        """As in `NSDFiles.volume`."""
+        candidates = [self.roi_folder / "nsdgeneral.nii.gz", *self.ncsnr_files()[0]]
+        if mask_file is not None and mask_file.name.endswith((".nii", ".nii.gz")):
+            candidates.insert(0, mask_file)
+        for path in candidates:
+            if path.exists():
+                image: Any = nib.load(path)
+                return Volume(image.shape[:3], image.affine)
+        return None
+
+    def read_betas(self, session: int, mask: np.ndarray) -> np.ndarray:
+        """As in `NSDFiles.read_betas`."""
+        (path,) = existing(self.sessions(session))
+        read = _read_hdf5 if path.suffix == ".hdf5" else _read_nifti
+        return read(path, mask)
+
+
+class NSDSurfaceFiles(NSDFiles):
+    """Files on the surface of fsaverage."""
+
+    space = "fsaverage"
+    scale = 1
+
+    def sessions(self, session: int) -> list[Alternatives]:
+        """As in `NSDFiles.sessions`."""
+        stem = f"betas_session{session:02d}.mgh"
+        return [(self.beta_folder / f"{side}.{stem}",) for side in HEMISPHERES]
+
+    def roi_files(self, name: str) -> list[Alternatives]:
+        """As in `NSDFiles.roi_files`."""
+        folder = self.root / "nsddata/freesurfer/fsaverage/label"
+        return [(folder / f"{side}.{name}.mgz",) for side in HEMISPHERES]
+
+    def ncsnr_files(self) -> list[Alternatives]:
+        """As in `NSDFiles.ncsnr_files`."""
+        return [(self.beta_folder / f"{side}.ncsnr.mgh",) for side in HEMISPHERES]
+
+    def read_map(self, files: Sequence[Path]) -> np.ndarray:
+        """As in `NSDFiles.read_map`."""
+        return np.concatenate([frame for path in files for frame in _mgh_frames(path)])
+
+    def n_vertices(self, session: int) -> int:
+        """Vertices of a hemisphere."""
+        return next(_mgh_frames(existing(self.sessions(session))[0])).size
+
+    def voxel_table(self, mask: np.ndarray) -> pd.DataFrame:
+        """As in `NSDFiles.voxel_table`."""
+        right, vertex = np.divmod(np.flatnonzero(mask), len(mask) // 2)
+        return pd.DataFrame({"vertex": vertex, "hemisphere": np.take(HEMISPHERES, right)})
+
+    def read_betas(self, session: int, mask: np.ndarray) -> np.ndarray:
+        """As in `NSDFiles.read_betas`."""
+        betas = np.empty((N_TRIALS, int(mask.sum())), dtype=np.float32)
+        done = 0
+        files = existing(self.sessions(session))
+        for path, inside in zip(files, np.split(mask, 2), strict=True):
+            columns = slice(done, done + int(inside.sum()))
+            frames = _mgh_frames(path, (len(inside), 1, 1, N_TRIALS))
+            for trial, frame in enumerate(frames):
+                betas[trial, columns] = frame[inside]
+            done = columns.stop
+        return betas
+
+
+SPACES = {files.space: files for files in (NSDVolumeFiles, NSDSurfaceFiles)}
+
+
+def _read_hdf5(path: Path, mask: np.ndarray) -> np.ndarray:
+    """Slice by slice: chunks hold all trials of a voxel, so that reading trials reads it all."""
+    i, j, k = np.nonzero(mask)
+    betas = np.empty((N_TRIALS, len(i)), dtype=np.int16)
+    with h5py.File(path, "r") as file:
+        stored = file["betas"]
+        _check_shape(path, stored.shape, (N_TRIALS, *mask.shape[::-1]))
+        _check_integers(path, stored.dtype)
+        for z in np.unique(k):
+            inside = np.flatnonzero(k == z)
+            x, y = i[inside], j[inside]
+            box = stored[:, z, y.min() : y.max() + 1, x.min() : x.max() + 1]
+            betas[:, inside] = box[:, y - y.min(), x - x.min()]
+    return betas
+
+
+def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
+    betas = np.empty((N_TRIALS, int(mask.sum())), dtype=np.int16)
+    # Kept open: a compressed file that is opened anew for each block is read from its start.
+    image: Any = nib.load(path, keep_file_open=True)
+    _check_shape(path, image.shape, (*mask.shape, N_TRIALS))
+    _check_integers(path, image.get_data_dtype())
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    if (slope, intercept) != (1, 0):
+        raise ValueError(
+            f"{path} says that its numbers are {slope} · stored + {intercept}, but NSD's betas are "
+            "plain int16, 300 × percent signal change: was the file written by another program?"
+        )
+    for trials in _trial_blocks():
+        betas[trials] = np.asarray(image.dataobj[..., trials])[mask].T
+    return betas
+
+
+def _mgh_frames(path: Path, shape: tuple[int, ...] | None = None) -> Iterator[np.ndarray]:
+    """Values of all vertices, one time point after the other; nib.load leaves the file open."""
+    with ImageOpener(str(path)) as file:
+        header = MGHHeader.from_fileobj(file)
+        stored, dtype = header.get_data_shape(), header.get_data_dtype()
+        _check_shape(path, stored, shape or stored)
+        n_bytes = math.prod(stored[:3]) * dtype.itemsize
+        file.seek(header.get_data_offset())
+        for _ in range(math.prod(stored[3:])):
+            if len(frame := file.read(n_bytes)) < n_bytes:
+                raise EOFError(f"{path} ends early")
+            yield np.frombuffer(frame, dtype)
+
+
+def _trial_blocks(n: int = 25) -> Iterator[slice]:
+    for start in range(0, N_TRIALS, n):
+        yield slice(start, start + n)
+
+
+def _check_shape(path: Path, shape: Sequence[int], wanted: Sequence[int]) -> None:
+    if tuple(shape) != tuple(wanted):
+        raise ValueError(
+            f"{path} has shape {tuple(shape)}, but with this mask it should be {tuple(wanted)}: "
+            "is the mask of another subject or space, or are its axes in another order?"
+        )
+
+
+def _check_integers(path: Path, dtype: np.dtype) -> None:
+    if dtype != np.int16:
+        raise ValueError(
+            f"{path} holds {dtype}, but NSD's betas in volumes are int16, 300 × percent signal "
+            "change: with other numbers the scale would be wrong"
+        )
+
+
+def read_labels(path: Path) -> dict[int, str]:
+    """Labels of a FreeSurfer colour table, by number; 0 means no label and is left out."""
+    rows = [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
+    return {int(row[0]): row[1] for row in rows if len(row) > 1 and int(row[0]) > 0}
+
+
+# ------------------------------------------------------------------ what is there
+
+
+def existing(files: Iterable[Alternatives]) -> list[Path]:
+    """One existing file of each set of alternatives; [] if any set has none."""
+    found = [next((path for path in paths if path.exists()), None) for paths in files]
+    return [] if None in found else found  # type: ignore[return-value]
+
+
+def require(files: Iterable[Alternatives], root: Path) -> None:
+    """Make sure that all files are there.
+
+    Raises
+    ------
+    FileNotFoundError : names every missing file and where it belongs.
+    """
+    missing = [paths for paths in files if not any(path.exists() for path in paths)]
+    if missing:
+        lines = [" or ".join(str(path) for path in paths) for paths in missing]
+        raise FileNotFoundError(
+            f"{len(missing)} files of NSD are missing under {root}"
+            + ("" if root.is_dir() else ", which is no folder")
+            + ". They belong here:\n  "
+            + "\n  ".join(lines)
+            + f"\nand can be had from {BUCKET}, where their names after {root}/ are the same. "
+            "To read those sessions only that are there, name them: sessions= or --sessions."
+        )

@@ -1,0 +1,319 @@
+"""What to read of NSD and in which order, checked before anything large is read."""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from brainenc.brain.volumes import Volume
+from brainenc.data.hdf5_images import HDF5Images
+from brainenc.data.images import take_images
+from brainenc.datasets.nsd.design import ONE_HOUR, make_trials, read_design
+from brainenc.datasets.nsd.files import (
+    ATLASES,
+    N_SESSIONS,
+    SPACES,
+    Alternatives,
+    NSDFiles,
+    NSDSurfaceFiles,
+    existing,
+    read_labels,
+    require,
+)
+
+#: Units that betas can be read in, and what they are called in the data.
+UNITS = {"percent": "percent signal change", "zscore": "z-scored within session"}
+
+MASK_ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz", ".npy")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A subject of NSD, about to be read.
+
+    Attributes
+    ----------
+    files : NSDFiles
+    units : str
+        A key of `UNITS`.
+    sessions : list of int
+    trials : pandas.DataFrame
+        See `make_trials`.
+    mask : array of bool, on the grid of the files
+    voxels : pandas.DataFrame
+        Voxel table, in the order of ``grid[mask]``.
+    volume : Volume or None
+    images : lazy sequence
+    lines : list of str
+        What is read, and what is not there, for the user.
+    """
+
+    files: NSDFiles
+    units: str
+    sessions: list[int]
+    trials: pd.DataFrame
+    mask: np.ndarray
+    voxels: pd.DataFrame
+    volume: Volume | None
+    images: Any
+    lines: list[str]
+
+    @property
+    def name(self) -> str:
+        """Name of the data."""
+        return f"NSD subj{self.files.subject:02d}"
+
+    def read(self, session: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+        """One session.
+
+        Returns
+        -------
+        trials : pandas.DataFrame
+            The trials wanted.
+        betas : array, shape (750, n_voxels), float32
+            All trials, in the units wanted; NaN in voxels without data.
+        has_data : array of bool, shape (n_voxels,)
+
+        Raises
+        ------
+        ValueError : a file that is truncated or not as NSD wrote it; named.
+        """
+        try:
+            raw = self.files.read_betas(session, self.mask)
+        except (OSError, EOFError, KeyError, zlib.error) as error:
+            paths = ", ".join(map(str, existing(self.files.sessions(session))))
+            raise ValueError(
+                f"{paths} cannot be read ({error}): truncated? Fetch it again; a conversion then "
+                "goes on where it was"
+            ) from None
+        betas, has_data = in_units(raw, self.units, self.files.scale)
+        return self.trials[self.trials["session"] == session], betas, has_data
+
+    def tables(self, has_data: Iterable[np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Voxel and trial tables, when it is known which voxels have data in each session."""
+        n_sessions = np.sum(list(has_data), axis=0, dtype=np.int64)
+        trials = self.trials.sort_values(["image", "repeat"], ignore_index=True)
+        return self.voxels.assign(n_sessions=n_sessions), trials
+
+
+def make_plan(
+    root: Any,
+    subject: int,
+    *,
+    units: str,
+    space: str,
+    betas: str,
+    file_format: str,
+    mask: Any,
+    sessions: Any,
+    one_hour: str | None,
+    image_size: Any,
+) -> Plan:
+    """Check arguments and files, and read all that is small. For the arguments see `load_nsd`."""
+    _check_choice("subject", subject, N_SESSIONS)
+    _check_choice("units", units, UNITS)
+    _check_choice("space", space, SPACES)
+    _check_choice("file_format", file_format, ("auto", "hdf5", "nifti"))
+    _check_choice("one_hour", one_hour, (None, *ONE_HOUR))
+    files = SPACES[space](Path(root).absolute(), subject, betas, file_format)
+    numbers = _session_numbers(sessions, subject)
+    wanted: list[Alternatives] = [(files.design,), (files.stimuli,)]
+    wanted += [paths for number in numbers for paths in files.sessions(number)]
+    require([*wanted, *_mask_files(files, mask)], files.root)
+
+    trials = make_trials(read_design(files.design), subject, numbers, one_hour)
+    inside = _read_mask(files, mask, numbers[0])
+    volume = files.volume(Path(mask) if _is_file_name(mask) else None)
+    if volume is not None and volume.shape != inside.shape:
+        raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
+    voxels, notes = _voxel_table(files, inside)
+    square = isinstance(image_size, (int, np.integer))
+    size = (int(image_size), int(image_size)) if square else image_size
+    if size is not None and min(size) < 1:
+        raise ValueError(f"image_size={image_size} must be 1 or more pixels, or None")
+    images = take_images(HDF5Images(files.stimuli, size=size), np.unique(trials["nsd_id"]))
+    described = mask if isinstance(mask, (str, Path)) else "mask given as an array"
+    lines = [
+        f"NSD subject {subject}, {space}, {betas}: {len(trials)} trials of {len(images)} images in "
+        f"{len(numbers)} sessions, {len(voxels)} voxels ({described})",
+        _describe_units(units, files.scale),
+        *notes,
+    ]
+    return Plan(files, units, numbers, trials, inside, voxels, volume, images, lines)
+
+
+def in_units(raw: np.ndarray, units: str, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Betas of a session in percent signal change, or z-scored over its trials.
+
+    Parameters
+    ----------
+    raw : array, shape (n_trials, n_voxels), int16 or float32
+        As in the file. float32 is written over, since a session of fsaverage is a gigabyte.
+    units : {"percent", "zscore"}
+    scale : int
+        What the file's numbers are multiplied by.
+
+    Returns
+    -------
+    betas : array, shape (n_trials, n_voxels), float32
+        NaN in voxels without data. z-scores have mean 0 and s.d. 1 (ddof 0) over the trials.
+    has_data : array of bool, shape (n_voxels,)
+        Whether the voxel varies over the session's trials. Those outside the volume that was
+        scanned are 0 throughout.
+    """
+    betas = raw if raw.dtype == np.float32 else np.empty(raw.shape, dtype=np.float32)
+    has_data = np.empty(raw.shape[1], dtype=bool)
+    for start in range(0, raw.shape[1], 1024):
+        columns = slice(start, start + 1024)
+        block = raw[:, columns].astype(np.float64) / scale
+        varies = np.fmin.reduce(block, axis=0) < np.fmax.reduce(block, axis=0)
+        block[:, ~varies] = np.nan
+        if units == "zscore":
+            block[:, varies] = _zscored(block[:, varies])
+        betas[:, columns], has_data[columns] = block, varies
+    return betas, has_data
+
+
+def _zscored(values: np.ndarray) -> np.ndarray:
+    return (values - np.nanmean(values, axis=0)) / np.nanstd(values, axis=0)
+
+
+def coverage_line(n_sessions: np.ndarray, n_read: int) -> str:
+    """How many voxels lack data, and what becomes of them."""
+    n_partial = int(((n_sessions > 0) & (n_sessions < n_read)).sum())
+    n_without = int((n_sessions == 0).sum())
+    if not n_partial and not n_without:
+        return f"all {len(n_sessions)} voxels have data in all {n_read} sessions"
+    return (
+        f"of {len(n_sessions)} voxels {n_partial} lack data in some of the {n_read} sessions and "
+        f"{n_without} in all (edge of the volume): NaN there. "
+        f'data.select(voxels=data.voxels["n_sessions"] == {n_read}) leaves them out'
+    )
+
+
+# ------------------------------------------------------------------ arguments
+
+
+def _check_choice(name: str, value: Any, choices: Iterable) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
+
+
+def _describe_units(units: str, scale: int) -> str:
+    if units == "zscore":
+        return "betas z-scored per voxel within each session, over all its trials"
+    stored = f"stored integers / {scale}" if scale != 1 else "as stored"
+    return f"betas in percent signal change ({stored}), not z-scored"
+
+
+def _session_numbers(sessions: Any, subject: int) -> list[int]:
+    last = N_SESSIONS[subject]
+    if sessions is None:
+        return list(range(1, last + 1))
+    given = np.atleast_1d(np.asarray(sessions))
+    numbers = np.unique(given).tolist()
+    whole = given.dtype.kind in "iu"
+    if not whole or numbers[0] < 1 or numbers[-1] > last or len(numbers) < given.size:
+        raise ValueError(f"sessions={sessions} must be of 1 … {last} for subject {subject}, once")
+    return numbers
+
+
+# ------------------------------------------------------------------ voxels
+
+
+def _is_file_name(mask: Any) -> bool:
+    return isinstance(mask, Path) or (isinstance(mask, str) and mask.endswith(MASK_ENDINGS))
+
+
+def _mask_files(files: NSDFiles, mask: Any) -> list[Alternatives]:
+    if _is_file_name(mask):
+        return [(Path(mask),)]
+    if not isinstance(mask, str) or mask == "all":
+        return []
+    atlas, _, labels = mask.partition(":")
+    return files.roi_files(atlas) + ([files.label_files(atlas)] if labels else [])
+
+
+def _read_mask(files: NSDFiles, mask: Any, session: int) -> np.ndarray:
+    """The mask on the grid of the files."""
+    if isinstance(mask, str) and mask == "all":
+        inside = _all_vertices(files, session)
+    elif _is_file_name(mask):
+        inside = _read_mask_file(Path(mask)) > 0
+    elif isinstance(mask, str):
+        inside = _read_roi(files, mask)
+    else:
+        inside = np.asarray(mask) > 0
+    if files.space == "fsaverage":
+        inside = inside.reshape(-1)
+    if inside.ndim != (1 if files.space == "fsaverage" else 3) or not inside.any():
+        raise ValueError(
+            f"mask {mask if isinstance(mask, str) else ''} of shape {inside.shape} has "
+            f"{int(inside.sum())} voxels, but it must be on the grid of {files.space} and not empty"
+        )
+    return inside
+
+
+def _read_roi(files: NSDFiles, mask: str) -> np.ndarray:
+    atlas, _, names = mask.partition(":")
+    values = files.read_map(existing(files.roi_files(atlas)))
+    if not names:
+        # Not "!= -1": 0 is cortex that the ROI leaves out.
+        return values == 1 if atlas == "nsdgeneral" else values > 0
+    (path,) = existing([files.label_files(atlas)])
+    numbers = {label: number for number, label in read_labels(path).items()}
+    if unknown := [name for name in names.split(",") if name not in numbers]:
+        raise ValueError(f"mask={mask!r}: {atlas} has no {unknown}, but {list(numbers)}")
+    return np.isin(values, [numbers[name] for name in names.split(",")])
+
+
+def _read_mask_file(path: Path) -> np.ndarray:
+    if path.suffix == ".npy":
+        return np.load(path)
+    return np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+
+
+def _all_vertices(files: NSDFiles, session: int) -> np.ndarray:
+    if not isinstance(files, NSDSurfaceFiles):
+        raise ValueError("mask='all' is for fsaverage; most of a volume is no brain: give a mask")
+    return np.ones(2 * files.n_vertices(session), dtype=bool)
+
+
+def _voxel_table(files: NSDFiles, inside: np.ndarray) -> tuple[pd.DataFrame, list[str]]:
+    """Places, ROI labels and ncsnr of the voxels, and lines about what was not there."""
+    table, notes = files.voxel_table(inside), []
+    for atlas in ATLASES:
+        needed = [*files.roi_files(atlas), files.label_files(atlas)]
+        if paths := existing(needed):
+            values = _on_mask(files, paths[:-1], inside)
+            table[atlas] = _labelled(values, read_labels(paths[-1]), paths[-1])
+        else:
+            notes.append(f"no atlas {atlas}: {_first_missing(needed)} is missing")
+    if paths := existing(files.ncsnr_files()):
+        table["ncsnr"] = _on_mask(files, paths, inside).astype(np.float32)
+    else:
+        notes.append(f"no ncsnr: {_first_missing(files.ncsnr_files())} is missing")
+    return table, notes
+
+
+def _on_mask(files: NSDFiles, paths: list[Path], inside: np.ndarray) -> np.ndarray:
+    values = files.read_map(paths)
+    if values.shape != inside.shape:
+        raise ValueError(f"{paths[0]} is {values.shape}, but the mask is {inside.shape}")
+    return values[inside]
+
+
+def _labelled(values: np.ndarray, labels: dict[int, str], path: Path) -> pd.Series:
+    numbers = values.astype(np.int64)
+    if unknown := set(numbers[numbers > 0].tolist()) - set(labels):
+        raise ValueError(f"{path} has no names for the labels {sorted(unknown)} of its atlas")
+    return pd.Series([labels.get(number, "") for number in numbers.tolist()], dtype="str")
+
+
+def _first_missing(files: Iterable[Alternatives]) -> Path:
+    return next(paths[0] for paths in files if not any(path.exists() for path in paths))

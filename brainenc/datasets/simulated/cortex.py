@@ -1,0 +1,261 @@
+"""Simulated cortex: where its voxels are, what they prefer, and what they answer to a scene."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from brainenc.datasets.simulated.energy import FREQUENCIES, N_CHANNELS, ORIENTATIONS, cell_centres
+from brainenc.datasets.simulated.scenes import CATEGORIES, FIELD
+from brainenc.progress import progress
+
+
+@dataclass(frozen=True)
+class Area:
+    """What the voxels of one area have in common.
+
+    `share` of all voxels; polar `angles` from one end of its patch of the sheet to the other
+    (degrees, counted from the horizontal towards the upper visual field); pRF size `size + slope ·
+    eccentricity` (degrees, s.d.); `exponent` of the compressive nonlinearity; weight of `colour`
+    against orientation channels; `selectivity` for each of CATEGORIES, None for early areas.
+    """
+
+    share: float
+    angles: tuple[float, float]
+    size: float
+    slope: float
+    exponent: float = 0.6
+    colour: float = 0.0
+    selectivity: tuple[float, ...] | None = None
+
+
+#: pRF sizes and exponents follow Kay et al. (2013), J Neurophysiol 110, rounded.
+AREAS = {
+    "V1v": Area(0.09, (0, 90), 0.25, 0.10, 0.6, 0.3),
+    "V1d": Area(0.09, (-90, 0), 0.25, 0.10, 0.6, 0.3),
+    "V2v": Area(0.08, (90, 0), 0.35, 0.15, 0.5, 0.4),
+    "V2d": Area(0.08, (0, -90), 0.35, 0.15, 0.5, 0.4),
+    "V3v": Area(0.07, (0, 90), 0.45, 0.25, 0.4, 0.4),
+    "V3d": Area(0.07, (-90, 0), 0.45, 0.25, 0.4, 0.4),
+    "hV4": Area(0.10, (90, -90), 0.70, 0.35, 0.35, 0.8),
+    #                                                     face  body  place vehicle food
+    "FFA": Area(0.13, (-60, 60), 1.6, 0.4, selectivity=(1.00, 0.30, 0.05, 0.15, 0.15)),
+    "PPA": Area(0.14, (-60, 60), 2.0, 0.4, selectivity=(0.05, 0.10, 1.00, 0.30, 0.10)),
+    "EBA": Area(0.15, (-60, 60), 1.6, 0.4, selectivity=(0.35, 1.00, 0.05, 0.15, 0.10)),
+}
+
+#: Order of the areas along the sheet: neighbours share a meridian.
+SHEET = ("V3d", "V2d", "V1d", "V1v", "V2v", "V3v", "hV4", "FFA", "PPA", "EBA")
+
+#: Numerical properties of objects that high-level voxels are tuned to besides category.
+ATTRIBUTES = ("hue_cos", "hue_sin", "tilt", "style")
+
+
+def early(roi: pd.Series) -> np.ndarray:
+    """Mask of the voxels in retinotopic early areas, shape (n_voxels,)."""
+    return roi.map(lambda name: AREAS[name].selectivity is None).to_numpy(bool)
+
+
+# ------------------------------------------------------------------ where the voxels are
+
+
+def place_voxels(n_voxels: int) -> pd.DataFrame:
+    """Voxels on a folded sheet, area after area.
+
+    Parameters
+    ----------
+    n_voxels : int
+        At least one per area.
+
+    Returns
+    -------
+    pandas.DataFrame, n_voxels rows
+        ``roi``; ``hemisphere`` ("lh", "rh"); ``i``, ``j``, ``k`` (position in the folded sheet,
+        each taken once); ``along``, ``across`` (0 … 1, position within the area's patch).
+    """
+    counts = _area_counts(n_voxels)
+    width = max(1, round(np.sqrt(n_voxels / 2)))
+    patches = []
+    for right, hemisphere in enumerate(("lh", "rh")):
+        first_row = 0
+        for roi in SHEET:
+            n = (counts[roi] + 1 - right) // 2
+            row, column = np.divmod(np.arange(n), width)
+            sheet_row = first_row + row
+            patch = {
+                "roi": roi,
+                "hemisphere": hemisphere,
+                "i": sheet_row,
+                "j": column + (width + 4) * right,
+                "k": np.round(3 + 3 * np.sin(2 * np.pi * sheet_row / 12)).astype(int),
+                "along": (row + 0.5) / (row.max() + 1) if n else row,
+                "across": (column + 0.5) / width,
+            }
+            patches.append(pd.DataFrame(patch))
+            first_row += row.max() + 1 if n else 0
+    table = pd.concat(patches)
+    order = table["roi"].map(list(AREAS).index).to_numpy().argsort(kind="stable")
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _area_counts(n_voxels: int) -> dict[str, int]:
+    """Largest-remainder shares of the voxels, at least one each."""
+    quota = np.array([area.share for area in AREAS.values()]) * (n_voxels - len(AREAS))
+    counts = 1 + np.floor(quota).astype(int)
+    for area in np.argsort(-(quota % 1), kind="stable")[: n_voxels - counts.sum()]:
+        counts[area] += 1
+    return dict(zip(AREAS, counts.tolist(), strict=True))
+
+
+def place_prfs(voxels: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Population receptive fields: ``x``, ``y`` and ``size`` (s.d.), degrees; one row per voxel.
+
+    Eccentricity grows exponentially across the sheet, the polar angle runs along it, and each
+    hemisphere sees the opposite side. Fields are centred inside the image.
+    """
+    start, end = np.array([AREAS[roi].angles for roi in voxels["roi"]]).T
+    jitter = 0.04 * rng.standard_normal((2, len(voxels)))
+    along = np.clip(voxels["along"] + jitter[0], 0, 1)
+    across = np.clip(voxels["across"] + jitter[1], 0, 1)
+    angle = np.deg2rad(start + (end - start) * along)
+    nearest, farthest = 0.3, 0.46 * FIELD
+    eccentricity = nearest * (farthest / nearest) ** across
+    side = np.where(voxels["hemisphere"] == "lh", 1, -1)
+    size = [AREAS[roi].size for roi in voxels["roi"]]
+    slope = np.array([AREAS[roi].slope for roi in voxels["roi"]])
+    prfs = {
+        "x": side * eccentricity * np.cos(angle),
+        "y": eccentricity * np.sin(angle),
+        "size": (size + slope * eccentricity) * np.exp(0.1 * rng.standard_normal(len(voxels))),
+    }
+    return pd.DataFrame(prfs)
+
+
+# ------------------------------------------------------------------ what the voxels answer
+
+
+def expected_responses(
+    energy: np.ndarray,
+    objects: pd.DataFrame,
+    roi: pd.Series,
+    prfs: pd.DataFrame,
+    rng: np.random.Generator,
+    *,
+    block: int = 256,
+    verbose: bool = False,
+) -> np.ndarray:
+    """Noise-free responses, each voxel with mean 0 and s.d. 1 over the images.
+
+    Early areas pool normalised energy under the pRF and compress it (Kay et al., 2013).
+    High-level areas respond to what the objects are, weighted by contrast, size and distance from
+    the pRF and normalised by everything there is to see; 5–25 % of their variance is low-level.
+
+    Parameters
+    ----------
+    energy : array, shape (n_images, N_CHANNELS, GRID, GRID)
+    objects : pandas.DataFrame
+        As `make_scenes` returns it.
+    roi : pandas.Series, length n_voxels
+    prfs : pandas.DataFrame, n_voxels rows
+    rng : numpy.random.Generator
+    block : int
+        Voxels computed at once.
+
+    Returns
+    -------
+    array, shape (n_images, n_voxels), float32
+    """
+    n_voxels = len(roi)
+    tuning = draw_tuning(roi, prfs, rng)
+    exponent = np.array([AREAS[name].exponent for name in roi])
+    content_share = np.where(early(roi), 0.0, rng.uniform(0.75, 0.95, n_voxels))
+    selectivity = _draw_selectivity(roi, rng)
+    attribute_gain = 0.5 * rng.standard_normal((n_voxels, len(ATTRIBUTES)))
+    responses = np.empty((len(energy), n_voxels), np.float32)
+    starts = range(0, n_voxels, block)
+    for start in progress(starts, desc="true responses", unit="block", verbose=verbose):
+        v = slice(start, start + block)
+        drive = pooled_energy(energy, prfs[v], tuning[v]) ** exponent[v]
+        share = content_share[v]
+        high = np.flatnonzero(share)
+        if len(high):
+            at = high + start
+            content = _content_drive(objects, prfs.iloc[at], selectivity[at], attribute_gain[at])
+            low_level = np.sqrt(1 - share[high]) * _standardised(drive[:, high])
+            content = _standardised(content ** exponent[at])
+            drive[:, high] = low_level + np.sqrt(share[high]) * content
+        responses[:, v] = _standardised(drive)
+    return responses
+
+
+def pooled_energy(energy: np.ndarray, prfs: pd.DataFrame, tuning: np.ndarray) -> np.ndarray:
+    """Energy weighted by channel and by the Gaussian pRF, shape (n_images, n_voxels), >= 0."""
+    x, y = cell_centres()
+    px, py, size = (prfs[column].to_numpy()[:, None, None] for column in ("x", "y", "size"))
+    field = np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * size**2))
+    field /= field.sum(axis=(1, 2), keepdims=True)
+    weights = tuning[:, :, None, None] * field[:, None]
+    flat = weights.reshape(len(weights), -1).astype(energy.dtype)
+    return energy.reshape(len(energy), -1) @ flat.T
+
+
+def draw_tuning(roi: pd.Series, prfs: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    """Non-negative channel weights: frequency × orientation, and colour; (n_voxels, N_CHANNELS)."""
+    n_voxels = len(roi)
+    # Small fields prefer fine stripes: about one cycle per field's s.d.
+    octave = np.log2(FIELD / prfs["size"].to_numpy()) - 1.5 + 0.5 * rng.standard_normal(n_voxels)
+    octave = np.clip(octave, 1.5, 4)[:, None]
+    frequency = np.exp(-((np.log2(FREQUENCIES) - octave) ** 2))
+    preferred = rng.uniform(0, np.pi, (n_voxels, 1))
+    sharpness = rng.uniform(0.4, 1, (n_voxels, 1))
+    orientation = 1 + sharpness * np.cos(2 * (np.array(ORIENTATIONS) - preferred))
+    tuning = np.empty((n_voxels, N_CHANNELS))
+    tuning[:, :-4] = (frequency[:, :, None] * orientation[:, None]).reshape(n_voxels, -1)
+    tuning[:, :-4] /= tuning[:, :-4].mean(axis=1, keepdims=True)
+    colour = np.array([AREAS[name].colour for name in roi])
+    tuning[:, -4:] = colour[:, None] * rng.gamma(1.0, 1.0, (n_voxels, 4))
+    return tuning
+
+
+def _draw_selectivity(roi: pd.Series, rng: np.random.Generator) -> np.ndarray:
+    """(n_voxels, n_categories): the area's preference, differing between voxels by about half."""
+    flat = (0.0,) * len(CATEGORIES)
+    area = np.array([AREAS[name].selectivity or flat for name in roi])
+    return area * np.exp(0.4 * rng.standard_normal(area.shape))
+
+
+def object_attributes(objects: pd.DataFrame) -> np.ndarray:
+    """ATTRIBUTES of every object, shape (n_objects, n_attributes), each within −1 … 1."""
+    hue = 2 * np.pi * objects["hue"]
+    return np.column_stack([np.cos(hue), np.sin(hue), objects["tilt"], objects["style"]])
+
+
+def visibility(objects: pd.DataFrame, x: np.ndarray, y: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Overlap of objects with Gaussian windows, times contrast; shape (n_objects, n_windows)."""
+    ox, oy, extent, contrast = (
+        objects[column].to_numpy(np.float32)[:, None] for column in ("x", "y", "size", "contrast")
+    )
+    x, y, size = (np.asarray(a, np.float32) for a in (x, y, size))
+    spread = size**2 + (extent / 3) ** 2
+    return contrast * np.exp(-((ox - x) ** 2 + (oy - y) ** 2) / (2 * spread))
+
+
+def sum_by_image(values: np.ndarray, objects: pd.DataFrame) -> np.ndarray:
+    """Sum over the objects of each image; `objects` is in the order of images and none is empty."""
+    image = objects["image"].to_numpy()
+    return np.add.reduceat(values, np.flatnonzero(np.diff(image, prepend=-1)), axis=0)
+
+
+def _content_drive(
+    objects: pd.DataFrame, prfs: pd.DataFrame, selectivity: np.ndarray, attribute_gain: np.ndarray
+) -> np.ndarray:
+    weight = visibility(objects, *prfs[["x", "y", "size"]].to_numpy().T)
+    weight *= np.sqrt(objects["size"].to_numpy(np.float32) / FIELD)[:, None]
+    category = pd.Categorical(objects["category"], CATEGORIES).codes
+    preference = selectivity.T[category] * np.exp(object_attributes(objects) @ attribute_gain.T)
+    return sum_by_image(weight * preference, objects) / (0.2 + sum_by_image(weight, objects))
+
+
+def _standardised(responses: np.ndarray) -> np.ndarray:
+    centred = responses - responses.mean(axis=0, dtype=np.float64)
+    return centred / centred.std(axis=0)

@@ -1,0 +1,196 @@
+"""What is true of a simulated subject: responses without noise, noise, drift of sessions."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from brainenc.datasets.simulated.noise import add_noise
+from brainenc.validation import check_index
+
+
+@dataclass(frozen=True)
+class SessionDrift:
+    """What a session makes of a trial, voxel by voxel: gain · trial + offset.
+
+    Parameters
+    ----------
+    gain, offset : arrays, shape (n_sessions, n_voxels), float32
+    share : array, shape (n_sessions,)
+        Of the trials; adds up to 1.
+    session : array, shape (n_sessions,)
+        Numbers of the sessions in the trial table.
+    """
+
+    gain: np.ndarray
+    offset: np.ndarray
+    share: np.ndarray
+    session: np.ndarray
+
+    def apply(self, trials: np.ndarray, rng: np.random.Generator) -> None:
+        """Put every trial (..., n_voxels) into a session drawn at random, in place."""
+        session = rng.choice(len(self.share), size=trials.shape[:-1], p=self.share)
+        for s, (gain, offset) in enumerate(zip(self.gain, self.offset, strict=True)):
+            trials[session == s] = gain * trials[session == s] + offset
+
+
+@dataclass(frozen=True)
+class SimulatedTruth:
+    """What is known of a simulated subject.
+
+    A single trial of image i is ``signal[i]`` plus a draw from N(0, Σ), Σ = FᵀF + diag(p), with F
+    the `noise_factors` and p the `noise_private_variance`; then the session it falls into has its
+    own gain and offset, `drift`. All but `drift` and the draws of `sample` is in the units of the
+    betas before drift and z-scoring.
+
+    Parameters
+    ----------
+    signal : array, shape (n_images, n_voxels), float32
+        Expected response, with the voxel's mean.
+    ncsnr : array, shape (n_voxels,)
+        Signal s.d. over the images simulated / single-trial noise s.d.
+    noise_factors : scipy.sparse.csr_array, shape (n_factors, n_voxels)
+        Shared fluctuations (low rank), then patches of neighbouring voxels.
+    noise_private_variance : array, shape (n_voxels,)
+    drift : SessionDrift
+        From betas without drift to those of the data.
+    tokens : array, shape (n_images, n_tokens, token_width), float32
+        A noisy nonlinear view of image content on a grid, row by row from the top left, as a
+        vision transformer gives it. The same network for every subject.
+    category : array of str, shape (n_images,)
+        Category of the image's main object.
+    objects : pandas.DataFrame
+        All objects, as `brainenc.datasets.scenes.make_scenes` describes them.
+    prfs : pandas.DataFrame, n_voxels rows
+        Population receptive fields: ``x``, ``y`` (degrees right and up of fixation; the image
+        spans 8.4), ``size`` (s.d.).
+    """
+
+    signal: np.ndarray
+    ncsnr: np.ndarray
+    noise_factors: sparse.csr_array
+    noise_private_variance: np.ndarray
+    drift: SessionDrift
+    tokens: np.ndarray
+    category: np.ndarray
+    objects: pd.DataFrame
+    prfs: pd.DataFrame
+
+    @property
+    def noise_sd(self) -> np.ndarray:
+        """Single-trial noise s.d., shape (n_voxels,)."""
+        common = self.noise_factors.astype(np.float64).power(2).sum(axis=0)
+        return np.sqrt(common + self.noise_private_variance)
+
+    def noise_covariance(self, voxels: np.ndarray | None = None) -> np.ndarray:
+        """Covariance of single-trial noise between voxels.
+
+        Parameters
+        ----------
+        voxels : mask of shape (n_voxels,) or positions, optional
+            All by default, which takes 8 · n_voxels² bytes.
+
+        Returns
+        -------
+        array, shape (n_selected, n_selected), float64, in squared units of the betas.
+        """
+        n_voxels = self.signal.shape[1]
+        index = np.arange(n_voxels) if voxels is None else check_index(voxels, n_voxels, "voxels")
+        factors = self.noise_factors[:, index].astype(np.float64)
+        # Adding the private part where voxels are the same one keeps repeated positions right.
+        same = index[:, None] == index
+        return (factors.T @ factors).toarray() + same * self.noise_private_variance[index]
+
+    def sample(
+        self, n: int = 1, random_state: int | np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Single trials from the true distribution, in the units of the data's betas.
+
+        Each falls into a session at random, since an image does not tell the session: no encoder
+        can do better than this distribution in expectation.
+
+        Parameters
+        ----------
+        n : int
+            Trials per image.
+        random_state : int or numpy.random.Generator, optional
+
+        Returns
+        -------
+        array, shape (n, n_images, n_voxels), float32
+
+        Raises
+        ------
+        ValueError : n < 1.
+        """
+        if n < 1:
+            raise ValueError(f"n={n} draws cannot be made; give n >= 1")
+        draws = np.repeat(self.signal[None], n, axis=0)
+        flat = draws.reshape(-1, draws.shape[2])
+        rng = np.random.default_rng(random_state)
+        add_noise(flat, self.noise_factors, self.noise_private_variance, rng)
+        self.drift.apply(draws, rng)
+        return draws
+
+    def rescale(
+        self, scale: np.ndarray, shift: np.ndarray, trials: pd.DataFrame
+    ) -> "SimulatedTruth":
+        """Truth of betas that have been scaled and shifted in each session, as by z-scoring.
+
+        Parameters
+        ----------
+        scale, shift : arrays, shape (n_sessions, n_voxels)
+            New betas are ``scale · betas + shift``.
+        trials : pandas.DataFrame
+            With the column ``session``; rows of `scale` are its sessions in order.
+        """
+        share = trials["session"].value_counts(normalize=True).sort_index()
+        rows = np.searchsorted(self.drift.session, share.index)
+        gain = (scale * self.drift.gain[rows]).astype(np.float32)
+        offset = (scale * self.drift.offset[rows] + shift).astype(np.float32)
+        drift = SessionDrift(gain, offset, share.to_numpy(), share.index.to_numpy())
+        return replace(self, drift=drift)
+
+    def select(
+        self, images: np.ndarray | None = None, voxels: np.ndarray | None = None
+    ) -> "SimulatedTruth":
+        """Truth of some of the images and voxels; `ncsnr` stays that over all images simulated.
+
+        Parameters
+        ----------
+        images : mask of shape (n_images,) or positions, optional
+        voxels : mask of shape (n_voxels,) or positions, optional
+        """
+        truth = self
+        if images is not None:
+            truth = truth._take_images(check_index(images, len(self.signal), "images"))
+        if voxels is not None:
+            truth = truth._take_voxels(check_index(voxels, self.signal.shape[1], "voxels"))
+        return truth
+
+    def _take_images(self, index: np.ndarray) -> "SimulatedTruth":
+        by_image = self.objects.groupby("image").indices
+        rows = [by_image[i] for i in index]
+        new_number = np.repeat(np.arange(len(index)), [len(r) for r in rows])
+        objects = self.objects.iloc[np.concatenate(rows)].assign(image=new_number)
+        return replace(
+            self,
+            signal=self.signal[index],
+            tokens=self.tokens[index],
+            category=self.category[index],
+            objects=objects.reset_index(drop=True),
+        )
+
+    def _take_voxels(self, index: np.ndarray) -> "SimulatedTruth":
+        return replace(
+            self,
+            signal=self.signal[:, index],
+            ncsnr=self.ncsnr[index],
+            noise_factors=self.noise_factors[:, index],
+            noise_private_variance=self.noise_private_variance[index],
+            drift=replace(
+                self.drift, gain=self.drift.gain[:, index], offset=self.drift.offset[:, index]
+            ),
+            prfs=self.prfs.iloc[index].reset_index(drop=True),
+        )

@@ -1,0 +1,215 @@
+"""Nets trained on parts of the images and averaged: what encoders with torch networks share."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from brainenc.arrays import blocks
+from brainenc.devices import resolve_device
+from brainenc.model_selection import Folds, image_folds
+from brainenc.training import Examples, TrainingResult, TrainingSettings, train
+
+#: With fewer images the held-out error of a net is too noisy to stop, choose or blend by: on the 16
+#: training images of Miyawaki et al. (2008), SynBrain's took more from ridge than they gave.
+MIN_IMAGES = 100
+
+
+@dataclass(frozen=True)
+class Members:
+    """Nets trained on one part of the images each, and what they say of the others.
+
+    Attributes
+    ----------
+    nets : list of modules
+    held_out : array, shape (n_images, n_voxels)
+        Prediction, in z units, of each image by the net that did not learn it. NaN where there is
+        none: images that no net held out, or whose net was not reached before an interruption.
+    history : DataFrame
+    """
+
+    nets: list[Any]
+    held_out: np.ndarray
+    history: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a member is made and trained.
+
+    Attributes
+    ----------
+    make_net : function (random_state) -> module with `sizes`
+        From inputs (batch, ...) to z-scored voxels (batch, n_voxels).
+    settings : function (n_images, random_state) -> TrainingSettings
+    loss : function (predictions, targets) -> scalar tensor
+        Targets are NaN where an image has no data.
+    evaluate : function (predictions, targets) -> dict of float
+        Of the held-out images.
+    parameters : function (net) -> parameters to train, optional
+    """
+
+    make_net: Callable[[int], Any]
+    settings: Callable[[int, int], TrainingSettings]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    evaluate: Callable[[Tensor, Tensor], dict[str, float]]
+    parameters: Callable[[Any], Any] = lambda net: None
+
+
+def fit_members(
+    inputs: Any,
+    responses: np.ndarray,
+    folds: Folds,
+    recipe: Recipe,
+    options: dict[str, Any],
+) -> Members:
+    """Train one net per fold, judged on the images it holds out.
+
+    Parameters
+    ----------
+    inputs : array, shape (n_images, ...), float32
+        Or anything with ``shape``, ``dtype`` and rows by index.
+    responses : array, shape (n_images, n_voxels), float32
+        z-scored averages, NaN where an image has no data.
+    folds : list of (train, test)
+    recipe : Recipe
+    options : dict
+        device, checkpoint_dir, resume, random_state, verbose.
+    """
+    nets: list[Any] = []
+    histories: list[pd.DataFrame] = []
+    held_out = np.full_like(responses, np.nan)
+    for k, (train_rows, test_rows) in enumerate(folds):
+        net = recipe.make_net(options["random_state"] + k)
+        result = _train_member(
+            net, (inputs, responses), (train_rows, test_rows), recipe, options, k
+        )
+        held_out[test_rows] = run_net(net, inputs, options["device"], rows=test_rows)
+        nets.append(net)
+        histories.append(result.history.assign(member=k))
+        if result.interrupted:
+            break
+    return Members(nets, held_out, pd.concat(histories, ignore_index=True))
+
+
+def _train_member(
+    net: Any,
+    arrays: tuple[Any, np.ndarray],
+    rows: tuple[np.ndarray, np.ndarray],
+    recipe: Recipe,
+    options: dict[str, Any],
+    k: int,
+) -> TrainingResult:
+    (inputs, responses), (train_rows, test_rows) = arrays, rows
+    held = torch.from_numpy(responses[test_rows])
+
+    def loss(module: Any, batch: Any) -> dict[str, Tensor]:
+        return {"loss": recipe.loss(module(batch["inputs"]), batch["responses"])}
+
+    def evaluate(module: Any) -> dict[str, float]:
+        device = next(module.parameters()).device
+        return recipe.evaluate(_in_batches(module, inputs, device, test_rows), held.to(device))
+
+    folder = options["checkpoint_dir"]
+    return train(
+        net,
+        loss,
+        Examples(inputs=(inputs, train_rows), responses=(responses, train_rows)),
+        recipe.settings(len(train_rows), options["random_state"] + k),
+        evaluate=evaluate,
+        parameters=recipe.parameters(net),
+        device=resolve_device(options["device"]),
+        checkpoint_dir=None if folder is None else Path(folder) / f"member{k}",
+        resume=options["resume"],
+        identity=net.sizes,
+        verbose=options["verbose"],
+        desc=f"member{k}",
+    )
+
+
+def seeded(random_state: int, make: Callable[[], Any]) -> Any:
+    """``make()`` with torch seeded, and its generator as it was afterwards."""
+    with torch.random.fork_rng([]):
+        # Not torch.manual_seed, which seeds the generators of all GPUs too, and for good.
+        torch.random.default_generator.manual_seed(random_state)
+        return make()
+
+
+def run_net(
+    net: nn.Module,
+    inputs: Any,
+    device: Any,
+    *,
+    call: Callable[[Tensor], Tensor] | None = None,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:
+    """Outputs of a net, of inputs (n_images, ...).
+
+    Parameters
+    ----------
+    net : module
+    inputs : array, shape (n_images, ...), float32
+    device : as `resolve_device` takes it
+    call : function, optional
+        What of the net is called; the net itself by default.
+    rows : array of int, optional
+        Images whose outputs are wanted; all by default.
+
+    Returns
+    -------
+    array, shape (n_images, ...)
+        Of a net that is called itself: predictions (n_images, n_voxels) in z units.
+    """
+    device = resolve_device(device)
+    net = net.to(device).eval()
+    try:
+        with torch.no_grad():
+            return _in_batches(call or net, inputs, device, rows).cpu().numpy()
+    finally:
+        net.to("cpu")
+
+
+#: Numbers that go through a net at a time: 512 images of 16 tokens of width 64, 11 of DINOv2's.
+_BATCH_VALUES = 2**23
+
+
+def _in_batches(
+    call: Callable[[Tensor], Tensor], inputs: Any, device: Any, rows: np.ndarray | None = None
+) -> Tensor:
+    n = int(np.clip(_BATCH_VALUES // max(1, math.prod(inputs.shape[1:])), 1, 512))
+    rows = np.arange(len(inputs)) if rows is None else rows
+    batches = (inputs[rows[i : i + n]] for i in range(0, len(rows), n))
+    return torch.cat([call(torch.from_numpy(batch).to(device)) for batch in batches])
+
+
+def voxel_moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and s.d. of averages (n_images, n_voxels) over images, float32, NaN left out.
+
+    A voxel that does not vary, or has no data, has s.d. 1; without data the mean is 0.
+    """
+    mean, scale = np.empty((2, averages.shape[1]), dtype=np.float32)
+    for voxels in blocks(averages.shape[1], 2**22 // len(averages)):  # spares copies of them all
+        mean[voxels], scale[voxels] = _moments(averages[:, voxels])
+    return mean, scale
+
+
+def _moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    present = np.isfinite(averages)
+    n = np.maximum(present.sum(axis=0), 1)
+    mean = np.where(present, averages, 0).sum(axis=0, dtype=np.float64) / n
+    centred = np.where(present, averages - mean, 0)
+    sd = np.sqrt(np.square(centred).sum(axis=0) / n)
+    return mean, np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
+
+
+def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:
+    """Which images each member learns and holds out; a single one holds out a tenth."""
+    if n_members == 1:
+        return image_folds(10, n_images, random_state=random_state)[:1]
+    return image_folds(n_members, n_images, random_state=random_state)

@@ -1,0 +1,5 @@
+"""Responses through a latent in closed form, mapped from image tokens."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,81 @@
+"""The latent of the default SynBrain: what voxels share, seen where their noise is alike."""
+
+import numpy as np
+from sklearn.utils.extmath import randomized_svd
+
+from brainenc.arrays import row_slices
+from brainenc.encoders.latent.kernel import BLOCK
+from brainenc.noise.estimates import fit_trial_noise
+from brainenc.noise.gaussian import ResidualNoise, Whitening
+from brainenc.repeats import count_repeats
+
+#: Degrees of freedom that the typical voxel counts for beside the repeats of a voxel itself.
+_PRIOR_DEGREES = 10
+
+
+def trial_noise(betas: np.ndarray, scale: np.ndarray) -> ResidualNoise:
+    """Noise of single trials, for voxels without repeats too.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
+    scale : array, shape (n_voxels,)
+        s.d. of the averages over images, which noise is taken to be proportional to where repeats
+        say little of it.
+
+    Returns
+    -------
+    ResidualNoise
+        Without repeats: no factors, and `scale`.
+    """
+    n_pairs = sum(np.maximum(count_repeats(betas[i]) - 1, 0).sum(axis=0) for i in row_slices(betas))
+    if not n_pairs.any():
+        return ResidualNoise(np.zeros((0, len(scale)), np.float32), scale)
+    noise = fit_trial_noise(betas)
+    relative = np.where(n_pairs > 0, np.nan_to_num(noise.variance) / scale**2, 0)
+    typical = np.median(relative[n_pairs > 0])
+    shrunk = (n_pairs * relative + _PRIOR_DEGREES * typical) / (n_pairs + _PRIOR_DEGREES)
+    factors = np.square(noise.factors).sum(axis=0)
+    private = np.sqrt(np.maximum(shrunk * scale**2 - factors, 0))
+    return ResidualNoise(noise.factors, private.astype(np.float32))
+
+
+def find_latents(
+    centred: np.ndarray, noise: ResidualNoise, n_latents: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components of responses, in coordinates in which noise is alike in all directions.
+
+    What voxels' noise shares would otherwise be the first component, and be learnt from images
+    that cannot tell it; here a direction leads by its signal.
+
+    Parameters
+    ----------
+    centred : array, shape (n_images, n_voxels)
+        Averages over repeats, less their mean over images. Overwritten.
+    noise : ResidualNoise
+        Of single trials.
+    n_latents : int
+
+    Returns
+    -------
+    latents : array, shape (n_images, k), float32
+        k <= n_latents; of mean square 1 over all of them.
+    read_out : array, shape (k, n_voxels), float32
+        Latents to centred responses.
+
+    References
+    ----------
+    Breiman & Friedman (1997), Journal of the Royal Statistical Society B 59 (regression on linear
+    combinations of the responses that their residual covariance tells apart).
+    """
+    whitening = Whitening(noise)
+    for start in range(0, len(centred), BLOCK):
+        centred[start : start + BLOCK] = whitening.apply(centred[start : start + BLOCK])
+    n = min(n_latents, *centred.shape)
+    _, singular, directions = randomized_svd(centred, n, n_iter=4, random_state=0)
+    kept = singular > 1e-3 * singular[0]
+    kept[0] = True  # voxels that never vary
+    directions = directions[kept].astype(np.float32)
+    latents = centred @ directions.T
+    rms = np.sqrt(np.square(latents, dtype=np.float64).mean()).astype(np.float32) or np.float32(1)
+    return latents / rms, whitening.undo(rms * directions)

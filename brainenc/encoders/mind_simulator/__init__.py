@@ -1,0 +1,5 @@
+"""MindSimulator: responses decoded from latents that diffusion draws for an image."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,419 @@
+"""Stages of MindSimulator's training: autoencoder of single trials, then the diffusion prior."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from brainenc import arrays
+from brainenc.devices import resolve_device
+from brainenc.encoders import tokens as token_features
+from brainenc.encoders.ensemble import seeded
+from brainenc.encoders.tokens import linear_features, principal_components
+from brainenc.nets import DiffusionPrior, FMRIAutoencoder, soft_clip_loss
+from brainenc.nets.diffusion import add_noise, cosine_schedule, gaussian_gain
+from brainenc.nets.losses import masked_squared_error
+from brainenc.training import Examples, OneCycle, TrainingSettings, train
+
+#: Weight of the prior's squared error, and largest norm of its gradient, as published.
+PRIOR_WEIGHT, CLIP_NORM = 300.0, 2.0
+
+#: Held-out trials that a stage is judged by, and trials that latents are scaled by, at most.
+N_JUDGED, N_SCALED = 2048, 4096
+
+#: Numbers of latents that are denoised at a time.
+BLOCK_VALUES = 2**22
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What both stages learn from.
+
+    Attributes
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    averages : array, shape (n_images, n_voxels)
+    tokens : array, shape (n_images, n_tokens, width)
+        Or anything with ``shape``, ``dtype`` and rows by index.
+    mean, sd : array, shape (n_voxels,)
+        Moments of the averages of learnt images.
+    learnt : array of bool, shape (n_images,)
+        False for the images held out.
+    """
+
+    betas: np.ndarray
+    averages: np.ndarray
+    tokens: Any
+    mean: np.ndarray
+    sd: np.ndarray
+    learnt: np.ndarray
+
+    def index(self, images: np.ndarray, at_most: int | None = None) -> tuple[np.ndarray, ...]:
+        """Image and repeat of the trials present; evenly spread ones if there are more."""
+        present = [np.isfinite(block).any(axis=2) for block in arrays.row_blocks(self.betas)]
+        found = np.stack(np.nonzero(np.concatenate(present) & images[:, None]))
+        if at_most is not None and found.shape[1] > at_most:
+            found = found[:, np.linspace(0, found.shape[1] - 1, at_most).astype(int)]
+        return tuple(found)
+
+    def single(self, image: np.ndarray, repeat: np.ndarray) -> Tensor:
+        """Betas (n_trials, n_voxels) of some trials."""
+        betas = torch.from_numpy(self.betas[image, repeat])
+        arrays.release(self.betas)
+        return betas
+
+    def z(self, betas: Tensor) -> Tensor:
+        """In units of s.d. from the mean; NaN stays."""
+        mean, sd = (torch.from_numpy(part).to(betas.device) for part in (self.mean, self.sd))
+        return (betas.float() - mean) / sd
+
+
+@dataclass(frozen=True)
+class LatentScale:
+    """Latents of the autoencoder to those that are diffused, and back.
+
+    Attributes
+    ----------
+    mean : array, shape (n_latents, latent_width)
+    sd : float
+        The same for all: which directions of the latent matter more is left as it is.
+    rotation : array or None, shape (size, size)
+        Principal axes of what the linear path leaves, size = n_latents · latent_width.
+    variance : array, shape (size,)
+        Along these axes: an untrained prior is Gaussian with them. None: a point.
+    """
+
+    mean: np.ndarray
+    sd: float
+    rotation: np.ndarray | None = None
+    variance: np.ndarray | None = None
+
+    def standardise(self, z: Tensor) -> Tensor:
+        """Mean 0 and mean variance 1."""
+        return (z - torch.from_numpy(self.mean).to(z.device)) / self.sd
+
+    def denoised(self, noisy: Tensor, kept: Any) -> Tensor:
+        """Expected latent without noise, if latents are Gaussian; kept : float or (batch, 1)."""
+        if self.rotation is None or self.variance is None:
+            return torch.zeros_like(noisy)
+        axes, variance = (
+            torch.from_numpy(part).to(noisy.device) for part in (self.rotation, self.variance)
+        )
+        # Back in the latent's own coordinates: axes of equal variance are arbitrary.
+        found = gaussian_gain(kept, variance) * (noisy.flatten(-2) @ axes) @ axes.T
+        return found.reshape(noisy.shape)
+
+    def restore(self, x: Tensor, expected: Tensor | None) -> Tensor:
+        """Latents of the autoencoder from those that are diffused."""
+        z = x if expected is None else x + expected
+        return z * self.sd + torch.from_numpy(self.mean).to(z.device)
+
+
+# ------------------------------------------------------------------ stage 1
+
+
+def make_autoencoder(shape: tuple[int, int], n_voxels: int, options: dict[str, Any]) -> Any:
+    """Untrained autoencoder; its latent has the shape of the tokens unless sizes say otherwise."""
+    sizes = options["sizes"]
+    chosen = {name: sizes[name] for name in ("hidden", "n_blocks", "dropout")}
+    n_latents = sizes["n_latents"] or shape[0]
+    width = sizes["latent_width"] or shape[1]
+    return seeded(
+        options["random_state"], lambda: FMRIAutoencoder(n_voxels, n_latents, width, **chosen)
+    )
+
+
+def clip_targets(tokens: Any, learnt: np.ndarray, shape: tuple[int, int]) -> Any:
+    """What latents are aligned with: tokens, or principal components of them of another shape.
+
+    Tokens that would fill the memory are averaged over neighbours first, as for the linear path.
+    """
+    if tokens.shape[1:] == shape:
+        return tokens
+    in_memory = 4 * math.prod(tokens.shape) <= token_features.TOKENS_IN_MEMORY
+    averaged = tokens if in_memory else linear_features(tokens)
+    flat = averaged[:].astype(np.float32, copy=False).reshape(len(averaged), -1)
+    flat = flat - flat[learnt].mean(axis=0)
+    _, directions = principal_components(flat[learnt], shape[0] * shape[1])
+    components = flat @ directions.T
+    missing = shape[0] * shape[1] - components.shape[1]
+    return np.pad(components, ((0, 0), (0, missing))).reshape(len(flat), *shape)
+
+
+def fit_autoencoder(
+    net: FMRIAutoencoder, trials: Trials, targets: Any, options: dict[str, Any]
+) -> pd.DataFrame:
+    """Stage 1: from single trials to the average of their image, through a latent like its tokens.
+
+    With one trial per image that is the trial itself, as published.
+
+    Parameters
+    ----------
+    net : FMRIAutoencoder, trained in place
+    trials : Trials
+    targets : array, shape (n_images, n_latents, latent_width)
+        See `clip_targets`.
+    options : dict
+        temperature, voxel_dropout, autoencoder_epochs, and what `_train` takes.
+
+    Returns
+    -------
+    DataFrame : the history
+    """
+    image, repeat = trials.index(trials.learnt)
+    first, last = options["temperature"]
+    share = options["voxel_dropout"]
+
+    def loss(module: Any, batch: Any) -> dict[str, Tensor]:
+        measured = trials.z(batch["betas"]).nan_to_num()
+        if share:
+            seen = batch.uniform(measured.shape[1]) >= share
+            measured = measured * seen / (1 - share)
+        decoded, z = module(measured)
+        error = masked_squared_error(decoded, trials.z(batch["averages"]))
+        temperature = last + (first - last) * (1 + np.cos(np.pi * batch.progress)) / 2
+        clip = soft_clip_loss(batch.gather(z), batch.gather(batch["targets"]), temperature)
+        return {"loss": error + clip, "reconstruction": error, "soft_clip": clip}
+
+    held, held_repeat = trials.index(~trials.learnt, N_JUDGED)
+
+    def evaluate(module: Any) -> dict[str, float]:
+        device = next(module.parameters()).device
+        measured = trials.z(trials.single(held, held_repeat).to(device))
+        wanted = trials.z(torch.from_numpy(trials.averages[held]).to(device))
+        return {
+            "held_out_mse": float(masked_squared_error(module(measured.nan_to_num())[0], wanted))
+        }
+
+    examples = Examples(
+        betas=(trials.betas, image, repeat),
+        averages=(trials.averages, image),
+        targets=(targets, image),
+    )
+    return _train(
+        net,
+        loss,
+        examples,
+        options,
+        "autoencoder",
+        evaluate=evaluate if len(held) else None,
+        n_epochs=options["autoencoder_epochs"],
+        schedule=OneCycle(pct_start=2 / 300, final_div=1000.0),
+    )
+
+
+def encode(
+    net: FMRIAutoencoder, trials: Trials, image: np.ndarray, repeat: np.ndarray, device: Any
+) -> np.ndarray:
+    """Latents (n_trials, n_latents, latent_width) of trials; a missing voxel counts as its mean."""
+    device = resolve_device(device)
+    net.to(device).eval()
+    try:
+        with torch.no_grad():
+            parts = [
+                _encoded(net, trials, trials.single(image[rows], repeat[rows]).to(device)).cpu()
+                for rows in row_blocks(len(image), trials.betas.shape[2])
+            ]
+    finally:
+        net.to("cpu")
+    return torch.cat(parts).numpy()
+
+
+def _encoded(net: FMRIAutoencoder, trials: Trials, betas: Tensor) -> Tensor:
+    return net.encode(trials.z(betas).nan_to_num())
+
+
+# ------------------------------------------------------------------ stage 2
+
+
+def latent_moments(latents: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mean over trials, and one s.d. for all elements, of latents (n_trials, …)."""
+    mean = latents.mean(axis=0)
+    return mean, float(np.sqrt(np.mean(np.square(latents - mean, dtype=np.float64)))) or 1.0
+
+
+def fit_scale(
+    latents: np.ndarray, expected: np.ndarray | None = None, floor: float = 1e-4
+) -> LatentScale:
+    """Scale of latents, and the Gaussian around what is expected of them.
+
+    Parameters
+    ----------
+    latents : array, shape (n_trials, n_latents, latent_width)
+    expected : array of that shape, or None
+        What the image lets expect, standardised; None starts from a point.
+    floor : float
+        Smallest variance relative to the largest.
+    """
+    mean, sd = latent_moments(latents)
+    if expected is None:
+        return LatentScale(mean, sd)
+    left = ((latents - mean) / sd - expected).reshape(len(latents), -1)
+    variance, rotation = np.linalg.eigh(left.T @ left / len(left))
+    rotation = rotation.astype(np.float32)
+    variance = np.maximum(variance, max(floor * variance[-1], 1e-12))
+    return LatentScale(mean, sd, rotation, variance.astype(np.float32))
+
+
+def make_prior(
+    shape: tuple[int, int], latent_shape: tuple[int, int], options: dict[str, Any]
+) -> DiffusionPrior:
+    """Untrained prior for tokens of `shape`."""
+    chosen = {
+        name: options["sizes"][name]
+        for name in ("width", "depth", "n_heads", "head_width", "mlp_ratio")
+    }
+    return seeded(
+        options["random_state"],
+        lambda: DiffusionPrior(
+            *shape,
+            *latent_shape,
+            n_steps=options["n_steps"],
+            dropout=options["sizes"]["prior_dropout"],
+            **chosen,
+        ),
+    )
+
+
+def fit_prior(
+    prior: DiffusionPrior,
+    net: FMRIAutoencoder,
+    scale: LatentScale,
+    trials: Trials,
+    expected: np.ndarray | None,
+    options: dict[str, Any],
+) -> pd.DataFrame:
+    """Stage 2: the latent of a trial from a noisy version of it and the tokens of its image.
+
+    Parameters
+    ----------
+    prior : DiffusionPrior, trained in place
+    net : FMRIAutoencoder
+        Encodes the trials of each batch: all latents, .8 MB per trial at the published sizes,
+        would not fit in memory.
+    scale : LatentScale
+    trials : Trials
+    expected : array, shape (n_images, n_latents, latent_width), or None
+        Standardised latents that the linear path expects, of images it had not learnt.
+    options : dict
+        n_steps, condition_dropout, prior_epochs, and what `_train` takes.
+
+    Returns
+    -------
+    DataFrame : the history
+    """
+    kept = torch.from_numpy(cosine_schedule(options["n_steps"]).astype(np.float32))
+    net.eval()
+
+    def error(module: Any, fields: Any, step: Tensor, noise: Tensor, keep: Tensor | None) -> Tensor:
+        betas = fields["betas"]
+        # Targets do not depend on the precision of the training.
+        with torch.no_grad(), torch.autocast(betas.device.type, enabled=False):
+            x0 = scale.standardise(_encoded(net.to(betas.device), trials, betas))
+            x0 = x0 if expected is None else x0 - fields["expected"]
+        share = kept.to(step.device)[step][:, None, None]
+        noisy = add_noise(x0, noise, share)
+        start = scale.denoised(noisy, share[:, 0])
+        return (start + module(noisy, step, fields["tokens"], keep) - x0).square().mean()
+
+    def loss(module: Any, batch: Any) -> dict[str, Tensor]:
+        step = 1 + batch.integers(options["n_steps"])
+        noise = batch.normal(*scale.mean.shape)
+        keep = batch.uniform() >= options["condition_dropout"]
+        found = error(module, batch, step, noise, keep)
+        return {"loss": PRIOR_WEIGHT * found, "denoising_mse": found}
+
+    def examples(images: np.ndarray, at_most: int | None = None) -> Examples:
+        image, repeat = trials.index(images, at_most)
+        more = {} if expected is None else {"expected": (expected, image)}
+        return Examples(betas=(trials.betas, image, repeat), tokens=(trials.tokens, image), **more)
+
+    def evaluate(module: Any) -> dict[str, float]:
+        return {"held_out_denoising_mse": _judge(module, error, held, options["n_steps"])}
+
+    held: Any = None if trials.learnt.all() else examples(~trials.learnt, N_JUDGED)
+    try:
+        return _train(
+            prior,
+            loss,
+            examples(trials.learnt),
+            options,
+            "prior",
+            evaluate=None if held is None else evaluate,
+            n_epochs=options["prior_epochs"],
+            clip_norm=CLIP_NORM,
+            schedule=OneCycle(),
+        )
+    finally:
+        net.to("cpu")
+
+
+def _judge(module: Any, error: Callable[..., Tensor], held: Examples, n_steps: int) -> float:
+    """Squared error on held-out trials, with the same noise at the same steps every time."""
+    device = next(module.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    shape = (module.sizes["n_latents"], module.sizes["latent_width"])
+    found, n = 0.0, 0
+    for rows in np.array_split(np.arange(len(held)), -(-len(held) // 256)):
+        fields = {k: torch.from_numpy(v).to(device) for k, v in held[rows].items()}
+        for shift in range(4):
+            step = 1 + (torch.arange(len(rows)) * 7 + shift * n_steps // 4) % n_steps
+            noise = torch.randn((len(rows), *shape), generator=generator)
+            value = error(module, fields, step.to(device), noise.to(device), None)
+            found, n = found + float(value) * len(rows), n + len(rows)
+    return found / n
+
+
+def _train(
+    module: Any,
+    loss: Any,
+    examples: Examples,
+    options: dict[str, Any],
+    name: str,
+    *,
+    evaluate: Any,
+    n_epochs: int,
+    **settings: Any,
+) -> pd.DataFrame:
+    folder = options["checkpoint_dir"]
+    monitor = {"autoencoder": "held_out_mse", "prior": "held_out_denoising_mse"}[name]
+    result = train(
+        module,
+        loss,
+        examples,
+        TrainingSettings(
+            batch_size=options["batch_size"],
+            learning_rate=options["learning_rate"],
+            weight_decay=options["weight_decay"],
+            precision=options["precision"],
+            random_state=options["random_state"],
+            monitor=None if evaluate is None else monitor,
+            mode="min",
+            patience=None if evaluate is None else max(3, n_epochs // 3),
+            n_epochs=n_epochs,
+            **settings,
+        ),
+        evaluate=evaluate,
+        device=options["device"],
+        checkpoint_dir=None if folder is None else Path(folder) / name,
+        resume=options["resume"],
+        identity={
+            **module.sizes,
+            **{k: options[k] for k in ("temperature", "voxel_dropout", "condition_dropout")},
+        },
+        verbose=options["verbose"],
+        desc=name,
+    )
+    return result.history.assign(stage=name)
+
+
+def row_blocks(n: int, size: int) -> list[slice]:
+    """Slices of n rows, each of about `BLOCK_VALUES` numbers if a row has `size`."""
+    rows = max(1, BLOCK_VALUES // size)
+    return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]

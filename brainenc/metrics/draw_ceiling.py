@@ -1,0 +1,37 @@
+"""Noise ceiling of single draws and of their averages."""
+
+from brainenc.metrics.noise_ceiling import NoiseCeiling
+
+
+def ceiling_of_draws(ceiling: NoiseCeiling, n_draws: int) -> NoiseCeiling:
+    """What r the mean of K draws from the true distribution has with averages of trials.
+
+    A draw has noise as a trial has. If signal has variance s² and trial noise σ², the mean of K
+    draws has variance s² + σ²/K and the average of n trials s² + σ²/n, and only s² is shared:
+    r = √(s² / (s² + σ²/K)) · √(s² / (s² + σ²/n)), the ceiling of r for n trials times that for K.
+    It grows with K to the ceiling for n trials, that of `predict`: averaging draws raises r
+    without the encoder getting any better. Draws from the true distribution *have* this r;
+    draws that vary too little exceed it, which is no merit of a sampler.
+
+    Parameters
+    ----------
+    ceiling : NoiseCeiling
+        For the averages that are scored, in any space.
+    n_draws : int
+        K, the draws averaged; 1 is one draw.
+
+    Returns
+    -------
+    NoiseCeiling
+        In space "r", for the same averages; `estimator` says how many draws.
+
+    Raises
+    ------
+    ValueError : n_draws < 1.
+    """
+    if n_draws < 1:
+        raise ValueError(f"n_draws={n_draws}: at least one draw is averaged")
+    of_averages = ceiling.to("r")
+    values = of_averages.values * of_averages.with_n_trials(n_draws).values
+    what = "one draw" if n_draws == 1 else f"mean of {n_draws} draws"
+    return NoiseCeiling(values, "r", ceiling.n_trials, f"{ceiling.estimator}, {what}")

@@ -1,0 +1,130 @@
+"""Where single trials lie among the draws of their image: ranks, PIT, coverage."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from brainenc.arrays import blocks
+from brainenc.metrics.probabilistic import _CACHED_VALUES, check_draws, image_blocks, sort_draws
+
+#: Rank of a trial that is missing.
+MISSING = -1
+
+
+def trial_ranks(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.int16]:
+    """How many draws lie below each trial.
+
+    Parameters
+    ----------
+    draws : array, shape (n, n_images, n_voxels)
+        From 2 to 32 766.
+    trials : array, shape (n_images, n_repeats, n_voxels)
+
+    Returns
+    -------
+    array, shape (n_images, n_repeats, n_voxels)
+        0 … n; -1 where the trial is missing or a draw is.
+
+    Raises
+    ------
+    ValueError : shapes that do not match, too few or too many draws.
+    """
+    draws, trials = check_draws(draws, trials)
+    ranks = np.empty(trials.shape, dtype=np.int16)
+    for images in image_blocks(draws):
+        ranks[images] = ranks_among_sorted(sort_draws(draws[:, images]), trials[images])
+    return ranks
+
+
+def ranks_among_sorted(ordered: np.ndarray, trials: np.ndarray) -> NDArray[np.int16]:
+    """`trial_ranks` from the draws as `sort_draws` gives them."""
+    n_images, n_voxels, n = ordered.shape
+    if n >= np.iinfo(np.int16).max:
+        raise ValueError(f"{n} draws are more than the 32 766 that ranks are counted for")
+    flat = ordered.reshape(-1, n)
+    columns_of_trials = np.moveaxis(trials, 1, 0).reshape(trials.shape[1], -1)
+    ranks = np.empty(columns_of_trials.shape, dtype=np.int16)
+    for columns in blocks(len(flat), _CACHED_VALUES // n):
+        for trial, rank in zip(columns_of_trials[:, columns], ranks[:, columns], strict=True):
+            rank[:] = (flat[columns] < trial[:, None]).sum(axis=1)
+    ranks[np.isnan(columns_of_trials) | np.isnan(flat[:, -1])] = MISSING
+    return np.moveaxis(ranks.reshape(-1, n_images, n_voxels), 0, 1)
+
+
+def rank_histogram(ranks: ArrayLike, n_draws: int) -> NDArray[np.int64]:
+    """How often each rank occurs: flat if draws are calibrated, a hump if they are too wide.
+
+    Parameters
+    ----------
+    ranks : array of int, shape (..., n_voxels)
+        As `trial_ranks` gives them; -1 is left out.
+    n_draws : int
+
+    Returns
+    -------
+    array, shape (n_draws + 1, n_voxels)
+    """
+    ranks = np.asarray(ranks)
+    flat = ranks.reshape(-1, ranks.shape[-1])
+    counts = np.zeros((n_draws + 2, flat.shape[1]), dtype=np.int64)  # the last row: missing
+    voxels = np.arange(flat.shape[1])
+    for row in flat:
+        counts[row, voxels] += 1
+    return counts[:-1]
+
+
+def pit_histogram(ranks: ArrayLike, n_draws: int, *, n_bins: int = 20) -> NDArray[np.float64]:
+    """Histogram of the probability integral transform of trials, per voxel.
+
+    Parameters
+    ----------
+    ranks, n_draws
+        As for `rank_histogram`.
+    n_bins : int
+        Equal bins of [0, 1].
+
+    Returns
+    -------
+    array, shape (n_bins, n_voxels)
+        Trials per bin; fractions where a rank straddles two bins. In expectation all bins are
+        equal if draws and trials have one distribution: ∪-shaped means draws that vary too
+        little, ∩ too much, a slope a wrong mean.
+    """
+    edges = np.arange(n_draws + 2) / (n_draws + 1)
+    low, high = np.arange(n_bins)[:, None] / n_bins, np.arange(1, n_bins + 1)[:, None] / n_bins
+    return _share_inside(edges, low, high) @ rank_histogram(ranks, n_draws)
+
+
+def interval_coverage(ranks: ArrayLike, n_draws: int, level: float) -> NDArray[np.float64]:
+    """Whether trials lie in the central interval of the draws.
+
+    The interval between the k-th smallest and k-th largest of n draws covers a trial of the same
+    distribution with probability (n + 1 − 2k) / (n + 1), so `level` is met by a k that is rarely
+    whole: trials of the two ranks at its ends count in part. Calibrated draws have the mean
+    `level`, exactly, for any n.
+
+    Parameters
+    ----------
+    ranks, n_draws
+        As for `rank_histogram`.
+    level : float
+        .9, say.
+
+    Returns
+    -------
+    array, shape of `ranks`: 0 … 1, NaN where the trial is missing.
+
+    Raises
+    ------
+    ValueError : level outside (0, 1].
+    """
+    if not 0 < level <= 1:
+        raise ValueError(f"level={level} must be a share in (0, 1], .9 say")
+    edges = np.arange(n_draws + 2) / (n_draws + 1)
+    inside = _share_inside(edges, (1 - level) / 2, (1 + level) / 2)
+    return np.append(inside, np.nan)[np.asarray(ranks)]  # -1, missing, is the last
+
+
+def _share_inside(edges: np.ndarray, low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
+    """Share of each stretch between edges that lies between low and high."""
+    overlap = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
+    return np.maximum(overlap, 0) / np.diff(edges)

@@ -1,0 +1,159 @@
+"""Variance of draws against that of single trials, voxel by voxel."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from brainenc.metrics._jackknife import Estimate, jackknife, jackknife_covariance
+from brainenc.metrics._variance_sums import check_variances, mean_over_pairs, row_covariances
+from brainenc.metrics.probabilistic import check_draws
+
+#: Groups of images that a jackknife of correlations leaves out.
+_N_GROUPS = 100
+
+
+class VarianceAgreement(NamedTuple):
+    """How the variance of draws follows the true variance of trials across voxels.
+
+    Attributes
+    ----------
+    slope : Estimate
+        Of the draws' variance on the trials', with intercept, in squared units of the betas:
+        voxels of large variance weigh most. 1 is right.
+    r : Estimate
+        Pearson's r of the two; not clipped, and may come out above 1.
+    ratio : float
+        Mean over voxels of the draws' / the *measured* variance, in which all voxels count alike.
+        Measured variances of few images scatter, and their inverse is then too large on average.
+    reliability : float
+        Share of what the variances measured in a fold differ by across voxels that is true, at
+        most 1. Where it is not above 0, slope and r are NaN.
+    """
+
+    slope: Estimate
+    r: Estimate
+    ratio: float
+    reliability: float
+
+
+def variance_agreement(
+    draw_variance: ArrayLike,
+    trial_variance: ArrayLike,
+    *,
+    folds: ArrayLike | None = None,
+    images: ArrayLike | None = None,
+) -> VarianceAgreement:
+    """Slope and correlation of the draws' variance on the true variance of trials, across voxels.
+
+    Both are variances around what the encoder expects: that of the draws around their mean, and
+    the mean square of trials around that same mean (`variances`). So the trials' holds their
+    noise *and* the encoder's error, as the draws' must: draws that only had the noise would be
+    too narrow for images the encoder gets wrong.
+
+    A variance measured on few images scatters about the true one, and the slope on what was
+    measured is too low even for perfect draws. What one image says about the variances is however
+    independent of what another says, for one fitted encoder. So with xᵢ the variances measured on
+    image i and dᵢ those of draws, covariances across voxels being meant,
+
+        slope = mean cov(dᵢ, xᵢ) / mean over i ≠ j of cov(xᵢ, xⱼ),
+
+    both over pairs of images of one fold. Repeats of one image may share as much as they like.
+    Images of two folds are no pair: each encoder has seen the other's image. Its draws vary as
+    the trials of that image did by chance, and its errors go with them. That the mean of a ratio
+    is not the ratio of means is corrected for (Beale's estimator). Standard errors are a
+    jackknife over images, and so for these encoders and voxels and other test images.
+    `tests/metrics/test_variance_agreement.py` has the coverage of the intervals.
+
+    Parameters
+    ----------
+    draw_variance : array, shape (n_voxels,), or (n_folds, n_voxels) with `folds`
+        Of each encoder, mean over the images it was tested on; taken to be exact.
+    trial_variance : array, shape (n_images, n_voxels)
+        Measured on each image; may be memory-mapped, and is read some voxels at a time. NaN where
+        an image has no trial. A voxel without trials or variance, on either side, is left out.
+    folds : array of int, shape (n_images,), optional
+        Row of `draw_variance` that belongs to the image.
+    images : array of int, shape (n_images,), optional
+        Which image a row is of, if some were tested in several folds; counted from 0.
+
+    Returns
+    -------
+    VarianceAgreement
+        NaN with fewer than three voxels or images, with one image per fold, where one side does
+        not vary, or where different images do not agree on which voxels vary more.
+
+    Raises
+    ------
+    ValueError : shapes that do not match.
+
+    References
+    ----------
+    Fuller (1987), Measurement Error Models, chapter 1; Beale (1962), Industrielle Organisation 31.
+    """
+    drawn, trials, fold, image = check_variances(draw_variance, trial_variance, folds, images)
+    n_voxels, ratio, rows = row_covariances(drawn, trials, fold)
+    (num, den), without, (of_draws, of_trials) = mean_over_pairs(rows, fold, image)
+    if n_voxels < 3 or without.shape[1] < 3 or not den > 0:
+        num = np.nan
+    with np.errstate(divide="ignore", invalid="ignore"):
+        c = jackknife_covariance(without)
+        slope = (num / den + c[0, 1] / den**2) / (1 + c[1, 1] / den**2)
+        sd = np.sqrt(of_draws) if of_draws > 0 else np.nan
+        return VarianceAgreement(
+            jackknife(slope, without[0] / without[1]),
+            jackknife(num / sd / np.sqrt(den), without[0] / sd / np.sqrt(without[1])),
+            ratio,
+            float(den / of_trials),
+        )
+
+
+def variances(
+    draws: ArrayLike, trials: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Variance of draws per voxel, and of trials around their mean per image and voxel.
+
+    Parameters
+    ----------
+    draws : array, shape (n, n_images, n_voxels)
+    trials : array, shape (n_images, n_repeats, n_voxels)
+
+    Returns
+    -------
+    draw_variance : array, shape (n_voxels,)
+        Mean over images.
+    trial_variance : array, shape (n_images, n_voxels)
+        Mean over the trials of the image; NaN where it has none.
+
+        In squared units of the betas, both unbiased: what the mean of n draws varies by itself is
+        taken off the trials'.
+
+    Raises
+    ------
+    ValueError : shapes that do not match, or fewer than two draws.
+    """
+    draws, trials = check_draws(draws, trials)
+    draw_variance = draws.var(axis=0, ddof=1, dtype=np.float64).mean(axis=0)
+    around_mean = mean_square_deviations(draws.mean(axis=0), trials)
+    return draw_variance, around_mean - draw_variance / len(draws)
+
+
+def mean_square_deviations(centre: np.ndarray, trials: np.ndarray) -> NDArray[np.float64]:
+    """Mean over the trials of an image of their squared distance to `centre`, image by image.
+
+    Parameters
+    ----------
+    centre : array, shape (n_images, n_voxels)
+    trials : array, shape (n_images, n_repeats, n_voxels)
+
+    Returns
+    -------
+    array, shape (n_images, n_voxels): NaN where an image has no trial.
+    """
+    found = np.empty(centre.shape)
+    for row, of_image, mean in zip(found, trials, centre, strict=True):
+        squares = np.square(of_image - mean, dtype=np.float64)
+        present = np.isfinite(squares)
+        with np.errstate(invalid="ignore"):
+            row[:] = np.where(present, squares, 0).sum(axis=0) / present.sum(axis=0)
+    return found

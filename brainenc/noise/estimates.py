@@ -1,0 +1,227 @@
+"""What single trials do around a prediction, and drawing from it."""
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg import helmert
+
+from brainenc.arrays import release, row_slices
+from brainenc.noise.factors import MAX_FACTORS, shared_factors
+from brainenc.noise.gaussian import ResidualNoise, Whitening, assemble
+from brainenc.repeats import average_repeats, count_repeats
+
+#: Trials that factors are looked for in: seconds for 16 000 voxels.
+_MAX_TRIALS = 2000
+
+
+def fit_residual_noise(
+    betas: np.ndarray,
+    held_out: np.ndarray,
+    *,
+    max_factors: int = MAX_FACTORS,
+    random_state: Any = 0,
+) -> ResidualNoise:
+    """Residual distribution of single trials around held-out predictions.
+
+    A residual is the trial's noise plus the error of the model, and voxels share both: noise
+    where they fluctuate together, error where the model gets them wrong for the same images.
+    With N the covariance of the noise and M that of the error, residuals have M + N. Shared
+    factors are directions in which residuals vary most, each with the variance that residuals of
+    *other* images have along it, less what voxels have alone. The variance of each voxel is the
+    mean square of its single-trial residuals.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
+    held_out : array, shape (n_images, n_voxels)
+        Predictions of images that the model was not fitted on; NaN where there is none.
+    max_factors : int
+        Largest number of shared factors; fewer are kept where fewer stand out on other images.
+    random_state : int, Generator or None
+        Of the folds over images, of the randomised SVD, and of the images it sees where there are
+        more than 2000 trials.
+
+    Returns
+    -------
+    ResidualNoise
+
+    Notes
+    -----
+    The distribution is the same for every image, and every draw has a model error of its own:
+    draws are of single trials, and their average over K draws has less error than the model.
+    What only few voxels share (close neighbours, say) does not stand out and counts as private,
+    so means over a ROI vary somewhat less in draws than in held-out trials.
+    """
+    rng = np.random.default_rng(random_state)
+    kept = np.arange(len(betas))[_some_images(betas, rng, held_out)]
+    residuals = betas[kept].astype(np.result_type(betas, held_out), copy=False)
+    residuals -= held_out[kept, None]
+    release(betas)
+    residuals[~np.isfinite(residuals)] = 0
+    images = np.repeat(np.arange(len(residuals)), betas.shape[1])
+    rows = residuals.reshape(-1, betas.shape[2])
+    shared = shared_factors(rows, images, max_factors=max_factors, random_state=rng)
+    return assemble(_trial_variance(betas, held_out), shared)
+
+
+def fit_trial_noise(
+    betas: np.ndarray, *, max_factors: int = MAX_FACTORS, random_state: Any = 0
+) -> ResidualNoise:
+    """Distribution of the noise of single trials, from differences between repeats alone.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
+    max_factors, random_state
+        As for `fit_residual_noise`.
+
+    Returns
+    -------
+    ResidualNoise
+        NaN for a voxel that no image has two trials of.
+
+    Raises
+    ------
+    ValueError : no image has two trials.
+    """
+    variance = _contrast_variance(betas)
+    if np.isnan(variance).all():
+        raise ValueError(
+            f"betas {betas.shape} have no image with two trials of a voxel, and trial noise is "
+            "told from signal by repeats: give betas (n_images, n_repeats, n_voxels) that have some"
+        )
+    rng = np.random.default_rng(random_state)
+    kept = _some_images(betas, rng)
+    rows, _ = _repeat_contrasts(betas[kept])
+    release(betas)
+    images = np.repeat(np.arange(len(rows) // (betas.shape[1] - 1)), betas.shape[1] - 1)
+    shared = shared_factors(rows, images, max_factors=max_factors, random_state=rng)
+    return assemble(variance, shared)
+
+
+def fit_shared_signal(
+    betas: np.ndarray,
+    held_out: np.ndarray,
+    noise: ResidualNoise,
+    *,
+    max_factors: int = MAX_FACTORS,
+    random_state: Any = 0,
+) -> ResidualNoise:
+    """Distribution over images of what repeats agree on: expected response minus prediction.
+
+    Around held-out predictions that is the error of the model, the uncertainty about the expected
+    response; around the voxels' means it is the signal. Directions come from averages over
+    repeats, in coordinates in which the noise of trials is alike and independent everywhere, so
+    that noise does not turn them; the variance along each is that of averages of other images,
+    less what the noise of their trials adds to it.
+
+    Parameters
+    ----------
+    betas, held_out, max_factors, random_state
+        As for `fit_residual_noise`.
+    noise : ResidualNoise
+        Of single trials, from `fit_trial_noise`.
+
+    Returns
+    -------
+    ResidualNoise
+        0 where trials vary no more than their noise; NaN for a voxel without repeats.
+    """
+    variance = np.maximum(_trial_variance(betas, held_out) - noise.variance, 0)
+    whitening = Whitening(noise)
+    rng = np.random.default_rng(random_state)
+    kept = _some_images(betas, rng, held_out)
+    trials = betas[kept]
+    release(betas)
+    averages = average_repeats(trials) - held_out[kept]
+    n_trials = count_repeats(trials)
+    contrasts, _ = _repeat_contrasts(trials)
+    # A contrast has the variance of the noise; its share in the average of k trials is 1 / k.
+    contrasts = contrasts.reshape(len(averages), -1, betas.shape[2])
+    contrasts /= np.sqrt(np.maximum(n_trials, 1, dtype=np.float32))[:, None]
+    factors = shared_factors(
+        whitening.apply(np.where(np.isfinite(averages), averages, 0)),
+        np.arange(len(averages)),
+        noise=whitening.apply(contrasts),
+        max_factors=max_factors,
+        random_state=rng,
+    )
+    return assemble(variance, whitening.undo(factors))
+
+
+def _some_images(
+    betas: np.ndarray, rng: np.random.Generator, held_out: np.ndarray | None = None
+) -> Any:
+    """Images that factors are looked for in; of those with a held-out prediction, if given."""
+    known = np.arange(len(betas))
+    if held_out is not None:
+        known = np.flatnonzero(~np.isnan(np.fmax.reduce(held_out, axis=1)))
+        known = known if len(known) else np.arange(len(betas))
+    n_kept = max(1, _MAX_TRIALS // betas.shape[1])
+    if n_kept >= len(known):
+        return known if len(known) < len(betas) else slice(None)
+    return np.sort(rng.choice(known, n_kept, replace=False))
+
+
+def _trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Mean squared residual of single trials per voxel; NaN without data."""
+    squared, n_trials = np.zeros((2, betas.shape[2]))
+    for images in row_slices(betas):
+        residuals = betas[images] - held_out[images, None]
+        of_block, n = np.einsum("irv,irv->v", residuals, residuals), residuals[..., 0].size
+        if not np.isfinite(of_block).all():  # one missing trial makes the sum NaN
+            present = np.isfinite(residuals)
+            residuals[~present] = 0
+            of_block, n = np.einsum("irv,irv->v", residuals, residuals), present.sum(axis=(0, 1))
+        squared += of_block
+        n_trials += n
+    with np.errstate(invalid="ignore"):
+        return squared / n_trials
+
+
+def _contrast_variance(betas: np.ndarray) -> np.ndarray:
+    """Noise variance of single trials per voxel; NaN without repeats."""
+    squared, degrees = np.zeros((2, betas.shape[2]))
+    for images in row_slices(betas):
+        contrasts, n = _repeat_contrasts(betas[images])
+        squared += np.einsum("tv,tv->v", contrasts, contrasts)
+        degrees += n
+    with np.errstate(invalid="ignore"):
+        return squared / degrees
+
+
+def _repeat_contrasts(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each trial minus the mean of the earlier ones of its image, scaled to the noise variance.
+
+    These are as many independent rows as there are degrees of freedom, which deviations from the
+    average of all repeats are not.
+
+    Returns
+    -------
+    contrasts : array, shape (n_images · (n_repeats − 1), n_voxels), float32; 0 where undefined
+    degrees_of_freedom : array, shape (n_voxels,)
+        Contrasts that are not.
+    """
+    n_images, n_repeats, n_voxels = betas.shape
+    contrasts = np.zeros((n_images, n_repeats - 1, n_voxels), dtype=np.float32)
+    degrees = np.zeros(n_voxels, dtype=np.int64)
+    if n_repeats < 2:
+        return contrasts.reshape(-1, n_voxels), degrees
+    complete = -helmert(n_repeats).astype(betas.dtype)
+    for images in row_slices(betas):
+        present = np.isfinite(betas[images])
+        if present.all():
+            contrasts[images] = complete @ betas[images]
+            degrees += contrasts[images, :, 0].size
+            continue
+        trials = np.where(present, betas[images], 0)
+        total, n = trials[:, 0].copy(), present[:, 0].astype(trials.dtype)
+        for repeat in range(1, n_repeats):
+            known = present[:, repeat] & (n > 0)
+            earlier = np.maximum(n, 1)
+            difference = (trials[:, repeat] - total / earlier) * np.sqrt(earlier / (earlier + 1))
+            contrasts[images, repeat - 1] = np.where(known, difference, 0)
+            degrees += known.sum(axis=0)
+            total += trials[:, repeat]
+            n += present[:, repeat]
+    return contrasts.reshape(-1, n_voxels), degrees

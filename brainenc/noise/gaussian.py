@@ -1,0 +1,185 @@
+"""Gaussian noise of single trials: what each voxel has alone, and factors that voxels share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainenc.metrics import gaussian_log_density
+
+#: Share of a voxel's variance that factors explain at most.
+_MOST_SHARED = 0.99
+
+
+@dataclass(frozen=True)
+class ResidualNoise:
+    """Gaussian residuals of single trials: independent per voxel plus shared factors.
+
+    Attributes
+    ----------
+    factors : array, shape (n_factors, n_voxels)
+        What varies together over voxels: the shared covariance is factorsᵀ factors.
+    private_sd : array, shape (n_voxels,)
+        Standard deviation of what each voxel has for itself. NaN for a voxel without data.
+
+    In the units of the betas.
+    """
+
+    factors: np.ndarray
+    private_sd: np.ndarray
+
+    @property
+    def variance(self) -> np.ndarray:
+        """Residual variance per voxel, shape (n_voxels,)."""
+        return self.private_sd**2 + (self.factors**2).sum(axis=0)
+
+    def covariance(self) -> np.ndarray:
+        """Residual covariance, shape (n_voxels, n_voxels); for few voxels."""
+        return self.factors.T @ self.factors + np.diag(self.private_sd**2)
+
+    def shared(self) -> "ResidualNoise":
+        """What voxels share alone."""
+        return ResidualNoise(self.factors, 0 * self.private_sd)
+
+    def logpdf(self, residuals: np.ndarray) -> np.ndarray:
+        """Natural logarithm of the density of residuals, without forming the covariance.
+
+        Parameters
+        ----------
+        residuals : array, shape (..., n_voxels)
+            NaN stays NaN, but voxels without data (NaN in `private_sd`) are left out.
+
+        Returns
+        -------
+        array, shape (...), float64
+        """
+        known = np.isfinite(self.private_sd)
+        return gaussian_log_density(
+            residuals[..., known], self.factors[:, known], self.private_sd[known]
+        )
+
+    def of_voxels(self, voxels: Any) -> "ResidualNoise":
+        """That of some voxels."""
+        return ResidualNoise(self.factors[:, voxels], self.private_sd[voxels])
+
+    def sample(self, shape: tuple[int, ...], random_state: Any = None) -> NDArray[np.float32]:
+        """Draw residuals.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Leading shape, (n, n_images) say.
+        random_state : int, Generator or None
+
+        Returns
+        -------
+        array, shape (*shape, n_voxels), float32
+        """
+        rng = np.random.default_rng(random_state)
+        draws = rng.standard_normal((*shape, self.private_sd.size), dtype=np.float32)
+        draws *= self.private_sd.astype(np.float32)
+        if len(self.factors):
+            shared = rng.standard_normal((*shape, len(self.factors)), dtype=np.float32)
+            draws += shared @ self.factors.astype(np.float32)
+        return draws
+
+
+class Whitening:
+    """Coordinates in which noise has the same variance in all directions, and the way back."""
+
+    def __init__(self, noise: ResidualNoise):
+        # A voxel that the factors explain wholly must not outweigh all others.
+        sd = np.maximum(noise.private_sd, 0.1 * np.sqrt(noise.variance))
+        self.sd = np.where(np.isfinite(sd), sd, 0).astype(np.float32)
+        self.inverse_sd = np.divide(1, self.sd, out=np.zeros_like(self.sd), where=self.sd > 0)
+        _, strength, self.directions = np.linalg.svd(
+            noise.factors * self.inverse_sd, full_matrices=False
+        )
+        self.gain = np.sqrt(1 + np.square(strength))
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (n, n_voxels) of betas in these coordinates; 0 for voxels without noise."""
+        return self._along(rows * self.inverse_sd, 1 / self.gain - 1)
+
+    def undo(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (n, n_voxels) in these coordinates as betas."""
+        return self._along(rows, self.gain - 1) * self.sd
+
+    def _along(self, rows: np.ndarray, change: np.ndarray) -> np.ndarray:
+        return rows + ((rows @ self.directions.T) * change) @ self.directions
+
+
+def assemble(variance: np.ndarray, factors: np.ndarray) -> ResidualNoise:
+    """Distribution with these variances per voxel and shared factors.
+
+    Factors explain at most 99 % of the variance there is: a voxel they overshoot gets them scaled
+    down. With nothing of its own left it would have no density.
+    """
+    shared = np.square(factors, dtype=np.float64).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = np.sqrt(np.minimum(1, _MOST_SHARED * variance / shared))
+    factors = factors * np.where(np.isfinite(scale), scale, 0)
+    private = np.sqrt(np.maximum(variance - np.square(factors).sum(axis=0), 0))
+    return ResidualNoise(factors.astype(np.float32), private.astype(np.float32))
+
+
+def sample_noise(
+    noise: ResidualNoise, scale: np.ndarray, n: int, private: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Deviations of single trials from the prediction.
+
+    Parameters
+    ----------
+    noise : ResidualNoise
+        With k factors, over images on average.
+    scale : array, shape (n_images, k + 1)
+        s.d. of factors and private part relative to that.
+    n : int
+        Draws per image.
+    private : bool
+        Whether to add what voxels have alone to what they share.
+    rng : Generator
+
+    Returns
+    -------
+    array, shape (n, n_images, n_voxels), float32; NaN for voxels without data
+    """
+    shared = rng.standard_normal((n, len(scale), len(noise.factors)), dtype=np.float32)
+    draws = (shared * scale[:, :-1]) @ noise.factors
+    draws[..., np.isnan(noise.private_sd)] = np.nan
+    if private:
+        for draw in draws:
+            own = rng.standard_normal(draw.shape, dtype=np.float32)
+            draw += own * scale[:, -1:] * noise.private_sd
+    return draws
+
+
+def noise_sd(noise: ResidualNoise, scale: np.ndarray) -> np.ndarray:
+    """s.d. of single trials around the prediction, (n_images, n_voxels).
+
+    Parameters
+    ----------
+    noise, scale : as for `sample_noise`
+    """
+    shared = np.square(scale[:, :-1]) @ np.square(noise.factors)
+    return np.sqrt(shared + np.square(scale[:, -1:] * noise.private_sd))
+
+
+def log_density(noise: ResidualNoise, scale: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """Log density of what `sample_noise` draws, private part included.
+
+    Parameters
+    ----------
+    noise, scale : as for `sample_noise`
+    residuals : array, shape (n_images, n_repeats, n_voxels)
+
+    Returns
+    -------
+    array, shape (n_images, n_repeats); NaN as from `ResidualNoise.logpdf`
+    """
+    by_image = [
+        ResidualNoise(own[:-1, None] * noise.factors, own[-1] * noise.private_sd).logpdf(trials)
+        for own, trials in zip(scale, residuals, strict=True)
+    ]
+    return np.stack(by_image)

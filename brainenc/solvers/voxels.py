@@ -1,0 +1,209 @@
+"""What linear encoders share around the solvers: features, penalties, folds, missing images."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from brainenc.arrays import row_blocks
+from brainenc.model_selection import Folds, image_folds
+from brainenc.solvers import RidgeFit
+
+
+def fit_voxels(
+    Y: np.ndarray,
+    solve: Callable[[np.ndarray, np.ndarray], RidgeFit],
+    *,
+    n_weights: int,
+    dual: bool,
+    n_bands: int | None = None,
+    min_images: int = 2,
+) -> RidgeFit:
+    """Solve voxels that lack data for the same images together, each on the images it has.
+
+    Parameters
+    ----------
+    Y : array, shape (n_images, n_voxels); NaN where an image has no data for a voxel
+    solve : callable
+        Takes rows (positions of images) and their Y without NaN, gives a `RidgeFit`.
+    n_weights : int
+        Rows of the weights: n_features in primal form, n_images in dual form.
+    dual : bool
+        Whether weights belong to images (then they are 0 for images a voxel lacks).
+    n_bands : int, optional
+        Rows of `RidgeFit.band_weights`, if there are any.
+    min_images : int
+        A voxel with fewer is left out, with a warning.
+
+    Returns
+    -------
+    RidgeFit
+        Of all voxels; NaN for voxels without (enough) data.
+    """
+    n_voxels = Y.shape[1]
+    patterns = list(missing_patterns(Y))
+    if [len(part) for pattern in patterns for part in pattern] == list(Y.shape):
+        return solve(patterns[0][0], Y)  # nothing is missing: spares copies of everything
+    fitted = RidgeFit(
+        weights=np.full((n_weights, n_voxels), np.nan, dtype=Y.dtype),
+        intercept=np.full(n_voxels, np.nan, dtype=Y.dtype),
+        alphas=np.full(n_voxels, np.nan, dtype=Y.dtype),
+        held_out=np.full(Y.shape, np.nan, dtype=Y.dtype),
+        band_weights=None if n_bands is None else np.full((n_bands, n_voxels), np.nan, Y.dtype),
+    )
+    n_left_out = 0
+    for rows, voxels in patterns:
+        if len(rows) < min(min_images, len(Y)):
+            n_left_out += len(voxels)
+            continue
+        part = solve(rows, Y[np.ix_(rows, voxels)])
+        if dual:
+            fitted.weights[:, voxels] = 0
+            fitted.weights[np.ix_(rows, voxels)] = part.weights
+        else:
+            fitted.weights[:, voxels] = part.weights
+        fitted.intercept[voxels] = part.intercept
+        fitted.alphas[voxels] = part.alphas
+        fitted.held_out[np.ix_(rows, voxels)] = part.held_out
+        if fitted.band_weights is not None:
+            fitted.band_weights[:, voxels] = part.band_weights
+    if n_left_out:
+        warnings.warn(
+            f"{n_left_out} voxels have data for fewer than {min_images} images: not fitted, and "
+            "predicted as NaN",
+            stacklevel=4,
+        )
+    return fitted
+
+
+def missing_patterns(Y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Groups of voxels that lack data for the same images.
+
+    Parameters
+    ----------
+    Y : array, shape (n_images, n_voxels); NaN where an image has no data for a voxel.
+
+    Yields
+    ------
+    rows : array of int
+        Images with data; voxels without any data at all are in no group.
+    voxels : array of int
+    """
+    if all(np.isfinite(block).all() for block in row_blocks(Y)):
+        yield np.arange(Y.shape[0]), np.arange(Y.shape[1])
+        return
+    present = np.isfinite(Y)
+    packed = np.packbits(present, axis=0)
+    _, first, member = np.unique(packed, axis=1, return_index=True, return_inverse=True)
+    for pattern, column in enumerate(first):
+        rows = np.flatnonzero(present[:, column])
+        if len(rows):
+            yield rows, np.flatnonzero(member.ravel() == pattern)
+
+
+def folds_of_rows(cv: Any, rows: np.ndarray, n_images: int, *, random_state: Any) -> Folds:
+    """Folds over some of the images, as positions within `rows`.
+
+    An int makes balanced folds of the rows; a splitter or given positions are about all images,
+    and are cut down to the rows.
+
+    Parameters
+    ----------
+    cv, random_state
+        As for `brainenc.model_selection.image_folds`.
+    rows : array of int
+        Images that have data.
+    n_images : int
+
+    Returns
+    -------
+    list of (train, test)
+    """
+    if isinstance(cv, (int, np.integer)) or len(rows) == n_images:
+        return image_folds(cv, len(rows), random_state=random_state)
+    position = np.full(n_images, -1)
+    position[rows] = np.arange(len(rows))
+    cut = [
+        tuple(position[part][position[part] >= 0] for part in fold)
+        for fold in image_folds(cv, n_images, random_state=random_state)
+    ]
+    return [(train, test) for train, test in cut if len(train) and len(test)]
+
+
+def choose_alphas(alphas: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Penalties to try, for a feature matrix of this shape.
+
+    Parameters
+    ----------
+    alphas : "auto" or array-like of positive numbers
+        "auto" spans seven decades around the mean non-zero eigenvalue of XᵀX when features are
+        z-scored, which is max(n_images, n_features).
+    shape : (n_images, n_features)
+
+    Returns
+    -------
+    array, shape (n_alphas,)
+
+    Raises
+    ------
+    ValueError : empty, not positive or not finite.
+    """
+    if isinstance(alphas, str):
+        if alphas != "auto":
+            raise ValueError(f"alphas={alphas!r}: give 'auto' or positive numbers")
+        return max(shape) * np.logspace(-4, 3, 15)
+    values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    if values.ndim != 1 or values.size == 0 or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"alphas={alphas!r} must be positive finite numbers")
+    return values
+
+
+def choose_per_voxel(per_voxel: Any, n_images: int) -> bool:
+    """Whether each voxel gets an alpha of its own.
+
+    "auto" says yes from 100 images on. With fewer, held-out errors are too noisy to choose by for
+    a single voxel: how much each is shrunk is then chance. On 16 training images of Miyawaki et
+    al. (2008) one alpha for all lowers the held-out squared error; from 200 images on, r was the
+    same either way on all data tried.
+
+    Raises
+    ------
+    ValueError : neither "auto" nor a bool.
+    """
+    if isinstance(per_voxel, (bool, np.bool_)):
+        return bool(per_voxel)
+    if per_voxel != "auto":
+        raise ValueError(f"alpha_per_voxel={per_voxel!r} must be 'auto', True or False")
+    return n_images >= 100
+
+
+def flatten_tokens(features: np.ndarray) -> np.ndarray:
+    """Features as (n_images, n_features): token features are laid out one after the other.
+
+    Half precision becomes float32: squares of features would overflow it.
+    """
+    flat = features.reshape(len(features), -1)
+    return flat.astype(np.float32) if flat.dtype == np.float16 else flat
+
+
+def feature_scaling(X: np.ndarray, standardize: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and s.d. of each feature; the s.d. is 1 for a feature that does not vary.
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features)
+    standardize : bool
+        If not, all scales are 1.
+
+    Returns
+    -------
+    mean, scale : arrays, shape (n_features,), in the dtype of X
+    """
+    mean = X.mean(axis=0, dtype=np.float64)
+    scale = np.ones(X.shape[1])
+    if standardize:
+        sd = np.sqrt(np.square(X - mean.astype(X.dtype)).mean(axis=0, dtype=np.float64))
+        varies = sd > 1e-6 * np.abs(mean)  # round-off of a constant feature is no variation
+        scale[varies] = sd[varies]
+    return mean.astype(X.dtype), scale.astype(X.dtype)

@@ -350,7 +350,7 @@ def test_betas_on_disk_are_scored_in_less_memory_than_they_take(tmp_path, monkey
     )
     folds = image_folds(4, 240)
     monkeypatch.setattr(scored_against, "_TRIAL_VALUES", 2**16)
-    monkeypatch.setattr(scoring, "_BLOCK_VALUES", 2**16)
+    monkeypatch.setattr(scored_against, "_BLOCK_VALUES", 2**16)
     tracemalloc.start()
     targets = make_targets(betas, folds, np.ones(2000), 300, random_state=0)
     parts = [predictions[60 * k : 60 * k + 60] for k in range(4)]

@@ -29,19 +29,26 @@ from brainenc.storage import fingerprint
 
 PRIOR = {"n_latents": 2, "latent_width": 4, "hidden": 16, "width": 16, "depth": 1, "head_width": 4}
 MIND_SIMULATOR = {"sizes": PRIOR, "autoencoder_epochs": 2, "prior_epochs": 2, "n_steps": 6}
-VAE = {"pooled_length": 16, "n_channels": 4, "channel_multipliers": (1, 2), "n_blocks": 1}
+VAE = {
+    "pooled_length": 16,
+    "n_channels": 4,
+    "channel_multipliers": (1, 2),
+    "n_blocks": 1,
+    "projector_width": 8,
+    "mlp_widths": (640, 896),
+    "mlp_token_width": 32,
+}
 SYNBRAIN = {
-    "variant": "paper",
+    "sizes": {"vae": VAE, "mapper": {"depth": 1, "n_heads": 2}},
     "vae_epochs": 2,
     "mapper_steps": 8,
     "batch_size": 16,
-    "vae_sizes": VAE | {"projector_width": 8},
-    "mapper_sizes": {"depth": 1, "n_heads": 2},
+    "learning_rate": 1e-4,
 }
 LATENT = {"n_members": 2, "n_epochs": 2}
 SHORT = {"n_members": 2, "n_epochs": 1}
 MIND_SIMULATOR_PUBLISHED = {
-    "sizes": "paper",
+    "sizes": "published",
     "autoencoder_epochs": 1,
     "prior_epochs": 1,
     "n_steps": 1,
@@ -56,8 +63,8 @@ CASES: dict[str, Callable[[], Any]] = {
     "ridge, kernel": lambda: make_encoder("ridge", form="kernel"),
     "ridge, one penalty": lambda: make_encoder("ridge", alpha_per_voxel=False, standardize=False),
     "banded": lambda: make_encoder("banded", bands={"a": 40, "b": 24}, n_iter=5),
-    "latent": lambda: make_encoder("synbrain", **LATENT),
-    "latent, kernel alone": lambda: make_encoder("synbrain", n_members=0),
+    "latent": lambda: make_encoder("latent", **LATENT),
+    "latent, kernel alone": lambda: make_encoder("latent", n_members=0),
     "synbrain": lambda: make_encoder("synbrain", **SYNBRAIN),
     "synbrain, ablated": lambda: make_encoder(
         "synbrain", **SYNBRAIN, s2n=False, variational=False, contrastive=False
@@ -78,10 +85,12 @@ CASES: dict[str, Callable[[], Any]] = {
     ),
     "mindreader": lambda: make_encoder("mindreader", **SHORT),
     "mindreader, published": lambda: make_encoder(
-        "mindreader", sizes="paper", n_epochs=1, batch_size=64
+        "mindreader", sizes="published", n_epochs=1, batch_size=64
     ),
     "roitransformer": lambda: make_encoder("roitransformer", **SHORT, n_clusters=3),
-    "roitransformer, published": lambda: make_encoder("roitransformer", sizes="paper", n_epochs=1),
+    "roitransformer, published": lambda: make_encoder(
+        "roitransformer", sizes="published", n_epochs=1
+    ),
     "stacked": lambda: make_encoder(
         "stacked",
         encoders={

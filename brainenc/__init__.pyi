@@ -12,6 +12,7 @@ from .data import load_npz as load_npz
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import CalibratedEncoder as CalibratedEncoder
+from .encoders import LatentEncoder as LatentEncoder
 from .encoders import MeanEncoder as MeanEncoder
 from .encoders import MindReaderEncoder as MindReaderEncoder
 from .encoders import MindSimulatorEncoder as MindSimulatorEncoder

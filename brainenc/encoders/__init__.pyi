@@ -2,6 +2,7 @@ from .banded import BandedRidgeEncoder as BandedRidgeEncoder
 from .base import BaseEncoder as BaseEncoder
 from .calibrated import CalibratedEncoder as CalibratedEncoder
 from .calibrated import calibrate as calibrate
+from .latent import LatentEncoder as LatentEncoder
 from .mean import MeanEncoder as MeanEncoder
 from .mind_reader import MindReaderEncoder as MindReaderEncoder
 from .mind_simulator import MindSimulatorEncoder as MindSimulatorEncoder

@@ -1,7 +1,6 @@
 """CalibratedEncoder: any encoder, its draws and intervals calibrated on images it did not learn."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,8 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.members import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
+from brainenc.encoders.base import BaseEncoder, HeldOut
+from brainenc.encoders.composed import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.model_selection import image_folds
 from brainenc.noise.calibration import (
@@ -19,6 +18,7 @@ from brainenc.noise.calibration import (
     conformal_quantile,
     variance_scale,
 )
+from brainenc.noise.gaussian import ResidualNoise
 from brainenc.noise.shape import ResidualShape
 from brainenc.validation import check_feature_shape
 
@@ -125,7 +125,7 @@ class CalibratedEncoder(BaseEncoder):
 
     @property
     def _shape(self) -> ResidualShape | None:
-        return getattr(self._fitted, "residual_shape_", None)
+        return self._fitted.residual_shape_
 
     def _given(self) -> BaseEncoder:
         if self.encoder is None:
@@ -208,31 +208,34 @@ class CalibratedEncoder(BaseEncoder):
         sklearn.exceptions.NotFittedError : "prefit", and the encoder is not fitted.
         """
         super().fit(X, y)
-        noise = getattr(self._fitted, "noise_", None)
-        made_of_noise = "latent" in self._fitted._noise_kinds()[1:]  # as a part of the full draws
-        if made_of_noise and noise is not None and np.isfinite(noise.variance).any():
-            scale = self.scale_.astype(np.float32)
-            self.noise_ = replace(
-                noise, factors=noise.factors * scale, private_sd=noise.private_sd * scale
-            )
         return self
 
-    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+    def _fit(self, features: np.ndarray, betas: np.ndarray) -> HeldOut:
         n_images, _, n_voxels = betas.shape
         self.group_ = check_groups(self.groups, n_voxels)
         held_out = np.full((n_images, n_voxels), np.nan, dtype=np.float32)
         standardized = np.full(betas.shape, np.nan, dtype=np.float32)
         for images, fitted in self._fits(features, betas):
             held_out[images] = fitted._predict(features[images])
-            sd = fitted._spread(features[images])
+            sd = fitted._spread(features[images], held_out[images])
             residuals = betas[images] - held_out[images][:, None]
             standardized[images] = residuals / np.where(sd > 0, sd, np.nan)[:, None]
         self.scale_ = variance_scale(standardized, self.group_)
         judged = [i for i in range(n_images) if np.isfinite(standardized[i]).any()] or [0]
         kept = np.linspace(0, len(judged), min(len(judged), MAX_SCORED), endpoint=False)
         scores = standardized[np.array(judged, dtype=int)[kept.astype(int)]]
-        self.scores_ = np.abs(scores if self._shape is None else self._shape.unit_normal(scores)[0])
-        return held_out
+        if self._shape is not None:
+            scores = self._shape.unit_normal(scores)[0]
+        self.scores_ = np.abs(scores)
+        return HeldOut(held_out, noise=self._calibrated_noise())
+
+    def _calibrated_noise(self) -> ResidualNoise | None:
+        """The encoder's noise, with the variance of calibrated draws; None if draws have other."""
+        noise = self._fitted.noise_
+        made_of_noise = "latent" in self._fitted._parts[1:]  # as a part of the full draws
+        if not made_of_noise or not np.isfinite(noise.variance).any():
+            return None
+        return noise.times(self.scale_.astype(np.float32))
 
     def _fits(self, features: np.ndarray, betas: np.ndarray) -> Iterator[tuple[Any, BaseEncoder]]:
         """Images to calibrate on, each with an encoder that has not learnt them."""
@@ -255,28 +258,23 @@ class CalibratedEncoder(BaseEncoder):
     def _predict(self, features: np.ndarray) -> np.ndarray:
         return self._fitted._predict(features)
 
-    def _noise_kinds(self) -> tuple[str | None, ...]:
-        return self._fitted._noise_kinds()
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return self._fitted._parts
 
-    def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        return self._scaled(features, self._fitted._sample(features, n, rng))
-
-    def _sample_part(
-        self, features: np.ndarray, n: int, rng: np.random.Generator, noise: str
+    def _draw(
+        self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
     ) -> np.ndarray:
-        if noise in ("trial", "signal"):
-            return super()._sample_part(features, n, rng, noise)
-        return self._scaled(features, self._fitted._sample_part(features, n, rng, noise))
-
-    def _scaled(self, features: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        prediction = self._predict(features)
+        if part in ("trial", "signal"):
+            return super()._draw(features, n, rng, part)
+        draws, prediction = self._fitted._draw(features, n, rng, part), self._predict(features)
         draws -= prediction
         draws *= self.scale_.astype(np.float32)
         draws += prediction
         return draws
 
-    def _spread(self, features: np.ndarray) -> np.ndarray:
-        return self.scale_ * self._fitted._spread(features)
+    def _spread(self, features: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        return self.scale_ * self._fitted._spread(features, expected)
 
     def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
         # Voxels without data, of the encoder or of the calibration, are left out.
@@ -327,11 +325,9 @@ class CalibratedEncoder(BaseEncoder):
                 f"{there}: calibrate on more images or ask for less coverage"
             )
         features = self._features_of(X)
-        prediction, sd = self._predict(features), self._fitted._spread(features)
-        ends = np.stack([-bound, bound])
-        if self._shape is not None:
-            ends = self._shape.quantile(ends)
-        bounds = np.stack([prediction + sd * end for end in ends]).astype(np.float32)
+        expected = self._predict(features)
+        sd = self._fitted._spread(features, expected)
+        bounds = self._fitted.trials_.interval(expected, sd, np.stack([-bound, bound]))
         lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,19 @@ from torch import Tensor, nn
 from brainenc.arrays import blocks
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, image_folds
-from brainenc.training import Examples, TrainingResult, TrainingSettings, train
-
-#: With fewer images the held-out error of a net is too noisy to stop, choose or blend by: on the 16
-#: training images of Miyawaki et al. (2008), SynBrain's took more from ridge than they gave.
-MIN_IMAGES = 100
+from brainenc.training import Examples, TrainingResult, TrainingRun, TrainingSettings
 
 
 @dataclass(frozen=True)
-class Members:
-    """Nets trained on one part of the images each, and what they say of the others.
+class Ensemble:
+    """Nets trained on one part of the images each, and their predictions of the other parts.
 
     Attributes
     ----------
     nets : list of modules
-    held_out : array, shape (n_images, n_voxels)
-        Prediction, in z units, of each image by the net that did not learn it. NaN where there is
-        none: images that no net held out, or whose net was not reached before an interruption.
+    held_out : array, shape (n_images, n_outputs)
+        Prediction of each image by the net that did not learn it. NaN where there is none: images
+        that no net held out, or whose net was not reached before an interruption.
     history : DataFrame
     """
 
@@ -41,73 +36,64 @@ class Members:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a member is made and trained.
+    """How a net of an ensemble is made and trained.
 
     Attributes
     ----------
     make_net : function (random_state) -> module with `sizes`
-        From inputs (batch, ...) to z-scored voxels (batch, n_voxels).
-    settings : function (n_images, random_state) -> TrainingSettings
+        From inputs (batch, ...) to outputs (batch, n_outputs).
+    settings : function (n_images, TrainingRun) -> TrainingSettings
     loss : function (predictions, targets) -> scalar tensor
         Targets are NaN where an image has no data.
     evaluate : function (predictions, targets) -> dict of float
         Of the held-out images.
-    parameters : function (net) -> parameters to train, optional
     """
 
     make_net: Callable[[int], Any]
-    settings: Callable[[int, int], TrainingSettings]
+    settings: Callable[[int, TrainingRun], TrainingSettings]
     loss: Callable[[Tensor, Tensor], Tensor]
     evaluate: Callable[[Tensor, Tensor], dict[str, float]]
-    parameters: Callable[[Any], Any] = lambda net: None
 
 
-def fit_members(
-    inputs: Any,
-    responses: np.ndarray,
-    folds: Folds,
-    recipe: Recipe,
-    options: dict[str, Any],
-) -> Members:
+def fit_ensemble(
+    inputs: Any, targets: np.ndarray, folds: Folds, recipe: Recipe, run: TrainingRun
+) -> Ensemble:
     """Train one net per fold, judged on the images it holds out.
 
     Parameters
     ----------
     inputs : array, shape (n_images, ...), float32
         Or anything with ``shape``, ``dtype`` and rows by index.
-    responses : array, shape (n_images, n_voxels), float32
-        z-scored averages, NaN where an image has no data.
+    targets : array, shape (n_images, n_outputs), float32
+        Mean 0 and mean square 1; NaN where an image has no data.
     folds : list of (train, test)
     recipe : Recipe
-    options : dict
-        device, checkpoint_dir, resume, random_state, verbose.
+    run : TrainingRun
     """
     nets: list[Any] = []
     histories: list[pd.DataFrame] = []
-    held_out = np.full_like(responses, np.nan)
-    for k, (train_rows, test_rows) in enumerate(folds):
-        net = recipe.make_net(options["random_state"] + k)
-        result = _train_member(
-            net, (inputs, responses), (train_rows, test_rows), recipe, options, k
-        )
-        held_out[test_rows] = run_net(net, inputs, options["device"], rows=test_rows)
+    held_out = np.full_like(targets, np.nan)
+    for k, fold in enumerate(folds):
+        net = recipe.make_net(run.random_state + k)
+        result = _train_net(net, (inputs, targets), fold, recipe, run.seeded(k), f"member{k}")
+        held_out[fold[1]] = run_net(net, inputs, run.device, rows=fold[1])
         nets.append(net)
         histories.append(result.history.assign(member=k))
         if result.interrupted:
             break
-    return Members(nets, held_out, pd.concat(histories, ignore_index=True))
+    return Ensemble(nets, held_out, pd.concat(histories, ignore_index=True))
 
 
-def _train_member(
+def _train_net(
     net: Any,
     arrays: tuple[Any, np.ndarray],
-    rows: tuple[np.ndarray, np.ndarray],
+    fold: tuple[np.ndarray, np.ndarray],
     recipe: Recipe,
-    options: dict[str, Any],
-    k: int,
+    run: TrainingRun,
+    name: str,
 ) -> TrainingResult:
-    (inputs, responses), (train_rows, test_rows) = arrays, rows
-    held = torch.from_numpy(responses[test_rows])
+    (inputs, targets), (train_rows, test_rows) = arrays, fold
+    held = torch.from_numpy(targets[test_rows])
 
     def loss(module: Any, batch: Any) -> dict[str, Tensor]:
         return {"loss": recipe.loss(module(batch["inputs"]), batch["responses"])}
@@ -116,20 +102,13 @@ def _train_member(
         device = next(module.parameters()).device
         return recipe.evaluate(_in_batches(module, inputs, device, test_rows), held.to(device))
 
-    folder = options["checkpoint_dir"]
-    return train(
+    return run.train(
         net,
         loss,
-        Examples(inputs=(inputs, train_rows), responses=(responses, train_rows)),
-        recipe.settings(len(train_rows), options["random_state"] + k),
+        Examples(inputs=(inputs, train_rows), responses=(targets, train_rows)),
+        recipe.settings(len(train_rows), run),
+        name=name,
         evaluate=evaluate,
-        parameters=recipe.parameters(net),
-        device=resolve_device(options["device"]),
-        checkpoint_dir=None if folder is None else Path(folder) / f"member{k}",
-        resume=options["resume"],
-        identity=net.sizes,
-        verbose=options["verbose"],
-        desc=f"member{k}",
     )
 
 
@@ -164,7 +143,7 @@ def run_net(
     Returns
     -------
     array, shape (n_images, ...)
-        Of a net that is called itself: predictions (n_images, n_voxels) in z units.
+        Of a net that is called itself: its outputs (n_images, n_outputs).
     """
     device = resolve_device(device)
     net = net.to(device).eval()
@@ -208,8 +187,8 @@ def _moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
 
 
-def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:
-    """Which images each member learns and holds out; a single one holds out a tenth."""
+def ensemble_folds(n_images: int, n_members: int, random_state: int) -> Folds:
+    """Which images each net learns and holds out; a single one holds out a tenth."""
     if n_members == 1:
         return image_folds(10, n_images, random_state=random_state)[:1]
     return image_folds(n_members, n_images, random_state=random_state)

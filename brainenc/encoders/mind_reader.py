@@ -8,14 +8,14 @@ import numpy as np
 from torch import Tensor
 
 from brainenc.arrays import row_blocks
-from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.ensemble import MIN_IMAGES, seeded
+from brainenc.encoders.ensemble import seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
+from brainenc.encoders.trained import MIN_IMAGES
 from brainenc.nets import MindReaderNet, mind_reader_loss
 from brainenc.training import Cosine, StepDecay
 
 PRESETS = {
-    "default": Preset(
+    "auto": Preset(
         sizes={"n_channels": 16, "n_blocks": 1, "hidden": 256, "dropout": 0.3},
         training={
             "n_members": 3,
@@ -26,7 +26,7 @@ PRESETS = {
         },
         settings={"schedule": Cosine(), "clip_norm": 1.0},
     ),
-    "paper": Preset(
+    "published": Preset(
         sizes={},
         training={
             "n_members": 1,
@@ -101,35 +101,26 @@ class MindReaderEncoder(NetworkEncoder):
     features : "auto", None or transformer
         Pooled features (n_images, width) or tokens (n_images, n_tokens, width), which are averaged
         over; "auto" takes float arrays as they are and computes OpenCLIP features of images.
-    sizes : "default", "paper" or dict
-        Network and training: "paper" is the published network and schedule, with one member;
-        "default" is smaller and trains in seconds on 600 images. A dict holds arguments of
-        `brainenc.nets.MindReaderNet` that are to differ from the default's.
+    sizes : "auto", "published" or dict
+        Network and training: "published" is the published network and schedule, with one member;
+        "auto" is smaller and trains in seconds on 600 images. A dict holds arguments of
+        `brainenc.nets.MindReaderNet` that are to differ from those of "auto".
     clip : "auto", float or None
         Features are clipped to ±`clip` before all else; published: 1.5, of CLIP embeddings.
         "auto" is 1.5 if that touches at most 1 % of the values, as it does with CLIP's; features
         on another scale are not clipped. ``adapter_.clip`` says which.
     standardize : "auto" or bool
         z-score each feature over the images after the division by the length. "auto" does so
-        unless `sizes` is "paper".
+        unless `sizes` is "published".
     mse_weight, cosine_weight : float
         Of the squared error, and of the cosine distance across voxels of each image.
-    min_images : int
-        With fewer images, too few to stop and judge a network by, ridge on the same features is
-        fitted instead: `linear_` then is a `RidgeEncoder` and `members_` is empty.
-    n_members : int, optional
-        Networks trained, each stopped on another part of the images, and averaged; a single one
-        is stopped on a tenth of the images.
-    n_epochs, batch_size, learning_rate, weight_decay : optional
-        Of the training. These and `n_members` are the preset's own when None.
-    device : "auto", "cpu", "cuda", "cuda:1", "mps"
-    precision : "auto", "32", "bf16"
-    checkpoint_dir : path, optional
-        Where training writes checkpoints; ``fit(..., resume=True)`` goes on from there.
-    random_state : int or None
-        The same seed gives the same encoder; None, another one each time.
-    verbose : bool
-        Show progress bars.
+    min_images, n_members, n_epochs
+        As for `brainenc.encoders.network.NetworkEncoder`: with fewer than `min_images` images ridge
+        is fitted, with a warning; `n_members` networks are averaged.
+    batch_size, learning_rate, weight_decay : optional
+        Of the training; the preset's own when None.
+    device, precision, checkpoint_dir, random_state, verbose
+        As for `brainenc.encoders.trained.TrainedEncoder`.
 
     Attributes
     ----------
@@ -137,7 +128,7 @@ class MindReaderEncoder(NetworkEncoder):
         One row per evaluation of every `member`, with `held_out_r`, the mean over voxels of r
         across its held-out images; the weights with the largest are kept. Empty with ridge.
     members_ : list of brainenc.nets.MindReaderNet
-    linear_ : RidgeEncoder or None
+    linear_ : RidgeRegression or None
         What predicts when there were fewer than `min_images` images.
     adapter_ : EmbeddingAdapter
         What makes the network's inputs of features.
@@ -149,13 +140,13 @@ class MindReaderEncoder(NetworkEncoder):
 
     presets = PRESETS
     at_least: ClassVar = {"mse_weight": 0, "cosine_weight": 0}
-    saved_parts = (*BaseEncoder.saved_parts, EmbeddingAdapter, MindReaderNet)
+    saved_parts = (*NetworkEncoder.saved_parts, EmbeddingAdapter, MindReaderNet)
 
     def __init__(
         self,
         features: Any = "auto",
         *,
-        sizes: Any = "default",
+        sizes: Any = "auto",
         clip: Any = "auto",
         standardize: Any = "auto",
         mse_weight: float = 0.4,
@@ -172,32 +163,33 @@ class MindReaderEncoder(NetworkEncoder):
         random_state: int | None = 0,
         verbose: bool = False,
     ):
-        self.features = features
-        self.sizes = sizes
+        super().__init__(
+            features,
+            sizes=sizes,
+            min_images=min_images,
+            n_members=n_members,
+            n_epochs=n_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            device=device,
+            precision=precision,
+            checkpoint_dir=checkpoint_dir,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.clip = clip
         self.standardize = standardize
         self.mse_weight = mse_weight
         self.cosine_weight = cosine_weight
-        self.min_images = min_images
-        self.n_members = n_members
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.device = device
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.random_state = random_state
-        self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, *, resume: bool = False) -> "MindReaderEncoder":  # noqa: D102
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
         if self.clip != "auto" and self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip={self.clip!r} must be 'auto', None or more than 0")
-        super().fit(X, y, resume=resume)
-        return self
 
     def _adapter(self, features: np.ndarray) -> EmbeddingAdapter:
-        standardize = self.sizes != "paper" if self.standardize == "auto" else self.standardize
+        standardize = self.sizes != "published" if self.standardize == "auto" else self.standardize
         return EmbeddingAdapter.fit(features, self.clip, standardize)
 
     def _make_net(self, shape: tuple[int, ...], sizes: dict[str, Any], random_state: int) -> Any:

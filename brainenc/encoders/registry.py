@@ -10,6 +10,7 @@ ENCODERS = {
     "mean": "MeanEncoder",
     "ridge": "RidgeEncoder",
     "banded": "BandedRidgeEncoder",
+    "latent": "LatentEncoder",
     "synbrain": "SynBrainEncoder",
     "mindsimulator": "MindSimulatorEncoder",
     "stacked": "StackedEncoder",

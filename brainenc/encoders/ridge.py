@@ -4,20 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from brainenc import solvers
-from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
-from brainenc.model_selection import Folds
+from brainenc.encoders.draws import part_of
 from brainenc.repeats import average_repeats
-from brainenc.solvers import RidgeFit
-from brainenc.solvers.voxels import (
-    choose_alphas,
-    choose_per_voxel,
-    feature_scaling,
-    fit_voxels,
-    flatten_tokens,
-    folds_of_rows,
-)
+from brainenc.solvers.regression import RidgeRegression
 
 
 class RidgeEncoder(BaseEncoder):
@@ -51,6 +41,8 @@ class RidgeEncoder(BaseEncoder):
 
     Attributes
     ----------
+    regression_ : RidgeRegression
+        The fitted map; what follows are its parts.
     alphas_ : array, shape (n_voxels,)
         Chosen penalty; NaN for a voxel without data.
     intercept_ : array, shape (n_voxels,)
@@ -65,6 +57,16 @@ class RidgeEncoder(BaseEncoder):
     ----------
     Dupré la Tour et al. (2022), NeuroImage 264; their himalaya package solves the kernel form.
     """
+
+    saved_parts = (*BaseEncoder.saved_parts, RidgeRegression)
+
+    alphas_ = part_of("regression_", "alphas")
+    intercept_ = part_of("regression_", "intercept")
+    form_ = part_of("regression_", "form")
+    coef_ = part_of("regression_", "coef")
+    X_fit_ = part_of("regression_", "X_fit")
+    feature_mean_ = part_of("regression_", "feature_mean")
+    feature_scale_ = part_of("regression_", "feature_scale")
 
     def __init__(
         self,
@@ -88,47 +90,18 @@ class RidgeEncoder(BaseEncoder):
         self.random_state = random_state
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        X = flatten_tokens(features)
-        self.feature_mean_, self.feature_scale_ = feature_scaling(X, self.standardize)
-        X = X - self.feature_mean_
-        X /= self.feature_scale_
-        self.form_ = choose_form(self.form, X.shape)
-        kernel = self.form_ == "kernel"
-        fitted = fit_voxels(
-            average_repeats(betas).astype(X.dtype, copy=False),
-            lambda rows, Y: self._solve(X[rows], Y, self._folds(rows, len(X))),
-            n_weights=len(X) if kernel else X.shape[1],
-            dual=kernel,
-            min_images=self.cv if isinstance(self.cv, int) else 2,
+        self.regression_, held_out = RidgeRegression.fit(
+            features,
+            average_repeats(betas),
+            alphas=self.alphas,
+            alpha_per_voxel=self.alpha_per_voxel,
+            cv=self.cv,
+            form=self.form,
+            standardize=self.standardize,
+            device=self.device,
+            random_state=self.random_state,
         )
-        self.coef_, self.intercept_, self.alphas_ = fitted.weights, fitted.intercept, fitted.alphas
-        self.X_fit_: Any = X if kernel else None
-        return fitted.held_out
-
-    def _folds(self, rows: np.ndarray, n_images: int) -> Folds:
-        return folds_of_rows(self.cv, rows, n_images, random_state=self.random_state)
-
-    def _solve(self, X: np.ndarray, Y: np.ndarray, folds: Folds) -> RidgeFit:
-        alphas = choose_alphas(self.alphas, X.shape).astype(X.dtype)
-        options: dict[str, Any] = {
-            "per_voxel": choose_per_voxel(self.alpha_per_voxel, len(X)),
-            "device": resolve_device(self.device),
-        }
-        if self.form_ == "kernel":
-            return solvers.kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
-        return solvers.ridge_cv(X, Y, alphas, folds, **options)
+        return held_out
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        X = (flatten_tokens(features) - self.feature_mean_) / self.feature_scale_
-        if self.form_ == "kernel":
-            X = X @ self.X_fit_.T
-        return X @ self.coef_ + self.intercept_
-
-
-def choose_form(form: str, shape: tuple[int, ...]) -> str:
-    """The form asked for, or the smaller of the two for (n_images, n_features) when "auto"."""
-    if form == "auto":
-        return "kernel" if shape[1] >= shape[0] else "primal"
-    if form not in ("primal", "kernel"):
-        raise ValueError(f"form={form!r} must be 'auto', 'primal' or 'kernel'")
-    return form
+        return self.regression_.predict(features)

@@ -11,17 +11,17 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from brainenc.data.encoding_data import atlas_columns
-from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.ensemble import MIN_IMAGES, run_net, seeded
+from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.encoders.tokens import TokenAdapter, principal_components
+from brainenc.encoders.trained import MIN_IMAGES
 from brainenc.nets import ROIAttention
 from brainenc.nets.losses import masked_squared_error
 from brainenc.nets.roi_attention import grid_side
-from brainenc.training import OneCycle
+from brainenc.training import OneCycle, TrainingRun
 
 PRESETS = {
-    "default": Preset(
+    "auto": Preset(
         sizes={"hidden": 128, "n_heads": 16, "feed_forward": 128, "dropout": 0.2},
         training={
             "n_members": 2,
@@ -32,7 +32,7 @@ PRESETS = {
         },
         settings={"schedule": OneCycle(), "clip_norm": 1.0},
     ),
-    "paper": Preset(
+    "published": Preset(
         sizes={"hidden": None, "n_heads": 16, "feed_forward": 1024, "dropout": 0.1},
         training={
             "n_members": 1,
@@ -77,26 +77,17 @@ class ROITransformerEncoder(NetworkEncoder):
         A query per ROI and hemisphere, where the table has a column ``hemisphere``.
     n_clusters : int
         Clusters of voxels where there are no ROIs.
-    sizes : "default", "paper" or dict
-        Network and training: "paper" is the published layer and schedule, with one member;
-        "default" is smaller and trains in seconds on 600 images of 16 tokens. A dict holds
-        arguments of `brainenc.nets.ROIAttention` that are to differ from the default's.
-    min_images : int
-        With fewer images, too few to stop and judge a network by, ridge on the same features is
-        fitted instead: `linear_` then is a `RidgeEncoder` and `members_` is empty.
-    n_members : int, optional
-        Networks trained, each stopped on another part of the images, and averaged; a single one
-        is stopped on a tenth of the images.
-    n_epochs, batch_size, learning_rate, weight_decay : optional
-        Of the training. These and `n_members` are the preset's own when None.
-    device : "auto", "cpu", "cuda", "cuda:1", "mps"
-    precision : "auto", "32", "bf16"
-    checkpoint_dir : path, optional
-        Where training writes checkpoints; ``fit(..., resume=True)`` goes on from there.
-    random_state : int or None
-        The same seed gives the same encoder; None, another one each time.
-    verbose : bool
-        Show progress bars.
+    sizes : "auto", "published" or dict
+        Network and training: "published" is the published layer and schedule, with one member;
+        "auto" is smaller and trains in seconds on 600 images of 16 tokens. A dict holds
+        arguments of `brainenc.nets.ROIAttention` that are to differ from those of "auto".
+    min_images, n_members, n_epochs
+        As for `brainenc.encoders.network.NetworkEncoder`: with fewer than `min_images` images ridge
+        is fitted, with a warning; `n_members` networks are averaged.
+    batch_size, learning_rate, weight_decay : optional
+        Of the training; the preset's own when None.
+    device, precision, checkpoint_dir, random_state, verbose
+        As for `brainenc.encoders.trained.TrainedEncoder`.
 
     Attributes
     ----------
@@ -104,7 +95,7 @@ class ROITransformerEncoder(NetworkEncoder):
         One row per evaluation of every `member`, with `held_out_r`, the mean over voxels of r
         across its held-out images; the weights with the largest are kept. Empty with ridge.
     members_ : list of brainenc.nets.ROIAttention
-    linear_ : RidgeEncoder or None
+    linear_ : RidgeRegression or None
         What predicts when there were fewer than `min_images` images.
     rois_ : list of str
         Name of each query: "V1v lh", "rest rh", "cluster 3".
@@ -118,7 +109,7 @@ class ROITransformerEncoder(NetworkEncoder):
 
     presets = PRESETS
     at_least: ClassVar = {"n_clusters": 1}
-    saved_parts = (*BaseEncoder.saved_parts, TokenAdapter, ROIAttention)
+    saved_parts = (*NetworkEncoder.saved_parts, TokenAdapter, ROIAttention)
 
     def __init__(
         self,
@@ -128,7 +119,7 @@ class ROITransformerEncoder(NetworkEncoder):
         atlas: str | None = None,
         hemispheres: bool = True,
         n_clusters: int = 12,
-        sizes: Any = "default",
+        sizes: Any = "auto",
         min_images: int = MIN_IMAGES,
         n_members: int | None = None,
         n_epochs: int | None = None,
@@ -141,23 +132,25 @@ class ROITransformerEncoder(NetworkEncoder):
         random_state: int | None = 0,
         verbose: bool = False,
     ):
-        self.features = features
+        super().__init__(
+            features,
+            sizes=sizes,
+            min_images=min_images,
+            n_members=n_members,
+            n_epochs=n_epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            device=device,
+            precision=precision,
+            checkpoint_dir=checkpoint_dir,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.rois = rois
         self.atlas = atlas
         self.hemispheres = hemispheres
         self.n_clusters = n_clusters
-        self.sizes = sizes
-        self.min_images = min_images
-        self.n_members = n_members
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.device = device
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.random_state = random_state
-        self.verbose = verbose
 
     # ---------------------------------------------------------------- ROIs
 
@@ -236,9 +229,11 @@ class ROITransformerEncoder(NetworkEncoder):
 
     # ---------------------------------------------------------------- fitting
 
-    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+    def _train(
+        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+    ) -> np.ndarray:
         self._given_labels(betas.shape[2])  # an error there is better known before training
-        return super()._fit(features, betas)
+        return super()._train(features, betas, run, options)
 
     def _given_labels(self, n_voxels: int) -> np.ndarray | None:
         """ROI of each voxel as far as it was given; None: to be clustered."""

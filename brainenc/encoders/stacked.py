@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.members import (
+from brainenc.encoders.composed import (
     NOT_PREFIT,
     cross_fits,
     extraction,
@@ -19,8 +19,8 @@ from brainenc.encoders.members import (
     prepare,
     view,
 )
+from brainenc.encoders.latent.encoder import LatentEncoder
 from brainenc.encoders.ridge import RidgeEncoder
-from brainenc.encoders.synbrain.encoder import SynBrainEncoder
 from brainenc.model_selection import Folds, image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers.simplex import blend, measure_errors
@@ -44,7 +44,7 @@ class StackedEncoder(BaseEncoder):
     encoders : list of encoders, list of (name, encoder), or dict of name to encoder, optional
         The members; they are cloned. Without names they are called after their classes, "ridge" or
         "ridge-1" and "ridge-2", and their parameters are ``ridge__alphas`` and so on. None is
-        ridge and SynBrain.
+        ridge and `LatentEncoder`.
     features : "auto", None or transformer
         "auto": each member computes features of images as its own `features` say, those that
         several members want once, and takes float arrays as features. None, or a transformer: all
@@ -162,7 +162,7 @@ class StackedEncoder(BaseEncoder):
 
     def _members(self) -> dict[str, BaseEncoder]:
         if self.encoders is None:
-            return {"ridge": RidgeEncoder(), "synbrain": SynBrainEncoder()}
+            return {"ridge": RidgeEncoder(), "latent": LatentEncoder()}
         members = named_encoders(self.encoders)
         taken = set(super().get_params(deep=False))
         if wrong := [name for name in members if name in taken or "__" in name or not name]:
@@ -235,7 +235,6 @@ class StackedEncoder(BaseEncoder):
     # ---------------------------------------------------------------- fitting
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        self._check_parameters()
         averages = average_repeats(betas)
         held_out = self._fit_members(self._views(features), betas)
         folds = image_folds(min(5, len(betas)), len(betas), random_state=self.random_state)
@@ -252,6 +251,7 @@ class StackedEncoder(BaseEncoder):
         return blended
 
     def _check_parameters(self) -> None:
+        self._members()  # raises for members that are no encoders
         if self.draws not in ("residual", "mixture"):
             raise ValueError(f"draws={self.draws!r} must be 'residual' or 'mixture'")
         if not 0 <= self.pooling < np.inf:
@@ -301,11 +301,13 @@ class StackedEncoder(BaseEncoder):
                 )
         return found
 
-    def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        if self.draws == "residual":
-            return super()._sample(features, n, rng)
+    def _draw(
+        self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
+    ) -> np.ndarray:
+        if not self._draws_itself:
+            return super()._draw(features, n, rng, part)
         views = self._views(features)
-        # One number for all voxels of a draw: those with like weights listen to the same member.
+        # One number for all voxels of a draw: those with like weights take the same member.
         number = rng.random((n, len(features), 1))
         upper = np.cumsum(self.weights_, axis=0)
         draws = np.full((n, len(features), self.n_voxels_), np.nan, dtype=np.float32)
@@ -313,7 +315,8 @@ class StackedEncoder(BaseEncoder):
         upper[-1] = 1
         for (name, member), edge in zip(self.encoders_.items(), upper, strict=True):
             now = (number < edge) & ~picked
-            np.copyto(draws, member._sample(views[name], n, rng), where=now, casting="same_kind")
+            of_member = member._draw(views[name], n, rng, member._parts[0])
+            np.copyto(draws, of_member, where=now, casting="same_kind")
             picked |= now
         return draws
 

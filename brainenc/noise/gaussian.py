@@ -60,8 +60,12 @@ class ResidualNoise:
         )
 
     def of_voxels(self, voxels: Any) -> "ResidualNoise":
-        """That of some voxels."""
+        """The noise of some voxels."""
         return ResidualNoise(self.factors[:, voxels], self.private_sd[voxels])
+
+    def times(self, factor: Any) -> "ResidualNoise":
+        """Noise whose s.d. is multiplied by a factor, one number or one per voxel."""
+        return ResidualNoise(self.factors * factor, self.private_sd * factor)
 
     def sample(self, shape: tuple[int, ...], random_state: Any = None) -> NDArray[np.float32]:
         """Draw residuals.
@@ -124,62 +128,67 @@ def assemble(variance: np.ndarray, factors: np.ndarray) -> ResidualNoise:
     return ResidualNoise(factors.astype(np.float32), private.astype(np.float32))
 
 
-def sample_noise(
-    noise: ResidualNoise, scale: np.ndarray, n: int, private: bool, rng: np.random.Generator
-) -> np.ndarray:
-    """Deviations of single trials from the prediction.
+@dataclass(frozen=True)
+class ScaledNoise:
+    """Noise of single trials that is stronger for some images than for others.
 
-    Parameters
+    Attributes
     ----------
     noise : ResidualNoise
-        With k factors, over images on average.
+        With k factors; the average over images.
     scale : array, shape (n_images, k + 1)
-        s.d. of factors and private part relative to that.
-    n : int
-        Draws per image.
-    private : bool
-        Whether to add what voxels have alone to what they share.
-    rng : Generator
-
-    Returns
-    -------
-    array, shape (n, n_images, n_voxels), float32; NaN for voxels without data
+        s.d. of each factor, and last of the private part, of each image relative to that average.
     """
-    shared = rng.standard_normal((n, len(scale), len(noise.factors)), dtype=np.float32)
-    draws = (shared * scale[:, :-1]) @ noise.factors
-    draws[..., np.isnan(noise.private_sd)] = np.nan
-    if private:
-        for draw in draws:
-            own = rng.standard_normal(draw.shape, dtype=np.float32)
-            draw += own * scale[:, -1:] * noise.private_sd
-    return draws
 
+    noise: ResidualNoise
+    scale: np.ndarray
 
-def noise_sd(noise: ResidualNoise, scale: np.ndarray) -> np.ndarray:
-    """s.d. of single trials around the prediction, (n_images, n_voxels).
+    def sd(self) -> np.ndarray:
+        """s.d. of single trials around the expected response, shape (n_images, n_voxels)."""
+        shared = np.square(self.scale[:, :-1]) @ np.square(self.noise.factors)
+        return np.sqrt(shared + np.square(self.scale[:, -1:] * self.noise.private_sd))
 
-    Parameters
-    ----------
-    noise, scale : as for `sample_noise`
-    """
-    shared = np.square(scale[:, :-1]) @ np.square(noise.factors)
-    return np.sqrt(shared + np.square(scale[:, -1:] * noise.private_sd))
+    def sample(self, n: int, random_state: Any = None, *, private: bool = True) -> np.ndarray:
+        """Draw deviations of single trials from the expected response.
 
+        Parameters
+        ----------
+        n : int
+            Draws per image.
+        random_state : int, Generator or None
+        private : bool
+            Add the private part of each voxel to the shared part.
 
-def log_density(noise: ResidualNoise, scale: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """Log density of what `sample_noise` draws, private part included.
+        Returns
+        -------
+        array, shape (n, n_images, n_voxels), float32; NaN for voxels without data
+        """
+        rng = np.random.default_rng(random_state)
+        noise, scale = self.noise, self.scale
+        shared = rng.standard_normal((n, len(scale), len(noise.factors)), dtype=np.float32)
+        draws = (shared * scale[:, :-1]) @ noise.factors
+        draws[..., np.isnan(noise.private_sd)] = np.nan
+        if private:
+            for draw in draws:
+                own = rng.standard_normal(draw.shape, dtype=np.float32)
+                draw += own * scale[:, -1:] * noise.private_sd
+        return draws
 
-    Parameters
-    ----------
-    noise, scale : as for `sample_noise`
-    residuals : array, shape (n_images, n_repeats, n_voxels)
+    def logpdf(self, residuals: np.ndarray) -> np.ndarray:
+        """Natural log of the density of residuals, private part included.
 
-    Returns
-    -------
-    array, shape (n_images, n_repeats); NaN as from `ResidualNoise.logpdf`
-    """
-    by_image = [
-        ResidualNoise(own[:-1, None] * noise.factors, own[-1] * noise.private_sd).logpdf(trials)
-        for own, trials in zip(scale, residuals, strict=True)
-    ]
-    return np.stack(by_image)
+        Parameters
+        ----------
+        residuals : array, shape (n_images, n_repeats, n_voxels)
+
+        Returns
+        -------
+        array, shape (n_images, n_repeats); NaN as from `ResidualNoise.logpdf`
+        """
+        of_image = [
+            ResidualNoise(
+                own[:-1, None] * self.noise.factors, own[-1] * self.noise.private_sd
+            ).logpdf(trials)
+            for own, trials in zip(self.scale, residuals, strict=True)
+        ]
+        return np.stack(of_image)

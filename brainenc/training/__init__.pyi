@@ -3,6 +3,7 @@ from .batches import Examples as Examples
 from .loop import TrainingError as TrainingError
 from .loop import TrainingResult as TrainingResult
 from .loop import train as train
+from .run import TrainingRun as TrainingRun
 from .schedules import Constant as Constant
 from .schedules import Cosine as Cosine
 from .schedules import OneCycle as OneCycle

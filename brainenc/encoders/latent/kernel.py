@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
+from brainenc.arrays import blocks
 from brainenc.solvers.voxels import feature_scaling, flatten_tokens
 
 #: Images that a new one is compared with at most: 2048² numbers, and seconds for the eigenvectors.
@@ -74,9 +75,9 @@ class KernelFeatures:
         """Features (n_images, k), float32, of images."""
         X = flatten_tokens(features)
         found = np.empty((len(X), self.turn.shape[1]), dtype=np.float32)
-        for start in range(0, len(X), BLOCK):
-            z = (X[start : start + BLOCK] - self.mean) / self.scale
-            found[start : start + BLOCK] = _kernel(z, self.landmarks, self.width) @ self.turn
+        for rows in blocks(len(X), BLOCK):
+            z = (X[rows] - self.mean) / self.scale
+            found[rows] = _kernel(z, self.landmarks, self.width) @ self.turn
         return found
 
 

@@ -1,43 +1,47 @@
-"""The latent of the default SynBrain: what voxels share, seen where their noise is alike."""
+"""The latent: principal components of responses, where noise is alike in all directions."""
 
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-from brainenc.arrays import row_slices
-from brainenc.encoders.latent.kernel import BLOCK
-from brainenc.noise.estimates import fit_trial_noise
+from brainenc.arrays import blocks, row_slices
 from brainenc.noise.gaussian import ResidualNoise, Whitening
 from brainenc.repeats import count_repeats
+
+#: Images that are transformed at a time.
+BLOCK = 512
 
 #: Degrees of freedom that the typical voxel counts for beside the repeats of a voxel itself.
 _PRIOR_DEGREES = 10
 
 
-def trial_noise(betas: np.ndarray, scale: np.ndarray) -> ResidualNoise:
+def noise_of_all_voxels(
+    measured: ResidualNoise | None, betas: np.ndarray, scale: np.ndarray
+) -> ResidualNoise:
     """Noise of single trials, for voxels without repeats too.
 
     Parameters
     ----------
+    measured : ResidualNoise or None
+        From repeats (`fit_trial_noise`), NaN for voxels without; None without any repeats.
     betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
     scale : array, shape (n_voxels,)
-        s.d. of the averages over images, which noise is taken to be proportional to where repeats
-        say little of it.
+        s.d. of the averages over images. Noise is assumed proportional to it where a voxel has few
+        or no repeats.
 
     Returns
     -------
     ResidualNoise
         Without repeats: no factors, and `scale`.
     """
-    n_pairs = sum(np.maximum(count_repeats(betas[i]) - 1, 0).sum(axis=0) for i in row_slices(betas))
-    if not n_pairs.any():
+    if measured is None:
         return ResidualNoise(np.zeros((0, len(scale)), np.float32), scale)
-    noise = fit_trial_noise(betas)
-    relative = np.where(n_pairs > 0, np.nan_to_num(noise.variance) / scale**2, 0)
+    n_pairs = sum(np.maximum(count_repeats(betas[i]) - 1, 0).sum(axis=0) for i in row_slices(betas))
+    relative = np.where(n_pairs > 0, np.nan_to_num(measured.variance) / scale**2, 0)
     typical = np.median(relative[n_pairs > 0])
     shrunk = (n_pairs * relative + _PRIOR_DEGREES * typical) / (n_pairs + _PRIOR_DEGREES)
-    factors = np.square(noise.factors).sum(axis=0)
+    factors = np.square(measured.factors).sum(axis=0)
     private = np.sqrt(np.maximum(shrunk * scale**2 - factors, 0))
-    return ResidualNoise(noise.factors, private.astype(np.float32))
+    return ResidualNoise(measured.factors, private.astype(np.float32))
 
 
 def find_latents(
@@ -45,8 +49,8 @@ def find_latents(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Principal components of responses, in coordinates in which noise is alike in all directions.
 
-    What voxels' noise shares would otherwise be the first component, and be learnt from images
-    that cannot tell it; here a direction leads by its signal.
+    Otherwise the first component would be shared noise, which images do not predict; here
+    components are ordered by signal.
 
     Parameters
     ----------
@@ -69,8 +73,8 @@ def find_latents(
     combinations of the responses that their residual covariance tells apart).
     """
     whitening = Whitening(noise)
-    for start in range(0, len(centred), BLOCK):
-        centred[start : start + BLOCK] = whitening.apply(centred[start : start + BLOCK])
+    for rows in blocks(len(centred), BLOCK):
+        centred[rows] = whitening.apply(centred[rows])
     n = min(n_latents, *centred.shape)
     _, singular, directions = randomized_svd(centred, n, n_iter=4, random_state=0)
     kept = singular > 1e-3 * singular[0]

@@ -1,37 +1,30 @@
-"""The default SynBrain: maps from tokens to a latent of the response, and what they count for.
-
-The published net pools and interpolates over the order of voxels, decodes single trials and is
-judged by pattern scores; voxel by voxel it does badly. This one keeps its idea (a latent of the
-response given the image, a mapper from tokens to it, a decoder to voxels) with a latent and a
-decoder in closed form (`_synbrain_latents`), and counts for as much as it adds to ridge.
-"""
+"""Maps from image tokens to the latent, and the weights of several predictions."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from brainenc.encoders import ensemble
-from brainenc.encoders.ensemble import Members, Recipe, seeded
+from brainenc.encoders.ensemble import Ensemble, Recipe, ensemble_folds, fit_ensemble, seeded
 from brainenc.model_selection import Folds
 from brainenc.nets.latent_mapper import LatentMapper
 from brainenc.nets.losses import masked_squared_error
 from brainenc.solvers.simplex import measure_errors
-from brainenc.training import OneCycle, TrainingSettings
+from brainenc.training import OneCycle, TrainingRun, TrainingSettings
 
 #: Images by which the average latent or voxel counts in weights beside the one itself.
 POOLING = 100
 
-#: Images that are predicted at a time.
-BLOCK = 1024
 
-
-def fit_members(
+def fit_mappers(
     tokens: Any,
     latents: np.ndarray,
     folds: Folds,
-    options: dict[str, Any],
-) -> Members:
+    run: TrainingRun,
+    *,
+    sizes: dict[str, Any],
+    n_epochs: int,
+) -> Ensemble:
     """Train one mapper per fold, stopped on the images it holds out.
 
     Parameters
@@ -40,37 +33,32 @@ def fit_members(
     latents : array, shape (n_images, n_latents)
         Of mean square 1; NaN where an image has no data.
     folds : list of (train, test)
-    options : dict
-        hidden, dropout, n_epochs, batch_size, learning_rate, weight_decay, device, precision,
-        checkpoint_dir, resume, random_state, verbose.
+    run : TrainingRun
+    sizes : dict
+        Arguments of `LatentMapper` besides those of its input and output.
+    n_epochs : int
     """
-    sizes = (*tokens.shape[1:], latents.shape[1])
-    kwargs = {"hidden": options["hidden"], "dropout": options["dropout"]}
+    shape = (*tokens.shape[1:], latents.shape[1])
     recipe = Recipe(
-        make_net=lambda seed: seeded(seed, lambda: LatentMapper(*sizes, **kwargs)),
-        settings=lambda n_images, seed: _settings(n_images, options, seed),
+        make_net=lambda seed: seeded(seed, lambda: LatentMapper(*shape, **sizes)),
+        settings=lambda n_images, run: _settings(n_images, n_epochs, run),
         loss=masked_squared_error,
         evaluate=lambda *pair: {"held_out_mse": float(masked_squared_error(*pair))},
     )
-    return ensemble.fit_members(tokens, latents, folds, recipe, options)
+    return fit_ensemble(tokens, latents, folds, recipe, run)
 
 
-def _settings(n_images: int, options: dict[str, Any], random_state: int) -> TrainingSettings:
-    epoch = n_images // options["batch_size"]
-    n_steps = max(50, options["n_epochs"] * n_images // options["batch_size"])
-    return TrainingSettings(
+def _settings(n_images: int, n_epochs: int, run: TrainingRun) -> TrainingSettings:
+    epoch = n_images // run.batch_size
+    n_steps = max(50, n_epochs * n_images // run.batch_size)
+    return run.settings(
         n_steps=n_steps,
-        batch_size=options["batch_size"],
-        learning_rate=options["learning_rate"],
-        weight_decay=options["weight_decay"],
         schedule=OneCycle(),
-        # Some twenty times; not much oftener than twice an epoch, where looking takes longest.
+        # Some twenty times; not much oftener than twice an epoch, where evaluation takes longest.
         report_every=max(1, n_steps // 20, epoch // 2),
         monitor="held_out_mse",
         mode="min",
         patience=6,
-        precision=options["precision"],
-        random_state=random_state,
     )
 
 
@@ -100,8 +88,6 @@ def convex_weights(
     return weights.astype(np.float32)
 
 
-def member_folds(n_images: int, n_members: int, random_state: int) -> Folds:
-    """Held-out images of each member."""
-    if n_members == 0:
-        return []
-    return ensemble.member_folds(n_images, n_members, random_state)
+def mapper_folds(n_images: int, n_members: int, random_state: int) -> Folds:
+    """Held-out images of each mapper; no folds for no mappers."""
+    return ensemble_folds(n_images, n_members, random_state) if n_members else []

@@ -1,4 +1,4 @@
-"""Single trials around the prediction of the default SynBrain, with a variance per image."""
+"""How noisy the trials of an image are: measured on trials, and predicted from the image."""
 
 from dataclasses import dataclass
 

@@ -1,24 +1,24 @@
 """MindSimulatorEncoder: responses decoded from latents that diffusion draws for an image."""
 
-import copy
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.arrays import Rows, release
-from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.ensemble import MIN_IMAGES, run_net, voxel_moments
-from brainenc.encoders.mind_simulator import stages as stages
+from brainenc.encoders.ensemble import run_net, voxel_moments
+from brainenc.encoders.mind_simulator import stages
 from brainenc.encoders.mind_simulator.noise import draw_spread, remaining_noise
-from brainenc.encoders.mind_simulator.parameters import TRAINING, all_sizes, check_parameters
+from brainenc.encoders.mind_simulator.parameters import TRAINING, all_sizes, check_sampling
 from brainenc.encoders.mind_simulator.sampler import Sampler
-from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.tokens import TokenAdapter, linear_features
+from brainenc.encoders.trained import MIN_IMAGES, PublishedEncoder
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
 from brainenc.repeats import average_repeats
+from brainenc.solvers.regression import RidgeRegression
+from brainenc.training import TrainingRun
 
 #: Held-out images, and draws of each, that tell how much draws scatter.
 N_SPREAD_IMAGES, N_SPREAD_DRAWS = 64, 8
@@ -27,29 +27,29 @@ N_SPREAD_IMAGES, N_SPREAD_DRAWS = 64, 8
 MIN_STEPS = 150
 
 
-class MindSimulatorEncoder(BaseEncoder):
+class MindSimulatorEncoder(PublishedEncoder):
     """MindSimulator: an autoencoder of single trials, and a diffusion prior on its latent.
 
     The autoencoder reads single trials; its latent is aligned with the image's tokens (SoftCLIP).
     The prior, a transformer, draws latents of an image by diffusion: given the tokens it takes
     noise away step by step. A draw is a decoded latent, the prediction the mean of `n_draws`.
 
-    ``sizes="paper"`` is the published system. The default is small, and differs in what made it
-    predict held-out images of simulated subjects better: the autoencoder reconstructs the average
-    of an image's trials, with half the voxels hidden, and the prior starts from a linear one
-    (ridge from tokens to latents, with Gaussian residuals), which the transformer changes as far
-    as that lowers the error on held-out images. With fewer than 100 images it is ridge alone.
+    `MindSimulatorEncoder.published` is the published configuration. The default has the same parts
+    in small sizes, with changes that made it predict held-out images of simulated subjects better:
+    the autoencoder reconstructs the average of an image's trials, with half the voxels hidden, and
+    the prior starts from a linear one (ridge from tokens to latents, with Gaussian residuals),
+    which the transformer changes as far as that lowers the error on held-out images.
 
     Parameters
     ----------
     features : "auto", None or transformer
         Tokens (n_images, n_tokens, width) or pooled features (n_images, n_features); "auto" takes
         float arrays as they are and computes OpenCLIP features of images.
-    sizes : "default", "paper" or dict
-        Of the nets. A dict replaces some of the default: `n_latents`, `latent_width` (shape of
-        the latent, None: of the image's tokens), `hidden`, `n_blocks`, `dropout` (autoencoder),
-        `width`, `depth`, `n_heads`, `head_width`, `mlp_ratio`, `prior_dropout` (prior). Whatever
-        is None below is that of the default too, or with "paper" the published one.
+    sizes : "auto", "published" or dict
+        Of the nets, and the values of the parameters that are None: small, or as published. A dict
+        replaces some of the sizes of "auto": `n_latents`, `latent_width` (shape of the latent;
+        None: that of the image's tokens), `hidden`, `n_blocks`, `dropout` (autoencoder), `width`,
+        `depth`, `n_heads`, `head_width`, `mlp_ratio`, `prior_dropout` (prior).
     n_draws : int
         Draws whose mean is the prediction. They start from the same noise for every image, so
         that the prediction of an image does not depend on which others are asked for.
@@ -80,14 +80,10 @@ class MindSimulatorEncoder(BaseEncoder):
     validation : float, optional
         Share of the images held out: the best epochs are chosen on them, and the noise of single
         trials is estimated from them. .15; published 0, which leaves no "full" draws.
-    device : "auto", "cpu", "cuda", "cuda:1", "mps"
-    precision : "auto", "32", "bf16"
-    checkpoint_dir : path, optional
-        Where training writes checkpoints; ``fit(..., resume=True)`` goes on from there.
-    random_state : int or None
-        The same seed gives the same encoder; None, another one each time.
-    verbose : bool
-        Show progress bars.
+    min_images : int
+        With `gaussian_start`: fewer images are fitted with ridge alone, with a warning.
+    device, precision, checkpoint_dir, random_state, verbose
+        As for `brainenc.encoders.trained.TrainedEncoder`.
 
     Attributes
     ----------
@@ -95,7 +91,7 @@ class MindSimulatorEncoder(BaseEncoder):
         One row per epoch of every `stage`; empty if ridge is alone.
     autoencoder_, prior_ : brainenc.nets.FMRIAutoencoder, brainenc.nets.DiffusionPrior
         None if ridge is alone.
-    linear_ : RidgeEncoder or None
+    linear_ : RidgeRegression or None
         From tokens to latents, or to voxels if it is alone.
     spread_ : ResidualNoise or None
         How decoded draws of a held-out image scatter.
@@ -115,17 +111,22 @@ class MindSimulatorEncoder(BaseEncoder):
     """
 
     sample_kind = "latent"
+    at_least: ClassVar = {
+        "n_draws": 1,
+        "n_steps": 1,
+        "n_sampling_steps": 1,
+        "autoencoder_epochs": 1,
+        "prior_epochs": 1,
+        "guidance": 0,
+    }
+    below_one: ClassVar = ("condition_dropout", "voxel_dropout", "validation")
     saved_parts = (
-        *BaseEncoder.saved_parts,
+        *PublishedEncoder.saved_parts,
         TokenAdapter,
         stages.LatentScale,
         FMRIAutoencoder,
         DiffusionPrior,
     )
-    _resume = False
-    _noise: str | None = "full"
-    _start: Any = None
-    _start_share = 1.0
     autoencoder_: Any
     prior_: Any
     linear_: Any
@@ -135,7 +136,7 @@ class MindSimulatorEncoder(BaseEncoder):
         self,
         features: Any = "auto",
         *,
-        sizes: Any = "default",
+        sizes: Any = "auto",
         n_draws: int = 5,
         n_steps: int | None = None,
         n_sampling_steps: int | None = None,
@@ -152,14 +153,25 @@ class MindSimulatorEncoder(BaseEncoder):
         learning_rate: float | None = None,
         weight_decay: float | None = None,
         validation: float | None = None,
+        min_images: int = MIN_IMAGES,
         device: str = "auto",
         precision: str = "auto",
         checkpoint_dir: str | os.PathLike | None = None,
         random_state: int | None = 0,
         verbose: bool = False,
     ):
-        self.features = features
-        self.sizes = sizes
+        super().__init__(
+            features,
+            sizes=sizes,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            device=device,
+            precision=precision,
+            checkpoint_dir=checkpoint_dir,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.n_draws = n_draws
         self.n_steps = n_steps
         self.n_sampling_steps = n_sampling_steps
@@ -172,45 +184,10 @@ class MindSimulatorEncoder(BaseEncoder):
         self.temperature = temperature
         self.autoencoder_epochs = autoencoder_epochs
         self.prior_epochs = prior_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
         self.validation = validation
-        self.device = device
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.random_state = random_state
-        self.verbose = verbose
+        self.min_images = min_images
 
     # ---------------------------------------------------------------- what a user calls
-
-    def fit(self, X: Any, y: Any, *, resume: bool = False) -> "MindSimulatorEncoder":
-        """Fit to images and the betas they evoked.
-
-        Parameters
-        ----------
-        X, y : as for `BaseEncoder.fit`
-        resume : bool
-            Go on from the checkpoints in `checkpoint_dir`, if there are any.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError : besides those of `BaseEncoder.fit`, a parameter out of range, or `resume`
-            without what it needs.
-        TrainingError : the loss became NaN or infinite; names the step and the last checkpoint.
-        FileExistsError : `checkpoint_dir` has checkpoints, and `resume` is False.
-        """
-        check_parameters(self.get_params(deep=False), resume)
-        self._resume = resume
-        super().fit(X, y)
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "sample_kind_")
 
     def sample(
         self,
@@ -232,7 +209,8 @@ class MindSimulatorEncoder(BaseEncoder):
             "latent" decodes draws of the latent, as published; "full" adds what single trials of
             held-out images scatter beyond that, and is the distribution of single trials. "trial",
             "signal" and None are as in `BaseEncoder.sample`. "auto" is "full", but "latent" with
-            ``sizes="paper"``, and where no images were held out there is "latent" and None alone.
+            ``sizes="published"``, and where no images were held out there is "latent" and None
+            alone.
         start : array, shape (n_voxels,), optional
             Responses, at rest for instance, from whose latent "latent" and "full" draws start, in
             the units of the betas. NaN counts as the voxel's mean.
@@ -249,59 +227,67 @@ class MindSimulatorEncoder(BaseEncoder):
         ValueError : as in `BaseEncoder.sample`; `start` of a wrong shape or if ridge is alone;
             `start_share` out of range.
         """
+        if start is None:
+            return super().sample(X, n, random_state, noise=noise, out=out)
         check_is_fitted(self)
-        sampler = copy.copy(self)
-        if start is not None:
-            sampler._start = self._check_start(start, start_share)
-            sampler._start_share = start_share
-        return super(MindSimulatorEncoder, sampler).sample(X, n, random_state, noise=noise, out=out)
-
-    def _noise_kinds(self) -> tuple[str | None, ...]:
-        if self.prior_ is not None and self.spread_ is None:
-            return "latent", None
-        kinds = ("latent", "full") if self.sizes == "paper" else ("full", "latent")
-        return *kinds, "trial", "signal", None
-
-    def _described(self) -> str:
-        return f"sizes={self.sizes!r} and validation={self.validation!r}"
+        self._check_start(start_share)
+        latents = self._encoded(start)
+        return self._sample(X, n, random_state, noise, out, start=latents, start_share=start_share)
 
     # ---------------------------------------------------------------- fitting
 
-    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        options = self._options()
-        self.seed_ = int(options["random_state"])
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        all_sizes(self.sizes)
+        check_sampling(self.get_params(deep=False))
+
+    def _defaults(self, features: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
+        return dict(TRAINING["published" if self._is_published else "auto"])
+
+    @property
+    def _is_published(self) -> bool:
+        return isinstance(self.sizes, str) and self.sizes == "published"
+
+    def _becomes_ridge(self, n_images: int) -> bool:
+        starts = self.gaussian_start
+        starts = not self._is_published if starts is None else starts
+        return bool(starts) and n_images < self.min_images
+
+    def _train(
+        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+    ) -> np.ndarray:
+        self.seed_, self.n_draws_ = run.random_state, self.n_draws
+        self.default_noise_ = "latent" if self._is_published else "full"
         self.autoencoder_ = self.prior_ = self.linear_ = self.spread_ = None
         self.history_ = pd.DataFrame()
-        if options["gaussian_start"]:
-            self.linear_ = RidgeEncoder(None, device=self.device, random_state=self.seed_)
-            if len(features) < MIN_IMAGES:
-                return self.linear_._fit(linear_features(features), betas)
+        if self._becomes_ridge(len(features)):
+            self.linear_, held_out = self._ridge(features, average_repeats(betas), run)
+            return held_out
         trials = self._trials(features, betas, options)
         if self.autoencoder_epochs is None:
             n_trials = len(trials.index(trials.learnt)[0])
-            least = -(-MIN_STEPS * options["batch_size"] // n_trials)
+            least = -(-MIN_STEPS * run.batch_size // n_trials)
             options["autoencoder_epochs"] = max(options["autoencoder_epochs"], least)
-        histories = [self._fit_autoencoder(trials, options)]
-        expected = self._fit_scale(features, trials)
-        self.prior_ = stages.make_prior(trials.tokens.shape[1:], self._latent_shape, options)
+        histories = [self._fit_autoencoder(trials, run, options)]
+        expected = self._fit_scale(features, trials, run, options["gaussian_start"])
+        shape = trials.tokens.shape[1:]
+        self.prior_ = stages.make_prior(
+            shape, self._latent_shape, all_sizes(self.sizes), options["n_steps"], run.random_state
+        )
         histories.append(
             stages.fit_prior(
-                self.prior_, self.autoencoder_, self.latent_, trials, expected, options
+                self.prior_, self.autoencoder_, self.latent_, trials, expected, run, options
             )
         )
         self.history_ = pd.concat(histories, ignore_index=True)
         return self._held_out(features, trials, expected)
 
-    def _options(self) -> dict[str, Any]:
-        """All parameters, with the preset's own, and a seed, where they are None."""
-        own = dict(TRAINING["paper" if self.sizes == "paper" else "default"])
-        if self.random_state is None:
-            own["random_state"] = int(np.random.default_rng().integers(2**31))
-        options = self.get_params(deep=False)
-        return {k: own.get(k) if v is None else v for k, v in options.items()} | {
-            "sizes": all_sizes(self.sizes),
-            "resume": self._resume,
-        }
+    def _ridge(
+        self, features: np.ndarray, targets: np.ndarray, run: TrainingRun
+    ) -> tuple[RidgeRegression, np.ndarray]:
+        return RidgeRegression.fit(
+            linear_features(features), targets, device=run.device, random_state=run.random_state
+        )
 
     def _trials(
         self, features: np.ndarray, betas: np.ndarray, options: dict[str, Any]
@@ -324,25 +310,32 @@ class MindSimulatorEncoder(BaseEncoder):
             betas, averages, self._tokens(features), self.mean_, self.scale_, learnt
         )
 
-    def _fit_autoencoder(self, trials: stages.Trials, options: dict[str, Any]) -> pd.DataFrame:
-        shape = trials.tokens.shape[1:]
-        self.autoencoder_ = stages.make_autoencoder(shape, trials.betas.shape[2], options)
+    def _fit_autoencoder(
+        self, trials: stages.Trials, run: TrainingRun, options: dict[str, Any]
+    ) -> pd.DataFrame:
+        shape, n_voxels = trials.tokens.shape[1:], trials.betas.shape[2]
+        self.autoencoder_ = stages.make_autoencoder(
+            shape, n_voxels, all_sizes(self.sizes), run.random_state
+        )
         targets = stages.clip_targets(trials.tokens, trials.learnt, self._latent_shape)
-        return stages.fit_autoencoder(self.autoencoder_, trials, targets, options)
+        return stages.fit_autoencoder(self.autoencoder_, trials, targets, run, options)
 
-    def _fit_scale(self, features: np.ndarray, trials: stages.Trials) -> np.ndarray | None:
+    def _fit_scale(
+        self, features: np.ndarray, trials: stages.Trials, run: TrainingRun, linear: bool
+    ) -> np.ndarray | None:
         """Scale of the latents; what the linear path expects of images it had not learnt."""
-        at_most = None if self.linear_ is not None else stages.N_SCALED
+        at_most = None if linear else stages.N_SCALED
         image, repeat = trials.index(np.ones_like(trials.learnt), at_most)
         z = stages.encode(self.autoencoder_, trials, image, repeat, self.device)
         learnt = trials.learnt[image]
-        if self.linear_ is None:
+        if not linear:
             self.latent_ = stages.fit_scale(z[learnt])
             return None
         mean, sd = stages.latent_moments(z[learnt])
         by_image = np.full((*trials.betas.shape[:2], mean.size), np.nan, dtype=np.float32)
         by_image[image, repeat] = ((z - mean) / sd).reshape(len(z), -1)
-        expected = self.linear_._fit(linear_features(features), by_image).reshape(-1, *mean.shape)
+        self.linear_, expected = self._ridge(features, average_repeats(by_image), run)
+        expected = expected.reshape(-1, *mean.shape)
         self.latent_ = stages.fit_scale(z[learnt], expected[image[learnt]])
         return expected.astype(np.float32)
 
@@ -373,7 +366,7 @@ class MindSimulatorEncoder(BaseEncoder):
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         if self.prior_ is None:
-            return self.linear_._predict(linear_features(features))
+            return self.linear_.predict(linear_features(features))
         return self._mean_of_draws(features, np.arange(len(features)))
 
     def _mean_of_draws(
@@ -393,19 +386,28 @@ class MindSimulatorEncoder(BaseEncoder):
             release(features)
         return means
 
-    def _sample(self, features: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-        return self._sample_part(features, n, rng, str(self._noise_kinds()[0]))
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        if self.prior_ is not None and self.spread_ is None:
+            return ("latent",)
+        kinds = ("latent", "full") if self.default_noise_ == "latent" else ("full", "latent")
+        return *kinds, "trial", "signal"
 
-    def _sample_part(
-        self, features: np.ndarray, n: int, rng: np.random.Generator, noise: str
+    def _draw(
+        self,
+        features: np.ndarray,
+        n: int,
+        rng: np.random.Generator,
+        part: str,
+        *,
+        start: np.ndarray | None = None,
+        start_share: float = 1.0,
     ) -> np.ndarray:
-        if self.prior_ is None and noise == "full":
-            return super()._sample(features, n, rng)
-        if self.prior_ is None or noise in ("trial", "signal"):
-            return super()._sample_part(features, n, rng, noise)
-        draws = self._decoded_draws(features, n, lambda: rng)
-        if noise == "full":
-            left = remaining_noise(self.noise_, self.spread_, self.n_draws)
+        if self.prior_ is None or part in ("trial", "signal"):
+            return super()._draw(features, n, rng, part)
+        draws = self._decoded_draws(features, n, lambda: rng, start=start, start_share=start_share)
+        if part == "full":
+            left = remaining_noise(self.noise_, self.spread_, self.n_draws_)
             draws += left.sample((n, len(features)), rng)
         return draws
 
@@ -416,20 +418,30 @@ class MindSimulatorEncoder(BaseEncoder):
         rng: Any,
         shared: bool = False,
         expected: np.ndarray | None = None,
+        start: np.ndarray | None = None,
+        start_share: float = 1.0,
     ) -> np.ndarray:
         """Decoded latents (n, n_images, n_voxels), in the units of the betas.
 
-        `expected`: what the linear path expects, where it is not to be asked.
+        `expected` are latents of images that the linear path had not learnt; by default it predicts
+        them.
         """
-        start = None
         if expected is None and self.linear_ is not None:
-            expected = self.linear_._predict(linear_features(features)).reshape(
-                -1, *self._latent_shape
-            )
-            expected = expected.astype(np.float32, copy=False)
-        if self._start is not None:
-            start = self._start_latents(len(features))
-        sampler = Sampler(self.autoencoder_, self.prior_, self.latent_, self._options())
+            expected = self.linear_.predict(linear_features(features))
+            expected = expected.reshape(-1, *self._latent_shape).astype(np.float32, copy=False)
+        if start is not None:
+            start = np.broadcast_to(start, (len(features), *self._latent_shape))
+        self._check_parameters()  # those of the sampling may have been changed since the fit
+        sampler = Sampler(
+            self.autoencoder_,
+            self.prior_,
+            self.latent_,
+            n_sampling_steps=self.n_sampling_steps,
+            eta=self.eta,
+            guidance=self.guidance,
+            noise_correlation=self.noise_correlation,
+            device=self.device,
+        )
         draws = sampler.draw(
             self._tokens(features),
             expected,
@@ -437,16 +449,11 @@ class MindSimulatorEncoder(BaseEncoder):
             rng,
             shared=shared,
             start=start,
-            share=self._start_share,
+            share=start_share,
         )
         draws = draws * self.scale_ + self.mean_
         draws[..., self.undefined_] = np.nan
         return draws
-
-    def _start_latents(self, n_images: int) -> np.ndarray:
-        z = np.nan_to_num((self._start - self.mean_) / self.scale_).astype(np.float32)
-        latents = run_net(self.autoencoder_, z[None], self.device, call=self.autoencoder_.encode)
-        return np.broadcast_to(latents, (n_images, *self._latent_shape))
 
     def _tokens(self, features: np.ndarray) -> Any:
         """Tokens; in half precision, or a lazy array, where they would fill the memory."""
@@ -460,15 +467,19 @@ class MindSimulatorEncoder(BaseEncoder):
         sizes = self.autoencoder_.sizes
         return sizes["n_tokens"], sizes["token_width"]
 
-    def _check_start(self, start: Any, share: float) -> np.ndarray:
+    def _check_start(self, share: float) -> None:
         if self.prior_ is None:
             raise ValueError(
-                f"start: fitted to fewer than {MIN_IMAGES} images, this encoder is ridge and has "
-                "no latent to start from"
+                f"start: fitted to fewer than min_images={self.min_images} images, this encoder is "
+                "ridge and has no latent to start from"
             )
         if not 0 < share <= 1:
             raise ValueError(f"start_share={share!r} must be more than 0 and at most 1")
-        start = np.asarray(start, dtype=np.float32)
-        if start.shape != (self.n_voxels_,):
-            raise ValueError(f"start {start.shape} must be (n_voxels,) = ({self.n_voxels_},)")
-        return start
+
+    def _encoded(self, responses: Any) -> np.ndarray:
+        """Latent (1, n_latents, latent_width) of one pattern of responses."""
+        responses = np.asarray(responses, dtype=np.float32)
+        if responses.shape != (self.n_voxels_,):
+            raise ValueError(f"start {responses.shape} must be (n_voxels,) = ({self.n_voxels_},)")
+        z = np.nan_to_num((responses - self.mean_) / self.scale_).astype(np.float32)
+        return run_net(self.autoencoder_, z[None], self.device, call=self.autoencoder_.encode)

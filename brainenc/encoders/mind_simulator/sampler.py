@@ -29,14 +29,18 @@ class Sampler:
     ----------
     net, prior, scale
         See `fit_prior`.
-    options : dict
-        n_steps, n_sampling_steps, eta, guidance, noise_correlation, device.
+    n_sampling_steps, eta, guidance, noise_correlation, device
+        As for `brainenc.MindSimulatorEncoder`.
     """
 
     net: FMRIAutoencoder
     prior: DiffusionPrior
     scale: LatentScale
-    options: dict[str, Any]
+    n_sampling_steps: int | None = None
+    eta: float = 0.0
+    guidance: float = 1.0
+    noise_correlation: float = 0.0
+    device: Any = "auto"
 
     def draw(
         self,
@@ -67,7 +71,7 @@ class Sampler:
         share : float
             Of the steps that are run.
         """
-        device = resolve_device(self.options["device"])
+        device = resolve_device(self.device)
         tensor = partial(torch.tensor, device=device)
         for part in (self.net, self.prior):
             part.to(device).eval()
@@ -102,22 +106,22 @@ class Sampler:
         normal: Callable[[], Tensor],
         share: float,
     ) -> np.ndarray:
-        options = self.options
-        kept = cosine_schedule(options["n_steps"])
-        steps = sampling_steps(options["n_steps"], options["n_sampling_steps"], share)
+        n_steps = self.prior.sizes["n_steps"]
+        kept = cosine_schedule(n_steps)
+        steps = sampling_steps(n_steps, self.n_sampling_steps, share)
         x = normal().expand(n, len(tokens), *self.scale.mean.shape)
         if start is not None:
             z = self.scale.standardise(start)
             z = z if expected is None else z - expected
             x = add_noise(z, x, float(kept[steps[0]]))
         # Fewer steps are DDIM's, all of them DDPM's.
-        eta = 1.0 if options["n_sampling_steps"] is None else options["eta"]
+        eta = 1.0 if self.n_sampling_steps is None else self.eta
         x = denoise(self._expected_x0(tokens, kept), x, kept, steps, normal, eta)
         decoded = self.net.decode(self.scale.restore(x, expected).flatten(0, 1))
         return decoded.unflatten(0, (n, len(tokens))).cpu().numpy()
 
     def _expected_x0(self, tokens: Tensor, kept: np.ndarray) -> Callable[[Tensor, int], Tensor]:
-        guidance = self.options["guidance"]
+        guidance = self.guidance
         if self.prior.is_silent:  # the start was its best epoch, and the Gaussian part is all
             return lambda x, step: self.scale.denoised(x, float(kept[step]))
 
@@ -139,7 +143,7 @@ class Sampler:
     ) -> Callable[[], Tensor]:
         """Standard normal numbers (n, n_images, …), correlated between the n draws."""
         shape = (n_images, *self.scale.mean.shape)
-        correlation = np.float32(self.options["noise_correlation"])
+        correlation = np.float32(self.noise_correlation)
 
         def normal() -> Tensor:
             own = rng.standard_normal((n, *shape), dtype=np.float32)

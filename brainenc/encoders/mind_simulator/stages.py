@@ -1,9 +1,8 @@
 """Stages of MindSimulator's training: autoencoder of single trials, then the diffusion prior."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from brainenc.encoders.tokens import linear_features, principal_components
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder, soft_clip_loss
 from brainenc.nets.diffusion import add_noise, cosine_schedule, gaussian_gain
 from brainenc.nets.losses import masked_squared_error
-from brainenc.training import Examples, OneCycle, TrainingSettings, train
+from brainenc.training import Examples, OneCycle, TrainingRun
 
 #: Weight of the prior's squared error, and largest norm of its gradient, as published.
 PRIOR_WEIGHT, CLIP_NORM = 300.0, 2.0
@@ -118,15 +117,14 @@ class LatentScale:
 # ------------------------------------------------------------------ stage 1
 
 
-def make_autoencoder(shape: tuple[int, int], n_voxels: int, options: dict[str, Any]) -> Any:
+def make_autoencoder(
+    shape: tuple[int, int], n_voxels: int, sizes: Mapping[str, Any], random_state: int
+) -> Any:
     """Untrained autoencoder; its latent has the shape of the tokens unless sizes say otherwise."""
-    sizes = options["sizes"]
     chosen = {name: sizes[name] for name in ("hidden", "n_blocks", "dropout")}
     n_latents = sizes["n_latents"] or shape[0]
     width = sizes["latent_width"] or shape[1]
-    return seeded(
-        options["random_state"], lambda: FMRIAutoencoder(n_voxels, n_latents, width, **chosen)
-    )
+    return seeded(random_state, lambda: FMRIAutoencoder(n_voxels, n_latents, width, **chosen))
 
 
 def clip_targets(tokens: Any, learnt: np.ndarray, shape: tuple[int, int]) -> Any:
@@ -147,7 +145,11 @@ def clip_targets(tokens: Any, learnt: np.ndarray, shape: tuple[int, int]) -> Any
 
 
 def fit_autoencoder(
-    net: FMRIAutoencoder, trials: Trials, targets: Any, options: dict[str, Any]
+    net: FMRIAutoencoder,
+    trials: Trials,
+    targets: Any,
+    run: TrainingRun,
+    options: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Stage 1: from single trials to the average of their image, through a latent like its tokens.
 
@@ -159,8 +161,9 @@ def fit_autoencoder(
     trials : Trials
     targets : array, shape (n_images, n_latents, latent_width)
         See `clip_targets`.
-    options : dict
-        temperature, voxel_dropout, autoencoder_epochs, and what `_train` takes.
+    run : TrainingRun
+    options : mapping
+        temperature, voxel_dropout, condition_dropout, autoencoder_epochs.
 
     Returns
     -------
@@ -200,8 +203,9 @@ def fit_autoencoder(
         net,
         loss,
         examples,
-        options,
+        run,
         "autoencoder",
+        identity=_identity(options),
         evaluate=evaluate if len(held) else None,
         n_epochs=options["autoencoder_epochs"],
         schedule=OneCycle(pct_start=2 / 300, final_div=1000.0),
@@ -262,20 +266,23 @@ def fit_scale(
 
 
 def make_prior(
-    shape: tuple[int, int], latent_shape: tuple[int, int], options: dict[str, Any]
+    shape: tuple[int, int],
+    latent_shape: tuple[int, int],
+    sizes: Mapping[str, Any],
+    n_steps: int,
+    random_state: int,
 ) -> DiffusionPrior:
     """Untrained prior for tokens of `shape`."""
     chosen = {
-        name: options["sizes"][name]
-        for name in ("width", "depth", "n_heads", "head_width", "mlp_ratio")
+        name: sizes[name] for name in ("width", "depth", "n_heads", "head_width", "mlp_ratio")
     }
     return seeded(
-        options["random_state"],
+        random_state,
         lambda: DiffusionPrior(
             *shape,
             *latent_shape,
-            n_steps=options["n_steps"],
-            dropout=options["sizes"]["prior_dropout"],
+            n_steps=n_steps,
+            dropout=sizes["prior_dropout"],
             **chosen,
         ),
     )
@@ -287,7 +294,8 @@ def fit_prior(
     scale: LatentScale,
     trials: Trials,
     expected: np.ndarray | None,
-    options: dict[str, Any],
+    run: TrainingRun,
+    options: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Stage 2: the latent of a trial from a noisy version of it and the tokens of its image.
 
@@ -301,8 +309,9 @@ def fit_prior(
     trials : Trials
     expected : array, shape (n_images, n_latents, latent_width), or None
         Standardised latents that the linear path expects, of images it had not learnt.
-    options : dict
-        n_steps, condition_dropout, prior_epochs, and what `_train` takes.
+    run : TrainingRun
+    options : mapping
+        n_steps, temperature, voxel_dropout, condition_dropout, prior_epochs.
 
     Returns
     -------
@@ -343,8 +352,9 @@ def fit_prior(
             prior,
             loss,
             examples(trials.learnt),
-            options,
+            run,
             "prior",
+            identity=_identity(options),
             evaluate=None if held is None else evaluate,
             n_epochs=options["prior_epochs"],
             clip_norm=CLIP_NORM,
@@ -371,46 +381,38 @@ def _judge(module: Any, error: Callable[..., Tensor], held: Examples, n_steps: i
 
 
 def _train(
-    module: Any,
+    net: Any,
     loss: Any,
     examples: Examples,
-    options: dict[str, Any],
+    run: TrainingRun,
     name: str,
     *,
+    identity: Mapping[str, Any],
     evaluate: Any,
     n_epochs: int,
     **settings: Any,
 ) -> pd.DataFrame:
-    folder = options["checkpoint_dir"]
     monitor = {"autoencoder": "held_out_mse", "prior": "held_out_denoising_mse"}[name]
-    result = train(
-        module,
+    result = run.train(
+        net,
         loss,
         examples,
-        TrainingSettings(
-            batch_size=options["batch_size"],
-            learning_rate=options["learning_rate"],
-            weight_decay=options["weight_decay"],
-            precision=options["precision"],
-            random_state=options["random_state"],
+        run.settings(
             monitor=None if evaluate is None else monitor,
             mode="min",
             patience=None if evaluate is None else max(3, n_epochs // 3),
             n_epochs=n_epochs,
             **settings,
         ),
+        name=name,
+        identity=identity,
         evaluate=evaluate,
-        device=options["device"],
-        checkpoint_dir=None if folder is None else Path(folder) / name,
-        resume=options["resume"],
-        identity={
-            **module.sizes,
-            **{k: options[k] for k in ("temperature", "voxel_dropout", "condition_dropout")},
-        },
-        verbose=options["verbose"],
-        desc=name,
     )
     return result.history.assign(stage=name)
+
+
+def _identity(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("temperature", "voxel_dropout", "condition_dropout")}
 
 
 def row_blocks(n: int, size: int) -> list[slice]:

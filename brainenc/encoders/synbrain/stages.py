@@ -1,7 +1,7 @@
 """The published SynBrain: an autoencoder of single trials, and a mapper from tokens to latents."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,11 @@ from torch.nn import functional as F
 from brainenc.arrays import row_blocks, write_array
 from brainenc.devices import resolve_device
 from brainenc.encoders.ensemble import seeded
+from brainenc.encoders.synbrain.sizes import Sizes
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 from brainenc.storage import atomic_path, fingerprint
-from brainenc.training import Examples, TrainingSettings, train
+from brainenc.training import Examples, TrainingRun
 from brainenc.training.precision import autocast
-
-#: Sizes that train on a CPU in minutes; for ablations and tests, not for results.
-SMALL_VAE = {
-    "pooled_length": 512,
-    "n_channels": 16,
-    "channel_multipliers": (1, 2, 2),
-    "n_blocks": 1,
-    "projector_width": 128,
-    "mlp_widths": (96, 128),
-    "mlp_token_width": 16,
-}
-SMALL_S2N = {"depth": 2}
 
 #: Images whose trials are looked at at a time.
 BLOCK = 256
@@ -61,28 +50,32 @@ def as_tokens(features: np.ndarray) -> np.ndarray:
     return features if features.dtype == np.float16 else features.astype(np.float32, copy=False)
 
 
-def make_nets(shape: Sequence[int], options: dict[str, Any]) -> tuple[BrainVAE, S2N | None]:
+def token_shape(features: np.ndarray) -> tuple[int, int]:
+    """(n_tokens, width) of what `as_tokens` makes of features."""
+    n_tokens, width = as_tokens(features[:1]).shape[1:]
+    return n_tokens, width
+
+
+def make_nets(
+    shape: Sequence[int], sizes: Sizes, architecture: str, s2n: bool, random_state: int
+) -> tuple[BrainVAE, S2N | None]:
     """Untrained autoencoder and mapper for tokens of `shape`.
 
     Parameters
     ----------
     shape : (n_tokens, width)
-    options : dict
-        vae_sizes, mapper_sizes, architecture, s2n, random_state.
+    sizes : Sizes
+    architecture : as for `BrainVAE`
+    s2n : bool
+        Whether there is a mapper.
+    random_state : int
     """
-    vae_sizes = _sizes(options["vae_sizes"], {"paper": {}, "small": SMALL_VAE}, "vae_sizes")
-    presets: dict[str, dict[str, Any]] = {
-        "paper": {"n_heads": _n_heads(shape[1], 13)},
-        "small": SMALL_S2N | {"n_heads": _n_heads(shape[1], 4)},
-    }
-    mapper_sizes = _sizes(options["mapper_sizes"], presets, "mapper_sizes")
     vae = seeded(
-        options["random_state"],
-        lambda: BrainVAE(*shape, **{"architecture": options["architecture"], **vae_sizes}),
+        random_state, lambda: BrainVAE(*shape, **{"architecture": architecture, **sizes.vae})
     )
-    if not options["s2n"]:
+    if not s2n:
         return vae, None
-    return vae, seeded(options["random_state"], lambda: S2N(*shape, **mapper_sizes))
+    return vae, seeded(random_state, lambda: S2N(*shape, **sizes.mapper))
 
 
 def check_shape(vae: BrainVAE, tokens: np.ndarray) -> None:
@@ -93,18 +86,6 @@ def check_shape(vae: BrainVAE, tokens: np.ndarray) -> None:
             f"features make tokens {tokens.shape[1:]} per image, but the encoder to adapt was "
             f"fitted to tokens {shape}: compute them in the same way"
         )
-
-
-def _n_heads(width: int, most: int) -> int:
-    return max(n for n in range(1, most + 1) if width % n == 0)
-
-
-def _sizes(sizes: Any, presets: dict[str, dict], name: str) -> dict[str, Any]:
-    if isinstance(sizes, Mapping):
-        return dict(sizes)
-    if not isinstance(sizes, str) or sizes not in presets:
-        raise ValueError(f"{name}={sizes!r} must be 'paper', 'small' or a dict of sizes")
-    return presets[sizes]
 
 
 def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:
@@ -121,9 +102,8 @@ def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:
         lacking |= ~present[shown].all(axis=0)
     if n_lacking := int(lacking[~undefined].sum()):
         raise ValueError(
-            f"{n_lacking} voxels lack some of the trials that "
-            'others have, and variant="paper" reads whole trials: leave those voxels out, or use '
-            'variant="default"'
+            f"{n_lacking} voxels lack some of the trials that others have, and SynBrain's "
+            "autoencoder reads whole trials: leave those voxels out, or use LatentEncoder"
         )
     if not undefined.any():
         return betas.astype(np.float32, copy=False)  # memory-mapped ones stay on disk
@@ -140,7 +120,15 @@ def trial_index(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_vae(
-    vae: BrainVAE, betas: np.ndarray, tokens: np.ndarray, options: dict[str, Any]
+    vae: BrainVAE,
+    betas: np.ndarray,
+    tokens: np.ndarray,
+    run: TrainingRun,
+    *,
+    n_epochs: int,
+    relative_stop: float,
+    variational: bool = True,
+    contrastive: bool = True,
 ) -> pd.DataFrame:
     """Stage 1: reconstruct single trials from a sampled latent aligned with the image's tokens.
 
@@ -150,9 +138,10 @@ def fit_vae(
     betas : array, shape (n_images, n_repeats, n_voxels)
         Complete trials; a missing trial is NaN in every voxel.
     tokens : array, shape (n_images, n_tokens, width)
-    options : dict
-        variational, contrastive, vae_epochs, relative_stop, weight_decay, and what `_train`
-        takes.
+    run : TrainingRun
+    n_epochs : int
+    relative_stop, variational, contrastive
+        As for `brainenc.SynBrainEncoder`.
 
     Returns
     -------
@@ -160,21 +149,20 @@ def fit_vae(
     """
     image, repeat = trial_index(betas)
     weights: dict[str, Any] = {
-        "kl_weight": KL_WEIGHT if options["variational"] else 0.0,
-        "clip_weight": CLIP_WEIGHT if options["contrastive"] else 0.0,
+        "kl_weight": KL_WEIGHT if variational else 0.0,
+        "clip_weight": CLIP_WEIGHT if contrastive else 0.0,
     }
-    threshold = options["relative_stop"] * error_of_mean(betas)
-    return _train(
+    threshold = relative_stop * error_of_mean(betas)
+    result = run.train(
         vae,
-        vae_loss(options["variational"], **weights),
+        vae_loss(variational, **weights),
         Examples(betas=(betas, image, repeat), tokens=(tokens, image)),
-        options,
-        "vae",
-        identity=weights | {"variational": options["variational"]},
-        n_epochs=options["vae_epochs"],
-        weight_decay=options["weight_decay"],
+        run.settings(n_epochs=n_epochs),
+        name="vae",
+        identity=weights | {"variational": variational},
         stop=lambda row: row["reconstruction"] < threshold,
     )
+    return result.history.assign(stage="vae")
 
 
 def vae_loss(variational: bool = True, **weights: Any) -> Any:
@@ -218,20 +206,26 @@ def fit_mapper(
     vae: BrainVAE,
     betas: np.ndarray,
     tokens: np.ndarray,
-    options: dict[str, Any],
+    run: TrainingRun,
+    *,
+    n_steps: int,
+    ema_decay: float,
     few_shot: bool = False,
 ) -> pd.DataFrame:
     """Stage 2: tokens to the posterior mean of the trials they evoked, by squared error.
 
-    Afterwards the mapper has the moving average of its weights, which inference uses.
+    Afterwards the mapper has the moving average of its weights, which inference uses. As in the
+    published code there is no weight decay.
 
     Parameters
     ----------
     mapper : S2N, trained in place
     vae : BrainVAE
         Gives the targets: see `posterior_means`.
-    betas, tokens, options
-        As for `fit_vae`; options mapper_steps, ema_decay.
+    betas, tokens, run
+        As for `fit_vae`.
+    n_steps : int
+    ema_decay : float
     few_shot : bool
         Train the MLPs of the blocks alone.
 
@@ -244,23 +238,21 @@ def fit_mapper(
     mlps = [weight for block in blocks for weight in block.mlp.parameters()]
     vae.eval()
     try:
-        means = posterior_means(vae, betas, options)
-        return _train(
+        means = posterior_means(vae, betas, run, n_steps)
+        result = run.train(
             mapper,
             mapper_loss(vae),
             Examples(
                 tokens=(tokens, image),
                 **({"betas": (betas, image, repeat)} if means is None else {"target": means}),
             ),
-            options,
-            "mapper",
+            run.settings(n_steps=n_steps, ema_decay=ema_decay, clip_norm=1.0, weight_decay=0.0),
+            name="mapper",
             parameters=mlps if few_shot else None,
-            n_steps=options["mapper_steps"],
-            ema_decay=options["ema_decay"],
-            clip_norm=1.0,
         )
     finally:
         vae.to("cpu")
+    return result.history.assign(stage="mapper")
 
 
 def mapper_loss(vae: BrainVAE) -> Any:
@@ -278,15 +270,18 @@ def mapper_loss(vae: BrainVAE) -> Any:
     return loss
 
 
-def posterior_means(vae: BrainVAE, betas: np.ndarray, options: dict[str, Any]) -> np.ndarray | None:
+def posterior_means(
+    vae: BrainVAE, betas: np.ndarray, run: TrainingRun, n_steps: int
+) -> np.ndarray | None:
     """Posterior mean of every trial, computed once, where stage 2 would compute it several times.
 
     Parameters
     ----------
     vae : BrainVAE, in evaluation mode
     betas : array, shape (n_images, n_repeats, n_voxels)
-    options : dict
-        mapper_steps, batch_size, checkpoint_dir, device.
+    run : TrainingRun
+    n_steps : int
+        Of stage 2.
 
     Returns
     -------
@@ -297,14 +292,14 @@ def posterior_means(vae: BrainVAE, betas: np.ndarray, options: dict[str, Any]) -
     """
     image, repeat = trial_index(betas)
     shape = (len(image), vae.sizes["n_tokens"], vae.sizes["token_width"])
-    if options["mapper_steps"] * min(options["batch_size"], len(image)) <= len(image):
+    if n_steps * min(run.batch_size, len(image)) <= len(image):
         return None
-    encoded = _Encoded(vae, betas, (image, repeat), shape, options)
-    if options["checkpoint_dir"] is not None:
+    encoded = _Encoded(vae, betas, (image, repeat), shape, run)
+    if run.checkpoint_dir is not None:
         # A training that is resumed finds them there, by what they were made of.
         weights = [value.cpu().numpy() for value in vae.state_dict().values()]
         key = fingerprint(*weights, image, repeat, betas[image[:16], repeat[:16]])
-        path = Path(options["checkpoint_dir"]) / f"posterior-means-{key[:12]}.npy"
+        path = Path(run.checkpoint_dir) / f"posterior-means-{key[:12]}.npy"
         if not path.exists():
             with atomic_path(path) as temporary:
                 write_array(temporary, encoded)
@@ -323,52 +318,16 @@ class _Encoded:
         betas: np.ndarray,
         trials: tuple[np.ndarray, np.ndarray],
         shape: tuple[int, ...],
-        options: dict[str, Any],
+        run: TrainingRun,
     ):
         self.vae, self.betas, self.trials, self.shape = vae, betas, trials, shape
-        self.device, self.batch_size = resolve_device(options["device"]), options["batch_size"]
+        self.device, self.batch_size = resolve_device(run.device), run.batch_size
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         trials = self.betas[tuple(part[rows] for part in self.trials)]
         batches = batches_of(trials, self.batch_size)
         means = _of_batches(lambda x: self.vae.encode(x)[0], self.vae, batches, self.device)
         return means.astype(self.dtype)
-
-
-def _train(
-    module: BrainVAE | S2N,
-    loss: Any,
-    examples: Examples,
-    options: dict[str, Any],
-    name: str,
-    *,
-    stop: Any = None,
-    identity: Mapping[str, Any] | None = None,
-    parameters: Any = None,
-    **settings: Any,
-) -> pd.DataFrame:
-    folder = options["checkpoint_dir"]
-    result = train(
-        module,
-        loss,
-        examples,
-        TrainingSettings(
-            batch_size=options["batch_size"],
-            learning_rate=options["learning_rate"],
-            precision=options["precision"],
-            random_state=options["random_state"],
-            **settings,
-        ),
-        stop=stop,
-        parameters=parameters,
-        device=options["device"],
-        checkpoint_dir=None if folder is None else Path(folder) / name,
-        resume=options["resume"],
-        identity={**module.sizes, **(identity or {})},
-        verbose=options["verbose"],
-        desc=name,
-    )
-    return result.history.assign(stage=name)
 
 
 def latents(

@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 import brainenc
 from brainenc.encoders import CalibratedEncoder
-from brainenc.encoders.members import cross_fits, extraction, for_arrays, prepare
+from brainenc.encoders.composed import cross_fits, extraction, for_arrays, prepare
 
 
 class Centred(TransformerMixin, BaseEstimator):

@@ -1,0 +1,226 @@
+"""What a fitted encoder says of single trials: draws, intervals, densities."""
+
+import os
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+from sklearn.utils.validation import check_is_fitted
+
+from brainenc.encoders import blocks_of_draws
+from brainenc.noise.calibration import check_coverage
+from brainenc.noise.trials import PARTS, TrialDistribution
+from brainenc.validation import check_betas
+
+
+def part_of(attribute: str, name: str) -> Any:
+    """Read-only attribute of an encoder: a part of the fitted object in another attribute."""
+    return property(lambda self: getattr(getattr(self, attribute), name), doc=f"Of `{attribute}`.")
+
+
+class Draws(ABC):
+    """Draws, intervals and densities of single trials: a part of `BaseEncoder`.
+
+    Draws are the prediction plus draws of the residuals of held-out trials (`trials_`), unless an
+    encoder has a distribution of its own. It then sets `sample_kind` to another name than
+    "residual", overrides ``_draw(features, n, rng, part)`` and, if there is more than "full", lists
+    what `noise` may be in `_parts`. An encoder whose noise differs between images overrides
+    ``_noise_scale(features)``, and its `_fit` returns a `HeldOut`.
+    """
+
+    sample_kind: str = "residual"
+
+    trials_: TrialDistribution
+    sample_kind_: str
+    n_voxels_: int
+    betas_ndim_: int
+
+    noise_ = part_of("trials_", "noise")
+    residual_shape_ = part_of("trials_", "shape")
+    trial_noise_ = part_of("trials_", "trial")
+    model_error_ = part_of("trials_", "error")
+
+    @abstractmethod
+    def _predict(self, features: np.ndarray) -> np.ndarray:
+        """Expected responses (n_images, n_voxels)."""
+
+    @abstractmethod
+    def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        """Features of X; see `brainenc.encoders.inputs.Inputs`."""
+
+    # ---------------------------------------------------------------- what an encoder may provide
+
+    def _noise_scale(self, features: np.ndarray) -> np.ndarray | None:
+        """Strength of the noise of each image (n_images, n_factors + 1); None: all alike."""
+        return None
+
+    @property
+    def _draws_itself(self) -> bool:
+        """Whether draws come from a distribution of the encoder's own, not from `trials_`."""
+        return self.sample_kind_ != "residual"
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        """What `noise` of `sample` may be, besides None; the first is "auto"."""
+        return ("full",) if self._draws_itself else PARTS
+
+    def _draw(
+        self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
+    ) -> np.ndarray:
+        """Draws (n, n_images, n_voxels) that deviate from the prediction by a part of the noise."""
+        expected, scale = self._predict(features), self._noise_scale(features)
+        return self.trials_.sample(expected, n, rng, part=part, scale=scale)
+
+    def _spread(self, features: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """s.d. of single trials around the expected responses, (n_images, n_voxels)."""
+        if not self._draws_itself:
+            return self.trials_.sd(expected, self._noise_scale(features))
+        blocks = self._draw_blocks(features, 100, 0, self._parts[0])
+        # Of squared deviations, three degrees of freedom less make 1 / s.d. unbiased.
+        return np.concatenate([block.std(axis=0, ddof=3) for _, block in blocks])
+
+    def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
+        """Log density (n_images, n_repeats) of single trials of some voxels given their images."""
+        if self._draws_itself:
+            return np.full(betas.shape[:2], np.nan)
+        expected, scale = self._predict(features)[:, voxels], self._noise_scale(features)
+        return self.trials_.logpdf(betas, expected, voxels, scale)
+
+    # ---------------------------------------------------------------- what a user calls
+
+    def sample(
+        self,
+        X: Any,
+        n: int = 5,
+        random_state: Any = None,
+        *,
+        noise: str | None = "auto",
+        out: str | os.PathLike | None = None,
+    ) -> np.ndarray:
+        """Single-trial draws.
+
+        Parameters
+        ----------
+        X : images or features, as for `fit`
+        n : int
+            Draws per image.
+        random_state : int, Generator or None
+            The same seed gives the same draws of the same images, in memory or in a file.
+        noise : "auto", "full", "latent", "trial", "signal" or None
+            What draws deviate from the prediction by. "full", which is "auto", is the distribution
+            of single trials: their noise and the encoder's error. "latent" is the part of that
+            which voxels share. "trial" is the noise of trials alone, as repeats of one image
+            differ. "signal" is the uncertainty about the expected response alone. None repeats the
+            prediction. Encoders with a distribution of their own (`sample_kind_` is not
+            "residual") have "full" and None unless their own documentation says more.
+        out : path, optional
+            A ``.npy`` file to write draws to, block by block of images, for draws larger than
+            memory. It appears under this name when it is complete.
+
+        Returns
+        -------
+        array, shape (n, n_images, n_voxels), float32
+            In the units of the betas; (n, n_images) if those were one-dimensional.
+            ``.mean(0)`` averages the draws. With `out`, a read-only memory map of the file.
+
+        Raises
+        ------
+        ValueError : n < 1, an unknown noise, or "trial" or "signal" of an encoder that was fitted
+            without repeats.
+        """
+        return self._sample(X, n, random_state, noise, out)
+
+    def _sample(
+        self,
+        X: Any,
+        n: int,
+        random_state: Any,
+        noise: str | None,
+        out: str | os.PathLike | None,
+        **how: Any,
+    ) -> np.ndarray:
+        """As `sample`; `how` is for `_draw`."""
+        check_is_fitted(self)
+        if n < 1:
+            raise ValueError(f"n={n}: at least one draw is needed")
+        if noise not in ("auto", None, *self._parts):
+            raise ValueError(
+                f"noise={noise!r} must be one of {['auto', *self._parts, None]} of this "
+                f"{type(self).__name__}"
+            )
+        features = self._features_of(X)
+        part = self._parts[0] if noise == "auto" else noise
+        blocks = self._draw_blocks(features, n, random_state, part, **how)
+        shape: tuple[int, ...] = (n, len(features), self.n_voxels_)
+        if self.betas_ndim_ == 1:
+            blocks, shape = ((images, draws[..., 0]) for images, draws in blocks), shape[:2]
+        if out is None:
+            return blocks_of_draws.collect(blocks, shape)
+        return blocks_of_draws.write(blocks, shape, out)
+
+    def _draw_blocks(
+        self, features: np.ndarray, n: int, random_state: Any, part: str | None, **how: Any
+    ) -> blocks_of_draws.Blocks:
+        def draw(images: slice, rng: np.random.Generator) -> np.ndarray:
+            block = features[images]
+            if part is None:
+                return np.broadcast_to(self._predict(block), (n, len(block), self.n_voxels_))
+            return self._draw(block, n, rng, part, **how)
+
+        return blocks_of_draws.draw_blocks(draw, (n, len(features), self.n_voxels_), random_state)
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Interval around the prediction that holds a single trial with a given probability.
+
+        The s.d. of the encoder's draws times quantiles: those of the normal distribution unless
+        `residual_shape_` has the voxel's own. `brainenc.calibrate` gives intervals with a
+        guarantee, from held-out images.
+
+        Parameters
+        ----------
+        X : images or features, as for `fit`
+        coverage : float
+            Between 0 and 1.
+
+        Returns
+        -------
+        lower, upper : arrays, shape (n_images, n_voxels), float32
+            (n_images,) if the betas given to `fit` were one-dimensional.
+
+        Raises
+        ------
+        ValueError : coverage not between 0 and 1.
+        """
+        check_is_fitted(self)
+        half = norm.ppf((1 + check_coverage(coverage)) / 2)
+        return self._interval(X, np.full((self.n_voxels_, 2), (-half, half)).T)
+
+    def _interval(self, X: Any, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Interval whose `ends` (2, n_voxels) are in units of the s.d. of normal residuals."""
+        features = self._features_of(X)
+        expected = self._predict(features)
+        bounds = self.trials_.interval(expected, self._spread(features, expected), ends)
+        lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
+        return lower, upper
+
+    def log_density(self, X: Any, y: Any, *, voxels: Any = None) -> np.ndarray:
+        """Log density of single trials, all voxels of a trial together, given its image.
+
+        Parameters
+        ----------
+        X, y : as for `fit`
+        voxels : array of int or bool, optional
+            Those whose joint density is asked for; all by default.
+
+        Returns
+        -------
+        array, shape (n_images, n_repeats), float64
+            Natural log of the density, in the units of the betas. NaN if a voxel of the trial is
+            missing, or if the density has no closed form (samplers, constant voxels).
+        """
+        check_is_fitted(self)
+        features = self._features_of(X)
+        betas = check_betas(y, n_images=len(features))
+        chosen = np.arange(self.n_voxels_) if voxels is None else np.asarray(voxels)
+        return self._log_density(features, betas[..., chosen], chosen)

@@ -1,0 +1,123 @@
+"""What encoders are given, images or features, as an array of features."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, clone
+
+from brainenc.data.images import as_images, looks_like_images
+from brainenc.validation import check_feature_shape, check_features
+
+
+class Inputs:
+    """Features of images, in a fit or before it: a part of `BaseEncoder`.
+
+    An encoder that takes features of another kind than one array overrides `_features_of` and
+    `precompute`.
+    """
+
+    features: Any = None
+
+    def precompute(self, images: Any, transform: Callable[[Any], np.ndarray]) -> tuple[Any, Any]:
+        """The same encoder for features computed beforehand, and those features.
+
+        The benchmark uses it to compute features once for all folds and encoders.
+
+        Parameters
+        ----------
+        images : images, as for `fit`
+        transform : callable
+            Takes an extractor and gives the features of `images`, (n_images, ...).
+
+        Returns
+        -------
+        encoder : BaseEncoder, unfitted, with features=None
+        X : array, or `images` if the encoder computes no features from them
+        """
+        extractor = extractor_for(self.features, images)
+        if extractor is None:
+            return clone(self), images
+        return clone(self).set_params(features=None), transform(extractor)
+
+    def with_voxels(self, voxels: pd.DataFrame) -> Any:
+        """The same encoder, told about the voxels it will be fitted to.
+
+        The benchmark calls it before it fits. Encoders that are built from ROIs override it; to
+        others the table means nothing, and they return themselves.
+
+        Parameters
+        ----------
+        voxels : DataFrame, one row per voxel
+            As `EncodingData.voxels`: one column of labels per atlas.
+
+        Returns
+        -------
+        BaseEncoder, unfitted
+        """
+        return self
+
+    def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        """Features of X, checked; with `reset` the extractor is made and shapes are recorded."""
+        return features_of(self, X, reset=reset)
+
+
+def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.ndarray:
+    """Features of X, checked.
+
+    Parameters
+    ----------
+    encoder : estimator with the parameter `features`
+    X : images or features, as for `BaseEncoder.fit`
+    reset : bool
+        As at the start of a fit: make the extractor (`features_`) and record the features' shape.
+        Otherwise both are those of the fit.
+
+    Returns
+    -------
+    array, shape (n_images, n_features) or (n_images, n_tokens, width)
+
+    Raises
+    ------
+    TypeError : images, for an encoder that takes features.
+    ValueError : features that are not finite, or of another shape than those of the fit.
+    """
+    extractor = extractor_for(encoder.features, X) if reset else getattr(encoder, "features_", None)
+    if extractor is not None:
+        encoder.features_ = extractor.fit(X) if reset else extractor
+        features = encoder.features_.transform(X)
+        check_feature_shape(encoder, features, reset=reset)
+        return features
+    if looks_like_images(X):
+        raise TypeError(
+            f"{type(encoder).__name__} has features={encoder.features!r} and takes features, but "
+            "got images; pass features=brainenc.GaborPyramid(), say, to the encoder"
+        )
+    if reset and hasattr(encoder, "features_"):
+        del encoder.features_
+    return check_features(encoder, X, reset=reset)
+
+
+def extractor_for(features: Any, X: Any) -> Any:
+    """Unfitted extractor that the parameter `features` asks for; None if X are features.
+
+    Raises
+    ------
+    ValueError : `features` is neither "auto", None nor a transformer.
+    """
+    if features is None:
+        return None
+    if not isinstance(features, str):
+        as_images(X)  # the clearer error, before a transformer is set to work
+        return clone(features)
+    if features != "auto":
+        raise ValueError(
+            f"features={features!r}: give 'auto', None or a transformer such as "
+            "brainenc.GaborPyramid()"
+        )
+    if not looks_like_images(X):
+        return None
+    from brainenc.features import OpenCLIPFeatures
+
+    return OpenCLIPFeatures()

@@ -1,0 +1,310 @@
+"""LatentEncoder: what voxels share is predicted from image tokens, and blended with ridge."""
+
+import math
+import os
+from functools import reduce
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from brainenc.arrays import blocks
+from brainenc.encoders.base import HeldOut
+from brainenc.encoders.ensemble import run_net, voxel_moments
+from brainenc.encoders.latent.kernel import MAX_LANDMARKS, KernelFeatures
+from brainenc.encoders.latent.latents import find_latents, noise_of_all_voxels
+from brainenc.encoders.latent.maps import convex_weights, fit_mappers, mapper_folds
+from brainenc.encoders.latent.variances import (
+    VarianceCalibration,
+    log_variances,
+    noise_coordinates,
+)
+from brainenc.encoders.tokens import TokenAdapter, linear_features
+from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder
+from brainenc.nets import LatentMapper
+from brainenc.noise.estimates import fit_residual_noise, fit_trial_noise
+from brainenc.noise.gaussian import ResidualNoise
+from brainenc.repeats import average_repeats, has_repeats
+from brainenc.solvers.regression import RidgeRegression
+from brainenc.training import TrainingRun
+
+#: Images that are predicted at a time.
+BLOCK = 1024
+
+
+class LatentEncoder(TrainedEncoder):
+    """Responses through a latent that voxels share, blended with ridge.
+
+    This is a model of brainenc's own. It is made to predict voxels well, with draws that fit
+    held-out trials.
+
+    - The latent is a set of principal components of the responses, in coordinates in which the
+      noise of trials (known from repeats) has the same variance in all directions.
+    - Two kinds of maps predict the latent from an image: regression with a Gaussian kernel, and
+      small transformers on the tokens (`brainenc.nets.LatentMapper`).
+    - A linear read-out leads from the latent to the voxels. Ridge on the same features stands
+      beside it.
+    - The maps are weighted per latent, and latent and ridge per voxel, by the weights that minimise
+      squared error on held-out images.
+    - A single trial is the expected response, plus fluctuations of latent factors that voxels
+      share, plus a private part of each voxel. The variance of each voxel comes from held-out
+      trials. How much an image raises or lowers the variance of each factor is predicted from its
+      tokens, as far as that fits held-out trials.
+
+    From SynBrain (`brainenc.SynBrainEncoder`) it took the idea of a distribution of responses given
+    the image, through a latent. Nothing else is SynBrain's: there is no autoencoder, and the latent
+    is not aligned with the tokens.
+
+    Parameters
+    ----------
+    features : "auto", None or transformer
+        Tokens (n_images, n_tokens, width) or pooled features (n_images, n_features); "auto" takes
+        float arrays as they are and computes OpenCLIP features of images.
+    n_latents : int
+        Principal components of the responses that make the latent.
+    hidden, dropout : int, float
+        Width (a multiple of 4) and dropout of the transformers.
+    n_members : int
+        Transformers trained, 0 or at least 2, each stopped on another part of the images and
+        averaged. 0 leaves the kernel alone, which takes seconds.
+    n_epochs : int
+        Epochs at most.
+    min_images : int
+        With fewer images ridge is fitted alone, with a warning.
+    batch_size, learning_rate, weight_decay : optional
+        64, 2e-3, .05 when None.
+    device, precision, checkpoint_dir, random_state, verbose
+        As for `brainenc.encoders.trained.TrainedEncoder`.
+
+    Attributes
+    ----------
+    history_ : DataFrame
+        One row per evaluation of every `member`; empty if no transformer was trained.
+    linear_ : RidgeRegression
+        From features (through `span_`, if there is one) to voxels.
+    span_ : KernelFeatures or None
+        What ridge sees of more than 2048 features of more than 2048 images.
+    mix_ : array, shape (2, n_voxels)
+        Weights of ridge and of the latent; what they lack to 1 is the weight of the mean. This and
+        what follows exist from `min_images` images on.
+    read_out_ : array, shape (n_latents, n_voxels)
+        From the latent to voxels.
+    gaussian_, kernel_ : KernelFeatures, RidgeRegression
+        From features to the latent, with a Gaussian kernel.
+    members_ : list of brainenc.nets.LatentMapper
+        From tokens to the latent.
+    latent_mix_ : array, shape (1 or 2, n_latents)
+        Weights of the two kinds of maps.
+    variance_, calibration_ : RidgeRegression, VarianceCalibration
+        From features to the log-variance of each factor of `noise_` and of the private part, and
+        how far these predictions are believed.
+
+    Notes
+    -----
+    Ctrl-C ends the training of a transformer with a warning; the encoder then has those trained so
+    far.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> data = brainenc.datasets.simulate_subject(120, 30, random_state=0, verbose=False)
+    >>> encoder = brainenc.LatentEncoder(n_members=0).fit(data.truth.tokens, data.betas)
+    >>> encoder.sample(data.truth.tokens[:5], n=3).shape
+    (3, 5, 30)
+    """
+
+    sample_kind = "latent"
+    at_least: ClassVar = {"n_latents": 1, "hidden": 4, "n_members": 0, "n_epochs": 1}
+    below_one: ClassVar = ("dropout",)
+    saved_parts = (
+        *TrainedEncoder.saved_parts,
+        TokenAdapter,
+        KernelFeatures,
+        VarianceCalibration,
+        LatentMapper,
+    )
+
+    def __init__(
+        self,
+        features: Any = "auto",
+        *,
+        n_latents: int = 128,
+        hidden: int = 96,
+        dropout: float = 0.3,
+        n_members: int = 5,
+        n_epochs: int = 12,
+        min_images: int = MIN_IMAGES,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        checkpoint_dir: str | os.PathLike | None = None,
+        random_state: int | None = 0,
+        verbose: bool = False,
+    ):
+        super().__init__(
+            features,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            device=device,
+            precision=precision,
+            checkpoint_dir=checkpoint_dir,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.n_latents = n_latents
+        self.hidden = hidden
+        self.dropout = dropout
+        self.n_members = n_members
+        self.n_epochs = n_epochs
+        self.min_images = min_images
+
+    def _defaults(self, features: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
+        return {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.05}
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if self.n_members == 1:
+            raise ValueError(
+                "n_members=1: each transformer is stopped on images that the others learn, so "
+                "there are 2 or more, or 0 for the kernel alone"
+            )
+        if self.hidden % 4:
+            raise ValueError(f"hidden={self.hidden!r} must be a multiple of 4")
+
+    # ---------------------------------------------------------------- fitting
+
+    def _train(
+        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+    ) -> HeldOut:
+        coarse, averages = linear_features(features), average_repeats(betas)
+        seen = self._fit_span(coarse, run)
+        self.linear_, linear = _ridge(seen, averages, run, self.span_ is None)
+        self.members_: list[LatentMapper] = []
+        self.history_ = pd.DataFrame()
+        if self._becomes_ridge(len(features)):
+            return HeldOut(linear)
+        responses = averages.astype(np.float32, copy=False)
+        self.mean_, self.scale_ = voxel_moments(responses)
+        measured = fit_trial_noise(betas) if has_repeats(betas) else None
+        noise = noise_of_all_voxels(measured, betas, self.scale_)
+        latents = self._find_latents(responses, linear, noise)
+        held_out = self._fit_maps(features, coarse, latents, run)
+        decoded = held_out @ self.read_out_ + self.mean_
+        self.mix_ = convex_weights([linear, decoded], responses, self.mean_)
+        del averages, responses, decoded
+        blended = self._blended(linear, held_out)
+        return self._fit_noise_scale(seen, betas, blended, measured, run)
+
+    def _fit_span(self, coarse: np.ndarray, run: TrainingRun) -> np.ndarray:
+        """What the linear path sees: the features, or what many images span of wide ones."""
+        self.span_: KernelFeatures | None = None
+        if min(len(coarse), math.prod(coarse.shape[1:])) > MAX_LANDMARKS:
+            # The eigenvectors of 6656 features would take minutes, those of 2048 seconds.
+            self.span_ = KernelFeatures.fit(coarse, "linear", run.random_state)
+        return self._spanned(coarse)
+
+    def _spanned(self, coarse: np.ndarray) -> np.ndarray:
+        return coarse if self.span_ is None else self.span_.transform(coarse)
+
+    def _find_latents(
+        self, responses: np.ndarray, linear: np.ndarray, noise: ResidualNoise
+    ) -> np.ndarray:
+        """Latents of the averages, (n_images, n_latents); NaN for an image without data."""
+        # What an image lacks is taken to be as ridge predicts it.
+        filled = np.where(np.isfinite(responses), responses, linear) - self.mean_
+        latents, self.read_out_ = find_latents(np.nan_to_num(filled), noise, self.n_latents)
+        latents[np.isnan(responses).all(axis=1)] = np.nan
+        return latents
+
+    def _fit_maps(
+        self, features: np.ndarray, coarse: np.ndarray, latents: np.ndarray, run: TrainingRun
+    ) -> np.ndarray:
+        """Learn to predict latents from images; held-out predictions of them."""
+        self.gaussian_ = KernelFeatures.fit(coarse, "gaussian", run.random_state)
+        self.kernel_, by_kernel = _ridge(self.gaussian_.transform(coarse), latents, run, False)
+        parts = [by_kernel]
+        folds = mapper_folds(len(features), self.n_members, run.random_state)
+        if folds:
+            self.adapter_ = TokenAdapter.fit(features)
+            tokens = self.adapter_.tokens(features)
+            sizes = {"hidden": self.hidden, "dropout": self.dropout}
+            found = fit_mappers(tokens, latents, folds, run, sizes=sizes, n_epochs=self.n_epochs)
+            self.members_, self.history_ = found.nets, found.history
+            parts.append(found.held_out)
+        mean = np.zeros(latents.shape[1], dtype=np.float32)
+        self.latent_mix_ = convex_weights(parts, latents, mean)
+        return self._latent(parts)
+
+    def _fit_noise_scale(
+        self,
+        features: np.ndarray,
+        betas: np.ndarray,
+        held_out: np.ndarray,
+        measured: ResidualNoise | None,
+        run: TrainingRun,
+    ) -> HeldOut:
+        """Learn how noisy single trials of an image are, factor by factor of the noise."""
+        noise = fit_residual_noise(betas, held_out)
+        coordinates = noise_coordinates(betas, held_out, noise)
+        self.variance_, expected = _ridge(
+            features, log_variances(coordinates, betas.shape[2]), run, self.span_ is None
+        )
+        self.calibration_ = VarianceCalibration.fit(coordinates, expected)
+        return HeldOut(held_out, self.calibration_.scale(expected), noise, measured)
+
+    # ---------------------------------------------------------------- predicting and drawing
+
+    @property
+    def _has_latent(self) -> bool:
+        """Whether there were images enough for more than the linear path."""
+        return hasattr(self, "read_out_")
+
+    def _predict(self, features: np.ndarray) -> np.ndarray:
+        coarse = linear_features(features)
+        linear = self.linear_.predict(self._spanned(coarse))
+        if not self._has_latent:
+            return linear
+        parts = [self.kernel_.predict(self.gaussian_.transform(coarse))]
+        if self.members_:
+            tokens = self.adapter_.tokens(features)
+            mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
+            parts.append(mapped / len(self.members_))
+        return self._blended(linear, self._latent(parts))
+
+    def _latent(self, parts: list[np.ndarray]) -> np.ndarray:
+        """Weighted latents (n_images, n_latents) of the maps."""
+        return np.einsum("knl,kl->nl", np.stack(parts), self.latent_mix_)
+
+    def _blended(self, linear: np.ndarray, latents: np.ndarray) -> np.ndarray:
+        """Weighted predictions of ridge and of the latent. Overwrites `linear`."""
+        for rows in blocks(len(linear), BLOCK):
+            linear[rows] -= self.mean_
+            linear[rows] *= self.mix_[0]
+            linear[rows] += self.mix_[1] * (latents[rows] @ self.read_out_) + self.mean_
+        return linear
+
+    @property
+    def _draws_itself(self) -> bool:
+        return False  # residuals, stronger for some images than for others
+
+    def _noise_scale(self, features: np.ndarray) -> np.ndarray:
+        if not self._has_latent:
+            return np.ones((len(features), len(self.noise_.factors) + 1), dtype=np.float32)
+        seen = self._spanned(linear_features(features))
+        return self.calibration_.scale(self.variance_.predict(seen))
+
+
+def _ridge(
+    features: np.ndarray, targets: np.ndarray, run: TrainingRun, standardize: bool
+) -> tuple[RidgeRegression, np.ndarray]:
+    return RidgeRegression.fit(
+        features,
+        targets,
+        standardize=standardize,
+        device=run.device,
+        random_state=run.random_state,
+    )

@@ -1,0 +1,129 @@
+"""Sizes of SynBrain's networks and lengths of their training: as published, or for given data."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from brainenc.devices import resolve_device
+
+#: Trials from which on "auto" takes the published sizes on a GPU; NSD's subjects have 27 000.
+MANY_TRIALS = 10_000
+
+#: Length to which "auto" pools voxels, at most; the published length is 8192.
+MAX_POOLED = 512
+
+#: Steps of both stages with "auto", where a step is cheap.
+VAE_STEPS, MAPPER_STEPS = 300, 1000
+
+#: Multiplications of one example in the mapper for which `MAPPER_STEPS` take about a minute on two
+#: cores. Larger tokens get fewer steps, a tenth at least.
+MAPPER_COST = 2e6
+
+#: The published training: steps, batches and rates.
+PUBLISHED_TRAINING: dict[str, Any] = {
+    "vae_epochs": 15,
+    "mapper_steps": 50_000,
+    "batch_size": 24,
+    "learning_rate": 1e-4,
+    "weight_decay": 0.05,
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of both networks, and the training that suits them.
+
+    Attributes
+    ----------
+    vae, mapper : dict
+        Arguments of `brainenc.nets.BrainVAE` and `brainenc.nets.S2N`; what is not named has the
+        published size.
+    training : dict
+        vae_epochs, mapper_steps, batch_size, learning_rate, weight_decay.
+    """
+
+    vae: dict[str, Any]
+    mapper: dict[str, Any]
+    training: dict[str, Any]
+
+
+def published_sizes(width: int) -> Sizes:
+    """The published sizes, for tokens of this width.
+
+    Where 13 attention heads do not divide the width, there is the next smaller number that does.
+    """
+    return Sizes({}, {"n_heads": n_heads(width, 13)}, dict(PUBLISHED_TRAINING))
+
+
+def small_sizes(shape: Sequence[int], n_trials: int, n_voxels: int) -> Sizes:
+    """Sizes that train in about two minutes on two cores.
+
+    Parameters
+    ----------
+    shape : (n_tokens, width)
+    n_trials, n_voxels : int
+    """
+    n_tokens, width = shape
+    pooled = 2 ** int(math.log2(min(max(n_voxels, 16), MAX_POOLED)))
+    vae = {
+        "pooled_length": pooled,
+        "n_channels": 16,
+        "channel_multipliers": (1, 2, 2),
+        "n_blocks": 1,
+        "projector_width": 128,
+        "mlp_widths": (96, 128),
+        "mlp_token_width": 16,
+    }
+    mapper = {"depth": 2, "n_heads": n_heads(width, 4)}
+    cost = n_tokens * width * (12 * width + 2 * n_tokens) * mapper["depth"]
+    batch_size = PUBLISHED_TRAINING["batch_size"]
+    training = {
+        **PUBLISHED_TRAINING,
+        "vae_epochs": math.ceil(VAE_STEPS / max(1, n_trials // batch_size)),
+        "mapper_steps": round(MAPPER_STEPS * max(0.1, min(1, MAPPER_COST / cost))),
+        # At the published rate, some hundred steps hardly move the networks.
+        "learning_rate": 2e-3,
+    }
+    return Sizes(vae, mapper, training)
+
+
+def chosen_sizes(
+    sizes: Any, shape: Sequence[int], n_trials: int, n_voxels: int, device: Any
+) -> Sizes:
+    """Sizes for the parameter of that name.
+
+    Parameters
+    ----------
+    sizes : "auto", "published" or dict
+        As for `brainenc.SynBrainEncoder`.
+    shape : (n_tokens, width)
+    n_trials, n_voxels : int
+    device : as `resolve_device` takes it
+    """
+    large = n_trials >= MANY_TRIALS and resolve_device(device).type == "cuda"
+    if sizes == "published" or (sizes == "auto" and large):
+        return published_sizes(shape[1])
+    found = small_sizes(shape, n_trials, n_voxels)
+    if sizes == "auto":
+        return found
+    return replace(
+        found, vae=found.vae | sizes.get("vae", {}), mapper=found.mapper | sizes.get("mapper", {})
+    )
+
+
+def check_sizes(sizes: Any) -> None:
+    """Raise ValueError unless `sizes` is "auto", "published" or a dict of the two networks'."""
+    if isinstance(sizes, Mapping):
+        if unknown := sizes.keys() - {"vae", "mapper"}:
+            raise ValueError(
+                f"sizes has {sorted(unknown)}: give {{'vae': arguments of BrainVAE, 'mapper': "
+                "arguments of S2N}, or one of the two"
+            )
+    elif not isinstance(sizes, str) or sizes not in ("auto", "published"):
+        raise ValueError(f"sizes={sizes!r} must be 'auto', 'published' or a dict of sizes")
+
+
+def n_heads(width: int, most: int) -> int:
+    """Largest number of attention heads up to `most` that divides the width."""
+    return max(n for n in range(1, most + 1) if width % n == 0)

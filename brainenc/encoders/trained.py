@@ -1,0 +1,201 @@
+"""What encoders that train networks share: parameters and their checks, resuming, few images."""
+
+import numbers
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from brainenc.encoders.base import BaseEncoder, HeldOut
+from brainenc.solvers.regression import RidgeRegression
+from brainenc.training import TrainingRun
+
+#: With fewer images the held-out error is too noisy for early stopping or blending; on the 16
+#: training images of Miyawaki et al. (2008) blending with a network lowered ridge's score.
+MIN_IMAGES = 100
+
+
+class TrainedEncoder(BaseEncoder):
+    """Base class of encoders that train networks.
+
+    A subclass has the parameters below and those of its own, hands these on to ``__init__``, and
+    provides
+
+    - ``_train(features, betas, run, options)``, which trains with a `TrainingRun` and returns what
+      `_fit` returns; `options` are all parameters, with the defaults in place of None;
+    - ``_predict(features)``;
+    - ``_defaults(features, betas)``, the values that parameters of None stand for.
+
+    One that has `min_images` fits ridge, `linear_`, to fewer images, with a warning.
+
+    Parameters
+    ----------
+    batch_size, learning_rate, weight_decay : optional
+        Of the training; the encoder's own when None.
+    device : "auto", "cpu", "cuda", "cuda:1", "mps"
+        Where to train and to predict.
+    precision : "auto", "32", "bf16"
+        Of the training. "auto" is bf16 on a GPU that has it. Results are float32.
+    checkpoint_dir : path, optional
+        Where training writes checkpoints; ``fit(..., resume=True)`` goes on from there.
+    random_state : int or None
+        The same seed gives the same encoder; None, another one each time.
+    verbose : bool
+        Show progress bars.
+    """
+
+    saved_parts: tuple[type, ...] = (*BaseEncoder.saved_parts, RidgeRegression)
+    #: Smallest value of parameters that have one, besides those all subclasses share.
+    at_least: ClassVar[Mapping[str, float]] = {}
+    #: Parameters that lie between 0 and 1, 1 excluded.
+    below_one: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        features: Any = "auto",
+        *,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        weight_decay: float | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        checkpoint_dir: str | os.PathLike | None = None,
+        random_state: int | None = 0,
+        verbose: bool = False,
+    ):
+        self.features = features
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.device = device
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---------------------------------------------------------------- what a subclass provides
+
+    @abstractmethod
+    def _train(
+        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+    ) -> np.ndarray | HeldOut:
+        """Train the networks, or fit ridge to few images; returns what `_fit` returns."""
+
+    @abstractmethod
+    def _defaults(self, features: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
+        """Values of the parameters that are None, for these data."""
+
+    def _becomes_ridge(self, n_images: int) -> bool:
+        """Whether there are too few images for a network."""
+        return n_images < getattr(self, "min_images", 0)
+
+    # ---------------------------------------------------------------- fitting
+
+    def fit(self, X: Any, y: Any, *, resume: bool = False) -> Any:
+        """Fit to images and the betas they evoked.
+
+        Parameters
+        ----------
+        X, y : as for `BaseEncoder.fit`
+        resume : bool
+            Go on from the checkpoints in `checkpoint_dir`, if there are any.
+
+        Returns
+        -------
+        self
+
+        Warns
+        -----
+        UserWarning : fewer images than `min_images`; ridge is fitted.
+
+        Raises
+        ------
+        ValueError : besides those of `BaseEncoder.fit`, a parameter out of range, or `resume`
+            without what it needs.
+        TrainingError : the loss became NaN or infinite; names the step and the last checkpoint.
+        FileExistsError : `checkpoint_dir` has checkpoints, and `resume` is False.
+        """
+        self._check_resume(resume)
+        self._fit_all(X, y, resume=resume)
+        return self
+
+    def _check_resume(self, resume: bool) -> None:
+        if resume and (self.checkpoint_dir is None or self.random_state is None):
+            raise ValueError(
+                "resume=True needs checkpoint_dir, and a random_state that is not None"
+            )
+
+    def _fit(
+        self, features: np.ndarray, betas: np.ndarray, *, resume: bool = False, **start: Any
+    ) -> np.ndarray | HeldOut:
+        options = self._options(features, betas)
+        shared = set(TrainingRun.__dataclass_fields__) - {"resume"}
+        run = TrainingRun(resume=resume, **{name: options[name] for name in shared})
+        if self._becomes_ridge(len(features)):
+            warnings.warn(
+                f"{len(features)} images, fewer than min_images={options['min_images']}: "
+                f"{type(self).__name__} is fitted as ridge, without a network",
+                stacklevel=4,
+            )
+        return self._train(features, betas, run, options, **start)
+
+    def _options(self, features: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
+        """All parameters, with the defaults in place of None, and a seed."""
+        defaults = self._defaults(features, betas)
+        defaults["random_state"] = int(np.random.default_rng().integers(2**31))
+        options = self.get_params(deep=False)
+        return {k: defaults.get(k) if v is None else v for k, v in options.items()}
+
+    def _check_parameters(self) -> None:
+        """Raise ValueError for what training would only come upon after minutes."""
+        at_least = {"batch_size": 1, "weight_decay": 0, "min_images": 2, **self.at_least}
+        parameters = self.get_params(deep=False)
+        for name, smallest in at_least.items():
+            value = parameters.get(name)
+            if value is not None and not value >= smallest:
+                raise ValueError(f"{name}={value!r} must be at least {smallest}")
+        for name in self.below_one:
+            value = parameters[name]
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"{name}={value!r} must be at least 0 and less than 1")
+        rate, seed = self.learning_rate, self.random_state
+        if rate is not None and not rate > 0:
+            raise ValueError(f"learning_rate={rate!r} must be more than 0")
+        if not (seed is None or isinstance(seed, numbers.Integral)):
+            raise ValueError(f"random_state={seed!r} must be an int or None")
+
+
+class PublishedEncoder(TrainedEncoder):
+    """Base class of encoders that are the model of a paper.
+
+    Parameters
+    ----------
+    sizes : "auto", "published" or dict
+        Sizes of the networks and of their training: "published" as in the paper; "auto" is the same
+        architecture, with sizes that suit the data and the device. A dict replaces some of the
+        sizes of "auto".
+    **training
+        Parameters of `TrainedEncoder`.
+    """
+
+    def __init__(self, features: Any = "auto", *, sizes: Any = "auto", **training: Any):
+        super().__init__(features, **training)
+        self.sizes = sizes
+
+    @classmethod
+    def published(cls, **overrides: Any) -> Any:
+        """The published configuration.
+
+        Parameters
+        ----------
+        **overrides
+            Parameters of the encoder that are to differ.
+
+        Returns
+        -------
+        Encoder, unfitted
+        """
+        return cls(**{"sizes": "published", **overrides})

@@ -1,0 +1,221 @@
+"""The distribution of single trials around an expected response, as one object."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from brainenc.noise.estimates import fit_residual_noise, fit_shared_signal, fit_trial_noise
+from brainenc.noise.gaussian import ResidualNoise, ScaledNoise
+from brainenc.noise.shape import ResidualShape, fit_residual_shape
+from brainenc.repeats import has_repeats
+
+#: Parts of the deviation of a draw from the expected response; see `TrialDistribution.sample`.
+PARTS = ("full", "latent", "trial", "signal")
+
+
+@dataclass(frozen=True)
+class TrialDistribution:
+    """How single trials scatter around what an encoder expects.
+
+    Residuals are Gaussian, with shared factors and a private part per voxel (`noise`). They may be
+    stronger for some images than for others (`scale`, an argument of the methods, as in
+    `ScaledNoise`), and skewed or heavy-tailed (`shape`). Residuals have two parts, which repeats
+    separate: the noise of trials, in which repeats of an image differ, and the error of the
+    expected response, which repeats share.
+
+    Attributes
+    ----------
+    noise : ResidualNoise
+        Residuals of held-out single trials.
+    shape : ResidualShape or None
+        Skew and tails, and how the variance depends on the expected response. None if normal
+        residuals of one size describe held-out trials as well.
+    trial, error : ResidualNoise or None
+        Noise of trials, and error of the expected response. None if no image had two trials.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> betas = rng.standard_normal((200, 3, 5))
+    >>> trials = TrialDistribution.fit(betas, np.zeros((200, 5)))
+    >>> trials.sample(np.zeros((10, 5)), n=4, random_state=0).shape
+    (4, 10, 5)
+    """
+
+    noise: ResidualNoise
+    shape: ResidualShape | None = None
+    trial: ResidualNoise | None = None
+    error: ResidualNoise | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        betas: np.ndarray,
+        held_out: np.ndarray,
+        *,
+        scale: np.ndarray | None = None,
+        noise: ResidualNoise | None = None,
+        trial: ResidualNoise | None = None,
+        shaped: bool = True,
+    ) -> "TrialDistribution":
+        """Estimate the distribution from predictions of images that were not learnt.
+
+        Parameters
+        ----------
+        betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
+        held_out : array, shape (n_images, n_voxels)
+            Predictions of images that the model was not fitted to; NaN where there is none.
+        scale : array, shape (n_images, n_factors + 1), optional
+            Strength of the noise of each image, as in `ScaledNoise`; the same for all by default.
+        noise, trial : ResidualNoise, optional
+            Where they are known already; estimated by default.
+        shaped : bool
+            Look for skew and tails.
+
+        Returns
+        -------
+        TrialDistribution
+        """
+        noise = fit_residual_noise(betas, held_out) if noise is None else noise
+        trials, shape, error = cls(noise), None, None
+        if shaped:
+            shape = fit_residual_shape(
+                betas,
+                held_out,
+                lambda images: trials._normal_sd(None if scale is None else scale[images]),
+            )
+        if has_repeats(betas):
+            trial = fit_trial_noise(betas) if trial is None else trial
+            error = fit_shared_signal(betas, held_out, trial)
+        return cls(noise, shape, trial, error)
+
+    @classmethod
+    def unknown(cls, n_voxels: int) -> "TrialDistribution":
+        """Distribution of an encoder that has seen no held-out trials: NaN everywhere."""
+        nothing = np.zeros((0, n_voxels), dtype=np.float32)
+        return cls(ResidualNoise(nothing, np.full(n_voxels, np.nan, dtype=np.float32)))
+
+    def sample(
+        self,
+        expected: np.ndarray,
+        n: int,
+        random_state: Any = None,
+        *,
+        part: str = "full",
+        scale: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Draw single trials around expected responses.
+
+        Parameters
+        ----------
+        expected : array, shape (n_images, n_voxels)
+        n : int
+            Draws per image.
+        random_state : int, Generator or None
+        part : "full", "latent", "trial" or "signal"
+            What draws deviate by: all of it; what voxels share; the noise of trials; the error of
+            the expected response.
+        scale : array, shape (n_images, n_factors + 1), optional
+            As for `fit`, of these images. "trial" and "signal" are the same for all images.
+
+        Returns
+        -------
+        array, shape (n, n_images, n_voxels)
+
+        Raises
+        ------
+        ValueError : "trial" or "signal" of a distribution that was fitted without repeats.
+        """
+        rng = np.random.default_rng(random_state)
+        if part in ("trial", "signal"):
+            return expected + self._of_repeats(part).sample((n, len(expected)), rng)
+        private = part == "full"
+        if scale is None:
+            noise = self.noise if private else self.noise.shared()
+            draws = noise.sample((n, len(expected)), rng)
+        else:
+            draws = ScaledNoise(self.noise, scale).sample(n, rng, private=private)
+        if not private:
+            return expected + draws
+        if self.shape is not None:
+            draws = self.shape.shape(draws, self._normal_sd(scale), expected)
+        draws += expected
+        return draws
+
+    def sd(self, expected: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
+        """s.d. of single trials around expected responses, both of shape (n_images, n_voxels)."""
+        sd = self._normal_sd(scale)
+        if self.shape is None:
+            return np.broadcast_to(sd, expected.shape)
+        return sd * self.shape.relative_sd(expected)
+
+    def interval(self, expected: np.ndarray, sd: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Ends of intervals around expected responses.
+
+        Parameters
+        ----------
+        expected, sd : arrays, shape (n_images, n_voxels)
+        ends : array, shape (n_ends, n_voxels)
+            In units of the s.d., as of normal residuals; `shape` turns them into quantiles of its
+            own.
+
+        Returns
+        -------
+        array, shape (n_ends, n_images, n_voxels), float32
+        """
+        if self.shape is not None:
+            ends = self.shape.quantile(ends)
+        return np.stack([expected + sd * end for end in ends]).astype(np.float32)
+
+    def logpdf(
+        self,
+        betas: np.ndarray,
+        expected: np.ndarray,
+        voxels: Any,
+        scale: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Natural log of the density of single trials, all given voxels of a trial together.
+
+        Parameters
+        ----------
+        betas : array, shape (n_images, n_repeats, n_chosen)
+            Of the chosen voxels.
+        expected : array, shape (n_images, n_chosen)
+        voxels : array of int
+            Positions of the chosen voxels.
+        scale : array, shape (n_images, n_factors + 1), optional
+
+        Returns
+        -------
+        array, shape (n_images, n_repeats), float64
+            NaN for a trial that lacks one of the voxels.
+        """
+        chosen = TrialDistribution(self.noise.of_voxels(voxels))
+        residuals, log_derivative = betas - expected[:, None], 0.0
+        if self.shape is not None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                residuals, log_slopes = self.shape.select(voxels).normal(
+                    residuals, chosen._normal_sd(scale), expected
+                )
+            log_derivative = np.nansum(log_slopes, axis=-1)
+        if scale is None:
+            return chosen.noise.logpdf(residuals) + log_derivative
+        return ScaledNoise(chosen.noise, scale).logpdf(residuals) + log_derivative
+
+    def _normal_sd(self, scale: np.ndarray | None) -> np.ndarray:
+        """s.d. before the shape is given, (1 or n_images, n_voxels)."""
+        if scale is None:
+            return np.sqrt(self.noise.variance)[None]
+        return ScaledNoise(self.noise, scale).sd()
+
+    def _of_repeats(self, part: str) -> ResidualNoise:
+        found = self.trial if part == "trial" else self.error
+        if found is None:
+            raise ValueError(
+                f"noise={part!r} needs repeats, which separate the noise of trials from the error "
+                "of predictions, and the encoder was fitted to betas without: fit it to betas "
+                '(n_images, n_repeats, n_voxels), or take noise="full"'
+            )
+        return found

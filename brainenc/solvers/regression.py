@@ -1,0 +1,150 @@
+"""Ridge regression as an object: features are scaled, penalties chosen, missing images left out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from brainenc.devices import resolve_device
+from brainenc.model_selection import Folds
+from brainenc.solvers.primal import ridge_cv
+from brainenc.solvers.result import RidgeFit
+from brainenc.solvers.voxels import (
+    choose_alphas,
+    choose_per_voxel,
+    feature_scaling,
+    fit_voxels,
+    flatten_tokens,
+    folds_of_rows,
+)
+
+
+@dataclass(frozen=True)
+class RidgeRegression:
+    """A fitted linear map from features to targets: voxels, latents, log-variances.
+
+    Attributes
+    ----------
+    coef : array, shape (n_features, n_targets), or (n_images, n_targets) in kernel form
+        Weights of the z-scored features, or of the training images' kernel.
+    intercept, alphas : arrays, shape (n_targets,)
+        NaN for a target without data.
+    feature_mean, feature_scale : arrays, shape (n_features,)
+    X_fit : array, shape (n_images, n_features), or None in primal form
+        z-scored features of the training images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((60, 4)).astype(np.float32)
+    >>> Y = X @ rng.standard_normal((4, 3)).astype(np.float32)
+    >>> regression, held_out = RidgeRegression.fit(X, Y)
+    >>> bool(np.abs(regression.predict(X) - Y).max() < 0.01)
+    True
+    """
+
+    coef: np.ndarray
+    intercept: np.ndarray
+    alphas: np.ndarray
+    feature_mean: np.ndarray
+    feature_scale: np.ndarray
+    X_fit: np.ndarray | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        features: np.ndarray,
+        targets: np.ndarray,
+        *,
+        alphas: Any = "auto",
+        alpha_per_voxel: Any = "auto",
+        cv: Any = 5,
+        form: str = "auto",
+        standardize: bool = True,
+        device: Any = "auto",
+        random_state: int | None = 0,
+    ) -> tuple["RidgeRegression", np.ndarray]:
+        """Fit, and predict every image from the folds that did not have it.
+
+        Parameters
+        ----------
+        features : array, shape (n_images, n_features) or (n_images, n_tokens, width)
+        targets : array, shape (n_images, n_targets); NaN where an image has no data
+        alphas, alpha_per_voxel, cv, form, standardize, device, random_state
+            As for `brainenc.RidgeEncoder`.
+
+        Returns
+        -------
+        regression : RidgeRegression
+        held_out : array, shape (n_images, n_targets)
+            NaN where a target has no data for an image.
+        """
+        X = flatten_tokens(features)
+        mean, scale = feature_scaling(X, standardize)
+        X = X - mean
+        X /= scale
+        kernel = choose_form(form, X.shape) == "kernel"
+        device = resolve_device(device)
+
+        def solve(rows: np.ndarray, Y: np.ndarray) -> RidgeFit:
+            folds = folds_of_rows(cv, rows, len(X), random_state=random_state)
+            options: dict[str, Any] = {
+                "per_voxel": choose_per_voxel(alpha_per_voxel, len(Y)),
+                "device": device,
+            }
+            tried = choose_alphas(alphas, (len(rows), X.shape[1])).astype(X.dtype)
+            return _solve(X[rows], Y, tried, folds, kernel, options)
+
+        fitted = fit_voxels(
+            targets.astype(X.dtype, copy=False),
+            solve,
+            n_weights=len(X) if kernel else X.shape[1],
+            dual=kernel,
+            min_images=cv if isinstance(cv, int) else 2,
+        )
+        regression = cls(
+            fitted.weights, fitted.intercept, fitted.alphas, mean, scale, X if kernel else None
+        )
+        return regression, fitted.held_out
+
+    @property
+    def form(self) -> str:
+        """Either "primal" or "kernel"."""
+        return "primal" if self.X_fit is None else "kernel"
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Targets (n_images, n_targets) of features, which may be tokens."""
+        X = (flatten_tokens(features) - self.feature_mean) / self.feature_scale
+        if self.X_fit is not None:
+            X = X @ self.X_fit.T
+        return X @ self.coef + self.intercept
+
+
+def _solve(
+    X: np.ndarray,
+    Y: np.ndarray,
+    alphas: np.ndarray,
+    folds: Folds,
+    kernel: bool,
+    options: dict[str, Any],
+) -> RidgeFit:
+    if not kernel:
+        return ridge_cv(X, Y, alphas, folds, **options)
+    from brainenc.solvers.kernel import kernel_ridge_cv  # himalaya takes a while to import
+
+    return kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
+
+
+def choose_form(form: str, shape: tuple[int, ...]) -> str:
+    """The form asked for; for "auto" the smaller one for features (n_images, n_features).
+
+    Raises
+    ------
+    ValueError : another form.
+    """
+    if form == "auto":
+        return "kernel" if shape[1] >= shape[0] else "primal"
+    if form not in ("primal", "kernel"):
+        raise ValueError(f"form={form!r} must be 'auto', 'primal' or 'kernel'")
+    return form

@@ -276,7 +276,7 @@ def wide() -> Iterator[tuple[str, str]]:
 
 def benchmark() -> Iterator[tuple[str, str]]:
     """One benchmark with draws, of a simulated subject."""
-    data = brainenc.datasets.simulate_subject(140, 40, random_state=0)
+    data = brainenc.datasets.simulate_subject(240, 40, random_state=0)
     encoders = {
         "ridge": CASES["ridge"](),
         "latent": CASES["latent"](),

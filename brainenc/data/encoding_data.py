@@ -15,6 +15,7 @@ from brainenc.brain.surfaces import FSAVERAGE, to_surface
 from brainenc.brain.volumes import Volume, to_nifti
 from brainenc.data import brain_folder
 from brainenc.data import images as image_io
+from brainenc.data.alignment import AlignmentCheck, check_alignment
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.storage import atomic_path
 from brainenc.validation import check_betas, check_index, check_same_length
@@ -22,7 +23,6 @@ from brainenc.validation import check_betas, check_index, check_same_length
 if TYPE_CHECKING:
     import nibabel
 
-    from brainenc.data.alignment import AlignmentCheck
     from brainenc.metrics import NoiseCeiling
 
 #: Columns of the voxel table that say where a voxel is or how good it is, not which ROI it is in.
@@ -337,7 +337,7 @@ class EncodingData:
             np.full(self.n_voxels, np.nan), "r2", n_trials=1, estimator="none: no repeats, no ncsnr"
         )
 
-    def check(self, *, n_images: int = 600, random_state: int | None = 0) -> "AlignmentCheck":
+    def check(self, *, n_images: int = 600, random_state: int | None = 0) -> AlignmentCheck:
         """Whether images and betas belong together, in seconds: permuted images must do worse.
 
         Parameters
@@ -355,9 +355,16 @@ class EncodingData:
         UserWarning : they do not seem to, or betas of a neighbouring row fit better. Never for
             want of evidence: see `brainenc.data.check_alignment`.
         """
-        from brainenc.data.alignment import check_alignment  # scikit-learn takes a second to import
-
-        found = check_alignment(self, n_images=n_images, random_state=random_state)
+        found = check_alignment(
+            self.images,
+            self.betas,
+            rows=self.trials["image"].to_numpy(),
+            ncsnr=self.voxels.get("ncsnr"),
+            n_averaged=self.trials.get("n_averaged", 1),
+            name=self.name,
+            n_images=n_images,
+            random_state=random_state,
+        )
         if found.suspicious:
             warnings.warn(found.message, stacklevel=2)
         return found

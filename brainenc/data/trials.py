@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainenc.arrays import row_blocks
+from brainenc.arrays import row_blocks, varies
 from brainenc.validation import check_betas, check_same_length
 
-#: A voxel whose s.d. is this share of its mean or less is constant: the rest is round-off.
-ROUND_OFF = 1e-12
+#: `brainenc.arrays.CONSTANT` of sums in float64.
+CONSTANT = 1e-12
 
 
 def trials_present(betas: np.ndarray) -> pd.DataFrame:
@@ -177,7 +177,7 @@ def zscore_by_session(
             deviation -= mean
             sd = np.sqrt(np.nanmean(deviation**2, axis=0))
         # Round-off leaves a constant voxel with a tiny s.d.; it must not blow up to ±1.
-        sd[sd <= ROUND_OFF * np.abs(mean)] = np.nan
+        sd = np.where(varies(mean, sd, constant=CONSTANT), sd, np.nan)
         zscored[where] = deviation / sd
         means.append(mean)
         sds.append(sd)

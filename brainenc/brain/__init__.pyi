@@ -1,4 +1,3 @@
-from .maps import VoxelMaps as VoxelMaps
 from .surfaces import to_surface as to_surface
 from .volumes import Volume as Volume
 from .volumes import to_nifti as to_nifti

@@ -183,10 +183,13 @@ def check_data(
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
     """Test whether images and betas belong together; exit status 1 if they do not seem to."""
-    from brainenc.data.alignment import check_alignment
+    import warnings
+
     from brainenc.data.npz import load_data
 
-    found = check_alignment(load_data(data), n_images=n_images, random_state=random_state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # its text is printed below
+        found = load_data(data).check(n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
     if found.suspicious:
         raise typer.Exit(1)

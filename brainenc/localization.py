@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from brainenc.arrays import blocks
 from brainenc.brain.volumes import to_nifti
 from brainenc.data.images import as_images, image_batches, looks_like_images
 from brainenc.model_selection import fdr
@@ -340,11 +341,8 @@ def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, A
         parts = image_batches(images, batch_size)
     else:
         images = images if hasattr(images, "shape") else np.asarray(images)
-        parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-    starts = range(0, len(images), batch_size)
-    return len(images), (
-        (slice(start, start + batch_size), part) for start, part in zip(starts, parts, strict=True)
-    )
+        parts = (images[rows] for rows in blocks(len(images), batch_size))
+    return len(images), zip(blocks(len(images), batch_size), parts, strict=True)
 
 
 def _two_dimensional(responses: np.ndarray, ndim: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from brainenc.benchmarking.draw_kept import LARGE, Arrays
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.targets import Targets, centre_within_folds
 from brainenc.datasets import SimulatedTruth
-from brainenc.metrics._sums import weighted_sums
 from brainenc.metrics.noise_correlations import correlation_of
 from brainenc.metrics.ranks import MISSING
+from brainenc.metrics.sums import weighted_sums
 from brainenc.metrics.variances import mean_square_deviations
 
 #: Scores of draws with one value per voxel and an interval, all columns of voxel maps, scores

@@ -28,7 +28,7 @@ from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.benchmarking.tables import ALL
 from brainenc.benchmarking.targets import Targets
 from brainenc.metrics import Estimate, NoiseCeiling, ceiling_of_draws
-from brainenc.metrics._variance_components import variance_components
+from brainenc.metrics.variance_components import variance_components
 from brainenc.model_selection import bootstrap_interval
 
 #: Voxels in the table of noise correlations, and images in that of shown draws.

@@ -25,7 +25,7 @@ from brainenc.arrays import row_blocks, take_columns
 from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.benchmarking.permutation import correlation_p_values
 from brainenc.benchmarking.targets import Targets, centre_within_folds
-from brainenc.metrics._sums import weighted_sums
+from brainenc.metrics.sums import weighted_sums
 
 #: Metrics with one value per voxel, and those with one value per set of images.
 VOXEL_METRICS = ("r", "r_normalized", "r2", "mse", "mse_z", "mse_trials", "mse_z_trials")

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from brainenc.arrays import blocks
+
 #: File name endings that a folder of images is searched for.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -278,8 +280,8 @@ def take_images(images: Any, index: np.ndarray) -> Any:
 
 def image_batches(images: Any, batch_size: int) -> Iterator[np.ndarray]:
     """Images as uint8 arrays of at most `batch_size` rows, in order."""
-    for start in range(0, len(images), batch_size):
-        yield np.asarray(images[start : start + batch_size])
+    for rows in blocks(len(images), batch_size):
+        yield np.asarray(images[rows])
 
 
 def area_weights(n_in: int, n_out: int) -> np.ndarray:

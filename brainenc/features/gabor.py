@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
+from brainenc.arrays import blocks
 from brainenc.data.images import LUMA
 from brainenc.devices import resolve_device
 from brainenc.features.base import FeatureExtractor
@@ -204,7 +205,7 @@ class GaborPyramid(FeatureExtractor):
         device = resolve_device(self.device)
         if device.type != "cpu":
             return self._features(batch, device)
-        parts = [batch[start : start + _PART] for start in range(0, len(batch), _PART)]
+        parts = [batch[images] for images in blocks(len(batch), _PART)]
         return np.concatenate(_on_threads(lambda part: self._features(part, device), parts))
 
     @torch.inference_mode()

@@ -19,6 +19,8 @@ is a ratio of standard deviations, not a ceiling of anything: r is never divided
 array([0.429, 0.75 ])
 >>> ceiling.to("r").normalize([0.4, 0.4], space="r").round(3)
 array([0.611, 0.462])
+
+Long because most of it is documentation; the type and what makes it belong together.
 """
 
 from collections.abc import Callable
@@ -29,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainenc.metrics._variance_components import (
+from brainenc.metrics.variance_components import (
     VarianceComponents,
     reliability_of_average,
     split_half_reliability,

@@ -4,13 +4,13 @@ from references import variance_components as slow_variance_components
 
 from brainenc.metrics import (
     NoiseCeiling,
-    _sums,
-    _variance_components,
     correlation,
     ncsnr_from_repeats,
     noise_ceiling_from_ncsnr,
     noise_ceiling_from_repeats,
     noise_ceiling_split_half,
+    sums,
+    variance_components,
 )
 from brainenc.repeats import average_repeats
 
@@ -18,7 +18,7 @@ from brainenc.repeats import average_repeats
 @pytest.fixture(autouse=True, params=[2**23, 1], ids=["as small arrays", "as large arrays"])
 def large(request, monkeypatch):
     """Whether arrays are summed by matrix products or by compiled code."""
-    monkeypatch.setattr(_sums, "_LARGE", request.param)
+    monkeypatch.setattr(sums, "_LARGE", request.param)
 
 
 ESTIMATORS = {
@@ -70,7 +70,7 @@ def test_ncsnr_with_even_repeats_is_the_nsd_formula_up_to_its_known_factor():
 
 def test_signal_variance_is_unbiased_where_a_third_of_the_trials_is_missing():
     _, betas = simulate(30, 20_000, 0.5, missing=0.35)
-    components = _variance_components.variance_components(betas, np.ones((1, 30)))
+    components = variance_components.variance_components(betas, np.ones((1, 30)))
     signal, noise = components.signal[0], components.noise[0]
     for estimate, truth in ((signal, 0.25), (noise, 1.0)):
         assert abs(estimate.mean() - truth) < 4 * estimate.std() / np.sqrt(20_000)
@@ -176,8 +176,8 @@ def test_a_reliability_is_an_r2_and_is_not_squared_again():
 
 def test_two_repeats_are_spearman_browns_formula():
     r = np.array([0.0, 0.2, 0.9])
-    ratio = _variance_components._signal_to_noise(r, np.ones(3), np.ones(3))
-    found = _variance_components.reliability_of_average(ratio, 2.0)
+    ratio = variance_components._signal_to_noise(r, np.ones(3), np.ones(3))
+    found = variance_components.reliability_of_average(ratio, 2.0)
     np.testing.assert_allclose(found, 2 * r / (1 + r), rtol=1e-12)
 
 
@@ -193,7 +193,7 @@ def test_split_halves_of_voxels_that_miss_other_trials_are_those_of_each_voxel_a
 def test_split_halves_are_the_same_in_all_blocks_of_voxels(monkeypatch):
     _, betas = simulate(60, 5, 1.0)
     whole = noise_ceiling_split_half(betas, n_splits=4).values
-    monkeypatch.setattr(_variance_components, "_SPLIT_ENTRIES", 60 * 3 * 2)
+    monkeypatch.setattr(variance_components, "_SPLIT_ENTRIES", 60 * 3 * 2)
     np.testing.assert_allclose(
         noise_ceiling_split_half(betas, n_splits=4).values, whole, rtol=1e-12
     )
@@ -205,7 +205,7 @@ def test_a_half_never_holds_a_trial_of_the_other():
     present = np.isfinite(betas)
     betas = np.where(present, betas, 0)
     keys = np.random.default_rng(3).random((4000, 5))
-    r = _variance_components._half_correlation(
+    r = variance_components._half_correlation(
         betas - 5 * present, present, keys, np.ones((1, 4000))
     )
     # s.e. of each r is 1 / sqrt(4000) = .016, of their mean .0022.
@@ -275,10 +275,10 @@ def test_interval_changes_space_with_the_values():
 def test_bootstraps_are_literal_resamples_of_images():
     _, betas = simulate(40, 5, 0.8, missing=0.2)
     counts = np.random.default_rng(4).multinomial(40, np.full(40, 1 / 40), size=3).astype(float)
-    found = _variance_components.variance_components(betas, counts)
+    found = variance_components.variance_components(betas, counts)
     for i, row in enumerate(counts):
         resampled = np.repeat(betas, row.astype(int), axis=0)
-        wanted = _variance_components.variance_components(resampled, np.ones((1, 40)))
+        wanted = variance_components.variance_components(resampled, np.ones((1, 40)))
         for ours, theirs in zip(found, wanted, strict=True):
             np.testing.assert_allclose(ours[i], theirs[0], rtol=1e-9)
 
@@ -371,7 +371,7 @@ def test_real_data_have_the_split_half_correlation_found_before(real_data, name,
     rng, found = np.random.default_rng(0), []
     for _ in range(20):
         found.append(
-            _variance_components._half_correlation(
+            variance_components._half_correlation(
                 np.where(present, betas, 0),
                 present,
                 rng.random(betas.shape[:2]),

@@ -16,13 +16,18 @@ from brainenc.benchmarking.draw_scores import (
     measured_correlations,
     score_encoder_draws,
 )
-from brainenc.benchmarking.draw_sources import INDEPENDENT, RESAMPLED, TRUTH, truth_source
+from brainenc.benchmarking.draw_sources import (
+    INDEPENDENT,
+    RESAMPLED,
+    TRUTH,
+    TrueDistribution,
+    truth_source,
+)
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult
 from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.benchmarking.targets import Targets
 from brainenc.data.encoding_data import EncodingData
-from brainenc.datasets import SimulatedTruth
 from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import Folds
 
@@ -115,7 +120,7 @@ def score_all_draws(
             kept = [pair.draws(label) for pair in group]
             kind = infos[0]["draws"][label]["kind"]
             scores[name] = score_encoder_draws(kind, kept, targets, plan, measured, folder)
-    if isinstance(data.truth, SimulatedTruth):
+    if isinstance(data.truth, TrueDistribution):
         kept = [
             score_draws(
                 truth_source(data.truth, test),

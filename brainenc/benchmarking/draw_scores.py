@@ -12,8 +12,8 @@ from brainenc.arrays import release
 from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.benchmarking.draw_kept import LARGE, Arrays
 from brainenc.benchmarking.draw_plan import DrawPlan
+from brainenc.benchmarking.draw_sources import TrueDistribution
 from brainenc.benchmarking.targets import Targets, centre_within_folds
-from brainenc.datasets import SimulatedTruth
 from brainenc.metrics._sums import weighted_sums
 from brainenc.metrics.noise_correlations import correlation_of
 from brainenc.metrics.ranks import MISSING
@@ -130,7 +130,7 @@ class Measured:
 def measured_correlations(targets: Targets, plan: DrawPlan, truth: Any) -> Measured:
     """Those of the repeats, and the true ones if the data has a `truth`."""
     covariance = np.full((len(plan.subset),) * 2, np.nan)
-    if isinstance(truth, SimulatedTruth):
+    if isinstance(truth, TrueDistribution):
         covariance = truth.noise_covariance(plan.subset)
     trials = targets.trials(plan.subset)
     repeats = metrics.noise_correlation(trials)

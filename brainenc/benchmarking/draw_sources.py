@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -126,22 +126,30 @@ class TrialResiduals:
         return np.swapaxes(draws, 0, 1)
 
 
-def truth_source(truth: Any, test: np.ndarray) -> DrawSource:
-    """Draws of a simulated subject's true distribution for the test images of a fold."""
+@runtime_checkable
+class TrueDistribution(Protocol):
+    """A `truth` of data that knows how its trials are distributed, as `SimulatedTruth` does."""
+
+    def select(self, images: np.ndarray) -> "TrueDistribution":
+        """That of some of the images."""
+
+    def sample(self, n: int, random_state: int) -> np.ndarray:
+        """Single trials, shape (n, n_images, n_voxels)."""
+
+    def log_density(self, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+        """Log density (n_images, n_repeats) of trials (n_images, n_repeats, n_voxels)."""
+
+    def noise_covariance(self, voxels: np.ndarray) -> np.ndarray:
+        """Covariance of single-trial noise, shape (n_selected, n_selected)."""
+
+
+def truth_source(truth: TrueDistribution, test: np.ndarray) -> DrawSource:
+    """Draws of the true distribution for the test images of a fold."""
 
     def sample(images: slice, n: int, seed: int) -> np.ndarray:
         return truth.select(images=test[images]).sample(n, random_state=seed)
 
     def log_density(images: slice, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-        factors = truth.noise_factors[:, voxels].toarray()
-        noise = ResidualNoise(factors, np.sqrt(truth.noise_private_variance[voxels]))
-        expected = truth.signal[test[images]][:, None, voxels]
-        gain = truth.drift.gain[:, None, None, voxels]  # one for each session
-        offset = truth.drift.offset[:, None, None, voxels]
-        in_session = noise.logpdf((betas[..., voxels] - offset) / gain - expected)
-        in_session -= np.log(gain).sum(axis=-1)
-        # The session of a trial is not known: a mixture of them. Missing trials stay NaN.
-        with np.errstate(invalid="ignore"):
-            return np.logaddexp.reduce(in_session + np.log(truth.drift.share)[:, None, None])
+        return truth.select(images=test[images]).log_density(betas, voxels)
 
     return DrawSource(TRUTH, TRUTH, sample, log_density)

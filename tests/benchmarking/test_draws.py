@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import brainenc
 from brainenc import metrics
@@ -486,3 +487,51 @@ def test_the_true_density_of_betas_that_drift_is_that_of_their_draws():
     assert density @ grid**2 == pytest.approx((draws**2).mean(), rel=0.1)
     missing = source.log_density(slice(0, 20), data.betas, np.arange(10))
     np.testing.assert_array_equal(np.isnan(missing), np.isnan(data.betas).all(axis=2))
+
+
+class StandardNormalTruth:
+    """Trials of mean 0 and s.d. 1 that voxels do not share, and no other knowledge."""
+
+    def __init__(self, n_images, n_voxels):
+        self.n_images, self.n_voxels = n_images, n_voxels
+
+    def select(self, images=None, voxels=None):
+        return StandardNormalTruth(len(images), self.n_voxels)
+
+    def sample(self, n=1, random_state=None):
+        rng = np.random.default_rng(random_state)
+        return rng.standard_normal((n, self.n_images, self.n_voxels), dtype=np.float32)
+
+    def log_density(self, betas, voxels=None):
+        return stats.norm.logpdf(betas[..., voxels]).sum(axis=-1)
+
+    def noise_covariance(self, voxels=None):
+        return np.eye(len(voxels))
+
+
+def test_any_truth_that_draws_and_has_a_density_gives_a_reference_row():
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((60, 3, 12))
+    images = rng.integers(0, 255, (60, 4, 4), dtype=np.uint8)
+    data = brainenc.EncodingData(images, betas, truth=StandardNormalTruth(60, 12))
+    result = brainenc.benchmark(
+        data, {"mean": brainenc.MeanEncoder()}, references=False, cv=3, n_draws=50, **FEW
+    )
+    truth = whole(result).loc["true distribution"]
+    # Entropy of 12 standard normals; s.e. over 180 trials √(12 / 2) / √180 = .18.
+    assert truth["log_score"] == pytest.approx(12 * 1.4189, abs=0.75)
+    assert truth["crps"] == pytest.approx(1 / np.sqrt(np.pi), rel=0.06)
+    truths = result.noise_correlations.query("encoder == 'true distribution'")["truth"]
+    assert (truths == 0).all()
+
+
+def test_a_truth_without_a_distribution_gives_no_reference_row(data):
+    class Categories:
+        def select(self, images=None, voxels=None):
+            return self
+
+    known = dataclasses.replace(data, truth=Categories())
+    result = brainenc.benchmark(
+        known, {"mean": brainenc.MeanEncoder()}, references=False, cv=3, n_draws=10, **FEW
+    )
+    assert list(whole(result).index) == ["mean"]

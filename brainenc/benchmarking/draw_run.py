@@ -26,10 +26,10 @@ from brainenc.benchmarking.draw_sources import (
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult
 from brainenc.benchmarking.scoring import EncoderScores
+from brainenc.benchmarking.split import Split
 from brainenc.benchmarking.targets import Targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.metrics import NoiseCeiling
-from brainenc.model_selection import Folds
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Drawn:
 def score_all_draws(
     data: EncodingData,
     pairs: Mapping[str, Sequence[Pair]],
-    folds: Folds,
+    split: Split,
     targets: Targets,
     plan: DrawPlan,
     folder: Path,
@@ -96,7 +96,7 @@ def score_all_draws(
     ----------
     data : EncodingData
     pairs : dict of encoder name to its pairs, all finished
-    folds : list of (train, test)
+    split : Split
     targets : Targets
     plan : DrawPlan
     folder : path
@@ -125,12 +125,12 @@ def score_all_draws(
             score_draws(
                 truth_source(data.truth, test),
                 data.betas[test],
-                targets.scale[k],
+                split.scale[k],
                 plan,
                 k,
                 folder / f"truth{k}",
             )
-            for k, (_, test) in enumerate(folds)
+            for k, (_, test) in enumerate(split.folds)
         ]
         scores[TRUTH] = score_encoder_draws(TRUTH, kept, targets, plan, measured, folder)
     return Drawn(scores, errors, measured, targets, plan)

@@ -184,7 +184,7 @@ def score_encoder_draws(
         images=images,
         image_samples=image_samples,
         variances=Variances(
-            draw_variance, samples["image_variance"], fold_of_row(targets), targets.images
+            draw_variance, samples["image_variance"], targets.fold_of_row, targets.images
         ),
         agreement=metrics.agreement_with_repeats(
             correlation, measured.trials, images=measured.images
@@ -227,7 +227,7 @@ def _scores_of_voxels(
     """
     values = _voxel_scores(kept, targets, n_draws, None)
     samples = _voxel_scores(kept, targets, n_draws, targets.weights)
-    of_rows = draw_variance[fold_of_row(targets)]
+    of_rows = draw_variance[targets.fold_of_row]
     of_trials = mean_square_deviations(kept["mean_draw"], targets.betas) - of_rows / n_draws
     samples["image_variance"] = of_trials.astype(np.float32)
     present = np.isfinite(of_trials)
@@ -255,7 +255,6 @@ def _voxel_scores(
     CRPS is a mean over images of the mean over their trials, coverage over all trials.
     """
     ranks = kept["ranks"]
-    fold = fold_of_row(targets)
 
     def statistics(images: slice, voxels: slice) -> list[np.ndarray]:
         crps = kept["crps"][images, voxels].astype(np.float64)
@@ -267,7 +266,7 @@ def _voxel_scores(
         defined = np.isfinite(crps)
         crps = np.where(defined, crps, 0)
         n_trials = (of_block != MISSING).sum(axis=1).astype(np.float64)
-        z = targets.scale[fold[images], voxels]
+        z = targets.scale[targets.fold_of_row[images], voxels]
         return [defined.astype(np.float64), n_trials, crps, crps / z, *covered]
 
     n_voxels = ranks.shape[2]
@@ -279,12 +278,6 @@ def _voxel_scores(
             with np.errstate(divide="ignore", invalid="ignore"):
                 found[name][:, voxels] = total / count
     return found if weights is not None else {name: mean[0] for name, mean in found.items()}
-
-
-def fold_of_row(targets: Targets) -> np.ndarray:
-    """Which fold a row is tested in, (n_rows,)."""
-    sizes = [fold.stop - fold.start for fold in targets.folds]
-    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def _image_scores(folds: Sequence[Arrays], targets: Targets) -> tuple[dict[str, float], Arrays]:
@@ -327,7 +320,7 @@ def _averaged(responses: np.ndarray, targets: Targets) -> Arrays:
     """What averages of draws score as though they were predictions."""
     paired = np.where(np.isnan(targets.averages), np.nan, responses)
     centred = [centre_within_folds(array, targets.folds) for array in (paired, targets.averages)]
-    scale = targets.scale[fold_of_row(targets)]
+    scale = targets.scale[targets.fold_of_row]
     error = np.square((responses - targets.averages) / scale, dtype=np.float64)
     n = np.isfinite(error).sum(axis=0)
     with np.errstate(invalid="ignore"):

@@ -17,12 +17,13 @@ import brainenc
 from brainenc.arrays import release
 from brainenc.benchmarking import cluster, scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
-from brainenc.benchmarking.draw_plan import DrawPlan, make_plan
+from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.draw_run import score_all_draws
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
+from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.persistence import describe
@@ -107,10 +108,11 @@ def benchmark(
     PermissionError : `out` cannot be written to.
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
+    check_n_draws(n_draws)
     if out is not None:
         check_run_folder(out)
-    folds = _folds(data, cv, random_state)
-    plan = make_plan(data, folds, n_draws, random_state) if n_draws else None
+    split = make_split(data.betas, _folds(data, cv, random_state))
+    plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
     entries, failed = collect(data, encoders, features, references, verbose)
     settings = {
@@ -126,14 +128,18 @@ def benchmark(
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         data_key = data_hash(data)
         pairs = _make_pairs(
-            entries, folds, f"{data_key}{split_hash(folds)}", Path(folder).resolve() / "pairs", plan
+            entries,
+            split,
+            f"{data_key}{split_hash(split.folds)}",
+            Path(folder).resolve() / "pairs",
+            plan,
         )
         with cluster.connected(scheduler, out) as send:
             _run_pairs(pairs, entries, data.betas, send, n_jobs, verbose)
-        manifest = make_manifest(data, data_key, folds, settings)
+        manifest = make_manifest(data, data_key, split.folds, settings)
         with tempfile.TemporaryDirectory(prefix=".samples-", dir=folder) as samples:
             result = _score(
-                data, pairs, failed, folds, plan, manifest, verbose, folder=Path(samples)
+                data, pairs, failed, split, plan, manifest, verbose, folder=Path(samples)
             )
     if alignment is not None and alignment.suspicious:
         result.warnings.insert(0, alignment.message)
@@ -176,7 +182,7 @@ def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:
 
 def _make_pairs(
     entries: Mapping[str, Entry],
-    folds: Folds,
+    split: Split,
     data_key: str,
     folder: Path,
     plan: DrawPlan | None,
@@ -193,9 +199,18 @@ def _make_pairs(
         home = folder / f"{readable}-{fingerprint(name, key)[:12]}"
         pairs[name] = [
             Pair(
-                entry.encoder, name, fold, train, test, home / f"fold{fold}", key, plan, references
+                encoder=entry.encoder,
+                name=name,
+                fold=fold,
+                train=train,
+                test=test,
+                folder=home / f"fold{fold}",
+                key=key,
+                plan=plan,
+                scale=split.scale[fold],
+                references=references,
             )
-            for fold, (train, test) in enumerate(folds)
+            for fold, (train, test) in enumerate(split.folds)
         ]
     return pairs
 
@@ -225,13 +240,13 @@ def _run_pairs(
 # -------------------------------------------------------------------- scoring
 
 
-def _noise_ceiling(data: EncodingData, folds: Folds) -> NoiseCeiling:
+def _noise_ceiling(data: EncodingData, split: Split) -> NoiseCeiling:
     """Ceiling of r against averages of the images tested; all images tell signal from noise.
 
     Often only the test images were repeated: their averages then have less noise than all have.
     """
     ceiling = data.noise_ceiling(n_bootstraps=200).to("r")
-    tested = data.trials["image"].isin(np.concatenate([test for _, test in folds]))
+    tested = data.trials["image"].isin(split.rows)
     if tested.all():
         return ceiling
     trials = data.trials[tested]
@@ -244,7 +259,7 @@ def _score(
     data: EncodingData,
     pairs: Mapping[str, list[Pair]],
     failed: Mapping[str, str],
-    folds: Folds,
+    split: Split,
     plan: DrawPlan | None,
     manifest: dict[str, Any],
     verbose: bool,
@@ -252,12 +267,12 @@ def _score(
     folder: Path,
 ) -> BenchmarkResult:
     settings = manifest["settings"]
-    ceiling = _noise_ceiling(data, folds)
+    ceiling = _noise_ceiling(data, split)
     enough = (ceiling.values >= settings["min_ceiling"]) & (ceiling.values > 0)
     release(data.betas)
     targets = make_targets(
         data.betas,
-        folds,
+        split,
         np.where(enough, ceiling.values, np.nan),
         settings["n_bootstraps"],
         settings["random_state"],
@@ -281,7 +296,7 @@ def _score(
     drawn = of_draws = None
     if plan is not None:
         finished = {name: pairs[name] for name in done}
-        drawn = score_all_draws(data, finished, folds, targets, plan, folder)
+        drawn = score_all_draws(data, finished, split, targets, plan, folder)
         of_draws = drawn.scores
     result = BenchmarkResult(
         encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),

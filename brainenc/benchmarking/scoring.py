@@ -151,15 +151,13 @@ def squared_errors(
     dict of metric to array, shape (n_voxels,) or (n_bootstraps, n_voxels)
         NaN where no image counts, or where a prediction is not finite or the unit of z undefined.
     """
-    sizes = [fold.stop - fold.start for fold in targets.folds]
-    fold_of_row = np.repeat(np.arange(len(sizes)), sizes)
     z = 1 / targets.scale.astype(np.float64) ** 2
 
     def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
         x = predictions[images, voxels].astype(np.float64)[:, None]
         error, n = _sum_of_squares(x, targets.averages[images, None, voxels])
         to_trials, n_trials = _sum_of_squares(x, targets.betas[images, :, voxels])
-        unit = z[fold_of_row[images], voxels]
+        unit = z[targets.fold_of_row[images], voxels]
         return n, n_trials, error, error * unit, to_trials, to_trials * unit
 
     sets = np.ones((1, len(predictions))) if weights is None else weights.astype(np.float64)

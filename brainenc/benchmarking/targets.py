@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from brainenc.arrays import blocks, release, take_columns
-from brainenc.model_selection import Folds, bootstrap_weights
+from brainenc.arrays import blocks, take_columns
+from brainenc.benchmarking.split import Split
+from brainenc.model_selection import bootstrap_weights
 from brainenc.repeats import average_repeats
 
 #: Betas taken up at once where they are summed: temporary arrays of some MB.
@@ -33,9 +34,10 @@ class Targets:
         Rows of each fold.
     images : array of int, shape (n_rows,)
         Which image each row is of, counted from 0 among the images tested.
+    fold_of_row : array of int, shape (n_rows,)
+        Fold that tests each row.
     scale : array, shape (n_folds, n_voxels)
-        s.d. of the single trials of the fold's training images, the unit of "z"; NaN where it is
-        0 or undefined.
+        Unit of "z" in each fold, as in `Split`.
     ceiling_r : array, shape (n_voxels,)
         Noise ceiling of r against the averages; NaN where it is undefined or too low to divide by.
     weights : array, shape (n_bootstraps, n_rows)
@@ -46,6 +48,7 @@ class Targets:
     rows: np.ndarray
     folds: list[slice]
     images: np.ndarray
+    fold_of_row: np.ndarray
     scale: np.ndarray
     ceiling_r: np.ndarray
     weights: np.ndarray
@@ -92,6 +95,7 @@ class Targets:
             rows=self.rows[rows],
             folds=[slice(0, rows.stop - rows.start)],
             images=self.images[rows],
+            fold_of_row=np.zeros(rows.stop - rows.start, dtype=int),
             scale=self.scale[fold : fold + 1],
             weights=self.weights[:, rows],
         )
@@ -106,56 +110,23 @@ class Targets:
 
 
 def make_targets(
-    betas: np.ndarray, folds: Folds, ceiling_r: np.ndarray, n_bootstraps: int, random_state: Any
+    betas: np.ndarray, split: Split, ceiling_r: np.ndarray, n_bootstraps: int, random_state: Any
 ) -> Targets:
     """Targets of all folds, with bootstrap weights drawn once for all encoders."""
-    rows = np.concatenate([test for _, test in folds])
-    ends = np.cumsum([len(test) for _, test in folds])
-    slices = [slice(end - len(test), end) for end, (_, test) in zip(ends, folds, strict=True)]
-    images, image_of_row = np.unique(rows, return_inverse=True)
+    ends = np.cumsum([len(test) for _, test in split.folds])
+    slices = [slice(end - len(test), end) for end, (_, test) in zip(ends, split.folds, strict=True)]
+    images, image_of_row = np.unique(split.rows, return_inverse=True)
     weights = bootstrap_weights(len(images), n_bootstraps, random_state=random_state)
     return Targets(
         source=betas,
-        rows=rows,
+        rows=split.rows,
         folds=slices,
         images=image_of_row,
-        scale=np.stack([trial_sd(betas, train) for train, _ in folds]).astype(np.float32),
+        fold_of_row=split.fold_of_row,
+        scale=split.scale,
         ceiling_r=ceiling_r,
         weights=weights[:, image_of_row],
     )
-
-
-def trial_sd(betas: np.ndarray, images: np.ndarray | None = None) -> np.ndarray:
-    """Standard deviation over single trials, (n_voxels,); NaN where it is 0 or undefined.
-
-    Parameters
-    ----------
-    betas : array, shape (n_images, n_repeats, n_voxels)
-    images : array of int, optional
-        Those whose trials count; all by default.
-    """
-    n, total, squares = np.zeros((3, betas.shape[2]))
-    images = np.arange(len(betas)) if images is None else images
-    few = list(blocks(len(images), _BLOCK_VALUES // betas[0].size))
-
-    def trials(some: slice) -> np.ndarray:
-        found = betas[images[some]]
-        release(betas)
-        return found
-
-    for some in few:
-        found = trials(some)
-        present = np.isfinite(found)
-        n += present.sum(axis=(0, 1))
-        total += np.where(present, found, 0).sum(axis=(0, 1), dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = total / n
-        for some in few:
-            deviations = trials(some) - mean
-            deviations[~np.isfinite(deviations)] = 0
-            squares += np.einsum("irv,irv->v", deviations, deviations)
-        sd = np.sqrt(squares / n)
-    return np.where(sd > 1e-6 * np.abs(mean), sd, np.nan)
 
 
 def centre_within_folds(array: np.ndarray, folds: Sequence[Any]) -> np.ndarray:

@@ -19,8 +19,11 @@ from brainenc.benchmarking import (
 )
 from brainenc.benchmarking.draw_kept import LARGE, read_kept
 from brainenc.benchmarking.draw_sources import DrawSource, TrialResiduals, truth_source
+from brainenc.benchmarking.pairs import Pair, run_pair
 from brainenc.benchmarking.result import DRAW_TABLES, TABLES
+from brainenc.benchmarking.split import make_split, trial_sd
 from brainenc.encoders import BaseEncoder
+from brainenc.metrics.noise_correlations import correlation_of
 from brainenc.noise.gaussian import ResidualNoise
 
 FEW = {"n_bootstraps": 100, "n_permutations": 9, "verbose": False, "check": False}
@@ -112,7 +115,7 @@ def test_kept_arrays_are_those_of_the_metrics(fold, monkeypatch, images_at_once)
     np.testing.assert_allclose(kept["draw_variance"] / 11, variance, **close)
     correlation = metrics.noise_correlation(np.moveaxis(draws, 0, 1))
     np.testing.assert_allclose(
-        metrics.spread.correlation_of(kept["cross_products"]),
+        correlation_of(kept["cross_products"]),
         correlation[np.ix_([0, 3, 4], [0, 3, 4])],
         **close,
     )
@@ -173,7 +176,8 @@ def test_the_plan_takes_voxels_from_rois_in_proportion(data, monkeypatch):
     betas[:, :, 8] = 0 * betas[:, :, 8] + 1
     holed = brainenc.EncodingData(data.images, betas, data.voxels)
     folds = [(np.arange(100), np.arange(100, 150))]
-    plan = draw_plan.make_plan(holed, folds, 10, 0)
+    split = make_split(holed.betas, folds)
+    plan = draw_plan.make_plan(holed, split, 10, 0)
     assert set(np.arange(40)) - set(plan.complete) == {7, 8}
     roi = data.voxels["roi"].to_numpy()
     assert len(set(plan.subset)) == 20
@@ -182,8 +186,8 @@ def test_the_plan_takes_voxels_from_rois_in_proportion(data, monkeypatch):
     assert (abs(taken.reindex(there.index, fill_value=0) - there * 20 / 38) <= 1).all()
     changes = (roi[plan.subset][1:] != roi[plan.subset][:-1]).sum()
     assert changes == len(taken) - 1  # ROI after ROI
-    assert plan.key() == draw_plan.make_plan(holed, folds, 10, 0).key()
-    assert plan.key() != draw_plan.make_plan(holed, folds, 10, 1).key()
+    assert plan.key() == draw_plan.make_plan(holed, split, 10, 0).key()
+    assert plan.key() != draw_plan.make_plan(holed, split, 10, 1).key()
 
 
 @pytest.mark.parametrize("missing", ["", None, np.nan])
@@ -192,7 +196,8 @@ def test_voxels_outside_every_roi_have_a_place_in_the_plan(data, missing, dtype)
     roi = data.voxels["roi"].astype(object)
     roi[::4] = missing
     outside = dataclasses.replace(data, voxels=pd.DataFrame({"roi": roi.astype(dtype)}))
-    plan = draw_plan.make_plan(outside, [(np.arange(100), np.arange(100, 150))], 10, 0)
+    split = make_split(outside.betas, [(np.arange(100), np.arange(100, 150))])
+    plan = draw_plan.make_plan(outside, split, 10, 0)
     assert set(plan.subset) == set(range(40))
     assert set(plan.subset[:10]) == set(range(0, 40, 4))  # as if they were a ROI of their own
     assert len(plan.shown) == roi.replace("", None).nunique() + 1
@@ -292,14 +297,14 @@ def test_variances_and_noise_correlations_are_compared_fold_by_fold():
     )  # fmt: skip
     row = whole(result).loc["told"]
 
-    plan = draw_plan.make_plan(data, folds, 50, 0)
+    plan = draw_plan.make_plan(data, make_split(betas, folds), 50, 0)
     source = DrawSource(
         "", "", lambda images, n, seed: Told(noise_sd=1.5 * sd).sample(test[images], n, seed)
     )
     drawn, measured, cross = [], [], 0
     for k, (train, rows) in enumerate(folds):
         test = X[rows]
-        kept = draw_blocks.score_draws(source, betas[rows], targets.trial_sd(betas, train), plan, k)
+        kept = draw_blocks.score_draws(source, betas[rows], trial_sd(betas, train), plan, k)
         drawn.append(kept["draw_variance"] / len(rows))
         around = np.square(betas[rows] - kept["mean_draw"][:, None])
         n_trials = np.isfinite(around).sum(axis=1)
@@ -319,7 +324,7 @@ def test_variances_and_noise_correlations_are_compared_fold_by_fold():
     assert row["variance_reliability"] == pytest.approx(wanted.reliability, rel=1e-4)
     assert wanted.slope.low < 1.5**2 / 2 < wanted.slope.high  # trials: own and shared noise
     agreement = metrics.agreement_with_repeats(
-        metrics.spread.correlation_of(cross), betas[rows][..., plan.subset], images=rows
+        correlation_of(cross), betas[rows][..., plan.subset], images=rows
     )
     found = row[[f"noise_correlation_r{end}" for end in ("", "_low", "_high")]].astype(float)
     np.testing.assert_allclose(found, np.array(agreement)[[0, 2, 3]], rtol=1e-6)
@@ -535,3 +540,14 @@ def test_a_truth_without_a_distribution_gives_no_reference_row(data):
         known, {"mean": brainenc.MeanEncoder()}, references=False, cv=3, n_draws=10, **FEW
     )
     assert list(whole(result).index) == ["mean"]
+
+
+def test_a_pair_scores_draws_in_the_unit_that_the_split_has_found(data, tmp_path):
+    split = make_split(data.betas, [(np.arange(100), np.arange(100, 150))])
+    ((train, test),) = split.folds
+    plan = draw_plan.make_plan(data, split, 20, 0)
+    energies = []
+    for k, scale in enumerate((split.scale[0], 2 * split.scale[0])):
+        pair = Pair(Told(noise_sd=1.0), "told", 0, train, test, tmp_path / f"{k}", "", plan, scale)
+        energies.append(run_pair(pair, data.truth.signal, data.betas).draws()["energy"])
+    np.testing.assert_allclose(energies[0], 2 * energies[1], rtol=1e-5)

@@ -9,9 +9,10 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, LeaveOneOut, RepeatedKFold
 
-from brainenc.benchmarking import permutation, scoring
+from brainenc.benchmarking import permutation, scoring, split
 from brainenc.benchmarking import targets as scored_against
 from brainenc.benchmarking.permutation import correlation_p_values
+from brainenc.benchmarking.split import make_split, trial_sd
 from brainenc.benchmarking.targets import make_targets
 from brainenc.model_selection import bootstrap_weights, image_folds
 from brainenc.repeats import average_repeats
@@ -33,7 +34,7 @@ def case():
         predictions[test] = signal[test] + 0.5 * rng.standard_normal((10, N_VOXELS)) + 2 * k
     rows = np.concatenate([test for _, test in folds])
     ceiling = np.full(N_VOXELS, 0.8)
-    targets = make_targets(betas, folds, ceiling, 50, random_state=1)
+    targets = make_targets(betas, make_split(betas, folds), ceiling, 50, random_state=1)
     return predictions[rows], betas, folds, targets
 
 
@@ -118,7 +119,7 @@ def test_bootstrap_samples_are_scores_of_resampled_images(case):
 def test_an_image_tested_twice_is_drawn_as_one(case):
     _, betas, _, _ = case
     folds = [(np.arange(20, 40), np.arange(0, 15)), (np.arange(20, 40), np.arange(5, 20))]
-    targets = make_targets(betas, folds, np.ones(N_VOXELS), 30, random_state=0)
+    targets = make_targets(betas, make_split(betas, folds), np.ones(N_VOXELS), 30, random_state=0)
     images = np.concatenate([np.arange(15), np.arange(5, 20)])
     for image in range(5, 15):
         first, second = np.flatnonzero(images == image)
@@ -147,7 +148,7 @@ def test_r2_of_the_mean_is_near_zero_with_small_folds():
     betas = rng.standard_normal((20, 3, 500))
     folds = image_folds(10, 20)
     means = np.concatenate([np.tile(betas[train].mean(axis=(0, 1)), (2, 1)) for train, _ in folds])
-    targets = make_targets(betas, folds, np.ones(500), 200, random_state=0)
+    targets = make_targets(betas, make_split(betas, folds), np.ones(500), 200, random_state=0)
     found = scoring.score_encoder(means, targets, n_permutations=1, random_state=0)
     # The mean of the 18 others has an error of 1 + 1/18 against a variance of 19/20: −.11.
     # s.e. over 500 voxels below .01.
@@ -159,7 +160,7 @@ def test_r2_of_the_mean_is_near_zero_with_small_folds():
 def test_bootstrap_r2_is_corrected_by_the_number_of_images_not_rows():
     betas, folds, predictions = repeated_case()
     rows = np.concatenate([test for _, test in folds])
-    targets = make_targets(betas, folds, np.ones(1500), 3, random_state=0)
+    targets = make_targets(betas, make_split(betas, folds), np.ones(1500), 3, random_state=0)
     samples = scoring.voxel_metrics(predictions, targets, targets.weights)["r2"]
     drawn = np.repeat(np.arange(len(rows)), targets.weights[1].astype(int))
     y, error = betas.mean(axis=1)[rows][drawn], (betas.mean(axis=1)[rows] - predictions)[drawn]
@@ -181,7 +182,7 @@ def repeated_case(seed=0, n_images=30, n_voxels=1500):
 
 def test_p_of_noise_is_uniform_where_images_are_tested_repeatedly():
     betas, folds, predictions = repeated_case()
-    targets = make_targets(betas, folds, np.ones(1500), 2, random_state=0)
+    targets = make_targets(betas, make_split(betas, folds), np.ones(1500), 2, random_state=0)
     p = correlation_p_values(predictions, targets, n_permutations=199, random_state=0)
     # Shuffling each row by itself would call 20 % of voxels significant at .05.
     assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 1500))
@@ -205,7 +206,7 @@ def test_p_of_ridge_on_noise(cv, highest):
     predictions = [
         Ridge(10).fit(X[train], betas[train, 0]).predict(X[test]) for train, test in folds
     ]
-    targets = make_targets(betas, folds, np.ones(2000), 2, random_state=0)
+    targets = make_targets(betas, make_split(betas, folds), np.ones(2000), 2, random_state=0)
     p = correlation_p_values(
         np.concatenate(predictions), targets, n_permutations=199, random_state=0
     )
@@ -215,7 +216,7 @@ def test_p_of_ridge_on_noise(cv, highest):
 def test_p_finds_signal_where_images_are_tested_repeatedly():
     betas, folds, predictions = repeated_case()
     rows = np.concatenate([test for _, test in folds])
-    targets = make_targets(betas, folds, np.ones(1500), 2, random_state=0)
+    targets = make_targets(betas, make_split(betas, folds), np.ones(1500), 2, random_state=0)
     p = correlation_p_values(
         predictions + betas.mean(axis=1)[rows], targets, n_permutations=199, random_state=0
     )
@@ -225,7 +226,8 @@ def test_p_finds_signal_where_images_are_tested_repeatedly():
 def test_images_change_places_only_where_folds_connect_them():
     betas = np.zeros((12, 1, 1))
     folds = [(np.arange(8, 12), np.array(test)) for test in ([0, 1, 2], [2, 3], [4, 5], [6, 7])]
-    strata = permutation._strata(make_targets(betas, folds, np.ones(1), 2, random_state=0))
+    targets = make_targets(betas, make_split(betas, folds), np.ones(1), 2, random_state=0)
+    strata = permutation._strata(targets)
     assert [stratum.tolist() for stratum in strata] == [[0, 1, 2, 3], [4, 5], [6, 7]]
 
 
@@ -238,7 +240,9 @@ def test_p_does_not_depend_on_blocks_of_voxels(case, monkeypatch):
 
 
 def score_folds(folds, betas, predictions):
-    targets = make_targets(betas, folds, np.ones(betas.shape[2]), 20, random_state=0)
+    targets = make_targets(
+        betas, make_split(betas, folds), np.ones(betas.shape[2]), 20, random_state=0
+    )
     return scoring.score_encoder(predictions, targets, n_permutations=19, random_state=0)
 
 
@@ -312,7 +316,7 @@ def test_p_of_noise_is_uniform_also_where_images_are_missing():
     betas = rng.standard_normal((30, 2, 300))
     betas = np.where((rng.random((30, 300)) < 0.05)[:, None], np.nan, betas)
     folds = image_folds(3, 30)
-    targets = make_targets(betas, folds, np.ones(300), 2, random_state=0)
+    targets = make_targets(betas, make_split(betas, folds), np.ones(300), 2, random_state=0)
     p = correlation_p_values(
         rng.standard_normal((30, 300)), targets, n_permutations=199, random_state=0
     )
@@ -335,7 +339,7 @@ def test_trial_sd_ignores_missing_trials_and_refuses_constants():
     betas[3, 1] = np.nan
     betas[:, :, 2] = np.float32(0.1)
     betas[:, :, 3] = np.nan
-    sd = scored_against.trial_sd(betas)
+    sd = trial_sd(betas)
     np.testing.assert_allclose(sd[:2], np.nanstd(betas[:, :, :2], axis=(0, 1)), rtol=1e-4)
     assert np.isnan(sd[2:]).all()
 
@@ -350,9 +354,10 @@ def test_betas_on_disk_are_scored_in_less_memory_than_they_take(tmp_path, monkey
     )
     folds = image_folds(4, 240)
     monkeypatch.setattr(scored_against, "_TRIAL_VALUES", 2**16)
-    monkeypatch.setattr(scored_against, "_BLOCK_VALUES", 2**16)
+    for module in (scored_against, split):
+        monkeypatch.setattr(module, "_BLOCK_VALUES", 2**16)
     tracemalloc.start()
-    targets = make_targets(betas, folds, np.ones(2000), 300, random_state=0)
+    targets = make_targets(betas, make_split(betas, folds), np.ones(2000), 300, random_state=0)
     parts = [predictions[60 * k : 60 * k + 60] for k in range(4)]
     found = scoring.score_encoder(parts, targets, n_permutations=2, random_state=0, folder=tmp_path)
     _, peak = tracemalloc.get_traced_memory()

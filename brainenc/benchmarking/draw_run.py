@@ -29,7 +29,6 @@ from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.benchmarking.split import Split
 from brainenc.benchmarking.targets import Targets
 from brainenc.data.encoding_data import EncodingData
-from brainenc.metrics import NoiseCeiling
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,6 @@ class Drawn:
         result: BenchmarkResult,
         groups: Mapping[tuple[str, str], np.ndarray],
         scores: Mapping[str, EncoderScores],
-        ceiling: NoiseCeiling,
-        enough: np.ndarray,
     ) -> BenchmarkResult:
         """The result with the tables of draws, and their columns in those of encoders and ROIs."""
         draws = draw_tables.draw_table(self.scores, groups, list(scores))
@@ -71,9 +68,7 @@ class Drawn:
             draws=draws,
             draw_pairs=draw_tables.draw_pair_table(self.scores, groups, n_complete),
             calibration=draw_tables.calibration_table(self.scores, groups),
-            k_fairness=draw_tables.k_fairness_table(
-                self.scores, scores, ceiling, enough, self.targets
-            ),
+            k_fairness=draw_tables.k_fairness_table(self.scores, scores, self.targets),
             noise_correlations=draw_tables.noise_correlation_table(
                 self.scores, self.measured, self.plan
             ),

@@ -155,33 +155,24 @@ def _density(counts: np.ndarray, expected: Any) -> np.ndarray:
 
 
 def k_fairness_table(
-    draw_scores: Scores,
-    scores: Mapping[str, EncoderScores],
-    ceiling: NoiseCeiling,
-    enough: np.ndarray,
-    targets: Targets,
+    draw_scores: Scores, scores: Mapping[str, EncoderScores], targets: Targets
 ) -> pd.DataFrame:
     """One draw, the mean of all draws and the prediction, each beside the ceiling that fits it.
 
     Parameters
     ----------
     draw_scores, scores : of the draws and of the predictions, by name
-    ceiling : NoiseCeiling
-        Of r against the averages.
-    enough : array of bool, shape (n_voxels,)
-        Voxels with signal enough to divide by their ceiling.
     targets : Targets
     """
-    floor = _noise_variance_z(targets)
+    floor, ceiling = _noise_variance_z(targets), targets.ceiling
     rows = []
     for name, found in draw_scores.items():
         for averaged in found.averages:
             n = averaged["n_averaged"]
             label = "one draw" if n == 1 else f"mean of {n} draws"
             r, samples = averaged["r"], averaged["r_samples"]
-            bound = ceiling_of_draws(ceiling, n).values
             row = {"encoder": name, "average": label, "n_averaged": float(n)}
-            row |= _against(r, samples, np.where(enough, bound, np.nan), bound)
+            row |= _against(r, samples, ceiling_of_draws(ceiling, n), targets)
             error = {
                 "mse_z": mean_over_voxels(averaged["mse_z"]),
                 "mse_z_floor": mean_over_voxels(floor * (1 / ceiling.n_trials + 1 / n)),
@@ -190,9 +181,8 @@ def k_fairness_table(
         if name in scores:
             of_prediction = scores[name]
             r, samples = of_prediction.voxels["r"], of_prediction.voxel_samples["r"]
-            bound = ceiling.to("r").values
             row = {"encoder": name, "average": "prediction", "n_averaged": np.nan}
-            row |= _against(r, samples, np.where(enough, bound, np.nan), bound)
+            row |= _against(r, samples, ceiling, targets)
             error = {
                 "mse_z": mean_over_voxels(of_prediction.voxels["mse_z"]),
                 "mse_z_floor": mean_over_voxels(floor / ceiling.n_trials),
@@ -202,12 +192,12 @@ def k_fairness_table(
 
 
 def _against(
-    r: np.ndarray, samples: np.ndarray, divisor: np.ndarray, ceiling: np.ndarray
+    r: np.ndarray, samples: np.ndarray, ceiling: NoiseCeiling, targets: Targets
 ) -> dict[str, Any]:
-    normalized = r / divisor
+    normalized = targets.normalized(r, ceiling)
     return {
         **_with_interval("r", mean_over_voxels(r), mean_of_samples(samples)),
-        "noise_ceiling": mean_over_voxels(ceiling),
+        "noise_ceiling": mean_over_voxels(ceiling.values),
         "r_normalized": mean_over_voxels(normalized),
         "n_voxels_normalized": int(np.isfinite(normalized).sum()),
     }

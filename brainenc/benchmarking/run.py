@@ -17,6 +17,7 @@ import brainenc
 from brainenc.arrays import release
 from brainenc.benchmarking import cluster, scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
+from brainenc.benchmarking.ceilings import ceiling_of_tested, trials_averaged
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.draw_run import score_all_draws
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
@@ -27,7 +28,6 @@ from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.persistence import describe
-from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
@@ -240,21 +240,6 @@ def _run_pairs(
 # -------------------------------------------------------------------- scoring
 
 
-def _noise_ceiling(data: EncodingData, split: Split) -> NoiseCeiling:
-    """Ceiling of r against averages of the images tested; all images tell signal from noise.
-
-    Often only the test images were repeated: their averages then have less noise than all have.
-    """
-    ceiling = data.noise_ceiling(n_bootstraps=200).to("r")
-    tested = data.trials["image"].isin(split.rows)
-    if tested.all():
-        return ceiling
-    trials = data.trials[tested]
-    if data.n_repeats == 1 and "n_averaged" in trials:
-        return ceiling.with_n_trials(trials["n_averaged"].to_numpy())
-    return ceiling.with_n_trials(trials.groupby("image").size().to_numpy())
-
-
 def _score(
     data: EncodingData,
     pairs: Mapping[str, list[Pair]],
@@ -267,15 +252,16 @@ def _score(
     folder: Path,
 ) -> BenchmarkResult:
     settings = manifest["settings"]
-    ceiling = _noise_ceiling(data, split)
-    enough = (ceiling.values >= settings["min_ceiling"]) & (ceiling.values > 0)
+    ceiling = ceiling_of_tested(data, split)
     release(data.betas)
     targets = make_targets(
         data.betas,
         split,
-        np.where(enough, ceiling.values, np.nan),
-        settings["n_bootstraps"],
-        settings["random_state"],
+        ceiling,
+        n_trials=trials_averaged(data, split, ceiling),
+        min_ceiling=settings["min_ceiling"],
+        n_bootstraps=settings["n_bootstraps"],
+        random_state=settings["random_state"],
     )
     done = [name for name, group in pairs.items() if all(pair.finished() for pair in group)]
     scores = {
@@ -291,7 +277,7 @@ def _score(
     groups = tables.voxel_groups(data)
     manifest["noise_ceiling"] = {
         "estimator": ceiling.estimator,
-        "n_trials": float(np.mean(ceiling.n_trials)),
+        "n_trials": float(np.nanmean(ceiling.n_trials)),
     }
     drawn = of_draws = None
     if plan is not None:
@@ -307,4 +293,4 @@ def _score(
         manifest=manifest,
         warnings=find_warnings(data, ceiling, scores, pairs, failed),
     )
-    return result if drawn is None else drawn.beside(result, groups, scores, ceiling, enough)
+    return result if drawn is None else drawn.beside(result, groups, scores)

@@ -135,7 +135,7 @@ def voxel_metrics(
         # and not that of the errors: left alone, intervals of R² would lie too low.
         n_images = len(np.unique(targets.images))
         r2 = 1 - (1 - r2) * (n_images - 1) / n_images
-    found = {"r": r, "r_normalized": r / targets.ceiling_r, "r2": r2}
+    found = {"r": r, "r_normalized": targets.normalized(r), "r2": r2}
     found |= squared_errors(predictions, targets, weights)
     dtype = np.float64 if weights is None else np.float32
     return {metric: values.astype(dtype, copy=False) for metric, values in found.items()}

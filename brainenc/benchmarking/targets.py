@@ -9,6 +9,7 @@ import numpy as np
 
 from brainenc.arrays import blocks, take_columns
 from brainenc.benchmarking.split import Split
+from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_weights
 from brainenc.repeats import average_repeats
 
@@ -38,8 +39,12 @@ class Targets:
         Fold that tests each row.
     scale : array, shape (n_folds, n_voxels)
         Unit of "z" in each fold, as in `Split`.
-    ceiling_r : array, shape (n_voxels,)
-        Noise ceiling of r against the averages; NaN where it is undefined or too low to divide by.
+    ceiling : NoiseCeiling
+        Of r against the averages.
+    enough : array of bool, shape (n_voxels,)
+        Voxels whose ceiling is high enough to divide by.
+    n_trials : float, or array, shape (n_voxels,)
+        Trials averaged, as a ceiling counts them; see `trials_averaged`.
     weights : array, shape (n_bootstraps, n_rows)
         How often each image is drawn in each bootstrap sample, the same for every encoder.
     """
@@ -50,7 +55,9 @@ class Targets:
     images: np.ndarray
     fold_of_row: np.ndarray
     scale: np.ndarray
-    ceiling_r: np.ndarray
+    ceiling: NoiseCeiling
+    enough: np.ndarray
+    n_trials: float | np.ndarray
     weights: np.ndarray
 
     @property
@@ -79,12 +86,15 @@ class Targets:
 
     def of_voxels(self, voxels: slice) -> "Targets":
         """The same images and some voxels, in memory."""
+        n_trials = self.n_trials
         return replace(
             self,
             source=self.trials(voxels),
             rows=np.arange(len(self.rows)),
             scale=self.scale[:, voxels],
-            ceiling_r=self.ceiling_r[voxels],
+            ceiling=self.ceiling.of_voxels(voxels),
+            enough=self.enough[voxels],
+            n_trials=n_trials[voxels] if isinstance(n_trials, np.ndarray) else n_trials,
         )
 
     def of_fold(self, fold: int) -> "Targets":
@@ -100,6 +110,27 @@ class Targets:
             weights=self.weights[:, rows],
         )
 
+    def normalized(self, r: np.ndarray, ceiling: NoiseCeiling | None = None) -> np.ndarray:
+        """R divided by a noise ceiling, NaN in voxels whose ceiling is too low to divide by.
+
+        Parameters
+        ----------
+        r : array, shape (..., n_voxels)
+            With the averages.
+        ceiling : NoiseCeiling, optional
+            By default that of predictions; of draws it is another.
+
+        Raises
+        ------
+        ValueError : a ceiling in another space than "r", or for averages of other numbers of
+            trials than are scored.
+        """
+        ceiling = self.ceiling if ceiling is None else ceiling
+        # A voxel without data has no number of trials; its r is NaN anyway.
+        n_trials = np.where(np.isnan(self.n_trials), ceiling.n_trials, self.n_trials)
+        normalized = ceiling.normalize(r, space="r", n_trials=n_trials)
+        return np.where(self.enough, normalized, np.nan)
+
     def fold_averages(self, fold: int) -> np.ndarray:
         """Repeat-averaged betas of one fold, (n_test, n_voxels)."""
         rows = self.rows[self.folds[fold]]
@@ -110,9 +141,28 @@ class Targets:
 
 
 def make_targets(
-    betas: np.ndarray, split: Split, ceiling_r: np.ndarray, n_bootstraps: int, random_state: Any
+    betas: np.ndarray,
+    split: Split,
+    ceiling: NoiseCeiling,
+    *,
+    n_trials: float | np.ndarray,
+    min_ceiling: float,
+    n_bootstraps: int,
+    random_state: Any,
 ) -> Targets:
-    """Targets of all folds, with bootstrap weights drawn once for all encoders."""
+    """Targets of all folds, with bootstrap weights drawn once for all encoders.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    split : Split
+    ceiling, n_trials
+        As in `Targets`.
+    min_ceiling : float
+        Ceilings that are lower, or 0, are not divided by.
+    n_bootstraps : int
+    random_state : int, Generator or None
+    """
     ends = np.cumsum([len(test) for _, test in split.folds])
     slices = [slice(end - len(test), end) for end, (_, test) in zip(ends, split.folds, strict=True)]
     images, image_of_row = np.unique(split.rows, return_inverse=True)
@@ -124,7 +174,9 @@ def make_targets(
         images=image_of_row,
         fold_of_row=split.fold_of_row,
         scale=split.scale,
-        ceiling_r=ceiling_r,
+        ceiling=ceiling,
+        enough=(ceiling.values >= min_ceiling) & (ceiling.values > 0),
+        n_trials=n_trials,
         weights=weights[:, image_of_row],
     )
 

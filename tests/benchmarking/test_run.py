@@ -286,6 +286,7 @@ def test_voxels_without_data_or_repeats_are_counted_not_scored(data):
     assert result.encoders.set_index("encoder").loc["ridge", "n_undefined"] == 1
     assert "1 of 40 voxels have no data; their scores are NaN." in result.warnings
     assert "2 of 40 voxels have no noise ceiling." in result.warnings
+    assert 2 < result.manifest["noise_ceiling"]["n_trials"] < 3  # of the voxels that have data
 
 
 def test_without_repeats_rois_or_ceiling(data, tmp_path):

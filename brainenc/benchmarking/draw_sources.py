@@ -8,13 +8,15 @@ import numpy as np
 
 from brainenc.arrays import blocks, release
 from brainenc.noise.gaussian import ResidualNoise
+from brainenc.result_tables import INDEPENDENT, RESAMPLED
 
 #: Numbers drawn at once: 16 MiB of float32, and a few arrays of that size beside it.
 _BLOCK_VALUES = 2**22
 
-#: Endings of the names of reference rows.
-INDEPENDENT, RESAMPLED = "independent Gaussian residuals", "resampled residuals"
-TRUTH = "true distribution"
+#: Labels of the reference rows of an encoder: endings of their names, and of files.
+LABELS = {INDEPENDENT: "independent Gaussian residuals", RESAMPLED: "resampled residuals"}
+#: Name of the reference row of the true distribution.
+TRUTH_NAME = "true distribution"
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def reference_sources(
     independent = ResidualNoise(np.zeros((0, len(sd)), np.float32), sd)
     density = _density_around(predictions, independent)
     residuals = TrialResiduals(betas, held_out)
+    alone, whole = LABELS[INDEPENDENT], LABELS[RESAMPLED]
     return [
-        DrawSource(INDEPENDENT, INDEPENDENT, _around(predictions, independent), density),
-        DrawSource(RESAMPLED, RESAMPLED, _around(predictions, residuals)),
+        DrawSource(alone, alone, _around(predictions, independent), density),
+        DrawSource(whole, whole, _around(predictions, residuals)),
     ]
 
 
@@ -152,4 +155,4 @@ def truth_source(truth: TrueDistribution, test: np.ndarray) -> DrawSource:
     def log_density(images: slice, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
         return truth.select(images=test[images]).log_density(betas, voxels)
 
-    return DrawSource(TRUTH, TRUTH, sample, log_density)
+    return DrawSource(TRUTH_NAME, TRUTH_NAME, sample, log_density)

@@ -1,8 +1,8 @@
 """Scores of draws to tidy tables, reference rows among them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,24 +30,38 @@ from brainenc.benchmarking.targets import Targets
 from brainenc.metrics import Estimate, NoiseCeiling, ceiling_of_draws
 from brainenc.metrics._variance_components import variance_components
 from brainenc.model_selection import bootstrap_interval
+from brainenc.result_tables import MEAN_OF_DRAWS, ONE_DRAW, PREDICTION
 
 #: Voxels in the table of noise correlations, and images in that of shown draws.
 N_CORRELATED, N_SHOWN_IMAGES = 80, 60
+
+#: Columns that say what a reference row is.
+_REFERENCE = ("reference", "reference_kind", "reference_of")
 
 Scores = Mapping[str, DrawScores]
 Groups = Mapping[tuple[str, str], np.ndarray]
 
 
-def draw_table(scores: Scores, groups: Groups, encoders: Sequence[str]) -> pd.DataFrame:
+class Reference(NamedTuple):
+    """Kind of a reference row, and the encoder whose predictions it has ("" if none)."""
+
+    kind: str
+    encoder: str
+
+
+def draw_table(scores: Scores, groups: Groups, references: Mapping[str, Reference]) -> pd.DataFrame:
     """One row per encoder or reference row, atlas and ROI; all voxels first."""
     rows = []
     for name, found in scores.items():
-        head = {"encoder": name, "reference": name not in encoders, "draws_from": found.kind}
+        kind, encoder = references.get(name, ("", ""))
+        head: dict[str, Any] = {"encoder": name, "reference": name in references}
+        head |= {"reference_kind": kind, "reference_of": encoder, "draws_from": found.kind}
         rows += [
             head | {"atlas": atlas, "roi": roi} | _row(found, voxels, whole=atlas == ALL)
             for (atlas, roi), voxels in _with_all(groups)
         ]
-    return _table(rows, ["encoder", "reference", "draws_from", "atlas", "roi"])
+    columns = ["encoder", "reference", "reference_kind", "reference_of", "draws_from"]
+    return _table(rows, [*columns, "atlas", "roi"])
 
 
 def _with_all(groups: Groups) -> list[tuple[tuple[str, str], Any]]:
@@ -95,7 +109,7 @@ def beside(table: pd.DataFrame, draws: pd.DataFrame, *, by_roi: bool) -> pd.Data
     left_out = [
         c for c in map(str, kept) if c.removesuffix("_low").removesuffix("_high") in of_whole
     ]
-    kept = kept.drop(columns=["reference", "n_voxels", *left_out])
+    kept = kept.drop(columns=["n_voxels", *_REFERENCE, *left_out])
     both = table.merge(kept, on=keys, how="left", validate="one_to_one")
     both["draws_from"] = both["draws_from"].fillna("")
     return both
@@ -169,9 +183,11 @@ def k_fairness_table(
     for name, found in draw_scores.items():
         for averaged in found.averages:
             n = averaged["n_averaged"]
-            label = "one draw" if n == 1 else f"mean of {n} draws"
+            label, kind = (
+                ("one draw", ONE_DRAW) if n == 1 else (f"mean of {n} draws", MEAN_OF_DRAWS)
+            )
             r, samples = averaged["r"], averaged["r_samples"]
-            row = {"encoder": name, "average": label, "n_averaged": float(n)}
+            row = {"encoder": name, "average": label, "average_kind": kind, "n_averaged": float(n)}
             row |= _against(r, samples, ceiling_of_draws(ceiling, n), targets)
             error = {
                 "mse_z": mean_over_voxels(averaged["mse_z"]),
@@ -181,14 +197,15 @@ def k_fairness_table(
         if name in scores:
             of_prediction = scores[name]
             r, samples = of_prediction.voxels["r"], of_prediction.voxel_samples["r"]
-            row = {"encoder": name, "average": "prediction", "n_averaged": np.nan}
+            row = {"encoder": name, "average": "prediction", "average_kind": PREDICTION}
+            row |= {"n_averaged": np.nan}
             row |= _against(r, samples, ceiling, targets)
             error = {
                 "mse_z": mean_over_voxels(of_prediction.voxels["mse_z"]),
                 "mse_z_floor": mean_over_voxels(floor / ceiling.n_trials),
             }
             rows.append(row | error)
-    return _table(rows, ["encoder", "average", "n_averaged"])
+    return _table(rows, ["encoder", "average", "average_kind", "n_averaged"])
 
 
 def _against(

@@ -1,19 +1,14 @@
 """The part of the page about draws: what stands in its tables, figures and sentences."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from brainenc.report import correlation_figures, differences, draw_figures, text
 from brainenc.report.parts import Column, picture, table_of, with_all_columns
-
-if TYPE_CHECKING:
-    from brainenc.benchmarking import BenchmarkResult
-
-#: The reference row of simulated data that no encoder can beat.
-TRUTH = "true distribution"
+from brainenc.result_tables import AVERAGE_KINDS, INDEPENDENT, RESAMPLED, TRUTH, ResultTables
 
 #: Encoders that the figures have room for, best first: small panels, matrices, rows of fans.
 MAX_PANELS, MAX_MATRICES, MAX_FANS = 12, 6, 3
@@ -42,16 +37,13 @@ COLUMNS = (
     Column("noise_correlation_truth_r", "shared noise: r with truth", ""),
 )
 
-#: Kinds of averages in the order of the table, each with the beginning of its name.
-AVERAGES = ("one draw", "mean of", "prediction")
 
-
-def draw_panel(result: "BenchmarkResult", colors: dict[str, str]) -> dict[str, Any] | None:
+def draw_panel(result: ResultTables, colors: dict[str, str]) -> dict[str, Any] | None:
     """What the template shows of draws; None where none were scored.
 
     Parameters
     ----------
-    result : BenchmarkResult
+    result : ResultTables
         Names as text.
     colors : dict of encoder to colour
     """
@@ -77,13 +69,20 @@ def draw_panel(result: "BenchmarkResult", colors: dict[str, str]) -> dict[str, A
         "findings": findings(draws, order, overall),
         "table": _score_table(whole[~reference], leaders),
         "references": _score_table(whole[reference], {}),
-        "k_fairness": _k_fairness_table(result.k_fairness, [*order, TRUTH]),
+        "k_fairness": _k_fairness_table(result.k_fairness, order + references_of(whole, TRUTH)),
         "pair_rows": list(shown.itertuples()),
         "only_best": order[0] if len(_encoder_pairs(overall)) > len(_encoder_pairs(shown)) else "",
         "has_truth": bool(whole["noise_correlation_truth_r"].notna().any()),
         "n_encoders": len(order),
         **_pictures(result, whole, pairs, order, references, colors),
     }
+
+
+def references_of(whole: pd.DataFrame, kind: str) -> list[str]:
+    """Names of the reference rows of one kind, if the table says of which kind rows are."""
+    if "reference_kind" not in whole:
+        return []
+    return list(whole.loc[whole["reference_kind"] == kind, "encoder"])
 
 
 # -------------------------------------------------------------------- tables
@@ -123,8 +122,8 @@ def _k_fairness_table(k_fairness: pd.DataFrame, names: list[str]) -> dict[str, A
         return None
     by_kind = {
         str(of_kind["average"].iloc[0]): of_kind.set_index("encoder")
-        for start in AVERAGES
-        if len(of_kind := table[table["average"].str.startswith(start)])
+        for kind in AVERAGE_KINDS
+        if len(of_kind := table[table["average_kind"] == kind])
     }
     bounds = [
         (of_kind["noise_ceiling"].max(), of_kind["mse_z_floor"].max())
@@ -181,7 +180,7 @@ def findings(draws: pd.DataFrame, order: list[str], overall: pd.DataFrame) -> li
     overall : DataFrame
         ``BenchmarkResult.draw_pairs`` over all voxels, better encoders first.
     """
-    whole = draws[draws["atlas"] == "all"].set_index("encoder")
+    whole = draws[draws["atlas"] == "all"].set_index("encoder", drop=False)
     found = _coverage_sentences(whole.loc[order, "coverage_90"])
     found.append(_roi_sentence(draws, order[0]))
     found.append(_crps_sentence(whole, order, overall))
@@ -238,12 +237,12 @@ def _crps_sentence(whole: pd.DataFrame, order: list[str], overall: pd.DataFrame)
     found = Markup("By CRPS, <strong>{}</strong> is best ({}").format(
         best, text.number(whole.loc[best, "crps_z"])
     )
-    if TRUTH in whole.index:
-        found += Markup("; the true distribution itself gets {}").format(
-            text.number(whole.loc[TRUTH, "crps_z"])
+    for truth in references_of(whole, TRUTH):
+        found += Markup("; the {} itself gets {}").format(
+            truth, text.number(whole.loc[truth, "crps_z"])
         )
     found += Markup(")")
-    rivals = [*order[1:2], *(name for name in whole.index if name.endswith("Gaussian residuals"))]
+    rivals = order[1:2] + references_of(whole, INDEPENDENT)
     said = [_lead(text.find_pair(overall, best, rival, "crps_z"), rival) for rival in rivals]
     said = [lead for lead in said if lead]
     return found + (Markup(": {}.").format(Markup("; ").join(said)) if said else Markup("."))
@@ -266,14 +265,14 @@ def _lead(pair: Any, rival: str) -> Markup:
 
 
 def _pictures(
-    result: "BenchmarkResult",
+    result: ResultTables,
     whole: pd.DataFrame,
     pairs: pd.DataFrame,
     order: list[str],
     references: list[str],
     colors: dict[str, str],
 ) -> dict[str, Any]:
-    truth = [TRUTH] if TRUTH in set(whole["encoder"]) else []
+    truth = references_of(whole, TRUTH)
     of_voxel = result.maps.drop_duplicates("voxel").set_index("voxel")
     rois = _rois(result, of_voxel)
     scores = whole.set_index("encoder")
@@ -282,7 +281,7 @@ def _pictures(
     by_roi = few[(few["atlas"] == next(iter(result.rois.get("atlas", [])), None))]
     by_roi = by_roi[by_roi["encoder_b"].isin(order)] if len(order) > 1 else by_roi
     n_panels = MAX_PANELS - len(truth)
-    brief = _brief_names(pd.Series(references, dtype=object))
+    brief = _brief_names(whole)
     panels = {"names": [*order[:n_panels], *truth], "colors": colors}
     drawn = {
         "curves": (
@@ -296,8 +295,11 @@ def _pictures(
         "ranks": (
             partial(
                 draw_figures.rank_histograms,
-                result.calibration.assign(encoder=_brief_names(result.calibration["encoder"])),
-                names=[*order[: MAX_PANELS - len(references)], *brief],
+                result.calibration.assign(encoder=result.calibration["encoder"].replace(brief)),
+                names=[
+                    *order[: MAX_PANELS - len(references)],
+                    *pd.Series(references).replace(brief),
+                ],
                 colors=colors,
             ),
             "Histograms of the rank of trials among draws, as whole patterns, per encoder",
@@ -333,11 +335,11 @@ def _pictures(
             "Matrices of noise correlations between voxels: repeats, and draws per encoder",
         ),
         "draw-forest": (
-            partial(differences.difference_forest, _brief(overall), colors=colors),
+            partial(differences.difference_forest, _brief(overall, brief), colors=colors),
             "Differences in scores of draws over all voxels with intervals",
         ),
         "draw-differences": (
-            partial(differences.roi_difference_map, _brief(by_roi), metric="crps_z"),
+            partial(differences.roi_difference_map, _brief(by_roi, brief), metric="crps_z"),
             "Differences in CRPS per ROI",
         ),
     }
@@ -351,7 +353,7 @@ def _pictures(
     }
 
 
-def _rois(result: "BenchmarkResult", of_voxel: pd.DataFrame) -> dict[int, str]:
+def _rois(result: ResultTables, of_voxel: pd.DataFrame) -> dict[int, str]:
     """ROI of each voxel in the first atlas, "" where it has none."""
     atlas = next(iter(result.rois.get("atlas", [])), None)
     if atlas not in of_voxel:
@@ -374,12 +376,13 @@ def _fan_voxels(
     return {v: f"{rois[v]}, voxel {v}" if rois.get(v) else f"voxel {v}" for v in ordered}
 
 
-def _brief(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Shorter names of reference rows, so that labels have room and no plus after their minus."""
-    return pairs.assign(encoder_b=_brief_names(pairs["encoder_b"]))
+def _brief(pairs: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Pairs with shorter names of reference rows, which leave room for what is beside them."""
+    return pairs.assign(encoder_b=pairs["encoder_b"].replace(names))
 
 
-def _brief_names(names: pd.Series) -> pd.Series:
-    return names.astype(object).str.replace(
-        r" \+ (\w+) (?:Gaussian )?residuals$", r" (\1)", regex=True
-    )
+def _brief_names(whole: pd.DataFrame) -> dict[str, str]:
+    """Shorter names of the reference rows that have an encoder's predictions, by name."""
+    kinds = whole["reference_kind"] if "reference_kind" in whole else pd.Series("", whole.index)
+    around = whole[kinds.isin([INDEPENDENT, RESAMPLED])].to_dict("records")
+    return {row["encoder"]: f"{row['reference_of']} ({row['reference_kind']})" for row in around}

@@ -23,7 +23,11 @@ def noise_correlation(betas: ArrayLike) -> NDArray[np.float64]:
         without repeats or variance.
     """
     residuals, _ = within_image_residuals(np.asarray(betas))
-    flat = np.nan_to_num(residuals.reshape(-1, residuals.shape[2]).astype(np.float64))
+    flat = np.nan_to_num(
+        residuals.reshape(len(residuals) * residuals.shape[1], residuals.shape[2]).astype(
+            np.float64
+        )
+    )
     return correlation_of(flat.T @ flat)
 
 
@@ -115,5 +119,5 @@ def agreement_with_repeats(
 
 def _cross_products(residuals: np.ndarray) -> NDArray[np.float64]:
     """Sums of products of every two voxels, over images and repeats."""
-    flat = residuals.reshape(-1, residuals.shape[2])
+    flat = residuals.reshape(len(residuals) * residuals.shape[1], residuals.shape[2])
     return flat.T @ flat

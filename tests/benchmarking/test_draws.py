@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.pipeline import make_pipeline
 
 import brainenc
 from brainenc import metrics
@@ -551,3 +552,34 @@ def test_a_pair_scores_draws_in_the_unit_that_the_split_has_found(data, tmp_path
         pair = Pair(Told(noise_sd=1.0), "told", 0, train, test, tmp_path / f"{k}", "", plan, scale)
         energies.append(run_pair(pair, data.truth.signal, data.betas).draws()["energy"])
     np.testing.assert_allclose(energies[0], 2 * energies[1], rtol=1e-5)
+
+
+def test_a_run_whose_only_encoder_cannot_draw_is_scored_without_draws(data, tmp_path):
+    plain = dataclasses.replace(data, truth=None)
+    pipeline = make_pipeline(brainenc.PixelFeatures(size=4), brainenc.RidgeEncoder(features=None))
+    result = brainenc.benchmark(
+        plain, {"pipeline": pipeline}, references=False, cv=3, n_draws=10, **FEW
+    )
+    assert result.encoders["r"].notna().all()
+    assert result.draws.empty
+    assert any("pipeline: its draws are not scored" in warning for warning in result.warnings)
+    assert "CRPS" not in result.to_html(tmp_path / "report.html").read_text().split("<footer>")[0]
+
+
+def test_where_every_voxel_lacks_a_trial_only_scores_of_whole_patterns_are_undefined(
+    data, tmp_path
+):
+    betas = data.betas.copy()
+    betas[0, 0, ::2] = np.nan
+    betas[1, 0, 1::2] = np.nan
+    holed = brainenc.EncodingData(data.images, betas, data.voxels)
+    result = brainenc.benchmark(
+        holed, {"mean": brainenc.MeanEncoder()}, references=False, cv=3, n_draws=50, **FEW
+    )
+    mean = whole(result).loc["mean"]
+    # Trials share noise: allow four s.e. of as many independent trials.
+    assert mean["coverage_90"] == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 443))
+    assert np.isfinite(mean[["crps_z", "variance_slope"]].astype(float)).all()
+    assert mean[["energy", "variogram", "log_score", "noise_correlation_r"]].isna().all()
+    assert result.calibration.query("quantity == 'pattern_rank'")["value"].isna().all()
+    assert "<html" in result.to_html(tmp_path / "report.html").read_text()

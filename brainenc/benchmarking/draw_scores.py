@@ -163,23 +163,12 @@ def score_encoder_draws(
     """
     sizes = np.array([fold.stop - fold.start for fold in targets.folds])
     draw_variance = np.stack([part["draw_variance"] for part in folds]) / sizes[:, None]
-    plain = ByVoxel(targets.n_voxels)
-    with ByVoxel(targets.n_voxels, folder) as of_samples:
-        for voxels in targets.blocks():
-            kept = {name: of_voxels([part[name] for part in folds], voxels) for name in LARGE}
-            values, samples = _scores_of_voxels(
-                kept, targets.of_voxels(voxels), draw_variance[:, voxels], plan.n_draws
-            )
-            plain.add(values)
-            of_samples.add(samples)
-        samples = of_samples.joined()
-    values = plain.joined()
-    by_voxel = {name: values[name] for name in DRAW_COLUMNS}
+    values, samples = _of_all_voxels(folds, targets, draw_variance, plan.n_draws, folder)
     images, image_samples = _image_scores(folds, targets)
     correlation = correlation_of(np.sum([part["cross_products"] for part in folds], axis=0))
     return DrawScores(
         kind=kind,
-        voxels=by_voxel,
+        voxels={name: values[name] for name in DRAW_COLUMNS},
         voxel_samples={name: samples[name] for name in VOXEL_SCORES},
         images=images,
         image_samples=image_samples,
@@ -196,21 +185,50 @@ def score_encoder_draws(
         n_draws=plan.n_draws,
         coverage=values["coverage"],
         noise_correlation=correlation,
-        averages=[
-            {
-                "n_averaged": n,
-                "r": values[f"{name}_r"],
-                "r_samples": samples[f"{name}_r"],
-                "mse_z": values[f"{name}_mse_z"],
-            }
-            for name, n in _averages(plan.n_draws).items()
-        ],
-        shown={
-            "quantiles": np.concatenate([part["quantiles"] for part in folds]),
-            "mean": of_voxels([part["mean_draw"] for part in folds], plan.shown),
-            "one_draw": of_voxels([part["one_draw"] for part in folds], plan.shown),
-        },
+        averages=_scores_of_averages(values, samples, plan.n_draws),
+        shown=_shown(folds, plan),
     )
+
+
+def _of_all_voxels(
+    folds: Sequence[Arrays],
+    targets: Targets,
+    draw_variance: np.ndarray,
+    n_draws: int,
+    folder: Path | None,
+) -> tuple[Arrays, Arrays]:
+    """Values and samples of `_scores_of_voxels`, put together from blocks of voxels."""
+    plain = ByVoxel(targets.n_voxels)
+    with ByVoxel(targets.n_voxels, folder) as of_samples:
+        for voxels in targets.blocks():
+            kept = {name: of_voxels([part[name] for part in folds], voxels) for name in LARGE}
+            values, samples = _scores_of_voxels(
+                kept, targets.of_voxels(voxels), draw_variance[:, voxels], n_draws
+            )
+            plain.add(values)
+            of_samples.add(samples)
+        return plain.joined(), of_samples.joined()
+
+
+def _scores_of_averages(values: Arrays, samples: Arrays, n_draws: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "n_averaged": n,
+            "r": values[f"{name}_r"],
+            "r_samples": samples[f"{name}_r"],
+            "mse_z": values[f"{name}_mse_z"],
+        }
+        for name, n in _averages(n_draws).items()
+    ]
+
+
+def _shown(folds: Sequence[Arrays], plan: DrawPlan) -> Arrays:
+    """What is shown of the draws of a few voxels; see `DrawScores`."""
+    return {
+        "quantiles": np.concatenate([part["quantiles"] for part in folds]),
+        "mean": of_voxels([part["mean_draw"] for part in folds], plan.shown),
+        "one_draw": of_voxels([part["one_draw"] for part in folds], plan.shown),
+    }
 
 
 def _averages(n_draws: int) -> dict[str, int]:

@@ -25,7 +25,7 @@ from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
 from brainenc.benchmarking.split import Split, make_split
-from brainenc.benchmarking.targets import make_targets
+from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.persistence import describe
 from brainenc.model_selection import Folds, image_folds
@@ -252,38 +252,29 @@ def _score(
     folder: Path,
 ) -> BenchmarkResult:
     settings = manifest["settings"]
-    ceiling = ceiling_of_tested(data, split)
-    release(data.betas)
-    targets = make_targets(
-        data.betas,
-        split,
-        ceiling,
-        n_trials=trials_averaged(data, split, ceiling),
-        min_ceiling=settings["min_ceiling"],
-        n_bootstraps=settings["n_bootstraps"],
-        random_state=settings["random_state"],
-    )
-    done = [name for name, group in pairs.items() if all(pair.finished() for pair in group)]
+    targets = _targets(data, split, settings)
+    manifest["noise_ceiling"] = {
+        "estimator": targets.ceiling.estimator,
+        "n_trials": float(np.nanmean(targets.ceiling.n_trials)),
+    }
+    finished = {
+        name: group for name, group in pairs.items() if all(pair.finished() for pair in group)
+    }
     scores = {
         name: scoring.score_encoder(
-            [pair.predictions() for pair in pairs[name]],
+            [pair.predictions() for pair in finished[name]],
             targets,
             n_permutations=settings["n_permutations"],
             random_state=settings["random_state"],
             folder=folder,
         )
-        for name in progress(done, desc="scoring", unit="encoder", verbose=verbose)
-    }
-    groups = tables.voxel_groups(data)
-    manifest["noise_ceiling"] = {
-        "estimator": ceiling.estimator,
-        "n_trials": float(np.nanmean(ceiling.n_trials)),
+        for name in progress(list(finished), desc="scoring", unit="encoder", verbose=verbose)
     }
     drawn = of_draws = None
     if plan is not None:
-        finished = {name: pairs[name] for name in done}
         drawn = score_all_draws(data, finished, split, targets, plan, folder)
         of_draws = drawn.scores
+    ceiling, groups = targets.ceiling, tables.voxel_groups(data)
     result = BenchmarkResult(
         encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),
         rois=tables.roi_table(scores, ceiling.values, groups),
@@ -294,3 +285,17 @@ def _score(
         warnings=find_warnings(data, ceiling, scores, pairs, failed),
     )
     return result if drawn is None else drawn.beside(result, groups, scores)
+
+
+def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> Targets:
+    ceiling = ceiling_of_tested(data, split)
+    release(data.betas)
+    return make_targets(
+        data.betas,
+        split,
+        ceiling,
+        n_trials=trials_averaged(data, split, ceiling),
+        min_ceiling=settings["min_ceiling"],
+        n_bootstraps=settings["n_bootstraps"],
+        random_state=settings["random_state"],
+    )

@@ -6,15 +6,13 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from brainenc.report import correlation_figures, differences, draw_figures, text
-from brainenc.report.parts import Column, picture, table_of, with_all_columns
-from brainenc.result_tables import AVERAGE_KINDS, INDEPENDENT, RESAMPLED, TRUTH, ResultTables
+from brainenc.report import text
+from brainenc.report.draw_pictures import Shown, draw_pictures, references_of
+from brainenc.report.parts import Column, table_of, with_all_columns
+from brainenc.result_tables import AVERAGE_KINDS, INDEPENDENT, TRUTH, ResultTables
 
-#: Encoders that the figures have room for, best first: small panels, matrices, rows of fans.
-MAX_PANELS, MAX_MATRICES, MAX_FANS = 12, 6, 3
-
-#: Voxels of the fan, and pairs beyond which only those with the best encoder are shown.
-N_FAN_VOXELS, MAX_PAIRS = 3, 15
+#: Pairs beyond which only those with the best encoder are shown.
+MAX_PAIRS = 15
 
 #: Coverages that a sentence lists; of more it gives the range.
 MAX_SHARES = 3
@@ -64,6 +62,7 @@ def draw_panel(result: ResultTables, colors: dict[str, str]) -> dict[str, Any] |
         if column.better
     }
     shown = _few(overall[overall["metric"].isin(["crps_z", "energy"])], order[0])
+    few = _few(pairs, order[0])
     return {
         "headline": headline(draws, next(iter(text.ranking(result.encoders)), "")),
         "findings": findings(draws, order, overall),
@@ -74,15 +73,8 @@ def draw_panel(result: ResultTables, colors: dict[str, str]) -> dict[str, Any] |
         "only_best": order[0] if len(_encoder_pairs(overall)) > len(_encoder_pairs(shown)) else "",
         "has_truth": bool(whole["noise_correlation_truth_r"].notna().any()),
         "n_encoders": len(order),
-        **_pictures(result, whole, pairs, order, references, colors),
+        **draw_pictures(Shown(result, whole, few, order, references, colors)),
     }
-
-
-def references_of(whole: pd.DataFrame, kind: str) -> list[str]:
-    """Names of the reference rows of one kind, if the table says of which kind rows are."""
-    if "reference_kind" not in whole:
-        return []
-    return list(whole.loc[whole["reference_kind"] == kind, "encoder"])
 
 
 # -------------------------------------------------------------------- tables
@@ -259,130 +251,3 @@ def _lead(pair: Any, rival: str) -> Markup:
     return Markup("its difference from <strong>{}</strong> is {} {}, {}").format(
         rival, text.number(pair.difference), text.interval(pair.low, pair.high), verdict
     )
-
-
-# -------------------------------------------------------------------- figures
-
-
-def _pictures(
-    result: ResultTables,
-    whole: pd.DataFrame,
-    pairs: pd.DataFrame,
-    order: list[str],
-    references: list[str],
-    colors: dict[str, str],
-) -> dict[str, Any]:
-    truth = references_of(whole, TRUTH)
-    of_voxel = result.maps.drop_duplicates("voxel").set_index("voxel")
-    rois = _rois(result, of_voxel)
-    scores = whole.set_index("encoder")
-    few = _few(pairs, order[0])
-    overall = few[(few["atlas"] == "all") & few["metric"].isin(["crps_z", "energy"])]
-    by_roi = few[(few["atlas"] == next(iter(result.rois.get("atlas", [])), None))]
-    by_roi = by_roi[by_roi["encoder_b"].isin(order)] if len(order) > 1 else by_roi
-    n_panels = MAX_PANELS - len(truth)
-    brief = _brief_names(whole)
-    panels = {"names": [*order[:n_panels], *truth], "colors": colors}
-    drawn = {
-        "curves": (
-            partial(draw_figures.calibration_curves, result.calibration, **panels),
-            "Share of trials inside central intervals of draws, per encoder",
-        ),
-        "pit": (
-            partial(draw_figures.pit_histograms, result.calibration, **panels),
-            "Histograms of where trials fall among draws, per encoder",
-        ),
-        "ranks": (
-            partial(
-                draw_figures.rank_histograms,
-                result.calibration.assign(encoder=result.calibration["encoder"].replace(brief)),
-                names=[
-                    *order[: MAX_PANELS - len(references)],
-                    *pd.Series(references).replace(brief),
-                ],
-                colors=colors,
-            ),
-            "Histograms of the rank of trials among draws, as whole patterns, per encoder",
-        ),
-        "fan": (
-            partial(
-                draw_figures.draw_fan,
-                result.shown_draws,
-                voxels=_fan_voxels(result.shown_draws, of_voxel, rois),
-                names=[*order[: MAX_FANS - len(truth)], *truth],
-                colors=colors,
-            ),
-            "Intervals of draws and single trials of a few voxels, image by image",
-        ),
-        "variances": (
-            partial(
-                draw_figures.variance_scatter,
-                result.maps,
-                slopes=scores["variance_slope"].to_dict(),
-                names=order[:n_panels],
-                colors=colors,
-            ),
-            "Scatter of the variance of draws against that of trials, per encoder",
-        ),
-        "matrices": (
-            partial(
-                correlation_figures.noise_correlation_matrices,
-                result.noise_correlations,
-                rois=rois,
-                agreement=scores["noise_correlation_r"].to_dict(),
-                names=order[:MAX_MATRICES],
-            ),
-            "Matrices of noise correlations between voxels: repeats, and draws per encoder",
-        ),
-        "draw-forest": (
-            partial(differences.difference_forest, _brief(overall, brief), colors=colors),
-            "Differences in scores of draws over all voxels with intervals",
-        ),
-        "draw-differences": (
-            partial(differences.roi_difference_map, _brief(by_roi, brief), metric="crps_z"),
-            "Differences in CRPS per ROI",
-        ),
-    }
-    return {
-        name.replace("-", "_"): picture(draw, name, alt) for name, (draw, alt) in drawn.items()
-    } | {
-        "n_panels": n_panels,
-        "n_fans": min(len(order), MAX_FANS - len(truth)),
-        "n_matrices": MAX_MATRICES,
-        "has_rois": len(by_roi) > 0,
-    }
-
-
-def _rois(result: ResultTables, of_voxel: pd.DataFrame) -> dict[int, str]:
-    """ROI of each voxel in the first atlas, "" where it has none."""
-    atlas = next(iter(result.rois.get("atlas", [])), None)
-    if atlas not in of_voxel:
-        return {}
-    labels = of_voxel[atlas]
-    names = labels.where(labels.notna(), "").map(str)
-    return dict(zip(of_voxel.index.astype(int), names, strict=True))
-
-
-def _fan_voxels(
-    shown: pd.DataFrame, of_voxel: pd.DataFrame, rois: dict[int, str]
-) -> dict[int, str] | None:
-    """Those of highest noise ceiling, in the order of their ROIs, with their titles."""
-    if shown.empty or "noise_ceiling" not in of_voxel:
-        return None
-    ceilings = of_voxel["noise_ceiling"].reindex(pd.unique(shown["voxel"]))
-    best = ceilings.sort_values(ascending=False, kind="stable").index[:N_FAN_VOXELS]
-    place = {roi: i for i, roi in enumerate(dict.fromkeys(rois.values()))}
-    ordered = sorted(map(int, best), key=lambda voxel: place.get(rois.get(voxel, ""), 0))
-    return {v: f"{rois[v]}, voxel {v}" if rois.get(v) else f"voxel {v}" for v in ordered}
-
-
-def _brief(pairs: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """Pairs with shorter names of reference rows, which leave room for what is beside them."""
-    return pairs.assign(encoder_b=pairs["encoder_b"].replace(names))
-
-
-def _brief_names(whole: pd.DataFrame) -> dict[str, str]:
-    """Shorter names of the reference rows that have an encoder's predictions, by name."""
-    kinds = whole["reference_kind"] if "reference_kind" in whole else pd.Series("", whole.index)
-    around = whole[kinds.isin([INDEPENDENT, RESAMPLED])].to_dict("records")
-    return {row["encoder"]: f"{row['reference_of']} ({row['reference_kind']})" for row in around}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 import brainenc
-from brainenc.benchmarking.targets import trial_sd
+from brainenc.benchmarking.split import trial_sd
 from brainenc.storage import atomic_path, write_json
 
 #: How the published system was changed to train in minutes on a CPU. At the published learning

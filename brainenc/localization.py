@@ -324,15 +324,17 @@ def t_test(
     -------
     t, p : arrays, shape (n_voxels,); NaN where responses do not vary.
     """
-    own = concept.variance / concept.n
-    other = rest.variance / rest.n if test == "welch" else np.zeros_like(own)
+    sd, other_sd = np.sqrt(concept.variance), np.sqrt(rest.variance)
+    # Welch's test with a mean that has no error is the one-sample test.
+    if test == "one-sample":
+        other_sd = np.zeros_like(other_sd)
     with np.errstate(invalid="ignore", divide="ignore"):
-        varies = own + other > 0
-        t = np.where(varies, (concept.mean - rest.mean) / np.sqrt(own + other), np.nan)
-        degrees = (own + other) ** 2 / (own**2 / (concept.n - 1) + other**2 / (rest.n - 1))
-    if alternative == "two-sided":
-        return t, 2 * stats.t.sf(np.abs(t), degrees)
-    return t, stats.t.sf(t if alternative == "greater" else -t, degrees)
+        t, p = stats.ttest_ind_from_stats(
+            concept.mean, sd, concept.n, rest.mean, other_sd, rest.n,
+            equal_var=False, alternative=alternative,
+        )  # fmt: skip
+    varies = sd + other_sd > 0
+    return np.where(varies, t, np.nan), np.where(varies, p, np.nan)
 
 
 def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, Any]]]:

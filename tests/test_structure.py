@@ -26,12 +26,7 @@ TOO_LONG_STILL = {
 }
 
 #: Imports that close a circle of files and are meant, each with its reason.
-UPWARDS = {
-    ("brainenc.benchmarking.result", "brainenc.report.render"): (
-        "users look for `to_html` on the result; it imports the report when it is called, and the "
-        "report names `BenchmarkResult` in annotations only"
-    ),
-}
+UPWARDS: dict[tuple[str, str], str] = {}
 
 
 def modules(root: Path) -> dict[str, Path]:

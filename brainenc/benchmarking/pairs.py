@@ -24,7 +24,6 @@ from brainenc.benchmarking.draw_blocks import score_draws
 from brainenc.benchmarking.draw_kept import Arrays, read_kept
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_sources import DrawSource, encoder_source, reference_sources
-from brainenc.benchmarking.targets import trial_sd
 from brainenc.storage import atomic_path, read_json, write_json
 
 
@@ -44,6 +43,8 @@ class Pair:
         Fingerprint of encoder, data, split and plan of the draws.
     plan : DrawPlan or None
         Draws to score; None for none.
+    scale : array, shape (n_voxels,), or None
+        Unit of "z" in this fold, as in `Split`; for scores of draws.
     references : bool
         Also draw other residuals around the same predictions; the encoder has `fit_held_out`.
     """
@@ -56,6 +57,7 @@ class Pair:
     folder: Path
     key: str
     plan: DrawPlan | None = None
+    scale: np.ndarray | None = None
     references: bool = False
 
     def finished(self) -> bool:
@@ -125,14 +127,13 @@ def _fit_and_draw(
         X_test = take_rows(X, pair.test, Path(scratch))
         encoder, predictions, held_out = _timed_fit(pair, train, X_test, info)
         np.save(folder / "predictions.npy", predictions)
-        if pair.plan is None:
+        if pair.plan is None or pair.scale is None:
             return
         sources = [encoder_source(encoder, X_test, predictions)]
         if held_out is not None:
             sources += reference_sources(encoder, predictions, train[1], held_out)
-        scale = trial_sd(train[1]).astype(np.float32)
         test = take_rows(betas, pair.test, Path(scratch))
-        _score_all_draws(pair, pair.plan, sources, test, scale, folder, info)
+        _score_all_draws(pair, pair.plan, sources, test, pair.scale, folder, info)
 
 
 def _timed_fit(

@@ -153,6 +153,21 @@ class NoiseCeiling:
 
         return self._map(rescale, n_trials=new)
 
+    def of_voxels(self, voxels: Any) -> "NoiseCeiling":
+        """The ceiling of some voxels.
+
+        Parameters
+        ----------
+        voxels : slice, mask of shape (n_voxels,) or positions
+        """
+        n_trials = self.n_trials
+        return replace(
+            self,
+            values=self.values[voxels],
+            n_trials=n_trials[voxels] if isinstance(n_trials, np.ndarray) else n_trials,
+            interval=None if self.interval is None else self.interval[:, voxels],
+        )
+
     def _map(self, function: Callable[[Any], Any], **changes: Any) -> "NoiseCeiling":
         interval = None if self.interval is None else function(self.interval)
         return replace(self, values=function(self.values), interval=interval, **changes)

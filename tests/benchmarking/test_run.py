@@ -286,6 +286,7 @@ def test_voxels_without_data_or_repeats_are_counted_not_scored(data):
     assert result.encoders.set_index("encoder").loc["ridge", "n_undefined"] == 1
     assert "1 of 40 voxels have no data; their scores are NaN." in result.warnings
     assert "2 of 40 voxels have no noise ceiling." in result.warnings
+    assert 2 < result.manifest["noise_ceiling"]["n_trials"] < 3  # of the voxels that have data
 
 
 def test_without_repeats_rois_or_ceiling(data, tmp_path):
@@ -552,3 +553,33 @@ def test_encoders_are_told_about_the_voxels(data, tmp_path):
     numbers = np.unique(data.voxels["roi"], return_inverse=True)[1]
     np.testing.assert_allclose(predicted - predicted[0], numbers - numbers[0], atol=1e-5)
     assert encoders["told"].rois is None
+
+
+class CountedBetas(np.ndarray):
+    """Counts the values that are taken out of it by an index."""
+
+    n_values = 0
+
+    def __getitem__(self, index):
+        found = np.asarray(self)[index]
+        CountedBetas.n_values += np.size(found)
+        return found
+
+
+def test_betas_are_read_no_more_often_than_needed(data):
+    betas = data.betas.view(CountedBetas)
+    counted = brainenc.EncodingData(data.images, betas, data.voxels)
+    assert isinstance(counted.betas, CountedBetas)
+    CountedBetas.n_values = 0
+    brainenc.benchmark(
+        counted,
+        {"ridge": brainenc.RidgeEncoder()},
+        features=data.truth.tokens,
+        references=False,
+        cv=5,
+        check=False,
+        **FEW,
+    )
+    # s.d. of 4/5 of the images in five folds, in two passes: 8. Rows of the fits: 5. The rest are
+    # the noise ceiling, complete voxels and cautions; what is scored is taken up unindexed.
+    assert CountedBetas.n_values < 20 * betas.size

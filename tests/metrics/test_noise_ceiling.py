@@ -392,3 +392,19 @@ def test_the_two_estimators_agree_on_real_data(real_data, name):
     # They weigh uneven images differently and correlation is biased for Miyawaki's 20 images;
     # a reliability squared by mistake would be off by .19 (V4) and .25.
     assert np.nanmean(split_half.values) == pytest.approx(np.nanmean(repeats.values), abs=0.03)
+
+
+@pytest.mark.parametrize("voxels", [slice(1, 3), np.array([False, True, True, False]), [1, 2]])
+def test_the_ceiling_of_some_voxels_is_that_of_their_betas(voxels):
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((30, 3, 4)) + rng.standard_normal((30, 1, 4))
+    betas[:5, 0, 1] = np.nan
+    whole = noise_ceiling_from_repeats(betas, n_bootstraps=10, space="r")
+    part = noise_ceiling_from_repeats(betas[:, :, 1:3], n_bootstraps=10, space="r")
+    found = whole.of_voxels(voxels)
+    np.testing.assert_allclose(found.values, part.values)
+    np.testing.assert_allclose(found.interval, part.interval)
+    np.testing.assert_allclose(found.n_trials, part.n_trials)
+    assert (found.space, found.estimator) == ("r", whole.estimator)
+    single = noise_ceiling_from_ncsnr([0.5, 0.6, 0.7, 0.8], 3).of_voxels(voxels)
+    assert single.n_trials == 3

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from brainenc.arrays import blocks
+from brainenc.arrays import blocks, varies
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, image_folds
 from brainenc.training import Examples, TrainingResult, TrainingRun, TrainingSettings
@@ -163,7 +163,7 @@ def _in_batches(
 ) -> Tensor:
     n = int(np.clip(_BATCH_VALUES // max(1, math.prod(inputs.shape[1:])), 1, 512))
     rows = np.arange(len(inputs)) if rows is None else rows
-    batches = (inputs[rows[i : i + n]] for i in range(0, len(rows), n))
+    batches = (inputs[rows[block]] for block in blocks(len(rows), n))
     return torch.cat([call(torch.from_numpy(batch).to(device)) for batch in batches])
 
 
@@ -184,7 +184,7 @@ def _moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = np.where(present, averages, 0).sum(axis=0, dtype=np.float64) / n
     centred = np.where(present, averages - mean, 0)
     sd = np.sqrt(np.square(centred).sum(axis=0) / n)
-    return mean, np.where(sd > 1e-6 * np.abs(mean), sd, 1.0)
+    return mean, np.where(varies(mean, sd), sd, 1.0)
 
 
 def ensemble_folds(n_images: int, n_members: int, random_state: int) -> Folds:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from brainenc.arrays import row_blocks
+from brainenc.arrays import row_blocks, varies
 from brainenc.encoders.ensemble import seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.encoders.trained import MIN_IMAGES
@@ -67,7 +67,7 @@ class EmbeddingAdapter:
             return adapter
         embeddings = adapter.transform(pooled)
         mean, sd = embeddings.mean(0, dtype=np.float64), embeddings.std(0, dtype=np.float64)
-        scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1)
+        scale = np.where(varies(mean, sd), sd, 1)
         return cls(clip, mean.astype(np.float32), scale.astype(np.float32))
 
     def transform(self, features: np.ndarray) -> np.ndarray:

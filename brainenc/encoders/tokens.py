@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-from brainenc.arrays import release, row_blocks
+from brainenc.arrays import release, row_blocks, varies
 
 #: Principal components kept of features that come without tokens.
 N_COMPONENTS = 128
@@ -36,7 +36,7 @@ class TokenAdapter:
     def fit(cls, features: np.ndarray) -> "TokenAdapter":
         """Adapter for features (n_images, n_features) or (n_images, n_tokens, width)."""
         mean, sd = _moments(features)
-        scale = np.where(sd > 1e-6 * np.abs(mean), sd, 1).astype(np.float32)
+        scale = np.where(varies(mean, sd), sd, 1).astype(np.float32)
         adapter = cls(mean.astype(np.float32), scale)
         if features.ndim == 3:
             return adapter

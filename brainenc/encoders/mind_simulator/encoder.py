@@ -7,24 +7,26 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc.arrays import Rows, release
+from brainenc.arrays import Rows, blocks, release
 from brainenc.encoders.ensemble import run_net, voxel_moments
 from brainenc.encoders.mind_simulator import stages
 from brainenc.encoders.mind_simulator.noise import draw_spread, remaining_noise
-from brainenc.encoders.mind_simulator.parameters import TRAINING, all_sizes, check_sampling
+from brainenc.encoders.mind_simulator.parameters import (
+    AT_LEAST,
+    TRAINING,
+    all_sizes,
+    check_sampling,
+)
 from brainenc.encoders.mind_simulator.sampler import Sampler
+from brainenc.encoders.mind_simulator.scale import LatentScale
 from brainenc.encoders.tokens import TokenAdapter, linear_features
 from brainenc.encoders.trained import MIN_IMAGES, PublishedEncoder
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
 from brainenc.repeats import average_repeats
-from brainenc.solvers.regression import RidgeRegression
 from brainenc.training import TrainingRun
 
-#: Held-out images, and draws of each, that tell how much draws scatter.
+#: Held-out images, and draws of each, from which the spread of draws is estimated.
 N_SPREAD_IMAGES, N_SPREAD_DRAWS = 64, 8
-
-#: An autoencoder trained for fewer steps has not learnt what even few images can teach.
-MIN_STEPS = 150
 
 
 class MindSimulatorEncoder(PublishedEncoder):
@@ -111,19 +113,12 @@ class MindSimulatorEncoder(PublishedEncoder):
     """
 
     sample_kind = "latent"
-    at_least: ClassVar = {
-        "n_draws": 1,
-        "n_steps": 1,
-        "n_sampling_steps": 1,
-        "autoencoder_epochs": 1,
-        "prior_epochs": 1,
-        "guidance": 0,
-    }
+    at_least: ClassVar = AT_LEAST
     below_one: ClassVar = ("condition_dropout", "voxel_dropout", "validation")
     saved_parts = (
         *PublishedEncoder.saved_parts,
         TokenAdapter,
-        stages.LatentScale,
+        LatentScale,
         FMRIAutoencoder,
         DiffusionPrior,
     )
@@ -261,18 +256,21 @@ class MindSimulatorEncoder(PublishedEncoder):
         self.autoencoder_ = self.prior_ = self.linear_ = self.spread_ = None
         self.history_ = pd.DataFrame()
         if self._becomes_ridge(len(features)):
-            self.linear_, held_out = self._ridge(features, average_repeats(betas), run)
+            self.linear_, held_out = stages.fit_linear(features, average_repeats(betas), run)
             return held_out
         trials = self._trials(features, betas, options)
         if self.autoencoder_epochs is None:
-            n_trials = len(trials.index(trials.learnt)[0])
-            least = -(-MIN_STEPS * run.batch_size // n_trials)
+            least = stages.least_epochs(trials, run.batch_size)
             options["autoencoder_epochs"] = max(options["autoencoder_epochs"], least)
-        histories = [self._fit_autoencoder(trials, run, options)]
-        expected = self._fit_scale(features, trials, run, options["gaussian_start"])
-        shape = trials.tokens.shape[1:]
+        shape, sizes = trials.tokens.shape[1:], all_sizes(self.sizes)
+        self.autoencoder_ = stages.make_autoencoder(shape, betas.shape[2], sizes, run.random_state)
+        targets = stages.clip_targets(trials.tokens, trials.learnt, self._latent_shape)
+        histories = [stages.fit_autoencoder(self.autoencoder_, trials, targets, run, options)]
+        self.latent_, self.linear_, expected = stages.fit_latents(
+            self.autoencoder_, features, trials, run, options["gaussian_start"]
+        )
         self.prior_ = stages.make_prior(
-            shape, self._latent_shape, all_sizes(self.sizes), options["n_steps"], run.random_state
+            shape, self._latent_shape, sizes, options["n_steps"], run.random_state
         )
         histories.append(
             stages.fit_prior(
@@ -282,22 +280,11 @@ class MindSimulatorEncoder(PublishedEncoder):
         self.history_ = pd.concat(histories, ignore_index=True)
         return self._held_out(features, trials, expected)
 
-    def _ridge(
-        self, features: np.ndarray, targets: np.ndarray, run: TrainingRun
-    ) -> tuple[RidgeRegression, np.ndarray]:
-        return RidgeRegression.fit(
-            linear_features(features), targets, device=run.device, random_state=run.random_state
-        )
-
     def _trials(
         self, features: np.ndarray, betas: np.ndarray, options: dict[str, Any]
     ) -> stages.Trials:
         averages = average_repeats(betas).astype(np.float32, copy=False)
-        learnt = np.ones(len(betas), dtype=bool)
-        # Images without data would judge nothing.
-        shown = np.flatnonzero(np.isfinite(averages).any(axis=1))
-        n_held = round(options["validation"] * len(shown))
-        learnt[np.random.default_rng(self.seed_).permutation(shown)[:n_held]] = False
+        learnt = stages.learnt_images(averages, options["validation"], self.seed_)
         self.mean_, self.scale_ = voxel_moments(averages[learnt])
         self.undefined_ = ~np.isfinite(averages[learnt]).any(axis=0)
         self.adapter_ = None
@@ -310,44 +297,15 @@ class MindSimulatorEncoder(PublishedEncoder):
             betas, averages, self._tokens(features), self.mean_, self.scale_, learnt
         )
 
-    def _fit_autoencoder(
-        self, trials: stages.Trials, run: TrainingRun, options: dict[str, Any]
-    ) -> pd.DataFrame:
-        shape, n_voxels = trials.tokens.shape[1:], trials.betas.shape[2]
-        self.autoencoder_ = stages.make_autoencoder(
-            shape, n_voxels, all_sizes(self.sizes), run.random_state
-        )
-        targets = stages.clip_targets(trials.tokens, trials.learnt, self._latent_shape)
-        return stages.fit_autoencoder(self.autoencoder_, trials, targets, run, options)
-
-    def _fit_scale(
-        self, features: np.ndarray, trials: stages.Trials, run: TrainingRun, linear: bool
-    ) -> np.ndarray | None:
-        """Scale of the latents; what the linear path expects of images it had not learnt."""
-        at_most = None if linear else stages.N_SCALED
-        image, repeat = trials.index(np.ones_like(trials.learnt), at_most)
-        z = stages.encode(self.autoencoder_, trials, image, repeat, self.device)
-        learnt = trials.learnt[image]
-        if not linear:
-            self.latent_ = stages.fit_scale(z[learnt])
-            return None
-        mean, sd = stages.latent_moments(z[learnt])
-        by_image = np.full((*trials.betas.shape[:2], mean.size), np.nan, dtype=np.float32)
-        by_image[image, repeat] = ((z - mean) / sd).reshape(len(z), -1)
-        self.linear_, expected = self._ridge(features, average_repeats(by_image), run)
-        expected = expected.reshape(-1, *mean.shape)
-        self.latent_ = stages.fit_scale(z[learnt], expected[image[learnt]])
-        return expected.astype(np.float32)
-
     def _held_out(
         self, features: np.ndarray, trials: stages.Trials, expected: np.ndarray | None
     ) -> np.ndarray:
         """Predictions of the images held out; NaN for the others. Sets `spread_`.
 
-        The linear path has learnt these images too: `expected` is what it says without them.
+        `expected` are held-out latents: the linear path has learnt these images too.
         """
         prediction = np.full(trials.averages.shape, np.nan, dtype=np.float32)
-        held = np.flatnonzero(~trials.learnt & np.isfinite(trials.averages).any(axis=1))
+        held = trials.held_out
         if len(held):
             unseen = None if expected is None else expected[held]
             prediction[held] = self._mean_of_draws(features, held, unseen)
@@ -374,7 +332,8 @@ class MindSimulatorEncoder(PublishedEncoder):
     ) -> np.ndarray:
         """Of some images: the same noise for every image, whichever others there are."""
         means = np.empty((len(images), len(self.scale_)), dtype=np.float32)
-        for rows in stages.row_blocks(len(images), self.n_draws * len(self.scale_)):
+        values = self.n_draws * len(self.scale_)
+        for rows in blocks(len(images), stages.BLOCK_VALUES // values):
             draws = self._decoded_draws(
                 features[images[rows]],
                 self.n_draws,

@@ -62,6 +62,17 @@ TRAINING: dict[str, dict[str, Any]] = {
 }
 
 
+#: Smallest value of numbers among the arguments.
+AT_LEAST = {
+    "n_draws": 1,
+    "n_steps": 1,
+    "n_sampling_steps": 1,
+    "autoencoder_epochs": 1,
+    "prior_epochs": 1,
+    "guidance": 0,
+}
+
+
 def all_sizes(sizes: Any) -> dict[str, Any]:
     """Sizes of a preset, or of the default with some replaced.
 
@@ -71,7 +82,7 @@ def all_sizes(sizes: Any) -> dict[str, Any]:
     """
     if isinstance(sizes, Mapping):
         if unknown := sizes.keys() - SIZES["auto"].keys():
-            raise ValueError(f"sizes has {sorted(unknown)}; there are {list(SIZES['default'])}")
+            raise ValueError(f"sizes has {sorted(unknown)}; there are {list(SIZES['auto'])}")
         return SIZES["auto"] | dict(sizes)
     if not isinstance(sizes, str) or sizes not in SIZES:
         raise ValueError(f"sizes={sizes!r} must be one of {list(SIZES)} or a dict of sizes")

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brainenc.arrays import blocks
 from brainenc.devices import resolve_device
-from brainenc.encoders.mind_simulator.stages import LatentScale, row_blocks
+from brainenc.encoders.mind_simulator import stages
+from brainenc.encoders.mind_simulator.scale import LatentScale
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
 from brainenc.nets.diffusion import (
     add_noise,
@@ -79,7 +81,7 @@ class Sampler:
         try:
             with torch.no_grad():
                 parts = []
-                for rows in row_blocks(len(tokens), size):
+                for rows in blocks(len(tokens), stages.BLOCK_VALUES // size):
                     block = tensor(tokens[rows], dtype=torch.float32)
                     n_noises = 1 if shared else len(block)
                     parts.append(

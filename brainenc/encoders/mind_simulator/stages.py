@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,13 @@ from brainenc import arrays
 from brainenc.devices import resolve_device
 from brainenc.encoders import tokens as token_features
 from brainenc.encoders.ensemble import seeded
+from brainenc.encoders.mind_simulator.scale import LatentScale, fit_scale, latent_moments
 from brainenc.encoders.tokens import linear_features, principal_components
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder, soft_clip_loss
-from brainenc.nets.diffusion import add_noise, cosine_schedule, gaussian_gain
+from brainenc.nets.diffusion import add_noise, cosine_schedule
 from brainenc.nets.losses import masked_squared_error
+from brainenc.repeats import average_repeats
+from brainenc.solvers.regression import RidgeRegression
 from brainenc.training import Examples, OneCycle, TrainingRun
 
 #: Weight of the prior's squared error, and largest norm of its gradient, as published.
@@ -25,6 +28,9 @@ PRIOR_WEIGHT, CLIP_NORM = 300.0, 2.0
 
 #: Held-out trials that a stage is judged by, and trials that latents are scaled by, at most.
 N_JUDGED, N_SCALED = 2048, 4096
+
+#: Smallest number of training steps of the autoencoder by default, whatever the number of images.
+MIN_STEPS = 150
 
 #: Numbers of latents that are denoised at a time.
 BLOCK_VALUES = 2**22
@@ -53,6 +59,11 @@ class Trials:
     sd: np.ndarray
     learnt: np.ndarray
 
+    @property
+    def held_out(self) -> np.ndarray:
+        """Indices of the held-out images that have data."""
+        return np.flatnonzero(~self.learnt & np.isfinite(self.averages).any(axis=1))
+
     def index(self, images: np.ndarray, at_most: int | None = None) -> tuple[np.ndarray, ...]:
         """Image and repeat of the trials present; evenly spread ones if there are more."""
         present = [np.isfinite(block).any(axis=2) for block in arrays.row_blocks(self.betas)]
@@ -73,45 +84,18 @@ class Trials:
         return (betas.float() - mean) / sd
 
 
-@dataclass(frozen=True)
-class LatentScale:
-    """Latents of the autoencoder to those that are diffused, and back.
+def learnt_images(averages: np.ndarray, share: float, random_state: int) -> np.ndarray:
+    """Mask (n_images,) of the images to learn: a random `share` of those with data is held out."""
+    learnt = np.ones(len(averages), dtype=bool)
+    shown = np.flatnonzero(np.isfinite(averages).any(axis=1))
+    n_held = round(share * len(shown))
+    learnt[np.random.default_rng(random_state).permutation(shown)[:n_held]] = False
+    return learnt
 
-    Attributes
-    ----------
-    mean : array, shape (n_latents, latent_width)
-    sd : float
-        The same for all: which directions of the latent matter more is left as it is.
-    rotation : array or None, shape (size, size)
-        Principal axes of what the linear path leaves, size = n_latents · latent_width.
-    variance : array, shape (size,)
-        Along these axes: an untrained prior is Gaussian with them. None: a point.
-    """
 
-    mean: np.ndarray
-    sd: float
-    rotation: np.ndarray | None = None
-    variance: np.ndarray | None = None
-
-    def standardise(self, z: Tensor) -> Tensor:
-        """Mean 0 and mean variance 1."""
-        return (z - torch.from_numpy(self.mean).to(z.device)) / self.sd
-
-    def denoised(self, noisy: Tensor, kept: Any) -> Tensor:
-        """Expected latent without noise, if latents are Gaussian; kept : float or (batch, 1)."""
-        if self.rotation is None or self.variance is None:
-            return torch.zeros_like(noisy)
-        axes, variance = (
-            torch.from_numpy(part).to(noisy.device) for part in (self.rotation, self.variance)
-        )
-        # Back in the latent's own coordinates: axes of equal variance are arbitrary.
-        found = gaussian_gain(kept, variance) * (noisy.flatten(-2) @ axes) @ axes.T
-        return found.reshape(noisy.shape)
-
-    def restore(self, x: Tensor, expected: Tensor | None) -> Tensor:
-        """Latents of the autoencoder from those that are diffused."""
-        z = x if expected is None else x + expected
-        return z * self.sd + torch.from_numpy(self.mean).to(z.device)
+def least_epochs(trials: Trials, batch_size: int) -> int:
+    """Epochs that make `MIN_STEPS` steps of the autoencoder."""
+    return -(-MIN_STEPS * batch_size // len(trials.index(trials.learnt)[0]))
 
 
 # ------------------------------------------------------------------ stage 1
@@ -222,7 +206,7 @@ def encode(
         with torch.no_grad():
             parts = [
                 _encoded(net, trials, trials.single(image[rows], repeat[rows]).to(device)).cpu()
-                for rows in row_blocks(len(image), trials.betas.shape[2])
+                for rows in arrays.blocks(len(image), BLOCK_VALUES // trials.betas.shape[2])
             ]
     finally:
         net.to("cpu")
@@ -233,36 +217,61 @@ def _encoded(net: FMRIAutoencoder, trials: Trials, betas: Tensor) -> Tensor:
     return net.encode(trials.z(betas).nan_to_num())
 
 
-# ------------------------------------------------------------------ stage 2
+def fit_linear(
+    features: np.ndarray, targets: np.ndarray, run: TrainingRun
+) -> tuple[RidgeRegression, np.ndarray]:
+    """Ridge from features to targets (n_images, n_targets), and its held-out predictions."""
+    return RidgeRegression.fit(
+        linear_features(features), targets, device=run.device, random_state=run.random_state
+    )
 
 
-def latent_moments(latents: np.ndarray) -> tuple[np.ndarray, float]:
-    """Mean over trials, and one s.d. for all elements, of latents (n_trials, …)."""
-    mean = latents.mean(axis=0)
-    return mean, float(np.sqrt(np.mean(np.square(latents - mean, dtype=np.float64)))) or 1.0
+class Latents(NamedTuple):
+    """Distribution of latents before the prior is trained.
+
+    Attributes
+    ----------
+    scale : LatentScale
+    linear : RidgeRegression or None
+        From features to standardised latents.
+    expected : array, shape (n_images, n_latents, latent_width), or None
+        Held-out predictions of `linear`.
+    """
+
+    scale: LatentScale
+    linear: RidgeRegression | None = None
+    expected: np.ndarray | None = None
 
 
-def fit_scale(
-    latents: np.ndarray, expected: np.ndarray | None = None, floor: float = 1e-4
-) -> LatentScale:
-    """Scale of latents, and the Gaussian around what is expected of them.
+def fit_latents(
+    net: FMRIAutoencoder, features: np.ndarray, trials: Trials, run: TrainingRun, linear: bool
+) -> Latents:
+    """Scale of the latents and, if `linear`, ridge that predicts them.
 
     Parameters
     ----------
-    latents : array, shape (n_trials, n_latents, latent_width)
-    expected : array of that shape, or None
-        What the image lets expect, standardised; None starts from a point.
-    floor : float
-        Smallest variance relative to the largest.
+    net : FMRIAutoencoder, trained
+    features : array, shape (n_images, n_features) or (n_images, n_tokens, width)
+    trials : Trials
+    run : TrainingRun
+    linear : bool
     """
-    mean, sd = latent_moments(latents)
-    if expected is None:
-        return LatentScale(mean, sd)
-    left = ((latents - mean) / sd - expected).reshape(len(latents), -1)
-    variance, rotation = np.linalg.eigh(left.T @ left / len(left))
-    rotation = rotation.astype(np.float32)
-    variance = np.maximum(variance, max(floor * variance[-1], 1e-12))
-    return LatentScale(mean, sd, rotation, variance.astype(np.float32))
+    at_most = None if linear else N_SCALED
+    image, repeat = trials.index(np.ones_like(trials.learnt), at_most)
+    z = encode(net, trials, image, repeat, run.device)
+    learnt = trials.learnt[image]
+    if not linear:
+        return Latents(fit_scale(z[learnt]))
+    mean, sd = latent_moments(z[learnt])
+    by_image = np.full((*trials.betas.shape[:2], mean.size), np.nan, dtype=np.float32)
+    by_image[image, repeat] = ((z - mean) / sd).reshape(len(z), -1)
+    regression, expected = fit_linear(features, average_repeats(by_image), run)
+    expected = expected.reshape(-1, *mean.shape)
+    scale = fit_scale(z[learnt], expected[image[learnt]])
+    return Latents(scale, regression, expected.astype(np.float32))
+
+
+# ------------------------------------------------------------------ stage 2
 
 
 def make_prior(
@@ -413,9 +422,3 @@ def _train(
 
 def _identity(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in ("temperature", "voxel_dropout", "condition_dropout")}
-
-
-def row_blocks(n: int, size: int) -> list[slice]:
-    """Slices of n rows, each of about `BLOCK_VALUES` numbers if a row has `size`."""
-    rows = max(1, BLOCK_VALUES // size)
-    return [slice(i, min(i + rows, n)) for i in range(0, n, rows)]

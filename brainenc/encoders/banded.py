@@ -1,4 +1,4 @@
-"""BandedRidgeEncoder: several feature spaces, each with a penalty of its own."""
+"""BandedRidgeEncoder: ridge on several feature spaces, each with its own penalty."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,19 +23,19 @@ from brainenc.solvers.voxels import (
 
 
 class BandedRidgeEncoder(BaseEncoder):
-    """Ridge regression on several feature spaces (bands), weighted anew for every voxel.
+    """Ridge regression on several feature spaces (bands), with band weights per voxel.
 
-    Band weights are found by random search and alpha by cross-validation over images, both per
-    voxel. Features are z-scored and each band is divided by the square root of its number of
-    features, so that a band does not count for being large.
+    Random search chooses the band weights and cross-validation over images chooses alpha, both per
+    voxel. Features are z-scored, and each band is divided by the square root of its number of
+    features, so that the penalty does not favour large bands.
 
     Parameters
     ----------
     features : dict of name to transformer, "auto", None or transformer
         A dict makes one band per entry from images. Otherwise as for `RidgeEncoder`.
     bands : dict of name to int, optional
-        Split of a feature matrix into bands, by number of features, in order; for features that
-        are passed in or come from one transformer. One band without it.
+        Number of features of each band, in the order of the columns; for features that are passed
+        in or come from one transformer. By default all features are one band.
     alphas : "auto" or array-like
         Penalties tried; "auto" as for `RidgeEncoder`, in units of the scaled features.
     alpha_per_voxel : "auto" or bool

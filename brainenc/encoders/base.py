@@ -1,4 +1,4 @@
-"""The contract that every encoder keeps."""
+"""BaseEncoder: the interface of every encoder."""
 
 import os
 import warnings
@@ -22,16 +22,16 @@ from brainenc.validation import check_betas
 
 
 class HeldOut(NamedTuple):
-    """What `_fit` may return in place of held-out predictions alone.
+    """Held-out predictions with estimates of the noise: an alternative return value of `_fit`.
 
     Attributes
     ----------
     predictions : array, shape (n_images, n_voxels)
-        Of each training image by a fit that had not learnt it; NaN where there is none.
+        Prediction of each training image by a fit without that image; NaN where there is none.
     noise_scale : array, shape (n_images, n_factors + 1), optional
         Strength of the noise of each image, as in `brainenc.noise.gaussian.ScaledNoise`.
     noise, trial_noise : ResidualNoise, optional
-        Where `_fit` has estimated them already.
+        Estimates that `_fit` has made already.
     """
 
     predictions: np.ndarray
@@ -46,21 +46,21 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     A new encoder stores its constructor arguments, among them `features`, and provides
 
     - ``_fit(features, betas)``, which sets the fitted attributes (ending in ``_``) and returns
-      predictions of the images it did *not* learn from, (n_images, n_voxels), NaN for the rest:
-      the distribution behind `sample` is estimated from them;
+      predictions of held-out images, (n_images, n_voxels), NaN for the rest: the distribution
+      behind `sample` is estimated from them;
     - ``_predict(features)``, which returns (n_images, n_voxels).
 
     Both get features as a float array, (n_images, n_features) or (n_images, n_tokens, width), and
     betas as (n_images, n_repeats, n_voxels) with NaN for missing repeats.
 
-    It may provide ``_check_parameters()``, which raises before anything is fitted, and what
-    `brainenc.encoders.draws.Draws` and `brainenc.encoders.inputs.Inputs` name: a noise that differs
-    between images, draws from a distribution of its own, features that are made in another way.
+    It may provide ``_check_parameters()``, which raises before anything is fitted, and override
+    methods of `brainenc.encoders.draws.Draws` (noise that differs between images, draws from its
+    own distribution) and `brainenc.encoders.inputs.Inputs` (features made in another way).
 
     Attributes
     ----------
     trials_ : TrialDistribution
-        Distribution of single trials around the prediction; what follows are its parts.
+        Distribution of single trials around the prediction; the next four are its parts.
     noise_ : ResidualNoise
         Residuals of held-out single trials.
     residual_shape_ : ResidualShape or None
@@ -68,17 +68,17 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         normal residuals of one size describe held-out trials as well, or for an encoder with a
         distribution of its own.
     trial_noise_, model_error_ : ResidualNoise or None
-        The two parts of residuals: what repeats of an image differ in, and the error of the
-        expected response, which they share. None if no image had two trials.
+        The two parts of residuals: trial noise, which differs between repeats of an image, and the
+        error of the expected response, which repeats share. None if no image had two trials.
     sample_kind_ : str
-        Where draws come from: "residual" is the prediction plus draws of residuals.
+        Source of the draws: "residual" is the prediction plus draws of residuals.
     features_ : FeatureExtractor
         The fitted feature extractor; absent when features were passed in.
     n_voxels_ : int
     """
 
     features: Any = None
-    #: Dataclasses and nets among the fitted attributes, which `brainenc.load` has to find.
+    #: Dataclasses and nets among the fitted attributes, which `brainenc.load` may create.
     saved_parts: tuple[type, ...] = (TrialDistribution, ResidualNoise, ResidualShape)
 
     # ---------------------------------------------------------------- what an encoder provides
@@ -92,12 +92,12 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         """Expected responses (n_images, n_voxels)."""
 
     def _check_parameters(self) -> None:
-        """Raise ValueError or TypeError for parameters that are wrong whatever the data."""
+        """Raise ValueError or TypeError for parameters that are invalid for any data."""
 
     # ---------------------------------------------------------------- fitting
 
     def fit(self, X: Any, y: Any) -> "BaseEncoder":
-        """Fit to images and the betas they evoked.
+        """Fit to images and betas.
 
         Parameters
         ----------
@@ -118,13 +118,13 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
 
         Notes
         -----
-        After an error the encoder is as it was before the call, with its former fit if it had one.
+        An error leaves the encoder unchanged, including an earlier fit.
         """
         self._fit_all(X, y)
         return self
 
     def fit_held_out(self, X: Any, y: Any) -> np.ndarray:
-        """Fit, and return what fits that had not seen an image predict of it.
+        """Fit, and return held-out predictions of the training images.
 
         Parameters
         ----------
@@ -133,18 +133,18 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         Returns
         -------
         array, shape (n_images, n_voxels)
-            In the units of the betas. NaN where an image was learnt by every fit, as most are by
-            encoders that hold out some images once, and where a voxel has no data.
+            In the units of the betas. NaN for images that no fit held out (most images, with
+            encoders that hold out one part of them) and for voxels without data.
         """
         return self._fit_all(X, y)
 
     def _fit_all(self, X: Any, y: Any, **how: Any) -> np.ndarray:
-        """Fit everything or, after an error, nothing; held-out predictions. `how` is for `_fit`."""
+        """Fit and return held-out predictions; undo all after an error. `how` is for `_fit`."""
         former = dict(vars(self))
         try:
             self._check_parameters()
             for name in former:
-                if name.endswith("_"):  # the new fit may not set all of them
+                if name.endswith("_"):  # the new fit may not set all of these
                     delattr(self, name)
             features = self._features_of(X, reset=True)
             betas = check_betas(y, n_images=len(features))
@@ -202,8 +202,8 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         Returns
         -------
         float
-            NaN, with a warning, if r is undefined for every voxel (constant predictions, say).
-            Voxels whose r is undefined are left out.
+            Voxels whose r is undefined are left out. NaN, with a warning, if r is undefined for
+            every voxel (constant predictions, for example).
         """
         prediction = self.predict(X)
         targets = average_repeats(check_betas(y, n_images=len(prediction)))
@@ -220,10 +220,10 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     # ---------------------------------------------------------------- other subjects, files
 
     def adapt(self, X: Any, y: Any) -> "BaseEncoder":
-        """New encoder for another subject, leaving this one as it is.
+        """Fit a new encoder to another subject; this encoder is unchanged.
 
-        Encoders whose weights carry over start from them; here the new encoder has the same
-        parameters and is fitted anew.
+        Encoders with transferable weights start from these; here the new encoder has the same
+        parameters and is fitted from scratch.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         return clone(self).fit(X, y)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write the fitted encoder to a folder; `brainenc.load` reads it. See there."""
+        """Write the fitted encoder to a folder, which `brainenc.load` reads."""
         from brainenc.encoders.persistence import save
 
         check_is_fitted(self)

@@ -1,4 +1,4 @@
-"""Draws block by block of images: the same ones in memory and in a file larger than memory."""
+"""Draws in blocks of images: identical in memory and in a file larger than memory."""
 
 import math
 import os
@@ -22,13 +22,13 @@ def draw_blocks(
     shape: tuple[int, int, int],
     random_state: Any,
 ) -> Blocks:
-    """Draws of consecutive images, each block with a random stream of its own.
+    """Draws of consecutive images, with a separate random stream for each block.
 
     Parameters
     ----------
     draw : callable (images, rng) -> array (n, n_images, n_voxels)
     shape : (n, n_images, n_voxels)
-        The blocks depend on it alone, so that the same call gives the same draws.
+        It alone determines the blocks, so that the same call gives the same draws.
     random_state : int, Generator or None
 
     Yields
@@ -56,8 +56,8 @@ def collect(blocks: Blocks, shape: tuple[int, ...]) -> np.ndarray:
 def write(blocks: Blocks, shape: tuple[int, ...], path: str | os.PathLike) -> np.memmap:
     """Write draws to a ``.npy`` file, whole or not at all, and map it into memory.
 
-    Plain writes and not a memory map: a full disk raises OSError, where a map kills the process,
-    and pages written to a map count as memory of the process.
+    The file is written without a memory map: a full disk would kill the process instead of raising
+    OSError, and pages written to a map count as memory of the process.
 
     Parameters
     ----------

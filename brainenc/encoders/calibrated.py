@@ -1,4 +1,4 @@
-"""CalibratedEncoder: any encoder, its draws and intervals calibrated on images it did not learn."""
+"""CalibratedEncoder: draws and intervals of any encoder, calibrated on held-out images."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,72 +22,70 @@ from brainenc.noise.gaussian import ResidualNoise
 from brainenc.noise.shape import ResidualShape
 from brainenc.validation import check_feature_shape
 
-#: Images whose scores are kept for intervals: with so many, their coverage is off by .007 at most
-#: (one standard error, at a coverage of .9) for want of more.
+#: Images whose scores are kept for intervals: their number adds an error of at most .007 (one
+#: standard error, at a coverage of .9) to the coverage.
 MAX_SCORED = 2000
 
 
 class CalibratedEncoder(BaseEncoder):
-    """An encoder whose draws and intervals fit the single trials of images it did not learn.
+    """An encoder whose draws and intervals are calibrated on single trials of held-out images.
 
-    It predicts what the encoder predicts. Draws deviate from the prediction as the encoder's do,
-    times a factor per voxel or ROI that makes their variance that of held-out trials. Intervals
-    are conformal. The images of `fit` serve for both, fitting and calibration; to calibrate an
-    encoder that is fitted already, on images of their own, see `brainenc.calibrate`.
+    Predictions are those of the encoder. The deviations of its draws are multiplied by a factor per
+    voxel or ROI that gives them the variance of held-out trials. Intervals are conformal. `fit`
+    uses its images for fitting and for calibration; `brainenc.calibrate` calibrates a fitted
+    encoder on separate images.
 
     Parameters
     ----------
     encoder : BaseEncoder, optional
         It is cloned. None is ridge.
     features : "auto", None or transformer
-        "auto": those of the encoder. None, or a transformer: the encoder takes the arrays given,
-        or those of the transformer, whatever its own say.
+        "auto" uses the `features` of the encoder. None (arrays are features) or a transformer
+        overrides them.
     groups : array-like of labels, shape (n_voxels,), or str, optional
-        Voxels with one label (a ROI) are calibrated together, which few images suffice for; every
-        voxel by itself without. A name is that of an atlas, for an encoder that is told the voxel
-        table by `with_voxels`, as a benchmark tells it.
+        Voxels with the same label (a ROI) are calibrated together, which needs fewer images;
+        without groups each voxel is calibrated alone. A str is the name of an atlas in the voxel
+        table that `with_voxels` gets (the benchmark calls it).
     cv : int, splitter, iterable of (train, test), or "prefit"
-        Folds over images. A copy of the encoder is fitted on each, and judged by the images left
-        out; then the encoder is fitted to all images, which makes one fit more than folds. A
-        single (train, test) is cheap. "prefit": the encoder is fitted, is neither cloned nor
-        fitted again, and is judged by the images given to `fit`, **none of which it may have been
-        fitted to**.
+        Folds over images. A copy of the encoder is fitted on each fold and calibrated on its test
+        images; a last copy is fitted to all images. A single (train, test) needs two fits.
+        "prefit": the encoder is already fitted and is used as it is, calibrated on the images given
+        to `fit`, **none of which it may have been fitted to**.
     random_state : int
-        Of shuffled folds. The encoder has its own.
+        Seed of the shuffled folds. The encoder has its own.
 
     Attributes
     ----------
     encoder_ : BaseEncoder
-        Fitted to all images. With "prefit" there is none, and `encoder` is used.
+        Fitted to all images. Absent with "prefit", where `encoder` is used.
     scale_ : array, shape (n_voxels,)
-        Factor on the s.d. of draws; 1 where the encoder's were right. NaN without data, and for
-        a voxel that does not vary.
+        Factor on the s.d. of draws; 1 where the encoder was calibrated already. NaN for voxels
+        without data or without variance.
     scores_ : array, shape (n_images, n_repeats, n_voxels), float32
-        How far held-out trials are from the prediction: 1.64, say, at both ends of the encoder's
-        own 90 % interval, as for a normal variable. Of 2000 images if there are more.
+        Distance of held-out trials from the prediction, as of a normal variable: 1.64 at both ends
+        of the encoder's own 90 % interval. At most 2000 images.
     group_ : array of int, shape (n_voxels,)
         Voxels with the same number are calibrated together.
     noise_ : ResidualNoise
-        The encoder's, with the variance of its calibrated draws. Of an encoder that draws from
-        something else (a sampler, a mixture): residuals of the held-out trials.
+        Noise of the encoder, scaled to the calibrated variance. For an encoder that does not draw
+        residuals (a sampler, a mixture): residuals of the held-out trials.
     sample_kind_ : str
-        "calibrated", and that of the encoder.
+        "calibrated" followed by that of the encoder.
 
     Notes
     -----
-    Intervals are the encoder's own, of another coverage than they claim: of that which has held
-    the share of held-out trials asked for. Where the encoder says that residuals are skewed
-    (`residual_shape_`), trials so lie above and below in equal shares.
+    Intervals are intervals of the encoder at another nominal coverage: the one whose intervals
+    contained the requested share of held-out trials. They keep the encoder's skew
+    (`residual_shape_`), so that as many trials lie above as below.
 
-    Draws. The factor is of the deviations of "full" draws, the s.d. of held-out trials in units of
-    the encoder's; "latent", which is a part of these, is scaled alike. It does not say whether the
-    noise of trials or the error of predictions was off, so it is of no use for either alone:
-    "trial" and "signal" are estimated anew, from the repeats of the calibration images and from
-    their held-out predictions, and need repeats among these.
+    The factor is the s.d. of held-out trials divided by that of "full" draws; "latent" draws, a
+    part of these, get the same factor. It does not separate trial noise from prediction error.
+    "trial" and "signal" are therefore estimated again, from repeats and held-out predictions of the
+    calibration images, and need repeats.
 
-    With folds, trials are compared with the s.d. that *their* fit predicts, and the factor is
-    applied to the s.d. of the fit to all images. So what a fit gains by having more images is no
-    error of calibration; that the factor itself is the same for both is assumed.
+    With folds, each trial is compared with the s.d. predicted by the fit of *its* fold, and the
+    factor is applied to the s.d. of the fit to all images. This assumes that the factor does not
+    depend on the number of images; the predicted s.d. may.
 
     References
     ----------
@@ -112,7 +110,7 @@ class CalibratedEncoder(BaseEncoder):
 
     @property
     def sample_kind(self) -> str:  # type: ignore[override]
-        """That of the encoder, after "calibrated"."""
+        """Sample kind of the encoder, after "calibrated"."""
         return f"calibrated {self._given().sample_kind}"
 
     @property
@@ -131,20 +129,22 @@ class CalibratedEncoder(BaseEncoder):
         if self.encoder is None:
             return RidgeEncoder()
         if not isinstance(self.encoder, BaseEncoder):
-            raise TypeError(f"encoder={self.encoder!r} must be an encoder, RidgeEncoder() say")
+            raise TypeError(f"encoder={self.encoder!r} must be an encoder, such as RidgeEncoder()")
         return self.encoder
 
     # ---------------------------------------------------------------- features and voxels
 
     def with_voxels(self, voxels: pd.DataFrame) -> BaseEncoder:
-        """The same encoder, told about the voxels, with labels where `groups` names an atlas."""
+        """Copy that has the voxel table; the labels of an atlas replace its name in `groups`."""
         if self._prefit:
             return self
         given, groups = self._given(), self.groups
         told = given.with_voxels(voxels)
         if isinstance(groups, str):
             if groups not in voxels:
-                raise ValueError(f"groups={groups!r} is no column of {list(voxels.columns)}")
+                raise ValueError(
+                    f"groups={groups!r} is not among the columns {list(voxels.columns)}"
+                )
             groups = voxels[groups].astype(str).to_numpy()
         if told is given and groups is self.groups:
             return self
@@ -182,7 +182,7 @@ class CalibratedEncoder(BaseEncoder):
             self.encoder_ = prepared
         if features is X:
             return super()._features_of(X, reset=reset)
-        if features.size == 0:  # the mean looks at none
+        if features.size == 0:  # MeanEncoder uses no features
             features = np.zeros((len(features), 1), dtype=np.float32)
         check_feature_shape(self, features, reset=reset)
         return features
@@ -203,8 +203,7 @@ class CalibratedEncoder(BaseEncoder):
 
         Raises
         ------
-        ValueError : besides those of `BaseEncoder.fit`, betas or groups of other voxels than the
-            encoder's.
+        ValueError : as `BaseEncoder.fit`; or betas or groups do not match the encoder's voxels.
         sklearn.exceptions.NotFittedError : "prefit", and the encoder is not fitted.
         """
         super().fit(X, y)
@@ -230,15 +229,15 @@ class CalibratedEncoder(BaseEncoder):
         return HeldOut(held_out, noise=self._calibrated_noise())
 
     def _calibrated_noise(self) -> ResidualNoise | None:
-        """The encoder's noise, with the variance of calibrated draws; None if draws have other."""
+        """Noise of the encoder at the calibrated variance; None if draws have another source."""
         noise = self._fitted.noise_
-        made_of_noise = "latent" in self._fitted._parts[1:]  # as a part of the full draws
+        made_of_noise = "latent" in self._fitted._parts[1:]  # a part of the full draws
         if not made_of_noise or not np.isfinite(noise.variance).any():
             return None
         return noise.times(self.scale_.astype(np.float32))
 
     def _fits(self, features: np.ndarray, betas: np.ndarray) -> Iterator[tuple[Any, BaseEncoder]]:
-        """Images to calibrate on, each with an encoder that has not learnt them."""
+        """Calibration images, each part with an encoder fitted without it."""
         if self._prefit:
             if betas.shape[2] != self.encoder.n_voxels_:
                 raise ValueError(
@@ -285,15 +284,14 @@ class CalibratedEncoder(BaseEncoder):
         return self._fitted._log_density(features, unscaled, voxels) - np.log(scale).sum()
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-        """Interval around the prediction that holds a trial of a new image.
+        """Interval around the prediction that contains a trial of a new image.
 
-        Of an encoder calibrated on images of their own (``cv="prefit"``, `brainenc.calibrate`), the
-        interval of each voxel (of the voxels of each group on average) holds at least the share
-        `coverage` of single trials, whatever their distribution, and not more than
-        2 / (n_images + 1) beyond: over calibration sets, not for every one of them, and with new
-        images that are exchangeable with those of the calibration. With folds there is no such
-        guarantee: the distances are those of fits to fewer images, so that coverage comes out near
-        the same, and above it rather than below.
+        After calibration on separate images (``cv="prefit"``, `brainenc.calibrate`), the interval
+        of each voxel (on average over the voxels of a group) contains at least the share `coverage`
+        of single trials and at most 2 / (n_images + 1) more, for any distribution of trials. This
+        holds on average over calibration sets, for new images exchangeable with the calibration
+        images. With folds there is no such guarantee: distances come from fits to fewer images, so
+        that coverage is close to nominal, rather above than below.
 
         Parameters
         ----------
@@ -304,8 +302,8 @@ class CalibratedEncoder(BaseEncoder):
         Returns
         -------
         lower, upper : arrays, shape (n_images, n_voxels), float32
-            Infinite for a voxel with too few calibration images; NaN for one without data, or that
-            does not vary.
+            Infinite for a voxel with too few calibration images; NaN for a voxel without data or
+            without variance.
 
         Raises
         ------
@@ -340,14 +338,14 @@ def calibrate(
     Parameters
     ----------
     encoder : BaseEncoder, fitted
-        Left as it is.
+        It is not changed.
     images : images or features, as for `BaseEncoder.fit`
-        None of those the encoder was fitted to: its errors on these are too small.
+        Must not be among the images the encoder was fitted to: its errors on those are too small.
     betas : array, shape (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
         NaN where a repeat is missing.
     groups : array-like of labels, shape (n_voxels,), optional
-        Voxels with one label (a ROI) are calibrated together, which few images suffice for; every
-        voxel by itself without.
+        Voxels with the same label (a ROI) are calibrated together, which needs fewer images;
+        without groups each voxel is calibrated alone.
 
     Returns
     -------

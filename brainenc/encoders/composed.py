@@ -1,4 +1,4 @@
-"""What encoders made of other encoders share: members that take arrays, and fits on folds."""
+"""Helpers of encoders made of other encoders: members that take arrays, and fits on folds."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from brainenc.encoders.persistence import describe
 from brainenc.model_selection import Folds
 from brainenc.storage import fingerprint
 
-#: Why a fitted encoder that was asked for may not be one.
+#: Part of the message when a member had to be fitted and is not.
 NOT_PREFIT = (
     'cv="prefit" takes fitted encoders, and this %(name)s is not; note that clone, and with it '
     "cross-validation, makes unfitted copies"
@@ -31,22 +31,22 @@ def for_arrays(member: BaseEncoder) -> BaseEncoder:
 def prepare(
     member: BaseEncoder, X: Any, transform: Callable[[Any], np.ndarray]
 ) -> tuple[BaseEncoder, Any]:
-    """Unfitted copy that takes features, and the features it wants of X."""
+    """Unfitted copy that takes features, and its features of X."""
     prepared, features = member.precompute(X, transform)
     if features is X and looks_like_images(X):
-        # The mean takes images and looks at none; whoever wants features has the error.
+        # MeanEncoder accepts images and uses none; other encoders raise the error.
         features = clone(member)._features_of(X, reset=True)
     return prepared, features
 
 
 def extraction(X: Any, extractors: dict[str, Any]) -> Callable[[Any], np.ndarray]:
-    """What makes features of X with an extractor: the same array for the same features.
+    """Function from extractor to features of X; equal extractors give the same array.
 
     Parameters
     ----------
     X : images
     extractors : dict of fingerprint to fitted extractor
-        Those missing are fitted and added.
+        Missing extractors are fitted and added.
     """
     found: dict[str, np.ndarray] = {}
 
@@ -64,11 +64,11 @@ def extraction(X: Any, extractors: dict[str, Any]) -> Callable[[Any], np.ndarray
 def cross_fits(
     member: BaseEncoder, X: np.ndarray, betas: np.ndarray, folds: Folds
 ) -> Iterator[tuple[np.ndarray, BaseEncoder]]:
-    """Test images of every fold, and a copy of the member fitted to the others."""
+    """Test images of every fold, and a copy of the member fitted to the training images."""
     for train, test in folds:
         fitted = clone(member)
         if "checkpoint_dir" in fitted.get_params(deep=False):
-            fitted.set_params(checkpoint_dir=None)  # the member's own checkpoints stay
+            fitted.set_params(checkpoint_dir=None)  # keep the member's own checkpoints
         yield test, fitted.fit(X[train], betas[train])
 
 
@@ -81,8 +81,8 @@ def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:
 
     Raises
     ------
-    TypeError : not a list or dict, or something in it is no encoder.
-    ValueError : none at all, or the same name twice.
+    TypeError : `encoders` is not a list or dict, or an entry is not an encoder. ValueError :
+        `encoders` is empty or repeats a name.
     """
     if isinstance(encoders, Mapping):
         pairs = list(encoders.items())
@@ -99,7 +99,7 @@ def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:
     for name, member in pairs:
         if not isinstance(member, BaseEncoder):
             raise TypeError(
-                f"encoder {name!r} is {member!r}: members must be encoders, RidgeEncoder() say"
+                f"encoder {name!r} is {member!r}: members must be encoders, such as RidgeEncoder()"
             )
     if twice := [str(name) for name, count in Counter(n for n, _ in pairs).items() if count > 1]:
         raise ValueError(f"encoders has the names {twice} more than once")
@@ -117,22 +117,22 @@ def _names_of(encoders: Sequence[Any]) -> list[str]:
 
 
 def joined_features(arrays: Mapping[str, Any]) -> tuple[Any, dict[str, list[int]] | None]:
-    """One array of all features, each once, and where in it those of each member are.
+    """All features in one array, each once, with the columns of each member.
 
     Parameters
     ----------
     arrays : dict of name to array, shape (n_images, ...)
-        Members with the same object share it.
+        Members with the same object share its columns.
 
     Returns
     -------
     features : array
-        The one array there is, or all flattened and side by side.
+        The only array, or all arrays flattened and side by side.
     inputs : dict of name to (first column, *shape of an image's features), or None for one array
     """
     parts: list[Any] = []
     for array in arrays.values():
-        looks = 0 not in np.shape(array)[1:]  # the mean does not
+        looks = 0 not in np.shape(array)[1:]  # MeanEncoder does not
         if looks and not any(array is part for part in parts):
             parts.append(array)
     if not parts:

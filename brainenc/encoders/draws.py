@@ -1,4 +1,4 @@
-"""What a fitted encoder says of single trials: draws, intervals, densities."""
+"""Draws, intervals and densities of single trials from a fitted encoder."""
 
 import os
 from abc import ABC, abstractmethod
@@ -22,10 +22,10 @@ def part_of(attribute: str, name: str) -> Any:
 class Draws(ABC):
     """Draws, intervals and densities of single trials: a part of `BaseEncoder`.
 
-    Draws are the prediction plus draws of the residuals of held-out trials (`trials_`), unless an
-    encoder has a distribution of its own. It then sets `sample_kind` to another name than
-    "residual", overrides ``_draw(features, n, rng, part)`` and, if there is more than "full", lists
-    what `noise` may be in `_parts`. An encoder whose noise differs between images overrides
+    Draws are the prediction plus draws of the residuals of held-out trials (`trials_`). An encoder
+    with its own distribution sets `sample_kind` to another name than "residual", overrides
+    ``_draw(features, n, rng, part)`` and, if there are other parts than "full", lists the values of
+    `noise` in `_parts`. An encoder whose noise differs between images overrides
     ``_noise_scale(features)``, and its `_fit` returns a `HeldOut`.
     """
 
@@ -52,17 +52,17 @@ class Draws(ABC):
     # ---------------------------------------------------------------- what an encoder may provide
 
     def _noise_scale(self, features: np.ndarray) -> np.ndarray | None:
-        """Strength of the noise of each image (n_images, n_factors + 1); None: all alike."""
+        """Strength of the noise of each image (n_images, n_factors + 1); None: all equal."""
         return None
 
     @property
     def _draws_itself(self) -> bool:
-        """Whether draws come from a distribution of the encoder's own, not from `trials_`."""
+        """Whether draws come from the encoder's own distribution instead of `trials_`."""
         return self.sample_kind_ != "residual"
 
     @property
     def _parts(self) -> tuple[str, ...]:
-        """What `noise` of `sample` may be, besides None; the first is "auto"."""
+        """Values of `noise` in `sample`, besides None; the first is "auto"."""
         return ("full",) if self._draws_itself else PARTS
 
     def _draw(
@@ -77,7 +77,7 @@ class Draws(ABC):
         if not self._draws_itself:
             return self.trials_.sd(expected, self._noise_scale(features))
         blocks = self._draw_blocks(features, 100, 0, self._parts[0])
-        # Of squared deviations, three degrees of freedom less make 1 / s.d. unbiased.
+        # Dividing squared deviations by n - 3 makes 1 / s.d. about unbiased.
         return np.concatenate([block.std(axis=0, ddof=3) for _, block in blocks])
 
     def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
@@ -106,17 +106,17 @@ class Draws(ABC):
         n : int
             Draws per image.
         random_state : int, Generator or None
-            The same seed gives the same draws of the same images, in memory or in a file.
+            The same seed gives the same draws for the same images, in memory or in a file.
         noise : "auto", "full", "latent", "trial", "signal" or None
-            What draws deviate from the prediction by. "full", which is "auto", is the distribution
-            of single trials: their noise and the encoder's error. "latent" is the part of that
-            which voxels share. "trial" is the noise of trials alone, as repeats of one image
-            differ. "signal" is the uncertainty about the expected response alone. None repeats the
-            prediction. Encoders with a distribution of their own (`sample_kind_` is not
-            "residual") have "full" and None unless their own documentation says more.
+            Deviation of draws from the prediction. "full", which is "auto", is the distribution of
+            single trials: trial noise plus the encoder's error. "latent" is the part of "full" that
+            voxels share. "trial" is trial noise alone, which differs between repeats of an image.
+            "signal" is the uncertainty of the expected response alone. None repeats the prediction.
+            Encoders with their own distribution (`sample_kind_` is not "residual") have "full" and
+            None unless their documentation lists more.
         out : path, optional
-            A ``.npy`` file to write draws to, block by block of images, for draws larger than
-            memory. It appears under this name when it is complete.
+            A ``.npy`` file to write draws to in blocks of images, for draws larger than memory. The
+            file gets this name when it is complete.
 
         Returns
         -------
@@ -126,8 +126,8 @@ class Draws(ABC):
 
         Raises
         ------
-        ValueError : n < 1, an unknown noise, or "trial" or "signal" of an encoder that was fitted
-            without repeats.
+        ValueError : n < 1, an unknown noise, or "trial" or "signal" with an encoder fitted without
+            repeats.
         """
         return self._sample(X, n, random_state, noise, out)
 
@@ -171,10 +171,10 @@ class Draws(ABC):
         return blocks_of_draws.draw_blocks(draw, (n, len(features), self.n_voxels_), random_state)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
-        """Interval around the prediction that holds a single trial with a given probability.
+        """Interval around the prediction that contains a single trial with a given probability.
 
-        The s.d. of the encoder's draws times quantiles: those of the normal distribution unless
-        `residual_shape_` has the voxel's own. `brainenc.calibrate` gives intervals with a
+        The ends are the s.d. of the encoder's draws times normal quantiles, or the voxel's own
+        quantiles from `residual_shape_`. `brainenc.calibrate` gives intervals with a coverage
         guarantee, from held-out images.
 
         Parameters
@@ -211,7 +211,7 @@ class Draws(ABC):
         ----------
         X, y : as for `fit`
         voxels : array of int or bool, optional
-            Those whose joint density is asked for; all by default.
+            Voxels of the joint density; all by default.
 
         Returns
         -------

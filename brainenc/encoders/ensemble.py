@@ -1,4 +1,4 @@
-"""Nets trained on parts of the images and averaged: what encoders with torch networks share."""
+"""Ensembles of torch networks, each trained on a part of the images, and their outputs."""
 
 import math
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from brainenc.training import Examples, TrainingResult, TrainingRun, TrainingSet
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Nets trained on one part of the images each, and their predictions of the other parts.
+    """Nets trained on different parts of the images, with held-out predictions.
 
     Attributes
     ----------
     nets : list of modules
     held_out : array, shape (n_images, n_outputs)
-        Prediction of each image by the net that did not learn it. NaN where there is none: images
-        that no net held out, or whose net was not reached before an interruption.
+        Prediction of each image by the net that held it out. NaN for images that no net held out,
+        or whose net was not trained before an interruption.
     history : DataFrame
     """
 
@@ -36,7 +36,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a net of an ensemble is made and trained.
+    """Functions that make and train a net of an ensemble.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Recipe:
     loss : function (predictions, targets) -> scalar tensor
         Targets are NaN where an image has no data.
     evaluate : function (predictions, targets) -> dict of float
-        Of the held-out images.
+        Metrics on the held-out images.
     """
 
     make_net: Callable[[int], Any]
@@ -58,12 +58,12 @@ class Recipe:
 def fit_ensemble(
     inputs: Any, targets: np.ndarray, folds: Folds, recipe: Recipe, run: TrainingRun
 ) -> Ensemble:
-    """Train one net per fold, judged on the images it holds out.
+    """Train one net per fold, evaluated on the held-out images of the fold.
 
     Parameters
     ----------
     inputs : array, shape (n_images, ...), float32
-        Or anything with ``shape``, ``dtype`` and rows by index.
+        Or an object with ``shape``, ``dtype`` and rows by index.
     targets : array, shape (n_images, n_outputs), float32
         Mean 0 and mean square 1; NaN where an image has no data.
     folds : list of (train, test)
@@ -128,7 +128,7 @@ def run_net(
     call: Callable[[Tensor], Tensor] | None = None,
     rows: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Outputs of a net, of inputs (n_images, ...).
+    """Outputs of a net for inputs (n_images, ...).
 
     Parameters
     ----------
@@ -136,14 +136,14 @@ def run_net(
     inputs : array, shape (n_images, ...), float32
     device : as `resolve_device` takes it
     call : function, optional
-        What of the net is called; the net itself by default.
+        Method of the net to call; the net itself by default.
     rows : array of int, optional
-        Images whose outputs are wanted; all by default.
+        Images to compute; all by default.
 
     Returns
     -------
     array, shape (n_images, ...)
-        Of a net that is called itself: its outputs (n_images, n_outputs).
+        Without `call`, (n_images, n_outputs).
     """
     device = resolve_device(device)
     net = net.to(device).eval()
@@ -154,7 +154,7 @@ def run_net(
         net.to("cpu")
 
 
-#: Numbers that go through a net at a time: 512 images of 16 tokens of width 64, 11 of DINOv2's.
+#: Input values per batch: 512 images of 16 tokens of width 64, or 11 images of DINOv2's tokens.
 _BATCH_VALUES = 2**23
 
 
@@ -170,10 +170,10 @@ def _in_batches(
 def voxel_moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and s.d. of averages (n_images, n_voxels) over images, float32, NaN left out.
 
-    A voxel that does not vary, or has no data, has s.d. 1; without data the mean is 0.
+    A voxel without variance or data has s.d. 1; a voxel without data has mean 0.
     """
     mean, scale = np.empty((2, averages.shape[1]), dtype=np.float32)
-    for voxels in blocks(averages.shape[1], 2**22 // len(averages)):  # spares copies of them all
+    for voxels in blocks(averages.shape[1], 2**22 // len(averages)):  # avoids a copy of all
         mean[voxels], scale[voxels] = _moments(averages[:, voxels])
     return mean, scale
 
@@ -188,7 +188,7 @@ def _moments(averages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ensemble_folds(n_images: int, n_members: int, random_state: int) -> Folds:
-    """Which images each net learns and holds out; a single one holds out a tenth."""
+    """Training and held-out images of each net; a single net holds out a tenth."""
     if n_members == 1:
         return image_folds(10, n_images, random_state=random_state)[:1]
     return image_folds(n_members, n_images, random_state=random_state)

@@ -1,4 +1,4 @@
-"""What encoders are given, images or features, as an array of features."""
+"""Inputs of encoders, images or features, as an array of features."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,15 @@ from brainenc.validation import check_feature_shape, check_features
 
 
 class Inputs:
-    """Features of images, in a fit or before it: a part of `BaseEncoder`.
+    """Features of images, during a fit or before it: a part of `BaseEncoder`.
 
-    An encoder that takes features of another kind than one array overrides `_features_of` and
-    `precompute`.
+    An encoder whose features are not a single array overrides `_features_of` and `precompute`.
     """
 
     features: Any = None
 
     def precompute(self, images: Any, transform: Callable[[Any], np.ndarray]) -> tuple[Any, Any]:
-        """The same encoder for features computed beforehand, and those features.
+        """Copy of the encoder that takes precomputed features, and these features.
 
         The benchmark uses it to compute features once for all folds and encoders.
 
@@ -29,7 +28,7 @@ class Inputs:
         ----------
         images : images, as for `fit`
         transform : callable
-            Takes an extractor and gives the features of `images`, (n_images, ...).
+            Takes an extractor and returns the features of `images`, (n_images, ...).
 
         Returns
         -------
@@ -42,10 +41,10 @@ class Inputs:
         return clone(self).set_params(features=None), transform(extractor)
 
     def with_voxels(self, voxels: pd.DataFrame) -> Any:
-        """The same encoder, told about the voxels it will be fitted to.
+        """Copy of the encoder that has the table of the voxels it will be fitted to.
 
-        The benchmark calls it before it fits. Encoders that are built from ROIs override it; to
-        others the table means nothing, and they return themselves.
+        The benchmark calls it before it fits. Encoders that use ROIs override it; others return
+        themselves.
 
         Parameters
         ----------
@@ -71,8 +70,8 @@ def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.nd
     encoder : estimator with the parameter `features`
     X : images or features, as for `BaseEncoder.fit`
     reset : bool
-        As at the start of a fit: make the extractor (`features_`) and record the features' shape.
-        Otherwise both are those of the fit.
+        True at the start of a fit: make the extractor (`features_`) and record the features' shape.
+        Otherwise both are taken from the fit.
 
     Returns
     -------
@@ -92,7 +91,7 @@ def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.nd
     if looks_like_images(X):
         raise TypeError(
             f"{type(encoder).__name__} has features={encoder.features!r} and takes features, but "
-            "got images; pass features=brainenc.GaborPyramid(), say, to the encoder"
+            "got images; give the encoder an extractor, such as features=brainenc.GaborPyramid()"
         )
     if reset and hasattr(encoder, "features_"):
         del encoder.features_
@@ -100,7 +99,7 @@ def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.nd
 
 
 def extractor_for(features: Any, X: Any) -> Any:
-    """Unfitted extractor that the parameter `features` asks for; None if X are features.
+    """Unfitted extractor for the parameter `features`; None if X are features.
 
     Raises
     ------
@@ -109,7 +108,7 @@ def extractor_for(features: Any, X: Any) -> Any:
     if features is None:
         return None
     if not isinstance(features, str):
-        as_images(X)  # the clearer error, before a transformer is set to work
+        as_images(X)  # a clearer error than the transformer's own
         return clone(features)
     if features != "auto":
         raise ValueError(

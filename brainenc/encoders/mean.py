@@ -1,4 +1,4 @@
-"""MeanEncoder: the response every encoder must beat."""
+"""MeanEncoder: the mean response, the baseline of every comparison."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from brainenc.repeats import average_repeats
 
 
 class MeanEncoder(BaseEncoder):
-    """Predict each voxel's mean response over the training images, whatever the image.
+    """Predict each voxel's mean response over the training images, for any image.
 
-    The null of every comparison. Voxelwise r of a constant is undefined (NaN); its MSE is the
-    variance of the responses, and on uncentred betas its pattern r is far from zero.
+    This is the null model of every comparison. Voxelwise r of a constant is undefined (NaN); its
+    MSE is the variance of the responses, and on uncentred betas its pattern r is far from zero.
     """
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ class MeanEncoder(BaseEncoder):
         return np.tile(self.mean_, (len(features), 1))
 
     def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
-        if looks_like_images(X):  # they are counted, nothing more
+        if looks_like_images(X):  # only their number is used
             return np.empty((len(as_images(X)), 0), dtype=np.float32)
         return super()._features_of(X, reset=reset)
 

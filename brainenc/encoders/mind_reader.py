@@ -1,4 +1,4 @@
-"""MindReaderEncoder: an image embedding, convolved as if it were a signal, to voxels."""
+"""MindReaderEncoder: convolutions over an image embedding, to voxels."""
 
 import os
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ MOST_CLIPPED = 0.01
 
 @dataclass(frozen=True)
 class EmbeddingAdapter:
-    """Features to what the network takes for a signal, (n_images, width), float32.
+    """Features to the network's input signal, (n_images, width), float32.
 
     Tokens are averaged, values clipped to ±`clip`, and vectors divided by their length. Then,
     unless `mean` is None, each feature is z-scored over the images of the fit.
@@ -89,36 +89,36 @@ def _pooled(features: np.ndarray) -> np.ndarray:
 
 
 class MindReaderEncoder(NetworkEncoder):
-    """Mind Reader's encoding model: an embedding of the image as a signal, convolved to voxels.
+    """Mind Reader's encoding model: a convolutional network from an image embedding to voxels.
 
-    The pooled embedding (tokens are averaged) is clipped, divided by its length, and read as a
-    signal of one channel by a residual convolutional network, which is trained on a weighted sum
-    of squared error and cosine distance. Only averages over repeats are learnt, z-scored per
-    voxel; where a voxel lacks an image, the loss leaves it out.
+    The pooled embedding (tokens are averaged) is clipped and divided by its length. A residual
+    convolutional network reads it as a signal of one channel; the loss is a weighted sum of squared
+    error and cosine distance. Targets are averages over repeats, z-scored per voxel; the loss
+    leaves out missing values.
 
     Parameters
     ----------
     features : "auto", None or transformer
-        Pooled features (n_images, width) or tokens (n_images, n_tokens, width), which are averaged
-        over; "auto" takes float arrays as they are and computes OpenCLIP features of images.
+        Pooled features (n_images, width) or tokens (n_images, n_tokens, width), which are averaged;
+        "auto" takes float arrays as they are and computes OpenCLIP features of images.
     sizes : "auto", "published" or dict
         Network and training: "published" is the published network and schedule, with one member;
-        "auto" is smaller and trains in seconds on 600 images. A dict holds arguments of
-        `brainenc.nets.MindReaderNet` that are to differ from those of "auto".
+        "auto" is smaller and trains in seconds on 600 images. A dict replaces arguments of
+        `brainenc.nets.MindReaderNet` in "auto".
     clip : "auto", float or None
-        Features are clipped to ±`clip` before all else; published: 1.5, of CLIP embeddings.
-        "auto" is 1.5 if that touches at most 1 % of the values, as it does with CLIP's; features
-        on another scale are not clipped. ``adapter_.clip`` says which.
+        Features are first clipped to ±`clip`; published: 1.5, for CLIP embeddings. "auto" is 1.5 if
+        it clips at most 1 % of the values, as with CLIP, else None. ``adapter_.clip`` is the value
+        used.
     standardize : "auto" or bool
         z-score each feature over the images after the division by the length. "auto" does so
         unless `sizes` is "published".
     mse_weight, cosine_weight : float
-        Of the squared error, and of the cosine distance across voxels of each image.
+        Weights of the squared error and of the cosine distance across voxels of each image.
     min_images, n_members, n_epochs
         As for `brainenc.encoders.network.NetworkEncoder`: with fewer than `min_images` images ridge
         is fitted, with a warning; `n_members` networks are averaged.
     batch_size, learning_rate, weight_decay : optional
-        Of the training; the preset's own when None.
+        Training parameters; None: those of the preset.
     device, precision, checkpoint_dir, random_state, verbose
         As for `brainenc.encoders.trained.TrainedEncoder`.
 
@@ -129,9 +129,9 @@ class MindReaderEncoder(NetworkEncoder):
         across its held-out images; the weights with the largest are kept. Empty with ridge.
     members_ : list of brainenc.nets.MindReaderNet
     linear_ : RidgeRegression or None
-        What predicts when there were fewer than `min_images` images.
+        Used instead of networks with fewer than `min_images` images.
     adapter_ : EmbeddingAdapter
-        What makes the network's inputs of features.
+        Makes the network's inputs from features.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""What encoders that are nothing but trained networks share: parameters, fitting, predicting."""
+"""Base class of encoders that are ensembles of networks: parameters, fitting, predicting."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -23,16 +23,16 @@ from brainenc.repeats import average_repeats
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.training import TrainingRun, TrainingSettings
 
-#: Steps that a default training has at least; epochs of few images are few steps.
+#: Smallest number of steps of a default training; with few images an epoch is few steps.
 LEAST_STEPS = 100
 
-#: Evaluations, at each of which the weights can be found the best so far.
+#: Evaluations per training; the best evaluated weights are kept.
 N_EVALUATIONS = 20
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A network, and how it is trained.
+    """Sizes and training parameters of a network.
 
     Attributes
     ----------
@@ -43,7 +43,8 @@ class Preset:
     settings : dict
         Further arguments of `TrainingSettings`.
     as_published : bool
-        Exactly so many epochs, judged after each; otherwise at least 100 steps, judged 20 times.
+        Train exactly `n_epochs` and evaluate after each; otherwise train at least 100 steps and
+        evaluate 20 times.
     """
 
     sizes: dict[str, Any]
@@ -55,22 +56,23 @@ class Preset:
 class NetworkEncoder(PublishedEncoder):
     """Base class of encoders whose prediction is the mean of networks trained on z-scored averages.
 
-    A subclass has `presets`, hands the parameters below and those of `TrainedEncoder` on to
+    A subclass has `presets`, passes the parameters below and those of `TrainedEncoder` to
     ``__init__``, and provides `_adapter`, `_make_net` and `_loss`.
 
     Parameters
     ----------
     sizes : "auto", "published" or dict
-        Network and training: a key of `presets`. A dict holds arguments of the network that are to
-        differ from those of "auto".
+        Network and training: a key of `presets`. A dict replaces arguments of the network in
+        "auto".
     min_images : int
         With fewer images ridge on the same features is fitted instead: `linear_` then is a
         `RidgeRegression` and `members_` is empty.
     n_members : int, optional
-        Networks trained, each stopped on another part of the images, and averaged; a single one
-        is stopped on a tenth of the images.
+        Networks that are trained and averaged. Each is stopped early on a different part of the
+        images; a single one on a tenth of the images.
     n_epochs : int, optional
-        These two, and the training parameters of `TrainedEncoder`, are the preset's when None.
+        None of `n_members`, `n_epochs` and the training parameters of `TrainedEncoder` means the
+        value of the preset.
     **training
         Parameters of `TrainedEncoder`.
     """
@@ -96,18 +98,18 @@ class NetworkEncoder(PublishedEncoder):
 
     @abstractmethod
     def _adapter(self, features: np.ndarray) -> Any:
-        """What makes inputs of the network of features, by its method `transform`."""
+        """Object whose method `transform` makes inputs of the network from features."""
 
     def _inputs(self, features: np.ndarray) -> Any:
-        """Inputs of the network; a lazy array of them where they would fill the memory."""
+        """Inputs of the network; a lazy array if they would fill the memory."""
         return self.adapter_.transform(features)
 
     def _prepare(self, features: np.ndarray, responses: np.ndarray, random_state: int) -> None:
-        """Set what `_make_net` needs to know of the data."""
+        """Set the attributes that `_make_net` derives from the data."""
 
     @abstractmethod
     def _make_net(self, shape: tuple[int, ...], sizes: dict[str, Any], random_state: int) -> Any:
-        """Untrained network for inputs of `shape`, of one image."""
+        """Untrained network for inputs of `shape` per image."""
 
     @abstractmethod
     def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
@@ -126,12 +128,12 @@ class NetworkEncoder(PublishedEncoder):
             )
             return held_out
         # Arrays of the size of the averages are changed in place: with all of NSD's voxels each
-        # takes half a gigabyte. A single repeat is averaged to itself: the user's own array.
+        # takes half a gigabyte. With a single repeat the average is the user's own array.
         responses = average_repeats(betas).astype(np.float32, copy=betas.shape[1] == 1)
         self.mean_, self.scale_ = voxel_moments(responses)
         responses -= self.mean_
         responses /= self.scale_
-        self.mean_[np.isnan(responses).all(axis=0)] = np.nan  # and so is the prediction
+        self.mean_[np.isnan(responses).all(axis=0)] = np.nan  # the prediction becomes NaN too
         self.adapter_ = self._adapter(features)
         inputs = self._inputs(features)
         self._prepare(inputs, responses, run.random_state)
@@ -151,7 +153,7 @@ class NetworkEncoder(PublishedEncoder):
         return self._in_betas(predictions)
 
     def _in_betas(self, predictions: np.ndarray) -> np.ndarray:
-        """Predictions in z units, changed in place to the units of the betas."""
+        """Convert predictions from z units to the units of the betas, in place."""
         predictions *= self.scale_
         predictions += self.mean_
         return predictions
@@ -200,7 +202,7 @@ def mean_correlation(predictions: Tensor, targets: Tensor) -> float:
     Parameters
     ----------
     predictions, targets : tensor, shape (n_images, n_voxels)
-        A target that is NaN leaves that image out for that voxel.
+        NaN in a target leaves out that image for that voxel.
     """
     r = correlation(predictions.float().cpu().numpy(), targets.cpu().numpy())
     return float(np.nanmean(r)) if np.isfinite(r).any() else float("nan")

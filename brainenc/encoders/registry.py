@@ -1,4 +1,4 @@
-"""Encoders by their short names, for the command line and for tests that run over all of them."""
+"""Encoders by short name, for the command line and for tests of all encoders."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def make_encoder(name: str, **parameters: Any) -> BaseEncoder:
     name : str
         A key of `ENCODERS`.
     **parameters
-        Constructor arguments; those the encoder does not have (features of the mean) are an error.
+        Constructor arguments; an unknown one (`features` of "mean", for example) is an error.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def make_encoder(name: str, **parameters: Any) -> BaseEncoder:
 
     Raises
     ------
-    ValueError : no such name; lists those there are.
+    ValueError : unknown name; the message lists the known ones.
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r} is unknown; there are {', '.join(ENCODERS)}")

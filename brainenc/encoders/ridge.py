@@ -1,4 +1,4 @@
-"""RidgeEncoder: linear regression from features to voxels, the baseline that is hard to beat."""
+"""RidgeEncoder: ridge regression from features to voxels, the reference of all benchmarks."""
 
 from typing import Any
 
@@ -25,24 +25,24 @@ class RidgeEncoder(BaseEncoder):
         Penalties tried. "auto" is 15 values from 1e-4 to 1e3 times max(n_images, n_features),
         the mean non-zero eigenvalue of XᵀX for z-scored features.
     alpha_per_voxel : "auto" or bool
-        Choose alpha for each voxel by itself, or one for all. "auto" is per voxel from 100 images
-        on; with fewer, a single voxel's held-out errors are too noisy to choose by.
+        Choose alpha per voxel, or one alpha for all voxels. "auto" is per voxel from 100 images on;
+        with fewer, the held-out error of a single voxel is too noisy to choose alpha.
     cv : int, splitter or iterable of (train, test)
         Folds over images for the choice of alpha; an int means shuffled folds.
     form : "auto", "primal" or "kernel"
-        Same answers; "auto" takes the primal form when there are fewer features than images.
+        Both give the same answers; "auto" is primal when there are fewer features than images.
     standardize : bool
         Divide each feature by its standard deviation over the training images. Features are
         centred in any case.
     device : "auto", "cpu", "cuda", "cuda:1", "mps"
-        Where to solve.
+        Device of the solver.
     random_state : int
-        Of the shuffled folds.
+        Seed of the shuffled folds.
 
     Attributes
     ----------
     regression_ : RidgeRegression
-        The fitted map; what follows are its parts.
+        The fitted map; the next attributes are its parts.
     alphas_ : array, shape (n_voxels,)
         Chosen penalty; NaN for a voxel without data.
     intercept_ : array, shape (n_voxels,)

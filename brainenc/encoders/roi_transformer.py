@@ -1,4 +1,4 @@
-"""ROITransformerEncoder: a query per ROI looks for what its voxels respond to."""
+"""ROITransformerEncoder: a learned query per ROI attends over image tokens."""
 
 import os
 from typing import Any, ClassVar
@@ -46,19 +46,19 @@ PRESETS = {
     ),
 }
 
-#: What the query of voxels outside every ROI is called.
+#: Name of the query of voxels outside every ROI.
 REST = "rest"
 
-#: Components of the responses in which voxels are clustered.
+#: Principal components of the responses that clustering uses.
 N_COMPONENTS = 32
 
 
 class ROITransformerEncoder(NetworkEncoder):
     """A learned query per ROI attends over the tokens of an image; voxels are read out from it.
 
-    A voxel's response is linear in what the query of its ROI found, so that `attention_maps` says
-    what each ROI looks at. Voxels outside every ROI share a query, "rest". Only averages over
-    repeats are learnt, z-scored per voxel; where a voxel lacks an image, the loss leaves it out.
+    A voxel's response is linear in the attended tokens of its ROI's query, so that `attention_maps`
+    shows which parts of an image drive each ROI. Voxels outside every ROI share the query "rest".
+    Targets are averages over repeats, z-scored per voxel; the loss leaves out missing values.
 
     Parameters
     ----------
@@ -68,24 +68,24 @@ class ROITransformerEncoder(NetworkEncoder):
         query attends with weight 1.
     rois : "auto", array, DataFrame or None
         Labels of voxels, (n_voxels,), missing or "" outside every ROI; or a voxel table, such as
-        `EncodingData.voxels`, with a column of labels. None clusters voxels that respond alike.
-        "auto" does that too, unless it is told the voxel table by `with_voxels`, as a benchmark
-        tells it.
+        `EncodingData.voxels`, with a column of labels. None clusters voxels with similar responses.
+        "auto" uses the voxel table that `with_voxels` gets (the benchmark calls it), else it
+        clusters.
     atlas : str, optional
         Column of the table; the first atlas by default.
     hemispheres : bool
-        A query per ROI and hemisphere, where the table has a column ``hemisphere``.
+        One query per ROI and hemisphere, if the table has a column ``hemisphere``.
     n_clusters : int
-        Clusters of voxels where there are no ROIs.
+        Clusters of voxels without ROIs.
     sizes : "auto", "published" or dict
         Network and training: "published" is the published layer and schedule, with one member;
-        "auto" is smaller and trains in seconds on 600 images of 16 tokens. A dict holds
-        arguments of `brainenc.nets.ROIAttention` that are to differ from those of "auto".
+        "auto" is smaller and trains in seconds on 600 images of 16 tokens. A dict replaces
+        arguments of `brainenc.nets.ROIAttention` in "auto".
     min_images, n_members, n_epochs
         As for `brainenc.encoders.network.NetworkEncoder`: with fewer than `min_images` images ridge
         is fitted, with a warning; `n_members` networks are averaged.
     batch_size, learning_rate, weight_decay : optional
-        Of the training; the preset's own when None.
+        Training parameters; None: those of the preset.
     device, precision, checkpoint_dir, random_state, verbose
         As for `brainenc.encoders.trained.TrainedEncoder`.
 
@@ -96,11 +96,11 @@ class ROITransformerEncoder(NetworkEncoder):
         across its held-out images; the weights with the largest are kept. Empty with ridge.
     members_ : list of brainenc.nets.ROIAttention
     linear_ : RidgeRegression or None
-        What predicts when there were fewer than `min_images` images.
+        Used instead of networks with fewer than `min_images` images.
     rois_ : list of str
         Name of each query: "V1v lh", "rest rh", "cluster 3".
     voxel_rois_ : array of int, shape (n_voxels,)
-        Query of each voxel. Neither of the two is there with ridge.
+        Index of each voxel's query. `rois_` and `voxel_rois_` are absent with ridge.
 
     References
     ----------
@@ -155,7 +155,7 @@ class ROITransformerEncoder(NetworkEncoder):
     # ---------------------------------------------------------------- ROIs
 
     def with_voxels(self, voxels: pd.DataFrame) -> "ROITransformerEncoder":
-        """The same encoder, with the ROIs of a voxel table where `rois` is "auto".
+        """Copy of the encoder, with the ROIs of a voxel table if `rois` is "auto".
 
         Parameters
         ----------
@@ -172,13 +172,14 @@ class ROITransformerEncoder(NetworkEncoder):
         return clone(self).set_params(rois=labels)
 
     def adapt(self, X: Any, y: Any, *, rois: Any = "auto") -> "ROITransformerEncoder":
-        """New encoder for another subject, fitted anew, leaving this one as it is.
+        """Fit a new encoder to another subject, from scratch; this encoder is unchanged.
 
         Parameters
         ----------
         X, y : as for `fit`, of the new subject; the number of voxels may differ
         rois : as the parameter of that name
-            Of the new subject's voxels, its voxel table say: the old labels are of other voxels.
+            ROIs of the new subject's voxels, for example its voxel table: the old labels belong to
+            other voxels.
 
         Returns
         -------
@@ -188,24 +189,24 @@ class ROITransformerEncoder(NetworkEncoder):
         return clone(self).set_params(rois=rois).fit(X, y)
 
     def attention_maps(self, X: Any) -> np.ndarray:
-        """Where in each image each ROI looks.
+        """Attention of each ROI over the parts of each image.
 
         Parameters
         ----------
         X : images or features, as for `fit`
-            With n_tokens = g² tokens, or g² + 1, of which the first is a class token. Pooled
-            features are one token.
+            With g² tokens, or g² + 1 of which the first is a class token. Pooled features are one
+            token.
 
         Returns
         -------
         array, shape (n_images, n_rois, g, g), float32
-            Attention of each query in `rois_`, mean over heads and members; each map sums to 1.
-            What the class token got is left out before that.
+            Attention of each query in `rois_`, mean over heads and members, without the class
+            token; each map sums to 1.
 
         Raises
         ------
-        ValueError : tokens that are no square grid, or an encoder fitted to so few images that
-            it has no queries.
+        ValueError : the tokens are not a square grid, or the encoder is ridge, fitted to fewer than
+            `min_images` images.
         """
         check_is_fitted(self)
         if not self.members_:
@@ -219,7 +220,7 @@ class ROITransformerEncoder(NetworkEncoder):
         if side is None:
             raise ValueError(
                 f"{n_tokens} tokens are no square grid, with or without a class token, so that "
-                "attention cannot be drawn as a map"
+                "attention has no map"
             )
         maps = np.mean(
             [run_net(net, tokens, self.device, call=net.attention) for net in self.members_], axis=0
@@ -232,11 +233,11 @@ class ROITransformerEncoder(NetworkEncoder):
     def _train(
         self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
     ) -> np.ndarray:
-        self._given_labels(betas.shape[2])  # an error there is better known before training
+        self._given_labels(betas.shape[2])  # raise before training
         return super()._train(features, betas, run, options)
 
     def _given_labels(self, n_voxels: int) -> np.ndarray | None:
-        """ROI of each voxel as far as it was given; None: to be clustered."""
+        """ROI label of each voxel from `rois`; None: voxels are to be clustered."""
         if self.rois is None or _is_auto(self.rois):
             return None
         if isinstance(self.rois, pd.DataFrame):
@@ -278,7 +279,7 @@ class ROITransformerEncoder(NetworkEncoder):
 
 
 def roi_labels(voxels: pd.DataFrame, atlas: str | None, hemispheres: bool) -> np.ndarray:
-    """Label of each voxel, (n_voxels,), from a voxel table: "V1v lh"; "rest lh" outside every ROI.
+    """Label of each voxel, (n_voxels,), such as "V1v lh", or "rest lh" outside every ROI.
 
     Parameters
     ----------
@@ -286,11 +287,11 @@ def roi_labels(voxels: pd.DataFrame, atlas: str | None, hemispheres: bool) -> np
     atlas : str, optional
         Column with the labels; the first atlas by default.
     hemispheres : bool
-        Part each ROI by the column ``hemisphere``, where there is one.
+        Split each ROI by the column ``hemisphere``, if there is one.
 
     Raises
     ------
-    ValueError : no such column, or no atlas.
+    ValueError : the table lacks the column, or has no atlas.
     """
     columns = [atlas] if atlas is not None else atlas_columns(voxels)[:1]
     if not columns or columns[0] not in voxels:
@@ -309,22 +310,22 @@ def roi_labels(voxels: pd.DataFrame, atlas: str | None, hemispheres: bool) -> np
 
 
 def _clean(labels: Any, missing: str = REST) -> np.ndarray:
-    """Labels as strings, (n_voxels,), with a name for those that are missing or empty."""
+    """Labels as strings, (n_voxels,); `missing` replaces missing and empty ones."""
     series = pd.Series(labels, dtype=object)
     text = series.astype(str).where(series.notna(), "").to_numpy(dtype=object)
     return np.where(text == "", missing, text)
 
 
 def response_clusters(responses: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:
-    """Cluster of each voxel, (n_voxels,), of voxels whose responses go up and down together.
+    """Cluster of each voxel, (n_voxels,), by correlated responses.
 
     Parameters
     ----------
     responses : array, shape (n_images, n_voxels)
         z-scored; NaN where an image has no data counts as the mean.
     n_clusters : int
-        k-means, on the loadings of voxels on the leading principal components; fewer with fewer
-        voxels.
+        Number of k-means clusters of the voxels' loadings on the leading principal components; at
+        most the number of voxels.
     random_state : int
 
     Returns

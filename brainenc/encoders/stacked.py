@@ -1,4 +1,4 @@
-"""StackedEncoder: several encoders, each voxel listening to those that predict it best."""
+"""StackedEncoder: several encoders, blended with weights per voxel."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,47 +26,46 @@ from brainenc.repeats import average_repeats
 from brainenc.solvers.simplex import blend, measure_errors
 from brainenc.validation import check_feature_shape
 
-#: With fewer images of which all members have a held-out prediction, members are cross-fitted.
+#: Members are cross-fitted if fewer images have held-out predictions of all members.
 MIN_COMMON = 50
 
 
 class StackedEncoder(BaseEncoder):
-    """Blend of several encoders, with weights of its own for every voxel.
+    """Blend of several encoders, with separate weights for every voxel.
 
-    A voxel's weights are >= 0, sum to 1, and make the squared error on images that the members had
-    not seen as small as it gets. Members that hold out every image while they are fitted (ridge
-    and other linear encoders do) are fitted once. Networks hold out some images only: if there are
-    at least 50 that no member learnt, weights are chosen on these; if not, such members are
-    fitted on folds besides, which takes as many more fits as there are folds.
+    A voxel's weights are >= 0, sum to 1, and minimise the squared error on images held out from the
+    members. Linear encoders hold out every image during their fit and are fitted once. Networks
+    hold out only some images: weights are chosen on the images that all members held out if there
+    are at least 50; otherwise the networks are also fitted once per fold.
 
     Parameters
     ----------
     encoders : list of encoders, list of (name, encoder), or dict of name to encoder, optional
-        The members; they are cloned. Without names they are called after their classes, "ridge" or
-        "ridge-1" and "ridge-2", and their parameters are ``ridge__alphas`` and so on. None is
-        ridge and `LatentEncoder`.
+        The members; they are cloned. Names default to the class ("ridge", or "ridge-1" and
+        "ridge-2"); parameters of members are ``ridge__alphas`` and so on. None is ridge and
+        `LatentEncoder`.
     features : "auto", None or transformer
-        "auto": each member computes features of images as its own `features` say, those that
-        several members want once, and takes float arrays as features. None, or a transformer: all
-        members take the arrays given, or those of the transformer, whatever their own say.
+        "auto": each member uses its own `features` for images (equal ones are computed once) and
+        takes float arrays as features. None (arrays are features) or a transformer overrides them
+        for all members.
     inputs : dict of name to (first column, followed by the shape of an image's features), optional
-        Where in a joined feature matrix the features of each member are; `precompute` makes it.
-        Without it members get all features.
+        Position of each member's features in a joined feature matrix; `precompute` makes it. By
+        default members get all features.
     cv : "auto", "prefit", int, splitter or iterable of (train, test)
-        "auto" is described above. Folds over images: the members' predictions of images not seen
-        are made on these, for all members. "prefit": the members are fitted, and are neither
-        cloned nor fitted again, and have features as they were fitted with; weights are chosen on
-        the images given to `fit`, **which no member may have been fitted on**.
+        "auto" is described above. Otherwise folds over images for the held-out predictions of all
+        members. "prefit": the members are already fitted and are used as they are, with their own
+        features; weights are chosen on the images given to `fit`, **which no member may have been
+        fitted on**.
     pooling : float, >= 0
-        A voxel's weights are chosen as though it had so many more images, in which members err as
-        they do in the average voxel. Few images leave a voxel's own weights to chance; many
-        outvote it. 0 uses the voxel's own images alone.
+        Number of additional images, with the errors of the average voxel, that enter the choice of
+        each voxel's weights. It matters with few images, where a voxel's own errors are noisy. 0
+        uses the voxel's own images alone.
     draws : "residual" or "mixture"
-        What `sample` draws. "residual": the prediction plus residuals of held-out single trials
-        of the stack. "mixture": each draw is a draw of one member, taken with the voxel's weight
-        as probability; see Notes.
+        Distribution of `sample`. "residual": the prediction plus residuals of held-out single
+        trials of the stack. "mixture": each draw is a draw of one member, chosen with the voxel's
+        weights as probabilities; see Notes.
     random_state : int
-        Of shuffled folds. Members have their own.
+        Seed of the shuffled folds. Members have their own.
 
     Attributes
     ----------
@@ -74,25 +73,25 @@ class StackedEncoder(BaseEncoder):
         NaN for a voxel without data.
     encoders_ : dict of name to fitted encoder
     held_out_images_ : array, shape (n_voxels,)
-        Images that each voxel's weights were chosen on.
+        Number of images that each voxel's weights were chosen on.
     history_ : DataFrame
-        Those of the members that have one, with a column `encoder`.
+        Histories of the members, with a column `encoder`.
 
     Notes
     -----
-    Draws. Where members have weights w, predictions p and single trials y scatter around them,
-    Σ w (y − p)² = (y − Σ w p)² + Σ w (p − Σ w p)². So a stack errs less than its members on
-    average, by A = Σ w (p − Σ w p)². A mixture of calibrated draws of the members has the mean of
-    the prediction, but their average variance *plus* A, which is 2 A more than single trials have
-    around the stack: it is too wide where members disagree. And voxels that listen to different
-    members take their draws from different ones, so that the noise they share is lost, though all
-    voxels of a draw pick by one random number. Hence "residual" is the default: its variance and
-    its correlations are those of held-out trials around the stack. "mixture" keeps what is special
-    in the members' draws, such as a variance that depends on the image.
+    Let members have weights w and predictions p, and let y be a single trial. Then Σ w (y − p)² =
+    (y − Σ w p)² + Σ w (p − Σ w p)²: the squared error of the stack is smaller than the average one
+    of its members by A = Σ w (p − Σ w p)². A mixture of calibrated draws of the members has the
+    mean of the prediction, but their average variance *plus* A, 2 A more than single trials have
+    around the stack: it is too wide where members disagree. Voxels with different weights also draw
+    from different members, which loses shared noise, although one random number per draw chooses
+    the member for all voxels. "residual" is therefore the default: its variance and correlations
+    are those of held-out trials around the stack. "mixture" keeps properties of the members' draws,
+    such as a variance that depends on the image.
 
-    Held-out predictions of the stack, which `noise_` comes from, are blended with weights chosen
-    on other images. Those of members may be slightly too good, as penalties and epochs are chosen
-    on them, and more so the more there was to choose from.
+    Held-out predictions of the stack, from which `noise_` is estimated, are blended with weights
+    chosen on other images. Those of members may be slightly too good, since penalties and epochs
+    are chosen on them.
 
     References
     ----------
@@ -149,11 +148,11 @@ class StackedEncoder(BaseEncoder):
     def _given(self) -> dict[str, BaseEncoder]:
         try:
             return named_encoders(self.encoders)
-        except (TypeError, ValueError):  # None, or something wrong: said by `fit`
+        except (TypeError, ValueError):  # None, or invalid: `fit` raises
             return {}
 
     def with_voxels(self, voxels: pd.DataFrame) -> BaseEncoder:
-        """The same stack, its members told about the voxels."""
+        """Copy of the stack whose members have the voxel table."""
         members = self._members()
         told = {name: member.with_voxels(voxels) for name, member in members.items()}
         if all(told[name] is members[name] for name in members):
@@ -168,7 +167,7 @@ class StackedEncoder(BaseEncoder):
         if wrong := [name for name in members if name in taken or "__" in name or not name]:
             raise ValueError(
                 f"encoders cannot be named {wrong}: parameters of the stack have these names, or "
-                "they hold '__', which parts names of members from those of their parameters"
+                "they contain '__', which separates names of members from those of their parameters"
             )
         return members
 
@@ -216,7 +215,7 @@ class StackedEncoder(BaseEncoder):
         return features
 
     def _prepared_members(self) -> dict[str, BaseEncoder]:
-        """Members to fit on features that the stack has for them, or fitted ones as they are."""
+        """Unfitted members that take features from the stack, or fitted members unchanged."""
         members = self._members()
         if self._prefit:
             for member in members.values():
@@ -251,7 +250,7 @@ class StackedEncoder(BaseEncoder):
         return blended
 
     def _check_parameters(self) -> None:
-        self._members()  # raises for members that are no encoders
+        self._members()  # raises for members that are not encoders
         if self.draws not in ("residual", "mixture"):
             raise ValueError(f"draws={self.draws!r} must be 'residual' or 'mixture'")
         if not 0 <= self.pooling < np.inf:
@@ -260,7 +259,7 @@ class StackedEncoder(BaseEncoder):
             raise ValueError(f"cv={self.cv!r} must be 'auto', 'prefit', an int or a splitter")
 
     def _fit_members(self, views: dict[str, np.ndarray], betas: np.ndarray) -> list[np.ndarray]:
-        """Fit the members; predictions of each image by fits that had not seen it."""
+        """Fit the members; return their held-out predictions."""
         if self._prefit:
             return self._predictions(views, n_voxels=betas.shape[2])
         held_out = {
@@ -307,7 +306,7 @@ class StackedEncoder(BaseEncoder):
         if not self._draws_itself:
             return super()._draw(features, n, rng, part)
         views = self._views(features)
-        # One number for all voxels of a draw: those with like weights take the same member.
+        # One number for all voxels of a draw: voxels with equal weights take the same member.
         number = rng.random((n, len(features), 1))
         upper = np.cumsum(self.weights_, axis=0)
         draws = np.full((n, len(features), self.n_voxels_), np.nan, dtype=np.float32)
@@ -324,7 +323,7 @@ class StackedEncoder(BaseEncoder):
 def _join(
     members: Mapping[str, BaseEncoder], X: Any, transform: Callable[[Any], np.ndarray]
 ) -> tuple[dict[str, BaseEncoder], Any, dict[str, list[int]] | None]:
-    """Members that take features, their features in one array, and where in it each has its own."""
+    """Members that take features, their features in one array, and the columns of each."""
     prepared, arrays = {}, {}
     for name, member in members.items():
         prepared[name], arrays[name] = prepare(member, X, transform)
@@ -334,7 +333,7 @@ def _join(
 
 
 def _incomplete(held_out: Mapping[str, np.ndarray], betas: np.ndarray) -> list[str]:
-    """Members that lack held-out predictions, if too few images have those of all members."""
+    """Members without enough held-out predictions, if too few images have those of all."""
     known = {name: np.isfinite(values).any(axis=1) for name, values in held_out.items()}
     wanted = np.isfinite(betas).any(axis=(1, 2))
     n_common = np.logical_and.reduce(list(known.values())).sum()

@@ -1,4 +1,4 @@
-"""Features of any shape as standardised tokens, and as what linear maps take."""
+"""Features of any shape as standardised tokens, and as inputs of linear maps."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from sklearn.utils.extmath import randomized_svd
 
 from brainenc.arrays import release, row_blocks, varies
 
-#: Principal components kept of features that come without tokens.
+#: Principal components kept of pooled features.
 N_COMPONENTS = 128
-#: Numbers per image that the linear path sees at most; of larger tokens neighbours are averaged.
-#: 256 tokens of width 1664 would ask for 425 984 weights per voxel.
+#: Largest number of features per image in linear maps; neighbouring tokens are averaged to reach
+#: it. 256 tokens of width 1664 would need 425 984 weights per voxel.
 MAX_LINEAR = 16_384
-#: Bytes of standardised tokens that are kept in memory; more are standardised batch by batch.
+#: Largest size in bytes of standardised tokens in memory; larger ones are standardised by batch.
 TOKENS_IN_MEMORY = 2**30
 
 
@@ -24,8 +24,8 @@ class TokenAdapter:
     """Features of any shape to standardised tokens (n_images, n_tokens, width), float32.
 
     Tokens are z-scored feature by feature over images and positions. Pooled features become one
-    token: their leading principal components, half whitened, so that many small components
-    neither drown nor vanish.
+    token: their leading principal components, half whitened, which balances large and small
+    components.
     """
 
     mean: np.ndarray
@@ -45,7 +45,7 @@ class TokenAdapter:
         return cls(adapter.mean, scale, half_whitened / np.sqrt(sd.mean()))
 
     def tokens(self, features: np.ndarray) -> "np.ndarray | StandardisedTokens":
-        """Tokens of new features; a lazy array of them where they would fill the memory."""
+        """Tokens of new features; a lazy array if they would fill the memory."""
         if features.ndim == 3 and 4 * features.size > TOKENS_IN_MEMORY:
             return StandardisedTokens(features, self)
         return self.transform(features)
@@ -60,7 +60,7 @@ class TokenAdapter:
 
 
 class StandardisedTokens:
-    """Tokens that are standardised when rows of them are asked for; see `TokenAdapter.tokens`."""
+    """Lazy array that standardises tokens when rows are read; see `TokenAdapter.tokens`."""
 
     dtype, ndim = np.dtype(np.float32), 3
 
@@ -90,7 +90,7 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def linear_features(features: np.ndarray) -> np.ndarray:
-    """Features for the linear path: as they are, or averaged over neighbouring tokens if large.
+    """Features for linear maps; large token features are averaged over neighbouring tokens.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ def linear_features(features: np.ndarray) -> np.ndarray:
     Returns
     -------
     array of the same kind, with at most `MAX_LINEAR` numbers per image where averaging helps
-        A square number of tokens is taken for a grid and cut into squares, any other into
-        stretches of neighbours.
+        A square number of tokens is taken as a grid and averaged in squares, any other number in
+        runs of consecutive tokens.
     """
     if features.ndim == 2 or math.prod(features.shape[1:]) <= MAX_LINEAR:
         return features
@@ -129,7 +129,7 @@ def principal_components(centred: np.ndarray, n: int) -> tuple[np.ndarray, np.nd
     Components a thousand times smaller than the first are left out.
     """
     n = min(n, *centred.shape)
-    # Of a large matrix only the leading components are computed.
+    # Computes only the leading components of a large matrix.
     _, singular, directions = randomized_svd(centred, n, n_iter=7, random_state=0)
     keep = singular > 1e-3 * singular[0]
     keep[0] = True

@@ -1,4 +1,4 @@
-"""What encoders that train networks share: parameters and their checks, resuming, few images."""
+"""Base classes of encoders that train networks: parameters, checks, resuming, few images."""
 
 import numbers
 import os
@@ -21,36 +21,36 @@ MIN_IMAGES = 100
 class TrainedEncoder(BaseEncoder):
     """Base class of encoders that train networks.
 
-    A subclass has the parameters below and those of its own, hands these on to ``__init__``, and
-    provides
+    A subclass passes the parameters below to ``__init__`` and provides
 
-    - ``_train(features, betas, run, options)``, which trains with a `TrainingRun` and returns what
-      `_fit` returns; `options` are all parameters, with the defaults in place of None;
+    - ``_train(features, betas, run, options)``, which trains with a `TrainingRun` and returns the
+      value of `_fit`; `options` are all parameters, with the defaults in place of None;
     - ``_predict(features)``;
-    - ``_defaults(features, betas)``, the values that parameters of None stand for.
+    - ``_defaults(features, betas)``, the values of parameters that are None.
 
-    One that has `min_images` fits ridge, `linear_`, to fewer images, with a warning.
+    A subclass with the parameter `min_images` fits ridge (`linear_`) to fewer images, with a
+    warning.
 
     Parameters
     ----------
     batch_size, learning_rate, weight_decay : optional
-        Of the training; the encoder's own when None.
+        Training parameters; None: the encoder's defaults.
     device : "auto", "cpu", "cuda", "cuda:1", "mps"
-        Where to train and to predict.
+        Device of training and prediction.
     precision : "auto", "32", "bf16"
-        Of the training. "auto" is bf16 on a GPU that has it. Results are float32.
+        Precision of training. "auto" is bf16 on a GPU that supports it. Results are float32.
     checkpoint_dir : path, optional
-        Where training writes checkpoints; ``fit(..., resume=True)`` goes on from there.
+        Folder for checkpoints of the training; ``fit(..., resume=True)`` continues from them.
     random_state : int or None
-        The same seed gives the same encoder; None, another one each time.
+        Seed; None gives another encoder each time.
     verbose : bool
         Show progress bars.
     """
 
     saved_parts: tuple[type, ...] = (*BaseEncoder.saved_parts, RidgeRegression)
-    #: Smallest value of parameters that have one, besides those all subclasses share.
+    #: Smallest values of the subclass's own parameters.
     at_least: ClassVar[Mapping[str, float]] = {}
-    #: Parameters that lie between 0 and 1, 1 excluded.
+    #: Parameters in [0, 1).
     below_one: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -82,26 +82,26 @@ class TrainedEncoder(BaseEncoder):
     def _train(
         self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
     ) -> np.ndarray | HeldOut:
-        """Train the networks, or fit ridge to few images; returns what `_fit` returns."""
+        """Train the networks; return the value of `_fit`."""
 
     @abstractmethod
     def _defaults(self, features: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
-        """Values of the parameters that are None, for these data."""
+        """Values that replace None in the parameters, for these data."""
 
     def _becomes_ridge(self, n_images: int) -> bool:
-        """Whether there are too few images for a network."""
+        """Whether ridge replaces the network, because there are too few images."""
         return n_images < getattr(self, "min_images", 0)
 
     # ---------------------------------------------------------------- fitting
 
     def fit(self, X: Any, y: Any, *, resume: bool = False) -> Any:
-        """Fit to images and the betas they evoked.
+        """Fit to images and betas.
 
         Parameters
         ----------
         X, y : as for `BaseEncoder.fit`
         resume : bool
-            Go on from the checkpoints in `checkpoint_dir`, if there are any.
+            Continue from the checkpoints in `checkpoint_dir`, if there are any.
 
         Returns
         -------
@@ -113,8 +113,8 @@ class TrainedEncoder(BaseEncoder):
 
         Raises
         ------
-        ValueError : besides those of `BaseEncoder.fit`, a parameter out of range, or `resume`
-            without what it needs.
+        ValueError : as `BaseEncoder.fit`; a parameter is out of range; `resume` without
+            `checkpoint_dir` or `random_state`.
         TrainingError : the loss became NaN or infinite; names the step and the last checkpoint.
         FileExistsError : `checkpoint_dir` has checkpoints, and `resume` is False.
         """
@@ -150,7 +150,7 @@ class TrainedEncoder(BaseEncoder):
         return {k: defaults.get(k) if v is None else v for k, v in options.items()}
 
     def _check_parameters(self) -> None:
-        """Raise ValueError for what training would only come upon after minutes."""
+        """Raise ValueError for invalid parameters before training starts."""
         at_least = {"batch_size": 1, "weight_decay": 0, "min_images": 2, **self.at_least}
         parameters = self.get_params(deep=False)
         for name, smallest in at_least.items():
@@ -169,14 +169,14 @@ class TrainedEncoder(BaseEncoder):
 
 
 class PublishedEncoder(TrainedEncoder):
-    """Base class of encoders that are the model of a paper.
+    """Base class of encoders that implement the model of a paper.
 
     Parameters
     ----------
     sizes : "auto", "published" or dict
-        Sizes of the networks and of their training: "published" as in the paper; "auto" is the same
-        architecture, with sizes that suit the data and the device. A dict replaces some of the
-        sizes of "auto".
+        Sizes of the networks and training: "published" as in the paper; "auto" is the same
+        architecture, with sizes chosen from the data and the device. A dict replaces some sizes of
+        "auto".
     **training
         Parameters of `TrainedEncoder`.
     """
@@ -192,7 +192,7 @@ class PublishedEncoder(TrainedEncoder):
         Parameters
         ----------
         **overrides
-            Parameters of the encoder that are to differ.
+            Parameters of the encoder that replace the published ones.
 
         Returns
         -------

@@ -251,7 +251,7 @@ def test_wrong_parameters_are_named(shared_noise):
         CalibratedEncoder(cv="folds").fit(X, betas)
     with pytest.raises(ValueError, match=r"groups='roi' names an atlas.*with_voxels"):
         CalibratedEncoder(groups="roi").fit(X, betas)
-    with pytest.raises(ValueError, match=r"groups='roi' is no column of \['atlas'\]"):
+    with pytest.raises(ValueError, match=r"groups='roi' is not among the columns \['atlas'\]"):
         CalibratedEncoder(groups="roi").with_voxels(pd.DataFrame({"atlas": ["V1"] * N_VOXELS}))
 
 

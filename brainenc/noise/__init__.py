@@ -1,4 +1,4 @@
-"""What single trials do around an expected response."""
+"""Noise of single trials around an expected response: models, estimates, draws."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""How wide draws and intervals have to be, from trials of images that an encoder did not learn."""
+"""Calibration of draws and intervals on trials of held-out images."""
 
 from typing import Any
 
@@ -6,34 +6,34 @@ import numpy as np
 
 
 def check_coverage(coverage: float) -> float:
-    """A probability strictly between 0 and 1.
+    """Return `coverage` if it is strictly between 0 and 1.
 
     Raises
     ------
-    ValueError : it is not.
+    ValueError : it is not a probability in (0, 1).
     """
     if not 0 < coverage < 1:
-        raise ValueError(f"coverage={coverage!r} must lie between 0 and 1, .9 say")
+        raise ValueError(f"coverage={coverage!r} must lie between 0 and 1, such as .9")
     return float(coverage)
 
 
 def check_groups(groups: Any, n_voxels: int) -> np.ndarray:
-    """Number of the group of each voxel, counted from 0; every voxel by itself without groups.
+    """Index of the group of each voxel, from 0; without groups each voxel is its own group.
 
     Parameters
     ----------
-    groups : array-like of labels (ROIs, say), shape (n_voxels,), or None
+    groups : array-like of labels (such as ROIs), shape (n_voxels,), or None
 
     Raises
     ------
-    ValueError : another shape.
+    ValueError : `groups` has another shape.
     """
     if groups is None:
         return np.arange(n_voxels)
     if isinstance(groups, str):
         raise ValueError(
-            f"groups={groups!r} names an atlas of a voxel table, which an encoder is told by "
-            "with_voxels (a benchmark tells it): do that, or give the labels of the voxels"
+            f"groups={groups!r} names an atlas, but the encoder has no voxel table: call "
+            "with_voxels first (the benchmark does), or give the labels of the voxels"
         )
     labels = np.asarray(groups).astype(str)
     if labels.shape != (n_voxels,):
@@ -44,19 +44,19 @@ def check_groups(groups: Any, n_voxels: int) -> np.ndarray:
 
 
 def variance_scale(standardized: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Factor by which s.d. has to be multiplied so that variance is that of the trials.
+    """Factor on the predicted s.d. that gives the variance of the trials.
 
     Parameters
     ----------
     standardized : array, shape (n_images, n_repeats, n_voxels)
         Held-out trial minus prediction, divided by the predicted s.d.; NaN where missing.
     group : array of int, shape (n_voxels,)
-        Voxels with one factor in common.
+        Voxels of a group share one factor.
 
     Returns
     -------
     array, shape (n_voxels,)
-        Root mean square of the group. NaN for a group without data.
+        Root mean square over the group. NaN for a group without data.
     """
     present = np.isfinite(standardized)
     squared = np.where(present, np.square(standardized, dtype=np.float64), 0).sum(axis=(0, 1))
@@ -67,20 +67,20 @@ def variance_scale(standardized: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def conformal_quantile(scores: np.ndarray, coverage: float, group: np.ndarray) -> np.ndarray:
-    """Bound that the score of a trial of a new image stays below with at least this probability.
+    """Bound on the score of a trial of a new image that holds with at least this probability.
 
-    Images are exchangeable, trials of one image are not: each of the K images has weight
-    1 / (K + 1), divided equally among its trials (and voxels of the group), and the new image has
-    as much at infinity. The bound is the quantile of these weighted scores.
+    Images are exchangeable, trials of one image are not: each of the K images has weight 1 / (K +
+    1), divided equally among its trials (and voxels of the group); the new image has the same
+    weight at infinity. The bound is the quantile of these weighted scores.
 
     Parameters
     ----------
     scores : array, shape (n_images, n_repeats, n_voxels)
-        Of held-out trials, the larger the further from the prediction; NaN where missing.
+        Distance of held-out trials from the prediction; NaN where missing.
     coverage : float
         Between 0 and 1.
     group : array of int, shape (n_voxels,)
-        Voxels whose scores are taken together; for them coverage holds on average.
+        Voxels of a group share a bound, and coverage holds on average over them.
 
     Returns
     -------
@@ -89,8 +89,8 @@ def conformal_quantile(scores: np.ndarray, coverage: float, group: np.ndarray) -
 
     Notes
     -----
-    If images are exchangeable with new ones, coverage of a trial of a new image, over calibration
-    sets and new images, is at least `coverage`, and where scores do not tie at most
+    If new images are exchangeable with the calibration images, the probability over both that the
+    bound holds for a trial of a new image is at least `coverage` and, without ties, at most
     `coverage` + 2 / (K + 1).
 
     References
@@ -115,6 +115,6 @@ def _weighted_quantile(scores: np.ndarray, coverage: float) -> float:
     values = scores[present]
     order = np.argsort(values)
     below = np.cumsum(weight[present][order])
-    # Sums of thirds and the like round: a weight that is reached up to 1e-9 is reached.
+    # The tolerance of 1e-9 is for round-off in sums of weights.
     position = np.searchsorted(below, coverage - 1e-9)
     return float(values[order[position]]) if position < len(values) else np.inf

@@ -1,4 +1,4 @@
-"""What single trials do around a prediction, and drawing from it."""
+"""Estimates of noise from betas: residuals, trial noise, shared signal."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from brainenc.noise.factors import MAX_FACTORS, shared_factors
 from brainenc.noise.gaussian import ResidualNoise, Whitening, assemble
 from brainenc.repeats import average_repeats, count_repeats
 
-#: Trials that factors are looked for in: seconds for 16 000 voxels.
+#: Largest number of trials for estimating factors: seconds for 16 000 voxels.
 _MAX_TRIALS = 2000
 
 
@@ -23,12 +23,11 @@ def fit_residual_noise(
 ) -> ResidualNoise:
     """Residual distribution of single trials around held-out predictions.
 
-    A residual is the trial's noise plus the error of the model, and voxels share both: noise
-    where they fluctuate together, error where the model gets them wrong for the same images.
-    With N the covariance of the noise and M that of the error, residuals have M + N. Shared
-    factors are directions in which residuals vary most, each with the variance that residuals of
-    *other* images have along it, less what voxels have alone. The variance of each voxel is the
-    mean square of its single-trial residuals.
+    A residual is the sum of trial noise and model error, and both are correlated between voxels.
+    With N the covariance of the noise and M that of the error, residuals have covariance M + N.
+    Shared factors are directions in which residuals vary most, each with the variance of residuals
+    of *other* images along it, minus the private variance. The variance of each voxel is the mean
+    square of its single-trial residuals.
 
     Parameters
     ----------
@@ -36,10 +35,10 @@ def fit_residual_noise(
     held_out : array, shape (n_images, n_voxels)
         Predictions of images that the model was not fitted on; NaN where there is none.
     max_factors : int
-        Largest number of shared factors; fewer are kept where fewer stand out on other images.
+        Largest number of shared factors; only those that exceed chance on other images are kept.
     random_state : int, Generator or None
-        Of the folds over images, of the randomised SVD, and of the images it sees where there are
-        more than 2000 trials.
+        Seed of the folds over images, of the randomised SVD, and of its choice of images if there
+        are more than 2000 trials.
 
     Returns
     -------
@@ -47,10 +46,10 @@ def fit_residual_noise(
 
     Notes
     -----
-    The distribution is the same for every image, and every draw has a model error of its own:
-    draws are of single trials, and their average over K draws has less error than the model.
-    What only few voxels share (close neighbours, say) does not stand out and counts as private,
-    so means over a ROI vary somewhat less in draws than in held-out trials.
+    The distribution is the same for every image, and every draw has an independent model error:
+    draws are single trials, and an average of K draws has less error than the model. Covariance of
+    only a few voxels (close neighbours, for example) is not found and counts as private, so means
+    over a ROI vary somewhat less in draws than in held-out trials.
     """
     rng = np.random.default_rng(random_state)
     kept = np.arange(len(betas))[_some_images(betas, rng, held_out)]
@@ -67,7 +66,7 @@ def fit_residual_noise(
 def fit_trial_noise(
     betas: np.ndarray, *, max_factors: int = MAX_FACTORS, random_state: Any = 0
 ) -> ResidualNoise:
-    """Distribution of the noise of single trials, from differences between repeats alone.
+    """Distribution of trial noise, from differences between repeats alone.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ def fit_trial_noise(
     Returns
     -------
     ResidualNoise
-        NaN for a voxel that no image has two trials of.
+        NaN for a voxel without an image with two trials.
 
     Raises
     ------
@@ -87,8 +86,8 @@ def fit_trial_noise(
     variance = _contrast_variance(betas)
     if np.isnan(variance).all():
         raise ValueError(
-            f"betas {betas.shape} have no image with two trials of a voxel, and trial noise is "
-            "told from signal by repeats: give betas (n_images, n_repeats, n_voxels) that have some"
+            f"betas {betas.shape} have no image with two trials of a voxel, and only repeats "
+            "separate trial noise from signal: give betas (n_images, n_repeats, n_voxels)"
         )
     rng = np.random.default_rng(random_state)
     kept = _some_images(betas, rng)
@@ -107,25 +106,24 @@ def fit_shared_signal(
     max_factors: int = MAX_FACTORS,
     random_state: Any = 0,
 ) -> ResidualNoise:
-    """Distribution over images of what repeats agree on: expected response minus prediction.
+    """Distribution over images of the expected response minus the prediction.
 
-    Around held-out predictions that is the error of the model, the uncertainty about the expected
-    response; around the voxels' means it is the signal. Directions come from averages over
-    repeats, in coordinates in which the noise of trials is alike and independent everywhere, so
-    that noise does not turn them; the variance along each is that of averages of other images,
-    less what the noise of their trials adds to it.
+    With held-out predictions this is the error of the model, the uncertainty of the expected
+    response; with the voxels' means it is the signal. Directions are estimated from averages over
+    repeats, in coordinates in which trial noise is isotropic, so that noise does not bias them; the
+    variance along each is that of averages of other images, minus the variance of their noise.
 
     Parameters
     ----------
     betas, held_out, max_factors, random_state
         As for `fit_residual_noise`.
     noise : ResidualNoise
-        Of single trials, from `fit_trial_noise`.
+        Trial noise, from `fit_trial_noise`.
 
     Returns
     -------
     ResidualNoise
-        0 where trials vary no more than their noise; NaN for a voxel without repeats.
+        Variance 0 where trials vary no more than their noise; NaN for a voxel without repeats.
     """
     variance = np.maximum(_trial_variance(betas, held_out) - noise.variance, 0)
     whitening = Whitening(noise)
@@ -152,7 +150,7 @@ def fit_shared_signal(
 def _some_images(
     betas: np.ndarray, rng: np.random.Generator, held_out: np.ndarray | None = None
 ) -> Any:
-    """Images that factors are looked for in; of those with a held-out prediction, if given."""
+    """Images for estimating factors, among those with a held-out prediction if given."""
     known = np.arange(len(betas))
     if held_out is not None:
         known = np.flatnonzero(~np.isnan(np.fmax.reduce(held_out, axis=1)))
@@ -193,14 +191,14 @@ def _contrast_variance(betas: np.ndarray) -> np.ndarray:
 def _repeat_contrasts(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each trial minus the mean of the earlier ones of its image, scaled to the noise variance.
 
-    These are as many independent rows as there are degrees of freedom, which deviations from the
-    average of all repeats are not.
+    Unlike deviations from the average of all repeats, these rows are independent, one per degree of
+    freedom.
 
     Returns
     -------
     contrasts : array, shape (n_images · (n_repeats − 1), n_voxels), float32; 0 where undefined
     degrees_of_freedom : array, shape (n_voxels,)
-        Contrasts that are not.
+        Number of defined contrasts.
     """
     n_images, n_repeats, n_voxels = betas.shape
     contrasts = np.zeros((n_images, n_repeats - 1, n_voxels), dtype=np.float32)

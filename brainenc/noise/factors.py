@@ -1,4 +1,4 @@
-"""Factors that the noise of voxels shares, as strong as they are on images left out."""
+"""Shared noise factors of voxels, with variances estimated on held-out images."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from sklearn.isotonic import isotonic_regression
 
 from brainenc.model_selection import image_folds
 
-#: Shared factors kept at most; what stands out on held-out trials is fewer as a rule.
+#: Largest number of shared factors; usually fewer exceed chance on held-out trials.
 MAX_FACTORS = 100
-#: Parts of the images, each of which says how much factors found in the others vary.
+#: Folds over images for the variance of factors.
 _N_FOLDS = 4
-#: Rounds of subspace iteration: two and a half passes of the usual two-sided scheme.
+#: Rounds of subspace iteration, equal to two and a half of the usual two-sided scheme.
 _N_ITERATIONS = 5
 
 
@@ -23,22 +23,22 @@ def shared_factors(
     max_factors: int = MAX_FACTORS,
     random_state: Any = 0,
 ) -> np.ndarray:
-    """Factors of the covariance of `rows`, shrunk to what they are on images left out.
+    """Factors of the covariance of `rows`, with their variance on held-out images.
 
-    Directions are principal components of the correlation matrix. The variance along the k-th is
-    the mean over folds of that of images left out, along the k-th direction found in the others;
-    what a voxel has alone is the mean variance in the remaining directions. So noise that happens
-    to align in the images at hand, or one image with large residuals, makes no factor.
+    Directions are principal components of the correlation matrix. The variance of the k-th is that
+    of held-out images along the k-th direction of the training images, averaged over folds; the
+    private variance is the mean variance in the remaining directions. Chance alignment of noise, or
+    one image with large residuals, therefore gives no factor.
 
     Parameters
     ----------
     rows : array, shape (n_rows, n_voxels)
         Mean 0; 0 where missing. Overwritten.
     images : array of int, shape (n_rows,)
-        The image of each row, counted from 0; the rows of an image are left out together.
+        Image of each row, counted from 0; the rows of an image are held out together.
     noise : array, shape (n_images, n_contrasts, n_voxels), optional
-        What noise alone does to the rows of an image; its variance is taken off. Rows are then
-        taken to be whitened for it, and directions are those of their covariance.
+        Noise in the rows of an image, whose variance is subtracted. Rows must then be whitened for
+        this noise, and directions are those of their covariance.
     max_factors, random_state
         As for `fit_residual_noise`.
 
@@ -66,12 +66,12 @@ def shared_factors(
     n_factors = min(max_factors, n_images // 2, n_voxels // 2)
     if n_factors < 1:
         return np.zeros((0, len(sd)), dtype=np.float32)
-    # Products of rows hold all that is needed, however many voxels there are.
+    # Products of rows suffice, for any number of voxels.
     products = rows @ rows.T
     along, total = _held_out_variance(products, images, is_noise, n_factors, rng)
     strength = _above_private(along, total, n_voxels, n_images)
     kept = strength > 0
-    signal = slice(np.count_nonzero(~is_noise))  # noise comes after it
+    signal = slice(np.count_nonzero(~is_noise))  # noise rows come last
     weights = _direction_weights(products[signal, signal], n_factors, rng)
     directions = weights[:, kept].T.astype(rows.dtype) @ rows[signal]
     return (np.sqrt(strength[kept])[:, None] * directions * sd).astype(np.float32)
@@ -114,10 +114,10 @@ def _held_out_variance(
 
 
 def _direction_weights(products: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Weights (n_rows, n) that make the leading principal directions of mean-0 rows.
+    """Weights (n_rows, n) of the leading principal directions of mean-0 rows.
 
-    Randomised subspace iteration (Halko et al. 2011, SIAM Review 53). Bases are made orthonormal
-    by way of their small Gram matrices, which takes a tenth of the time of QR on narrow matrices.
+    Randomised subspace iteration (Halko et al. 2011, SIAM Review 53). Bases are orthonormalised by
+    their small Gram matrices, in a tenth of the time of QR on narrow matrices.
     """
     basis = rng.standard_normal((len(products), min(n + 10, len(products))))
     for _ in range(_N_ITERATIONS):
@@ -130,7 +130,7 @@ def _direction_weights(products: np.ndarray, n: int, rng: np.random.Generator) -
 
 
 def _orthonormal(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal columns that span the same; 0 for directions that are not there."""
+    """Orthonormal columns with the same span; 0 for missing directions."""
     columns = columns.astype(np.float64)
     squared, turn = np.linalg.eigh(columns.T @ columns)
     safe = np.where(squared > 1e-10 * squared[-1], squared, np.inf)
@@ -144,14 +144,13 @@ def _seed(rng: np.random.Generator) -> int:
 def _above_private(
     along: np.ndarray, total: np.ndarray, n_voxels: int, n_independent: int
 ) -> np.ndarray:
-    """Variance of factors beyond what voxels have alone; 0 for those that chance explains.
+    """Variance of factors beyond the private variance; 0 for those within chance.
 
-    Both are held-out variances, of rows and of the noise in them: `along` (2, n_factors), `total`
-    (2,).
+    `along` (2, n_factors) and `total` (2,) are held-out variances of rows and of their noise.
     """
     variance = isotonic_regression(along[0] - along[1], increasing=False)
     private = (total - along.sum(axis=1)) / (n_voxels - len(variance))
     above = variance - max(private[0] - private[1], 0)
-    # Chance: two standard errors of the variance of as many normal numbers.
+    # Chance: two standard errors of the variance of the same number of normal values.
     chance = 2 * np.sqrt(2 / n_independent) * private[0]
     return np.where(above > chance, above, 0).astype(np.float32)

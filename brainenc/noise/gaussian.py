@@ -1,4 +1,4 @@
-"""Gaussian noise of single trials: what each voxel has alone, and factors that voxels share."""
+"""Gaussian noise of single trials: a private part per voxel, and shared factors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from brainenc.metrics import gaussian_log_density
 
-#: Share of a voxel's variance that factors explain at most.
+#: Largest share of a voxel's variance that factors explain.
 _MOST_SHARED = 0.99
 
 
@@ -19,11 +19,10 @@ class ResidualNoise:
     Attributes
     ----------
     factors : array, shape (n_factors, n_voxels)
-        What varies together over voxels: the shared covariance is factorsᵀ factors.
+        Shared part: its covariance is factorsᵀ factors.
     private_sd : array, shape (n_voxels,)
-        Standard deviation of what each voxel has for itself. NaN for a voxel without data.
-
-    In the units of the betas.
+        s.d. of the private part of each voxel. NaN for a voxel without data. In the units of the
+        betas.
     """
 
     factors: np.ndarray
@@ -39,16 +38,16 @@ class ResidualNoise:
         return self.factors.T @ self.factors + np.diag(self.private_sd**2)
 
     def shared(self) -> "ResidualNoise":
-        """What voxels share alone."""
+        """The shared part alone."""
         return ResidualNoise(self.factors, 0 * self.private_sd)
 
     def logpdf(self, residuals: np.ndarray) -> np.ndarray:
-        """Natural logarithm of the density of residuals, without forming the covariance.
+        """Natural log of the density of residuals, without forming the covariance.
 
         Parameters
         ----------
         residuals : array, shape (..., n_voxels)
-            NaN stays NaN, but voxels without data (NaN in `private_sd`) are left out.
+            Voxels without data (NaN in `private_sd`) are left out; other NaN give NaN.
 
         Returns
         -------
@@ -73,7 +72,7 @@ class ResidualNoise:
         Parameters
         ----------
         shape : tuple of int
-            Leading shape, (n, n_images) say.
+            Leading shape, such as (n, n_images).
         random_state : int, Generator or None
 
         Returns
@@ -90,10 +89,10 @@ class ResidualNoise:
 
 
 class Whitening:
-    """Coordinates in which noise has the same variance in all directions, and the way back."""
+    """Map to coordinates in which noise has the same variance in all directions, and back."""
 
     def __init__(self, noise: ResidualNoise):
-        # A voxel that the factors explain wholly must not outweigh all others.
+        # A voxel that the factors explain fully must not outweigh all others.
         sd = np.maximum(noise.private_sd, 0.1 * np.sqrt(noise.variance))
         self.sd = np.where(np.isfinite(sd), sd, 0).astype(np.float32)
         self.inverse_sd = np.divide(1, self.sd, out=np.zeros_like(self.sd), where=self.sd > 0)
@@ -117,8 +116,8 @@ class Whitening:
 def assemble(variance: np.ndarray, factors: np.ndarray) -> ResidualNoise:
     """Distribution with these variances per voxel and shared factors.
 
-    Factors explain at most 99 % of the variance there is: a voxel they overshoot gets them scaled
-    down. With nothing of its own left it would have no density.
+    Factors are scaled down for voxels where they explain more than 99 % of the variance: without a
+    private part a voxel has no density.
     """
     shared = np.square(factors, dtype=np.float64).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -130,14 +129,14 @@ def assemble(variance: np.ndarray, factors: np.ndarray) -> ResidualNoise:
 
 @dataclass(frozen=True)
 class ScaledNoise:
-    """Noise of single trials that is stronger for some images than for others.
+    """Noise of single trials whose strength differs between images.
 
     Attributes
     ----------
     noise : ResidualNoise
-        With k factors; the average over images.
+        Average noise over images, with k factors.
     scale : array, shape (n_images, k + 1)
-        s.d. of each factor, and last of the private part, of each image relative to that average.
+        s.d. of each factor, and last of the private part, for each image relative to that average.
     """
 
     noise: ResidualNoise

@@ -1,4 +1,4 @@
-"""What the repeats of an experiment say of its signal and its noise."""
+"""Model of signal and noise of betas, from repeats."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +20,9 @@ class NoiseModel:
     Attributes
     ----------
     noise : ResidualNoise
-        Of single trials around the expected response to their image.
+        Single trials around the expected response to their image.
     signal : ResidualNoise
-        Of expected responses, over images, around `mean`.
+        Expected responses over images, around `mean`.
     mean : array, shape (n_voxels,)
     ncsnr : array, shape (n_voxels,)
         Signal s.d. / single-trial noise s.d. NaN for a voxel without repeats.
@@ -37,9 +37,9 @@ class NoiseModel:
 def noise_model(betas: Any, *, max_factors: int = MAX_FACTORS, random_state: Any = 0) -> NoiseModel:
     """Covariance of signal and noise between voxels, from repeats.
 
-    Noise is what differs between repeats of an image, signal what they share. Of each, directions
-    in which voxels vary together are kept as factors, with the variance that images left out have
-    along them; the rest is private to voxels. No matrix of n_voxels² is formed.
+    Noise differs between repeats of an image; the signal is the same in all repeats. Shared
+    directions of each are kept as factors, with the variance of held-out images along them; the
+    remaining variance is private to voxels. No matrix of n_voxels² is formed.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ def noise_model(betas: Any, *, max_factors: int = MAX_FACTORS, random_state: Any
         Drift between sessions counts as noise: z-score by session beforehand
         (`EncodingData.zscore_by_session`) to leave it out.
     max_factors : int
-        Shared factors kept at most, of signal and of noise.
+        Largest number of shared factors, of signal and of noise.
     random_state : int, Generator or None
-        Of the folds over images, of the randomised SVD, and of the images it sees where there are
-        more than 2000 trials.
+        Seed of the folds over images, of the randomised SVD, and of its choice of images if there
+        are more than 2000 trials.
 
     Returns
     -------
@@ -59,11 +59,11 @@ def noise_model(betas: Any, *, max_factors: int = MAX_FACTORS, random_state: Any
 
     Raises
     ------
-    TypeError, ValueError : betas of a wrong dtype or shape, or no image with two trials.
+    TypeError, ValueError : betas have a wrong dtype or shape, or no image with two trials.
 
     See Also
     --------
-    BaseEncoder.sample : draws around a prediction, whose noise is estimated in the same way.
+    BaseEncoder.sample : draws around a prediction, with noise estimated in the same way.
     """
     betas = check_betas(betas)
     options = {"max_factors": max_factors, "random_state": random_state}

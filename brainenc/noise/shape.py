@@ -1,8 +1,8 @@
-"""How residuals of single trials depart from normal ones: skew, tails, a variance that grows.
+"""Residuals of single trials that are not normal: skew, tails, variance that depends on the mean.
 
-Spike counts are skewed and vary more where more is expected; betas of fMRI have somewhat heavy
-tails. A residual is taken to be s(prediction) · g(z), with z normal (and correlated between voxels
-as `ResidualNoise` says), g the voxel's own quantiles, and s an exponential in the prediction.
+Spike counts are skewed, and their variance grows with the mean; fMRI betas have somewhat heavy
+tails. A residual is modelled as s(prediction) · g(z), with z normal (and correlated between voxels
+as in `ResidualNoise`), g the voxel's own quantiles, and s an exponential in the prediction.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-#: Values of a standard normal variable whose counterparts are kept; beyond, lines go on.
+#: Standard normal values with stored quantiles; linear extrapolation beyond them.
 NODES = np.linspace(-2.5, 2.5, 21)
 _STEP = NODES[1] - NODES[0]
 
-#: With fewer images the shape of residuals is that of the images at hand.
+#: With fewer images the estimated shape does not generalise to other images.
 MIN_IMAGES = 100
-#: Trials that it is learnt from: seconds for 16 000 voxels.
+#: Largest number of trials for the estimate: seconds for 16 000 voxels.
 _MAX_TRIALS = 1500
-#: Trials that all voxels together count for beside a voxel's own.
+#: Weight, in trials, of the quantiles of all voxels beside a voxel's own.
 _POOLED_TRIALS = 300
-#: Voxels that decide whether it is kept.
+#: Voxels on which the decision to keep the shape is made.
 _MAX_VOXELS = 400
 
 
@@ -34,13 +34,13 @@ class ResidualShape:
     Attributes
     ----------
     quantiles : array, shape (n_nodes, n_voxels)
-        Residual of unit variance and mean 0 for each of `NODES`; increasing.
+        Residual of mean 0 and unit variance at each of `NODES`; increasing.
     slope : array, shape (n_voxels,)
         Change of the log-variance per unit of the prediction.
     centre : array, shape (n_voxels,)
-        Log-variance is slope · prediction − centre, relative to the average.
+        Log-variance relative to the average is slope · prediction − centre.
     lowest, highest : arrays, shape (n_voxels,)
-        Range of held-out predictions: the variance is not extrapolated beyond.
+        Range of held-out predictions; the variance is constant beyond it.
     """
 
     quantiles: np.ndarray
@@ -57,7 +57,7 @@ class ResidualShape:
     def quantile(self, z: np.ndarray) -> np.ndarray:
         """Residuals of unit variance for normal ones (..., n_voxels); see `NODES`."""
         position = (z - NODES[0]) / _STEP
-        # NaN (a voxel without data) has no place among the nodes, and comes through in the end.
+        # NaN (a voxel without data) cannot be sorted among the nodes; the result is NaN.
         below = np.fmin(np.fmax(position, 0), len(NODES) - 2).astype(np.intp)
         flat = self.quantiles.astype(np.float32).ravel()
         index = below * self.quantiles.shape[1] + np.arange(self.quantiles.shape[1])
@@ -65,13 +65,14 @@ class ResidualShape:
         return low + (position - below).astype(np.float32) * (high - low)
 
     def shape(self, normal: np.ndarray, sd: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        """Residuals from normal ones, which they take the place of.
+        """Residuals with this shape from normal residuals.
 
         Parameters
         ----------
         normal : array, shape (n, n_images, n_voxels), float32
         sd : array, shape (n_images or 1, n_voxels)
-            Of `normal`. Where it is 0 residuals are 0; NaN, for voxels without data, stays NaN.
+            s.d. of `normal`. Where it is 0 residuals are 0; NaN, for voxels without data, stays
+            NaN.
         expected : array, shape (n_images, n_voxels)
 
         Returns
@@ -87,7 +88,7 @@ class ResidualShape:
     def normal(
         self, residuals: np.ndarray, sd: np.ndarray, expected: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The normal residuals that `shape` makes these of, and the log of their derivative.
+        """Inverse of `shape`: normal residuals, and the log of the derivative.
 
         Parameters
         ----------
@@ -103,9 +104,9 @@ class ResidualShape:
         return z * sd[:, None], log_slope - np.log(relative)[:, None]
 
     def unit_normal(self, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Normal values that `quantile` makes residuals of unit variance of; log of the derivative.
+        """Inverse of `quantile`: normal values, and the log of the derivative.
 
-        Both of the shape of the residuals (..., n_voxels); NaN stays NaN among the values.
+        Both have the shape of the residuals (..., n_voxels); NaN stays NaN in the values.
         """
         z, log_slope = np.empty_like(unit), np.empty_like(unit)
         for v in range(unit.shape[-1]):
@@ -117,7 +118,7 @@ class ResidualShape:
         return z, log_slope
 
     def select(self, voxels: Any) -> "ResidualShape":
-        """That of some voxels."""
+        """Shape of some voxels."""
         return ResidualShape(
             self.quantiles[:, voxels],
             self.slope[voxels],
@@ -134,28 +135,28 @@ def fit_residual_shape(
     *,
     random_state: Any = 0,
 ) -> ResidualShape | None:
-    """Shape of residuals around held-out predictions, if it tells held-out trials better.
+    """Shape of residuals around held-out predictions, if it describes held-out trials better.
 
-    Quantiles of a voxel are its own and those of all voxels together, by the number of trials; how
-    its variance depends on the prediction is shrunk towards the average voxel, by how surely it is
-    known. All of it is kept only if learnt on one half of the images it describes the trials of
-    the other better than normal residuals of one size do: by the pinball loss of their quantiles,
-    on average over voxels.
+    Quantiles of a voxel are averaged with those of all voxels, weighted by the number of trials;
+    the slope of its log-variance is shrunk towards the average voxel according to its standard
+    error. The shape is kept only if, estimated on one half of the images, it describes trials of
+    the other half better than normal residuals of constant variance, by the pinball loss of
+    quantiles averaged over voxels.
 
     Parameters
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
     held_out : array, shape (n_images, n_voxels)
-        Predictions of images that were not learnt; NaN where there is none.
+        Held-out predictions; NaN where there is none.
     spread : function (images: array of int) -> array, shape (n_images or 1, n_voxels)
-        s.d. of single trials around them.
+        s.d. of single trials around the predictions.
     random_state : int, Generator or None
-        Of the images that are taken where there are more than 1500 trials, and of the halves.
+        Seed of the choice of images if there are more than 1500 trials, and of the halves.
 
     Returns
     -------
     ResidualShape or None
-        None if normal residuals do as well, with trials of fewer than 100 images, or if no voxel
+        None if normal residuals are as good, if fewer than 100 images have trials, or if no voxel
         varies.
 
     References
@@ -187,7 +188,7 @@ def fit_residual_shape(
 
 
 def _some_images(betas: np.ndarray, held_out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images with trials and predictions, as many as have the trials needed and 100 at least."""
+    """Images with trials and predictions: enough for the number of trials, and at least 100."""
     taken: list[int] = []
     n_trials = 0
     for i in rng.permutation(len(betas)):
@@ -220,7 +221,7 @@ def _variance_slopes(unit: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray
     """Maximum-likelihood slope of the log-variance on the prediction, and its standard error.
 
     Newton's method on the profile likelihood of normal residuals, which is convex; the standard
-    error is robust to residuals that are not normal.
+    error is robust to non-normal residuals.
     """
     present = np.isfinite(unit)
     n = present.sum(axis=1)
@@ -244,7 +245,7 @@ def _variance_slopes(unit: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray
 
 
 def _shrink(slope: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Towards the mean, by the part of the variance over voxels that errors account for."""
+    """Shrink towards the mean by the share of variance over voxels that errors explain."""
     known = (error > 0) & np.isfinite(slope)
     if not known.any():
         return np.zeros_like(slope)
@@ -254,7 +255,7 @@ def _shrink(slope: np.ndarray, error: np.ndarray) -> np.ndarray:
 
 
 def _with_slopes(unit: np.ndarray, expected: np.ndarray, slope: np.ndarray) -> ResidualShape:
-    """Normal shape with these slopes, centred so that the mean variance stays."""
+    """Normal shape with these slopes, centred to keep the mean variance."""
     n = np.isfinite(unit).sum(axis=1)
     weight = n / np.maximum(n.sum(axis=0), 1)
     known = n.any(axis=0)
@@ -267,7 +268,7 @@ def _with_slopes(unit: np.ndarray, expected: np.ndarray, slope: np.ndarray) -> R
 
 
 def _quantiles(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sample quantiles for `NODES` of unit residuals per voxel, and their number."""
+    """Sample quantiles at `NODES` of unit residuals per voxel, and the number of residuals."""
     flat = unit.reshape(-1, unit.shape[2])
     n = np.isfinite(flat).sum(axis=0)
     ordered = np.sort(flat.T, axis=1)  # NaN last
@@ -280,7 +281,7 @@ def _quantiles(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _standardized(quantiles: np.ndarray) -> np.ndarray:
-    """Mean 0 and variance 1, and strictly increasing."""
+    """Quantiles with mean 0 and variance 1, strictly increasing."""
     rises = np.maximum(np.diff(quantiles, axis=0), 1e-3)
     quantiles = quantiles[:1] + np.concatenate([np.zeros_like(rises[:1]), rises.cumsum(axis=0)])
     z = np.linspace(-5, 5, 401)
@@ -295,7 +296,7 @@ def _standardized(quantiles: np.ndarray) -> np.ndarray:
 
 
 def _pinball_gain(unit: np.ndarray, expected: np.ndarray, shape: ResidualShape) -> float:
-    """Pinball loss of normal residuals of one size minus that of shaped ones, per trial."""
+    """Pinball loss of normal residuals minus that of shaped ones, per trial."""
     relative = shape.relative_sd(expected)[:, None]
     gain = np.zeros(unit.shape[2])
     for node, ours in zip(NODES[::2], shape.quantiles[::2], strict=True):

@@ -1,4 +1,4 @@
-"""The distribution of single trials around an expected response, as one object."""
+"""TrialDistribution: the distribution of single trials around an expected response."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,23 +16,23 @@ PARTS = ("full", "latent", "trial", "signal")
 
 @dataclass(frozen=True)
 class TrialDistribution:
-    """How single trials scatter around what an encoder expects.
+    """Distribution of single trials around the expected response of an encoder.
 
-    Residuals are Gaussian, with shared factors and a private part per voxel (`noise`). They may be
-    stronger for some images than for others (`scale`, an argument of the methods, as in
-    `ScaledNoise`), and skewed or heavy-tailed (`shape`). Residuals have two parts, which repeats
-    separate: the noise of trials, in which repeats of an image differ, and the error of the
-    expected response, which repeats share.
+    Residuals are Gaussian, with shared factors and a private part per voxel (`noise`). Their s.d.
+    may differ between images (`scale`, an argument of the methods, as in `ScaledNoise`), and they
+    may be skewed or heavy-tailed (`shape`). Repeats separate residuals into trial noise, which
+    differs between repeats of an image, and the error of the expected response, which is the same
+    in all of them.
 
     Attributes
     ----------
     noise : ResidualNoise
         Residuals of held-out single trials.
     shape : ResidualShape or None
-        Skew and tails, and how the variance depends on the expected response. None if normal
-        residuals of one size describe held-out trials as well.
+        Skew, tails, and dependence of the variance on the expected response. None if normal
+        residuals of constant variance describe held-out trials as well.
     trial, error : ResidualNoise or None
-        Noise of trials, and error of the expected response. None if no image had two trials.
+        Trial noise, and error of the expected response. None if no image had two trials.
 
     Examples
     --------
@@ -60,19 +60,19 @@ class TrialDistribution:
         trial: ResidualNoise | None = None,
         shaped: bool = True,
     ) -> "TrialDistribution":
-        """Estimate the distribution from predictions of images that were not learnt.
+        """Estimate the distribution from held-out predictions.
 
         Parameters
         ----------
         betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
         held_out : array, shape (n_images, n_voxels)
-            Predictions of images that the model was not fitted to; NaN where there is none.
+            Held-out predictions; NaN where there is none.
         scale : array, shape (n_images, n_factors + 1), optional
-            Strength of the noise of each image, as in `ScaledNoise`; the same for all by default.
+            Strength of the noise of each image, as in `ScaledNoise`; constant by default.
         noise, trial : ResidualNoise, optional
-            Where they are known already; estimated by default.
+            Given if already estimated.
         shaped : bool
-            Look for skew and tails.
+            Whether to estimate skew and tails.
 
         Returns
         -------
@@ -93,7 +93,7 @@ class TrialDistribution:
 
     @classmethod
     def unknown(cls, n_voxels: int) -> "TrialDistribution":
-        """Distribution of an encoder that has seen no held-out trials: NaN everywhere."""
+        """Distribution without held-out trials: NaN everywhere."""
         nothing = np.zeros((0, n_voxels), dtype=np.float32)
         return cls(ResidualNoise(nothing, np.full(n_voxels, np.nan, dtype=np.float32)))
 
@@ -115,10 +115,10 @@ class TrialDistribution:
             Draws per image.
         random_state : int, Generator or None
         part : "full", "latent", "trial" or "signal"
-            What draws deviate by: all of it; what voxels share; the noise of trials; the error of
-            the expected response.
+            Deviation of the draws: residuals; their shared part; trial noise; error of the expected
+            response.
         scale : array, shape (n_images, n_factors + 1), optional
-            As for `fit`, of these images. "trial" and "signal" are the same for all images.
+            As for `fit`, for these images. It does not affect "trial" and "signal".
 
         Returns
         -------
@@ -126,7 +126,7 @@ class TrialDistribution:
 
         Raises
         ------
-        ValueError : "trial" or "signal" of a distribution that was fitted without repeats.
+        ValueError : "trial" or "signal" with a distribution fitted without repeats.
         """
         rng = np.random.default_rng(random_state)
         if part in ("trial", "signal"):
@@ -158,8 +158,7 @@ class TrialDistribution:
         ----------
         expected, sd : arrays, shape (n_images, n_voxels)
         ends : array, shape (n_ends, n_voxels)
-            In units of the s.d., as of normal residuals; `shape` turns them into quantiles of its
-            own.
+            Ends of normal residuals, in units of the s.d.; `shape` maps them to its own quantiles.
 
         Returns
         -------
@@ -176,13 +175,12 @@ class TrialDistribution:
         voxels: Any,
         scale: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Natural log of the density of single trials, all given voxels of a trial together.
+        """Natural log of the joint density of the chosen voxels of single trials.
 
         Parameters
         ----------
         betas : array, shape (n_images, n_repeats, n_chosen)
-            Of the chosen voxels.
-        expected : array, shape (n_images, n_chosen)
+            Betas of the chosen voxels. expected : array, shape (n_images, n_chosen)
         voxels : array of int
             Positions of the chosen voxels.
         scale : array, shape (n_images, n_factors + 1), optional
@@ -205,7 +203,7 @@ class TrialDistribution:
         return ScaledNoise(chosen.noise, scale).logpdf(residuals) + log_derivative
 
     def _normal_sd(self, scale: np.ndarray | None) -> np.ndarray:
-        """s.d. before the shape is given, (1 or n_images, n_voxels)."""
+        """s.d. of the normal residuals before `shape` applies, (1 or n_images, n_voxels)."""
         if scale is None:
             return np.sqrt(self.noise.variance)[None]
         return ScaledNoise(self.noise, scale).sd()
@@ -214,8 +212,8 @@ class TrialDistribution:
         found = self.trial if part == "trial" else self.error
         if found is None:
             raise ValueError(
-                f"noise={part!r} needs repeats, which separate the noise of trials from the error "
-                "of predictions, and the encoder was fitted to betas without: fit it to betas "
-                '(n_images, n_repeats, n_voxels), or take noise="full"'
+                f"noise={part!r} needs repeats, which separate trial noise from the error of "
+                "predictions, but the encoder was fitted to betas without repeats: fit it to betas "
+                '(n_images, n_repeats, n_voxels), or use noise="full"'
             )
         return found

@@ -1,4 +1,4 @@
-"""LatentEncoder: what voxels share is predicted from image tokens, and blended with ridge."""
+"""LatentEncoder: a latent shared by voxels, predicted from image tokens, blended with ridge."""
 
 import math
 import os
@@ -28,32 +28,32 @@ from brainenc.repeats import average_repeats, has_repeats
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.training import TrainingRun
 
-#: Images that are predicted at a time.
+#: Images predicted at a time.
 BLOCK = 1024
 
 
 class LatentEncoder(TrainedEncoder):
     """Responses through a latent that voxels share, blended with ridge.
 
-    This is a model of brainenc's own. It is made to predict voxels well, with draws that fit
-    held-out trials.
+    This model comes from brainenc, not from a paper. It is designed for accurate prediction of
+    voxels and for draws that match held-out trials.
 
-    - The latent is a set of principal components of the responses, in coordinates in which the
-      noise of trials (known from repeats) has the same variance in all directions.
+    - The latent is a set of principal components of the responses, in coordinates in which trial
+      noise (estimated from repeats) has the same variance in all directions.
     - Two kinds of maps predict the latent from an image: regression with a Gaussian kernel, and
       small transformers on the tokens (`brainenc.nets.LatentMapper`).
-    - A linear read-out leads from the latent to the voxels. Ridge on the same features stands
-      beside it.
+    - A linear read-out maps the latent to the voxels. Ridge on the same features predicts them
+      directly.
     - The maps are weighted per latent, and latent and ridge per voxel, by the weights that minimise
       squared error on held-out images.
     - A single trial is the expected response, plus fluctuations of latent factors that voxels
       share, plus a private part of each voxel. The variance of each voxel comes from held-out
-      trials. How much an image raises or lowers the variance of each factor is predicted from its
-      tokens, as far as that fits held-out trials.
+      trials. The variance of each factor for a given image is predicted from its tokens, shrunk so
+      that it fits held-out trials.
 
-    From SynBrain (`brainenc.SynBrainEncoder`) it took the idea of a distribution of responses given
-    the image, through a latent. Nothing else is SynBrain's: there is no autoencoder, and the latent
-    is not aligned with the tokens.
+    SynBrain (`brainenc.SynBrainEncoder`) has the same idea: a distribution of responses given the
+    image, through a latent. Unlike SynBrain, this model has no autoencoder, and its latent is not
+    aligned with the tokens.
 
     Parameters
     ----------
@@ -61,16 +61,16 @@ class LatentEncoder(TrainedEncoder):
         Tokens (n_images, n_tokens, width) or pooled features (n_images, n_features); "auto" takes
         float arrays as they are and computes OpenCLIP features of images.
     n_latents : int
-        Principal components of the responses that make the latent.
+        Number of principal components of the responses in the latent.
     hidden, dropout : int, float
         Width (a multiple of 4) and dropout of the transformers.
     n_members : int
-        Transformers trained, 0 or at least 2, each stopped on another part of the images and
-        averaged. 0 leaves the kernel alone, which takes seconds.
+        Number of transformers that are averaged, 0 or at least 2; each is stopped early on a
+        different part of the images. 0 uses the kernel alone, which fits in seconds.
     n_epochs : int
-        Epochs at most.
+        Largest number of epochs.
     min_images : int
-        With fewer images ridge is fitted alone, with a warning.
+        With fewer images only ridge is fitted, with a warning.
     batch_size, learning_rate, weight_decay : optional
         64, 2e-3, .05 when None.
     device, precision, checkpoint_dir, random_state, verbose
@@ -81,14 +81,14 @@ class LatentEncoder(TrainedEncoder):
     history_ : DataFrame
         One row per evaluation of every `member`; empty if no transformer was trained.
     linear_ : RidgeRegression
-        From features (through `span_`, if there is one) to voxels.
+        From features (after `span_`, if there is one) to voxels.
     span_ : KernelFeatures or None
-        What ridge sees of more than 2048 features of more than 2048 images.
+        Reduced features for ridge, if there are more than 2048 features and 2048 images.
     mix_ : array, shape (2, n_voxels)
-        Weights of ridge and of the latent; what they lack to 1 is the weight of the mean. This and
-        what follows exist from `min_images` images on.
+        Weights of ridge and of the latent; the mean has the rest, 1 minus their sum. This and the
+        following attributes exist from `min_images` images on.
     read_out_ : array, shape (n_latents, n_voxels)
-        From the latent to voxels.
+        Linear map from the latent to voxels.
     gaussian_, kernel_ : KernelFeatures, RidgeRegression
         From features to the latent, with a Gaussian kernel.
     members_ : list of brainenc.nets.LatentMapper
@@ -97,12 +97,11 @@ class LatentEncoder(TrainedEncoder):
         Weights of the two kinds of maps.
     variance_, calibration_ : RidgeRegression, VarianceCalibration
         From features to the log-variance of each factor of `noise_` and of the private part, and
-        how far these predictions are believed.
+        the shrinkage of these predictions.
 
     Notes
     -----
-    Ctrl-C ends the training of a transformer with a warning; the encoder then has those trained so
-    far.
+    Ctrl-C ends the training with a warning; the encoder keeps the transformers trained so far.
 
     Examples
     --------
@@ -169,8 +168,8 @@ class LatentEncoder(TrainedEncoder):
         super()._check_parameters()
         if self.n_members == 1:
             raise ValueError(
-                "n_members=1: each transformer is stopped on images that the others learn, so "
-                "there are 2 or more, or 0 for the kernel alone"
+                "n_members=1: each transformer is stopped on images that the others learn; give 2 "
+                "or more, or 0 for the kernel alone"
             )
         if self.hidden % 4:
             raise ValueError(f"hidden={self.hidden!r} must be a multiple of 4")
@@ -200,10 +199,10 @@ class LatentEncoder(TrainedEncoder):
         return self._fit_noise_scale(seen, betas, blended, measured, run)
 
     def _fit_span(self, coarse: np.ndarray, run: TrainingRun) -> np.ndarray:
-        """What the linear path sees: the features, or what many images span of wide ones."""
+        """Fit `span_` if needed; return the features for ridge."""
         self.span_: KernelFeatures | None = None
         if min(len(coarse), math.prod(coarse.shape[1:])) > MAX_LANDMARKS:
-            # The eigenvectors of 6656 features would take minutes, those of 2048 seconds.
+            # Eigenvectors of 6656 features take minutes, of 2048 features seconds.
             self.span_ = KernelFeatures.fit(coarse, "linear", run.random_state)
         return self._spanned(coarse)
 
@@ -214,7 +213,7 @@ class LatentEncoder(TrainedEncoder):
         self, responses: np.ndarray, linear: np.ndarray, noise: ResidualNoise
     ) -> np.ndarray:
         """Latents of the averages, (n_images, n_latents); NaN for an image without data."""
-        # What an image lacks is taken to be as ridge predicts it.
+        # The prediction of ridge replaces missing values.
         filled = np.where(np.isfinite(responses), responses, linear) - self.mean_
         latents, self.read_out_ = find_latents(np.nan_to_num(filled), noise, self.n_latents)
         latents[np.isnan(responses).all(axis=1)] = np.nan
@@ -223,7 +222,7 @@ class LatentEncoder(TrainedEncoder):
     def _fit_maps(
         self, features: np.ndarray, coarse: np.ndarray, latents: np.ndarray, run: TrainingRun
     ) -> np.ndarray:
-        """Learn to predict latents from images; held-out predictions of them."""
+        """Fit the maps from images to latents; return held-out predictions of latents."""
         self.gaussian_ = KernelFeatures.fit(coarse, "gaussian", run.random_state)
         self.kernel_, by_kernel = _ridge(self.gaussian_.transform(coarse), latents, run, False)
         parts = [by_kernel]
@@ -247,7 +246,7 @@ class LatentEncoder(TrainedEncoder):
         measured: ResidualNoise | None,
         run: TrainingRun,
     ) -> HeldOut:
-        """Learn how noisy single trials of an image are, factor by factor of the noise."""
+        """Fit the prediction of trial noise from the image, per factor of the noise."""
         noise = fit_residual_noise(betas, held_out)
         coordinates = noise_coordinates(betas, held_out, noise)
         self.variance_, expected = _ridge(
@@ -260,7 +259,7 @@ class LatentEncoder(TrainedEncoder):
 
     @property
     def _has_latent(self) -> bool:
-        """Whether there were images enough for more than the linear path."""
+        """Whether there were enough images for the latent."""
         return hasattr(self, "read_out_")
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
@@ -289,7 +288,7 @@ class LatentEncoder(TrainedEncoder):
 
     @property
     def _draws_itself(self) -> bool:
-        return False  # residuals, stronger for some images than for others
+        return False  # draws are residuals, scaled per image
 
     def _noise_scale(self, features: np.ndarray) -> np.ndarray:
         if not self._has_latent:

@@ -1,4 +1,4 @@
-"""Features in which regression with a kernel is linear."""
+"""Kernel features: linear regression on them is kernel regression."""
 
 from dataclasses import dataclass
 
@@ -8,29 +8,29 @@ from sklearn.metrics.pairwise import euclidean_distances
 from brainenc.arrays import blocks
 from brainenc.solvers.voxels import feature_scaling, flatten_tokens
 
-#: Images that a new one is compared with at most: 2048² numbers, and seconds for the eigenvectors.
+#: Largest number of landmark images: 2048² values, and seconds for the eigenvectors.
 MAX_LANDMARKS = 2048
-#: Images that are compared with the landmarks at a time.
+#: Images compared with the landmarks at a time.
 BLOCK = 512
 
 
 @dataclass(frozen=True)
 class KernelFeatures:
-    """Features in which linear regression is regression with a kernel of z-scored features.
+    """Features for kernel regression on z-scored features by linear regression.
 
     The Gaussian kernel of two images is exp(−d² / mean d²), with d their distance; the linear one
-    is their scalar product. Exact for up to 2048 images; more are seen through 2048 of them
+    is their scalar product. Exact for up to 2048 images; with more, 2048 of them are landmarks
     (Nyström).
 
     Attributes
     ----------
     mean, scale : arrays, shape (n_features,)
     landmarks : array, shape (n_landmarks, n_features)
-        z-scored features of the images that others are compared with.
+        z-scored features of the landmark images.
     width : float
         Mean squared distance between landmarks; infinite for the linear kernel.
     turn : array, shape (n_landmarks, k)
-        Kernel with the landmarks to features, of mean variance 1.
+        From the kernel with the landmarks to features of mean variance 1.
 
     References
     ----------
@@ -45,14 +45,14 @@ class KernelFeatures:
 
     @classmethod
     def fit(cls, features: np.ndarray, kernel: str, random_state: int) -> "KernelFeatures":
-        """From features (n_images, n_features) or (n_images, n_tokens, width).
+        """Fit to features (n_images, n_features) or (n_images, n_tokens, width).
 
         Parameters
         ----------
         features : array
         kernel : "gaussian" or "linear"
         random_state : int
-            Of the choice of images.
+            Seed of the choice of landmarks.
         """
         X = flatten_tokens(features)
         mean, scale = feature_scaling(X)
@@ -67,7 +67,7 @@ class KernelFeatures:
         kept = eigenvalues > 1e-6 * eigenvalues[-1]
         turn = directions[:, kept] / np.sqrt(eigenvalues[kept])
         turn /= np.sqrt((products @ turn).var(axis=0).mean()) or 1.0
-        # As it is read back from a file: products round differently in another order.
+        # In the memory order of a saved file: products round differently in another order.
         turn = np.ascontiguousarray(turn, dtype=np.float32)
         return cls(mean, scale, landmarks, width, turn)
 

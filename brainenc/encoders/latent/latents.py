@@ -1,4 +1,4 @@
-"""The latent: principal components of responses, where noise is alike in all directions."""
+"""The latent: principal components of responses in coordinates of isotropic noise."""
 
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
@@ -7,22 +7,22 @@ from brainenc.arrays import blocks, row_slices
 from brainenc.noise.gaussian import ResidualNoise, Whitening
 from brainenc.repeats import count_repeats
 
-#: Images that are transformed at a time.
+#: Images transformed at a time.
 BLOCK = 512
 
-#: Degrees of freedom that the typical voxel counts for beside the repeats of a voxel itself.
+#: Weight, in degrees of freedom, of the typical voxel beside a voxel's own repeats.
 _PRIOR_DEGREES = 10
 
 
 def noise_of_all_voxels(
     measured: ResidualNoise | None, betas: np.ndarray, scale: np.ndarray
 ) -> ResidualNoise:
-    """Noise of single trials, for voxels without repeats too.
+    """Noise of single trials, including voxels without repeats.
 
     Parameters
     ----------
     measured : ResidualNoise or None
-        From repeats (`fit_trial_noise`), NaN for voxels without; None without any repeats.
+        From repeats (`fit_trial_noise`); NaN for voxels without repeats; None if there are none.
     betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
     scale : array, shape (n_voxels,)
         s.d. of the averages over images. Noise is assumed proportional to it where a voxel has few
@@ -31,7 +31,7 @@ def noise_of_all_voxels(
     Returns
     -------
     ResidualNoise
-        Without repeats: no factors, and `scale`.
+        Without any repeats: no factors, and private s.d. `scale`.
     """
     if measured is None:
         return ResidualNoise(np.zeros((0, len(scale)), np.float32), scale)
@@ -47,7 +47,7 @@ def noise_of_all_voxels(
 def find_latents(
     centred: np.ndarray, noise: ResidualNoise, n_latents: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Principal components of responses, in coordinates in which noise is alike in all directions.
+    """Principal components of responses, in coordinates in which noise is isotropic.
 
     Otherwise the first component would be shared noise, which images do not predict; here
     components are ordered by signal.
@@ -57,20 +57,20 @@ def find_latents(
     centred : array, shape (n_images, n_voxels)
         Averages over repeats, less their mean over images. Overwritten.
     noise : ResidualNoise
-        Of single trials.
+        Noise of single trials.
     n_latents : int
 
     Returns
     -------
     latents : array, shape (n_images, k), float32
-        k <= n_latents; of mean square 1 over all of them.
+        k <= n_latents; their overall mean square is 1.
     read_out : array, shape (k, n_voxels), float32
-        Latents to centred responses.
+        Linear map from latents to centred responses.
 
     References
     ----------
     Breiman & Friedman (1997), Journal of the Royal Statistical Society B 59 (regression on linear
-    combinations of the responses that their residual covariance tells apart).
+    combinations of the responses, given their residual covariance).
     """
     whitening = Whitening(noise)
     for rows in blocks(len(centred), BLOCK):

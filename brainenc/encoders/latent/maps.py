@@ -12,7 +12,7 @@ from brainenc.nets.losses import masked_squared_error
 from brainenc.solvers.simplex import measure_errors
 from brainenc.training import OneCycle, TrainingRun, TrainingSettings
 
-#: Images by which the average latent or voxel counts in weights beside the one itself.
+#: Weight, in images, of the average latent or voxel beside its own errors.
 POOLING = 100
 
 
@@ -25,17 +25,17 @@ def fit_mappers(
     sizes: dict[str, Any],
     n_epochs: int,
 ) -> Ensemble:
-    """Train one mapper per fold, stopped on the images it holds out.
+    """Train one mapper per fold, with early stopping on the held-out images.
 
     Parameters
     ----------
     tokens : array, shape (n_images, n_tokens, width)
     latents : array, shape (n_images, n_latents)
-        Of mean square 1; NaN where an image has no data.
+        Mean square 1; NaN where an image has no data.
     folds : list of (train, test)
     run : TrainingRun
     sizes : dict
-        Arguments of `LatentMapper` besides those of its input and output.
+        Arguments of `LatentMapper` except input and output sizes.
     n_epochs : int
     """
     shape = (*tokens.shape[1:], latents.shape[1])
@@ -54,7 +54,7 @@ def _settings(n_images: int, n_epochs: int, run: TrainingRun) -> TrainingSetting
     return run.settings(
         n_steps=n_steps,
         schedule=OneCycle(),
-        # Some twenty times; not much oftener than twice an epoch, where evaluation takes longest.
+        # About twenty evaluations, but at most about two per epoch: evaluation is slow.
         report_every=max(1, n_steps // 20, epoch // 2),
         monitor="held_out_mse",
         mode="min",
@@ -65,11 +65,10 @@ def _settings(n_images: int, n_epochs: int, run: TrainingRun) -> TrainingSetting
 def convex_weights(
     parts: Sequence[np.ndarray], targets: np.ndarray, mean: np.ndarray
 ) -> np.ndarray:
-    """Weights of predictions, column by column, with the smallest held-out squared error.
+    """Weights of predictions per column that minimise the held-out squared error.
 
-    They are not negative and add up to 1 at most, what is missing being the mean's: predictions
-    are shrunk as they should be already, and one that does no better than the mean gives way to
-    it.
+    Weights are >= 0 and sum to at most 1; the mean has the rest. Predictions are therefore shrunk
+    towards the mean, and fully if they are no better than it.
 
     Parameters
     ----------
@@ -77,7 +76,7 @@ def convex_weights(
         Held-out predictions of latents or voxels.
     targets : array, shape (n_images, n_columns); NaN for an image without data
     mean : array, shape (n_columns,)
-        Of the targets.
+        Mean of the targets.
 
     Returns
     -------
@@ -89,5 +88,5 @@ def convex_weights(
 
 
 def mapper_folds(n_images: int, n_members: int, random_state: int) -> Folds:
-    """Held-out images of each mapper; no folds for no mappers."""
+    """Training and held-out images of each mapper; no folds without mappers."""
     return ensemble_folds(n_images, n_members, random_state) if n_members else []

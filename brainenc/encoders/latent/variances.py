@@ -1,4 +1,4 @@
-"""How noisy the trials of an image are: measured on trials, and predicted from the image."""
+"""Noise variance per image: measured on trials, and predicted from the image."""
 
 from dataclasses import dataclass
 
@@ -8,35 +8,35 @@ from scipy.special import digamma
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.solvers.voxels import missing_patterns
 
-#: Factors by which predicted log-variances are multiplied; the one that fits held-out trials stays.
+#: Candidate factors on predicted log-variances; held-out trials decide.
 GAINS = np.linspace(0, 1.5, 16)
 
-#: Images whose residuals are held in memory at a time.
+#: Images whose residuals are in memory at a time.
 BLOCK = 512
 
 
 def noise_coordinates(betas: np.ndarray, held_out: np.ndarray, noise: ResidualNoise) -> np.ndarray:
-    """What every trial shows of each shared factor of the noise, and of what voxels have alone.
+    """Size of each shared noise factor, and of the private noise, in every trial.
 
-    Factors are fitted to the residual of the trial by least squares, in the voxels it has, each
-    weighted by its private variance; the last coordinate is the root mean square of what the fit
-    leaves, in units of the private s.d. Each has mean square 1 over trials, so that its square
-    estimates how noisy a trial is compared with the average one.
+    Factors are fitted to the residual of the trial by least squares over its voxels, weighted by
+    their private variance; the last coordinate is the root mean square of the remainder in units of
+    the private s.d. Each coordinate has mean square 1 over trials, so that its square estimates the
+    noise variance of a trial relative to the average.
 
     Parameters
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
     held_out : array, shape (n_images, n_voxels)
-        Predictions of images that were not learnt.
+        Held-out predictions.
     noise : ResidualNoise
-        Of these, with k factors.
+        Noise around these predictions, with k factors.
 
     Returns
     -------
     array, shape (n_images, n_repeats, k + 1), float32
         NaN for missing trials, and for those with no more voxels than factors.
     """
-    # A voxel that the factors explain wholly must not outweigh all others.
+    # A voxel that the factors explain fully must not outweigh all others.
     private = np.maximum(noise.private_sd**2, 0.01 * noise.variance)
     weight = np.divide(1, private, out=np.zeros_like(private), where=private > 0)
     parts = [
@@ -64,22 +64,22 @@ def _fit_factors(
     rows: np.ndarray, factors: np.ndarray, weight: np.ndarray, n_left: int
 ) -> np.ndarray:
     weighted = weight * factors
-    # Pseudo-inverse: a factor may have been scaled to nothing.
+    # Pseudo-inverse: a factor may be 0.
     error = np.linalg.pinv(weighted @ factors.T, hermitian=True)
     shared = rows @ (weighted.T @ error)
     alone = np.sqrt(np.square(rows - shared @ factors) @ weight / n_left)
-    # The fewer voxels a trial has, the more of a coordinate's square is error of the fit.
+    # With fewer voxels, more of a coordinate's square is error of the fit.
     return np.concatenate([shared / np.sqrt(1 + np.diag(error)), alone[:, None]], axis=1)
 
 
 def log_variances(coordinates: np.ndarray, n_voxels: int = 1) -> np.ndarray:
-    """How noisy the trials of each image were: unbiased log of their mean square.
+    """Log of the mean square of each image's coordinates over trials, without bias.
 
     Parameters
     ----------
     coordinates : array, shape (n_images, n_repeats, n_coordinates)
     n_voxels : int
-        Normal numbers whose mean square is that of the last coordinate; of the others it is one.
+        Number of normal values in the mean square of the last coordinate; one in the others.
 
     Returns
     -------
@@ -100,14 +100,14 @@ def log_variances(coordinates: np.ndarray, n_voxels: int = 1) -> np.ndarray:
 
 @dataclass(frozen=True)
 class VarianceCalibration:
-    """How far to believe predictions of how noisy the trials of an image are.
+    """Shrinkage of predicted noise variances of images.
 
-    The log-variance of an image relative to the average is gain · (what is predicted) − centre.
+    The log-variance of an image relative to the average is gain · predicted − centre.
 
     Attributes
     ----------
     gain, centre : arrays, shape (n_coordinates,)
-        Of every shared factor, then of what voxels have alone.
+        One value per shared factor, and last of the private part.
     """
 
     gain: np.ndarray
@@ -115,10 +115,10 @@ class VarianceCalibration:
 
     @classmethod
     def fit(cls, coordinates: np.ndarray, predicted: np.ndarray) -> "VarianceCalibration":
-        """From held-out trials.
+        """Fit to held-out trials.
 
-        The gain has the largest likelihood (0 if the image tells nothing), and the centre makes
-        the variance, averaged over the trials, that of the average.
+        The gain maximises the likelihood (0 if predictions carry no information); the centre keeps
+        the mean variance over trials.
 
         Parameters
         ----------
@@ -130,20 +130,20 @@ class VarianceCalibration:
         if not len(values):  # voxels that never vary
             return cls(*np.zeros((2, coordinates.shape[2]), dtype=np.float32))
         tried = GAINS[:, None, None] * said
-        with np.errstate(divide="ignore"):  # a factor scaled to nothing has no variance
+        with np.errstate(divide="ignore"):  # a factor of 0 has no variance
             spread = np.log(np.mean(values**2 * np.exp(-tried), axis=1))
         gain = GAINS[np.argmin(spread + tried.mean(axis=1), axis=0)]
         centre = np.log(np.exp(gain * said).mean(axis=0))
         return cls(gain.astype(np.float32), centre.astype(np.float32))
 
     def scale(self, predicted: np.ndarray) -> np.ndarray:
-        """Noise s.d. of images relative to the average, of the shape of the predictions."""
+        """Noise s.d. of images relative to the average, in the shape of the predictions."""
         relative = 0.5 * (self.gain * np.nan_to_num(predicted) - self.centre)
         return np.exp(relative).astype(np.float32)
 
 
 def _trials(coordinates: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # A coordinate that never varied is predicted as NaN: nothing to scale.
+    # A coordinate without variance is predicted as NaN and is not scaled.
     said = np.where(np.isfinite(predicted).any(axis=0), predicted, 0)
     said = np.broadcast_to(said[:, None], coordinates.shape)
     known = np.isfinite(coordinates).all(axis=-1) & np.isfinite(said).all(axis=-1)

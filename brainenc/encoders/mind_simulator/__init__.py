@@ -1,4 +1,4 @@
-"""MindSimulator: responses decoded from latents that diffusion draws for an image."""
+"""MindSimulator: a diffusion model draws latents for an image; a decoder maps them to voxels."""
 
 import lazy_loader
 

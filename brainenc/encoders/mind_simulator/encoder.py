@@ -1,4 +1,4 @@
-"""MindSimulatorEncoder: responses decoded from latents that diffusion draws for an image."""
+"""MindSimulatorEncoder: responses decoded from latents drawn by a diffusion model."""
 
 import os
 from typing import Any, ClassVar
@@ -33,14 +33,14 @@ class MindSimulatorEncoder(PublishedEncoder):
     """MindSimulator: an autoencoder of single trials, and a diffusion prior on its latent.
 
     The autoencoder reads single trials; its latent is aligned with the image's tokens (SoftCLIP).
-    The prior, a transformer, draws latents of an image by diffusion: given the tokens it takes
-    noise away step by step. A draw is a decoded latent, the prediction the mean of `n_draws`.
+    The prior, a transformer, draws latents for an image by diffusion: given the tokens, it removes
+    noise step by step. A draw is a decoded latent; the prediction is the mean of `n_draws` draws.
 
     `MindSimulatorEncoder.published` is the published configuration. The default has the same parts
-    in small sizes, with changes that made it predict held-out images of simulated subjects better:
-    the autoencoder reconstructs the average of an image's trials, with half the voxels hidden, and
-    the prior starts from a linear one (ridge from tokens to latents, with Gaussian residuals),
-    which the transformer changes as far as that lowers the error on held-out images.
+    in small sizes, with two changes that improve predictions of held-out images of simulated
+    subjects: the autoencoder reconstructs the average of an image's trials, with half the voxels
+    hidden, and the prior starts from a linear one (ridge from tokens to latents, with Gaussian
+    residuals), which the transformer corrects if that lowers the held-out error.
 
     Parameters
     ----------
@@ -48,64 +48,64 @@ class MindSimulatorEncoder(PublishedEncoder):
         Tokens (n_images, n_tokens, width) or pooled features (n_images, n_features); "auto" takes
         float arrays as they are and computes OpenCLIP features of images.
     sizes : "auto", "published" or dict
-        Of the nets, and the values of the parameters that are None: small, or as published. A dict
-        replaces some of the sizes of "auto": `n_latents`, `latent_width` (shape of the latent;
-        None: that of the image's tokens), `hidden`, `n_blocks`, `dropout` (autoencoder), `width`,
-        `depth`, `n_heads`, `head_width`, `mlp_ratio`, `prior_dropout` (prior).
+        Sizes of the nets and values of parameters that are None: small, or as published. A dict
+        replaces some sizes of "auto": `n_latents`, `latent_width` (shape of the latent; None: shape
+        of the image's tokens), `hidden`, `n_blocks`, `dropout` (autoencoder), `width`, `depth`,
+        `n_heads`, `head_width`, `mlp_ratio`, `prior_dropout` (prior).
     n_draws : int
-        Draws whose mean is the prediction. They start from the same noise for every image, so
-        that the prediction of an image does not depend on which others are asked for.
+        Number of draws whose mean is the prediction. They start from the same noise for every
+        image, so that the prediction of an image does not depend on the other images.
     n_steps : int, optional
-        Of the diffusion: 25, published 100.
+        Diffusion steps: 25, published 100.
     n_sampling_steps : int, optional
-        Take so many steps instead of all (DDIM); None: all of them (DDPM).
+        Number of steps in sampling (DDIM); None: all steps (DDPM).
     eta : float
-        Randomness of DDIM's steps: 0 none, 1 as DDPM.
+        Randomness of DDIM steps: 0 is deterministic, 1 is DDPM.
     guidance : float
-        Weight of the condition: 1 as learnt, more exaggerates what the image changes.
+        Weight of the condition: 1 as learnt; larger values exaggerate the effect of the image.
     noise_correlation : float
-        Between the draws of an image, of the noise they start from and get on the way.
+        Correlation between draws of an image of their noise, at the start and in each step.
     gaussian_start : bool, optional
-        Start the prior from the linear one; published: no.
+        Start the prior from the linear one; published: False.
     condition_dropout : float
-        Share of the examples that the prior learns without the image.
+        Share of training examples without the condition in the prior.
     voxel_dropout : float, optional
-        Share of the voxels hidden from the autoencoder in training: .5, published 0.
+        Share of voxels hidden from the autoencoder in training: .5, published 0.
     temperature : (float, float), optional
-        Of SoftCLIP at the start and at the end of the training; (.1, .1), published (.004, .0075)
-        for CLIP tokens, which are more alike.
+        Temperature of SoftCLIP at the start and at the end of training; (.1, .1), published (.004,
+        .0075) for CLIP tokens, which are more similar to each other.
     autoencoder_epochs, prior_epochs : int, optional
-        8 each, or as many as give the autoencoder 150 steps; published 300 and
-        150. With images held out, training ends when a third of them have brought nothing.
+        8 each, but at least 150 steps of the autoencoder; published 300 and 150. With held-out
+        images, training stops after a third of the epochs without improvement.
     batch_size, learning_rate, weight_decay : optional
         64, 1e-3, .05; published 32, 3e-4, .01.
     validation : float, optional
-        Share of the images held out: the best epochs are chosen on them, and the noise of single
-        trials is estimated from them. .15; published 0, which leaves no "full" draws.
+        Share of images held out to choose the best epochs and to estimate trial noise. .15;
+        published 0, which excludes "full" draws.
     min_images : int
-        With `gaussian_start`: fewer images are fitted with ridge alone, with a warning.
+        With `gaussian_start` and fewer images, only ridge is fitted, with a warning.
     device, precision, checkpoint_dir, random_state, verbose
         As for `brainenc.encoders.trained.TrainedEncoder`.
 
     Attributes
     ----------
     history_ : DataFrame
-        One row per epoch of every `stage`; empty if ridge is alone.
+        One row per epoch of every `stage`; empty with ridge.
     autoencoder_, prior_ : brainenc.nets.FMRIAutoencoder, brainenc.nets.DiffusionPrior
-        None if ridge is alone.
+        None with ridge.
     linear_ : RidgeRegression or None
-        From tokens to latents, or to voxels if it is alone.
+        Ridge from tokens to latents, or to voxels if there are fewer than `min_images` images.
     spread_ : ResidualNoise or None
-        How decoded draws of a held-out image scatter.
+        Distribution of decoded draws around their mean, on held-out images.
     seed_ : int
-        Of the noise behind `predict`.
+        Seed of the noise in `predict`.
 
     Notes
     -----
-    Voxels are z-scored over the averages of the images, and what an image lacks in a voxel counts
-    as that voxel's mean in the input, and not at all in the error.
+    Voxels are z-scored over image averages. Missing values are replaced by the voxel's mean in the
+    input and left out of the error.
 
-    Ctrl-C ends the training of a stage with a warning, and the next one begins.
+    Ctrl-C ends a stage of training with a warning; the next stage then starts.
 
     References
     ----------
@@ -201,17 +201,16 @@ class MindSimulatorEncoder(PublishedEncoder):
         ----------
         X, n, random_state, out : as for `BaseEncoder.sample`
         noise : "auto", "full", "latent", "trial", "signal" or None
-            "latent" decodes draws of the latent, as published; "full" adds what single trials of
-            held-out images scatter beyond that, and is the distribution of single trials. "trial",
-            "signal" and None are as in `BaseEncoder.sample`. "auto" is "full", but "latent" with
-            ``sizes="published"``, and where no images were held out there is "latent" and None
-            alone.
+            "latent" decodes draws of the latent, as published; "full" adds the remaining noise of
+            held-out single trials, and is the distribution of single trials. "trial", "signal" and
+            None are as in `BaseEncoder.sample`. "auto" is "latent" with ``sizes="published"``, else
+            "full". Without held-out images only "latent" and None exist.
         start : array, shape (n_voxels,), optional
-            Responses, at rest for instance, from whose latent "latent" and "full" draws start, in
-            the units of the betas. NaN counts as the voxel's mean.
+            Responses, in the units of the betas, whose latent is the start of "latent" and "full"
+            draws (for example responses at rest). NaN is replaced by the voxel's mean.
         start_share : float
-            With `start`: share of the steps that are left to go, in (0, 1]. The smaller, the
-            more of `start` remains.
+            With `start`: share of the steps that are run, in (0, 1]. Smaller values stay closer to
+            `start`.
 
         Returns
         -------
@@ -219,8 +218,8 @@ class MindSimulatorEncoder(PublishedEncoder):
 
         Raises
         ------
-        ValueError : as in `BaseEncoder.sample`; `start` of a wrong shape or if ridge is alone;
-            `start_share` out of range.
+        ValueError : as in `BaseEncoder.sample`; `start` has a wrong shape or the encoder is ridge;
+            `start_share` is out of range.
         """
         if start is None:
             return super().sample(X, n, random_state, noise=noise, out=out)
@@ -289,7 +288,7 @@ class MindSimulatorEncoder(PublishedEncoder):
         self.undefined_ = ~np.isfinite(averages[learnt]).any(axis=0)
         self.adapter_ = None
         if options["gaussian_start"]:
-            # Tokens of many images are larger than memory: rows are read as they are asked for.
+            # Tokens of many images exceed memory: rows are read on demand.
             in_memory = features.ndim == 2
             rows: Any = features[learnt] if in_memory else Rows(features, np.flatnonzero(learnt))
             self.adapter_ = TokenAdapter.fit(rows)
@@ -300,7 +299,7 @@ class MindSimulatorEncoder(PublishedEncoder):
     def _held_out(
         self, features: np.ndarray, trials: stages.Trials, expected: np.ndarray | None
     ) -> np.ndarray:
-        """Predictions of the images held out; NaN for the others. Sets `spread_`.
+        """Predictions of held-out images, NaN for the others; sets `spread_`.
 
         `expected` are held-out latents: the linear path has learnt these images too.
         """
@@ -330,7 +329,7 @@ class MindSimulatorEncoder(PublishedEncoder):
     def _mean_of_draws(
         self, features: np.ndarray, images: np.ndarray, expected: np.ndarray | None = None
     ) -> np.ndarray:
-        """Of some images: the same noise for every image, whichever others there are."""
+        """Predictions (n_images, n_voxels) of some images, with the same noise for every image."""
         means = np.empty((len(images), len(self.scale_)), dtype=np.float32)
         values = self.n_draws * len(self.scale_)
         for rows in blocks(len(images), stages.BLOCK_VALUES // values):
@@ -382,15 +381,14 @@ class MindSimulatorEncoder(PublishedEncoder):
     ) -> np.ndarray:
         """Decoded latents (n, n_images, n_voxels), in the units of the betas.
 
-        `expected` are latents of images that the linear path had not learnt; by default it predicts
-        them.
+        `expected` are held-out latents of the linear path; by default it predicts them.
         """
         if expected is None and self.linear_ is not None:
             expected = self.linear_.predict(linear_features(features))
             expected = expected.reshape(-1, *self._latent_shape).astype(np.float32, copy=False)
         if start is not None:
             start = np.broadcast_to(start, (len(features), *self._latent_shape))
-        self._check_parameters()  # those of the sampling may have been changed since the fit
+        self._check_parameters()  # sampling parameters may have changed since the fit
         sampler = Sampler(
             self.autoencoder_,
             self.prior_,
@@ -415,7 +413,7 @@ class MindSimulatorEncoder(PublishedEncoder):
         return draws
 
     def _tokens(self, features: np.ndarray) -> Any:
-        """Tokens; in half precision, or a lazy array, where they would fill the memory."""
+        """Tokens; a half-precision or lazy array if they would fill the memory."""
         if self.adapter_ is not None:
             return self.adapter_.tokens(features)
         tokens = features if features.ndim == 3 else features[:, None]
@@ -436,7 +434,7 @@ class MindSimulatorEncoder(PublishedEncoder):
             raise ValueError(f"start_share={share!r} must be more than 0 and at most 1")
 
     def _encoded(self, responses: Any) -> np.ndarray:
-        """Latent (1, n_latents, latent_width) of one pattern of responses."""
+        """Latent (1, n_latents, latent_width) of a response pattern (n_voxels,)."""
         responses = np.asarray(responses, dtype=np.float32)
         if responses.shape != (self.n_voxels_,):
             raise ValueError(f"start {responses.shape} must be (n_voxels,) = ({self.n_voxels_},)")

@@ -1,4 +1,4 @@
-"""What single trials do beyond the draws of a latent."""
+"""Noise of single trials beyond that of decoded latents."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from brainenc.noise.gaussian import ResidualNoise
 
 
 def draw_spread(draws: np.ndarray, max_factors: int = 64) -> ResidualNoise:
-    """How draws of an image scatter around their mean, over images on average.
+    """Distribution of draws around their mean per image, averaged over images.
 
     Parameters
     ----------
@@ -24,19 +24,18 @@ def draw_spread(draws: np.ndarray, max_factors: int = 64) -> ResidualNoise:
 
 
 def remaining_noise(noise: ResidualNoise, spread: ResidualNoise, n_draws: int) -> ResidualNoise:
-    """Noise to add to a draw of a latent so that it scatters as held-out single trials do.
+    """Noise that, added to a decoded draw, gives it the covariance of held-out single trials.
 
-    Trials scatter around the expected response with the covariance of `noise`, less what the mean
-    of `n_draws` draws that it was measured from scatters itself. What draws scatter already is
-    taken off; of directions and voxels in which they scatter more than trials, nothing is left to
-    add.
+    `noise` includes the variance of the mean of `n_draws` draws, which is subtracted to get the
+    covariance of trials around the expected response. The covariance of draws is subtracted from
+    that; the remainder is 0 in directions and voxels where draws vary more than trials.
 
     Parameters
     ----------
     noise : ResidualNoise
-        Of held-out trials around means of `n_draws` draws.
+        Noise of held-out trials around means of `n_draws` draws.
     spread : ResidualNoise
-        Of single draws around their mean.
+        Noise of single draws around their mean.
     n_draws : int
 
     Returns
@@ -55,7 +54,7 @@ def remaining_noise(noise: ResidualNoise, spread: ResidualNoise, n_draws: int) -
     factors = np.sqrt(strength[kept])[:, None] * (basis @ directions[:, kept]).T
     factors *= np.where(np.isfinite(sd), sd, 0)
     shared = np.square(factors).sum(axis=0)
-    # Shared or not, a voxel does not vary more than it should.
+    # The total variance of a voxel must not exceed that of trials.
     factors *= np.sqrt(np.minimum(1, variance / np.where(shared > 0, shared, 1)))
     private = np.sqrt(np.maximum(variance - np.square(factors).sum(axis=0), 0))
     return ResidualNoise(factors.astype(np.float32), private.astype(np.float32))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-#: Sizes of the nets. `n_latents` and `latent_width` None: those of the image tokens.
+#: Sizes of the nets. None in `n_latents` and `latent_width`: the sizes of the image tokens.
 SIZES: dict[str, dict[str, Any]] = {
     "auto": {
         "n_latents": 4,
@@ -74,7 +74,7 @@ AT_LEAST = {
 
 
 def all_sizes(sizes: Any) -> dict[str, Any]:
-    """Sizes of a preset, or of the default with some replaced.
+    """Sizes of a preset, or those of "auto" with some replaced.
 
     Raises
     ------
@@ -96,6 +96,6 @@ def check_sampling(parameters: dict[str, Any]) -> None:
             raise ValueError(f"{name}={parameters[name]!r} must be between 0 and 1")
     if parameters["guidance"] != 1 and parameters["condition_dropout"] == 0:
         raise ValueError(
-            f"guidance={parameters['guidance']!r} compares with a prior that has no condition, "
-            "which is learnt with condition_dropout > 0"
+            f"guidance={parameters['guidance']!r} needs a prior that has also learnt without the "
+            "condition: fit with condition_dropout > 0, or set guidance=1"
         )

@@ -1,4 +1,4 @@
-"""Drawing responses: noise to a latent by the prior, the latent to voxels by the autoencoder."""
+"""Draws of responses: the prior turns noise into a latent, the autoencoder decodes it."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from brainenc.nets.diffusion import (
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws of decoded latents, by the trained stages.
+    """Draws decoded latents with the trained nets.
 
     Attributes
     ----------
@@ -61,17 +61,17 @@ class Sampler:
         ----------
         tokens : array, shape (n_images, n_tokens, width)
         expected : array, shape (n_images, n_latents, latent_width), or None
-            Standardised latents that the linear path expects.
+            Standardised latents predicted by the linear path.
         n : int
         rng : function () -> Generator
-            Called for every block of images.
+            It is called for every block of images.
         shared : bool
             Whether all images get the same noise.
         start : array, shape (n_images, n_latents, latent_width), optional
-            Latents of the autoencoder that chains start from, with noise as at `share` of the
+            Latents of the autoencoder that chains start from, after noise as at `share` of the
             steps.
         share : float
-            Of the steps that are run.
+            Share of the steps that are run.
         """
         device = resolve_device(self.device)
         tensor = partial(torch.tensor, device=device)
@@ -116,7 +116,7 @@ class Sampler:
             z = self.scale.standardise(start)
             z = z if expected is None else z - expected
             x = add_noise(z, x, float(kept[steps[0]]))
-        # Fewer steps are DDIM's, all of them DDPM's.
+        # DDIM for a subset of the steps, DDPM for all.
         eta = 1.0 if self.n_sampling_steps is None else self.eta
         x = denoise(self._expected_x0(tokens, kept), x, kept, steps, normal, eta)
         decoded = self.net.decode(self.scale.restore(x, expected).flatten(0, 1))
@@ -124,7 +124,7 @@ class Sampler:
 
     def _expected_x0(self, tokens: Tensor, kept: np.ndarray) -> Callable[[Tensor, int], Tensor]:
         guidance = self.guidance
-        if self.prior.is_silent:  # the start was its best epoch, and the Gaussian part is all
+        if self.prior.is_silent:  # training did not improve it: only the Gaussian part is left
             return lambda x, step: self.scale.denoised(x, float(kept[step]))
 
         def predict(x: Tensor, step: int) -> Tensor:
@@ -143,7 +143,7 @@ class Sampler:
     def _normals(
         self, n: int, n_images: int, rng: np.random.Generator, device: torch.device
     ) -> Callable[[], Tensor]:
-        """Standard normal numbers (n, n_images, …), correlated between the n draws."""
+        """Standard normal values (n, n_images, …), correlated between the n draws."""
         shape = (n_images, *self.scale.mean.shape)
         correlation = np.float32(self.noise_correlation)
 

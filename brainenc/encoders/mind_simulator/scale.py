@@ -12,17 +12,17 @@ from brainenc.nets.diffusion import gaussian_gain
 
 @dataclass(frozen=True)
 class LatentScale:
-    """Latents of the autoencoder to those that are diffused, and back.
+    """Map between latents of the autoencoder and standardised latents of the prior.
 
     Attributes
     ----------
     mean : array, shape (n_latents, latent_width)
     sd : float
-        The same for all: which directions of the latent matter more is left as it is.
+        One value for all directions, which keeps their relative variance.
     rotation : array or None, shape (size, size)
-        Principal axes of what the linear path leaves, size = n_latents · latent_width.
+        Principal axes of the residuals of the linear path, size = n_latents · latent_width.
     variance : array, shape (size,)
-        Along these axes: an untrained prior is Gaussian with them. None: a point.
+        Variance along these axes: the untrained prior is Gaussian with it. None: a point.
     """
 
     mean: np.ndarray
@@ -35,18 +35,18 @@ class LatentScale:
         return (z - torch.from_numpy(self.mean).to(z.device)) / self.sd
 
     def denoised(self, noisy: Tensor, kept: Any) -> Tensor:
-        """Expected latent without noise, if latents are Gaussian; kept : float or (batch, 1)."""
+        """Expected latent given a noisy one, for Gaussian latents; kept : float or (batch, 1)."""
         if self.rotation is None or self.variance is None:
             return torch.zeros_like(noisy)
         axes, variance = (
             torch.from_numpy(part).to(noisy.device) for part in (self.rotation, self.variance)
         )
-        # Back in the latent's own coordinates: axes of equal variance are arbitrary.
+        # Back to latent coordinates, since axes of equal variance are arbitrary.
         found = gaussian_gain(kept, variance) * (noisy.flatten(-2) @ axes) @ axes.T
         return found.reshape(noisy.shape)
 
     def restore(self, x: Tensor, expected: Tensor | None) -> Tensor:
-        """Latents of the autoencoder from those that are diffused."""
+        """Latents of the autoencoder from standardised ones."""
         z = x if expected is None else x + expected
         return z * self.sd + torch.from_numpy(self.mean).to(z.device)
 
@@ -60,13 +60,13 @@ def latent_moments(latents: np.ndarray) -> tuple[np.ndarray, float]:
 def fit_scale(
     latents: np.ndarray, expected: np.ndarray | None = None, floor: float = 1e-4
 ) -> LatentScale:
-    """Scale of latents, and the Gaussian around what is expected of them.
+    """Scale of latents, and the Gaussian around their expectation.
 
     Parameters
     ----------
     latents : array, shape (n_trials, n_latents, latent_width)
     expected : array of that shape, or None
-        What the image lets expect, standardised; None starts from a point.
+        Standardised latents predicted from the image; None starts from a point.
     floor : float
         Smallest variance relative to the largest.
     """

@@ -1,4 +1,4 @@
-"""Stages of MindSimulator's training: autoencoder of single trials, then the diffusion prior."""
+"""Stages of MindSimulator's training: the autoencoder of single trials, then the prior."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -26,30 +26,30 @@ from brainenc.training import Examples, OneCycle, TrainingRun
 #: Weight of the prior's squared error, and largest norm of its gradient, as published.
 PRIOR_WEIGHT, CLIP_NORM = 300.0, 2.0
 
-#: Held-out trials that a stage is judged by, and trials that latents are scaled by, at most.
+#: Largest numbers of held-out trials for evaluation, and of trials for the scale of latents.
 N_JUDGED, N_SCALED = 2048, 4096
 
 #: Smallest number of training steps of the autoencoder by default, whatever the number of images.
 MIN_STEPS = 150
 
-#: Numbers of latents that are denoised at a time.
+#: Values of latents that are denoised at a time.
 BLOCK_VALUES = 2**22
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What both stages learn from.
+    """Training data of both stages.
 
     Attributes
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
     averages : array, shape (n_images, n_voxels)
     tokens : array, shape (n_images, n_tokens, width)
-        Or anything with ``shape``, ``dtype`` and rows by index.
+        Or an object with ``shape``, ``dtype`` and rows by index.
     mean, sd : array, shape (n_voxels,)
-        Moments of the averages of learnt images.
+        Mean and s.d. of the averages over learnt images.
     learnt : array of bool, shape (n_images,)
-        False for the images held out.
+        False for held-out images.
     """
 
     betas: np.ndarray
@@ -65,7 +65,7 @@ class Trials:
         return np.flatnonzero(~self.learnt & np.isfinite(self.averages).any(axis=1))
 
     def index(self, images: np.ndarray, at_most: int | None = None) -> tuple[np.ndarray, ...]:
-        """Image and repeat of the trials present; evenly spread ones if there are more."""
+        """Image and repeat of the trials present; at most `at_most`, evenly spaced."""
         present = [np.isfinite(block).any(axis=2) for block in arrays.row_blocks(self.betas)]
         found = np.stack(np.nonzero(np.concatenate(present) & images[:, None]))
         if at_most is not None and found.shape[1] > at_most:
@@ -79,7 +79,7 @@ class Trials:
         return betas
 
     def z(self, betas: Tensor) -> Tensor:
-        """In units of s.d. from the mean; NaN stays."""
+        """z-scored betas; NaN stays NaN."""
         mean, sd = (torch.from_numpy(part).to(betas.device) for part in (self.mean, self.sd))
         return (betas.float() - mean) / sd
 
@@ -112,9 +112,9 @@ def make_autoencoder(
 
 
 def clip_targets(tokens: Any, learnt: np.ndarray, shape: tuple[int, int]) -> Any:
-    """What latents are aligned with: tokens, or principal components of them of another shape.
+    """Targets of the alignment: tokens, or their principal components if the shape differs.
 
-    Tokens that would fill the memory are averaged over neighbours first, as for the linear path.
+    Tokens that would fill the memory are first averaged over neighbours, as for the linear path.
     """
     if tokens.shape[1:] == shape:
         return tokens
@@ -135,9 +135,9 @@ def fit_autoencoder(
     run: TrainingRun,
     options: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Stage 1: from single trials to the average of their image, through a latent like its tokens.
+    """Stage 1: train the autoencoder from single trials to the average of their image.
 
-    With one trial per image that is the trial itself, as published.
+    With one trial per image the average is the trial itself, as published.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def fit_autoencoder(
 def encode(
     net: FMRIAutoencoder, trials: Trials, image: np.ndarray, repeat: np.ndarray, device: Any
 ) -> np.ndarray:
-    """Latents (n_trials, n_latents, latent_width) of trials; a missing voxel counts as its mean."""
+    """Latents (n_trials, n_latents, latent_width) of trials; the mean replaces missing voxels."""
     device = resolve_device(device)
     net.to(device).eval()
     try:
@@ -306,18 +306,18 @@ def fit_prior(
     run: TrainingRun,
     options: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Stage 2: the latent of a trial from a noisy version of it and the tokens of its image.
+    """Stage 2: train the prior to denoise latents of trials, given the tokens of the image.
 
     Parameters
     ----------
     prior : DiffusionPrior, trained in place
     net : FMRIAutoencoder
-        Encodes the trials of each batch: all latents, .8 MB per trial at the published sizes,
+        It encodes the trials of each batch: all latents (.8 MB per trial at the published sizes)
         would not fit in memory.
     scale : LatentScale
     trials : Trials
     expected : array, shape (n_images, n_latents, latent_width), or None
-        Standardised latents that the linear path expects, of images it had not learnt.
+        Standardised latents: held-out predictions of the linear path.
     run : TrainingRun
     options : mapping
         n_steps, temperature, voxel_dropout, condition_dropout, prior_epochs.

@@ -1,4 +1,4 @@
-"""Official SynBrain checkpoints, read without running anything in them, and written.
+"""Read official SynBrain checkpoints without running code in them, and write them.
 
 The layout is that of the released files: the autoencoder's ``last.pth`` holds `model`, whose keys
 carry a ``module.`` prefix; the mapper's ``last.pt`` holds `model`, `ema` (the weights used at
@@ -29,7 +29,7 @@ Net = TypeVar("Net", bound=nn.Module)
 VAE, MAPPER = "a SynBrain autoencoder checkpoint", "a SynBrain mapper checkpoint"
 PREFIX = "module."
 
-#: What zipfile raises for one broken header or another.
+#: Errors that zipfile raises for broken headers.
 BROKEN_ZIP = (zipfile.BadZipFile, ValueError, RuntimeError, OSError, EOFError, struct.error)
 
 
@@ -39,7 +39,7 @@ def read_vae(path: str | os.PathLike) -> tuple[BrainVAE, dict[str, Any]]:
     Parameters
     ----------
     path : path
-        Nothing in the file is run: only tensors, plain values and `argparse.Namespace` are read.
+        No code in the file is run: only tensors, plain values and `argparse.Namespace` are read.
 
     Returns
     -------
@@ -51,8 +51,8 @@ def read_vae(path: str | os.PathLike) -> tuple[BrainVAE, dict[str, Any]]:
     Raises
     ------
     FileNotFoundError : there is no such file.
-    ValueError : damaged, of another kind, of other weights than BrainVAE has, not finite, or
-        holding more than data. The message names the file and what is wrong.
+    ValueError : the file is damaged, of another kind or contains code, or its weights are not
+        finite or not those of BrainVAE. The message names the file and the reason.
     """
     with _naming(path, VAE):
         content = _load(path)
@@ -76,7 +76,8 @@ def read_s2n(
     weights : {"ema", "model"}
         The moving average, used at inference, or the last step of training.
     n_heads : int, optional
-        Attention heads, which the weights do not tell. By default ``args.model_head`` of the file.
+        Attention heads, which the weights do not determine. By default ``args.model_head`` of the
+        file.
 
     Returns
     -------
@@ -88,8 +89,8 @@ def read_s2n(
     Raises
     ------
     FileNotFoundError : there is no such file.
-    ValueError : as `read_vae`; or the number of heads is not known or does not fit, or the mapper
-        was trained to predict something else than the latent.
+    ValueError : as `read_vae`; or the number of heads is missing or does not fit, or the mapper was
+        not trained to predict the latent.
     """
     if weights not in ("ema", "model"):
         raise ValueError(f'weights={weights!r} must be "ema" or "model"')
@@ -103,21 +104,21 @@ def read_s2n(
             raise ValueError("its weights are not those of an S2N mapper")
         arguments = _arguments(content)
         if (prediction := arguments.get("prediction", "x")) != "x":
-            raise ValueError(f'args.prediction is {prediction!r}, and only "x" is known')
+            raise ValueError(f'args.prediction is {prediction!r}, but only "x" is supported')
         heads = _n_heads(arguments if n_heads is None else {"model_head": n_heads})
         s2n = _build(S2N, {**_s2n_sizes(found), "n_heads": heads}, found)
     return s2n, dict(s2n.sizes)
 
 
 def write_vae(path: str | os.PathLike, vae: BrainVAE, *, epoch: int = 0) -> Path:
-    """Write an autoencoder as an official checkpoint, whole or not at all.
+    """Write an autoencoder as an official checkpoint, atomically.
 
     Parameters
     ----------
     path : path
         A former file there is replaced.
     vae : BrainVAE
-        Of architecture "conv-attention", the only one that the layout has.
+        Architecture "conv-attention", the only one of the layout.
     epoch : int
         Epochs trained.
 
@@ -154,7 +155,7 @@ def write_s2n(
     steps: int = 0,
     args: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a mapper as an official checkpoint, whole or not at all.
+    """Write a mapper as an official checkpoint, atomically.
 
     Parameters
     ----------
@@ -174,8 +175,8 @@ def write_s2n(
 
     Raises
     ------
-    ValueError : `fold_time` was applied, which drops weights of the layout, or `ema` has other
-        sizes than `s2n`.
+    ValueError : `fold_time` was applied, which removes weights of the layout, or the sizes of `ema`
+        differ from those of `s2n`.
     """
     ema = s2n if ema is None else ema
     if isinstance(s2n.t_embedder, Constant) or isinstance(ema.t_embedder, Constant):
@@ -219,10 +220,10 @@ def _load(path: str | os.PathLike) -> dict[str, Any]:
     _check_archive(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
-            warnings.simplefilter("ignore")  # about formats that are refused right after
-            # Mapped: of the mapper's four sets of weights only one is wanted.
+            warnings.simplefilter("ignore")  # about formats that are rejected below
+            # Mapped: only one of the mapper's four sets of weights is read.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a damaged file brings about
+    except Exception as error:  # a damaged file may raise any error
         raise ValueError(_reason(error)) from None
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not a dict with the key 'model'")
@@ -233,8 +234,7 @@ def _check_archive(path: str | os.PathLike) -> None:
     with open(path, "rb") as file:
         try:
             archive = zipfile.ZipFile(file)
-            # A mapped file is read as it lies there: it must not be compressed, and nothing else
-            # would see that a block of it was lost on the way.
+            # A mapped file must not be compressed, and nothing else checks it for lost blocks.
             stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
             damaged = archive.testzip() if stored else None
         except BROKEN_ZIP as error:
@@ -249,7 +249,7 @@ def _check_archive(path: str | os.PathLike) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in torch.load, without its advice to read the file unsafely."""
+    """Reason of an error in torch.load, without its advice to read the file unsafely."""
     text = str(error)
     if found := re.search(r"GLOBAL (\S+)", text):
         return f"it asks for {found[1]}, which is not data; refused, and nothing of it was run"
@@ -261,14 +261,14 @@ def _reason(error: Exception) -> str:
 
 
 def _weights(content: Mapping[str, Any], key: str, path: str | os.PathLike) -> Weights:
-    """The state dict of that key, checked to be sound, its keys without the prefix."""
+    """State dict of that key, checked, with keys without the prefix."""
     found = content.get(key)
     if not isinstance(found, Mapping) or not found:
         raise ValueError(f"it has no weights {key!r}; its keys are {_listing(content)}")
     for name, weight in found.items():
         if not isinstance(name, str) or not _is_plain(weight):
             raise ValueError(f"{key}[{name!r}] is not a dense tensor of floats")
-    # Strides of 0 can make terabytes out of one number.
+    # Strides of 0 can expand one number to terabytes.
     n_bytes = sum(weight.numel() * weight.element_size() for weight in found.values())
     if n_bytes > os.path.getsize(path):
         raise ValueError(f"its weights claim {n_bytes} bytes, more than the file has")
@@ -355,7 +355,7 @@ def _n_heads(arguments: Mapping[str, Any]) -> int:
 
 
 def _build(make: Callable[..., Net], sizes: Mapping[str, Any], weights: Weights) -> Net:
-    """Net of these sizes and weights; neither initialised nor held in memory twice."""
+    """Net of these sizes and weights, without initialising or copying weights."""
     with torch.device("meta"):
         net = make(**sizes)
     _compare(net.state_dict(), weights)

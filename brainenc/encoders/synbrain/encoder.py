@@ -23,7 +23,7 @@ from brainenc.training import TrainingRun
 
 
 class SynBrainEncoder(PublishedEncoder):
-    """SynBrain: single trials decoded from a latent that is predicted from the image.
+    """SynBrain: single trials decoded from a latent predicted from the image.
 
     BrainVAE is a variational autoencoder of single trials, whose latent is aligned with the tokens
     of the image. S2N then learns to predict that latent from the tokens. A prediction is the
@@ -31,8 +31,8 @@ class SynBrainEncoder(PublishedEncoder):
 
     `SynBrainEncoder.published` is the published configuration. The default has the same
     architecture and losses, with sizes and lengths of training that suit the data and the device.
-    Voxel by voxel ridge on the same features predicts better in the benchmarks of this toolbox; for
-    a model made for that, see `brainenc.LatentEncoder`.
+    In the benchmarks of this toolbox ridge on the same features predicts single voxels better; see
+    `brainenc.LatentEncoder` for a model designed for that.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class SynBrainEncoder(PublishedEncoder):
         into 8 tokens; "auto" takes float arrays as they are and computes OpenCLIP features of
         images.
     sizes : "auto", "published" or dict
-        Of the networks, and the values of the training parameters that are None. "auto": small
+        Sizes of the networks and values of training parameters that are None. "auto": small
         networks that train in about two minutes on two cores for 600 images, or the published ones
         on a GPU for 10 000 trials or more. A dict, ``{"vae": {...}, "mapper": {...}}``, replaces
         arguments of `brainenc.nets.BrainVAE` and `brainenc.nets.S2N` in the small sizes.
@@ -52,17 +52,17 @@ class SynBrainEncoder(PublishedEncoder):
         error of predicting the mean trial. (The published threshold is 350, which is this share for
         subject 1.)
     ema_decay : float, optional
-        Of the moving average of the mapper's weights, which inference uses. None is
-        1 − 5 / `mapper_steps`: the published .9999 for the published 50 000 steps, and an average
-        over the same part of a shorter training.
+        Decay of the moving average of the mapper's weights, which inference uses. None is 1 − 5 /
+        `mapper_steps`: the published .9999 for the published 50 000 steps, and an average over the
+        same part of a shorter training.
     architecture : "conv-attention" or "mlp"
-        Of BrainVAE. This and the next three are the paper's ablations.
+        Architecture of BrainVAE. This and the next three parameters are the paper's ablations.
     variational : bool
-        Sample the latent in stage 1; if not, there is no KL divergence either.
+        Sample the latent in stage 1; if False, the loss has no KL divergence either.
     contrastive : bool
         Align the latent with the tokens.
     s2n : bool
-        Predict the latent from the tokens; if not, the tokens are decoded directly.
+        Predict the latent from the tokens; if False, the tokens are decoded directly.
     noise_factor : float
         s.d. of the noise on the latent of draws.
     batch_size, learning_rate, weight_decay : optional
@@ -71,8 +71,8 @@ class SynBrainEncoder(PublishedEncoder):
     device, checkpoint_dir, random_state, verbose
         As for `brainenc.encoders.trained.TrainedEncoder`.
     precision : "auto", "32", "bf16"
-        Of training, and of predictions and draws too, which in bf16 differ from those in "32" by 1
-        to 3 % of their s.d. "auto" is bf16 on a GPU that has it. Results are float32.
+        Precision of training, predictions and draws; the latter differ between bf16 and "32" by 1
+        to 3 % of their s.d. "auto" is bf16 on a GPU that supports it. Results are float32.
 
     Attributes
     ----------
@@ -82,17 +82,17 @@ class SynBrainEncoder(PublishedEncoder):
         One row per epoch of every `stage`.
     trials_ : TrialDistribution
         NaN: both stages learn all images, so that there are no held-out trials. Calibrate draws
-        with `brainenc.calibrate` on images of their own.
+        with `brainenc.calibrate` on separate images.
 
     Notes
     -----
-    The autoencoder reads whole trials: voxels must not lack some of the trials that others have.
+    The autoencoder reads whole trials: all voxels must have the same trials.
 
-    Stage 1 sums the squared error over voxels and weighs the alignment with 1000, as published.
-    With few voxels, or betas of small s.d., it is trained for the alignment before all.
+    Stage 1 sums the squared error over voxels and weights the alignment by 1000, as published. With
+    few voxels, or betas of small s.d., the alignment dominates the loss.
 
-    Ctrl-C ends a stage with a warning. After stage 1 the encoder goes on to stage 2, without which
-    there are no predictions; a second Ctrl-C ends that.
+    Ctrl-C ends a stage with a warning. Stage 2 still follows stage 1, since predictions need it; a
+    second Ctrl-C ends stage 2.
 
     References
     ----------
@@ -199,18 +199,18 @@ class SynBrainEncoder(PublishedEncoder):
         checkpoint_dir: str | os.PathLike | None = None,
         resume: bool = False,
     ) -> "SynBrainEncoder":
-        """New encoder for another subject with few images, leaving this one as it is.
+        """Fit a new encoder to another subject with few images; this encoder is unchanged.
 
         As in the paper, the whole autoencoder is fine-tuned on the new subject, whose number of
-        voxels may differ, and then the mapper's MLPs alone, from the moving average. The lengths
-        are `vae_epochs` and `mapper_steps`.
+        voxels may differ, and then only the mapper's MLPs, starting from the moving average. The
+        lengths of training are `vae_epochs` and `mapper_steps`.
 
         Parameters
         ----------
         X, y : as for `fit`, of the new subject
-            Features of the same shape.
+            Features must have the same shape.
         checkpoint_dir, resume
-            As `checkpoint_dir` of the encoder and `resume` of `fit`, for this training.
+            For this training, as `checkpoint_dir` of the encoder and `resume` of `fit`.
 
         Returns
         -------
@@ -232,17 +232,17 @@ class SynBrainEncoder(PublishedEncoder):
         features: Any = "auto",
         **parameters: Any,
     ) -> "SynBrainEncoder":
-        """Fitted encoder from the checkpoints that the official code writes.
+        """Make a fitted encoder from checkpoints of the official code.
 
         Parameters
         ----------
         vae, s2n : path
             ``last.pth`` of the autoencoder and ``last.pt`` of the mapper, whose moving average is
-            used. Nothing in the files is run.
+            used. No code in the files is run.
         n_voxels : int
-            Voxels to decode to, in the order of the data the autoencoder was trained on.
+            Number of voxels, in the order of the data the autoencoder was trained on.
         features, **parameters
-            Of the encoder; tokens must have the shape the mapper was trained on.
+            Parameters of the encoder; tokens must have the shape the mapper was trained on.
 
         Returns
         -------
@@ -250,7 +250,8 @@ class SynBrainEncoder(PublishedEncoder):
 
         Raises
         ------
-        FileNotFoundError, ValueError : a file is missing, damaged or of another kind; named.
+        FileNotFoundError, ValueError : a file is missing, damaged or of another kind; the message
+            names it.
         """
         if n_voxels < 1:
             raise ValueError(f"n_voxels={n_voxels!r} must be at least 1")
@@ -267,7 +268,7 @@ class SynBrainEncoder(PublishedEncoder):
         encoder.n_voxels_, encoder.betas_ndim_ = n_voxels, 3
         encoder.feature_shape_, encoder.n_features_in_ = list(shape), shape[0]
         if not (features is None or isinstance(features, str)):
-            encoder.features_ = clone(features)  # extractors learn nothing from images
+            encoder.features_ = clone(features)  # extractors are not fitted to images
         encoder.undefined_ = np.zeros(n_voxels, dtype=bool)
         encoder.history_ = pd.DataFrame()
         encoder.sample_kind_ = cls.sample_kind
@@ -275,17 +276,18 @@ class SynBrainEncoder(PublishedEncoder):
         return encoder
 
     def to_official(self, *, vae: str | os.PathLike, s2n: str | os.PathLike) -> None:
-        """Write the nets in the layout of the official checkpoints; `from_official` reads them.
+        """Write the nets as official checkpoints, which `from_official` reads.
 
         Parameters
         ----------
         vae, s2n : path
-            Written whole or not at all; former files there are replaced. The weights of the
-            mapper, here the moving average, are written as `model` and as `ema`.
+            Existing files are replaced, atomically. The mapper's weights, here the moving average,
+            are written as `model` and as `ema`.
 
         Raises
         ------
-        ValueError : `s2n` off or the "mlp" architecture, which the layout does not have.
+        ValueError : the encoder has ``s2n=False`` or the "mlp" architecture, which are not in the
+            layout.
         """
         check_is_fitted(self)
         if self.mapper_ is None:
@@ -377,7 +379,7 @@ class SynBrainEncoder(PublishedEncoder):
 
         n_rows = n * len(z)
         parts = np.array_split(np.arange(n_rows), -(-n_rows // self._batch))
-        # In one call, so that the decoder goes to its device and back once.
+        # In one call, so that the decoder moves to its device and back once.
         return self._decode(map(noisy, parts)).reshape(n, len(z), -1)
 
     @property

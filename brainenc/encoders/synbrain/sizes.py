@@ -1,4 +1,4 @@
-"""Sizes of SynBrain's networks and lengths of their training: as published, or for given data."""
+"""Sizes and training lengths of SynBrain's networks: published, or chosen from the data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,17 +7,17 @@ from typing import Any
 
 from brainenc.devices import resolve_device
 
-#: Trials from which on "auto" takes the published sizes on a GPU; NSD's subjects have 27 000.
+#: Smallest number of trials for the published sizes in "auto" on a GPU; NSD's subjects have 27 000.
 MANY_TRIALS = 10_000
 
-#: Length to which "auto" pools voxels, at most; the published length is 8192.
+#: Largest pooled number of voxels in "auto"; the published one is 8192.
 MAX_POOLED = 512
 
-#: Steps of both stages with "auto", where a step is cheap.
+#: Steps of both stages with "auto", if a step is cheap.
 VAE_STEPS, MAPPER_STEPS = 400, 1500
 
-#: Multiplications of one example in the mapper for which `MAPPER_STEPS` take about a minute on two
-#: cores. Larger tokens get fewer steps, a tenth at least.
+#: Multiplications per example in the mapper at which `MAPPER_STEPS` take about a minute on two
+#: cores. Larger tokens get fewer steps, at least a tenth.
 MAPPER_COST = 2e6
 
 #: The published training: steps, batches and rates.
@@ -32,13 +32,13 @@ PUBLISHED_TRAINING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of both networks, and the training that suits them.
+    """Sizes of both networks, with training parameters.
 
     Attributes
     ----------
     vae, mapper : dict
-        Arguments of `brainenc.nets.BrainVAE` and `brainenc.nets.S2N`; what is not named has the
-        published size.
+        Arguments of `brainenc.nets.BrainVAE` and `brainenc.nets.S2N`; others have the published
+        size.
     training : dict
         vae_epochs, mapper_steps, batch_size, learning_rate, weight_decay.
     """
@@ -51,7 +51,7 @@ class Sizes:
 def published_sizes(width: int) -> Sizes:
     """The published sizes, for tokens of this width.
 
-    Where 13 attention heads do not divide the width, there is the next smaller number that does.
+    If 13 attention heads do not divide the width, the next smaller number that does is used.
     """
     return Sizes({}, {"n_heads": n_heads(width, 13)}, dict(PUBLISHED_TRAINING))
 
@@ -82,7 +82,7 @@ def small_sizes(shape: Sequence[int], n_trials: int, n_voxels: int) -> Sizes:
         **PUBLISHED_TRAINING,
         "vae_epochs": math.ceil(VAE_STEPS / max(1, n_trials // batch_size)),
         "mapper_steps": round(MAPPER_STEPS * max(0.1, min(1, MAPPER_COST / cost))),
-        # At the published rate, some hundred steps hardly move the networks.
+        # At the published rate, a few hundred steps hardly change the networks.
         "learning_rate": 2e-3,
     }
     return Sizes(vae, mapper, training)
@@ -91,7 +91,7 @@ def small_sizes(shape: Sequence[int], n_trials: int, n_voxels: int) -> Sizes:
 def chosen_sizes(
     sizes: Any, shape: Sequence[int], n_trials: int, n_voxels: int, device: Any
 ) -> Sizes:
-    """Sizes for the parameter of that name.
+    """Sizes for the parameter `sizes` of the encoder.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def chosen_sizes(
 
 
 def check_sizes(sizes: Any) -> None:
-    """Raise ValueError unless `sizes` is "auto", "published" or a dict of the two networks'."""
+    """Raise ValueError unless `sizes` is "auto", "published" or a dict of "vae" and "mapper"."""
     if isinstance(sizes, Mapping):
         if unknown := sizes.keys() - {"vae", "mapper"}:
             raise ValueError(

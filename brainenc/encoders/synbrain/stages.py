@@ -1,4 +1,4 @@
-"""The published SynBrain: an autoencoder of single trials, and a mapper from tokens to latents."""
+"""Stages of SynBrain's training: the autoencoder of single trials, then the mapper."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,25 +20,25 @@ from brainenc.storage import atomic_path, fingerprint
 from brainenc.training import Examples, TrainingRun
 from brainenc.training.precision import autocast
 
-#: Images whose trials are looked at at a time.
+#: Images whose trials are read at a time.
 BLOCK = 256
 
 #: Weights of the KL divergence and of SoftCLIP beside the reconstruction error, as published.
 KL_WEIGHT, CLIP_WEIGHT = 1e-3, 1e3
 
-#: Bytes of posterior means that are kept in memory for stage 2; more go to a file, or are not kept.
+#: Largest size in bytes of posterior means kept in memory; larger ones go to a file if possible.
 MEANS_IN_MEMORY = 2 * 2**30
 
-#: Tokens that pooled features are cut into, for a latent of that shape.
+#: Number of tokens that pooled features are cut into.
 N_TOKENS_OF_POOLED = 8
 
 
 def as_tokens(features: np.ndarray) -> np.ndarray:
     """Features as tokens (n_images, n_tokens, width) of even width.
 
-    Tokens in half precision stay so, and on disk if they are there: batches of them become
-    float32. Pooled features are cut into 8 tokens; a zero is added where a width is odd, since
-    the mapper's positions are pairs of sine and cosine.
+    Half-precision and memory-mapped tokens are not converted here but batch by batch. Pooled
+    features are cut into 8 tokens; an odd width is padded with a zero, since the mapper's positions
+    are pairs of sine and cosine.
     """
     if features.ndim == 2:
         width = -(-features.shape[1] // N_TOKENS_OF_POOLED)
@@ -51,7 +51,7 @@ def as_tokens(features: np.ndarray) -> np.ndarray:
 
 
 def token_shape(features: np.ndarray) -> tuple[int, int]:
-    """(n_tokens, width) of what `as_tokens` makes of features."""
+    """Shape (n_tokens, width) of the tokens that `as_tokens` returns."""
     n_tokens, width = as_tokens(features[:1]).shape[1:]
     return n_tokens, width
 
@@ -79,7 +79,7 @@ def make_nets(
 
 
 def check_shape(vae: BrainVAE, tokens: np.ndarray) -> None:
-    """Raise ValueError if tokens (n_images, n_tokens, width) have not the latent's shape."""
+    """Raise ValueError if tokens (n_images, n_tokens, width) differ in shape from the latent."""
     shape = (vae.sizes["n_tokens"], vae.sizes["token_width"])
     if tokens.shape[1:] != shape:
         raise ValueError(
@@ -89,11 +89,11 @@ def check_shape(vae: BrainVAE, tokens: np.ndarray) -> None:
 
 
 def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:
-    """Betas whose trials are present in all voxels or in none; voxels without data are 0.
+    """Betas whose trials are complete or missing; voxels without data are set to 0.
 
     Raises
     ------
-    ValueError : a voxel lacks trials that others have: the autoencoder reads whole trials.
+    ValueError : a voxel lacks trials that others have, but the autoencoder reads whole trials.
     """
     lacking = np.zeros(betas.shape[2], dtype=bool)
     for block in row_blocks(betas):
@@ -130,7 +130,7 @@ def fit_vae(
     variational: bool = True,
     contrastive: bool = True,
 ) -> pd.DataFrame:
-    """Stage 1: reconstruct single trials from a sampled latent aligned with the image's tokens.
+    """Stage 1: train the autoencoder on single trials, with its latent aligned with the tokens.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def fit_vae(
 
 
 def vae_loss(variational: bool = True, **weights: Any) -> Any:
-    """Loss of stage 1, with a latent that is sampled or not; weights of `synbrain_vae_loss`."""
+    """Loss of stage 1; `weights` are arguments of `synbrain_vae_loss`."""
 
     def loss(module: Any, batch: Any) -> dict[str, Tensor]:
         trials = batch["betas"]
@@ -175,7 +175,7 @@ def vae_loss(variational: bool = True, **weights: Any) -> Any:
         if variational:
             z = mean + batch.normal(*mean.shape[1:]) * (0.5 * log_variance).exp()
         decoded = module.decode(z, trials.shape[1])
-        # Alignment compares the examples of the whole batch, wherever they are computed.
+        # The alignment compares examples of the whole batch, across processes.
         pair = batch.gather(z), batch.gather(batch["tokens"])
         losses = synbrain_vae_loss(decoded, trials, *pair, mean, log_variance, **weights)
         return {"loss": losses.total, **{k: v for k, v in losses._asdict().items() if k != "total"}}
@@ -212,22 +212,22 @@ def fit_mapper(
     ema_decay: float,
     few_shot: bool = False,
 ) -> pd.DataFrame:
-    """Stage 2: tokens to the posterior mean of the trials they evoked, by squared error.
+    """Stage 2: train the mapper from tokens to posterior means of trials, by squared error.
 
-    Afterwards the mapper has the moving average of its weights, which inference uses. As in the
-    published code there is no weight decay.
+    On return the mapper has the moving average of its weights, which inference uses. There is no
+    weight decay, as in the published code.
 
     Parameters
     ----------
     mapper : S2N, trained in place
     vae : BrainVAE
-        Gives the targets: see `posterior_means`.
+        Computes the targets: see `posterior_means`.
     betas, tokens, run
         As for `fit_vae`.
     n_steps : int
     ema_decay : float
     few_shot : bool
-        Train the MLPs of the blocks alone.
+        Train only the MLPs of the blocks.
 
     Returns
     -------
@@ -256,7 +256,7 @@ def fit_mapper(
 
 
 def mapper_loss(vae: BrainVAE) -> Any:
-    """Loss of stage 2: to the target of a batch, or else to the means that `vae` gives."""
+    """Loss of stage 2, against the targets of the batch or, without these, means from `vae`."""
 
     def target(batch: Any) -> Tensor:
         # Targets do not depend on the precision of the training.
@@ -273,7 +273,7 @@ def mapper_loss(vae: BrainVAE) -> Any:
 def posterior_means(
     vae: BrainVAE, betas: np.ndarray, run: TrainingRun, n_steps: int
 ) -> np.ndarray | None:
-    """Posterior mean of every trial, computed once, where stage 2 would compute it several times.
+    """Posterior mean of every trial, computed once if stage 2 would need it several times.
 
     Parameters
     ----------
@@ -281,14 +281,13 @@ def posterior_means(
     betas : array, shape (n_images, n_repeats, n_voxels)
     run : TrainingRun
     n_steps : int
-        Of stage 2.
+        Steps of stage 2.
 
     Returns
     -------
     array, shape (n_trials, n_tokens, width), float16, or None
-        At the published sizes .85 MB per trial. Up to 2 GiB are kept in memory; more in a file in
-        `checkpoint_dir`, memory-mapped; without that folder there is nowhere to keep them, and
-        the result is None.
+        .85 MB per trial at the published sizes. Up to 2 GiB are kept in memory, more in a
+        memory-mapped file in `checkpoint_dir`. None if they need that folder and there is none.
     """
     image, repeat = trial_index(betas)
     shape = (len(image), vae.sizes["n_tokens"], vae.sizes["token_width"])
@@ -296,7 +295,7 @@ def posterior_means(
         return None
     encoded = _Encoded(vae, betas, (image, repeat), shape, run)
     if run.checkpoint_dir is not None:
-        # A training that is resumed finds them there, by what they were made of.
+        # A resumed training finds the file by a hash of its inputs.
         weights = [value.cpu().numpy() for value in vae.state_dict().values()]
         key = fingerprint(*weights, image, repeat, betas[image[:16], repeat[:16]])
         path = Path(run.checkpoint_dir) / f"posterior-means-{key[:12]}.npy"
@@ -308,7 +307,7 @@ def posterior_means(
 
 
 class _Encoded:
-    """Posterior means of trials as a lazy array: slices are computed when they are asked for."""
+    """Posterior means of trials as a lazy array: slices are computed when read."""
 
     dtype = np.dtype(np.float16)
 
@@ -349,7 +348,7 @@ def decode(
 
 
 def batches_of(array: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Rows of an array, so many at a time."""
+    """Rows of an array in batches."""
     return (array[i : i + batch_size] for i in range(0, len(array), batch_size))
 
 
@@ -360,7 +359,7 @@ def _of_batches(
     device: Any,
     precision: str = "32",
 ) -> np.ndarray:
-    """The function of all batches, with the module on the device meanwhile."""
+    """Results of a function of batches, with the module on the device meanwhile."""
     module.to(device).eval()
     if isinstance(function, nn.Module):
         function.to(device).eval()

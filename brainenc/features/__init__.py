@@ -1,4 +1,4 @@
-"""Images to arrays: scikit-learn transformers that run in batches."""
+"""Feature extractors: scikit-learn transformers from images to arrays, in batches."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Network weights: where they are, whether they can be had, and which ones they are."""
+"""Network weights: location, availability and hash."""
 
 import hashlib
 import os
@@ -13,10 +13,9 @@ import torch
 
 
 def reachable(url: str, timeout: float = 5.0) -> bool:
-    """Whether a server answers at all, asked once.
+    """Whether a server answers, from a single request.
 
-    Download clients try again for the better part of a minute before they admit that there is no
-    network; this settles it in seconds.
+    Download clients retry for most of a minute without a network; this check takes seconds.
     """
     request = urllib.request.Request(url, method="HEAD")
     try:
@@ -24,21 +23,23 @@ def reachable(url: str, timeout: float = 5.0) -> bool:
     except urllib.error.HTTPError:
         return True
     except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # it answered; clients have own certificates
+        return isinstance(
+            error.reason, ssl.SSLError
+        )  # it answered; clients have their own certificates
     except OSError:
         return False
     return True
 
 
 def hub_reachable() -> bool:
-    """Whether the Hugging Face hub (or the mirror in HF_ENDPOINT) can be asked for files."""
+    """Whether the Hugging Face hub (or the mirror in HF_ENDPOINT) is reachable."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return False
     return reachable(huggingface_hub.constants.ENDPOINT)
 
 
 def cached_on_disk(repository: str, names: tuple[str, ...]) -> Path | None:
-    """The first of these files of a hub repository that was downloaded before."""
+    """The first of these files of a hub repository that is in the cache."""
     for name in names:
         found = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(found, str):

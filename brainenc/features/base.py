@@ -1,4 +1,4 @@
-"""What every feature extractor shares: batches, progress, the store, scikit-learn's contract."""
+"""FeatureExtractor: base class with batches, progress, the store and scikit-learn's interface."""
 
 import os
 from abc import ABC, abstractmethod
@@ -14,18 +14,18 @@ from brainenc.features.store import FeatureStore
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
 
-#: Constructor arguments that say how features are computed and not what they are.
+#: Constructor arguments that do not change the features.
 _HOW = frozenset({"batch_size", "device", "store", "verbose"})
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
     """Images to features, as a scikit-learn transformer. Subclass it to add an extractor.
 
-    A subclass writes its constructor, with the arguments ``batch_size``, ``store`` and
-    ``verbose`` among the others, and `_extract`. Where its numbers depend on more than the
-    constructor's arguments (on weights, say) it extends `key` too.
+    A subclass provides its constructor, whose arguments include ``batch_size``, ``store`` and
+    ``verbose``, and `_extract`. If features depend on more than the constructor's arguments (such
+    as weights), it extends `key` too.
 
-    Extractors learn nothing from the images: `transform` works without `fit`.
+    Extractors are not fitted to images: `transform` works without `fit`.
 
     Attributes
     ----------
@@ -33,8 +33,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         (H, W) or (H, W, 3) of the images given to `fit`.
     """
 
-    #: Part of `key`; raise it when a change of code changes the numbers, so that features
-    #: stored by the old code are not taken for the new.
+    #: Part of `key`; raise it when a change of code changes the features, so that stored features
+    #: of the old code are not reused.
     version = 1
 
     batch_size: int
@@ -51,10 +51,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         """
 
     def key(self) -> dict[str, Any]:
-        """What identifies the numbers: JSON-able, equal for equal features of an image.
+        """Identity of the features, JSON-able: equal keys give equal features of an image.
 
-        The class, its version and all constructor arguments but batch_size, device, store
-        and verbose.
+        The class, its version and all constructor arguments except batch_size, device, store and
+        verbose.
         """
         kind = type(self)
         parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in _HOW}
@@ -83,18 +83,17 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         X : array of uint8, list of paths, PIL images or arrays, or lazy sequence; n_images rows
             Read batch by batch.
         out : float32 array or path, optional
-            Where to put the result when it is large: an array (a memmap, say) of the right
-            shape, or the path of an ``.npy`` file, written under a temporary name and renamed
-            when it is complete.
+            Destination of a large result: an array (such as a memmap) of the right shape, or the
+            path of a ``.npy`` file, written under a temporary name and renamed when complete.
 
         Returns
         -------
         array of float32, shape (n_images, n_features) or (n_images, n_tokens, width)
-            `out` where that is given; for a path the file, memory-mapped to read.
+            `out` if it is given; for a path the file, memory-mapped and read-only.
 
         Raises
         ------
-        TypeError, ValueError : not images; `out` of another shape; features that are not finite.
+        TypeError, ValueError : X are not images; `out` has another shape; features are not finite.
         """
         images = as_images(X)
         if self.batch_size < 1:
@@ -107,11 +106,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
                 result[start : start + len(features)] = features
         if isinstance(out, (str, os.PathLike)):
             return np.load(out, mmap_mode="r")
-        assert result is not None  # as_images refuses empty images
+        assert result is not None  # as_images rejects empty images
         return result
 
     def _batches(self, images: Any) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, features) of each batch, out of the store where they are there already."""
+        """(first row, features) of each batch, from the store if they are in it."""
         shelf = None if self.store is None else FeatureStore.at(self.store).shelf(self.key())
         name = type(self).__name__
         with progress(desc=name, total=len(images), unit="image", verbose=self.verbose) as bar:
@@ -140,19 +139,19 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
-        tags.no_validation = True  # scikit-learn's own checks are for 2-D tables
+        tags.no_validation = True  # scikit-learn's checks assume 2-D tables
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        # A loaded network is loaded again where it is needed, not sent to every worker.
+        # Each worker loads the network again instead of receiving it.
         return {k: v for k, v in super().__getstate__().items() if k != "_loaded"}
 
 
 @contextmanager
 def _destination(out: Any, n_images: int) -> Iterator[Any]:
-    """Function of the shape of one image's features that gives the array to fill."""
+    """Function from the shape of one image's features to the array to fill."""
     if isinstance(out, (str, os.PathLike)):
         with atomic_path(out) as temporary:
             yield lambda shape: np.lib.format.open_memmap(

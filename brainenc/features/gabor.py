@@ -1,4 +1,4 @@
-"""Gabor energy at several scales: the classical model of early visual cortex, without weights."""
+"""GaborPyramid: Gabor energy at several scales, a classical model of early visual cortex."""
 
 import math
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from brainenc.data.images import LUMA
 from brainenc.devices import resolve_device
 from brainenc.features.base import FeatureExtractor
 
-#: Added to intensities (0 … 1) before the logarithm: where vision goes from linear to Weber.
+#: Added to intensities (0 … 1) before the logarithm: the transition from linear to Weber.
 DARK_LIGHT = 0.05
-#: Mean amplitude, in log units of contrast, below which there is nothing but rounding.
+#: Mean amplitude, in log units of contrast, below which values are round-off.
 FLOOR = 1e-4
 #: Wavelength of the filters in pixels of their own level.
 WAVELENGTH = 4.0
 
-#: Images that one thread takes at a time: their maps fit the cache.
+#: Images per thread at a time: their maps fit the cache.
 _PART = 8
 
 CHANNELS = ("luminance", "red-green", "blue-yellow")
@@ -34,17 +34,16 @@ def gabor_bank(n_orientations: int, wavelength: float = WAVELENGTH) -> np.ndarra
     Parameters
     ----------
     n_orientations : int
-        Equally spaced in 180°. Filter k answers best to gratings whose luminance changes
-        along k · 180° / n_orientations, measured from the x axis towards +y (downwards).
+        Equally spaced in 180°. Filter k responds best to gratings whose luminance changes along k ·
+        180° / n_orientations, measured from the x axis towards +y (downwards).
     wavelength : float
         Pixels per cycle.
 
     Returns
     -------
     array of float32, shape (n_orientations, 2, size, size)
-        Even (cosine) and odd (sine) filters, size odd. Both sum to 0, so that a uniform
-        patch gives nothing. A full-field grating of amplitude a at the preferred frequency
-        has energy a².
+        Even (cosine) and odd (sine) filters, size odd. Both sum to 0, so that a uniform patch has
+        no response. A full-field grating of amplitude a at the preferred frequency has energy a².
     """
     octave = (2 + 1) / (2 - 1)
     sigma = wavelength / math.pi * math.sqrt(math.log(2) / 2) * octave
@@ -106,8 +105,8 @@ def opponent_channels(rgb: torch.Tensor) -> torch.Tensor:
 def _on_threads(function: Callable[[Any], Any], parts: list) -> list:
     """Results of a torch function of each part, with one thread per part.
 
-    torch's own threads wait for each other after every small operation, which takes ten times as
-    long on a machine that is busy otherwise.
+    torch's own threads synchronise after every small operation, which takes ten times as long on a
+    busy machine.
     """
     n_threads = torch.get_num_threads()
     try:
@@ -122,49 +121,47 @@ def _on_threads(function: Callable[[Any], Any], parts: list) -> list:
 class GaborPyramid(FeatureExtractor):
     """Gabor energy over scales, orientations and positions, with colour opponency.
 
-    The energy model of complex cells [1]_ as used for encoding models of fMRI [2]_ [3]_; needs
-    no weights and no training. An image is resized, turned into log luminance and two
-    colour-opponent channels, and taken down a pyramid in which every level halves the
-    resolution. At each level, quadrature pairs of Gabor filters give the amplitude (root of the
-    energy) per orientation, which is averaged over the cells of a grid and compressed.
+    The energy model of complex cells [1]_ as used for encoding models of fMRI [2]_ [3]_; needs no
+    weights and no training. An image is resized, converted to log luminance and two colour-opponent
+    channels, and put into a pyramid in which every level halves the resolution. At each level,
+    quadrature pairs of Gabor filters give the amplitude (root of the energy) per orientation, which
+    is averaged over the cells of a grid and compressed.
 
     Parameters
     ----------
     n_scales : int
-        Levels, an octave apart. With size=128 the four default scales have 32, 16, 8 and 4
-        cycles per image.
+        Number of levels, an octave apart. With size=128 the four default scales have 32, 16, 8 and
+        4 cycles per image.
     n_orientations : int
         Orientations in 180°.
     pool : int
         The grid has pool × pool cells at every scale.
     color : bool
         Add the colour channels: their energy summed over orientations (chromatic cells are weakly
-        tuned, and this keeps the features few) at all scales but the finest, where the eye
-        hardly sees colour [4]_.
+        tuned, and the sum needs few features) at all scales except the finest, where colour vision
+        is poor [4]_.
     low_pass : bool
         Add the channels themselves, averaged over a grid of 2·pool × 2·pool cells.
     nonlinearity : {"sqrt", "log", "none"}
         Compression of the mean amplitude a in a cell: its root, log(1 + a / 0.01), or nothing.
     size : int or None
-        Images are resized (bilinear, antialiased) until the shorter side has this many
-        pixels, so that neither the cost nor the features depend on the resolution. None
-        keeps them as they are.
+        Images are resized (bilinear, antialiased) until the shorter side has this many pixels, so
+        that neither the cost nor the features depend on the resolution. None keeps their size.
     device : {"auto", "cpu", "cuda", ...}
-        Computed in float32 everywhere.
+        float32 on all devices.
     batch_size : int
-        Images at a time.
+        Images per batch.
     store : path or FeatureStore, optional
-        Where features are kept and looked up.
+        Store of computed features.
     verbose : bool
         Show a progress bar.
 
     Notes
     -----
-    A grey image has the same features whether it comes as grey or as RGB; its colour features
-    are exactly 0. So are energies of uniform patches: mean amplitudes lose a floor
-    of 0.0001 log units, where float32 rounds, lest z-scoring blow up rounding in empty corners.
-
-    `feature_table` says which column is what.
+    A grey image has the same features as grey or as RGB; its colour features are exactly 0.
+    Energies of uniform patches are exactly 0 too: a floor of 0.0001 log units (float32 round-off)
+    is subtracted from mean amplitudes, since z-scoring would amplify round-off. `feature_table`
+    describes the columns.
 
     References
     ----------
@@ -261,7 +258,7 @@ class GaborPyramid(FeatureExtractor):
             )
 
     def feature_table(self) -> pd.DataFrame:
-        """What each feature is.
+        """Description of each feature.
 
         Returns
         -------

@@ -27,28 +27,27 @@ class OpenCLIPFeatures(FeatureExtractor):
         A name of `open_clip.list_models`.
     pretrained : str or path
         A tag of `open_clip.list_pretrained_tags_by_model(model)`, downloaded on first use and then
-        found in the cache, or a checkpoint file.
+        cached, or a checkpoint file.
     layer : {"pooled", "tokens"}
-        "pooled" is the image embedding, shape (n_images, embed_dim): what `encode_image` gives,
-        projected and *not* normalised to unit length.
-        "tokens" are all tokens after the last block and its layer norm (``ln_post``), shape
-        (n_images, n_tokens, width): *not* projected, the class token first where the model has
-        one. ``[:, 1:]`` are then the patches, row by row.
+        "pooled" is the image embedding of `encode_image`, shape (n_images, embed_dim), projected
+        and *not* normalised to unit length. "tokens" are all tokens after the last block and its
+        layer norm (``ln_post``), shape (n_images, n_tokens, width), *not* projected. If the model
+        has a class token, it comes first, and ``[:, 1:]`` are the patches, row by row.
     device : {"auto", "cpu", "cuda", "cuda:1", "mps"}
     precision : {"auto", "32", "bf16"}
-        "auto" is 32-bit on every device, so that features stored on one fit another; "bf16" is
+        "auto" is 32-bit on every device, so that stored features agree between devices; "bf16" is
         faster on GPUs and has about 2-3 decimal digits.
     batch_size : int
-        Images at a time.
+        Images per batch.
     store : path or FeatureStore, optional
-        Where features are kept and looked up. With all images there, the network is not loaded.
+        Store of computed features. The network is not loaded if the store has all images.
     verbose : bool
         Show a progress bar.
 
     Notes
     -----
     Images are prepared by open_clip's own `preprocess_val` of the model (resize, crop, normalise).
-    Where a tag's weights were trained with QuickGELU, the model is built with it.
+    The model uses QuickGELU if the weights of the tag were trained with it.
 
     References
     ----------
@@ -77,11 +76,11 @@ class OpenCLIPFeatures(FeatureExtractor):
         self.verbose = verbose
 
     def key(self) -> dict[str, Any]:
-        """See `FeatureExtractor.key`; the weights count by the content of their file.
+        """See `FeatureExtractor.key`; weights are identified by the content of their file.
 
         Raises
         ------
-        ValueError, FileNotFoundError : as `transform`, where there are no such weights.
+        ValueError, FileNotFoundError : as `transform`, if the weights are not available.
         """
         self._check()
         key = super().key()
@@ -90,7 +89,7 @@ class OpenCLIPFeatures(FeatureExtractor):
             **key,
             "pretrained": file_hash(weights_file(self.model, self.pretrained)),
             "precision": "bf16" if self.precision == "bf16" else "32",
-            # A tag carries its own preprocessing, which a file of the same weights does not.
+            # A tag has its own preprocessing; a file with the same weights does not.
             "preprocess": {k: tag[k] for k in (*_PREPROCESS, "quick_gelu") if k in tag},
         }
 
@@ -102,18 +101,18 @@ class OpenCLIPFeatures(FeatureExtractor):
 
     def _extract(self, batch: np.ndarray) -> np.ndarray:
         self._check()
-        # Held by the extractor, so that the next batch finds it among the loaded.
+        # The extractor holds the model, so that it stays loaded for the next batch.
         self._loaded = load_model(self.model, self.pretrained, resolve_device(self.device))
         return self._loaded.features(batch, self.layer, bf16=self.precision == "bf16")
 
 
-#: What of a tag's configuration says how images are prepared.
+#: Entries of a tag's configuration that define preprocessing.
 _PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
 
 
 @dataclass(eq=False)
 class LoadedModel:
-    """A CLIP model on its device, ready to be given uint8 images."""
+    """A CLIP model on its device, which takes uint8 images."""
 
     clip: Any
     preprocess: Any
@@ -155,16 +154,16 @@ def _token_norm(visual: torch.nn.Module) -> torch.nn.Module | None:
     return getattr(visual, "ln_post", None) or getattr(getattr(visual, "trunk", None), "norm", None)
 
 
-# Extractors with equal weights on a device share one network, which goes when they are gone.
+# Extractors with equal weights on a device share one network, freed with the last of them.
 _MODELS: WeakValueDictionary[tuple, LoadedModel] = WeakValueDictionary()
 
 
 def load_model(model: str, pretrained: str | os.PathLike, device: torch.device) -> LoadedModel:
-    """CLIP model with weights, from memory where it is loaded already.
+    """CLIP model with weights, shared if it is already loaded.
 
     Raises
     ------
-    ValueError : unknown model or tag, or a file that does not hold this model's weights.
+    ValueError : unknown model or tag, or the file does not contain this model's weights.
     FileNotFoundError : the weights are not on this machine and cannot be downloaded.
     """
     path = weights_file(model, pretrained)
@@ -186,7 +185,7 @@ def _create(model: str, path: Path, tag: dict[str, Any]) -> tuple[Any, Any]:
             force_quick_gelu=bool(tag.get("quick_gelu")),
             **{f"image_{name}": tag.get(name) for name in _PREPROCESS},
         )
-    except Exception as error:  # torch, pickle and safetensors each have their own
+    except Exception as error:  # torch, pickle and safetensors raise different errors
         raise ValueError(
             f"{path} cannot be loaded as weights of open_clip's {model}: {str(error)[:500]}"
         ) from error
@@ -194,12 +193,12 @@ def _create(model: str, path: Path, tag: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def weights_file(model: str, pretrained: str | os.PathLike) -> Path:
-    """File with the weights: the local one, the cached one, or one downloaded now.
+    """File with the weights: local, cached or newly downloaded.
 
     Raises
     ------
-    ValueError : unknown model, or neither a tag nor a file.
-    FileNotFoundError : not on this machine, and the download failed; it says what was looked for.
+    ValueError : unknown model, or `pretrained` is neither a tag nor a file. FileNotFoundError : not
+        on this machine, and the download failed; the message names the weights.
     """
     tag = _tag_config(model, pretrained)
     if not tag:
@@ -215,7 +214,7 @@ def weights_file(model: str, pretrained: str | os.PathLike) -> Path:
     if server_answers:
         try:
             return Path(open_clip.download_pretrained(tag))
-        except Exception as failure:  # of whichever client it is
+        except Exception as failure:  # the error depends on the client
             error = failure
     raise FileNotFoundError(
         f"the weights of {model} with pretrained={str(pretrained)!r} ({where}) are not on this "
@@ -227,7 +226,7 @@ def weights_file(model: str, pretrained: str | os.PathLike) -> Path:
 def _cached(tag: dict[str, Any]) -> Path | None:
     if not tag.get("hf_hub"):
         path = Path("~/.cache/clip").expanduser() / os.path.basename(tag.get("url", ""))
-        # open_clip verifies what it finds there, and needs no network for it.
+        # open_clip verifies cached files, without a network.
         return Path(open_clip.download_pretrained(tag)) if path.is_file() else None
     repository, name = os.path.split(tag["hf_hub"])
     if not name:
@@ -238,7 +237,7 @@ def _cached(tag: dict[str, Any]) -> Path | None:
 
 
 def _tag_config(model: str, pretrained: str | os.PathLike) -> dict[str, Any]:
-    """open_clip's entry for a tag of a model; empty where `pretrained` is no tag of it."""
+    """open_clip's entry for a tag of a model; empty if `pretrained` is not a tag of it."""
     known = open_clip.list_models()
     if model not in known:
         near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)

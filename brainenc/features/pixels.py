@@ -1,4 +1,4 @@
-"""The pixels themselves: the baseline that every other feature space has to beat."""
+"""PixelFeatures: the pixels, the baseline of all feature spaces."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ class PixelFeatures(FeatureExtractor):
     Parameters
     ----------
     size : int or (height, width), optional
-        Shrink images to this size first, by averaging areas. Without it every pixel is a
-        feature: 100 for a 10 × 10 figure, half a million for an NSD photograph.
+        Shrink images to this size by averaging areas. By default every pixel is a feature: 100 for
+        a 10 × 10 figure, half a million for an NSD photograph.
     color : bool
-        Keep R, G and B of colour images; if not, their grey (0.299 R + 0.587 G + 0.114 B).
+        Keep R, G and B of colour images; False uses their grey (0.299 R + 0.587 G + 0.114 B).
     batch_size : int
-        Images at a time.
+        Images per batch.
     store : path or FeatureStore, optional
-        Where features are kept; rarely worth it for pixels.
+        Store of computed features; rarely useful for pixels.
     verbose : bool
         Show a progress bar.
 

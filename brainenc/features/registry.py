@@ -1,4 +1,4 @@
-"""Feature extractors by their short names, for the command line."""
+"""Feature extractors by short name, for the command line."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def make_features(spec: str, **parameters: Any) -> FeatureExtractor:
 
     Raises
     ------
-    ValueError : no such name; lists those there are.
+    ValueError : unknown name; the message lists the known ones.
     """
     name, *details = spec.split(":", 2)
     if name not in FEATURES or (details and name != "openclip"):

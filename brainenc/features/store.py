@@ -1,4 +1,4 @@
-"""Features on disk, keyed by what is in the image and by what computed them."""
+"""FeatureStore: features on disk, keyed by the image's content and the extractor."""
 
 import os
 import warnings
@@ -12,21 +12,21 @@ from brainenc.storage import atomic_path, fingerprint, write_json
 
 
 class FeatureStore:
-    """Folder of features already computed, to be shared by folds, runs and processes.
+    """Folder of computed features, shared by folds, runs and processes.
 
-    One file per image: ``<folder>/<extractor>/<2 digits>/<image>.npy``. Both names are hashes:
-    of the extractor's `FeatureExtractor.key`, which lies readable in ``<extractor>/key.json``,
-    and of the image's pixels and shape, so that an image is found at any position and from
-    a file as from an array.
+    There is one file per image: ``<folder>/<extractor>/<2 digits>/<image>.npy``. Both names are
+    hashes: of the extractor's `FeatureExtractor.key`, stored as text in ``<extractor>/key.json``,
+    and of the image's pixels and shape, so that an image is found in any order and from files or
+    arrays.
 
-    Files are written under another name and renamed. Two processes may compute the same
-    image at once (the later file replaces an equal one), and a process killed at any moment
-    leaves whole files only. A file damaged otherwise is computed again, with a warning.
+    Files are written under a temporary name and renamed. Two processes may compute the same image
+    at once (the later file replaces an equal one), and a killed process leaves only complete files.
+    A damaged file is computed again, with a warning.
 
     Parameters
     ----------
     folder : path
-        Made when the first features are written.
+        It is created when the first features are written.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -64,19 +64,18 @@ class Shelf:
         self.folder = folder
 
     def path(self, image: np.ndarray) -> Path:
-        """Where the features of an image are, or would be."""
+        """Path of the file with the features of an image."""
         name = fingerprint(image)
         return self.folder / name[:2] / f"{name}.npy"
 
     def get(self, images: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Features of images; those that are not here are computed, and kept.
+        """Features of images; missing ones are computed and stored.
 
         Parameters
         ----------
         images : array of uint8, shape (n_images, H, W[, 3])
         compute : function
-            Called at most once, with the rows that are missing (array of int); gives their
-            features.
+            Called at most once, with the missing rows (array of int); returns their features.
 
         Returns
         -------
@@ -98,7 +97,7 @@ def _read(path: Path) -> np.ndarray | None:
         return np.load(path, allow_pickle=False)
     except FileNotFoundError:
         return None
-    except (ValueError, EOFError) as error:  # what NumPy makes of truncated or foreign files
+    except (ValueError, EOFError) as error:  # NumPy's errors for truncated or foreign files
         warnings.warn(
             f"{path} is damaged and will be computed again: {error}", RuntimeWarning, stacklevel=2
         )

@@ -24,15 +24,15 @@ class TorchFeatures(FeatureExtractor):
     ----------
     module : torch.nn.Module or str
         A module that takes a batch of images (b, channels, H, W), or the name of a timm model. A
-        module is run in evaluation mode on `device`, then left as it was.
+        module runs in evaluation mode on `device` and is then restored.
     layer : str
-        Dotted name, as in ``module.named_modules()``. The module runs no further than this.
+        Dotted name, as in ``module.named_modules()``. Later layers are not run.
     preprocess : function, optional
-        From a PIL image (RGB, or "L" for grey arrays) to a tensor (channels, H, W), always the
-        same for the same image: torchvision's ``weights.transforms()``, say. Models of timm bring
-        their own; others need one.
+        From a PIL image (RGB, or "L" for grey arrays) to a tensor (channels, H, W), deterministic;
+        for example torchvision's ``weights.transforms()``. Models of timm have their own; others
+        need one.
     pool : {"avg", "flatten", "tokens"}
-        What becomes of an activation:
+        Conversion of an activation to features:
 
         =============================  ==========  ==============  ============
         activation of one image        "avg"       "flatten"       "tokens"
@@ -42,17 +42,17 @@ class TorchFeatures(FeatureExtractor):
         tokens (n, c)                  c           n · c           (n, c)
         =============================  ==========  ==============  ============
 
-        Three axes are read as channels first, as convolutions have them.
+        An activation with three axes has channels first, as in convolutions.
     pretrained : bool or path
-        Only with a name: True for timm's weights, downloaded on first use, a checkpoint file,
-        or False for random weights, always the same ones.
+        Only with a name: True for timm's weights, downloaded on first use, a checkpoint file, or
+        False for random weights with a fixed seed.
     device : {"auto", "cpu", "cuda", "cuda:1", "mps"}
     batch_size : int
-        Images at a time.
+        Images per batch.
     store : path or FeatureStore, optional
-        Where features are kept, keyed by the module's printed architecture, its weights, and
-        what `preprocess` does to a test image. A module of your own with settings that
-        ``repr(module)`` does not show needs a store of its own.
+        Store of computed features, keyed by the module's printed architecture, its weights, and the
+        result of `preprocess` for a test image. A module with settings that ``repr(module)`` does
+        not show needs a separate store.
     verbose : bool
         Show a progress bar.
     """
@@ -81,7 +81,7 @@ class TorchFeatures(FeatureExtractor):
         self.verbose = verbose
 
     def key(self) -> dict[str, Any]:
-        """See `FeatureExtractor.key`; weights count by content, `preprocess` by what it does."""
+        """See `FeatureExtractor.key`; weights count by content, `preprocess` by effect."""
         module = self._built()
         return {
             "extractor": f"{type(self).__module__}.{type(self).__qualname__}",
@@ -129,7 +129,7 @@ class TorchFeatures(FeatureExtractor):
 
 
 class _Reached(Exception):
-    """Carries an activation out of the forward pass, so that later layers do not run."""
+    """Ends a forward pass at a layer and carries its activation."""
 
     def __init__(self, activation: Any):
         self.activation = activation
@@ -142,7 +142,7 @@ def activation_at(module: torch.nn.Module, layer: str, images: torch.Tensor) -> 
     ----------
     module : torch.nn.Module
     layer : str
-        Dotted name of a submodule. One that is run several times counts the first time.
+        Dotted name of a submodule. If it runs several times, the first output is used.
     images : tensor, shape (b, channels, H, W)
 
     Returns
@@ -151,8 +151,8 @@ def activation_at(module: torch.nn.Module, layer: str, images: torch.Tensor) -> 
 
     Raises
     ------
-    ValueError : no such layer, or one that is not run.
-    TypeError : the layer's output is no tensor.
+    ValueError : unknown layer, or the layer is not run. TypeError : the layer's output is not a
+        tensor.
     """
     layers = dict(module.named_modules())
     if layer not in layers:
@@ -179,7 +179,7 @@ def activation_at(module: torch.nn.Module, layer: str, images: torch.Tensor) -> 
 
 
 def pool_activation(activation: torch.Tensor, pool: str) -> torch.Tensor:
-    """Activation as features; the table in `TorchFeatures` says how.
+    """Activation as features, by the table in `TorchFeatures`.
 
     Parameters
     ----------
@@ -192,14 +192,14 @@ def pool_activation(activation: torch.Tensor, pool: str) -> torch.Tensor:
 
     Raises
     ------
-    ValueError : another `pool`, another number of axes, or "tokens" of a vector.
+    ValueError : unknown `pool`, another number of axes, or "tokens" of a vector.
     """
     if pool not in ("avg", "flatten", "tokens"):
         raise ValueError(f'pool={pool!r} must be "avg", "flatten" or "tokens"')
     if activation.ndim not in (2, 3, 4) or (activation.ndim == 2 and pool == "tokens"):
         raise ValueError(
-            f"an activation of shape {tuple(activation.shape)} has no pool={pool!r}: wanted are "
-            "(b, c), (b, c, h, w) or (b, n_tokens, c), and tokens only of the last two"
+            f"an activation of shape {tuple(activation.shape)} has no pool={pool!r}: it must be "
+            "(b, c), (b, c, h, w) or (b, n_tokens, c), and for tokens one of the last two"
         )
     if pool == "flatten" or activation.ndim == 2:
         return activation.flatten(1)
@@ -209,7 +209,7 @@ def pool_activation(activation: torch.Tensor, pool: str) -> torch.Tensor:
 
 @contextmanager
 def _evaluating(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """Module in evaluation mode on a device, and afterwards as it was before."""
+    """Module in evaluation mode on a device; restored on exit."""
     training = {part: part.training for part in module.modules()}
     tensors = [*module.parameters(), *module.buffers()]
     home = tensors[0].device if tensors else device
@@ -223,13 +223,13 @@ def _evaluating(module: torch.nn.Module, device: torch.device) -> Iterator[None]
 
 
 def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Module:
-    """Model of timm with random weights (False), its published ones (True), or those of a file.
+    """Model of timm with random weights (False), published weights (True), or those of a file.
 
     Raises
     ------
     ImportError : timm is not installed.
-    ValueError : unknown name, or a file that does not hold this model's weights.
-    FileNotFoundError : no such file; or weights neither on this machine nor to be downloaded.
+    ValueError : unknown name, or the file does not contain this model's weights. FileNotFoundError
+        : missing file; or the weights are not on this machine and cannot be downloaded.
     """
     import timm
 
@@ -239,7 +239,7 @@ def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Modu
         raise ValueError(f"module={name!r} is not one of timm.list_models(){hint}")
     if pretrained is False:
         with torch.random.fork_rng(devices=[]):
-            # A worker or a later run must get the same network, and GPUs keep their seeds.
+            # All workers and runs must get the same network, and GPU seeds must not change.
             torch.random.default_generator.manual_seed(0)
             return timm.create_model(name)
     if pretrained is True:
@@ -248,14 +248,14 @@ def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Modu
         raise FileNotFoundError(f"pretrained={str(pretrained)!r} is not a file with weights")
     try:
         return timm.create_model(name, checkpoint_path=str(pretrained))
-    except Exception as error:  # torch, pickle and safetensors each have their own
+    except Exception as error:  # torch, pickle and safetensors raise different errors
         raise ValueError(
             f"{pretrained} cannot be loaded as weights of timm's {name}: {str(error)[:500]}"
         ) from error
 
 
 def _source(name: str) -> dict[str, str]:
-    """Where timm is to take the weights from: a file where they were downloaded before."""
+    """Source of the weights for timm: the cached file, if there is one."""
     import timm
 
     repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
@@ -274,12 +274,12 @@ def _source(name: str) -> dict[str, str]:
 
 
 def _behaviour(preprocess: Callable[[Image.Image], torch.Tensor]) -> str:
-    """Hash of what a function makes of a fixed image: its name or address would say less."""
+    """Hash of a function's result for a fixed image, which identifies it better than its name."""
     noise = np.random.default_rng(0).integers(0, 256, (256, 320, 3), dtype=np.uint8)
     first, second = (np.asarray(preprocess(Image.fromarray(noise))) for _ in range(2))
     if not np.array_equal(first, second):
         raise ValueError(
             "preprocess gives another result each time for one image, so its features cannot be "
-            "stored; take the random steps out, or use store=None"
+            "stored; remove the random steps, or use store=None"
         )
     return fingerprint(first)

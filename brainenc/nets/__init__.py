@@ -1,4 +1,4 @@
-"""Torch modules and losses of the deep encoders: layers and forward passes, nothing of fitting."""
+"""Torch modules and losses of the deep encoders: layers and forward passes, without fitting."""
 
 import lazy_loader
 

@@ -1,9 +1,9 @@
-"""Convolutions and attention along the voxel axis, of BrainVAE.
+"""Layers of BrainVAE: convolutions and attention along the voxel axis.
 
 Between the first and the last convolution, rows of voxels are images of height 1, of shape
 (batch, channels, 1, length): kernels for images also take them channels-last; see `laid_out`.
 
-The names of submodules are those of the official code, so that its weights load as they are.
+Submodules have the names of the official code, so that its weights load unchanged.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ class ConvEncoder(nn.Module):
     pooled_length : int
         Length after the first convolution.
     n_out : int
-        Channels at the end: tokens.
+        Output channels: tokens.
     n_channels : int
-        Of the first convolution.
+        Channels of the first convolution.
     levels : sequence of int
         Channels of each level.
     n_blocks : int
         Residual blocks per level.
     n_halvings : int
-        The first so many levels end with the length halved.
+        Number of levels, from the first, that end by halving the length.
     dropout : float
     """
 
@@ -68,13 +68,13 @@ class ConvDecoder(nn.Module):
     Parameters
     ----------
     n_in : int
-        Channels at the start: tokens.
+        Input channels: tokens.
     levels : sequence of int
-        Channels of each level, in the encoder's order: the last comes first.
+        Channels of each level, in the encoder's order: the decoder starts with the last.
     n_blocks : int
         Residual blocks per level.
     n_doublings : int
-        The first so many levels passed end with the length doubled.
+        Number of levels, from the decoder's first, that end by doubling the length.
     dropout : float
     """
 
@@ -101,7 +101,7 @@ class ConvDecoder(nn.Module):
 
 
 class DownLevel(nn.Module):
-    """Residual blocks, then the length halved or not."""
+    """Residual blocks, then optional halving of the length."""
 
     def __init__(self, n_in: int, n_out: int, n_blocks: int, *, halve: bool, dropout: float):
         super().__init__()
@@ -116,7 +116,7 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """Residual blocks, then the length doubled or not."""
+    """Residual blocks, then optional doubling of the length."""
 
     def __init__(self, n_in: int, n_out: int, n_blocks: int, *, double: bool, dropout: float):
         super().__init__()
@@ -177,8 +177,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_channels, 1, length) to the same."""
         h = self.norm(x)
-        # The height of 1 becomes the axis of heads, which there is one of. Kernels that keep no map
-        # of length × length want the channels of a position side by side.
+        # The height of 1 becomes the axis of the single head. Kernels that store no map of length ×
+        # length need the channels of a position contiguous in memory.
         q, k, v = (conv(h).permute(0, 2, 3, 1).contiguous() for conv in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(q, k, v)
         return x + self.proj_out(laid_out(attended.permute(0, 3, 1, 2)))
@@ -229,10 +229,10 @@ class ConvTranspose(nn.ConvTranspose1d):
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """(batch, channels, 1, length) in the memory layout that is fastest for what follows it.
+    """(batch, channels, 1, length) in the fastest memory layout for the next layers.
 
-    That is channels-last in bf16 on a CPU: other layouts are repacked before and after each
-    convolution, which takes longer than the convolution. Layers keep the layout they are given.
+    This is channels-last in bf16 on a CPU: other layouts are repacked before and after each
+    convolution, which takes longer than the convolution. Layers keep the layout of their input.
     """
     fast = x.device.type == "cpu" and x.dtype == torch.bfloat16
     return x.contiguous(memory_format=torch.channels_last if fast else torch.contiguous_format)
@@ -246,10 +246,10 @@ def residual_blocks(n_in: int, n_out: int, n_blocks: int, dropout: float) -> nn.
 
 
 def group_norm(n_channels: int) -> nn.GroupNorm:
-    """Norm over 32 groups of channels; single channels where there are fewer."""
+    """Norm over 32 groups of channels; over single channels if there are fewer."""
     return nn.GroupNorm(min(32, n_channels), n_channels, eps=1e-6)
 
 
 def stretch(x: Tensor, length: int) -> Tensor:
-    """Linear interpolation along the last axis of (batch, channels, 1, any), ends kept."""
+    """Linear interpolation along the last axis of (batch, channels, 1, any), end points kept."""
     return F.interpolate(x, size=(1, length), mode="bilinear", align_corners=True)

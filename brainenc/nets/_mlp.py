@@ -10,7 +10,7 @@ class MLPEncoder(nn.Module):
     """Responses of any number of voxels to one row of features per token.
 
     Pooled voxels → `width` → residual blocks → `n_tokens` × `token_width` → `length` per token.
-    The last layer is shared by the tokens: one for each would be larger than all the rest.
+    Tokens share the last layer: separate layers would be larger than the rest of the net.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """BrainVAE, SynBrain's autoencoder of responses whose latent has the shape of CLIP tokens.
 
-The names of submodules are those of the official code, so that its weights load as they are.
+Submodules have the names of the official code, so that its weights load unchanged.
 """
 
 from itertools import pairwise
@@ -16,7 +16,7 @@ ARCHITECTURES = ("conv-attention", "mlp")
 
 
 class BrainVAEOutput(NamedTuple):
-    """What `BrainVAE.forward` gives."""
+    """Result of `BrainVAE.forward`."""
 
     reconstruction: Tensor
     z: Tensor
@@ -35,20 +35,20 @@ class BrainVAE(nn.Module):
         "conv-attention" is the published one. "mlp" has fully connected layers in place of the
         convolutions and the attention, between the same pooling, projectors and interpolation.
     pooled_length : int
-        Length to which voxels are max-pooled (or spread out, where there are fewer).
+        Length to which voxels are max-pooled (or repeated, if there are fewer).
     n_halvings : int
-        Levels whose end halves the length; the projectors read ``pooled_length / 2**n_halvings``.
+        Number of levels that halve the length; projectors get ``pooled_length / 2**n_halvings``.
     n_channels : int
-        Of the first convolution.
+        Channels of the first convolution.
     channel_multipliers : sequence of int
         Channels of each level / `n_channels`.
     n_blocks : int
         Residual blocks per level of the encoder; the decoder has one more.
     projector_width : int
     dropout : float
-        In the residual blocks.
+        Dropout in the residual blocks.
     mlp_widths : (int, int)
-        Of the encoder's and decoder's fully connected layers, "mlp" only.
+        Widths of the encoder's and the decoder's fully connected layers, "mlp" only.
     mlp_token_width : int
         Features per token at the fully connected end, "mlp" only.
 
@@ -59,7 +59,7 @@ class BrainVAE(nn.Module):
 
     Raises
     ------
-    ValueError : an unknown architecture, or sizes that do not divide as they must.
+    ValueError : unknown architecture, or sizes that violate a divisibility rule.
 
     Notes
     -----
@@ -158,15 +158,15 @@ class BrainVAE(nn.Module):
     def forward(
         self, betas: Tensor, *, sample: bool = True, generator: torch.Generator | None = None
     ) -> BrainVAEOutput:
-        """Encode, draw a latent, decode to as many voxels.
+        """Encode, draw a latent, decode to the same number of voxels.
 
         Parameters
         ----------
         betas : tensor, shape (batch, n_voxels)
         sample : bool
-            Draw the latent from the posterior; False takes the posterior's mean.
+            Draw the latent from the posterior; False uses the posterior mean.
         generator : torch.Generator, optional
-            Of the draw; the global one by default.
+            Generator of the draw; the global one by default.
 
         Returns
         -------
@@ -186,7 +186,7 @@ def sample_latent(
     ----------
     mean, log_variance : tensor of one shape
     generator : torch.Generator, optional
-        On the device of `mean`.
+        It must be on the device of `mean`.
 
     References
     ----------
@@ -219,7 +219,7 @@ def _check_sizes(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout!r} must be in [0, 1)")
     if len(mlp_widths) != 2:
-        raise ValueError(f"mlp_widths={mlp_widths} must be two: of the encoder and of the decoder")
+        raise ValueError(f"mlp_widths={mlp_widths} must be two widths, of encoder and decoder")
     sizes |= {"pooled_length": pooled_length, "n_channels": n_channels}
     for name, size in [*sizes.items(), *(("mlp_widths", width) for width in mlp_widths)]:
         if size < 1:

@@ -1,6 +1,6 @@
 """Diffusion with a network that predicts the noiseless latent: schedule, noising, denoising.
 
-Step 0 is the latent itself and the last step almost pure noise: at step t a latent x0 has become
+Step 0 is the latent itself and the last step almost pure noise: at step t a latent x0 becomes
 ``sqrt(kept[t]) · x0 + sqrt(1 − kept[t]) · N(0, 1)``.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def cosine_schedule(n_steps: int) -> NDArray[np.float64]:
-    """Share of the variance at every step that is still the latent's.
+    """Share of the latent in the variance at every step.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def cosine_schedule(n_steps: int) -> NDArray[np.float64]:
     Returns
     -------
     array, shape (n_steps + 1,)
-        From 1 (no noise) falling to nearly 0.
+        Decreases from 1 (no noise) to nearly 0.
 
     Raises
     ------
@@ -38,12 +38,12 @@ def cosine_schedule(n_steps: int) -> NDArray[np.float64]:
         raise ValueError(f"n_steps={n_steps!r} must be at least 1")
     angle = (np.arange(n_steps + 1) / n_steps + 0.008) / 1.008 * np.pi / 2
     level = np.cos(angle) ** 2
-    # No step adds more than .999 of variance: the last would divide by zero.
+    # No step adds more than .999 of the variance: the last would divide by zero.
     return np.concatenate([[1.0], np.cumprod(np.maximum(level[1:] / level[:-1], 1e-3))])
 
 
 def add_noise(x0: Tensor, noise: Tensor, kept: Any) -> Tensor:
-    """Latents with so much noise that the share `kept` of the variance is theirs.
+    """Noisy latents in which the latent has the share `kept` of the variance.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def add_noise(x0: Tensor, noise: Tensor, kept: Any) -> Tensor:
 
 
 def gaussian_gain(kept: Any, variance: Any) -> Any:
-    """Factor from a noisy latent to the expected one, if latents are N(0, variance).
+    """Factor from a noisy latent to the expected latent, for latents N(0, variance).
 
     Parameters
     ----------
@@ -66,16 +66,16 @@ def gaussian_gain(kept: Any, variance: Any) -> Any:
 def step_moments(
     x: Tensor, x0: Tensor, kept: float, kept_next: float, eta: float = 1.0
 ) -> tuple[Tensor, float]:
-    """Mean and s.d. of a latent with less noise, given it with more noise and without any.
+    """Mean and s.d. of a latent with less noise, given the one with more noise and without noise.
 
     Parameters
     ----------
     x, x0 : tensor
         The latent at the present step, and without noise.
     kept, kept_next : float
-        Of the present and the next step, 0 < kept < kept_next <= 1.
+        Shares at the present and the next step, 0 < kept < kept_next <= 1.
     eta : float
-        1 is the posterior of the diffusion (DDPM), 0 a step without randomness (DDIM).
+        1 is the posterior of the diffusion (DDPM), 0 a deterministic step (DDIM).
 
     Returns
     -------
@@ -98,15 +98,15 @@ def sampling_steps(n_steps: int, n_taken: int | None = None, share: float = 1.0)
     Parameters
     ----------
     n_steps : int
-        Of the schedule.
+        Steps of the schedule.
     n_taken : int, optional
-        Steps taken on the way from `n_steps`, evenly spread; None: all.
+        Number of steps taken from `n_steps` to 0, evenly spaced; None: all.
     share : float
         Start at this share of `n_steps`, and take the same share of the steps.
 
     Returns
     -------
-    list of int, falling, the last 0
+    list of int, decreasing, the last 0
     """
     first = max(1, round(share * n_steps))
     n_taken = first if n_taken is None else max(1, round(share * n_taken))
@@ -128,13 +128,13 @@ def denoise(
     predict_x0 : function (x, step) -> tensor of the shape of x
         Expected latent without noise.
     x : tensor
-        The start, noised as at ``steps[0]``.
+        Start of the chain, with the noise of ``steps[0]``.
     kept : array, shape (n_steps + 1,)
         The schedule.
     steps : list of int
-        Falling, the last 0; see `sampling_steps`.
+        Decreasing, the last 0; see `sampling_steps`.
     normal : function () -> tensor that broadcasts to x
-        Standard normal numbers; asked for at steps that are random.
+        Standard normal values; called at random steps.
     eta : float
         See `step_moments`.
     """

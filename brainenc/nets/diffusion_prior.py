@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 class DiffusionPrior(nn.Module):
-    """Expected latent without noise, given the noisy one, how noisy it is, and the image's tokens.
+    """Expected latent without noise, given the noisy latent, its step, and the image's tokens.
 
-    One sequence (condition tokens, one token for the step, noisy latent tokens) goes through a
-    transformer in which all attend to all. The last layer starts at zero: an untrained prior
-    predicts the mean latent, if latents are centred.
+    A transformer with full attention reads one sequence (condition tokens, one token for the step,
+    noisy latent tokens). The last layer starts at zero: an untrained prior predicts the mean
+    latent, if latents are centred.
 
     Parameters
     ----------
@@ -21,9 +21,9 @@ class DiffusionPrior(nn.Module):
     n_latents, latent_width : int
         Shape of the latent, in tokens.
     n_steps : int
-        Of the diffusion; the step is embedded by a table.
+        Steps of the diffusion; a table embeds the step.
     width, depth, n_heads, head_width : int
-        Of the transformer; `n_heads` · `head_width` need not be `width`.
+        Sizes of the transformer; `n_heads` · `head_width` need not be `width`.
     mlp_ratio : float
         Hidden width of the blocks' MLPs / `width`.
     dropout : float
@@ -95,7 +95,7 @@ class DiffusionPrior(nn.Module):
 
     @property
     def is_silent(self) -> bool:
-        """Whether the output is 0 whatever the input, as it is before training."""
+        """Whether the output is 0 for any input, as before training."""
         return not any(weight.any() for weight in self.latents_out.parameters())
 
     def forward(
@@ -110,7 +110,7 @@ class DiffusionPrior(nn.Module):
             0 … n_steps.
         tokens : tensor, shape (batch, n_tokens, token_width)
         keep : tensor of bool, shape (batch,), optional
-            Where the condition is used; elsewhere learnt tokens stand in for it. None: everywhere.
+            Images that use the condition; others use learnt tokens instead. None: all images.
 
         Returns
         -------
@@ -127,7 +127,7 @@ class DiffusionPrior(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention of all tokens to all, then an MLP; each normed before and added."""
+    """Full attention, then an MLP; each after a norm, and added to its input."""
 
     def __init__(self, width: int, n_heads: int, head_width: int, hidden: int, dropout: float):
         super().__init__()

@@ -8,10 +8,10 @@ from brainenc.nets._mlp import MLPBlock
 
 
 class FMRIAutoencoder(nn.Module):
-    """Responses to a latent that can be aligned with the image's tokens, and back.
+    """Autoencoder of responses, with a latent that can be aligned with the image's tokens.
 
-    The encoder narrows voxels to `hidden`, widens them to the latent and refines that through a
-    second bottleneck; the decoder goes straight back.
+    The encoder maps voxels to `hidden` and then to the latent, which passes a second bottleneck;
+    the decoder has one bottleneck.
 
     Parameters
     ----------
@@ -21,9 +21,9 @@ class FMRIAutoencoder(nn.Module):
     hidden : int
         Width of the bottlenecks.
     n_blocks : int
-        Residual blocks of the encoder, and of the decoder.
+        Number of residual blocks of the encoder, and of the decoder.
     dropout : float
-        Within these blocks.
+        Dropout in these blocks.
 
     Attributes
     ----------
@@ -36,8 +36,8 @@ class FMRIAutoencoder(nn.Module):
 
     Notes
     -----
-    The defaults are the published sizes: 211.6 M parameters at 15 724 voxels, of which 208 M lead
-    to or from the latent.
+    The defaults are the published sizes: 211.6 M parameters at 15 724 voxels, of which 208 M are in
+    the layers to and from the latent.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The net of the default SynBrain: tokens to the latent of a response."""
+"""LatentMapper: the net of LatentEncoder, from image tokens to the latent of a response."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class LatentMapper(nn.Module):
     """Image tokens to the expected latent of a response.
 
-    One transformer block, then attention pooling: every query gathers the tokens it looks for
-    wherever they are in the image, so a face counts as a face at any position. The output layer
-    starts at zero: an untrained mapper predicts the mean response.
+    One transformer block, then attention pooling: each query averages matching tokens at any
+    position, so the output does not depend on where a face is in the image. The output layer starts
+    at zero: an untrained mapper predicts the mean response.
 
     Parameters
     ----------
@@ -19,9 +19,9 @@ class LatentMapper(nn.Module):
         Shape of the tokens of an image.
     n_latents : int
     hidden : int
-        Width inside; a multiple of `n_heads`.
+        Inner width; a multiple of `n_heads`.
     n_queries : int
-        Pooling queries; 1 where there is a single token.
+        Number of pooling queries; 1 for a single token.
     n_heads : int
     dropout : float
 

@@ -1,4 +1,4 @@
-"""Losses of the SynBrain autoencoder; every one is a scalar tensor."""
+"""Losses of the SynBrain autoencoder, and masked squared error; all are scalar tensors."""
 
 from typing import NamedTuple
 
@@ -32,17 +32,17 @@ def synbrain_vae_loss(
     Parameters
     ----------
     reconstruction, betas : tensor, shape (batch, n_voxels)
-        In the same units. A NaN in the betas makes the total NaN: mask missing trials first.
+        Same units. NaN in the betas makes the total NaN: mask missing trials first.
     z : tensor, shape (batch, n_tokens, width)
-        The latent that was decoded: sampled in the published training.
+        The decoded latent, sampled in the published training.
     tokens : tensor, shape of z
         The image's CLIP tokens.
     mean, log_variance : tensor, shape of z
-        Of the posterior.
+        Mean and log-variance of the posterior.
     kl_weight, clip_weight : float
-        0 leaves a part out of the total; it is reported all the same.
+        With 0 a part is left out of the total but still reported.
     temperature : float
-        Of SoftCLIP.
+        Temperature of SoftCLIP.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def synbrain_vae_loss(
 
     Raises
     ------
-    ValueError : shapes that differ where they must not.
+    ValueError : the shapes do not match.
 
     References
     ----------
@@ -95,20 +95,20 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     ValueError : the shapes differ.
     """
     _check_same_shape(mean=mean, log_variance=log_variance)
-    # exp(x) - 1 loses all digits where the variance is near one.
+    # exp(x) - 1 loses all digits for a variance near one.
     return 0.5 * (mean.square() + log_variance.expm1() - log_variance).sum() / len(mean)
 
 
 def soft_clip_loss(predictions: Tensor, targets: Tensor, temperature: float = 0.125) -> Tensor:
-    """Contrastive loss whose labels are the similarities of the targets among themselves.
+    """Contrastive loss whose soft labels are the similarities between targets.
 
     Cross-entropy between softmax(targets·targetsᵀ / T) and softmax(predictions·targetsᵀ / T), of
-    rows and of columns, averaged. Each item is flattened and brought to unit length first.
+    rows and of columns, averaged. Each item is first flattened and scaled to unit length.
 
     Parameters
     ----------
     predictions, targets : tensor, shape (batch, ...)
-        0 for a batch of one: there is nothing to contrast.
+        The loss of a batch of one is 0.
     temperature : float
         T > 0.
 

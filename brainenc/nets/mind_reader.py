@@ -1,4 +1,4 @@
-"""Mind Reader's encoding net: an image embedding as a one-channel signal, convolved to voxels."""
+"""Mind Reader's encoding net: convolutions over an image embedding, to voxels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from brainenc.nets.losses import masked_squared_error
 
 
 class MindReaderNet(nn.Module):
-    """An embedding, taken for a signal of one channel, to the z-scored responses of voxels.
+    """Maps an embedding, as a signal of one channel, to z-scored responses of voxels.
 
     Convolution to `n_channels` → residual blocks → transposed convolution to twice the length,
     ReLU → convolution to one channel → linear to `hidden`, ReLU → linear to voxels.
@@ -22,9 +22,9 @@ class MindReaderNet(nn.Module):
     n_voxels : int
     n_channels, n_blocks, hidden : int
     kernels : sequence of odd int
-        Of the convolutions of a residual block, one after the other.
+        Kernel sizes of the successive convolutions of a residual block.
     dropout : float
-        Before the last layer.
+        Dropout before the last layer.
 
     Attributes
     ----------
@@ -33,9 +33,9 @@ class MindReaderNet(nn.Module):
 
     References
     ----------
-    Lin, Sprague & Singh (2022), Mind Reader, NeurIPS 35. What the description leaves open is
-    chosen here: a residual block has a ReLU after each convolution but the last, and one after
-    the sum; the convolutions outside the blocks have kernels of 3; nothing is normalised.
+    Lin, Sprague & Singh (2022), Mind Reader, NeurIPS 35. Choices made here, where the paper gives
+    no detail: a residual block has a ReLU after each convolution except the last, and one after the
+    sum; convolutions outside the blocks have kernels of 3; there is no normalisation.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MindReaderNet(nn.Module):
         self.read_out = nn.Linear(hidden, n_voxels)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Responses (batch, n_voxels) to images of embeddings (batch, width)."""
+        """Responses (batch, n_voxels) for embeddings (batch, width)."""
         x = self.blocks(self.conv_in(embeddings[:, None]))
         x = self.conv_out(F.relu(self.upsample(x)))[:, 0]
         return self.read_out(self.dropout(F.relu(self.linear(x))))
@@ -96,13 +96,13 @@ def mind_reader_loss(
     Parameters
     ----------
     predictions, targets : tensor, shape (batch, n_voxels)
-        z-scored; a target that is NaN counts for nothing, and an image without any has no distance.
+        z-scored; NaN targets are left out, and an image without targets has no cosine distance.
     mse_weight, cosine_weight : float
-        As published.
+        Weights of the two terms, by default as published.
 
     Returns
     -------
-    scalar tensor : the mean over images of 1 − cosine, and the mean squared error of what is there
+    scalar tensor : weighted sum of the mean over images of 1 − cosine and the mean squared error
     """
     present = ~targets.isnan()
     similarity = F.cosine_similarity(predictions * present, targets.nan_to_num(), dim=1)

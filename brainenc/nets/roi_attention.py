@@ -1,4 +1,4 @@
-"""One query per ROI that attends over the tokens of an image, and the read-out of its voxels."""
+"""Attention over the tokens of an image with a query per ROI, and the read-out of voxels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from brainenc.nets.s2n import sine_positions
 
 
 class ROIAttention(nn.Module):
-    """Tokens to z-scored voxels through what the query of each voxel's ROI finds in the image.
+    """Maps tokens to z-scored voxels: a query per ROI attends over tokens, voxels read it out.
 
-    One decoder layer as in DETR, with the norm first: queries attend over the tokens (keys know
-    their place by sine positions, values do not), then an MLP, residual, and a last norm. The
-    self-attention between queries that such a layer begins with is left out: in a first layer its
-    values are the zeros that targets start from, so it adds the same vector to every query.
+    One decoder layer as in DETR, with the norm first: queries attend over the tokens (keys have
+    sine positions added, values do not), then an MLP, residual, and a last norm. The self-attention
+    between queries of such a layer is left out: in a first layer its values are all zero targets,
+    so it adds the same vector to every query.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class ROIAttention(nn.Module):
     rois : sequence of int, shape (n_voxels,)
         Query of each voxel, 0 to n_rois − 1.
     hidden : int, optional
-        Width inside, which tokens are projected to; a multiple of 4 and of `n_heads`. None is
+        Inner width, to which tokens are projected; a multiple of 4 and of `n_heads`. None is
         `width`, without a projection.
     n_heads, feed_forward : int
         Attention heads; width of the MLP.
@@ -87,16 +87,16 @@ class ROIAttention(nn.Module):
         self.read_out = ROIReadOut(inner, rois)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Responses (batch, n_voxels) to images of tokens (batch, n_tokens, width)."""
+        """Responses (batch, n_voxels) for tokens (batch, n_tokens, width)."""
         return self.read_out(self.found(tokens))
 
     def found(self, tokens: Tensor) -> Tensor:
-        """What each query found, (batch, n_rois, hidden)."""
+        """Output of each query, (batch, n_rois, hidden)."""
         x = self.dropout(self._attended(tokens)[0])
         return self.norm(x + self.mlp(x))
 
     def attention(self, tokens: Tensor) -> Tensor:
-        """Where each query looks, (batch, n_rois, n_tokens): mean over heads, sums to 1."""
+        """Attention of each query, (batch, n_rois, n_tokens): mean over heads, sums to 1."""
         return self._attended(tokens, need_weights=True)[1]
 
     def _attended(self, tokens: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor]:
@@ -108,8 +108,8 @@ class ROIAttention(nn.Module):
 class ROIReadOut(nn.Module):
     """Linear from the output of each voxel's own query to the voxel.
 
-    The same as a linear layer from every query to all voxels, set to zero outside the query's ROI
-    and summed over queries, without computing the zeros.
+    Equivalent to a linear layer from every query to all voxels, with zero weights outside the
+    query's ROI, summed over queries.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class ROIReadOut(nn.Module):
 
     def __init__(self, width: int, rois: Sequence[int]):
         super().__init__()
-        order = np.argsort(rois, kind="stable")  # voxels of one ROI beside each other
+        order = np.argsort(rois, kind="stable")  # voxels of an ROI are contiguous
         self.counts = np.bincount(rois).tolist()
         self.register_buffer("order", torch.from_numpy(order), persistent=False)
         self.register_buffer("back", torch.from_numpy(np.argsort(order)), persistent=False)
@@ -135,7 +135,7 @@ class ROIReadOut(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(rois)))
 
     def forward(self, found: Tensor) -> Tensor:
-        """Responses (batch, n_voxels) from what queries found (batch, n_rois, width)."""
+        """Responses (batch, n_voxels) from outputs of queries (batch, n_rois, width)."""
         weights = self.weight[self.order].split(self.counts)
         parts = [found[:, k] @ weight.T for k, weight in enumerate(weights)]
         return torch.cat(parts, dim=1)[:, self.back] + self.bias
@@ -151,10 +151,10 @@ def grid_side(n_tokens: int) -> int | None:
 
 
 def token_positions(n_tokens: int, width: int) -> Tensor:
-    """Sines and cosines of each token's place, (n_tokens, width): half the row, half the column.
+    """Sines and cosines of each token's position, (n_tokens, width): half row, half column.
 
-    A class token comes first and has zeros; tokens that are no square grid have the place in the
-    sequence.
+    A class token comes first and has zeros; without a square grid the position in the sequence is
+    used.
     """
     side = grid_side(n_tokens)
     if side is None:

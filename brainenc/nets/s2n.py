@@ -1,7 +1,7 @@
 """S2N, SynBrain's mapper from image tokens to the latent of BrainVAE.
 
-A diffusion transformer whose time is always 0. The names of submodules are those of the official
-code, so that its weights load as they are.
+A diffusion transformer whose time is always 0. Submodules have the names of the official code, so
+that its weights load unchanged.
 """
 
 import copy
@@ -28,7 +28,7 @@ class S2N(nn.Module):
     mlp_ratio : float
         Hidden width of the blocks' MLPs / `width`.
     n_time_features : int
-        Of the sinusoidal embedding of time; even.
+        Width of the sinusoidal embedding of time; even.
 
     Attributes
     ----------
@@ -37,13 +37,13 @@ class S2N(nn.Module):
 
     Raises
     ------
-    ValueError : a size that is not positive, or does not divide as it must.
+    ValueError : a size is not positive, or violates a divisibility rule.
 
     Notes
     -----
-    The defaults are the published sizes: 410.86 M parameters, of which the 141.7 M that depend on
-    nothing but time become constants in `fold_time`. Positions (1-D sine and cosine) count among
-    the parameters and are not trained.
+    The defaults are the published sizes: 410.86 M parameters, of which the 141.7 M that depend only
+    on time become constants in `fold_time`. Positions (1-D sine and cosine) count among the
+    parameters and are not trained.
 
     At the start each block is the identity and the output 0 (adaLN-Zero).
 
@@ -93,8 +93,8 @@ class S2N(nn.Module):
         expected = (self.sizes["n_tokens"], self.sizes["width"])
         if tokens.shape[1:] != expected:
             raise ValueError(f"tokens {tuple(tokens.shape)} must have shape (batch, *{expected})")
-        # In float32 under autocast too: to round a third of all weights would take longer than
-        # their product with the one row that all images share.
+        # In float32 under autocast too: rounding a third of all weights would take longer than
+        # their product with the single row that all images share.
         with torch.autocast(tokens.device.type, enabled=False):
             *modulations, last = self._modulations()
         x = tokens + self.pos_embed
@@ -103,16 +103,16 @@ class S2N(nn.Module):
         return self.final_layer(x, last)
 
     def _modulations(self) -> list[Tensor]:
-        """Shifts, scales and gates of every layer, (1, any): all that depends on time alone."""
+        """Shifts, scales and gates of every layer, (1, any), which depend only on time."""
         condition = self.t_embedder()
         return [layer.adaLN_modulation(condition) for layer in [*self.blocks, self.final_layer]]
 
     @torch.no_grad()
     def fold_time(self) -> "S2N":
-        """Mapper for inference in which all that depends on time alone is a constant.
+        """Mapper for inference, with everything that depends only on time as constants.
 
-        It shares its other weights with this one, so it costs no memory; after further training,
-        fold again.
+        It shares its other weights with this one, so it needs no memory; fold again after further
+        training.
 
         Returns
         -------

@@ -180,7 +180,8 @@ class TrialDistribution:
         Parameters
         ----------
         betas : array, shape (n_images, n_repeats, n_chosen)
-            Betas of the chosen voxels. expected : array, shape (n_images, n_chosen)
+            Betas of the chosen voxels.
+        expected : array, shape (n_images, n_chosen)
         voxels : array of int
             Positions of the chosen voxels.
         scale : array, shape (n_images, n_factors + 1), optional

@@ -1,4 +1,4 @@
-"""Ridge solvers as pure functions: primal form here, kernel and banded forms over himalaya."""
+"""Ridge solvers as pure functions: primal form, and kernel and banded forms with himalaya."""
 
 import lazy_loader
 

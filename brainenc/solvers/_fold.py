@@ -1,4 +1,4 @@
-"""A fold of ridge in primal form: what its test images say about all penalties."""
+"""A fold of ridge in primal form: the error on its test images for all penalties."""
 
 import math
 from typing import NamedTuple
@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Mixtures of a fold's test images that are predicted at all penalties.
+#: Linear combinations ("mixtures") of a fold's test images that are predicted at all penalties.
 _N_MIXTURES = 16
-#: Power iterations towards the strongest ones.
+#: Power iterations for the strongest mixtures.
 _N_ITERATIONS = 3
-#: Mixtures with random signs that check what is taken for diagonal.
+#: Mixtures with random signs that check the diagonal approximation.
 N_CHECKS = 16
-#: Products with random signs from which a norm is estimated.
+#: Products with random signs for the estimate of a norm.
 _N_PROBES = 64
 
 
@@ -36,15 +36,15 @@ def principal_axes(gram: Tensor) -> Axes:
 
 
 class Changes(NamedTuple):
-    """How the squared error of a fold's test images changes from one penalty to all.
+    """Change of a fold's squared test error from one penalty to all penalties.
 
-    Means over the images, each (n_voxels, n_alphas).
+    Means over images, each (n_voxels, n_alphas).
     """
 
     error: Tensor
-    deviation: Tensor  # standard deviation of what is not known of it
-    diagonal: Tensor  # the part of it that comes from what is taken for diagonal
-    checked: Tensor  # the same from random mixtures: right on average, and off by chance
+    deviation: Tensor  # s.d. of the unknown part of the change
+    diagonal: Tensor  # the part of the change from the diagonal approximation
+    checked: Tensor  # that part from random mixtures: unbiased, but noisy
 
 
 class Fold(NamedTuple):
@@ -55,9 +55,9 @@ class Fold(NamedTuple):
     test: slice | Tensor  # rows of the design
     features: Tensor  # (n_test, n_features)
     low: Tensor  # the same, in low precision
-    mixtures: Tensor  # their strongest ones, and random ones of the rest, (…, n_features)
-    diagonal: Tensor  # of the Gram matrix of what these leave
-    coupling: Tensor  # Frobenius norm of the rest of that, as a share of the trace
+    mixtures: Tensor  # strongest mixtures, and random ones of the rest, (…, n_features)
+    diagonal: Tensor  # of the Gram matrix of the rest
+    coupling: Tensor  # Frobenius norm of its off-diagonal part, as a share of the trace
 
     def predict(self, projected: Tensor, mean: Tensor, alphas: Tensor) -> Tensor:
         """Test images at one penalty per voxel, (n_test, n_voxels)."""
@@ -65,12 +65,12 @@ class Fold(NamedTuple):
         return torch.addmm(mean, self.features, weights.T)
 
     def summed_changes(self, linear: Tensor, outer: Tensor, alphas: Tensor) -> Tensor:
-        """How the mean squared error changes from no weights to all penalties, over voxels.
+        """Change of the mean squared error, over voxels, from zero weights to all penalties.
 
         Parameters
         ----------
         linear : (n_features,)
-            Sum over voxels of c ∘ Pᵀy, with c their projections and y what their mean leaves.
+            Sum over voxels of c ∘ Pᵀy, with c their projections and y their centred responses.
         outer : (n_features, n_features)
             Sum of ccᵀ.
         alphas : (n_alphas,)
@@ -85,14 +85,14 @@ class Fold(NamedTuple):
         return (quadratic - 2 * shrinkage @ linear) / len(self.features)
 
     def changes(self, projected: Tensor, residuals: Tensor, alphas: Tensor, at: Tensor) -> Changes:
-        """How the mean squared error changes from one penalty to all.
+        """Change of the mean squared error from one penalty to all.
 
         A step d of the weights changes the squared error by −2 dᵀPᵀr + dᵀPᵀPd, with test images P
-        in the axes of training and residuals r. Test images vary along nearly the same axes, so
-        PᵀP is nearly diagonal, but for what they have in common, or one of them for itself. Their
-        strongest mixtures are therefore predicted; the rest is taken for diagonal, and what it
-        has beside the diagonal is not known. That this is as little as chance would have it, for
-        each voxel, is checked with mixtures of random signs.
+        in the axes of training and residuals r. Test images vary along nearly the same axes, so PᵀP
+        is nearly diagonal, except for components common to many test images or specific to one.
+        Their strongest mixtures are therefore predicted; the rest is approximated by its diagonal.
+        Mixtures with random signs check, per voxel, that the neglected off-diagonal part is within
+        chance.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class Fold(NamedTuple):
             common[voxels] = squares[:, :-N_CHECKS].sum(1)
             checked[voxels] = squares[:, -N_CHECKS:].mean(1)
         error = common + diagonal - 2 * linear
-        # Each product is off by a random share: it averages out over the images.
+        # Each product has a random error, which averages out over images.
         squares = residuals.square().mean(0)[:, None]
         rounded = torch.finfo(self.low.dtype).eps * (squares * (common + diagonal)).sqrt()
         # Elements beside the diagonal are about `coupling` times the geometric mean of their two
@@ -139,10 +139,10 @@ def make_fold(gram: Tensor, n_train: int, test: slice | Tensor, features: Tensor
 
 
 def _strongest(features: Tensor) -> Tensor:
-    """Mixtures of images that are strongest in units in which all axes vary alike.
+    """Strongest mixtures of images, in units in which all axes have equal variance.
 
     An orthonormal matrix, (n_images, n_mixtures), from power iterations (Halko et al. 2011, SIAM
-    Review 53); these need not converge, for any mixtures leave a right answer.
+    Review 53); these need not converge: the answer is right with any mixtures.
     """
     scaled = features / torch.linalg.norm(features, dim=0).clamp(min=_tiny(features))
     mixing = torch.linalg.qr(scaled @ _signs(features, _N_MIXTURES))[0]
@@ -154,17 +154,17 @@ def _strongest(features: Tensor) -> Tensor:
 def _coupling(features: Tensor, diagonal: Tensor) -> Tensor:
     """Frobenius norm of PᵀP without its diagonal, as a share of its trace.
 
-    To a few percent, or some twenty where all of it is in one direction, from products with random
-    signs (Hutchinson 1990, Communications in Statistics 19), so that PᵀP need not be formed.
+    Estimated from products with random signs (Hutchinson 1990, Communications in Statistics 19),
+    without forming PᵀP; accurate to a few percent, or about 20 % if one direction dominates.
     """
     signs = _signs(features, _N_PROBES)
     rest = features.T @ (features @ signs) - diagonal[:, None] * signs
-    trace = diagonal.sum().clamp(min=_tiny(features))  # if none of them varies
+    trace = diagonal.sum().clamp(min=_tiny(features))  # for test images without variance
     return torch.linalg.norm(rest) / math.sqrt(_N_PROBES) / trace
 
 
 def _signs(features: Tensor, n: int) -> Tensor:
-    """The same random signs whenever asked, (n_features, n)."""
+    """Random signs (n_features, n), the same in every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(2, (features.shape[1], n), generator=generator).to(features) * 2 - 1
 
@@ -174,7 +174,7 @@ def _tiny(features: Tensor) -> float:
 
 
 def _low_dtype(features: Tensor) -> torch.dtype:
-    """A lower precision than that of the features, where the device is faster at it."""
+    """A lower precision than that of the features, if the device computes faster with it."""
     if features.dtype == torch.float64:
         return torch.float32
     if features.is_cuda:

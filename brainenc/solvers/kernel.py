@@ -1,4 +1,4 @@
-"""Kernel and banded ridge over himalaya, with its global backend set and put back."""
+"""Kernel and banded ridge with himalaya, whose global backend is restored afterwards."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,18 +14,18 @@ from himalaya.kernel_ridge import (
 from brainenc.model_selection import Folds
 from brainenc.solvers.result import RidgeFit
 
-#: Predictions of all alphas for a batch of voxels stay below this many bytes in the search.
+#: Largest size in bytes of the predictions of all alphas for a batch of voxels.
 SEARCH_BYTES = 2**29
 
 
 @contextmanager
 def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
-    """Set himalaya's backend for a block, and put the former one back even after an error.
+    """Set himalaya's backend in a context, and restore the former one even after an error.
 
     Parameters
     ----------
     device : str or torch.device
-        "cpu" computes with NumPy; a CUDA device with torch on that device, in full precision.
+        "cpu" uses NumPy; a CUDA device uses torch on that device, in full precision.
 
     Yields
     ------
@@ -56,9 +56,9 @@ def kernel_ridge_cv(
     per_voxel: bool = True,
     device: Any = "cpu",
 ) -> RidgeFit:
-    """Ridge regression in kernel form: the same answers as `ridge_cv` from K = XXᵀ.
+    """Ridge regression in kernel form: the same answers as `ridge_cv`, from K = XXᵀ.
 
-    The form to use when there are more features than images.
+    Use it with more features than images.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def banded_ridge_cv(
     Y, alphas, folds, per_voxel, device
         As for `ridge_cv`.
     n_iter : int
-        Candidate band weights drawn from Dirichlet distributions; the first is equal weights.
+        Number of candidate band weights, drawn from Dirichlet distributions; the first are equal.
     random_state : int
 
     Returns
@@ -154,8 +154,8 @@ def banded_ridge_cv(
         return RidgeFit(weights / best, intercept, best, held_out, gammas)
 
 
-# himalaya's own solvers for given alphas contract three arrays at once when alphas differ between
-# voxels, which is slow; two matrix products do the same.
+# himalaya's solvers for given alphas contract three arrays at once if alphas differ between voxels,
+# which is slow; these use two matrix products.
 
 
 def _kernel_ridge(K: Any, Y: Any, alphas: Any) -> tuple[Any, Any]:
@@ -164,7 +164,7 @@ def _kernel_ridge(K: Any, Y: Any, alphas: Any) -> tuple[Any, Any]:
     eigenvalues, U = get_backend().eigh(K - K_mean - K_mean[:, None] + K_mean.mean())
     eigenvalues = (eigenvalues * (eigenvalues > 0))[:, None]  # round-off makes some negative
     dual = U @ ((U.T @ (Y - Y_mean)) / (eigenvalues + alphas))
-    # Dual weights of centred targets sum to 0, so only the mean over fitted images stays.
+    # Dual weights of centred targets sum to 0, so the intercept is the mean over fitted images.
     return dual, Y_mean - K_mean @ dual
 
 

@@ -1,14 +1,13 @@
 """Ridge in primal form: a search over penalties on Gram matrices, with torch on any device.
 
-Every fold needs XᵀX and XᵀY of its training images only; one pass over the images gives them for
-all folds, as the total minus what the test images add. In the principal axes of the training
-features the weights of a penalty α are c / (λ + α), so a fold costs one eigendecomposition,
-however many penalties are tried. What is left is the squared error on the test images, for every
-penalty and voxel. Test images are predicted at one penalty only, a guess that generalised
-cross-validation gives for nothing and that is right, or next to it, for most voxels. How the
-error changes from there to the other penalties follows nearly from the residuals and from a few
-mixtures of the test images; where that could be too far off to choose by, the penalties in
-question are predicted too.
+Every fold needs only XᵀX and XᵀY of its training images; one pass over the images gives them for
+all folds, as the total minus the part of the test images. In the principal axes of the training
+features the weights at penalty α are c / (λ + α), so a fold costs one eigendecomposition for any
+number of penalties. The remaining cost is the squared error on the test images for every penalty
+and voxel. Test images are predicted at one penalty only, chosen by generalised cross-validation,
+which is cheap and correct, or off by one, for most voxels. The change of the error to the other
+penalties follows approximately from the residuals and a few mixtures of the test images; if the
+approximation is not accurate enough for the choice, these penalties are predicted too.
 """
 
 import functools
@@ -27,11 +26,11 @@ from brainenc.model_selection import Folds
 from brainenc.solvers._fold import N_CHECKS, Changes, make_fold, principal_axes
 from brainenc.solvers.result import RidgeFit
 
-#: Voxels solved together: matrices of voxels × features of some MB.
+#: Voxels solved together: matrices of voxels × features of a few MB.
 _BLOCK_VOXELS = 1024
-#: Columns that X has a multiple of: one more than that slows products down by a third.
+#: Columns of X are padded to a multiple of this: one column more slows products by a third.
 _COLUMNS = 16
-#: Changes of the error are taken to be known within so many standard deviations.
+#: Bound on the unknown part of a change of the error, in standard deviations.
 _SAFETY = 4
 
 
@@ -47,8 +46,7 @@ def ridge_cv(
     """Ridge regression in primal form.
 
     Minimises ‖Xw + b − y‖² + α‖w‖² for each voxel, with the α that has the smallest mean squared
-    error over `folds`.
-    The form to use when there are fewer features than images: memory grows with n_features².
+    error over `folds`. Use it with fewer features than images: memory grows with n_features².
 
     Parameters
     ----------
@@ -56,10 +54,9 @@ def ridge_cv(
     Y : array, shape (n_images, n_voxels), float, without NaN
     alphas : array, shape (n_alphas,)
     folds : list of (train, test) positions
-        Every image in exactly one test part, for `RidgeFit.held_out` to be complete; images in
-        no test part are NaN there.
+        `RidgeFit.held_out` is NaN for images in no test part.
     per_voxel : bool
-        Choose α for each voxel by itself, or one for all voxels.
+        Choose α per voxel, or one α for all voxels.
     device : str or torch.device
 
     Returns
@@ -68,15 +65,15 @@ def ridge_cv(
 
     Notes
     -----
-    Of penalties with equal errors the first is taken. Penalties are ruled out without a prediction
-    of every test image where an estimate of the error, four standard deviations better than it may
-    be, is still too large. On data made to be hard for that (an image far from all others, features
-    that few images have, folds of categories) the tests ask for the best penalty in 99 % of voxels,
-    and elsewhere for an error within half a percent of the smallest.
+    Of penalties with equal errors the first is chosen. A penalty is excluded without predicting
+    every test image if the lower bound of its error (estimate minus four standard deviations) is
+    too large. On data that are hard for this rule (an outlying image, features present in few
+    images, folds of categories) the tests require the best penalty in 99 % of voxels, and otherwise
+    an error within half a percent of the smallest.
 
-    The principal axes come from XᵀX, so what X does along directions weaker than √ε times its
-    strongest one (ε the precision of its dtype) is round-off, which α has to outweigh. Voxels that
-    choose an α too small for that are solved again in double precision.
+    The principal axes come from XᵀX, so directions of X weaker than √ε times the strongest one (ε
+    is the precision of its dtype) are round-off, which α has to outweigh. Voxels with a smaller α
+    are solved again in double precision.
 
     References
     ----------
@@ -111,9 +108,9 @@ def ridge_cv(
 def _shared_alpha(design: "_Design", Y: np.ndarray, parts: list[slice]) -> Tensor:
     """Position of the penalty with the smallest error summed over voxels.
 
-    With weights s ∘ c, where only the shrinkage s depends on the penalty, the squared error is
-    that of the mean response − 2 s·(c ∘ Pᵀy) + s·(PᵀP ∘ ccᵀ)s: what depends on voxels can be
-    summed over them before penalties are tried.
+    With weights s ∘ c, where only the shrinkage s depends on the penalty, the squared error is that
+    of the mean response − 2 s·(c ∘ Pᵀy) + s·(PᵀP ∘ ccᵀ)s: terms that depend on voxels can be summed
+    before penalties are tried.
     """
     sums: list[Any] = [(0, 0)] * len(design.folds)
     for voxels in parts:
@@ -139,7 +136,7 @@ def _store(
     chosen: Tensor,
     held_out: list[Tensor],
 ) -> None:
-    """Refit a block to all images; its results go into the arrays of `fit`."""
+    """Refit a block to all images; write results into the arrays of `fit`."""
     alphas = design.alphas[chosen]
     weights = design.all.axes @ (block.of_all / (design.all.values + alphas[:, None])).T
     weights /= design.unit
@@ -151,7 +148,7 @@ def _store(
 
 
 class _Block(NamedTuple):
-    """Some voxels' centred responses, and what the folds and the refit need of them."""
+    """Centred responses of some voxels, and their means and projections per fold."""
 
     Y: Tensor  # (n_images, n_voxels)
     mean: Tensor  # of Y before it was centred
@@ -173,9 +170,9 @@ class _Block(NamedTuple):
 class _Design:
     """Features, penalties and folds, ready for one block of voxels after another.
 
-    Where folds part the images, rows are in the order of the folds: test images are slices then,
-    which need no copies. Features are in units in which their squares sum up to about 1, since
-    fourth powers of others may not be finite; a unit is a power of 2, so that nothing is rounded.
+    If folds partition the images, rows are in the order of the folds: test images are then slices,
+    which need no copies. Features are scaled so that their squares sum to about 1, since fourth
+    powers might overflow otherwise; the scale is a power of 2, which is free of rounding.
     """
 
     def __init__(self, X: np.ndarray, alphas: Any, folds: Folds, device: torch.device):
@@ -217,7 +214,7 @@ class _Design:
         return [product[:, : self.n_features + 1] for product in products]  # without the padding
 
     def round_off(self) -> float:
-        """Eigenvalues of XᵀX, and penalties, that are no larger than what rounding made of it."""
+        """Size of eigenvalues of XᵀX, and penalties, at the level of round-off."""
         eps = torch.finfo(self.X.dtype).eps
         return eps * float(self.all.values[-1]) * self.unit**2
 
@@ -250,7 +247,7 @@ class _Design:
         return torch.stack(of_folds).mean(0)
 
     def solve(self, block: _Block, shared: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Positions of the penalties chosen, or of the shared one, and `held_out` with them."""
+        """Positions of the chosen penalties, or of the shared one, and their `held_out`."""
         if shared is not None:
             chosen = shared.expand(len(block.mean))
             return chosen, self.held_out(block, self.alphas[chosen])
@@ -266,7 +263,7 @@ class _Design:
     def _guess(self, block: _Block) -> Tensor:
         """Position of the penalty with the smallest error by generalised cross-validation.
 
-        Folds have fewer images, but that hardly moves the best penalty: it is the ratio of the
+        Folds have fewer images, but that hardly changes the best penalty, which is the ratio of the
         variances of noise and weights.
         """
         values, alphas = self.all.values, self.alphas[:, None]
@@ -295,10 +292,10 @@ class _Design:
 
 
 def _over_folds(changes: list[Changes]) -> tuple[Tensor, Tensor]:
-    """Means over folds of the changes of the error, and how far off they may be at most."""
+    """Means over folds of the changes of the error, and bounds on their errors."""
     error, deviation, diagonal, checked = map(torch.stack, zip(*changes, strict=True))
     doubt = _SAFETY * deviation.square().sum(0).sqrt() / len(changes)
-    # A mean of squares of so many random mixtures, which are at most normal.
+    # A mean of squares of random mixtures, whose tails are at most normal.
     checked = checked.mean(0)
     chance = _SAFETY * math.sqrt(2 / (N_CHECKS * len(changes))) * checked
     gap = (checked - diagonal.mean(0)).abs()
@@ -306,7 +303,7 @@ def _over_folds(changes: list[Changes]) -> tuple[Tensor, Tensor]:
 
 
 def _is_partition(folds: Folds, n_images: int) -> bool:
-    """Whether each image is tested once, and trained on in all other folds."""
+    """Whether each image is a test image once and a training image in all other folds."""
     tested = np.concatenate([test for _, test in folds])
     return np.array_equal(np.sort(tested), np.arange(n_images)) and all(
         len(np.unique(train)) == len(train) == n_images - len(test) for train, test in folds

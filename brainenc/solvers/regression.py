@@ -1,4 +1,4 @@
-"""Ridge regression as an object: features are scaled, penalties chosen, missing images left out."""
+"""RidgeRegression: ridge with scaled features, chosen penalties and missing images left out."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +65,7 @@ class RidgeRegression:
         device: Any = "auto",
         random_state: int | None = 0,
     ) -> tuple["RidgeRegression", np.ndarray]:
-        """Fit, and predict every image from the folds that did not have it.
+        """Fit, and predict every image from the folds that held it out.
 
         Parameters
         ----------
@@ -131,17 +131,17 @@ def _solve(
 ) -> RidgeFit:
     if not kernel:
         return ridge_cv(X, Y, alphas, folds, **options)
-    from brainenc.solvers.kernel import kernel_ridge_cv  # himalaya takes a while to import
+    from brainenc.solvers.kernel import kernel_ridge_cv  # himalaya is slow to import
 
     return kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
 
 
 def choose_form(form: str, shape: tuple[int, ...]) -> str:
-    """The form asked for; for "auto" the smaller one for features (n_images, n_features).
+    """Form of the solver; "auto" is the smaller one for features (n_images, n_features).
 
     Raises
     ------
-    ValueError : another form.
+    ValueError : unknown form.
     """
     if form == "auto":
         return "kernel" if shape[1] >= shape[0] else "primal"

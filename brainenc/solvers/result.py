@@ -1,4 +1,4 @@
-"""What every ridge solver returns."""
+"""RidgeFit: the result of every ridge solver."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """What a ridge solver found.
+    """Result of a ridge solver.
 
     Attributes
     ----------
     weights : array, shape (n_features, n_voxels) in primal form, (n_images, n_voxels) in dual form
     intercept : array, shape (n_voxels,)
     alphas : array, shape (n_voxels,)
-        Chosen per voxel.
+        Penalty of each voxel.
     held_out : array, shape (n_images, n_voxels)
-        Predictions of every image by the fold that did not see it, at the chosen alpha.
+        Held-out predictions of every image, at the chosen alpha.
     band_weights : array, shape (n_bands, n_voxels), or None
         Kernel weight of each band (sums to 1 over bands); banded ridge only.
     """

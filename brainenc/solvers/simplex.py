@@ -8,23 +8,23 @@ import numpy as np
 
 from brainenc.arrays import blocks
 
-#: Images whose errors are held in memory at a time.
+#: Images whose errors are in memory at a time.
 BLOCK = 256
 
 
 @dataclass(frozen=True)
 class Errors:
-    """How several predictions err together, voxel by voxel.
+    """Products of the errors of several predictions, per voxel.
 
-    Weights w that sum to one make the error of the blend the blend of the errors, so its squared
-    error is wᵀ G w with G the summed products of errors, whatever the weights.
+    For weights w that sum to 1, the error of the blend is the blend of the errors, so its squared
+    error is wᵀ G w with G the summed products of errors.
 
     Attributes
     ----------
     grams : array, shape (n_voxels, k, k), float64
         Sums over images of the products of the errors.
     n_images : array, shape (n_voxels,)
-        Images that went into them.
+        Number of images in the sums.
     """
 
     grams: np.ndarray
@@ -42,12 +42,12 @@ class Errors:
         Parameters
         ----------
         pooling : float, >= 0
-            Images by which the errors of the average voxel count beside the voxel's own.
+            Weight, in images, of the errors of the average voxel beside the voxel's own.
 
         Returns
         -------
         array, shape (k, n_voxels)
-            Of a voxel without images, those of the average voxel.
+            A voxel without images has the weights of the average voxel.
         """
         trace = np.trace(self.grams, axis1=1, axis2=2)
         known = (trace > 0) & (self.n_images > 0)
@@ -64,14 +64,14 @@ def measure_errors(held_out: Sequence[np.ndarray], targets: np.ndarray) -> Error
     Parameters
     ----------
     held_out : k arrays, shape (n_images, n_voxels)
-        Predictions of images that were not learnt; NaN where there is none.
+        Held-out predictions; NaN where there is none.
     targets : array, shape (n_images, n_voxels)
         Repeat-averaged betas; NaN where an image has none.
 
     Returns
     -------
     Errors
-        Over the images where the voxel has its target and all predictions.
+        Sums over the images where the voxel has its target and all predictions.
     """
     k, n_voxels = len(held_out), targets.shape[1]
     grams, n_images = np.zeros((n_voxels, k, k)), np.zeros(n_voxels, dtype=np.int64)
@@ -93,7 +93,7 @@ def blend(weights: np.ndarray, predictions: Sequence[np.ndarray]) -> np.ndarray:
     ----------
     weights : array, shape (k, n_voxels)
     predictions : k arrays, shape (n_images, n_voxels)
-        NaN does no harm where the weight is 0.
+        NaN is ignored where the weight is 0.
 
     Returns
     -------
@@ -106,15 +106,15 @@ def blend(weights: np.ndarray, predictions: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def simplex_weights(grams: np.ndarray) -> np.ndarray:
-    """The w >= 0 with sum 1 that makes wᵀ G w smallest, for many G at once.
+    """The w >= 0 with sum 1 that minimises wᵀ G w, for many G at once.
 
-    Exact, by an active-set method that starts from the best single member, lets in the member
-    whose share would lower the error fastest, and drops those whose weight would turn negative.
+    An exact active-set method: it starts from the best single member, adds the member that lowers
+    the error fastest, and drops members whose weight would become negative.
 
     Parameters
     ----------
     grams : array, shape (n, k, k)
-        Symmetric and positive semidefinite. Members that always err alike get equal shares.
+        Symmetric and positive semidefinite. Members with equal errors get equal weights.
 
     Returns
     -------
@@ -125,14 +125,12 @@ def simplex_weights(grams: np.ndarray) -> np.ndarray:
     trace = np.trace(grams, axis1=1, axis2=2)[:, None, None]
     defined = np.isfinite(trace[:, 0, 0])
     with np.errstate(invalid="ignore", divide="ignore"):
-        G = np.where(trace > 0, grams / trace, 0) + 1e-10 * np.eye(
-            k
-        )  # one optimum, among equals too
+        G = np.where(trace > 0, grams / trace, 0) + 1e-10 * np.eye(k)  # makes the optimum unique
     best = np.argmin(np.einsum("nkk->nk", G), axis=1)
     weights = np.eye(k)[best]
     inside = weights > 0
     active = np.flatnonzero(defined)
-    for _ in range(100 * k):  # a few times k do; the bound is against cycles of round-off
+    for _ in range(100 * k):  # a few times k suffice; the bound stops cycles from round-off
         if active.size == 0:
             break
         active = _improve(G, weights, inside, active)
@@ -143,13 +141,13 @@ def simplex_weights(grams: np.ndarray) -> np.ndarray:
 def _improve(
     G: np.ndarray, weights: np.ndarray, inside: np.ndarray, active: np.ndarray
 ) -> np.ndarray:
-    """One step of the `active` problems, in place; those that are not finished."""
+    """One step of the `active` problems, in place; returns the unfinished ones."""
     g, w, free = G[active], weights[active], inside[active]
     k = w.shape[1]
     system = np.where(free[:, :, None] & free[:, None, :], g, np.eye(k))
     target = free * np.linalg.solve(system, free[..., None].astype(float))[..., 0]
     target /= target.sum(axis=1, keepdims=True)
-    # As far towards the optimum of the members let in as no weight turns negative.
+    # Step towards the optimum of the active members until a weight would become negative.
     falling = free & (target < 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         reach = np.where(falling, w / (w - target), np.inf)

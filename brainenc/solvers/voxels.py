@@ -1,4 +1,4 @@
-"""What linear encoders share around the solvers: features, penalties, folds, missing images."""
+"""Helpers around the solvers: scaling of features, penalties, folds, missing images."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,31 +20,31 @@ def fit_voxels(
     n_bands: int | None = None,
     min_images: int = 2,
 ) -> RidgeFit:
-    """Solve voxels that lack data for the same images together, each on the images it has.
+    """Solve voxels on the images they have data for, grouped by missing images.
 
     Parameters
     ----------
     Y : array, shape (n_images, n_voxels); NaN where an image has no data for a voxel
     solve : callable
-        Takes rows (positions of images) and their Y without NaN, gives a `RidgeFit`.
+        Takes rows (positions of images) and their Y without NaN, returns a `RidgeFit`.
     n_weights : int
         Rows of the weights: n_features in primal form, n_images in dual form.
     dual : bool
-        Whether weights belong to images (then they are 0 for images a voxel lacks).
+        Whether weights belong to images (those of a voxel's missing images are then 0).
     n_bands : int, optional
-        Rows of `RidgeFit.band_weights`, if there are any.
+        Rows of `RidgeFit.band_weights`, for banded ridge.
     min_images : int
-        A voxel with fewer is left out, with a warning.
+        Voxels with fewer are left out, with a warning.
 
     Returns
     -------
     RidgeFit
-        Of all voxels; NaN for voxels without (enough) data.
+        All voxels; NaN for voxels without enough data.
     """
     n_voxels = Y.shape[1]
     patterns = list(missing_patterns(Y))
     if [len(part) for pattern in patterns for part in pattern] == list(Y.shape):
-        return solve(patterns[0][0], Y)  # nothing is missing: spares copies of everything
+        return solve(patterns[0][0], Y)  # nothing is missing: avoids copies
     fitted = RidgeFit(
         weights=np.full((n_weights, n_voxels), np.nan, dtype=Y.dtype),
         intercept=np.full(n_voxels, np.nan, dtype=Y.dtype),
@@ -105,8 +105,8 @@ def missing_patterns(Y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def folds_of_rows(cv: Any, rows: np.ndarray, n_images: int, *, random_state: Any) -> Folds:
     """Folds over some of the images, as positions within `rows`.
 
-    An int makes balanced folds of the rows; a splitter or given positions are about all images,
-    and are cut down to the rows.
+    An int makes balanced folds of the rows; a splitter or given positions refer to all images, and
+    their folds are restricted to the rows.
 
     Parameters
     ----------
@@ -160,12 +160,11 @@ def choose_alphas(alphas: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def choose_per_voxel(per_voxel: Any, n_images: int) -> bool:
-    """Whether each voxel gets an alpha of its own.
+    """Whether alpha is chosen per voxel.
 
-    "auto" says yes from 100 images on. With fewer, held-out errors are too noisy to choose by for
-    a single voxel: how much each is shrunk is then chance. On 16 training images of Miyawaki et
-    al. (2008) one alpha for all lowers the held-out squared error; from 200 images on, r was the
-    same either way on all data tried.
+    "auto" is True from 100 images on. With fewer, the held-out error of a single voxel is too noisy
+    to choose alpha. On 16 training images of Miyawaki et al. (2008) one alpha for all voxels lowers
+    the held-out squared error; from 200 images on, both gave the same r on all data tried.
 
     Raises
     ------
@@ -179,22 +178,22 @@ def choose_per_voxel(per_voxel: Any, n_images: int) -> bool:
 
 
 def flatten_tokens(features: np.ndarray) -> np.ndarray:
-    """Features as (n_images, n_features): token features are laid out one after the other.
+    """Features as (n_images, n_features); token features are concatenated.
 
-    Half precision becomes float32: squares of features would overflow it.
+    Half precision becomes float32, since squares of features would overflow.
     """
     flat = features.reshape(len(features), -1)
     return flat.astype(np.float32) if flat.dtype == np.float16 else flat
 
 
 def feature_scaling(X: np.ndarray, standardize: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and s.d. of each feature; the s.d. is 1 for a feature that does not vary.
+    """Mean and s.d. of each feature; the s.d. of a constant feature is 1.
 
     Parameters
     ----------
     X : array, shape (n_images, n_features)
     standardize : bool
-        If not, all scales are 1.
+        If False, all scales are 1.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The one training loop of the package, for every encoder that is a torch network."""
+"""The training loop of all encoders that are torch networks."""
 
 import lazy_loader
 

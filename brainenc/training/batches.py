@@ -1,4 +1,4 @@
-"""Training examples, their order, and what a loss gets to see of them."""
+"""Training examples, their order, and the batches that a loss gets."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -18,14 +18,14 @@ Value = TypeVar("Value")
 
 
 class Examples:
-    """Training examples gathered, a batch at a time, from arrays that may be memory-mapped.
+    """Training examples, read in batches from arrays that may be memory-mapped.
 
     Parameters
     ----------
     **fields : array, or tuple (array, index, ...)
-        What an example consists of. Of a bare array, example i is row i. With index arrays,
-        each of shape (n_examples,), example i is ``array[index_1[i], index_2[i], ...]``. Anything
-        with ``shape``, ``dtype`` and such indexing will do for an array.
+        Parts of an example. With a bare array, example i is row i. With index arrays, each of shape
+        (n_examples,), example i is ``array[index_1[i], index_2[i], ...]``. An array may be any
+        object with ``shape``, ``dtype`` and such indexing.
 
     Raises
     ------
@@ -49,7 +49,7 @@ class Examples:
         return self._n
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Those examples of each field, copied; floats as float32."""
+        """Copies of these examples of each field; floats as float32."""
         batch = {
             name: _plain(array[tuple(part[rows] for part in index)])
             for name, (array, index) in self._fields.items()
@@ -91,28 +91,28 @@ def _plain(values: Any) -> np.ndarray:
 
 
 class Batch:
-    """One global batch, as far as this process computes it: its own slice of the examples.
+    """One global batch, or this process's slice of it.
 
     ``batch["betas"]`` is a tensor of shape (len(batch), ...) on the device.
 
-    Random numbers are drawn for the global batch, and this process gets the rows of its own
-    examples: what is drawn depends on the seed and the step, not on the number of processes.
+    Random numbers are drawn for the global batch, and this process gets the rows of its examples:
+    draws depend on the seed and the step, not on the number of processes.
 
     Parameters
     ----------
     tensors : dict of tensors, each of shape (n, ...)
         The examples of this process.
     step, n_steps, epoch : int
-        Where in the training this is; the first step and the first epoch are 0.
+        Position in the training; the first step and the first epoch are 0.
     generator : torch.Generator, optional
         On the device of the tensors.
     rank, world_size : int
-        Which process this is, of how many with as many examples each.
+        Index of this process, and number of processes, which have equally many examples.
     gather : function, optional
         See `gather`; None for one process.
     """
 
-    # A plain class on purpose: Fabric rounds the float tensors of dicts and dataclasses to bf16.
+    # A plain class, since Fabric rounds float tensors in dicts and dataclasses to bf16.
 
     def __init__(
         self,
@@ -141,12 +141,12 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """Device of the tensors."""
         return next(iter(self._tensors.values())).device
 
     @property
     def progress(self) -> float:
-        """Fraction of the training that lies behind, in [0, 1)."""
+        """Fraction of the training that is done, in [0, 1)."""
         return self.step / self.n_steps
 
     def normal(self, *shape: int) -> torch.Tensor:
@@ -166,7 +166,7 @@ class Batch:
         return draw(size, generator=self._generator, device=self.device)[self._rank]
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Rows of the global batch, (n_global, ...), of rows of this process, (len(batch), ...).
+        """Rows of the global batch, (n_global, ...), from rows of each process, (len(batch), ...).
 
         Gradients flow back to the processes that the rows came from. A loss that compares the
         examples of a batch, such as a contrastive one, gathers first and is then the same in
@@ -176,13 +176,13 @@ class Batch:
 
 
 def derived_seed(random_state: int, purpose: str, index: int, *more: int) -> int:
-    """Seed for one purpose and step (or epoch), so that nothing depends on what came before."""
+    """Seed for one purpose and step (or epoch), independent of earlier random draws."""
     entropy = [random_state, *purpose.encode(), index, *more]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
 
 
 class Order:
-    """Which examples make which batch, as a function of the step.
+    """Examples of each batch, as a function of the step.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class Order:
 
     Raises
     ------
-    ValueError : a batch cannot be shared equally by the processes.
+    ValueError : the batch size is not a multiple of the number of processes.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class Order:
             )
         share = self.batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
-        # Twice the same epoch in a row is the rule; the next one is asked for by the prefetch.
+        # Calls mostly repeat the epoch; the prefetch asks for the next one.
         self._permutation = lru_cache(maxsize=2)(
             lambda epoch: np.random.default_rng(
                 derived_seed(random_state, "order", epoch)
@@ -226,7 +226,7 @@ class Order:
 
 
 def prefetched(load: Callable[[Key], Value], keys: Iterable[Key]) -> Generator[Value]:
-    """``map(load, keys)``, with the next value loaded in a thread while one is being used."""
+    """``map(load, keys)``, with the next value loaded in a thread while one is in use."""
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
     waiting: deque = deque()
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole, read without running code, refused if foreign."""
+"""Checkpoints of a training: written atomically, read without running code, checked on resuming."""
 
 import json
 import os
@@ -22,16 +22,16 @@ class Checkpoints:
     ----------
     folder : path
     identity : dict of JSON-like values
-        What a checkpoint must agree in to be resumed: settings, data, parameters.
+        Settings, data and parameters that a checkpoint must match to be resumed.
 
     Raises
     ------
-    PermissionError, NotADirectoryError : the folder cannot be made or written to.
+    PermissionError, NotADirectoryError : the folder cannot be created or written to.
     """
 
     def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
         self.folder = Path(folder)
-        self.identity = json.loads(json.dumps(identity))  # tuples as the lists they will be read as
+        self.identity = json.loads(json.dumps(identity))  # tuples become lists, as in a file
 
     def paths(self) -> list[Path]:
         """Checkpoints present, oldest first."""
@@ -52,20 +52,20 @@ class Checkpoints:
             )
 
     def write(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the state after `step` steps, then drop all but the last two checkpoints."""
+        """Write the state after `step` steps, then delete all but the last two checkpoints."""
         path = self.folder / f"step-{step:09d}.pt"
         with atomic_path(path) as temporary:
             torch.save({"format": FORMAT, "identity": self.identity, "state": state}, temporary)
         for old in self.paths()[:-KEPT]:
             old.unlink(missing_ok=True)
-        for litter in self.folder.glob(".step-*.pt.*.tmp"):  # of a process killed while writing
+        for litter in self.folder.glob(".step-*.pt.*.tmp"):  # from a process killed while writing
             litter.unlink(missing_ok=True)
         return path
 
     def read(self) -> dict[str, Any] | None:
         """State of the newest readable checkpoint; None if there is no checkpoint.
 
-        Unreadable ones are passed over with a RuntimeWarning.
+        Unreadable ones are skipped with a RuntimeWarning.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Checkpoints:
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated, not torch, or code in it: each raises something else
+    except Exception as error:  # truncated, not from torch, or with code: the error differs
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read as a checkpoint ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

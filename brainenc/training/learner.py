@@ -1,4 +1,4 @@
-"""What learns: module, optimiser and moving average on a device, one step at a time."""
+"""Learner: module, optimiser and moving average on a device, one step at a time."""
 
 import logging
 import math
@@ -31,12 +31,12 @@ def start_fabric(device: str | torch.device, precision: str) -> Any:
     ------
     ValueError : no such device, or one with a number under ``torchrun``.
     """
-    # Here and not above: importing Fabric takes seconds and sets an environment variable.
+    # Imported here, since Fabric takes seconds to import and sets an environment variable.
     from lightning_fabric import Fabric
 
     resolved = resolve_device(device)
     spread = _torchrun(resolved) if int(os.environ.get("WORLD_SIZE", 1)) > 1 else None
-    # On a GPU Fabric asks torch for the precision of products, which that may refuse to tell.
+    # On a GPU Fabric queries torch's precision of products, which may raise an error.
     with _no_chatter(), full_precision():
         fabric = Fabric(
             accelerator=resolved.type,
@@ -50,11 +50,11 @@ def start_fabric(device: str | torch.device, precision: str) -> Any:
 def _one_device(device: torch.device) -> dict[str, Any]:
     from lightning_fabric.plugins.environments import LightningEnvironment
 
-    # Named, so that Fabric does not guess from the variables of a cluster.
+    # Explicit, so that Fabric does not read the variables of a cluster.
     plugins = [LightningEnvironment()]
     if device.type != "cuda":
         return {"devices": 1, "plugins": plugins}
-    # Without a number the current one, as for everything else that is moved to "cuda".
+    # Without a number the current GPU, as elsewhere with "cuda".
     index = torch.cuda.current_device() if device.index is None else device.index
     return {"devices": [index], "plugins": plugins}
 
@@ -71,7 +71,7 @@ def _torchrun(device: torch.device) -> dict[str, Any] | None:
     return {
         "devices": per_node,
         "num_nodes": int(os.environ["WORLD_SIZE"]) // per_node,
-        # A loss need not use every parameter; one process does not mind either.
+        # A loss need not use every parameter, as with one process.
         "strategy": DDPStrategy(find_unused_parameters=True),
         "plugins": [TorchElasticEnvironment()],
     }
@@ -79,7 +79,7 @@ def _torchrun(device: torch.device) -> dict[str, Any] | None:
 
 @contextmanager
 def _no_chatter() -> Iterator[None]:
-    """Without Fabric's lines about what it has been told to do."""
+    """Suppress Fabric's messages about its settings."""
     logger = logging.getLogger("lightning_fabric")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -90,7 +90,7 @@ def _no_chatter() -> Iterator[None]:
 
 
 def seed_everything(device: torch.device, random_state: int, purpose: str, *index: int) -> int:
-    """Seed the generators that layers such as dropout draw from, and return the seed."""
+    """Seed the global generators, which layers such as dropout use; return the seed."""
     seed = derived_seed(random_state, purpose, *index)
     torch.random.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -125,7 +125,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """Of the first group, in the last step."""
+        """Learning rate of the first group in the last step."""
         return self.optimizer.param_groups[0]["lr"]
 
     def batch(self, arrays: dict[str, np.ndarray], step: int, n_steps: int, epoch: int) -> Batch:
@@ -155,18 +155,18 @@ class Learner:
                 group["betas"] = (momentum, group["betas"][1])
 
     def losses_and_gradient(self, batch: Batch) -> dict[str, float]:
-        """Losses of the global batch and the norm of the gradient, which is clipped after that."""
+        """Losses of the global batch and norm of the gradient, which is then clipped."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.objective(batch)
         self.fabric.backward(losses["loss"])
         norm = self.fabric.clip_gradients(
             self.objective,
             self.stepper,
-            max_norm=self.settings.clip_norm or math.inf,  # ∞ multiplies with exactly 1
+            max_norm=self.settings.clip_norm or math.inf,  # with ∞ the factor is exactly 1
             error_if_nonfinite=False,
         )
         named = {**losses, "grad_norm": norm}
-        # One look at the device for all of them.
+        # One transfer from the device for all values.
         stacked = torch.stack([value.detach().float() for value in named.values()])
         return dict(zip(named, self.fabric.all_reduce(stacked).tolist(), strict=True))
 
@@ -205,7 +205,7 @@ class Learner:
         return self.weights() if self.ema is None else _on_cpu(self.ema)
 
     def description(self) -> dict[str, Any]:
-        """What makes a checkpoint fit: the network, and what of it is trained."""
+        """Network and trained parameters that a checkpoint must match."""
         shapes = [[name, list(value.shape)] for name, value in self.module.state_dict().items()]
         trained = [name for name, value in self.module.named_parameters() if value.requires_grad]
         rates = [[group["lr"], group["weight_decay"]] for group in self.optimizer.param_groups]
@@ -217,7 +217,7 @@ class Learner:
         }
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the learner."""
+        """State of the learner in a checkpoint."""
         return {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -233,7 +233,7 @@ class Learner:
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes, in order; each gets back the gradients that all have for its rows."""
+    """Rows of all processes, in order; gradients of all processes return to the rows' process."""
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
@@ -249,20 +249,24 @@ class _Gather(torch.autograd.Function):
 
 
 class _Objective(nn.Module):
-    """Module and loss as one forward pass, so that DDP and autocast see all of it."""
+    """Module and loss as one forward pass, so that DDP and autocast cover both."""
 
     def __init__(self, module: nn.Module, loss: Loss):
         super().__init__()
         self.module = module
-        self.losses = partial(loss, module)  # hidden from torch: a loss may hold a frozen network
+        self.losses = partial(
+            loss, module
+        )  # not registered in torch: a loss may contain a frozen network
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         losses = self.losses(batch)
         if not isinstance(losses, Mapping) or "loss" not in losses:
-            raise TypeError(f'loss gave {losses!r}: a dict with the key "loss" is wanted')
+            raise TypeError(f'loss returned {losses!r}, but must return a dict with the key "loss"')
         shapes = {name: tuple(torch.as_tensor(value).shape) for name, value in losses.items()}
         if any(shapes.values()):
-            raise ValueError(f"loss gave tensors of shapes {shapes}: scalars are wanted, shape ()")
+            raise ValueError(
+                f"loss returned tensors of shapes {shapes}, but they must be scalars, shape ()"
+            )
         return {
             name: value if name == "loss" else torch.as_tensor(value, device=batch.device).detach()
             for name, value in losses.items()
@@ -284,7 +288,7 @@ def _freeze_all_but(module: nn.Module, groups: list[dict[str, Any]]) -> None:
     trained = {id(parameter) for group in groups for parameter in group["params"]}
     if strangers := trained - {id(parameter) for parameter in module.parameters()}:
         raise ValueError(
-            f"{len(strangers)} of the parameters to train are not of this {type(module).__name__}"
+            f"{len(strangers)} of the parameters to train are not in this {type(module).__name__}"
         )
     for parameter in module.parameters():
         parameter.requires_grad_(id(parameter) in trained)

@@ -1,4 +1,4 @@
-"""The training loop: examples → batches → steps → rows of the history → the weights to keep."""
+"""The training loop: examples → batches → steps → rows of the history → selected weights."""
 
 import math
 import os
@@ -21,12 +21,12 @@ from brainenc.training.settings import TrainingSettings
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss or its gradient is NaN or infinite."""
+    """The loss or its gradient is NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training leaves, besides the module with its weights.
+    """Result of a training, besides the weights in the module.
 
     Attributes
     ----------
@@ -35,15 +35,15 @@ class TrainingResult:
         the mean of each loss and of grad_norm (before clipping) over the steps since the last
         row, and the evaluated metrics. With `monitor` the first row is of step 0, with NaN losses.
     n_steps : int
-        Steps done.
+        Number of steps done.
     stopped : {"end", "patience", "stop", "interrupted"}
-        Why there were no more.
+        Reason of the end.
     best_step : int or None
         Step of the best evaluation; None without `monitor`.
     kept : {"best", "ema", "last"}
-        Which weights the module has now.
+        Kind of weights that the module has now.
     last, ema : dict of tensors
-        Weights after the last step and their moving average (None without `ema_decay`), on the
+        Weights after the last step, and their moving average (None without `ema_decay`), on the
         CPU.
     """
 
@@ -79,50 +79,50 @@ def train(
     verbose: bool = False,
     desc: str = "training",
 ) -> TrainingResult:
-    """Train a module; afterwards it is in evaluation mode, where it was, with the weights to keep.
+    """Train a module; on return it is in evaluation mode, on its device, with selected weights.
 
-    These are the best ones if `settings.monitor` says what is best, else the moving average if
-    there is one, else the last ones.
+    The selected weights are the best ones by `settings.monitor` if it is set, else the moving
+    average if there is one, else the last ones.
 
-    Everything random in step s is a function of (`random_state`, s): on a CPU, a training that
-    was killed and resumed gives the same bits as one that was not. Under ``torchrun`` each
-    process computes its slice of every batch, and the result is that of one process up to
-    rounding, unless the module draws per example by itself (dropout). No global state of torch,
-    NumPy or the environment is left changed.
+    Random numbers in step s depend only on (`random_state`, s): on a CPU, a training that was
+    killed and resumed gives the same bits as an uninterrupted one. Under ``torchrun`` each process
+    computes its slice of every batch, and the result equals that of one process up to rounding,
+    unless the module draws its own random numbers per example (dropout). The global state of torch,
+    NumPy and the environment is restored.
 
     Parameters
     ----------
     module : torch.nn.Module
     loss : function (module, batch) -> dict of scalar tensors
-        ``"loss"`` is what is minimised, the mean over the examples of the `Batch`; the others are
-        shown. Noise comes from the batch, so that it does not depend on the number of processes.
+        ``"loss"`` is minimised, a mean over the examples of the `Batch`; the others are reported.
+        Noise must come from the batch, so that it does not depend on the number of processes.
     examples : Examples
     settings : TrainingSettings
     evaluate : function (module) -> dict of float, optional
-        Called every `report_every` steps, in evaluation mode and without gradients, with the
-        moving average of the weights if there is one; in the first process only. NaN is never
+        Metrics every `report_every` steps, in evaluation mode and without gradients, with the
+        moving average of the weights if there is one; only in the first process. NaN is never
         better.
     stop : function (row of the history) -> bool, optional
-        Asked after each row.
+        Called after each row; True ends the training.
     parameters : iterable of parameters, or of dicts, optional
-        What is trained, as torch optimisers take it: dicts may bring a ``"lr"`` or
-        ``"weight_decay"`` of their own. The rest is frozen. None: all that requires a gradient.
+        Parameters to train, as for torch optimisers: dicts may have their own ``"lr"`` or
+        ``"weight_decay"``. Others are frozen. None: all that require a gradient.
     ema : dict of tensors, optional
-        Where the moving average starts, if not from the weights of `module`.
+        Initial moving average; by default the weights of `module`.
     device : {"auto", "cpu", "cuda", "cuda:1", "mps"} or torch.device
-        Under ``torchrun``, "auto", "cpu" or "cuda": each process takes its own.
+        Under ``torchrun``, "auto", "cpu" or "cuda": each process uses its own.
     checkpoint_dir : path, optional
-        Folder for the checkpoints of this training alone.
+        Folder for the checkpoints of only this training.
     checkpoint_every : int, optional
-        Steps between checkpoints; None: one with each row. One is always written at the end.
+        Steps between checkpoints; None: one with each row. The end always has one.
     resume : bool
         Continue from the newest checkpoint in `checkpoint_dir`, or begin if there is none.
     identity : dict of JSON-like values, optional
-        What else a checkpoint must agree in to be resumed: weights of the losses, say.
+        Further values that a checkpoint must match to be resumed, such as weights of the losses.
     verbose : bool
         Show a progress bar with the losses.
     desc : str
-        What the bar calls the training.
+        Name of the training in the progress bar.
 
     Returns
     -------
@@ -130,15 +130,15 @@ def train(
 
     Warns
     -----
-    RuntimeWarning : Ctrl-C ended the training early; or a damaged checkpoint was passed over.
+    RuntimeWarning : Ctrl-C ended the training early, or a damaged checkpoint was skipped.
 
     Raises
     ------
     TrainingError : the loss or gradient of a step is not finite. The module keeps the weights
         from before that step.
     FileExistsError : not `resume`, and there are checkpoints in `checkpoint_dir`.
-    ValueError : a checkpoint of another training, or none of those present is readable;
-        arguments that do not fit each other.
+    ValueError : a checkpoint is of another training, or none is readable; or arguments are
+        inconsistent.
     """
     _check_arguments(settings, evaluate, ema, checkpoint_dir, checkpoint_every, resume)
     with ExitStack() as stack:
@@ -184,7 +184,7 @@ def _check_arguments(
 
 @contextmanager
 def _globals_kept() -> Iterator[None]:
-    """Environment, number of threads and current GPU as they were, whatever the block does."""
+    """Restore the environment, number of threads and current GPU on exit."""
     environment, n_threads = dict(os.environ), torch.get_num_threads()
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
     try:
@@ -200,7 +200,7 @@ def _globals_kept() -> Iterator[None]:
 
 @contextmanager
 def _module_kept(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Module in training mode on a device; then in evaluation mode at home, trainable as before."""
+    """Module in training mode on a device; on exit in evaluation mode, on its device, unfrozen."""
     home = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     trainable = {parameter: parameter.requires_grad for parameter in module.parameters()}
     try:
@@ -214,7 +214,7 @@ def _module_kept(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 class _Run:
-    """One training under way: the learner, where it stands, and what is known so far."""
+    """State of a training: the learner, its position, and results so far."""
 
     def __init__(self, learner: Learner, examples: Examples, evaluate: Any, stop: Any):
         self.learner, self.examples = learner, examples
@@ -291,7 +291,7 @@ class _Run:
     # ------------------------------------------------------------ rows and what follows from them
 
     def close_row(self) -> None:
-        """Add a row to the history; keep the weights if they are best; decide about stopping."""
+        """Add a row to the history; keep the weights if they are best; decide whether to stop."""
         row: dict[str, float] = {
             "step": self.step,
             "epoch": self.step / self.order.steps_per_epoch,
@@ -299,8 +299,8 @@ class _Run:
             "seconds": self.seconds(),
             **{name: total / self.n_summed for name, total in self.sums.items()},
         }
-        # The first process decides for all: a metric that differs in the last bit, or the clock,
-        # must not make one process stop and the others wait for it.
+        # The first process decides for all: if only one stopped, because a metric differs in the
+        # last bit or by the clock, the others would wait for it.
         row = self.fabric.broadcast(self.evaluated(row) if self.fabric.is_global_zero else row)
         self.rows.append(row)
         self.sums, self.n_summed = {}, 0
@@ -375,7 +375,7 @@ class _Run:
             self.learner.load_state(state["learner"])
             for name in (*_STATE, "seconds_before"):
                 setattr(self, name, state["run"][name])
-        self.fabric.barrier()  # nobody writes before everybody has read
+        self.fabric.barrier()  # no process writes before all have read
 
     def write_checkpoint(self) -> None:
         if self.checkpoints is None:

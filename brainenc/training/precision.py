@@ -1,4 +1,4 @@
-"""What `precision` means: one rule for training and for inference."""
+"""Meaning of `precision`, for training and for inference."""
 
 import torch
 
@@ -6,13 +6,13 @@ from brainenc.training.settings import PRECISIONS
 
 
 def in_bf16(device: torch.device, precision: str) -> bool:
-    """Whether products are computed in bf16 on that device.
+    """Whether products are computed in bf16 on a device.
 
     Parameters
     ----------
     device : torch.device
     precision : {"auto", "32", "bf16"}
-        "auto" is bf16 on a GPU that has it, and nowhere else.
+        "auto" is bf16 only on a GPU that supports it.
 
     Raises
     ------
@@ -28,5 +28,5 @@ def in_bf16(device: torch.device, precision: str) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Context in which layers compute as they do in a training of that precision."""
+    """Context in which layers compute in that precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bf16(device, precision))

@@ -1,4 +1,4 @@
-"""What the trainings of one fit have in common: where, how precisely, from which seed."""
+"""TrainingRun: device, precision, seed and other settings shared by the trainings of a fit."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,7 @@ from brainenc.training.settings import TrainingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """How the networks of one fit are trained.
+    """Settings shared by all trainings of one fit.
 
     Attributes
     ----------
@@ -22,9 +22,9 @@ class TrainingRun:
         As for `TrainingSettings`.
     device : "auto", "cpu", "cuda", "cuda:1", "mps"
     checkpoint_dir : path, optional
-        Each training writes its checkpoints to a folder of its own in it.
+        Each training writes its checkpoints to its own folder in it.
     resume : bool
-        Go on from the checkpoints there.
+        Continue from these checkpoints.
     verbose : bool
         Show progress bars.
 
@@ -46,7 +46,7 @@ class TrainingRun:
     verbose: bool = False
 
     def settings(self, **more: Any) -> TrainingSettings:
-        """Settings of one training: those of the run, and what else it needs or overrides."""
+        """Settings of one training: those of the run, with `more` added or replaced."""
         of_run = {
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
@@ -57,7 +57,7 @@ class TrainingRun:
         return TrainingSettings(**{**of_run, **more})
 
     def seeded(self, k: int) -> "TrainingRun":
-        """The run with the k-th of the seeds that follow its own."""
+        """The run with the k-th seed after its own."""
         return replace(self, random_state=self.random_state + k)
 
     def train(
@@ -81,9 +81,9 @@ class TrainingRun:
         loss, examples, settings, evaluate, stop, parameters
             As for `train`.
         name : str
-            Of the progress bar, and of the folder of checkpoints.
+            Name in the progress bar and of the folder of checkpoints.
         identity : dict of JSON-like values, optional
-            What else, beside the sizes of the net, a checkpoint must agree in to be resumed.
+            Values, besides the sizes of the net, that a checkpoint must match to be resumed.
 
         Returns
         -------

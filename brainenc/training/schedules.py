@@ -1,4 +1,4 @@
-"""Learning rates as functions of the step: nothing to store, nothing to restore on resuming."""
+"""Learning rates as functions of the step, without state to restore on resuming."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a schedule provides; this one changes nothing."""
+    """Base class of schedules: a constant learning rate."""
 
     def factor(self, step: int, n_steps: int, epoch: int) -> float:
-        """What the learning rate is multiplied with.
+        """Factor on the learning rate.
 
         Parameters
         ----------
@@ -23,13 +23,13 @@ class Schedule:
         return 1.0
 
     def momentum(self, step: int, n_steps: int) -> float | None:
-        """First β of Adam at this step; None leaves it as set."""
+        """First β of Adam at this step; None keeps the setting."""
         return None
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The learning rate as it is."""
+    """Constant learning rate."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class StepDecay(Schedule):
     Parameters
     ----------
     every : int
-        Epochs.
+        Number of epochs between changes.
     gamma : float
     """
 
@@ -81,7 +81,8 @@ class OneCycle(Schedule):
     final_div : float
         The last learning rate is 1 / `final_div` of the first.
     momentum_range : (low, high) or None
-        The first β of Adam moves against the learning rate between these; None leaves it alone.
+        Range of the first β of Adam, which falls while the learning rate rises; None keeps it
+        constant.
 
     References
     ----------

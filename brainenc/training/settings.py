@@ -1,4 +1,4 @@
-"""What a training does, apart from the data, the network and the machine."""
+"""TrainingSettings: settings of a training, apart from data, network and machine."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,18 +10,18 @@ PRECISIONS = ("auto", "32", "bf16")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Settings of `train`; the checkpoint of other settings is not resumed.
+    """Settings of `train`; checkpoints with other settings are not resumed.
 
     Parameters
     ----------
     n_epochs, n_steps : int
-        Length of the training: one of the two.
+        Length of the training; give one of the two.
     batch_size : int
-        Examples per step, over all processes. An epoch is as many full batches as the examples
-        give, in a new order each time; with fewer examples than this, a batch is all of them.
+        Examples per step, over all processes. An epoch consists of all full batches, in a new order
+        each time; with fewer examples than this, a batch is all of them.
     learning_rate : float
     optimizer : {"adamw", "adam"}
-        "adam" adds the weight decay to the gradient (L2), "adamw" takes it off the weights.
+        "adam" adds the weight decay to the gradient (L2), "adamw" subtracts it from the weights.
     weight_decay : float
     adam_betas : (float, float)
     schedule : Schedule
@@ -31,7 +31,7 @@ class TrainingSettings:
         Largest norm of the gradient of all parameters together.
     ema_decay : float, optional
         Keep a moving average of the weights, ema ← decay · ema + (1 − decay) · weights after each
-        step, starting from the weights before the first. It is what is evaluated and kept.
+        step, starting from the initial weights. The moving average is evaluated and kept.
     report_every : int, optional
         Steps between rows of the history, evaluations and decisions to stop; None: one epoch.
     monitor : str, optional
@@ -39,16 +39,16 @@ class TrainingSettings:
     mode : {"max", "min"}
         Whether `monitor` is better when large or when small.
     patience : int, optional
-        Stop after so many evaluations in a row that are no better than the best.
+        Stop after this number of consecutive evaluations without improvement.
     precision : {"auto", "32", "bf16"}
-        "bf16" computes under autocast, with weights in float32; "auto" does so on a GPU that
-        has it.
+        "bf16" computes under autocast, with weights in float32; "auto" is bf16 on a GPU that
+        supports it.
     random_state : int
         Seed of the order of the examples and of the noise of each step.
 
     Raises
     ------
-    ValueError : a setting out of range, or two that do not go together.
+    ValueError : a setting is out of range, or two settings are inconsistent.
     """
 
     n_epochs: int | None = None

@@ -312,5 +312,5 @@ def test_what_does_not_fit_is_said_by_name(data, settings, message):
 
 
 def test_a_loss_must_be_a_dict(data):
-    with pytest.raises(TypeError, match='a dict with the key "loss" is wanted'):
+    with pytest.raises(TypeError, match='must return a dict with the key "loss"'):
         fitted(data, lambda module, batch: module(batch["x"]).mean())

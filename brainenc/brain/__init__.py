@@ -1,4 +1,4 @@
-"""Where voxels are: volumes, surfaces, and maps on them."""
+"""Volumes, surfaces, and maps of voxels on them."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Values per voxel as files: methods of what has a voxel table."""
+"""VoxelMaps: methods that write values per voxel to files."""
 
 import os
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class VoxelMaps:
     volume : Volume or None
         Grid of the volume that the voxels come from.
     name : str
-        For messages.
+        Name of the data in messages.
     """
 
     voxels: pd.DataFrame
@@ -48,13 +48,13 @@ class VoxelMaps:
 
         Raises
         ------
-        ValueError : the data have no `volume`, or another number of values than of voxels.
+        ValueError : the data have no `volume`, or the number of values differs from that of voxels.
         """
         if self.volume is None and "vertex" in self.voxels:
             raise ValueError(f"the voxels of {self.name!r} are on the surface: use to_surface")
         if self.volume is None:
             raise ValueError(
-                f"{self.name!r} does not know the volume its voxels come from: set "
+                f"{self.name!r} has no volume: set "
                 "data = dataclasses.replace(data, volume=Volume(shape, affine)), with i, j, k in "
                 "the voxel table, or use brainenc.brain.to_nifti"
             )
@@ -68,11 +68,11 @@ class VoxelMaps:
         *,
         n_vertices: int = FSAVERAGE,
     ) -> "dict[str, nibabel.GiftiImage]":
-        """Values per vertex as GIfTI, a hemisphere each: see `brainenc.brain.to_surface`."""
+        """Values per vertex as GIfTI, one per hemisphere: see `brainenc.brain.to_surface`."""
         return to_surface(values, self.voxels, n_vertices=n_vertices, path=path)
 
     def to_csv(self, values: Any, path: str | os.PathLike) -> Path:
-        """The voxel table with values beside it.
+        """Write the voxel table with columns of values.
 
         Parameters
         ----------
@@ -86,7 +86,7 @@ class VoxelMaps:
 
         Raises
         ------
-        ValueError : another number of values than of voxels, or the name of a column that there is.
+        ValueError : the number of values differs from that of voxels, or a column name is taken.
         """
         named = dict(values) if isinstance(values, Mapping) else {"value": values}
         check_same_length(voxels=self.voxels, **named)

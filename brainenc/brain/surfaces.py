@@ -21,7 +21,7 @@ FSAVERAGE, FSAVERAGE5 = 163842, 10242
 def to_hemispheres(
     values: Any, voxels: pd.DataFrame, *, n_vertices: int = FSAVERAGE
 ) -> dict[str, np.ndarray]:
-    """Values per voxel put on the vertices of both hemispheres.
+    """Values per voxel as arrays over the vertices of both hemispheres.
 
     Parameters
     ----------
@@ -30,17 +30,17 @@ def to_hemispheres(
         ``vertex``, counted from 0 in its hemisphere, and ``hemisphere``: "lh" or "rh", also
         "L", "R", "left", "right".
     n_vertices : int
-        Of each hemisphere's mesh; fsaverage by default.
+        Vertices of each hemisphere's mesh; fsaverage by default.
 
     Returns
     -------
     dict of "lh" and "rh" to array of float32, shape (n_vertices,) or (n_maps, n_vertices)
-        NaN at vertices that no voxel is.
+        NaN at vertices without a voxel.
 
     Raises
     ------
-    ValueError : columns missing, a hemisphere of another name, vertices that are not whole, lie
-        outside the mesh or occur twice, or another number of values than of voxels.
+    ValueError : columns are missing, a hemisphere has another name, vertices are not whole numbers,
+        lie outside the mesh or occur twice, or the number of values differs from that of voxels.
     """
     values = np.asarray(values, dtype=np.float32)
     if values.ndim not in (1, 2) or values.shape[-1] != len(voxels):
@@ -71,8 +71,8 @@ def to_surface(
     values, voxels, n_vertices
         As for `to_hemispheres`. Several maps become several data arrays.
     path : path, optional
-        Where to write them: ``maps/r.func.gii`` writes ``maps/lh.r.func.gii`` and
-        ``maps/rh.r.func.gii``, each whole or not at all.
+        Destination: ``maps/r.func.gii`` writes ``maps/lh.r.func.gii`` and ``maps/rh.r.func.gii``,
+        each atomically.
 
     Returns
     -------

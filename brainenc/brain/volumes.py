@@ -1,4 +1,4 @@
-"""Volumes: the grid that voxels come from, and values per voxel as NIfTI files."""
+"""Volumes: the grid of voxels, and values per voxel as NIfTI files."""
 
 import gzip
 import os
@@ -15,13 +15,13 @@ from brainenc.storage import atomic_path
 if TYPE_CHECKING:
     import nibabel as nib
 
-#: Columns of the voxel table that hold a voxel's place in the volume, counted from 0.
+#: Columns of the voxel table with a voxel's position in the volume, counted from 0.
 POSITION = ["i", "j", "k"]
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no one truth value: identity it is
+@dataclass(frozen=True, eq=False)  # comparison by identity, as arrays have no truth value
 class Volume:
-    """Grid of a volume: what it takes, with ``i, j, k`` of each voxel, to write a NIfTI file.
+    """Grid of a volume: with ``i, j, k`` of each voxel it defines a NIfTI file.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ class Volume:
     affine : array, shape (4, 4)
         From (i, j, k, 1) to millimetres, right-anterior-superior positive.
     space : str
-        What the millimetres are of: "native", the subject's own, or "MNI152", in which a voxel
-        can be shown on a template's surface.
+        Space of the millimetres: "native", the subject's own, or "MNI152", whose voxels can be
+        shown on a template surface.
 
     Raises
     ------
-    ValueError : shapes that are not those above, or an affine that is not finite or not invertible.
+    ValueError : a wrong shape, or an affine that is not finite or not invertible.
     """
 
     shape: tuple[int, int, int]
@@ -57,7 +57,7 @@ class Volume:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any] | None) -> "Volume | None":
-        """What `to_json` gave; None of None."""
+        """Inverse of `to_json`; None for None."""
         return None if content is None else cls(**content)
 
     def to_json(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Volume:
         return {"shape": list(self.shape), "affine": self.affine.tolist(), "space": self.space}
 
     def check_positions(self, voxels: pd.DataFrame) -> None:
-        """Make sure that every voxel has a place of its own in the volume.
+        """Check that every voxel has a distinct position in the volume.
 
         Raises
         ------
@@ -92,14 +92,14 @@ def to_nifti(
     voxels : pandas.DataFrame, n_voxels rows
         Columns ``i``, ``j``, ``k``: position in the volume, counted from 0.
     affine : array, shape (4, 4), optional
-        From ``i``, ``j``, ``k`` to millimetres. Without it, and without `mask`, the identity: the
-        volume then is in voxel indices, and lies over no anatomy.
+        From ``i``, ``j``, ``k`` to millimetres. By default, without `mask`, the identity: the
+        volume is then in voxel indices and does not match any anatomy.
     shape : (int, int, int), optional
-        Of the volume; without it, and without `mask`, the smallest that holds all voxels.
+        Shape of the volume; by default, without `mask`, the smallest with room for all voxels.
     mask : NIfTI image or path, optional
-        Gives affine and shape in place of the two arguments, and must not be 0 at any voxel.
+        Source of affine and shape instead of the two arguments; must not be 0 at any voxel.
     path : path, optional
-        Where to write the volume, ``.nii`` or ``.nii.gz``, whole or not at all.
+        Destination, ``.nii`` or ``.nii.gz``, written atomically.
 
     Returns
     -------
@@ -107,11 +107,11 @@ def to_nifti(
 
     Raises
     ------
-    ValueError : no positions in the table, positions that are no whole numbers, occur twice or lie
-        outside the volume or the mask, another number of values than of voxels, or a path that is
-        no NIfTI file.
+    ValueError : positions are missing, are not whole numbers, occur twice or lie outside the volume
+        or the mask; the number of values differs from that of voxels; or the path is not a NIfTI
+        file.
     """
-    import nibabel as nib  # here: whoever opens data does not wait for it
+    import nibabel as nib  # imported here, since opening data does not need it
 
     if path is not None and not str(path).endswith((".nii", ".nii.gz")):
         raise ValueError(f"path={str(path)!r} must end in .nii or .nii.gz")

@@ -1,4 +1,4 @@
-"""Do images and betas belong together? Cheap features, and images exchanged for one another."""
+"""Check that images and betas belong together: ridge on cheap features, permuted images."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ from brainenc.data.images import LUMA, area_weights, as_images, image_batches, t
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.validation import check_betas
 
-#: Fewer images with trials than this tell nothing.
+#: Smallest number of images with trials for a verdict.
 MIN_IMAGES = 20
 
-#: Voxels among which the most reliable are looked for, and how many of those are predicted.
+#: Numbers of candidate voxels, and of the most reliable of them, which are predicted.
 CANDIDATES, VOXELS = 20_000, 100
 
-#: Share of the reliable variance that cheap features explain at least in visual cortex.
+#: Smallest share of reliable variance in visual cortex that cheap features explain.
 PLANTED_SHARE = 0.1
 
-#: Data sets with a planted relation; their lowest score is the least to be expected.
+#: Number of data sets with a planted relation; their lowest score is the expected minimum.
 N_PLANTED = 40
 
 #: Ridge penalties, in units of the mean squared norm of an image's features.
 ALPHAS = (0.3, 3.0, 30.0)
 
-#: A shift fits better when it is above by so many s.d. of the permuted scores.
+#: A shift fits better if its r is larger by this number of s.d. of the permuted scores.
 SHIFT_SD = 4.0
 
 
@@ -41,20 +41,20 @@ class AlignmentCheck:
     ----------
     verdict : str
         "aligned": better than permuted images. "misaligned": no better, although the betas are
-        reliable enough to tell. "shifted": betas of a neighbouring row fit better. "unknown": no
-        evidence either way, for want of images, of reliable voxels or of a relation to pixels.
+        reliable enough for the test. "shifted": betas of a neighbouring row fit better. "unknown":
+        no evidence, because of too few images, unreliable voxels or no relation to pixels.
     r : float
         Held-out Pearson r, mean over the most reliable voxels.
     p : float
-        One-sided, of `r` among permuted images.
+        One-sided p of `r` among permuted images.
     null : array, shape (n_permutations,)
         The same r with images permuted; its mean is a little below 0.
     expected : float
-        The least r with a tenth of the reliable variance planted in permuted betas.
+        Smallest r when a tenth of the reliable variance is planted in permuted betas.
     shifted : dict of int to float
         r when image i is paired with the betas of row i − 1 and of row i + 1.
     message : str
-        All of this in a sentence.
+        Summary in a sentence.
     """
 
     verdict: str
@@ -86,28 +86,27 @@ def check_alignment(
     n_permutations: int = 200,
     random_state: int | None = 0,
 ) -> AlignmentCheck:
-    """Compare images and betas as they are paired with images permuted.
+    """Test whether paired images predict the betas better than permuted images.
 
-    Ridge on pixels and contrast energy predicts held-out averages of the most reliable voxels.
-    Unlike a score that is low because features or data are weak, a misalignment is only called
-    one when a weak relation, planted in the same betas, would have been seen.
+    Ridge on pixels and contrast energy predicts held-out averages of the most reliable voxels. A
+    low score may also come from weak features or data; the verdict is "misaligned" only if a weak
+    relation, planted in the same betas, would have been detected.
 
     Parameters
     ----------
     images : array or lazy sequence, shape (n_rows, H, W[, 3]), uint8
     betas : array, shape (n_rows, n_repeats, n_voxels) or (n_rows, n_voxels)
-        NaN where a repeat is missing. May be memory-mapped: some rows of it are read.
+        NaN where a repeat is missing. May be memory-mapped; only some rows are read.
     rows : array of int, optional
         Rows with at least one trial, from which images are drawn; by default those with a beta
         that is not NaN, which takes a pass through all betas.
     ncsnr : array, shape (n_voxels,), optional
-        Signal s.d. / noise s.d. of a single trial; needed, and used, only where fewer than
-        `MIN_IMAGES` of the images drawn have repeats.
+        Signal s.d. / noise s.d. of a single trial; used only if fewer than `MIN_IMAGES` of the
+        images drawn have repeats.
     n_averaged : int or array of int
-        Trials averaged in each row of `betas`, for the noise ceiling that `ncsnr` gives; in any
-        order.
+        Trials averaged in each row of `betas`, in any order, for the noise ceiling from `ncsnr`.
     name : str
-        What to call the data in the message.
+        Name of the data in the message.
     n_images : int
         Images drawn at random, so that large data take seconds.
     n_permutations : int
@@ -120,8 +119,8 @@ def check_alignment(
 
     Raises
     ------
-    ValueError : `n_images` or `n_permutations` below 1, or images, betas and ncsnr whose shapes do
-        not fit.
+    ValueError : `n_images` or `n_permutations` below 1, or the shapes of images, betas and ncsnr do
+        not match.
 
     Examples
     --------
@@ -236,8 +235,8 @@ def _reliable_voxels(
 ) -> tuple[np.ndarray, float]:
     """The most reliable voxels, and the reliable share of variance of their averages.
 
-    Voxels are chosen on every other image and measured on the rest: the best of many look better
-    than they are. Without repeats `ncsnr` stands for both.
+    Voxels are chosen on every other image and measured on the rest, since selection biases the
+    reliability of the best. Without repeats `ncsnr` is used for both.
     """
     candidates = np.sort(rng.permutation(betas.shape[2])[:CANDIDATES])
     n_chosen = min(VOXELS, -(-len(candidates) // 2))
@@ -262,7 +261,7 @@ def _read(betas: np.ndarray, rows: np.ndarray, voxels: np.ndarray) -> np.ndarray
 
 
 def _averages(betas: np.ndarray, rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-    """Averages with mean 0 and s.d. 1 over images; 0 where there is none or no variance."""
+    """Averages with mean 0 and s.d. 1 over images; 0 without data or variance."""
     averages = average_repeats(_read(betas, rows, voxels)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom")
@@ -277,8 +276,8 @@ def _plant(
 ) -> np.ndarray:
     """Permuted betas in which features explain `PLANTED_SHARE` of the reliable variance.
 
-    Few patterns, mixed: the voxels of a brain share their signals, and a hundred independent ones
-    would promise more than can be had.
+    A few patterns are mixed, since voxels share their signals: a hundred independent signals would
+    make the test too optimistic.
     """
     n_patterns = 5
     patterns = features @ rng.standard_normal((features.shape[1], n_patterns), dtype=np.float32)
@@ -327,7 +326,7 @@ def _feature_maps(batch: np.ndarray) -> list[np.ndarray]:
     for size in (64, 32):
         shrunk = _shrink(pixels, size)
         y, x = np.gradient(shrunk, axis=(1, 2))
-        # Square roots of what is summed: contrast, not its square, which few edges would rule.
+        # Square root of the sum: contrast instead of energy, which a few edges would dominate.
         energy += [np.sqrt(_shrink(part**2, 8)) for part in (x, y, x + y, x - y)]
     maps = [[_shrink(pixels, 16)], [_shrink(colour, 8) for colour in colours], energy]
     flat = [[part.reshape(len(batch), -1) for part in kind] for kind in maps]
@@ -345,9 +344,9 @@ def _shrink(maps: np.ndarray, size: int) -> np.ndarray:
 def _smoothers(features: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Matrices from the responses of all images to held-out predictions, one per alpha.
 
-    They do not depend on the responses, so that a permutation costs a product of matrices.
+    They do not depend on the responses, so that a permutation costs one matrix product.
     """
-    # Here: scikit-learn takes a second to import, and whoever opens data does not wait for it.
+    # Imported here, since scikit-learn takes a second and opening data does not need it.
     from brainenc.model_selection import image_folds
 
     if not features.shape[1]:

@@ -22,7 +22,7 @@ from brainenc.data.images import ImageFiles, ImageSubset
 from brainenc.storage import atomic_path, read_json, write_json
 from brainenc.validation import FLOATS
 
-#: What ``meta.json`` says the folder is.
+#: Value of ``format`` in ``meta.json``.
 FORMAT = "brainenc.EncodingData"
 
 #: Version of the layout that is written.
@@ -41,9 +41,9 @@ def write(
     units: str = "",
     copy_images: bool = False,
 ) -> None:
-    """Write the folder, whole or not at all; the arguments are the parts of `EncodingData`.
+    """Write the folder atomically; the arguments are the parts of `EncodingData`.
 
-    `copy_images` copies the images of an HDF5 file, which otherwise is only referred to.
+    `copy_images` copies the images of an HDF5 file; otherwise the folder refers to the file.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def write_beside_betas(
     units: str,
     copy_images: bool,
 ) -> None:
-    """Write what belongs into a folder beside ``betas.npy``, ``meta.json`` last."""
+    """Write the other files of a folder with ``betas.npy``, ``meta.json`` last."""
     image_files = _write_images(folder, images, copy_images)
     voxels.to_csv(folder / "voxels.csv", index_label="voxel")
     trials.to_csv(folder / "trials.csv", index=False)
@@ -105,9 +105,9 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError : the folder or one of its files is missing; named.
-    ValueError : a file is truncated or does not fit the others, or the folder was written by a
-        newer version.
+    FileNotFoundError : the folder or one of its files is missing; the message names it. ValueError
+        : a file is truncated or inconsistent with the others, or the folder was written by a newer
+        version.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
@@ -144,7 +144,7 @@ def _check_replaceable(folder: Path, images: Any) -> None:
 
 def _read_meta(folder: Path) -> dict[str, Any]:
     if not (folder / "meta.json").exists():
-        # It is written last, so a folder without it is a copy that stopped, if not another folder.
+        # It is written last, so without it the folder is incomplete or not a .brain folder.
         raise FileNotFoundError(
             f"{folder} is not a .brain folder, or only part of one: meta.json is missing"
         )
@@ -172,7 +172,7 @@ def _mapped_array(path: Path, shape: Sequence[int], dtypes: Sequence[type]) -> n
 
 
 def _write_images(folder: Path, images: Any, copy_images: bool) -> dict[str, Any]:
-    """Images, or where they are; what ``meta.json`` has to say of them."""
+    """Write images or their location; return their entries of ``meta.json``."""
     rows = images[:] if isinstance(images, HDF5Images) else images
     if not copy_images and isinstance(rows, ImageSubset) and isinstance(rows.parent, HDF5Images):
         return _refer_to_hdf5(folder, rows)
@@ -180,7 +180,7 @@ def _write_images(folder: Path, images: Any, copy_images: bool) -> dict[str, Any
         write_array(folder / "images.npy", images)
         return {"image_files": None}
     (folder / "images").mkdir()
-    # Numbered once, however often the data are saved again.
+    # Numbered once, even if the data are saved again.
     names = [
         f"{i:06d}_{re.sub(r'^[0-9]{6}_', '', path.name)}" for i, path in enumerate(images.paths)
     ]
@@ -215,7 +215,7 @@ def _read_images(folder: Path, meta: dict[str, Any]) -> Any:
 
 
 def _dtypes(table: pd.DataFrame) -> dict[str, str]:
-    """What a CSV file does not tell: the dtypes of numbers, and that "1" or "NA" was a label."""
+    """Column dtypes, which a CSV file lacks: of numbers, and of labels such as "1" or "NA"."""
     return {
         str(column): str(dtype) if pd.api.types.is_numeric_dtype(dtype) else "text"
         for column, dtype in table.dtypes.items()
@@ -229,7 +229,7 @@ def _read_table(path: Path, dtypes: dict[str, str], n_rows: int) -> pd.DataFrame
         raise ValueError(f"{path} does not end with a line break (truncated?)")
     try:
         table = pd.read_csv(path, dtype=numbers)
-        # In a label only an empty field is missing: "NA" may be a region's name.
+        # Only an empty field is a missing label: "NA" may be the name of a region.
         labels = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a table: {error}") from None

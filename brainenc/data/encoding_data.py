@@ -32,17 +32,17 @@ from brainenc.repeats import average_repeats, count_repeats
 from brainenc.validation import check_betas, check_index, check_same_length
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no one truth value: identity it is
+@dataclass(frozen=True, eq=False)  # comparison by identity, as arrays have no truth value
 class EncodingData(VoxelMaps):
-    """Images and the betas they evoked, with tables of voxels and trials.
+    """Images and betas of one subject, with tables of voxels and trials.
 
     Parameters
     ----------
     images : array or lazy sequence, shape (n_images, H, W[, 3]), uint8
         One row per unique image; also a list of paths or PIL images.
     betas : array, shape (n_images, n_repeats, n_voxels) or (n_images, n_voxels)
-        Single-trial responses, NaN where a repeat is missing. Kept as float32 or float64,
-        memory-mapped arrays stay on disk.
+        Single-trial responses, NaN where a repeat is missing. float32 or float64; memory-mapped
+        arrays stay on disk.
     voxels : pandas.DataFrame, optional
         One row per voxel: one column of ROI labels per atlas (missing or "" outside every ROI),
         and any of ``ncsnr``, ``i, j, k``, ``x, y, z``, ``vertex``, ``hemisphere``.
@@ -53,20 +53,20 @@ class EncodingData(VoxelMaps):
     name : str
         Shown in tables and reports.
     truth : object, optional
-        What is known of the true responses, with the methods `select` and `rescale` of
-        `brainenc.datasets.SimulatedTruth`; simulated subjects only, not saved.
+        True responses of a simulated subject, with the methods `select` and `rescale` of
+        `brainenc.datasets.SimulatedTruth`; not saved.
     volume : Volume, optional
-        Grid of the volume that the voxels come from, whose places ``i, j, k`` name.
+        Grid of the volume that the voxels come from; ``i, j, k`` are positions in it.
     units : str
-        What the betas are in ("percent signal change", say), for people to read; "" if unsaid.
+        Units of the betas as text, such as "percent signal change"; "" if unknown.
     checked : bool
-        All parts are those of an `EncodingData`, or rows and columns of them: nothing is checked
-        or converted, since the checks read all betas.
+        True if all parts come from an `EncodingData`: nothing is checked or converted, since checks
+        read all betas.
 
     Raises
     ------
-    ValueError : rows that do not match, empty or infinite betas, images of different sizes.
-    TypeError : images that are not uint8, betas that are not numeric.
+    ValueError : numbers of rows that do not match, empty or infinite betas, images of different
+        sizes. TypeError : images that are not uint8, betas that are not numeric.
     """
 
     images: Any
@@ -99,10 +99,10 @@ class EncodingData(VoxelMaps):
             object.__setattr__(self, name, value)  # how a frozen dataclass sets its fields
 
     def _with(self, **changes: Any) -> "EncodingData":
-        """Copy with other parts, which are known to fit."""
+        """Copy with other, already checked parts."""
         return dataclasses.replace(self, **changes, checked=True)
 
-    # ---------------------------------------------------------------- what is in it
+    # ---------------------------------------------------------------- contents
 
     @property
     def n_images(self) -> int:
@@ -151,7 +151,7 @@ class EncodingData(VoxelMaps):
             + (f"; {atlases})" if atlases else ")")
         )
 
-    # ---------------------------------------------------------------- making it
+    # ---------------------------------------------------------------- construction
 
     @classmethod
     def from_trials(
@@ -172,13 +172,13 @@ class EncodingData(VoxelMaps):
         Parameters
         ----------
         images : array or sequence, shape (n_unique, H, W[, 3])
-            The unique images. Those that no trial shows are left out.
+            Unique images. Images without trials are left out.
         betas : array, shape (n_trials, n_voxels)
             One row per trial, in the order of presentation.
         image_ids : array of int, shape (n_trials,)
             Row of `images` (counted from 0) that each trial showed.
         session, run : array, shape (n_trials,), optional
-            Kept in the trial table; `zscore_by_session` needs the session.
+            Columns of the trial table; `zscore_by_session` needs the session.
         voxels, name, volume, units
             As for `EncodingData`.
 
@@ -190,7 +190,7 @@ class EncodingData(VoxelMaps):
 
         Raises
         ------
-        ValueError : lengths that differ, or ids outside `images` (ids counted from 1, say).
+        ValueError : lengths differ, or ids are outside `images` (counted from 1, for example).
         """
         images = as_images(images)
         grouped, shown, trials = group_by_image(
@@ -207,7 +207,7 @@ class EncodingData(VoxelMaps):
         -------
         EncodingData
             Betas in units of the voxel's standard deviation (ddof 0) over the trials of the
-            session. NaN where a voxel does not vary within a session (counted in a warning).
+            session. NaN where a voxel is constant within a session (a warning gives the number).
 
         Raises
         ------
@@ -228,10 +228,9 @@ class EncodingData(VoxelMaps):
         Returns
         -------
         EncodingData
-            n_repeats is 1. The trial table has one row per image with ``n_averaged``, the number
-            of trials in its average (the largest over voxels). When the voxel table has no
-            ``ncsnr`` and there are repeats, it gets the one estimated from them: averages alone
-            do not show it.
+            n_repeats is 1. The trial table has one row per image with ``n_averaged``, the number of
+            trials in its average (largest over voxels). If the voxel table has no ``ncsnr`` and
+            there are repeats, it gets the estimate from the repeats, since averages lose it.
         """
         voxels = self.voxels
         if "ncsnr" not in voxels and self.n_repeats > 1:
@@ -245,10 +244,10 @@ class EncodingData(VoxelMaps):
     def noise_ceiling(
         self, *, n_bootstraps: int = 0, random_state: int | None = 0
     ) -> "metrics.NoiseCeiling":
-        """Best score against repeat-averaged betas, per voxel.
+        """Noise ceiling for repeat-averaged betas, per voxel.
 
-        Estimated from the repeats; without any, from the ``ncsnr`` of the voxel table and the
-        number of trials averaged; NaN everywhere without either.
+        Estimated from the repeats or, without repeats, from the ``ncsnr`` of the voxel table and
+        the number of trials averaged; NaN without either.
 
         Parameters
         ----------
@@ -272,12 +271,12 @@ class EncodingData(VoxelMaps):
         )
 
     def check(self, *, n_images: int = 600, random_state: int | None = 0) -> AlignmentCheck:
-        """Whether images and betas belong together, in seconds: permuted images must do worse.
+        """Check in seconds whether images and betas belong together, against permuted images.
 
         Parameters
         ----------
         n_images : int
-            Images drawn at random to look at.
+            Number of images drawn at random for the check.
         random_state : int
 
         Returns
@@ -286,8 +285,8 @@ class EncodingData(VoxelMaps):
 
         Warns
         -----
-        UserWarning : they do not seem to, or betas of a neighbouring row fit better. Never for
-            want of evidence: see `brainenc.data.check_alignment`.
+        UserWarning : images and betas do not match, or betas of a neighbouring row fit better.
+            Missing evidence gives no warning: see `brainenc.data.check_alignment`.
         """
         found = check_alignment(
             self.images,
@@ -303,7 +302,7 @@ class EncodingData(VoxelMaps):
             warnings.warn(found.message, stacklevel=2)
         return found
 
-    # ---------------------------------------------------------------- parts of it
+    # ---------------------------------------------------------------- selection
 
     def select(
         self,
@@ -313,7 +312,7 @@ class EncodingData(VoxelMaps):
         roi: str | Sequence[str] | None = None,
         atlas: str | None = None,
     ) -> "EncodingData":
-        """Some of the images and voxels.
+        """Data of some images and voxels.
 
         Parameters
         ----------
@@ -369,7 +368,7 @@ class EncodingData(VoxelMaps):
         Parameters
         ----------
         test : float in (0, 1), or mask of shape (n_images,), or positions
-            A share drawn at random, or the test images themselves (the shared images of NSD, say).
+            A random share, or the test images (such as the shared images of NSD).
         random_state : int
             Seed of the random share.
 
@@ -379,7 +378,7 @@ class EncodingData(VoxelMaps):
 
         Raises
         ------
-        ValueError : one side would be empty, or a whole number, which is no share.
+        ValueError : one side would be empty, or `test` is an int, not a share.
         """
         in_test = held_out_images(test, self.n_images, random_state=random_state)
         return self.select(images=~in_test), self.select(images=in_test)
@@ -387,9 +386,9 @@ class EncodingData(VoxelMaps):
     # ---------------------------------------------------------------- on disk
 
     def save(self, folder: str | os.PathLike, *, copy_images: bool = False) -> Path:
-        """Write a ``.brain`` folder, whole or not at all; `truth` is not written.
+        """Write a ``.brain`` folder atomically; `truth` is not written.
 
-        `brainenc.data.brain_folder` lists its files. A killed save leaves what was there, and a
+        `brainenc.data.brain_folder` lists its files. A killed save leaves the old folder, and a
         hidden ``.*.tmp`` folder beside it to delete.
 
         Parameters
@@ -397,8 +396,8 @@ class EncodingData(VoxelMaps):
         folder : path
             An existing folder of that name is replaced once the new one is complete.
         copy_images : bool
-            Copy images that are rows of an HDF5 file (NSD's) into ``images.npy``. Otherwise the
-            folder says where that file is and which rows, and needs it when images are read.
+            Copy images that are rows of an HDF5 file (as in NSD) into ``images.npy``. Otherwise the
+            folder stores the file's path and the rows, and needs the file when images are read.
 
         Returns
         -------
@@ -439,9 +438,9 @@ class EncodingData(VoxelMaps):
 
         Raises
         ------
-        FileNotFoundError : the folder or one of its files is missing; named.
-        ValueError : a file is truncated or does not fit the others, or the folder was written
-            by a newer version.
+        FileNotFoundError : the folder or one of its files is missing; the message names it.
+            ValueError : a file is truncated or inconsistent with the others, or the folder was
+            written by a newer version.
         """
         parts = brain_folder.read(Path(folder))
         check_same_length(images=parts["images"], betas=parts["betas"])

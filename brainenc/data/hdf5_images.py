@@ -1,4 +1,4 @@
-"""Images in an HDF5 file, read when they are needed, also from other processes."""
+"""Images in an HDF5 file, read lazily in any process."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ from brainenc.data.images import ImageSubset
 
 
 class HDF5Images:
-    """Images of an HDF5 data set, read when they are needed.
+    """Images of an HDF5 data set, read lazily.
 
-    The file is opened at the first read, and again in every process that this is sent to; it may
-    be absent until then, so that data whose images lie elsewhere can be used without them.
+    The file is opened at the first read, in each process separately; it may be absent until then,
+    so that data can be used without their images.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class HDF5Images:
     size : (height, width), optional
         Resize every image on reading (bicubic).
     shape : tuple of int, optional
-        Of the data set, where it is known; read from the file otherwise.
+        Shape of the data set, if known; otherwise it is read from the file.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class HDF5Images:
     Raises
     ------
     FileNotFoundError : the file is missing, here (without `shape`) or when images are read.
-    ValueError : no such data set, or another shape than was said.
+    ValueError : the data set is missing, or has another shape than `shape`.
     TypeError : the data set is not uint8.
     """
 
@@ -83,7 +83,7 @@ class HDF5Images:
         return np.asarray(resized)
 
     def _rows(self) -> Any:
-        """The open data set; a handle does not survive into a forked process."""
+        """The open data set; a forked process needs a new handle."""
         if self._opened[0] != os.getpid():
             self._opened = (os.getpid(), self._open())
         return self._opened[1]
@@ -93,7 +93,7 @@ class HDF5Images:
 
         if not self.path.exists():
             raise FileNotFoundError(
-                f"{self.path} is missing, which holds the images: put it back, or if it was moved, "
+                f"{self.path}, the file with the images, is missing: restore it or, if it was moved, "
                 "correct its path (image_hdf5 in the meta.json of a .brain folder)"
             )
         try:

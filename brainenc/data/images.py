@@ -1,7 +1,7 @@
-"""What counts as images, and how they are read: arrays, files, PIL images and lazy sequences.
+"""Images as arrays, files, PIL images and lazy sequences, and how they are read.
 
-Inside the package images are always something with ``shape`` (n_images, H, W[, 3]), ``dtype``
-uint8 and array-like indexing; `as_images` makes that of whatever the user has.
+Inside the package images are always objects with ``shape`` (n_images, H, W[, 3]), ``dtype`` uint8
+and array-like indexing; `as_images` converts user input to them.
 """
 
 import copy
@@ -15,7 +15,7 @@ from PIL import Image
 
 from brainenc.arrays import blocks
 
-#: File name endings that a folder of images is searched for.
+#: File name endings of images in a folder.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 #: Weights of R, G and B in the grey of an RGB image (ITU-R BT.601, as PIL's mode "L").
@@ -23,7 +23,7 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def looks_like_images(obj: Any) -> bool:
-    """Whether `obj` is images, not features: uint8 arrays of 3 or 4 axes, paths, PIL images."""
+    """Whether `obj` is images: a uint8 array of 3 or 4 axes, paths or PIL images."""
     obj = _paths_listed(obj)
     if hasattr(obj, "shape") and hasattr(obj, "dtype"):
         return obj.dtype == np.uint8 and len(obj.shape) in (3, 4)
@@ -41,10 +41,10 @@ def as_images(images: Any) -> Any:
     Parameters
     ----------
     images : array, or sequence of paths, PIL images or arrays, or lazy sequence
-        Paths may also be an array or a Series; their files are read as RGB when they are needed.
-        PIL images become grey if they all are, RGB otherwise. Arrays are (n_images, H, W) or
-        (n_images, H, W, 3), uint8; a lazy sequence is anything with such a ``shape``, a ``dtype``
-        and array indexing (`ImageFiles`, an h5py dataset, a memmap) and is passed through unread.
+        Paths may also be an array or a Series; their files are read lazily, as RGB. PIL images
+        become grey if all are grey, else RGB. Arrays are (n_images, H, W) or (n_images, H, W, 3),
+        uint8; a lazy sequence is any object with such a ``shape``, a ``dtype`` and array indexing
+        (`ImageFiles`, an h5py dataset, a memmap) and is returned unread.
 
     Returns
     -------
@@ -52,9 +52,8 @@ def as_images(images: Any) -> Any:
 
     Raises
     ------
-    TypeError : not uint8, or nothing that can be read as images.
-    ValueError : a wrong number of axes or channels, no images, images of different sizes, or of
-        more than 8 bits.
+    TypeError : `images` is not uint8, or cannot be read as images. ValueError : wrong number of
+        axes or channels, no images, different sizes, or more than 8 bits.
     """
     images = _paths_listed(images)
     if hasattr(images, "shape") and hasattr(images, "dtype"):
@@ -75,7 +74,7 @@ def as_images(images: Any) -> Any:
 
 
 def _paths_listed(images: Any) -> Any:
-    """A one-dimensional array or Series of paths as a list; anything else as it is."""
+    """A one-dimensional array or Series of paths as a list; other objects unchanged."""
     is_text = getattr(getattr(images, "dtype", None), "kind", None) in ("O", "U", "T")
     return list(images) if is_text and len(images.shape) == 1 else images
 
@@ -92,7 +91,7 @@ def _one_array(image: Any, i: int, mode: str) -> np.ndarray:
 
 
 def _converted(image: Image.Image, mode: str, name: str) -> Image.Image:
-    # PIL clips these to 0 … 255 without a word.
+    # PIL would clip these to 0 … 255 silently.
     if image.mode == "F" or image.mode.startswith("I"):
         raise ValueError(
             f"{name} has more than 8 bits (mode {image.mode}): scale it to 0 … 255 and save it as "
@@ -128,14 +127,14 @@ def _check_sizes(sizes: Sequence[tuple], names: Sequence[str]) -> None:
 
 
 class ImageFiles:
-    """Image files read when they are needed, as RGB.
+    """Image files, read lazily as RGB.
 
     Parameters
     ----------
     paths : sequence of paths
     size : (height, width), optional
-        Resize every image on reading (bicubic). Without it all files must have one size, and
-        are opened once to see that they have.
+        Resize every image on reading (bicubic). Without it all files must have one size, which is
+        checked by opening each once.
 
     Attributes
     ----------
@@ -145,8 +144,8 @@ class ImageFiles:
 
     Raises
     ------
-    FileNotFoundError, ValueError : a file is missing, is no image, has more than 8 bits, or
-        differs in size; named. Damage past the header shows when the image is read.
+    FileNotFoundError, ValueError : a file is missing, is not an image, has more than 8 bits or
+        another size; the message names it. Damage after the header is found on reading.
     """
 
     dtype = np.dtype(np.uint8)
@@ -208,7 +207,7 @@ class ImageFiles:
                 if self.size is not None:
                     rgb = rgb.resize((self.size[1], self.size[0]), Image.Resampling.BICUBIC)
                 pixels = np.asarray(rgb)
-        except Exception as error:  # decoders raise all kinds of errors on damaged data
+        except Exception as error:  # the error for damaged data depends on the decoder
             raise _unreadable(path, error) from None
         if pixels.shape != self.shape[1:]:
             raise ValueError(
@@ -233,7 +232,7 @@ def _unreadable(path: Path, error: Exception) -> Exception:
 
 
 class ImageSubset:
-    """Rows of a lazy image sequence, read when they are needed.
+    """Rows of a lazy image sequence, read lazily.
 
     Parameters
     ----------
@@ -263,7 +262,7 @@ class ImageSubset:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         pixels = np.empty(self.shape, dtype or np.uint8)
-        # Row by row: h5py takes a hundred times longer over a list of rows.
+        # Row by row, since h5py is a hundred times slower with a list of rows.
         for i, row in enumerate(self.index.tolist()):
             pixels[i] = self.parent[row]
         return pixels
@@ -290,8 +289,8 @@ def area_weights(n_in: int, n_out: int) -> np.ndarray:
     Parameters
     ----------
     n_in, n_out : int
-        n_out <= n_in; they need not divide. A pixel on the border of two stretches counts
-        in each by the part that lies there.
+        n_out <= n_in; n_in need not be a multiple. A pixel on the border of two stretches is
+        divided between them in proportion.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Data from one file of arrays, and from whatever a path leads to."""
+"""Load data from an ``.npz`` file or a ``.brain`` folder."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
         n_voxels) float; optionally ``roi`` (labels) and ``ncsnr``, both (n_voxels,), and
         ``session`` and ``run``, both (n_images, n_repeats).
     name : str, optional
-        The file's name without its ending by default.
+        Name of the data; by default the file's name without its ending.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     Raises
     ------
     FileNotFoundError : there is no such file.
-    ValueError : not an ``.npz`` file, truncated, arrays missing or of shapes that do not fit.
+    ValueError : not an ``.npz`` file, truncated, or arrays are missing or do not match.
     TypeError : images that are not uint8, betas that are not numeric.
     """
     path = Path(path)
@@ -70,7 +70,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"{path} is missing")
     # Opened here, since np.load leaves a damaged file open.
     with path.open("rb") as file:
-        # Other files are told by their first bytes: what NumPy says of them is about pickles.
+        # Checked by the first bytes, since NumPy's error for other files is about pickles.
         if file.read(2) not in (b"PK", b""):
             raise ValueError(
                 f"{path} is neither a .brain folder nor an .npz file, as numpy.savez(path, "
@@ -91,5 +91,5 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:
     if array.shape != shape:
-        raise ValueError(f"{path}: {name} has shape {array.shape}, but betas asks for {shape}")
+        raise ValueError(f"{path}: {name} has shape {array.shape}, but betas need {shape}")
     return array

@@ -1,4 +1,4 @@
-"""Which images are held out for testing."""
+"""Choice of the test images."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def held_out_images(
     Parameters
     ----------
     test : float in (0, 1), or mask of shape (n_images,), or positions
-        A share drawn at random, or the test images themselves.
+        A random share, or the test images.
     n_images : int
     random_state : int
         Seed of the random share.
@@ -26,10 +26,10 @@ def held_out_images(
 
     Raises
     ------
-    ValueError : one side would be empty, or a whole number, which is no share.
+    ValueError : one side would be empty, or `test` is an int, not a share.
     """
     if np.ndim(test) == 0 and not isinstance(test, (float, np.floating)):
-        # scikit-learn would take it for a number of images, an index for one image.
+        # An int is ambiguous: a number of images in scikit-learn, or the index of one image.
         raise ValueError(
             f"test={test!r} must be a share such as 0.2, a mask, or positions such as range(20)"
         )

@@ -1,4 +1,4 @@
-"""The trial table: which image and repeat each trial is, and what goes by it.
+"""The trial table, which gives the image and repeat of each trial, and functions of it.
 
 A trial table has one row per trial present, with ``image`` and ``repeat``: positions in the first
 two axes of betas (n_images, n_repeats, n_voxels). It may have ``session``, ``run`` and others.
@@ -35,7 +35,7 @@ def trials_present(betas: np.ndarray) -> pd.DataFrame:
 
 
 def check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
-    """Refuse a trial table that does not fit betas of this shape.
+    """Check that a trial table fits betas of this shape.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
 
 
 def check_complete(trials: pd.DataFrame, present: pd.DataFrame) -> None:
-    """Refuse a trial table that lacks a trial with data, which `trials_present` lists.
+    """Check that a trial table lists all trials with data, as `trials_present` does.
 
-    A trial that is not listed would be left out by everything that goes by the trial table.
+    Functions that use the trial table would leave out an unlisted trial.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def group_by_image(
         Number of the image that each trial showed, in 0 … `n_images` − 1.
     n_images : int
     session, run : array, shape (n_trials,), optional
-        Kept in the trial table.
+        Columns of the trial table.
 
     Returns
     -------
@@ -106,8 +106,8 @@ def group_by_image(
 
     Raises
     ------
-    ValueError : lengths that differ, ids outside the images (counted from 1, say), or betas that
-        `check_betas` refuses.
+    ValueError : lengths differ, ids are outside the images (counted from 1, for example), or
+        `check_betas` rejects the betas.
     TypeError : ids that are not integers.
     """
     flat = check_betas(betas)
@@ -148,8 +148,8 @@ def zscore_by_session(
     Returns
     -------
     zscored : array of the shape and dtype of `betas`
-        In units of the standard deviation (ddof 0); NaN where the voxel has no data or does not
-        vary in the session.
+        Units of the standard deviation (ddof 0); NaN where the voxel has no data or is constant in
+        the session.
     mean, sd : array of float64, shape (n_sessions, n_voxels)
         By session, in sorted order. Both are NaN without data; the s.d. of a constant voxel is NaN.
 
@@ -168,7 +168,7 @@ def zscore_by_session(
     means, sds = [], []
     for _, rows in trials.groupby("session"):
         where = (rows["image"].to_numpy(), rows["repeat"].to_numpy())
-        # float64, since a float32 sum of hundreds of trials far from 0 is off.
+        # float64, since a float32 sum of hundreds of large values is inaccurate.
         deviation = betas[where].astype(np.float64)
         with warnings.catch_warnings():
             # A voxel without data in this session is NaN before and after.
@@ -176,7 +176,7 @@ def zscore_by_session(
             mean = np.nanmean(deviation, axis=0)
             deviation -= mean
             sd = np.sqrt(np.nanmean(deviation**2, axis=0))
-        # Round-off leaves a constant voxel with a tiny s.d.; it must not blow up to ±1.
+        # Round-off gives a constant voxel a tiny s.d., which would be scaled to 1.
         sd = np.where(varies(mean, sd, constant=CONSTANT), sd, np.nan)
         zscored[where] = deviation / sd
         means.append(mean)
@@ -207,9 +207,9 @@ def trials_of_images(trials: pd.DataFrame, index: np.ndarray, n_images: int) -> 
     ----------
     trials : pandas.DataFrame
     index : array of int
-        Images to keep, each once, in the order wanted.
+        Images to keep, each once, in the new order.
     n_images : int
-        Images that `trials` is about.
+        Number of images in `trials`.
     """
     position = np.full(n_images, -1)
     position[index] = np.arange(len(index))

@@ -1,4 +1,4 @@
-"""The voxel table: which ROI each voxel is in.
+"""The voxel table, which gives the ROI of each voxel.
 
 A voxel table has one row per voxel: one column of ROI labels per atlas (missing or "" outside
 every ROI), and any of the columns in `NON_ATLAS_COLUMNS`.
@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-#: Columns that say where a voxel is or how good it is, not which ROI it is in.
+#: Columns with the position or quality of a voxel, not its ROI.
 NON_ATLAS_COLUMNS = ("ncsnr", "i", "j", "k", "x", "y", "z", "vertex", "hemisphere")
 
 
 def check_voxels(voxels: pd.DataFrame, shape: tuple[int, ...]) -> None:
-    """Refuse a voxel table that does not fit betas of this shape; raises ValueError."""
+    """Raise ValueError if a voxel table does not fit betas of this shape."""
     if len(voxels) != shape[2]:
         raise ValueError(f"voxels has {len(voxels)} rows, but betas {shape} has {shape[2]} voxels")
 

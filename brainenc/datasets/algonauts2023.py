@@ -35,15 +35,15 @@ def load_algonauts2023(root: str | os.PathLike, subject: int = 1) -> EncodingDat
     Returns
     -------
     EncodingData
-        Betas (n_images, 1, n_vertices) float32, averaged over repeats by the challenge; vertices
-        of the left hemisphere before those of the right. Voxel table: ``hemisphere``, ``vertex``
-        (of fsaverage, from 0), one column of ROI labels per atlas. Trial table: ``nsd_id`` (row
-        among NSD's 73 000 images, from 0). Images stay in their files until they are read.
+        Betas (n_images, 1, n_vertices) float32, averaged over repeats by the challenge; vertices of
+        the left hemisphere come first. Voxel table: ``hemisphere``, ``vertex`` (of fsaverage, from
+        0), one column of ROI labels per atlas. Trial table: ``nsd_id`` (row among NSD's 73 000
+        images, from 0). Images are read lazily.
 
     Raises
     ------
     FileNotFoundError : lists all files that are missing.
-    ValueError : image files that are not numbered 1 … n, or arrays that do not fit together.
+    ValueError : image files are not numbered 1 … n, or arrays do not match.
 
     References
     ----------
@@ -82,7 +82,7 @@ def load_algonauts2023(root: str | os.PathLike, subject: int = 1) -> EncodingDat
 
 
 def algonauts2023_test_images(root: str | os.PathLike, subject: int = 1) -> ImageFiles:
-    """Test images of a subject, in the order that a submission has them; read when needed.
+    """Test images of a subject, in the order of a submission; read lazily.
 
     Raises
     ------
@@ -104,9 +104,10 @@ class Algonauts2023Score:
         Percent of the noise ceiling reached. NaN where the ceiling is 0 or unknown, and where the
         correlation is undefined (a constant prediction).
     median, mean : float
-        Over the vertices that are not NaN: as entrants computed it, and as later summaries did.
+        Median and mean over the vertices that are not NaN; entrants used the median, later
+        summaries the mean.
     n_masked, n_undefined : int
-        Vertices left out for their ceiling, and others left out for their correlation.
+        Numbers of vertices without a ceiling, and of others with an undefined correlation.
     """
 
     vertices: np.ndarray
@@ -128,12 +129,11 @@ def algonauts2023_score(
     predictions, betas : array, shape (n_images, n_vertices)
         `betas` may have a repeat axis of length 1.
     noise_ceiling : NoiseCeiling, or array, shape (n_vertices,)
-        An array is taken as the share of variance that is signal, 0 … 1, of the averages that
-        `betas` are.
+        An array is the share of signal in the variance of the averages `betas`, 0 … 1.
     clip : bool
         Set vertices above 100 % to 100 %, as the challenge's code does. That code also gives
-        vertices without a ceiling up to 100 %, by a tiny number in place of 0; here they are left
-        out either way.
+        vertices without a ceiling up to 100 %, since it replaces 0 by a tiny number; here they are
+        always left out.
 
     Returns
     -------
@@ -176,12 +176,12 @@ def write_algonauts2023_submission(
     Parameters
     ----------
     folder : path
-        Made if need be; zip it when all subjects are in it.
+        Created if missing; zip it when all subjects are in it.
     subject : int, 1 … 8
     predictions : array, shape (n_test_images, n_vertices)
         For `algonauts2023_test_images`, in that order.
     voxels : pandas.DataFrame
-        The voxel table of `load_algonauts2023`, whose ``hemisphere`` says which column goes where.
+        Voxel table of `load_algonauts2023`; its ``hemisphere`` assigns columns to files.
 
     Returns
     -------
@@ -189,8 +189,8 @@ def write_algonauts2023_submission(
 
     Raises
     ------
-    ValueError : another number of columns than of vertices, no hemisphere column, or predictions
-        that are not finite.
+    ValueError : the number of columns differs from that of vertices, there is no hemisphere column,
+        or predictions are not finite.
     """
     predictions = np.asarray(predictions)
     if predictions.ndim != 2 or predictions.shape[1] != len(voxels):
@@ -239,7 +239,7 @@ def _numbered_images(folder: Path) -> tuple[ImageFiles, np.ndarray]:
             "be numbered 1 … n without a gap"
         )
     paths = [folder / name for _, _, name in names]
-    with Image.open(paths[0]) as first:  # all have one size; opening thousands takes a while
+    with Image.open(paths[0]) as first:  # all have one size; opening thousands is slow
         size = first.height, first.width
     return ImageFiles.of_size(paths, size), np.array([nsd_id for _, nsd_id, _ in names])
 
@@ -279,7 +279,7 @@ def _labels(path: Path, mapping_path: Path, n_vertices: int) -> pd.Series:
     return pd.Series([mapping[n] if n > 0 else "" for n in numbers.astype(int).tolist()], dtype=str)
 
 
-#: What a pickled array of plain values calls; the modules have other names in NumPy 1.
+#: Functions in a pickled array of plain values; the modules have other names in NumPy 1.
 _ARRAY_PARTS = {
     "ndarray": np.ndarray,
     "dtype": np.dtype,
@@ -289,7 +289,7 @@ _ARRAY_PARTS = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Loads arrays of plain values and nothing else: a pickle could run any code."""
+    """Loads only arrays of plain values: a pickle could run any code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "numpy" and name in _ARRAY_PARTS:
@@ -298,7 +298,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_mapping(path: Path) -> dict:
-    """The dict of number to label that the challenge saved as an array of one object."""
+    """Dict of number to label, which the challenge saved as an array of one object."""
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0

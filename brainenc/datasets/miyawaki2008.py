@@ -30,16 +30,16 @@ def load_miyawaki2008(
     square_size: int = 1,
     verbose: bool = True,
 ) -> EncodingData:
-    """Random patterns and figures, and the responses they evoked.
+    """Random patterns and figures, with responses of visual cortex.
 
-    Downloaded (153 MB) by `nilearn.datasets.fetch_miyawaki2008` unless they are there. Every run
-    is detrended and z-scored per voxel, shifted by the delay of the response, and averaged over
-    the volumes of each block, as nilearn's examples do; rest is left out.
+    `nilearn.datasets.fetch_miyawaki2008` downloads them (153 MB) if they are missing. Every run is
+    detrended and z-scored per voxel, shifted by the delay of the response, and averaged over the
+    volumes of each block, as in nilearn's examples; rest is left out.
 
     Parameters
     ----------
     data_dir : path, optional
-        Where nilearn keeps its data, or is to.
+        nilearn's data folder.
     part : {"all", "random", "figures"}
         440 random patterns shown once each, or geometric figures and letters shown several times.
     lag : int
@@ -60,8 +60,8 @@ def load_miyawaki2008(
 
     Raises
     ------
-    ValueError : `part` is none of these, `lag` is negative, or runs whose volumes and labels
-        differ in number.
+    ValueError : unknown `part`, negative `lag`, or a run whose numbers of volumes and labels
+        differ.
 
     References
     ----------
@@ -99,7 +99,7 @@ def load_miyawaki2008(
 def _read_runs(
     func: Sequence[str], label: Sequence[str], mask: str, part: str, lag: int, verbose: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Blocks of all runs wanted (pattern, run, part), and the mean response of each."""
+    """Blocks of the chosen runs (pattern, run, part), and the mean response of each."""
     from nilearn.maskers import NiftiMasker
 
     masker = NiftiMasker(mask, detrend=True, standardize="zscore_sample").fit()
@@ -132,7 +132,7 @@ def _average_blocks(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pattern and mean response of each block: volumes in a row that show one pattern.
 
-    A block is cut where the run ends before its delayed response does.
+    A block is cut if the run ends before its delayed response.
     """
     changes = 1 + np.flatnonzero((np.diff(patterns, axis=0) != 0).any(axis=1))
     bounds = [0, *changes.tolist(), len(patterns)]
@@ -144,7 +144,7 @@ def _average_blocks(
 
 
 def _unique_in_order(patterns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Patterns without repeats, in order of first appearance, and which one each row is."""
+    """Unique patterns in order of first appearance, and the index of each row's pattern."""
     numbers: dict[bytes, int] = {}
     ids = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in patterns])
     return patterns[np.unique(ids, return_index=True)[1]], ids

@@ -1,4 +1,4 @@
-"""NSD to a ``.brain`` folder, session by session; a killed conversion goes on where it was."""
+"""Convert NSD to a ``.brain`` folder, session by session; a killed conversion can continue."""
 
 import math
 import os
@@ -20,10 +20,10 @@ from brainenc.storage import atomic_path, check_writable, fingerprint, read_json
 
 
 def convert(plan: Plan, out: Path, *, copy_images: bool, verbose: bool) -> list[str]:
-    """Write `out`, and return lines that say how it went.
+    """Write `out`, and return lines of a report.
 
-    In the partial folder, ``plan.json`` says what is being converted, ``session_01.npy`` (which
-    voxels have data) is there when that session's betas are on disk, and ``brain`` becomes `out`.
+    In the partial folder, ``plan.json`` describes the conversion, ``session_01.npy`` (which voxels
+    have data) exists once that session's betas are on disk, and ``brain`` becomes `out`.
     """
     out = out.absolute()
     check_writable(out.parent).mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def convert(plan: Plan, out: Path, *, copy_images: bool, verbose: bool) -> list[
     lock = FileLock(f"{partial}.lock", timeout=0)
     try:
         with lock:
-            check_new(out)  # another process may have written it since
+            check_new(out)  # another process may have written it meanwhile
             lines = _start(plan, partial)
             has_data = _write_sessions(plan, partial, verbose)
             voxels, trials = plan.tables(has_data)
@@ -48,7 +48,7 @@ def convert(plan: Plan, out: Path, *, copy_images: bool, verbose: bool) -> list[
             )
             (partial / "brain").rename(out)
             shutil.rmtree(partial)
-            with suppress(OSError):  # Windows does not let go of it as long as it is locked
+            with suppress(OSError):  # Windows cannot delete a locked file
                 Path(lock.lock_file).unlink()
     except Timeout:
         raise FileExistsError(f"another process is writing {out}") from None
@@ -66,7 +66,7 @@ def _shape(plan: Plan) -> tuple[int, int, int]:
 
 
 def _start(plan: Plan, partial: Path) -> list[str]:
-    """Make the partial folder, unless there is one of the same plan to go on with."""
+    """Make the partial folder, or keep an existing one with the same plan."""
     key = _fingerprint(plan)
     lines = []
     if (partial / "plan.json").exists() and (partial / "brain" / "betas.npy").exists():
@@ -90,7 +90,7 @@ def _fingerprint(plan: Plan) -> str:
 
 
 def _create_betas(path: Path, plan: Plan) -> None:
-    """Betas of the final size, NaN where no trial will be written; the rest is a hole as yet."""
+    """Betas of the final size: NaN where no trial will be written, a hole elsewhere."""
     shape = _shape(plan)
     n_bytes, n_free = 4 * math.prod(shape), shutil.disk_usage(path.parent).free
     if n_bytes > n_free:
@@ -107,7 +107,7 @@ def _create_betas(path: Path, plan: Plan) -> None:
 def _write_row(
     file: BinaryIO, shape: tuple[int, int, int], image: int, repeat: int, row: np.ndarray
 ) -> None:
-    """One trial; by plain writes, since the pages of a memory map count as the process's memory."""
+    """Write one trial, without a memory map, whose pages would count as memory of the process."""
     n_values = math.prod(shape)
     header = file.seek(0, os.SEEK_END) - 4 * n_values
     file.seek(header + 4 * shape[2] * (shape[1] * image + repeat))
@@ -115,13 +115,13 @@ def _write_row(
 
 
 def _write_sessions(plan: Plan, partial: Path, verbose: bool) -> list[np.ndarray]:
-    """Betas of the sessions not yet finished, and which voxels have data in every session."""
+    """Write betas of unfinished sessions; return which voxels have data in each session."""
     records = {session: partial / f"session_{session:02d}.npy" for session in plan.sessions}
     todo = [session for session, record in records.items() if not record.exists()]
     with progress(desc="sessions", total=len(records), unit="session", verbose=verbose) as bar:
         bar.update(len(records) - len(todo))
         for session in todo:
-            # A function of its own, so that one session's betas are gone before the next's.
+            # A separate function, so that one session's betas are freed before the next.
             _write_session(plan, session, partial / "brain" / "betas.npy", records[session])
             bar.update()
     return [np.load(record) for record in records.values()]

@@ -1,4 +1,4 @@
-"""Which image every NSD trial showed. All ids here count from 0, though the design's from 1."""
+"""The image of every NSD trial. All ids here count from 0; those of the design file from 1."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from brainenc.datasets.nsd.files import N_TRIALS
 #: Presentations of an image over the whole experiment.
 N_REPEATS = 3
 
-#: Images in the "1 hour" of few-shot papers: 250 × 3 repeats are 750 trials, one session's worth.
+#: Images in the "1 hour" of few-shot papers: 250 × 3 repeats are 750 trials, as in one session.
 N_HOUR_IMAGES = 250
 
 
@@ -23,7 +23,7 @@ class Design:
     Attributes
     ----------
     order : array of int, shape (30000,)
-        Which of the subject's 10 000 images each trial shows; the same for all subjects.
+        Index of each trial's image among the subject's 10 000; the same for all subjects.
     images : array of int, shape (8, 10000)
         nsd_id (row in the file of 73 000 images) of each subject's images.
     shared : array of int, shape (1000,)
@@ -87,7 +87,7 @@ def make_trials(
 
 
 def _of_first_images(trials: pd.DataFrame) -> pd.Series:
-    """Trials of the 250 images not shared that come first, of those with all three repeats."""
+    """Trials of the first 250 unshared images with all three repeats."""
     own = trials.loc[~trials["shared"], "nsd_id"]
     n_shown = own.value_counts()
     complete = own[own.map(n_shown) == N_REPEATS].drop_duplicates()

@@ -1,4 +1,4 @@
-"""Files of the Natural Scenes Dataset: where they are, and what they hold voxel by voxel.
+"""Files of the Natural Scenes Dataset: their paths, and their values per voxel.
 
 Maps and betas of the volume spaces have the grid (X, Y, Z) of the NIfTI files; those of fsaverage
 have the grid (vertices,), the left hemisphere before the right.
@@ -22,7 +22,7 @@ from brainenc.arrays import blocks
 from brainenc.brain.surfaces import HEMISPHERES
 from brainenc.brain.volumes import Volume
 
-#: Where the files can be had, under the names they have here.
+#: Bucket with the files, under the same names.
 BUCKET = "s3://natural-scenes-dataset"
 
 #: Scanning sessions of each subject.
@@ -31,15 +31,15 @@ N_SESSIONS = {1: 40, 2: 40, 3: 32, 4: 30, 5: 40, 6: 32, 7: 40, 8: 30}
 #: Trials of a session.
 N_TRIALS = 750
 
-#: Atlases that are looked for, the first being the one that `EncodingData.rois` takes.
+#: Atlases to look for; `EncodingData.rois` uses the first.
 ATLASES = (
     "prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words", "streams",
 )  # fmt: skip
 
-#: Trials of a session that are read at once.
+#: Trials of a session read at a time.
 _TRIALS_AT_ONCE = 25
 
-#: A file, or several of which one is enough.
+#: A file, or alternatives of which one is enough.
 Alternatives = tuple[Path, ...]
 
 
@@ -55,7 +55,7 @@ class NSDFiles(ABC):
     betas : str
         Beta version: a folder's name.
     file_format : {"auto", "hdf5", "nifti"}
-        Volume spaces only; "auto" takes what is there.
+        Volume spaces only; "auto" takes the existing file.
     """
 
     root: Path
@@ -64,12 +64,12 @@ class NSDFiles(ABC):
     file_format: str = "auto"
 
     space: ClassVar[str]
-    #: What the numbers in the files are multiplied by: 1 is percent signal change.
+    #: Factor on the numbers in the files; 1 for percent signal change.
     scale: ClassVar[int]
 
     @property
     def design(self) -> Path:
-        """Which image each trial showed."""
+        """File with the image of each trial."""
         return self.root / "nsddata/experiments/nsd/nsd_expdesign.mat"
 
     @property
@@ -107,7 +107,7 @@ class NSDFiles(ABC):
 
     @abstractmethod
     def voxel_table(self, mask: np.ndarray) -> pd.DataFrame:
-        """Where the voxels of a mask are, in the order of ``grid[mask]``."""
+        """Positions of the voxels of a mask, in the order of ``grid[mask]``."""
 
     def volume(self, mask_file: Path | None) -> Volume | None:
         """Grid and affine of a volume space."""
@@ -115,7 +115,7 @@ class NSDFiles(ABC):
 
     @abstractmethod
     def read_betas(self, session: int, mask: np.ndarray) -> np.ndarray:
-        """Betas of a session, (750, n_voxels), as they are in the file."""
+        """Betas of a session, (750, n_voxels), in the numbers of the file."""
 
 
 class NSDVolumeFiles(NSDFiles):
@@ -155,7 +155,7 @@ class NSDVolumeFiles(NSDFiles):
         return table
 
     def _hemispheres(self, mask: np.ndarray) -> list[str]:
-        """The hemisphere whose ROI files label a voxel; "" where none or both do."""
+        """Hemisphere whose ROI files label a voxel; "" if none or both do."""
         labelled = {side: np.zeros(int(mask.sum()), dtype=bool) for side in HEMISPHERES}
         for side in HEMISPHERES:
             for name in ("nsdgeneral", *ATLASES):
@@ -235,7 +235,7 @@ SPACES = {files.space: files for files in (NSDVolumeFiles, NSDSurfaceFiles)}
 
 
 def _read_hdf5(path: Path, mask: np.ndarray) -> np.ndarray:
-    """Slice by slice: chunks hold all trials of a voxel, so that reading trials reads it all."""
+    """Read by slices: chunks hold all trials of a voxel, so that reading by trials reads it all."""
     i, j, k = np.nonzero(mask)
     betas = np.empty((N_TRIALS, len(i)), dtype=np.int16)
     with h5py.File(path, "r") as file:
@@ -252,7 +252,7 @@ def _read_hdf5(path: Path, mask: np.ndarray) -> np.ndarray:
 
 def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
     betas = np.empty((N_TRIALS, int(mask.sum())), dtype=np.int16)
-    # Kept open: a compressed file that is opened anew for each block is read from its start.
+    # Kept open, since a reopened compressed file is read from its start for each block.
     image: Any = nib.load(path, keep_file_open=True)
     _check_shape(path, image.shape, (*mask.shape, N_TRIALS))
     _check_integers(path, image.get_data_dtype())
@@ -313,11 +313,11 @@ def existing(files: Iterable[Alternatives]) -> list[Path]:
 
 
 def require(files: Iterable[Alternatives], root: Path) -> None:
-    """Make sure that all files are there.
+    """Check that all files exist.
 
     Raises
     ------
-    FileNotFoundError : names every missing file and where it belongs.
+    FileNotFoundError : the message names every missing file and its folder.
     """
     missing = [paths for paths in files if not any(path.exists() for path in paths)]
     if missing:

@@ -44,7 +44,7 @@ def load_nsd(
     betas : str
         Beta version: ``betas_fithrf_GLMdenoise_RR``, ``betas_fithrf`` or ``betas_assumehrf``.
     file_format : {"auto", "hdf5", "nifti"}
-        Of betas in the volume; "auto" takes the HDF5 file where there are both, which is faster.
+        Format of betas in the volume; "auto" prefers the HDF5 file, which is faster.
     mask : str, path or array
         An atlas (all its labels; of ``nsdgeneral`` the voxels that are 1), labels of an atlas as
         ``"prf-visualrois:V1v,V1d"``, a mask file (NIfTI, MGH or ``.npy``; above 0 is inside), an
@@ -53,14 +53,13 @@ def load_nsd(
     sessions : int or sequence of int, optional
         Counted from 1; all of the subject's by default.
     one_hour : {None, "images", "session"}
-        Fewer training trials, as few-shot experiments have them; all trials of shared images stay.
-        "images": the 250 not shared images that come first and have all three repeats, which are
-        750 trials (which 250 a paper took is its own choice). "session": those of the first
-        session.
+        Fewer training trials, as in few-shot experiments; all trials of shared images are kept.
+        "images": the first 250 unshared images with all three repeats, 750 trials (papers choose
+        different 250). "session": the trials of the first session.
     image_size : int or (height, width), optional
         Resize images on reading (bicubic); 425 × 425 otherwise.
     verbose : bool
-        Show a progress bar, and print what was read, in which units, and what was missing.
+        Show a progress bar, and print what was read, the units, and what was missing.
 
     Returns
     -------
@@ -75,8 +74,8 @@ def load_nsd(
 
     Raises
     ------
-    FileNotFoundError : lists all files that are missing, and where they belong.
-    ValueError : an argument out of the choices above, or a file that is not as NSD wrote it.
+    FileNotFoundError : the message lists all missing files and their folders. ValueError : an
+        argument is not among the choices, or a file differs from NSD's layout.
 
     References
     ----------
@@ -132,9 +131,9 @@ def convert_nsd(
 ) -> Path:
     """Write a subject of NSD as a ``.brain`` folder, one session in memory at a time.
 
-    If it is stopped or killed, the same call goes on after the last finished session, and the
-    folder comes out the same to the bit. Until the end everything is in a hidden folder beside
-    `out`, ``.<name>.partial``.
+    After an interruption, the same call continues after the last finished session and gives a
+    bitwise identical folder. Until the end all files are in a hidden folder beside `out`,
+    ``.<name>.partial``.
 
     Parameters
     ----------
@@ -143,8 +142,8 @@ def convert_nsd(
     out : path
         The ``.brain`` folder, which must not exist.
     copy_images : bool
-        Copy the images shown, resized to `image_size`. Otherwise the folder says where
-        ``nsd_stimuli.hdf5`` is and needs it there when images are read.
+        Copy the images shown, resized to `image_size`. Otherwise the folder stores the path of
+        ``nsd_stimuli.hdf5`` and needs that file when images are read.
 
     Returns
     -------
@@ -176,7 +175,7 @@ def convert_nsd(
 
 
 def shared_test_mask(data: EncodingData, *, all_subjects: bool = False) -> np.ndarray:
-    """The test images of NSD: those that all subjects saw, where shown three times.
+    """Mask of NSD's test images: shared by all subjects and shown three times.
 
     ``data.train_test(shared_test_mask(data))`` is the split that papers use. Shared images shown
     less often stay with the training images.
@@ -186,8 +185,8 @@ def shared_test_mask(data: EncodingData, *, all_subjects: bool = False) -> np.nd
     data : EncodingData
         From `load_nsd` or `convert_nsd`.
     all_subjects : bool
-        Only images shown three times to each of the eight subjects, thus within the 30 sessions
-        that all of them have: 515 instead of 1 000.
+        Only images shown three times to each of the eight subjects, within the 30 sessions that all
+        have: 515 instead of 1 000.
 
     Returns
     -------
@@ -195,7 +194,7 @@ def shared_test_mask(data: EncodingData, *, all_subjects: bool = False) -> np.nd
 
     Raises
     ------
-    ValueError : the trial table does not come from NSD, or no image qualifies.
+    ValueError : the trial table is not from NSD, or no image qualifies.
     """
     if missing := {"shared", "session"}.difference(data.trials):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What to read of NSD and in which order, checked before anything large is read."""
+"""Plan of reading NSD, checked before large files are read."""
 
 import zlib
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from brainenc.datasets.nsd.files import (
     require,
 )
 
-#: Units that betas can be read in, and what they are called in the data.
+#: Units of betas, and their names in the data.
 UNITS = {"percent": "percent signal change", "zscore": "z-scored within session"}
 
 MASK_ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz", ".npy")
@@ -35,7 +35,7 @@ MASK_ENDINGS = (".nii", ".nii.gz", ".mgh", ".mgz", ".npy")
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A subject of NSD, about to be read.
+    """What to read of a subject of NSD.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Plan:
     volume : Volume or None
     images : lazy sequence
     lines : list of str
-        What is read, and what is not there, for the user.
+        Report for the user of what is read and what is missing.
     """
 
     files: NSDFiles
@@ -75,14 +75,14 @@ class Plan:
         Returns
         -------
         trials : pandas.DataFrame
-            The trials wanted.
+            The chosen trials.
         betas : array, shape (750, n_voxels), float32
-            All trials, in the units wanted; NaN in voxels without data.
+            All trials, in the chosen units; NaN in voxels without data.
         has_data : array of bool, shape (n_voxels,)
 
         Raises
         ------
-        ValueError : a file that is truncated or not as NSD wrote it; named.
+        ValueError : a file is truncated or differs from NSD's layout; the message names it.
         """
         try:
             raw = self.files.read_betas(session, self.mask)
@@ -96,7 +96,7 @@ class Plan:
         return self.trials[self.trials["session"] == session], betas, has_data
 
     def tables(self, has_data: Iterable[np.ndarray]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Voxel and trial tables, when it is known which voxels have data in each session."""
+        """Voxel and trial tables, given which voxels have data in each session."""
         n_sessions = np.sum(list(has_data), axis=0, dtype=np.int64)
         trials = self.trials.sort_values(["image", "repeat"], ignore_index=True)
         return self.voxels.assign(n_sessions=n_sessions), trials
@@ -115,7 +115,7 @@ def make_plan(
     one_hour: str | None,
     image_size: Any,
 ) -> Plan:
-    """Check arguments and files, and read all that is small. For the arguments see `load_nsd`."""
+    """Check arguments and files, and read small files. For the arguments see `load_nsd`."""
     _check_choice("subject", subject, N_SESSIONS)
     _check_choice("units", units, UNITS)
     _check_choice("space", space, SPACES)
@@ -154,18 +154,18 @@ def in_units(raw: np.ndarray, units: str, scale: int) -> tuple[np.ndarray, np.nd
     Parameters
     ----------
     raw : array, shape (n_trials, n_voxels), int16 or float32
-        As in the file. float32 is written over, since a session of fsaverage is a gigabyte.
+        Numbers of the file. float32 is overwritten, since a session of fsaverage is a gigabyte.
     units : {"percent", "zscore"}
     scale : int
-        What the file's numbers are multiplied by.
+        Factor on the numbers of the file.
 
     Returns
     -------
     betas : array, shape (n_trials, n_voxels), float32
         NaN in voxels without data. z-scores have mean 0 and s.d. 1 (ddof 0) over the trials.
     has_data : array of bool, shape (n_voxels,)
-        Whether the voxel varies over the session's trials. Those outside the volume that was
-        scanned are 0 throughout.
+        Whether the voxel varies over the session's trials. Voxels outside the scanned volume are
+        always 0.
     """
     betas = raw if raw.dtype == np.float32 else np.empty(raw.shape, dtype=np.float32)
     has_data = np.empty(raw.shape[1], dtype=bool)
@@ -184,7 +184,7 @@ def _zscored(values: np.ndarray) -> np.ndarray:
 
 
 def coverage_line(n_sessions: np.ndarray, n_read: int) -> str:
-    """How many voxels lack data, and what becomes of them."""
+    """Sentence about voxels that lack data."""
     n_partial = int(((n_sessions > 0) & (n_sessions < n_read)).sum())
     n_without = int((n_sessions == 0).sum())
     if not n_partial and not n_without:
@@ -285,7 +285,7 @@ def _all_vertices(files: NSDFiles, session: int) -> np.ndarray:
 
 
 def _voxel_table(files: NSDFiles, inside: np.ndarray) -> tuple[pd.DataFrame, list[str]]:
-    """Places, ROI labels and ncsnr of the voxels, and lines about what was not there."""
+    """Positions, ROI labels and ncsnr of the voxels, and lines about missing files."""
     table, notes = files.voxel_table(inside), []
     for atlas in ATLASES:
         needed = [*files.roi_files(atlas), files.label_files(atlas)]

@@ -1,4 +1,4 @@
-"""A simulated subject, of whom everything is known."""
+"""A simulated subject with known truth."""
 
 import lazy_loader
 

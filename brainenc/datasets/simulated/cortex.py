@@ -1,4 +1,4 @@
-"""Simulated cortex: where its voxels are, what they prefer, and what they answer to a scene."""
+"""Simulated cortex: positions, tuning and expected responses of voxels."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from brainenc.progress import progress
 
 @dataclass(frozen=True)
 class Area:
-    """What the voxels of one area have in common.
+    """Parameters of the voxels of one area.
 
     `share` of all voxels; polar `angles` from one end of its patch of the sheet to the other
     (degrees, counted from the horizontal towards the upper visual field); pRF size `size + slope ·
@@ -147,9 +147,9 @@ def expected_responses(
 ) -> np.ndarray:
     """Noise-free responses, each voxel with mean 0 and s.d. 1 over the images.
 
-    Early areas pool normalised energy under the pRF and compress it (Kay et al., 2013).
-    High-level areas respond to what the objects are, weighted by contrast, size and distance from
-    the pRF and normalised by everything there is to see; 5–25 % of their variance is low-level.
+    Early areas pool normalised energy under the pRF and compress it (Kay et al., 2013). High-level
+    areas respond to object categories, weighted by contrast, size and distance from the pRF and
+    normalised by all objects; 5–25 % of their variance is low-level.
 
     Parameters
     ----------

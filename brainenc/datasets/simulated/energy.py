@@ -1,7 +1,7 @@
-"""Contrast-normalised Gabor energy on a coarse grid: what the simulated early areas respond to.
+"""Contrast-normalised Gabor energy on a coarse grid, the input of simulated early areas.
 
-Kept apart from `brainenc.features` on purpose: an encoder whose features were the ones that made
-the data would look better than it is.
+It is independent of `brainenc.features`: an encoder with the features that generated the data would
+be scored too well.
 """
 
 from collections.abc import Iterator
@@ -72,8 +72,8 @@ def _oriented_energy(grey: np.ndarray) -> np.ndarray:
     spectrum = fft.fft2(grey, s=(padded, padded))  # zero is mid-grey
     energy = np.empty((n, N_CHANNELS - 4, GRID, GRID), np.float32)
     for c, (rows, columns, gain) in enumerate(_filters(padded)):
-        # Only the pass band is transformed back, moved to zero frequency: that leaves the
-        # envelope as it is, and gives it at the few positions that are wanted.
+        # Only the pass band is transformed back, shifted to zero frequency: this keeps the envelope
+        # and samples it at the few positions needed.
         band = spectrum[:, rows[:, None], columns] * gain
         envelope = fft.ifft2(band)[:, :_SAMPLES, :_SAMPLES] * (_WINDOW / padded) ** 2
         squared = envelope.real**2 + envelope.imag**2
@@ -99,7 +99,7 @@ def _normalised(energy: np.ndarray) -> np.ndarray:
 
 
 def _neighbourhood(maps: np.ndarray) -> np.ndarray:
-    """Mean over 3 × 3 cells; beyond the border lies grey without energy."""
+    """Mean over 3 × 3 cells; energy beyond the border is 0."""
     for axis in (-2, -1):
         pad = [(0, 0)] * maps.ndim
         pad[axis] = (1, 1)

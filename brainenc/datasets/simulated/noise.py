@@ -1,4 +1,4 @@
-"""Simulated trial noise: shared fluctuations, neighbours that vary together, and private noise."""
+"""Simulated trial noise: shared fluctuations, correlated neighbours, and private noise."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ NEIGHBOUR_WIDTH = 1.0
 def draw_noise_covariance(
     voxels: pd.DataFrame, noise_sd: np.ndarray, rng: np.random.Generator
 ) -> tuple[sparse.csr_array, np.ndarray]:
-    """Noise covariance Σ = FᵀF + diag(p) with s.d. `noise_sd`, never formed whole.
+    """Noise covariance Σ = FᵀF + diag(p) with s.d. `noise_sd`, in factored form.
 
     Parameters
     ----------

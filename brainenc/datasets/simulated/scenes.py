@@ -1,7 +1,7 @@
 """Procedural colour scenes: textures with faces, bodies, places, vehicles and food in them.
 
-Every scene comes with a table of what is in it, so that responses to content can be simulated
-without recognising anything. The scene spans `FIELD` degrees of visual angle, as in the NSD.
+Every scene has a table of its objects, so that responses to content can be simulated without object
+recognition. The scene spans `FIELD` degrees of visual angle, as in the NSD.
 """
 
 import colorsys
@@ -17,7 +17,7 @@ from brainenc.progress import progress
 #: Width and height of a scene in degrees of visual angle.
 FIELD = 8.4
 
-#: What a scene can show. A place fills the scene, the others are objects in it.
+#: Categories of a scene. A place fills the scene, the others are objects in it.
 CATEGORIES = ("face", "body", "place", "vehicle", "food")
 
 #: Share of scenes without a main place that still have a place of low contrast behind.
@@ -36,7 +36,7 @@ def make_scenes(
     Parameters
     ----------
     seeds : sequence of numpy.random.SeedSequence, length n_images
-        One per scene, so that a scene does not depend on how many others there are.
+        One per scene, so that a scene does not depend on the number of scenes.
     image_size : int
         Height and width in pixels.
     verbose : bool

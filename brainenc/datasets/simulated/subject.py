@@ -1,4 +1,4 @@
-"""A simulated subject with known truth, made to look like one of the Natural Scenes Dataset."""
+"""A simulated subject with known truth, similar to those of the Natural Scenes Dataset."""
 
 from math import isqrt
 
@@ -41,9 +41,9 @@ def simulate_subject(
     """Images, betas and truth of a simulated subject.
 
     Procedural colour scenes evoke responses in early areas (V1v … hV4: contrast-normalised Gabor
-    energy under a pRF, compressed) and in high-level areas (FFA, PPA, EBA: what the objects are).
-    Voxel means, s.d. and ncsnr follow the quantiles of NSD subject 1 (betas / 2000), trial noise
-    is Gaussian and correlated between voxels, and repeats are spread over sessions at random.
+    energy under a pRF, compressed) and in high-level areas (FFA, PPA, EBA: object categories).
+    Voxel means, s.d. and ncsnr follow the quantiles of NSD subject 1 (betas / 2000), trial noise is
+    Gaussian and correlated between voxels, and repeats are spread over sessions at random.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def simulate_subject(
 
     Raises
     ------
-    ValueError : a number out of the ranges above, or more sessions than trials.
+    ValueError : a number is out of the ranges above, or there are more sessions than trials.
 
     References
     ----------
@@ -194,9 +194,9 @@ def _draw_from_quantiles(
 ) -> np.ndarray:
     """Stratified draws from a distribution with these quantiles, in random order.
 
-    One value comes from each n-th of the distribution, so that few voxels too have the right
-    quantiles. Between the quantiles the inverse distribution function is linear, and the
-    outermost pieces go on to probabilities 0 and 1.
+    One value comes from each n-th of the distribution, so that the quantiles are right for few
+    voxels too. The inverse distribution function is linear between the quantiles and extrapolated
+    to probabilities 0 and 1.
     """
     p, value = np.array(list(quantiles.items())).T
     slope = np.diff(value) / np.diff(p)

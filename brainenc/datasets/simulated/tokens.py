@@ -1,4 +1,4 @@
-"""Simulated tokens: what a vision transformer might give, without weights to download."""
+"""Simulated tokens, similar to those of a vision transformer, without weights to download."""
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ def make_tokens(
         Tokens per side of the square grid, a divisor of GRID.
     width : int
     seed : numpy.random.SeedSequence
-        Of the noise; the network is always the same one.
+        Seed of the noise; the network is fixed.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def make_tokens(
 
 
 def _content_on_grid(objects: pd.DataFrame, n_side: int) -> np.ndarray:
-    """How visible each category and its attributes are in each window of the grid."""
+    """Visibility of each category and its attributes in each window of the grid."""
     step = GRID // n_side
     x, y = (c.reshape(n_side, step, n_side, step).mean(axis=(1, 3)).ravel() for c in cell_centres())
     window = np.full(n_side**2, FIELD / n_side / 3)
@@ -61,7 +61,7 @@ def _content_on_grid(objects: pd.DataFrame, n_side: int) -> np.ndarray:
 
 
 def _random_network(inputs: np.ndarray, width: int) -> np.ndarray:
-    """Two layers with fixed random weights: they are the same whatever the subject and the seed."""
+    """Two layers with fixed random weights, the same for every subject and seed."""
     rng = np.random.default_rng(2025)
     n_inputs, n_hidden = inputs.shape[2], 2 * width
     first = rng.standard_normal((n_inputs, n_hidden), dtype=np.float32) / np.sqrt(n_inputs / 10)

@@ -1,4 +1,4 @@
-"""What is true of a simulated subject: responses without noise, noise, drift of sessions."""
+"""Truth of a simulated subject: responses without noise, noise, drift of sessions."""
 
 from dataclasses import dataclass, replace
 
@@ -13,13 +13,13 @@ from brainenc.validation import check_index
 
 @dataclass(frozen=True)
 class SessionDrift:
-    """What a session makes of a trial, voxel by voxel: gain · trial + offset.
+    """Effect of a session on trials, per voxel: gain · trial + offset.
 
     Parameters
     ----------
     gain, offset : arrays, shape (n_sessions, n_voxels), float32
     share : array, shape (n_sessions,)
-        Of the trials; adds up to 1.
+        Share of the trials; sums to 1.
     session : array, shape (n_sessions,)
         Numbers of the sessions in the trial table.
     """
@@ -38,12 +38,12 @@ class SessionDrift:
 
 @dataclass(frozen=True)
 class SimulatedTruth:
-    """What is known of a simulated subject.
+    """Known truth of a simulated subject.
 
     A single trial of image i is ``signal[i]`` plus a draw from N(0, Σ), Σ = FᵀF + diag(p), with F
-    the `noise_factors` and p the `noise_private_variance`; then the session it falls into has its
-    own gain and offset, `drift`. All but `drift` and the draws of `sample` is in the units of the
-    betas before drift and z-scoring.
+    the `noise_factors` and p the `noise_private_variance`; the session of the trial then applies
+    its gain and offset, `drift`. All values except `drift` and draws of `sample` are in the units
+    of the betas before drift and z-scoring.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ class SimulatedTruth:
     drift : SessionDrift
         From betas without drift to those of the data.
     tokens : array, shape (n_images, n_tokens, token_width), float32
-        A noisy nonlinear view of image content on a grid, row by row from the top left, as a
-        vision transformer gives it. The same network for every subject.
+        Noisy nonlinear features of image content on a grid, row by row from the top left, as from a
+        vision transformer. The network is the same for every subject.
     category : array of str, shape (n_images,)
         Category of the image's main object.
     objects : pandas.DataFrame
@@ -99,7 +99,7 @@ class SimulatedTruth:
         n_voxels = self.signal.shape[1]
         index = np.arange(n_voxels) if voxels is None else check_index(voxels, n_voxels, "voxels")
         factors = self.noise_factors[:, index].astype(np.float64)
-        # Adding the private part where voxels are the same one keeps repeated positions right.
+        # The private part is added to all entries of equal voxels, for repeated positions.
         same = index[:, None] == index
         return (factors.T @ factors).toarray() + same * self.noise_private_variance[index]
 
@@ -108,8 +108,8 @@ class SimulatedTruth:
     ) -> np.ndarray:
         """Single trials from the true distribution, in the units of the data's betas.
 
-        Each falls into a session at random, since an image does not tell the session: no encoder
-        can do better than this distribution in expectation.
+        Each trial has a random session, since images do not determine the session: no encoder can
+        exceed this distribution in expectation.
 
         Parameters
         ----------
@@ -135,17 +135,16 @@ class SimulatedTruth:
         return draws
 
     def log_density(self, betas: np.ndarray, voxels: np.ndarray | None = None) -> np.ndarray:
-        """Log density of single trials under the true distribution, that of `sample`.
+        """Log density of single trials under the true distribution, as drawn by `sample`.
 
-        A mixture over sessions, since the session of a trial is not known.
+        It is a mixture over sessions, since the session of a trial is unknown.
 
         Parameters
         ----------
         betas : array, shape (n_images, n_repeats, n_voxels)
             Trials of these images, in the units of the data's betas.
         voxels : mask of shape (n_voxels,) or positions, optional
-            The voxels whose joint density it is; all by default, which inverts a matrix of
-            n_voxels².
+            Voxels of the joint density; all by default, which inverts a matrix of n_voxels².
 
         Returns
         -------
@@ -154,7 +153,7 @@ class SimulatedTruth:
 
         Raises
         ------
-        ValueError : betas of other images or voxels than the truth.
+        ValueError : betas and truth differ in images or voxels.
 
         Examples
         --------
@@ -184,7 +183,7 @@ class SimulatedTruth:
     def rescale(
         self, scale: np.ndarray, shift: np.ndarray, trials: pd.DataFrame
     ) -> "SimulatedTruth":
-        """Truth of betas that have been scaled and shifted in each session, as by z-scoring.
+        """Truth of betas that were scaled and shifted in each session, as by z-scoring.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
-"""Arrays larger than memory: walking through them, taking rows and columns, files of them.
+"""Arrays larger than memory: blocks, rows and columns, files.
 
-Also the one rule by which a column of numbers counts as constant.
+Also the rule for constant columns.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-#: An s.d. of at most this share of the mean is round-off of float32 values that are all the same.
+#: An s.d. of at most this share of the mean is round-off of equal float32 values.
 CONSTANT = 1e-6
 
 
@@ -23,15 +23,15 @@ CONSTANT = 1e-6
 def array_file(
     path: str | os.PathLike, shape: tuple[int, ...], dtype: DTypeLike
 ) -> Iterator[Callable[[np.ndarray], Any]]:
-    """A ``.npy`` file to be written some rows at a time, so that it may be larger than memory.
+    """A ``.npy`` file written in blocks of rows, which may be larger than memory.
 
-    Plain writes and not a memory map: a full disk raises OSError, where a map kills the process.
+    It is written without a memory map, with which a full disk would kill the process.
 
     Parameters
     ----------
     path : path
     shape : tuple of int
-        Of the whole array.
+        Shape of the whole array.
     dtype : dtype
 
     Yields
@@ -63,20 +63,20 @@ def write_array(path: str | os.PathLike, array: Any) -> None:
 
 
 def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = 2**30) -> Any:
-    """``array[rows]``, which of a memory-mapped array goes to disk where it would fill the memory.
+    """``array[rows]``; large rows of a memory-mapped array are written to disk.
 
     Parameters
     ----------
     array : array or lazy sequence
     rows : array of int
     scratch : path
-        Folder for the file; it is there for as long as the rows are wanted.
+        Folder for the file, which must exist as long as the rows are used.
     n_bytes : int
-        What is larger goes to disk.
+        Largest size in memory.
 
     Returns
     -------
-    array, in memory or memory-mapped; of a lazy sequence, what its indexing gives
+    array, in memory or memory-mapped; for a lazy sequence, the result of its indexing
     """
     too_large = isinstance(array, np.ndarray) and len(rows) * array[:1].nbytes > n_bytes
     if not too_large or _map_of(array) is None:
@@ -87,7 +87,7 @@ def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = 2**30)
 
 
 def take_columns(array: np.ndarray, columns: Any, rows: Any = None) -> np.ndarray:
-    """``array[rows][..., columns]`` in memory, of a memory map no more than that.
+    """``array[rows][..., columns]`` in memory, without loading more of a memory map.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def take_columns(array: np.ndarray, columns: Any, rows: Any = None) -> np.ndarra
     -------
     array, shape (len(rows), ..., number of columns), a copy
     """
-    plain = np.asarray(array)  # single rows of a memory map are slow to make
+    plain = np.asarray(array)  # indexing single rows of a memory map is slow
     rows = np.arange(len(plain)) if rows is None else rows
     found = np.empty((len(rows), *plain[:0][..., columns].shape[1:]), plain.dtype)
     at_once = max(1, 2**26 // max(1, plain[:1].nbytes))
@@ -113,12 +113,12 @@ def take_columns(array: np.ndarray, columns: Any, rows: Any = None) -> np.ndarra
 
 
 class Rows:
-    """Rows of an array as a lazy array: they are read when some of them are asked for.
+    """Rows of an array as a lazy array, read on indexing.
 
     Parameters
     ----------
     array : array
-        May be memory-mapped; its pages are let go after each reading.
+        May be memory-mapped; its pages are released after each reading.
     rows : array of int
     """
 
@@ -144,31 +144,31 @@ def _map_of(array: Any) -> Any:
 
 
 def release(array: Any) -> None:
-    """Let go of the pages that have been read of a memory-mapped array; of others, nothing.
+    """Release the resident pages of a memory-mapped array; do nothing for other arrays.
 
-    They stay in the system's cache, so reading them again costs little, but they no longer count
-    as memory of this process: a pass over a file needs no more than a block of it.
+    Pages stay in the system's cache and can be read again at low cost, but no longer count as
+    memory of this process: a pass over a file needs only the memory of a block.
 
     Parameters
     ----------
     array : array, or a view of one
     """
     mapped = _map_of(array)
-    # A map that keeps changes to itself would lose them.
+    # A copy-on-write map would lose its changes.
     if mapped is not None and mapped.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
         mapped._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:
-    """Consecutive slices of rows of about `n_bytes` each; nothing of an empty array.
+    """Consecutive slices of rows of about `n_bytes` each; none of an empty array.
 
-    Pages of a memory-mapped array are let go as it is walked through; see `release`.
+    Pages of a memory-mapped array are released after each block; see `release`.
 
     Parameters
     ----------
     array : array or lazy sequence with ``shape``, ``dtype`` and slicing
     n_bytes : int
-        A block holds one row at least.
+        A block has at least one row.
     """
     if not tuple(array.shape):
         yield array.reshape(1)
@@ -178,7 +178,7 @@ def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:
 
 
 def row_slices(array: Any, n_values: int = 2**20) -> Iterator[slice]:
-    """`row_blocks` as slices, of about `n_values` numbers: few enough for the cache of a core."""
+    """`row_blocks` as slices, of about `n_values` values: by default, they fit a core's cache."""
     row_values = math.prod(array.shape[1:])
     n_rows = max(1, n_values // max(1, row_values))
     for start in range(0, array.shape[0] if row_values else 0, n_rows):

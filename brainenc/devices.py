@@ -1,4 +1,4 @@
-"""Which device torch code runs on, and how precisely: one rule for the whole package."""
+"""Device and precision of torch code, by one rule for the whole package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,13 @@ import torch
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Torch device of that name, checked to exist.
+    """Torch device of that name; checks that it exists.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda", "cuda:1", "mps"} or torch.device
-        "auto" is the first CUDA device where there is one, else the CPU. Apple's "mps" is
-        used only when asked for, as it lacks some operations.
+        "auto" is the first CUDA device if there is one, else the CPU. Apple's "mps" must be named,
+        since it lacks some operations.
 
     Returns
     -------
@@ -22,7 +22,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
     Raises
     ------
-    ValueError : not the name of a device, or a device that this machine does not have.
+    ValueError : unknown name, or this machine lacks the device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -46,9 +46,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Matrix products of float32 in float32, whatever the user chose for other work."""
-    # torch has an older and, since 2.9, a newer name for this choice. It refuses to read the older
-    # one where only the newer was set; setting the older one sets both.
+    """Compute matrix products of float32 in float32, regardless of the user's setting."""
+    # torch has an old and, since 2.9, a new name for this setting. Reading the old one fails if
+    # only the new one was set; setting the old one sets both.
     parts: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
     newer = [part for part in parts if hasattr(part, "fp32_precision")]
     chosen = [part.fp32_precision for part in newer]

@@ -1,4 +1,4 @@
-"""Concept localisation: which voxels an encoder says prefer the images of a concept."""
+"""Concept localisation: voxels that prefer the images of a concept, by an encoder."""
 
 import os
 from collections.abc import Iterator
@@ -28,15 +28,15 @@ _ALTERNATIVES = ("greater", "less", "two-sided")
 
 @dataclass(frozen=True, eq=False)
 class ConceptMap:
-    """Voxels compared between the images of a concept and the rest; what `localize` returns.
+    """Result of `localize`: responses of voxels to images of a concept against the rest.
 
     Attributes
     ----------
     t : array, shape (n_voxels,)
-        t statistic of the test over images. NaN, here and in the next three, for a voxel that the
-        encoder does not predict, or predicts to be constant.
+        t statistic of the test over images. `t`, `p`, `q` and `effect` are NaN for a voxel without
+        predictions or with constant ones.
     p : array, shape (n_voxels,)
-        Its p-value.
+        p-value of `t`.
     q : array, shape (n_voxels,)
         p adjusted over voxels (Benjamini–Hochberg): the smallest false discovery rate at which the
         voxel is a discovery.
@@ -44,7 +44,7 @@ class ConceptMap:
         Mean response to the concept minus that to the rest, in standard deviations of a single
         trial: z units, as of z-scored betas.
     significant : array of bool, shape (n_voxels,)
-        q <= `alpha`, and an effect of at least `min_effect` in the direction tested.
+        q <= `alpha`, and an effect of at least `min_effect` in the tested direction.
     n_concept, n_rest : int
         Images.
     responses, test, alternative, alpha, min_effect
@@ -80,7 +80,7 @@ class ConceptMap:
 
         Raises
         ------
-        ValueError : another number of rows than of voxels.
+        ValueError : the number of rows differs from that of voxels.
         """
         results = pd.DataFrame(
             {name: getattr(self, name) for name in ("t", "p", "q", "effect", "significant")}
@@ -93,7 +93,7 @@ class ConceptMap:
         return pd.concat([results[["voxel"]], known, results.drop(columns="voxel")], axis=1)
 
     def to_csv(self, path: str | os.PathLike, voxels: pd.DataFrame | None = None) -> Path:
-        """Write `table` as CSV, whole or not at all.
+        """Write `table` as CSV, atomically.
 
         Parameters
         ----------
@@ -125,10 +125,10 @@ class ConceptMap:
         voxels : DataFrame, n_voxels rows
             With columns ``i``, ``j``, ``k``.
         path : path, optional
-            Where to write it, ``.nii`` or ``.nii.gz``.
+            File to write, ``.nii`` or ``.nii.gz``.
         value : "t", "p", "q", "effect" or "significant"
         thresholded : bool
-            Only voxels that are significant; the others are NaN, as those outside are.
+            Set voxels that are not significant to NaN.
         **grid
             `affine`, `shape`, `mask`, as for `brainenc.brain.to_nifti`.
 
@@ -138,7 +138,7 @@ class ConceptMap:
 
         Raises
         ------
-        ValueError : besides those of `brainenc.brain.to_nifti`, an unknown value.
+        ValueError : as `brainenc.brain.to_nifti`, or unknown `value`.
         """
         if value not in ("t", "p", "q", "effect", "significant"):
             raise ValueError(f"value={value!r} must be 't', 'p', 'q', 'effect' or 'significant'")
@@ -170,36 +170,36 @@ def localize(
 ) -> ConceptMap:
     """Find the voxels that prefer images of a concept, according to an encoder.
 
-    Responses to all images are synthesised, batch by batch, and every voxel's mean response to
-    the images of the concept is tested against its mean response to the rest.
+    Responses to all images are synthesised in batches, and every voxel's mean response to the
+    images of the concept is tested against its mean response to the rest.
 
     Parameters
     ----------
     encoder : BaseEncoder, fitted
     images : images or features, as for ``encoder.predict``
-        One row per image; files and memory-mapped arrays are read a batch at a time. Take images
-        that the encoder was not fitted on, or the noise it has learnt speaks too.
+        One row per image; files and memory-mapped arrays are read in batches. Use images that the
+        encoder was not fitted on, since its predictions of those include noise.
     concept_mask : mask of shape (n_images,), or positions
         The images of the concept; at least two, and two others.
     responses : "predictions" or "draws"
-        Expected responses, or the average of `n_draws` single-trial draws per image, which has
-        the encoder's noise in it as an experiment would.
+        Expected responses, or the average of `n_draws` single-trial draws per image, which includes
+        noise as in an experiment.
     n_draws : int
         Draws averaged per image; for "draws".
     test : "one-sample" or "welch"
-        One-sample t-test of the concept's responses against the mean of the rest, taken as known:
-        right if the rest are many more. Welch's t-test allows for the error of that mean, too.
+        One-sample t-test of the concept's responses against the mean of the rest, treated as known:
+        valid if the rest are many more. Welch's t-test includes the error of that mean.
     alternative : "greater", "less" or "two-sided"
         "greater": voxels that prefer the concept.
     alpha : float
         False discovery rate over voxels.
     min_effect : float
-        Smallest difference, in standard deviations of a single trial, that counts. 0 leaves it to
-        the test alone.
+        Smallest significant difference, in standard deviations of a single trial. With 0 only the
+        test decides.
     batch_size : int
         Images synthesised at a time.
     random_state : int, Generator or None
-        Of the draws, which also depend on `batch_size`.
+        Seed of the draws, which also depend on `batch_size`.
     verbose : bool
         Show a progress bar.
 
@@ -209,18 +209,17 @@ def localize(
 
     Raises
     ------
-    ValueError : a parameter out of range, fewer than two images of the concept or of the rest, or
-        an encoder without noise (`min_effect` has no scale then).
+    ValueError : a parameter is out of range, there are fewer than two images of the concept or of
+        the rest, or the encoder has no noise, the unit of `min_effect`.
 
     Notes
     -----
-    The population that p speaks of is that of images: would other images of the concept, too,
-    get larger *synthetic* responses? It takes the encoder as it is, and says nothing of whether
-    the voxels do respond so. What the encoder gets wrong it gets wrong for every image, and more
-    images only make it surer: with thousands of them any difference is significant, however
-    small. Therefore `min_effect`, and therefore effects in units of the trials: where an encoder
-    explains little, its responses hardly vary, and effects are small. The test takes images as
-    independent.
+    The population of the test is that of images: p refers to *synthetic* responses to other images
+    of the concept. The test is conditional on the encoder: it cannot show that voxels really
+    respond this way. Systematic errors of the encoder do not average out over images, and with
+    thousands of images any small difference is significant. `min_effect` is therefore in units of
+    the trials: if an encoder explains little, its responses hardly vary, and effects are small. The
+    test assumes independent images.
 
     The s.d. of a single trial is that of the encoder: of predictions, √(variance over images +
     variance of ``encoder.noise_``); of draws, their s.d. over images and draws.
@@ -291,7 +290,7 @@ class Moments:
         self._squares: Any = 0.0
 
     def add(self, block: np.ndarray) -> None:
-        """Take in rows (n, n_voxels); none is well, too."""
+        """Add rows (n, n_voxels); n may be 0."""
         if not len(block):
             return
         mean = block.mean(axis=0, dtype=np.float64)
@@ -304,7 +303,7 @@ class Moments:
 
     @property
     def variance(self) -> np.ndarray:
-        """Unbiased; 0 where it is mere round-off."""
+        """Unbiased variance; 0 where it is only round-off."""
         variance = self._squares / (self.n - 1)
         return np.where(variance > 1e-12 * self.mean**2, variance, variance * 0)
 
@@ -322,10 +321,10 @@ def t_test(
 
     Returns
     -------
-    t, p : arrays, shape (n_voxels,); NaN where responses do not vary.
+    t, p : arrays, shape (n_voxels,); NaN where responses are constant.
     """
     sd, other_sd = np.sqrt(concept.variance), np.sqrt(rest.variance)
-    # Welch's test with a mean that has no error is the one-sample test.
+    # Welch's test with an error-free mean is the one-sample test.
     if test == "one-sample":
         other_sd = np.zeros_like(other_sd)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -348,7 +347,7 @@ def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, A
 
 
 def _two_dimensional(responses: np.ndarray, ndim: int) -> np.ndarray:
-    """With a voxel axis, also where the encoder was fitted to one voxel without it."""
+    """Responses with a voxel axis, which an encoder fitted to one-dimensional betas lacks."""
     return responses if responses.ndim == ndim else responses[..., None]
 
 

@@ -17,8 +17,8 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
     Parameters
     ----------
     cv : int, scikit-learn splitter, or iterable of (train, test) positions
-        An int means so many folds of shuffled images: neighbouring rows are often alike (figures
-        of one kind, frames of one scene), and unshuffled folds would test on another kind.
+        An int is the number of folds of shuffled images: neighbouring rows are often similar
+        (figures of one kind, frames of one scene), and unshuffled folds would test on other kinds.
     n_images : int
     random_state : int, Generator or None
         Seed of the shuffle when `cv` is an int.
@@ -30,7 +30,7 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
     Raises
     ------
     ValueError : fewer images than folds, fewer than two folds, an empty side, an image on both
-        sides of a fold, or a splitter that needs groups, such as `GroupKFold`: give its splits.
+        sides of a fold, or a splitter that needs groups, such as `GroupKFold` (give its splits).
     """
     if isinstance(cv, (int, np.integer)):
         if cv < 2:
@@ -57,7 +57,7 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
         if shared := np.intersect1d(train, test).tolist():
             raise ValueError(
                 f"fold {i} of cv has images {shared[:5]} in both train and test: "
-                "its test scores would mean nothing"
+                "its test scores would be too high"
             )
     return folds
 
@@ -71,7 +71,7 @@ def _as_seed(random_state: Any) -> Any:
 def bootstrap_weights(
     n_images: int, n_bootstraps: int, *, random_state: Any = None
 ) -> NDArray[np.float32]:
-    """How often each image is drawn in each bootstrap sample.
+    """Count of each image in each bootstrap sample.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def bootstrap_interval(
     Parameters
     ----------
     values : array, shape (n_bootstraps, ...)
-        The summary in every bootstrap sample; NaN samples are left out.
+        Value in every bootstrap sample; NaN is left out.
     confidence : float
 
     Returns
@@ -120,13 +120,13 @@ def bootstrap_p_value(differences: np.ndarray) -> float:
     Parameters
     ----------
     differences : array, shape (n_bootstraps,)
-        Of a paired bootstrap; NaN samples are left out.
+        Differences in a paired bootstrap; NaN is left out.
 
     Returns
     -------
     float
-        Twice the smaller share of samples on either side of zero, counting the observed sample
-        as one more, so never below 2 / (n_bootstraps + 1); NaN without a finite sample.
+        Twice the smaller share of samples on either side of zero, with the observed sample added,
+        so at least 2 / (n_bootstraps + 1); NaN without a finite sample.
     """
     finite = np.asarray(differences)[np.isfinite(differences)]
     if finite.size == 0:
@@ -150,8 +150,8 @@ def permutation_p_values(
         Takes positions (n_images,), the row of the targets that each prediction is compared with,
         and returns one value per voxel, larger is better.
     strata : iterable of int arrays
-        Positions that may change places with each other (the test images of one fold); together
-        they are 0 … n_images − 1.
+        Positions that are shuffled with each other (the test images of one fold); together they are
+        0 … n_images − 1.
     n_permutations : int
     random_state : int, Generator or None
 

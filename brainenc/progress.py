@@ -1,9 +1,9 @@
-"""Progress bars, one look for the whole package."""
+"""Progress bars of the whole package."""
 
 from collections.abc import Iterable
 from typing import Any
 
-#: Seconds before a bar shows itself: short work needs none.
+#: Seconds before a bar is shown: short tasks have none.
 DELAY = 1
 
 

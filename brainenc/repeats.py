@@ -1,7 +1,7 @@
-"""Repeats of one image: counting, averaging and what is left around the average.
+"""Repeats of one image: counts, averages and residuals around the average.
 
 All functions take betas of shape (n_images, n_repeats, n_voxels), NaN where a repeat is missing,
-and walk them in blocks of images, so that memory-mapped betas are never copied whole.
+and process them in blocks of images, so that memory-mapped betas are never fully copied.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def average_repeats(betas: np.ndarray) -> np.ndarray:
     average = np.empty((betas.shape[0], betas.shape[2]), dtype=betas.dtype)
     for rows in row_slices(betas):
         with np.errstate(invalid="ignore"):  # 0 / 0 = NaN where no repeat is present
-            # Counted in the dtype of betas: an integer count would make float64 of float32.
+            # Counted in the dtype of betas: an integer count would convert float32 to float64.
             total, n = betas[rows].sum(axis=1), betas.dtype.type(betas.shape[1])
             if not np.isfinite(total).all():  # one missing trial makes the sum NaN
                 present = np.isfinite(betas[rows])

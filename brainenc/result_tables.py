@@ -1,6 +1,6 @@
-"""The tables of a benchmark, and what the values of their columns are called.
+"""The tables of a benchmark, and the values of their columns.
 
-Below the benchmark, which writes them, and the report, which reads them.
+The benchmark writes them and the report reads them; both import this module.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import pandas as pd
 
 TABLES = ("encoders", "rois", "pairs", "maps", "voxels")
 
-#: Those of draws, which a run without draws, or of an earlier version, does not have.
+#: Tables of draws, absent in runs without draws or of earlier versions.
 DRAW_TABLES = (
     "draws",
     "draw_pairs",
@@ -20,7 +20,7 @@ DRAW_TABLES = (
     "shown_draws",
 )
 
-#: Columns of names, where "1" is no number and "NA" is no missing value.
+#: Columns of names, in which "1" and "NA" are text.
 NAMES = ("encoder", "encoder_a", "encoder_b", "reference_of", "atlas", "roi", "metric")
 
 #: Other columns of text.
@@ -40,7 +40,7 @@ def _empty() -> pd.DataFrame:
 
 @dataclass(frozen=True, repr=False)
 class ResultTables:
-    """Tables of one run; `brainenc.benchmarking.BenchmarkResult` says what is in them."""
+    """Tables of one run; `brainenc.benchmarking.BenchmarkResult` documents them."""
 
     encoders: pd.DataFrame
     rois: pd.DataFrame

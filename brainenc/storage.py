@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and fingerprints of what is in them."""
+"""Atomic writing of files, and fingerprints of contents."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ from brainenc.arrays import row_blocks
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Temporary path that takes the final name only if the block ends well.
+    """Temporary path that gets the final name only if the context succeeds.
 
-    What is written to the temporary path (a file or a folder) replaces `path` at the end
-    of the block. If the block raises, the temporary is removed and `path` stays as it was;
-    if the process is killed, `path` stays as it was and a hidden temporary is left beside it.
-    (A folder that is replaced is renamed first: for that instant it is beside `path`, hidden.)
+    A file or folder written to the temporary path replaces `path` at the end of the context. If the
+    context raises, the temporary is removed and `path` is unchanged; if the process is killed,
+    `path` is unchanged and a hidden temporary is left beside it. (A folder to be replaced is first
+    renamed: for an instant it is hidden beside `path`.)
 
     Parameters
     ----------
     path : path
-        Final name. Its parent folders are made; a link is followed, so that it stays a link.
+        Final name. Parent folders are created; a link is followed and stays a link.
 
     Yields
     ------
@@ -45,8 +45,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_dir() and path.is_dir():
-            # A folder cannot be replaced in one call: the old one steps aside first, and
-            # comes back if the new one cannot take its place.
+            # A folder cannot be replaced in one call: the old one is renamed first, and restored if
+            # renaming the new one fails.
             aside = temporary.with_suffix(".old")
             path.rename(aside)
             try:
@@ -54,7 +54,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             except OSError:
                 aside.rename(path)
                 raise
-            shutil.rmtree(aside, ignore_errors=True)  # the new one is in place: no reason to fail
+            shutil.rmtree(aside, ignore_errors=True)  # the new one is in place: ignore errors
         else:
             if temporary.is_file():
                 check_file_path(path)
@@ -67,7 +67,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _make_writable_folder(folder: Path) -> None:
-    # Tested before the block so that hours of work are not done before the first write fails.
+    # Tested at the start, since the first write may come after hours of work.
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -82,9 +82,9 @@ def _make_writable_folder(folder: Path) -> None:
 
 
 def check_writable(folder: str | os.PathLike) -> Path:
-    """Test that a folder can be made and written to, making nothing yet.
+    """Check that a folder can be created and written to, without creating it.
 
-    Asked before hours of work are done for what goes there.
+    Called before long computations whose results go there.
 
     Raises
     ------
@@ -101,11 +101,11 @@ def check_writable(folder: str | os.PathLike) -> Path:
 
 
 def check_file_path(path: str | os.PathLike) -> Path:
-    """Test that a file can have this name, which a folder may have already.
+    """Check that a path is not the name of an existing folder.
 
     Raises
     ------
-    IsADirectoryError : it has.
+    IsADirectoryError : it is a folder.
     """
     path = Path(path)
     if path.is_dir():
@@ -136,7 +136,7 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises
     ------
     FileNotFoundError : there is no such file.
-    ValueError : the file is not valid JSON (truncated, say); the message names it.
+    ValueError : the file is not valid JSON (for example truncated); the message names it.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -147,8 +147,8 @@ def read_json(path: str | os.PathLike) -> Any:
 def fingerprint(*parts: Any) -> str:
     """Hash of arrays and JSON-like values: 32 hexadecimal digits, the same on every machine.
 
-    Arrays count with dtype, shape and content, read in blocks so that memory-mapped arrays
-    are not loaded whole; everything else counts by its JSON text with sorted keys.
+    Arrays enter with dtype, shape and content, read in blocks so that memory-mapped arrays are not
+    fully loaded; other values enter as JSON text with sorted keys.
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

@@ -1,4 +1,4 @@
-"""Input checks: every error names the argument, its shape or value, and the way to mend it."""
+"""Input checks: every error names the argument, its shape or value, and the remedy."""
 
 from collections.abc import Sized
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from brainenc.arrays import row_blocks
 
-#: dtypes in which numbers are computed; everything else numeric is converted to float32.
+#: dtypes that are kept; other numeric dtypes are converted to float32.
 FLOATS = (np.float32, np.float64)
 
 
@@ -22,11 +22,11 @@ def check_betas(
         NaN, or the mask of a masked array, marks a missing repeat. float32 and float64 keep
         their precision, integers become float32. One dimension means one voxel.
     n_images : int, optional
-        Number of rows wanted.
+        Required number of rows.
     name : str
-        What to call the argument in errors.
+        Name of the argument in errors.
     values : bool
-        Go through the values too; if not, `check_beta_values` is the caller's.
+        Whether to check the values too; otherwise the caller calls `check_beta_values`.
 
     Returns
     -------
@@ -66,11 +66,11 @@ def check_betas(
 
 
 def check_beta_values(array: np.ndarray, name: str = "betas") -> None:
-    """Refuse betas that are infinite, or nothing but NaN; raises ValueError.
+    """Raise ValueError if betas are infinite or only NaN.
 
-    It reads all of them, so what goes through them anyhow may look at its results first.
+    It reads all betas, so callers that read them anyway may check their results first.
     """
-    # fmin and fmax pass over NaN, and need no temporary array the size of a memory map.
+    # fmin and fmax skip NaN and need no temporary array of the size of a memory map.
     extremes = [
         (np.fmin.reduce(block, axis=None), np.fmax.reduce(block, axis=None))
         for block in row_blocks(array)
@@ -126,7 +126,7 @@ def check_index(index: Any, n: int, name: str) -> np.ndarray:
     n : int
         Length of the axis indexed.
     name : str
-        What to call the argument in errors.
+        Name of the argument in errors.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def check_index(index: Any, n: int, name: str) -> np.ndarray:
 
 
 def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
-    """Features as a float array, recorded on (`reset`) or compared with a scikit-learn estimator.
+    """Features as a float array; their shape is recorded on an estimator or compared with it.
 
     Parameters
     ----------
@@ -164,8 +164,8 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
         Gets ``n_features_in_`` (and ``feature_names_in_`` of a DataFrame), and
         ``feature_shape_``.
     X : array-like, shape (n_images, n_features) or (n_images, n_tokens, width)
-        float32 and float64 keep their precision, other numbers become float32; but tokens in
-        half precision stay as they are, since those of many images are larger than memory.
+        float32 and float64 keep their precision, other numbers become float32; half-precision
+        tokens are not converted, since those of many images exceed memory.
     reset : bool
         Record the shape, or compare it with the recorded one.
 
@@ -180,7 +180,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     from sklearn.utils.validation import validate_data
 
     if not hasattr(X, "dtype") and not hasattr(X, "columns"):
-        X = np.asarray(X)  # a list of floats has the same precision as the array of them
+        X = np.asarray(X)  # a list of floats gets the same precision as an array
     floats = isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim > 1
     if floats:
         _refuse_non_finite(X)
@@ -190,9 +190,9 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
         X,
         reset=reset,
         dtype=[*FLOATS, *half_tokens],
-        order="C",  # sums in another order differ in the last bit, which nets make much of
+        order="C",  # sums in another order differ in the last bit, which training amplifies
         allow_nd=True,
-        ensure_all_finite=not floats,  # looked at in blocks already
+        ensure_all_finite=not floats,  # already checked in blocks
     )
     if X.ndim > 3:
         raise ValueError(
@@ -203,13 +203,13 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
 
 
 def _refuse_non_finite(X: np.ndarray) -> None:
-    # In blocks: tokens of many images are larger than memory.
+    # In blocks, since tokens of many images exceed memory.
     finite = [np.isfinite(block).reshape(len(block), -1).all(axis=1) for block in row_blocks(X)]
     if finite and not np.concatenate(finite).all():
         bad = np.flatnonzero(~np.concatenate(finite))
         raise ValueError(
             f"features {X.shape} contain NaN or infinity for {len(bad)} images (first in row "
-            f"{bad[0]}): mend or leave out those images"
+            f"{bad[0]}): correct or leave out those images"
         )
 
 
@@ -218,7 +218,7 @@ def check_feature_shape(estimator: Any, features: np.ndarray, *, reset: bool) ->
 
     Raises
     ------
-    ValueError : it differs (images of another size, say).
+    ValueError : it differs, for example because images have another size.
     """
     if reset:
         estimator.feature_shape_ = list(features.shape[1:])

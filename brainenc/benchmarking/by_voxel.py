@@ -1,4 +1,4 @@
-"""Scores of all voxels, put together from blocks of voxels."""
+"""Scores of all voxels, assembled from blocks of voxels."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ from brainenc.arrays import array_file, take_columns
 
 
 class ByVoxel:
-    """Arrays (..., n_voxels) by name, put together from blocks of voxels that come in order.
+    """Arrays (..., n_voxels) by name, assembled from consecutive blocks of voxels.
 
     Parameters
     ----------
     n_voxels : int
-        In all.
+        Total number.
     folder : path, optional
-        For files: samples of a thousand bootstraps of all metrics and encoders are larger than
-        memory. Without it arrays stay in memory.
+        Folder for files: samples of a thousand bootstraps of all metrics and encoders exceed
+        memory. By default arrays stay in memory.
     """
 
     def __init__(self, n_voxels: int, folder: Path | None = None):
@@ -36,7 +36,7 @@ class ByVoxel:
         self._open.close()
 
     def add(self, block: Mapping[str, np.ndarray]) -> None:
-        """Take up the arrays of the next voxels, (..., number of voxels)."""
+        """Append the arrays of the next voxels, (..., number of voxels)."""
         for name, values in block.items():
             if self.folder is None:
                 self._blocks.setdefault(name, []).append(values)
@@ -44,7 +44,7 @@ class ByVoxel:
                 self._writer(name, values)(np.moveaxis(values, -1, 0))
 
     def _writer(self, name: str, values: np.ndarray) -> Any:
-        """What appends voxels to the file of that name: a row of it is a voxel."""
+        """Writer that appends voxels to the file of that name, one row per voxel."""
         assert self.folder is not None
         if name not in self._files:
             path = self.folder / f"{uuid.uuid4().hex[:12]}.npy"
@@ -64,5 +64,5 @@ class ByVoxel:
 
 
 def of_voxels(parts: Sequence[np.ndarray], voxels: Any) -> np.ndarray:
-    """Some voxels of the arrays (n_test, ..., n_voxels) of all folds, one after the other."""
+    """Some voxels of the arrays (n_test, ..., n_voxels) of all folds, concatenated."""
     return np.concatenate([take_columns(part, voxels) for part in parts])

@@ -1,4 +1,4 @@
-"""What a reader should know before believing the numbers."""
+"""Warnings about data and scores for the reader of a result."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_interval
 from brainenc.storage import fingerprint
 
-#: Images, drawn at random, among which the same picture is looked for: enough to see that rows are
-#: trials among 30 000 of them, and read in seconds.
+#: Number of random images searched for duplicates: enough to detect trials given as images among 30
+#: 000 rows, in seconds.
 N_COMPARED = 1000
 
 
@@ -27,7 +27,7 @@ def find_warnings(
     pairs: Mapping[str, Sequence[Pair]],
     failed: Mapping[str, str],
 ) -> list[str]:
-    """Sentences about failed encoders, gaps in the data, and scores too good to be true.
+    """Sentences about failed encoders, gaps in the data, and implausibly high scores.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def find_warnings(
     scores : dict of encoder name to EncoderScores
     pairs : dict of encoder name to its pairs
     failed : dict of encoder name to error
-        Those that were not fitted at all.
+        Encoders that were not fitted.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def find_warnings(
 
 
 def _same_images(data: EncodingData) -> list[str]:
-    """Rows with the same picture, as there are where trials were given for images."""
+    """Warn of rows with the same picture, as when rows are trials instead of images."""
     rows = np.random.default_rng(0).permutation(data.n_images)[:N_COMPARED]
     pictures = Counter(
         fingerprint(image)
@@ -110,7 +110,7 @@ def _too_good(ceiling: NoiseCeiling, scores: Mapping[str, EncoderScores]) -> lis
     for name, of_encoder in scores.items():
         low = _lower_limit(of_encoder.voxel_samples["r"])
         above = int((low > highest).sum())
-        # A perfect encoder is above in about 2.5 % of voxels by the luck of the test images.
+        # A perfect encoder exceeds the ceiling in about 2.5 % of voxels by chance.
         if above > 0.05 * len(highest):
             found.append(
                 f"{name}: r is credibly above the noise ceiling in {above} of {len(highest)} "
@@ -120,7 +120,7 @@ def _too_good(ceiling: NoiseCeiling, scores: Mapping[str, EncoderScores]) -> lis
 
 
 def _lower_limit(samples: np.ndarray) -> np.ndarray:
-    """Of the interval of every voxel, some voxels at a time; samples (n_bootstraps, n_voxels)."""
+    """Lower limit of each voxel's interval, in blocks; samples (n_bootstraps, n_voxels)."""
     n_voxels = samples.shape[1]
     some = blocks(n_voxels, 2**22 // len(samples))
     low = [bootstrap_interval(samples[:, voxels])[0] for voxels in some]
@@ -129,7 +129,7 @@ def _lower_limit(samples: np.ndarray) -> np.ndarray:
 
 
 def _alike(scores: Mapping[str, EncoderScores]) -> list[str]:
-    """Encoders whose r and squared error are the same in every voxel, to the bit."""
+    """Encoders whose r and squared error are bitwise equal in every voxel."""
     groups: dict[tuple[bytes, ...], list[str]] = {}
     for name, of_encoder in scores.items():
         key = tuple(of_encoder.voxels[metric].tobytes() for metric in ("r", "mse"))
@@ -144,7 +144,7 @@ def _alike(scores: Mapping[str, EncoderScores]) -> list[str]:
 
 
 def draw_warnings(draws: pd.DataFrame, errors: Mapping[str, str]) -> list[str]:
-    """Sentences about encoders whose draws could not be scored, or do not spread as trials do.
+    """Sentences about encoders whose draws could not be scored, or are not calibrated.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def draw_warnings(draws: pd.DataFrame, errors: Mapping[str, str]) -> list[str]:
         return found
     whole = draws[(draws["atlas"] == "all") & ~draws["reference"].astype(bool)]
     for name, coverage in zip(whole["encoder"], whole["coverage_90"].astype(float), strict=True):
-        # Within .85 – .95 the s.d. of Gaussian draws is off by a fifth at most.
+        # Within .85 – .95 the s.d. of Gaussian draws is wrong by at most a fifth.
         if not 0.85 <= coverage <= 0.95:
             how = "too little" if coverage < 0.9 else "too much"
             found.append(

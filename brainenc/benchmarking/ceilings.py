@@ -1,4 +1,4 @@
-"""The noise ceiling that a run divides by, and the trials averaged in what it scores."""
+"""The noise ceiling of a run, and the number of trials averaged in scored responses."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from brainenc.benchmarking.split import Split
 from brainenc.data.encoding_data import EncodingData
 from brainenc.metrics import NoiseCeiling
 
-#: Betas taken up at once where trials are counted: temporary arrays of some MB.
+#: Betas at a time in counting trials: temporary arrays of a few MB.
 _BLOCK_VALUES = 2**20
 
 
 def ceiling_of_tested(data: EncodingData, split: Split) -> NoiseCeiling:
-    """Ceiling of r against averages of the images tested; all images tell signal from noise.
+    """Ceiling of r against averages of the test images, with signal and noise from all images.
 
-    Often only the test images were repeated: their averages then have less noise than all have.
+    Often only the test images have repeats: their averages then have less noise than others.
     """
     ceiling = data.noise_ceiling(n_bootstraps=200).to("r")
     if data.trials["image"].isin(split.rows).all():
@@ -25,13 +25,12 @@ def ceiling_of_tested(data: EncodingData, split: Split) -> NoiseCeiling:
 def trials_averaged(data: EncodingData, split: Split, ceiling: NoiseCeiling) -> float | np.ndarray:
     """Trials averaged in the responses of the tested images: 1 / mean(1 / n_i), as of a ceiling.
 
-    Counted apart from the ceiling, so that one for other averages is refused where scores are
-    divided by it.
+    Counted independently of the ceiling, so that a ceiling for other averages raises an error.
 
     Returns
     -------
-    float, by the trial table; or, if that does not agree with the ceiling, an array (n_voxels,)
-    by the betas, since voxels may lack trials that the table lists; NaN for one without data.
+    float, from the trial table; if it differs from the ceiling's, an array (n_voxels,) counted from
+    the betas, since voxels may lack trials of the table; NaN for a voxel without data.
     """
     counts = _trials_per_image(data, split)
     n_trials = float(1 / np.mean(1 / counts))
@@ -41,7 +40,7 @@ def trials_averaged(data: EncodingData, split: Split, ceiling: NoiseCeiling) -> 
 
 
 def _trials_per_image(data: EncodingData, split: Split) -> np.ndarray:
-    """By the trial table, of every image tested."""
+    """Trials of every test image, from the trial table."""
     trials = data.trials[data.trials["image"].isin(split.rows)]
     if "n_averaged" in trials and not data.trials["image"].duplicated().any():
         return trials["n_averaged"].to_numpy()

@@ -1,7 +1,7 @@
-"""Pairs on the workers of a Dask cluster that share a file system with the run.
+"""Run pairs on the workers of a Dask cluster that share a file system with the run.
 
-Arrays go to the workers as paths and are memory-mapped there: nothing large is sent, several
-workers of one machine share its memory, and no array is lost with the worker that held it.
+Workers get arrays as paths and memory-map them: nothing large is sent, workers of one machine share
+its memory, and losing a worker loses no array.
 """
 
 import mmap
@@ -24,7 +24,7 @@ from brainenc.data.images import ImageFiles
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """Where on a shared file system an array is."""
+    """Location of an array on a shared file system."""
 
     path: Path
     dtype: str
@@ -40,24 +40,24 @@ class ArrayFile:
 def connected(
     scheduler: str | None, out: str | os.PathLike | None
 ) -> Iterator[Callable[[Any], Any]]:
-    """Send what joblib runs in this block to a Dask cluster, if one is named.
+    """Run joblib's tasks in this context on a Dask cluster, if one is given.
 
     Parameters
     ----------
     scheduler : str or None
-        Address, such as ``tcp://10.0.0.1:8786``. With None joblib stays as it is.
+        Address, such as ``tcp://10.0.0.1:8786``. None does not change joblib.
     out : path
         Folder of the run, which every worker must see under this very path.
 
     Yields
     ------
     function of an array or images
-        What to send in its place. Arrays in memory are written to a folder in `out`, removed at
-        the end of the block.
+        Object to send instead. Arrays in memory are written to a folder in `out`, removed at the
+        end.
 
     Raises
     ------
-    ValueError : no `out`, no workers, or workers that do not see `out`.
+    ValueError : no `out`, no workers, or workers without access to `out`.
     ImportError : dask is not installed.
     OSError : no scheduler answers at that address.
     """
@@ -82,13 +82,12 @@ def connected(
 
 
 def _backend(client: Any) -> Any:
-    """Joblib's backend, for a cluster that may grow: Dask gets all pairs at once and queues them.
+    """Joblib's backend for a growing cluster: Dask gets all pairs at once and queues them.
 
-    Joblib's own counts the workers once. It has no more than two jobs underway for each that is
-    there at the start, and if there is one alone it takes that for no parallelism at all and runs
-    everything in this process.
+    Joblib's own backend counts the workers once. It submits at most two jobs per initial worker,
+    and with a single worker it runs everything in this process.
     """
-    # Not a public name, but the only backend there is for Dask; the tests of clusters use it.
+    # Not a public name, but the only backend for Dask; the tests of clusters use it.
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):
@@ -117,11 +116,11 @@ class _Sender:
         self._sent: dict[int, tuple[Any, ArrayFile]] = {}
 
     def __call__(self, array: Any) -> Any:
-        if isinstance(array, ImageFiles):  # paths already
+        if isinstance(array, ImageFiles):  # these are paths
             return array
         if id(array) not in self._sent:
             found = _own_file(array) or self._written(array)
-            self._sent[id(array)] = (array, found)  # kept alive, or its id may be another's
+            self._sent[id(array)] = (array, found)  # kept alive, so that its id is not reused
         return self._sent[id(array)][1]
 
     def _written(self, array: Any) -> ArrayFile:
@@ -133,9 +132,9 @@ class _Sender:
 
 
 def _own_file(array: Any) -> ArrayFile | None:
-    """The file that a memory map is of; None of a part of one, whose place it does not tell.
+    """File of a memory map; None for a part of a map, whose offset is unknown.
 
-    Nor of a map that keeps changes to itself: the file does not have them.
+    Also None for a copy-on-write map, whose changes are not in the file.
     """
     if not isinstance(array, np.memmap) or not isinstance(array.base, mmap.mmap):
         return None

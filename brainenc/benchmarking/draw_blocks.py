@@ -1,9 +1,9 @@
-"""Draws of held-out images, scored block by block and never held all at once.
+"""Draws of held-out images, scored in blocks and never all in memory.
 
-What is kept of them, as arrays of one fold (`score_draws`), is small and still allows bootstrap
-over images. Beside an encoder's own draws there are reference rows, made of the same fits: ridge
-with independent Gaussian residuals, ridge with residuals of whole held-out trials drawn anew, and
-the true distribution where data has one. (Ridge's own draws have a low-rank noise covariance.)
+The kept arrays of a fold (`score_draws`) are small and still allow a bootstrap over images. Besides
+an encoder's own draws there are reference rows from the same fits: ridge with independent Gaussian
+residuals, ridge with resampled residuals of whole held-out trials, and the true distribution if the
+data have one. (Ridge's own draws have a low-rank noise covariance.)
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from brainenc.metrics import (
 from brainenc.metrics.probabilistic import crps_of_sorted, energy_and_ranks, sort_draws
 from brainenc.metrics.ranks import MISSING, ranks_among_sorted
 
-#: Numbers drawn at once: 16 MiB of float32, and a few arrays of that size beside it.
+#: Values drawn at a time: 16 MiB of float32, and a few temporary arrays of that size.
 _BLOCK_VALUES = 2**22
 
 
@@ -35,7 +35,7 @@ def score_draws(
     fold: int,
     folder: Path | None = None,
 ) -> Arrays:
-    """Draw for the test images of one fold, and keep what scores are made of.
+    """Draw for the test images of one fold, and return the arrays for scores.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def score_draws(
         s.d. of the training trials; the unit of energy and variogram score.
     plan : DrawPlan
     fold : int
-        Part of the seed.
+        Index of the fold, part of the seed.
     folder : path, optional
-        Made, for the arrays; the large ones are then memory-mapped. See `read_kept`.
+        Folder for the arrays, created; large ones are then memory-mapped. See `read_kept`.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def _scores_of_block(
         "mean_draw": draws.mean(axis=0),
         "variogram": variogram_score(draws[..., subset] / unit, betas[..., subset] / unit, pairs),
     }
-    # The rest is of differences: around the mean of the draws, their squares keep their digits.
+    # The other scores use differences: centring on the mean of the draws keeps digits of squares.
     mean = found["mean_draw"]
     draws -= mean
     trials = betas - mean[:, None]
@@ -108,7 +108,7 @@ def _scores_of_block(
     trials /= scale
     whole = slice(None) if len(plan.complete) == draws.shape[2] else plan.complete
     energy, pattern_ranks = energy_and_ranks(draws[..., whole], trials[..., whole])
-    if len(plan.complete) == 0:  # patterns of no voxels are all alike
+    if len(plan.complete) == 0:  # without voxels all patterns are equal
         energy, pattern_ranks = np.full_like(energy, np.nan), np.full_like(pattern_ranks, MISSING)
     found["energy"], found["pattern_ranks"] = energy, pattern_ranks
     return found

@@ -1,4 +1,4 @@
-"""What a pair keeps of draws: rows of test images, in memory or in files that are mapped."""
+"""Arrays kept of the draws of a pair, in memory or in memory-mapped files."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -11,22 +11,22 @@ from brainenc.arrays import array_file
 
 Arrays = dict[str, np.ndarray]
 
-#: Version of what is kept; a run that is taken up draws again where it was another.
+#: Version of the kept arrays; a continued run draws again if it differs.
 VERSION = 3
 
-#: Arrays with numbers for every image and voxel; the others are small.
+#: Arrays with values for every image and voxel; the others are small.
 LARGE = ("crps", "ranks", "one_draw", "mean_draw")
 
 
 class Kept:
-    """Arrays by name, put together from blocks of images that come in order.
+    """Arrays by name, assembled from consecutive blocks of images.
 
     Parameters
     ----------
     n_images : int
-        In all.
+        Total number.
     folder : path, optional
-        Made, for the files of the large arrays and of the rest. Without it all stay in memory.
+        Folder for the files, created. By default arrays stay in memory.
     """
 
     def __init__(self, n_images: int, folder: Path | None = None):
@@ -44,7 +44,7 @@ class Kept:
         self._open.close()
 
     def add(self, block: Mapping[str, np.ndarray]) -> None:
-        """Take up the rows of the next images."""
+        """Append the rows of the next images."""
         for name, rows in block.items():
             if self.folder is None or name not in LARGE:
                 self._blocks.setdefault(name, []).append(rows)
@@ -71,7 +71,7 @@ class Kept:
 
 
 def read_kept(folder: Path) -> Arrays:
-    """The arrays in a folder that `Kept` has written; the large ones memory-mapped."""
+    """Arrays of a folder written by `Kept`; large ones are memory-mapped."""
     with np.load(folder / "rest.npz") as rest:
         small = dict(rest)
     return small | {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in LARGE}

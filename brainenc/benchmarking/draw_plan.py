@@ -1,4 +1,4 @@
-"""Which draws a benchmark scores, and on what: one plan for all encoders and folds."""
+"""DrawPlan: number of draws and voxels of their scores, for all encoders and folds."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,28 +11,28 @@ from brainenc.benchmarking.split import Split
 from brainenc.data.encoding_data import EncodingData
 from brainenc.metrics import ncsnr_from_repeats
 
-#: Voxels whose correlations are kept; pairs of them in the variogram score.
+#: Number of voxels with kept correlations; number of their pairs in the variogram score.
 N_SUBSET, N_PAIRS = 200, 500
-#: Quantiles of the draws that are kept of the few voxels shown.
+#: Kept quantiles of the draws, for the voxels shown.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
 class DrawPlan:
-    """What to draw, and of which voxels to keep what cannot be kept of all.
+    """Number of draws, and voxels for scores that are too large for all voxels.
 
     Attributes
     ----------
     n_draws : int
-        Per image.
+        Draws per image.
     random_state : int
     complete : array of int
-        Voxels that no trial lacks, constant in no training set: those of the energy score.
+        Voxels with data in all trials and variance in every training set, for the energy score.
     subset : array of int
-        At most 200 of these, in the order of their ROIs and from each in proportion to its size:
-        those of log and variogram score and of the noise correlations.
+        At most 200 of these, ordered by ROI and proportional to ROI size, for log and variogram
+        score and noise correlations.
     shown : array of int
-        The voxel of highest ncsnr in each ROI, of which quantiles are kept.
+        Voxel of highest ncsnr in each ROI, for kept quantiles.
     """
 
     n_draws: int
@@ -42,21 +42,21 @@ class DrawPlan:
     shown: np.ndarray
 
     def key(self) -> list[Any]:
-        """All of it as plain values, for fingerprints."""
+        """The plan as plain values, for fingerprints."""
         voxels = (self.complete, self.subset, self.shown)
         return [VERSION, self.n_draws, self.random_state, *(array.tolist() for array in voxels)]
 
 
 def check_n_draws(n_draws: int) -> None:
-    """Refuse one draw, fewer than none, and more than ranks are counted for (ValueError)."""
+    """Raise ValueError unless n_draws is 0 or within the range of ranks."""
     if n_draws != 0 and not 2 <= n_draws < np.iinfo(np.int16).max:
         raise ValueError(
-            f"n_draws={n_draws} must be 0 (none), or from 2 to 32 766; 200 tell 90 % intervals well"
+            f"n_draws={n_draws} must be 0 (none), or from 2 to 32 766; 200 suffice for intervals"
         )
 
 
 def make_plan(data: EncodingData, split: Split, n_draws: int, random_state: int) -> DrawPlan:
-    """Plan of `n_draws` draws, 2 or more, per test image of one data set."""
+    """Plan with `n_draws` >= 2 draws per test image of a data set."""
     in_z = np.isfinite(split.scale).all(axis=0)
     complete = np.flatnonzero(in_z & _is_complete(data.betas))
     labels = _first_labels(data)[complete]

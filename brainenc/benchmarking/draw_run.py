@@ -1,4 +1,4 @@
-"""Draws of a whole run: of every encoder, the reference rows beside ridge, and the truth."""
+"""Draws of a run: of every encoder, of the reference rows of ridge, and of the truth."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ class Drawn:
     Attributes
     ----------
     scores : dict of name to DrawScores
-        Encoders in their order, each followed by its reference rows; the truth last.
+        Encoders in order, each followed by its reference rows; the truth last.
     references : dict of name to Reference
         Of the reference rows.
     errors : dict of name to error
@@ -62,7 +62,7 @@ class Drawn:
         groups: Mapping[tuple[str, str], np.ndarray],
         scores: Mapping[str, EncoderScores],
     ) -> BenchmarkResult:
-        """The result with the tables of draws, and their columns in those of encoders and ROIs."""
+        """Copy of the result with tables of draws, and their columns in encoder and ROI tables."""
         draws = draw_tables.draw_table(self.scores, groups, self.references)
         n_complete = len(self.plan.complete)
         return replace(
@@ -89,7 +89,7 @@ def score_all_draws(
     plan: DrawPlan,
     folder: Path,
 ) -> Drawn:
-    """Scores of what the pairs kept of their draws, and of draws of the true distribution.
+    """Scores of the kept draws of all pairs, and of draws of the true distribution.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def score_all_draws(
     targets : Targets
     plan : DrawPlan
     folder : path
-        Where samples of voxels go, which the tables are made from.
+        Folder for samples of voxels, from which the tables are made.
 
     Returns
     -------

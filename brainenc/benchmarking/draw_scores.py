@@ -1,4 +1,4 @@
-"""What `score_draws` kept of all folds to scores of draws, with bootstrap samples over images."""
+"""Scores of draws from the arrays of `score_draws`, with bootstrap samples over images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,16 +32,16 @@ N_BINS, N_RANK_BINS = 20, 10
 
 @dataclass(frozen=True)
 class Variances:
-    """Variances of draws and trials, to be compared across voxels.
+    """Variances of draws and of trials, for comparison across voxels.
 
     Attributes
     ----------
     draws : array, shape (n_folds, n_voxels)
-        Mean over the test images of the fold.
+        Variance of draws, mean over the test images of the fold.
     trials : array, shape (n_rows, n_voxels), float32
-        Of each image, around the mean of its draws. May be memory-mapped.
+        Variance of trials of each image, around the mean of its draws. May be memory-mapped.
     folds, images : arrays of int, shape (n_rows,)
-        Fold of each row, and the image it is of.
+        Fold and image of each row.
     """
 
     draws: np.ndarray
@@ -65,21 +65,21 @@ class DrawScores:
     Attributes
     ----------
     kind : str
-        Where draws come from.
+        Source of the draws.
     voxels : dict of `DRAW_COLUMNS` to array, shape (n_voxels,)
     voxel_samples : dict of `VOXEL_SCORES` to array, shape (n_bootstraps, n_voxels), float32
         May be memory-mapped.
     images, image_samples : dict of `IMAGE_SCORES` to float, and to array (n_bootstraps,)
     variances : Variances
     agreement : Estimate
-        Of the draws' noise correlations with those of the repeats.
+        Agreement of the draws' noise correlations with those of repeats.
     agreement_with_truth : float
     pit : array, shape (n_bins, n_voxels)
         Trials per bin.
     rank : array, shape (n_rank_bins, n_voxels)
-        Trials whose rank among the draws is in each of `rank_bins`.
+        Trials whose rank is in each of `rank_bins`.
     pattern_rank : array, shape (n_rank_bins,)
-        The same for ranks of whole patterns.
+        As `rank`, for whole patterns.
     n_draws : int
     coverage : array, shape (n_levels, n_voxels)
         Share of trials inside the central interval of each of `LEVELS`.
@@ -110,13 +110,13 @@ class DrawScores:
 
 @dataclass(frozen=True)
 class Measured:
-    """Noise correlations of the subset to compare draws with; NaN where they are not known.
+    """Reference noise correlations of the subset; NaN if unknown.
 
     Attributes
     ----------
     repeats, truth : arrays, shape (n_subset, n_subset)
     trials : array, shape (n_rows, n_repeats, n_subset)
-        What those of the repeats are made of.
+        Trials from which those of the repeats are computed.
     images : array of int, shape (n_rows,)
         Image of each row.
     """
@@ -128,7 +128,7 @@ class Measured:
 
 
 def measured_correlations(targets: Targets, plan: DrawPlan, truth: Any) -> Measured:
-    """Those of the repeats, and the true ones if the data has a `truth`."""
+    """Noise correlations of the repeats, and the true ones if the data have a `truth`."""
     covariance = np.full((len(plan.subset),) * 2, np.nan)
     if isinstance(truth, TrueDistribution):
         covariance = truth.noise_covariance(plan.subset)
@@ -145,7 +145,7 @@ def score_encoder_draws(
     measured: Measured,
     folder: Path | None = None,
 ) -> DrawScores:
-    """All scores of the draws of one encoder or reference row, some voxels at a time.
+    """All scores of the draws of an encoder or reference row, in blocks of voxels.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def score_encoder_draws(
     plan : DrawPlan
     measured : Measured
     folder : path, optional
-        Where the samples of voxels go, which are then memory-mapped.
+        Folder for samples of voxels, which are then memory-mapped.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def _of_all_voxels(
     n_draws: int,
     folder: Path | None,
 ) -> tuple[Arrays, Arrays]:
-    """Values and samples of `_scores_of_voxels`, put together from blocks of voxels."""
+    """Values and samples of `_scores_of_voxels`, assembled from blocks of voxels."""
     plain = ByVoxel(targets.n_voxels)
     with ByVoxel(targets.n_voxels, folder) as of_samples:
         for voxels in targets.blocks():
@@ -223,7 +223,7 @@ def _scores_of_averages(values: Arrays, samples: Arrays, n_draws: int) -> list[d
 
 
 def _shown(folds: Sequence[Arrays], plan: DrawPlan) -> Arrays:
-    """What is shown of the draws of a few voxels; see `DrawScores`."""
+    """Quantiles and draws of the voxels shown; see `DrawScores`."""
     return {
         "quantiles": np.concatenate([part["quantiles"] for part in folds]),
         "mean": of_voxels([part["mean_draw"] for part in folds], plan.shown),
@@ -232,16 +232,16 @@ def _shown(folds: Sequence[Arrays], plan: DrawPlan) -> Arrays:
 
 
 def _averages(n_draws: int) -> dict[str, int]:
-    """What is scored as though it were a prediction, and how many draws are averaged in it."""
+    """Averages that are scored like predictions, with their numbers of draws."""
     return {"one_draw": 1, "mean_draw": n_draws}
 
 
 def _scores_of_voxels(
     kept: Arrays, targets: Targets, draw_variance: np.ndarray, n_draws: int
 ) -> tuple[Arrays, Arrays]:
-    """Values (..., n_voxels) and samples (n_bootstraps, n_voxels) of all that is voxel by voxel.
+    """Values (..., n_voxels) and samples (n_bootstraps, n_voxels) of voxelwise scores.
 
-    Among the samples are also the variances of trials image by image.
+    The samples include the variances of trials per image.
     """
     values = _voxel_scores(kept, targets, n_draws, None)
     samples = _voxel_scores(kept, targets, n_draws, targets.weights)
@@ -311,7 +311,7 @@ def _image_scores(folds: Sequence[Arrays], targets: Targets) -> tuple[dict[str, 
 
 
 def rank_bins(n_draws: int) -> list[np.ndarray]:
-    """The ranks 0 … n in bins of as many whole ranks as nearly as possible."""
+    """The ranks 0 … n in bins of nearly equal numbers of whole ranks."""
     return np.array_split(np.arange(n_draws + 1), min(N_RANK_BINS, n_draws + 1))
 
 
@@ -335,7 +335,7 @@ def _coverage(ranks: np.ndarray, n_draws: int) -> np.ndarray:
 
 
 def _averaged(responses: np.ndarray, targets: Targets) -> Arrays:
-    """What averages of draws score as though they were predictions."""
+    """Scores of averages of draws as predictions."""
     paired = np.where(np.isnan(targets.averages), np.nan, responses)
     centred = [centre_within_folds(array, targets.folds) for array in (paired, targets.averages)]
     scale = targets.scale[targets.fold_of_row]

@@ -1,4 +1,4 @@
-"""Where draws come from: an encoder, residuals around its predictions, a simulation's truth."""
+"""Sources of draws: an encoder, residuals around its predictions, or the truth."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from brainenc.arrays import blocks, release
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.result_tables import INDEPENDENT, RESAMPLED
 
-#: Numbers drawn at once: 16 MiB of float32, and a few arrays of that size beside it.
+#: Values drawn at a time: 16 MiB of float32, and a few temporary arrays of that size.
 _BLOCK_VALUES = 2**22
 
-#: Labels of the reference rows of an encoder: endings of their names, and of files.
+#: Labels of the reference rows of an encoder: suffixes of their names, and of files.
 LABELS = {INDEPENDENT: "independent Gaussian residuals", RESAMPLED: "resampled residuals"}
 #: Name of the reference row of the true distribution.
 TRUTH_NAME = "true distribution"
@@ -21,17 +21,17 @@ TRUTH_NAME = "true distribution"
 
 @dataclass(frozen=True)
 class DrawSource:
-    """Something that draws for the test images of a fold.
+    """Source of draws for the test images of a fold.
 
     Attributes
     ----------
     label : str
-        "" for the encoder itself, else the ending of the reference row's name.
+        "" for the encoder itself, else the suffix of the reference row's name.
     kind : str
-        Where draws come from, in a word or two.
+        Short name of the source.
     sample : callable (images: slice, n, seed) -> array (n, n_images, n_voxels)
     log_density : callable (images: slice, betas, voxels) -> array (n_images, n_repeats), or None
-        Log density of single trials (n_images, n_repeats, n_voxels), of some voxels together.
+        Joint log density of some voxels of single trials (n_images, n_repeats, n_voxels).
     """
 
     label: str
@@ -41,7 +41,7 @@ class DrawSource:
 
 
 def encoder_source(encoder: Any, X: Any, predictions: np.ndarray) -> DrawSource:
-    """Draws of a fitted encoder; drawing fails if it has no method `sample`."""
+    """Draws of a fitted encoder; they raise an error if it has no method `sample`."""
 
     def sample(images: slice, n: int, seed: int) -> np.ndarray:
         return encoder.sample(X[images], n=n, random_state=seed)
@@ -56,7 +56,7 @@ def encoder_source(encoder: Any, X: Any, predictions: np.ndarray) -> DrawSource:
 def reference_sources(
     encoder: Any, predictions: np.ndarray, betas: np.ndarray, held_out: np.ndarray
 ) -> list[DrawSource]:
-    """Other residuals around the same predictions.
+    """Reference rows: other residuals around the same predictions.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def reference_sources(
     predictions : array, shape (n_test, n_voxels)
     betas : array, shape (n_train, n_repeats, n_voxels)
     held_out : array, shape (n_train, n_voxels)
-        What fits without them predicted of the training images.
+        Held-out predictions of the training images.
     """
     sd = np.sqrt(encoder.noise_.variance)
     independent = ResidualNoise(np.zeros((0, len(sd)), np.float32), sd)
@@ -98,9 +98,9 @@ def _density_around(
 
 
 class TrialResiduals:
-    """Residuals of whole trials, drawn with replacement: all that voxels share, as it was.
+    """Residuals of whole trials, drawn with replacement, which keeps all correlations of voxels.
 
-    Trials that lack a voxel, or whose image has no held-out prediction, are not drawn.
+    Trials that lack a voxel, or whose image has no held-out prediction, are left out.
     """
 
     def __init__(self, betas: np.ndarray, held_out: np.ndarray):
@@ -112,7 +112,7 @@ class TrialResiduals:
         self.trials = np.argwhere(np.concatenate(whole))
 
     def _present(self) -> Iterator[np.ndarray]:
-        """Whether a trial has a residual, (n, n_repeats, n_voxels), image after image."""
+        """Mask of trials with a residual, (n, n_repeats, n_voxels), in blocks of images."""
         for images in blocks(len(self.betas), _BLOCK_VALUES // self.betas[0].size):
             yield np.isfinite(self.betas[images]) & np.isfinite(self.held_out[images])[:, None]
             release(self.betas)
@@ -131,10 +131,10 @@ class TrialResiduals:
 
 @runtime_checkable
 class TrueDistribution(Protocol):
-    """A `truth` of data that knows how its trials are distributed, as `SimulatedTruth` does."""
+    """A `truth` of data with a distribution of trials, such as `SimulatedTruth`."""
 
     def select(self, images: np.ndarray) -> "TrueDistribution":
-        """That of some of the images."""
+        """Truth of some images."""
 
     def sample(self, n: int, random_state: int) -> np.ndarray:
         """Single trials, shape (n, n_images, n_voxels)."""

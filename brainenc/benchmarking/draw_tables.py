@@ -1,4 +1,4 @@
-"""Scores of draws to tidy tables, reference rows among them."""
+"""Tidy tables of the scores of draws, with reference rows."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -32,10 +32,10 @@ from brainenc.metrics.variance_components import variance_components
 from brainenc.model_selection import bootstrap_interval
 from brainenc.result_tables import MEAN_OF_DRAWS, ONE_DRAW, PREDICTION
 
-#: Voxels in the table of noise correlations, and images in that of shown draws.
+#: Largest numbers of voxels in the table of noise correlations, and of images in shown draws.
 N_CORRELATED, N_SHOWN_IMAGES = 80, 60
 
-#: Columns that say what a reference row is.
+#: Columns that identify reference rows.
 _REFERENCE = ("reference", "reference_kind", "reference_of")
 
 Scores = Mapping[str, DrawScores]
@@ -43,7 +43,7 @@ Groups = Mapping[tuple[str, str], np.ndarray]
 
 
 class Reference(NamedTuple):
-    """Kind of a reference row, and the encoder whose predictions it has ("" if none)."""
+    """Kind of a reference row, and the encoder of its predictions ("" if none)."""
 
     kind: str
     encoder: str
@@ -100,7 +100,7 @@ def _estimate(score: str, found: Estimate) -> dict[str, float]:
 
 
 def beside(table: pd.DataFrame, draws: pd.DataFrame, *, by_roi: bool) -> pd.DataFrame:
-    """Encoder or ROI table with the scores of the encoders' draws, NaN where there are none."""
+    """Encoder or ROI table with scores of draws, NaN for encoders without draws."""
     if draws.empty:
         return table
     keys = ["encoder", "atlas", "roi"] if by_roi else ["encoder"]
@@ -116,7 +116,7 @@ def beside(table: pd.DataFrame, draws: pd.DataFrame, *, by_roi: bool) -> pd.Data
 
 
 def draw_pair_table(scores: Scores, groups: Groups, n_complete: int) -> pd.DataFrame:
-    """Paired bootstrap differences of crps_z, per ROI too, and of the scores of whole patterns."""
+    """Paired bootstrap differences of crps_z (also per ROI) and of scores of whole patterns."""
     rows = []
     for a, b in combinations(scores, 2):
         head = {"encoder_a": a, "encoder_b": b}
@@ -163,7 +163,7 @@ def calibration_table(scores: Scores, groups: Groups) -> pd.DataFrame:
 
 
 def _density(counts: np.ndarray, expected: Any) -> np.ndarray:
-    """Share of the counts per bin, divided by the share expected; NaN without any."""
+    """Share of the counts per bin, divided by the expected share; NaN without counts."""
     with np.errstate(invalid="ignore"):
         return counts / counts.sum() / expected
 
@@ -171,11 +171,11 @@ def _density(counts: np.ndarray, expected: Any) -> np.ndarray:
 def k_fairness_table(
     draw_scores: Scores, scores: Mapping[str, EncoderScores], targets: Targets
 ) -> pd.DataFrame:
-    """One draw, the mean of all draws and the prediction, each beside the ceiling that fits it.
+    """One draw, the mean of all draws and the prediction, each with its own ceiling.
 
     Parameters
     ----------
-    draw_scores, scores : of the draws and of the predictions, by name
+    draw_scores, scores : scores of draws and of predictions, by name
     targets : Targets
     """
     floor, ceiling = _noise_variance_z(targets), targets.ceiling
@@ -232,9 +232,9 @@ def _noise_variance_z(targets: Targets) -> np.ndarray:
 
 
 def noise_correlation_table(scores: Scores, measured: Measured, plan: DrawPlan) -> pd.DataFrame:
-    """Correlations of every two of some voxels: in draws, in repeats, and the true ones.
+    """Correlations of pairs of some voxels: in draws, in repeats, and true.
 
-    The voxels stand in the order of their ROIs.
+    Voxels are ordered by ROI.
     """
     n_kept = min(N_CORRELATED, len(plan.subset))
     kept = np.linspace(0, len(plan.subset), n_kept, endpoint=False).astype(int)
@@ -257,7 +257,7 @@ def noise_correlation_table(scores: Scores, measured: Measured, plan: DrawPlan) 
 
 
 def shown_draw_table(scores: Scores, targets: Targets, plan: DrawPlan) -> pd.DataFrame:
-    """Quantiles of draws beside single trials, for the best voxel of each ROI and some images."""
+    """Quantiles of draws and single trials, for the best voxel of each ROI and some images."""
     images = targets.rows
     rows = np.linspace(0, len(images), min(N_SHOWN_IMAGES, len(images)), endpoint=False).astype(int)
     n_shown = len(plan.shown)

@@ -1,4 +1,4 @@
-"""Tables that were saved before kinds of rows had columns: the names of rows told them."""
+"""Tables saved by earlier versions, which encoded kinds of rows in names of rows."""
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from brainenc.result_tables import (
     TRUTH,
 )
 
-#: Names that reference rows had then; they may have changed since.
+#: Names of reference rows in those versions.
 _ENDINGS = {
     " + independent Gaussian residuals": INDEPENDENT,
     " + resampled residuals": RESAMPLED,
@@ -20,7 +20,7 @@ _TRUTH_NAME = "true distribution"
 
 
 def with_kinds(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Tables by name, with the columns of kinds where an earlier version did not write them."""
+    """Tables by name, with the columns of kinds that an earlier version lacked."""
     found = dict(tables)
     draws, averages = found.get("draws"), found.get("k_fairness")
     if draws is not None and "reference" in draws and "reference_kind" not in draws:
@@ -41,7 +41,7 @@ def with_kinds(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def _kind(name: str) -> tuple[str, str]:
-    """Kind of a reference row of that name, and the encoder whose predictions it has."""
+    """Kind of a reference row of that name, and the encoder of its predictions."""
     if name == _TRUTH_NAME:
         return TRUTH, ""
     for ending, kind in _ENDINGS.items():

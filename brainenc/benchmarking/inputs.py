@@ -1,4 +1,4 @@
-"""What each encoder is fitted on: features, computed once and shared, or images."""
+"""Inputs of each encoder: images, or features that are computed once and shared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from brainenc.encoders import MeanEncoder, RidgeEncoder
 from brainenc.encoders.persistence import describe
 from brainenc.storage import fingerprint
 
-#: Bytes of tokens, in single precision, that the reference ridge sees as they are.
+#: Largest size of tokens in bytes, in single precision, for the reference ridge without averaging.
 TOKENS_IN_MEMORY = 2**30
 
 
@@ -27,7 +27,7 @@ class Entry:
     key : str
         Fingerprint of the features; "images" for the images themselves.
     description : dict
-        The encoder as it was given, with the features it asked for.
+        The given encoder, with its features.
     """
 
     encoder: BaseEstimator
@@ -51,7 +51,7 @@ class Inputs:
         self.images, self.voxels, self.verbose = images, data.voxels, verbose
         self._features: dict[str, np.ndarray] = {}
         self._keys: dict[int, str] = {id(images): "images"}
-        self._alive: list[Any] = [images]  # ids stay unique as long as the objects live
+        self._alive: list[Any] = [images]  # ids are unique only while the objects live
 
     def transform(self, extractor: Any) -> np.ndarray:
         """Features of the images; the same array for the same features."""
@@ -64,7 +64,7 @@ class Inputs:
         return self._features[key]
 
     def entry(self, encoder: Any, features: Any) -> Entry:
-        """Entry of an encoder, with `features` (an array or a transformer) in place of its own."""
+        """Entry of an encoder; `features` (an array or a transformer) replace its own."""
         if not isinstance(encoder, BaseEstimator) or isinstance(encoder, type):
             raise TypeError(
                 f"encoders must be scikit-learn estimators such as RidgeEncoder(), got {encoder!r}"
@@ -92,7 +92,7 @@ class Inputs:
         return features
 
     def key(self, X: Any) -> str:
-        """Fingerprint of features; two arrays of the same numbers have the same."""
+        """Fingerprint of features, equal for arrays with equal values."""
         if id(X) not in self._keys:
             self._keys[id(X)] = fingerprint(np.asarray(X))
             self._alive.append(X)
@@ -136,8 +136,8 @@ def collect(
 
     Raises
     ------
-    TypeError, ValueError : arguments that are wrong whatever the data.
-    Exception : that of the first encoder, if the features of all failed.
+    TypeError, ValueError : arguments that are invalid for any data. Exception : error of the first
+        encoder, if the features of all encoders failed.
     """
     if not isinstance(encoders, Mapping):
         raise TypeError(
@@ -153,7 +153,7 @@ def collect(
     for name, encoder in encoders.items():
         try:
             entries[str(name)] = inputs.entry(encoder, given.get(name))
-        except OSError as error:  # weights that cannot be had, say; the others go on
+        except OSError as error:  # such as missing weights; the others continue
             errors[str(name)] = error
     if errors and not entries:
         raise next(iter(errors.values()))
@@ -163,10 +163,10 @@ def collect(
 
 
 def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -> dict[str, Entry]:
-    """The mean, and ridge on each set of features that has none.
+    """MeanEncoder, and ridge on each set of features without a ridge encoder.
 
-    Ridge has a weight per voxel for each number of an image, or keeps all of the images' numbers:
-    of tokens larger than memory it gets averages over neighbours, as SynBrain's linear path does.
+    Ridge stores a weight per voxel and feature, or all features of the images: tokens larger than
+    memory are averaged over neighbours, as in the linear path of LatentEncoder.
     """
     found: dict[str, Entry] = {}
 
@@ -187,7 +187,7 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
 
 
 def _for_ridge(X: Any) -> Any:
-    """Features as the reference takes them: tokens that would fill the memory are averaged."""
+    """Features of the reference ridge: tokens that would fill the memory are averaged."""
     if getattr(X, "ndim", 0) != 3 or 4 * X.size <= TOKENS_IN_MEMORY:
         return X
     from brainenc.encoders.tokens import linear_features  # torch takes a second
@@ -196,10 +196,10 @@ def _for_ridge(X: Any) -> Any:
 
 
 def ridges_with_reference_rows(entries: Mapping[str, Entry]) -> set[str]:
-    """Names of the ridge encoders beside whose draws other residuals are scored.
+    """Names of the ridge encoders that get reference rows.
 
-    One for each set of features that another kind of encoder uses too, else the first: rows
-    around every ridge would tell the same thing at a cost.
+    One for each set of features that another kind of encoder uses too, else the first: more rows
+    would be redundant.
     """
     ridges = {name: e.key for name, e in entries.items() if type(e.encoder) is RidgeEncoder}
     others = {entry.key for name, entry in entries.items() if name not in ridges}

@@ -37,7 +37,7 @@ def sample_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def mean_over_voxels(values: np.ndarray) -> Any:
-    """Mean over the last axis, of the voxels that are defined; NaN where none is."""
+    """Mean over the defined values of the last axis; NaN if there are none."""
     n = np.isfinite(values).sum(axis=-1)
     with np.errstate(invalid="ignore"):
         mean = np.nansum(values, axis=-1, dtype=np.float64) / n

@@ -1,4 +1,4 @@
-"""What a run was made from: data, split, seeds, versions and hardware."""
+"""Manifest of a run: data, split, seeds, versions and hardware."""
 
 import datetime
 import importlib.metadata
@@ -36,7 +36,7 @@ def split_hash(folds: Folds) -> str:
 def make_manifest(
     data: EncodingData, data_key: str, folds: Folds, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """All that is needed to say what a run was, as plain values.
+    """Description of a run as plain values.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def make_manifest(
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, brainenc and what it computes with."""
+    """Versions of Python, brainenc and the libraries it uses."""
     found = {"brainenc": brainenc.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:

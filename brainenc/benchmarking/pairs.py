@@ -1,7 +1,7 @@
-"""One (encoder, fold) pair: fitted, timed, its predictions and scores of draws kept in a folder.
+"""An (encoder, fold) pair: fit it, time it, write predictions and scores of draws to a folder.
 
-A pair's folder appears whole or not at all, and says in ``info.json`` what it was made from, so a
-run that was stopped takes up what is finished and fits the rest.
+The folder is written atomically and has a fingerprint in ``info.json``, so that an interrupted run
+reuses finished pairs and fits the rest.
 """
 
 import shutil
@@ -38,15 +38,15 @@ class Pair:
     fold : int
     train, test : arrays of int
     folder : pathlib.Path
-        Where the predictions of the test images go.
+        Folder for the predictions of the test images.
     key : str
         Fingerprint of encoder, data, split and plan of the draws.
     plan : DrawPlan or None
-        Draws to score; None for none.
+        Plan of the draws; None for no draws.
     scale : array, shape (n_voxels,), or None
-        Unit of "z" in this fold, as in `Split`; for scores of draws.
+        Unit of "z" in this fold, as in `Split`, for scores of draws.
     references : bool
-        Also draw other residuals around the same predictions; the encoder has `fit_held_out`.
+        Whether to add reference rows; the encoder must have `fit_held_out`.
     """
 
     encoder: BaseEstimator
@@ -61,7 +61,7 @@ class Pair:
     references: bool = False
 
     def finished(self) -> bool:
-        """Whether an earlier run left predictions of this very pair."""
+        """Whether an earlier run wrote predictions of this pair."""
         try:
             info = read_json(self.folder / "info.json")
             if info.get("key") != self.key or info.get("error") is not None:
@@ -79,9 +79,9 @@ class Pair:
         return np.load(self.folder / "predictions.npy", mmap_mode="r")
 
     def draws(self, label: str = "") -> Arrays:
-        """What was kept of the draws of the encoder, or of the reference row of that label.
+        """Kept arrays of the draws of the encoder, or of the reference row of that label.
 
-        Arrays with numbers for every image and voxel are memory-mapped.
+        Arrays with values for every image and voxel are memory-mapped.
         """
         return read_kept(self.folder / _draws_folder(label))
 
@@ -91,9 +91,9 @@ def _draws_folder(label: str) -> str:
 
 
 def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
-    """Fit, predict and draw; an error is written down and does not stop the other pairs.
+    """Fit, predict and draw; an error is recorded and does not stop the other pairs.
 
-    One in drawing leaves the predictions to be scored.
+    After an error in drawing, predictions are still scored.
 
     Parameters
     ----------
@@ -120,8 +120,8 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
 def _fit_and_draw(
     pair: Pair, X: Any, betas: np.ndarray, folder: Path, info: dict[str, Any]
 ) -> None:
-    """Write predictions, and what is kept of draws, to a folder."""
-    # Images are shuffled into folds: rows of a memory map would be copied into memory.
+    """Write predictions and kept arrays of draws to a folder."""
+    # Folds are shuffled: indexing rows of a memory map would copy them into memory.
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=pair.folder.parent) as scratch:
         train = [take_rows(array, pair.train, Path(scratch)) for array in (X, betas)]
         X_test = take_rows(X, pair.test, Path(scratch))
@@ -139,7 +139,7 @@ def _fit_and_draw(
 def _timed_fit(
     pair: Pair, train: list[Any], X_test: Any, info: dict[str, Any]
 ) -> tuple[Any, np.ndarray, np.ndarray | None]:
-    """The fitted encoder, its predictions, and those held out in training if they are wanted."""
+    """The fitted encoder, its predictions, and held-out training predictions if needed."""
     encoder: Any = clone(pair.encoder)
     held_out = None
     with PeakMemory() as memory, warnings.catch_warnings(record=True) as caught:
@@ -171,7 +171,7 @@ def _score_all_draws(
     folder: Path,
     info: dict[str, Any],
 ) -> None:
-    """Write what is kept of draws; `info` says where they come from, or what went wrong."""
+    """Write kept arrays of draws; `info` gets their source or the error."""
     for source in sources:
         start = time.perf_counter()
         try:
@@ -185,12 +185,12 @@ def _score_all_draws(
 
 
 class PeakMemory:
-    """Largest resident memory within a block, above what the process held before.
+    """Largest resident memory within a context, above that at its start.
 
     Attributes
     ----------
     peak_mb : float
-        In MiB; sampled every few milliseconds, so a shorter peak can be missed.
+        In MiB; sampled every few milliseconds, so shorter peaks can be missed.
     """
 
     def __init__(self, interval: float = 0.005):

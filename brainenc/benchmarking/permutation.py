@@ -12,7 +12,7 @@ from brainenc.arrays import blocks
 from brainenc.benchmarking.targets import Targets, centre_within_folds
 from brainenc.model_selection import permutation_p_values
 
-#: Images × voxels that are shuffled at once: with their predictions they stay in the cache.
+#: Images × voxels shuffled at a time: with their predictions they stay in the cache.
 _SHUFFLE_ENTRIES = 2**18
 
 
@@ -21,17 +21,17 @@ def correlation_p_values(
 ) -> np.ndarray:
     """Permutation p of each voxel's r.
 
-    The statistic is the numerator of r: what r is divided by does not depend on which image goes
-    with which. It is a sum over images of a response times the centred predictions of that image
-    summed over its rows, so an image tested in several folds moves as one; shuffling its rows
-    apart would take the likeness of its predictions for evidence. Images change places within
-    their fold, or, where folds have images in common, within all that these connect. A missing
-    response counts 0 (the mean) and moves along.
+    The statistic is the numerator of r, since the denominator does not depend on the pairing of
+    images. It is a sum over images of a response times the centred predictions of that image summed
+    over its rows, so an image tested in several folds moves as one: separate shuffling of its rows
+    would count the similarity of its predictions as evidence. Images are shuffled within their fold
+    or, if folds share images, within connected folds. A missing response is 0 (the mean) and is
+    shuffled too.
 
-    Predictions are not fitted again to every shuffle. The p are exact where test images are never
-    trained on; under cross-validation images are predicted from each other, and r of noise
-    scatters up to √2 times more than shuffles show. On noise, ridge got p < .05 in 4 to 11 % of
-    voxels and p < .005 in 1 to 2.5 %.
+    Encoders are not refitted for each shuffle. The p are exact if test images are never trained on;
+    under cross-validation images are predicted from each other, and r of noise varies up to √2
+    times more than under shuffles. On noise, ridge had p < .05 in 4 to 11 % of voxels and p < .005
+    in 1 to 2.5 %.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def _rows_of_images(targets: Targets) -> csr_array:
 
 
 def _strata(targets: Targets) -> list[np.ndarray]:
-    """Images connected by folds: those of one fold, and of folds that have images in common."""
+    """Images that may be exchanged: those of a fold, or of folds that share images."""
     n_images = targets.images.max() + 1
     n_nodes = n_images + len(targets.folds)
     ends = targets.images, n_images + targets.fold_of_row
@@ -78,7 +78,7 @@ def _strata(targets: Targets) -> list[np.ndarray]:
 
 @dataclass
 class _Product:
-    """Products of predictions with responses in another order, per voxel."""
+    """Products of predictions with reordered responses, per voxel."""
 
     predicted: np.ndarray
     measured: np.ndarray

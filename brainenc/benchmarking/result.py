@@ -17,7 +17,7 @@ FORMAT_VERSION = 1
 
 
 def _in_doubles(table: pd.DataFrame) -> pd.DataFrame:
-    """Table whose numbers are read back as they are: singles are printed too short for that."""
+    """Table in double precision: printed singles would not be read back exactly."""
     return table.astype(dict.fromkeys(table.select_dtypes(np.float32), np.float64))
 
 
@@ -26,24 +26,23 @@ class BenchmarkResult(ResultTables):
     """Scores of encoders on the same images and folds.
 
     The held-out images of all folds are scored together, predictions and responses each centred
-    within their fold first where means matter (r, R²). Columns
-    ending in ``_low`` and ``_high`` are the bootstrap interval over images of the column before:
-    how far other test images would change the score of these fitted encoders.
+    within their fold first where means matter (r, R²). Columns ending in ``_low`` and ``_high`` are
+    the bootstrap interval over images of the column before: the variation of the score of these
+    fitted encoders over other test images.
 
     Attributes
     ----------
     encoders : DataFrame, one row per encoder
         ``r`` (mean over voxels of Pearson's r across images, against repeat-averaged betas),
         ``noise_ceiling`` (of that r, same voxels), ``r_normalized`` (mean of r / ceiling, over
-        ``n_voxels_normalized`` voxels with enough signal, unclipped; see the note), ``r2``,
-        ``mse`` (squared units of the betas) and ``mse_z`` (units of the s.d. of the training
-        trials), both against
-        averages and, with ``_trials``, against single trials; ``pattern_r``, ``pattern_mse``,
-        ``pattern_cosine`` (across voxels per image, the SynBrain paper's protocol),
-        ``identification`` (two-way, chance .5), ``rdm_correlation``, ``cka``; ``n_voxels``,
-        ``n_undefined`` (voxels whose r is undefined), ``n_significant`` (q < .05); ``fit_seconds``
-        and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``, "" if none;
-        and the columns of `draws`, NaN for an encoder that cannot draw.
+        ``n_voxels_normalized`` voxels with enough signal, unclipped; see the note), ``r2``, ``mse``
+        (squared units of the betas) and ``mse_z`` (units of the s.d. of the training trials), both
+        against averages and, with ``_trials``, against single trials; ``pattern_r``,
+        ``pattern_mse``, ``pattern_cosine`` (across voxels per image, the SynBrain paper's
+        protocol), ``identification`` (two-way, chance .5), ``rdm_correlation``, ``cka``;
+        ``n_voxels``, ``n_undefined`` (voxels whose r is undefined), ``n_significant`` (q < .05);
+        ``fit_seconds`` and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``,
+        "" if none; and the columns of `draws`, NaN for an encoder without draws.
     rois : DataFrame, one row per (encoder, atlas, roi)
         The voxel metrics above, of predictions and of draws.
     pairs : DataFrame, one row per (encoder_a, encoder_b, metric, roi)
@@ -53,7 +52,7 @@ class BenchmarkResult(ResultTables):
         Voxel metrics, ``noise_ceiling``, permutation ``p``, FDR ``q``, and the
         voxel table of the data.
     voxels : DataFrame, one row per (encoder, fold, voxel)
-        Voxel metrics within each fold; noisy where test sets are small.
+        Voxel metrics within each fold; noisy for small test sets.
     draws : DataFrame, one row per (encoder, atlas, roi), roi "all" being every voxel
         Scores of draws against single trials. Beside the encoders stand reference rows
         (``reference``): "… + independent Gaussian residuals", "… + resampled residuals" (of whole
@@ -91,21 +90,21 @@ class BenchmarkResult(ResultTables):
     manifest : dict
         Data and split hashes, settings, versions, hardware.
     warnings : list of str
-        What a reader should know before believing the numbers.
+        Warnings about data and scores.
 
     Notes
     -----
-    ``r_normalized`` divides by an *estimated* ceiling, over voxels chosen by it: where signal is
-    weak, voxels whose ceiling came out high by chance pass ``min_ceiling``, so that even a perfect
-    model scores below 1 (about .7 at an ncsnr of .15 with 100 images). Compare encoders by it, not
-    an encoder with 1.
+    ``r_normalized`` divides by an *estimated* ceiling, over voxels chosen by it: with weak signal,
+    voxels whose estimated ceiling is high by chance pass ``min_ceiling``, so that even a perfect
+    model scores below 1 (about .7 at an ncsnr of .15 with 100 images). Use it to compare encoders,
+    not to compare an encoder with 1.
     """
 
     def summary(self) -> pd.DataFrame:
-        """The columns of `encoders` to look at first, indexed by encoder, rounded."""
+        """The main columns of `encoders`, indexed by encoder, rounded."""
         columns = ["r", "r_low", "r_high", "noise_ceiling", "r_normalized", "mse_z", "pattern_r"]
         columns += ["identification", "fit_seconds"]
-        # A run in which every encoder failed has none of them.
+        # If every encoder failed, these columns are missing.
         return self.encoders.set_index("encoder").reindex(columns=columns).round(3)
 
     def __repr__(self) -> str:
@@ -121,7 +120,7 @@ class BenchmarkResult(ResultTables):
         Parameters
         ----------
         folder : path
-            Files of the same names there are replaced, each in one step.
+            Existing files of the same names are replaced, each atomically.
 
         Returns
         -------
@@ -129,7 +128,8 @@ class BenchmarkResult(ResultTables):
 
         Raises
         ------
-        FileExistsError : `folder` holds a data set, a saved encoder or a table of no run.
+        FileExistsError : `folder` contains a data set, a saved encoder or a file that is not of a
+            run.
         """
         folder = check_run_folder(folder)
         for table in TABLES + DRAW_TABLES:
@@ -150,8 +150,8 @@ class BenchmarkResult(ResultTables):
 
         Raises
         ------
-        FileNotFoundError : a table is missing; named.
-        ValueError : written by a newer version, or a damaged file.
+        FileNotFoundError : a table is missing; the message names it. ValueError : the folder is
+            from a newer version, or a file is damaged.
         """
         folder = Path(folder)
         _check_exists(folder / "manifest.json")
@@ -179,9 +179,9 @@ class BenchmarkResult(ResultTables):
         path : path
         surface : "static", "interactive" or "none"
             Maps on the cortex, for voxels with a ``vertex`` of fsaverage or in an MNI152 volume;
-            "interactive" adds a brain to turn about (3 MB; needs plotly).
+            "interactive" adds a rotatable brain (3 MB; needs plotly).
         attention : tuple (images, maps, rois), optional
-            What ROIs look at: a few images, and for them ``encoder.attention_maps(...)`` and
+            Attention of ROIs: a few images, and for them ``encoder.attention_maps(...)`` and
             ``encoder.rois_`` of a fitted `ROITransformerEncoder`.
 
         Returns
@@ -197,13 +197,12 @@ class BenchmarkResult(ResultTables):
 
 
 def check_run_folder(folder: str | os.PathLike) -> Path:
-    """Folder for the tables of a run, which need not be there yet.
+    """Folder for the tables of a run, which need not exist yet.
 
     Raises
     ------
-    FileExistsError : it holds a data set, a saved encoder, or other files that those of a run would
-        replace.
-    NotADirectoryError, PermissionError : it cannot be made or written to.
+    FileExistsError : it contains a data set, a saved encoder, or other files that a run would
+        replace. NotADirectoryError, PermissionError : it cannot be created or written to.
     """
     folder = Path(folder)
     for name, content in {"meta.json": "a data set", "model.json": "a saved encoder"}.items():

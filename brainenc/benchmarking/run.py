@@ -1,4 +1,4 @@
-"""The benchmark: data × encoders × image-wise folds to tidy tables."""
+"""The benchmark: tidy tables from data, encoders and image-wise folds."""
 
 import os
 import re
@@ -61,35 +61,35 @@ def benchmark(
     ----------
     data : EncodingData
     encoders : dict of name to encoder
-        Unfitted or fitted; copies are fitted, these stay as they are.
+        Unfitted or fitted; copies are fitted, the given encoders are not changed.
     cv : int, splitter or iterable of (train, test)
         Folds over images; an int means shuffled folds.
     features : array (n_images, …), transformer, or dict of encoder name to either, optional
-        Used in place of the encoders' own.
+        Features that replace the encoders' own.
     references : bool
-        Add the mean response, and ridge on every set of features in use, where they are missing.
-        Tokens of more than 1 GiB in single precision are averaged over neighbours for that ridge.
+        Add the mean response, and ridge on every set of features, if missing. For that ridge,
+        tokens of more than 1 GiB in single precision are averaged over neighbours.
     n_bootstraps, n_permutations : int
         Resamples of images for intervals and for p-values.
     n_draws : int
-        Draws per held-out image, scored against single trials; 0 for none. They come from each
-        encoder's `sample`. Beside them stand reference rows: other residuals around ridge, and
-        the true distribution where `data` has one.
+        Draws per held-out image from each encoder's `sample`, scored against single trials; 0 for
+        none. Reference rows are added: other residuals around ridge, and the true distribution if
+        `data` has one.
     min_ceiling : float
-        Voxels whose noise ceiling of r is lower get no NC-normalised score.
+        Smallest noise ceiling of r for NC-normalised scores.
     n_jobs : int
         Pairs fitted at once, through joblib: any joblib backend can run them.
     scheduler : str, optional
         Address of a Dask scheduler (``tcp://…``) whose workers fit the pairs in place of `n_jobs`
         processes here; they must see `out` under the same path.
     out : path, optional
-        Folder for tables and predictions. A run that was stopped is taken up again there:
-        finished pairs are not fitted twice.
+        Folder for tables and predictions. The same call continues an interrupted run: finished
+        pairs are not fitted again.
     random_state : int
-        Of folds, bootstrap, permutations and draws.
+        Seed of folds, bootstrap, permutations and draws.
     check : bool
-        Test first, in seconds, whether images and betas belong together (`EncodingData.check`);
-        if not, that is warned of at once and in the result.
+        First check in seconds whether images and betas belong together (`EncodingData.check`); if
+        not, warn at once and in the result.
     verbose : bool
         Show progress bars.
 
@@ -99,10 +99,10 @@ def benchmark(
 
     Raises
     ------
-    TypeError : data, encoders or features of a wrong kind.
-    ValueError : fewer images than folds, a fold that tests fewer than two images, features with
-        another number of rows, no resamples, one draw, or an encoder name that is empty.
-    FileExistsError : `out` holds a data set, a saved encoder or, being of no run, a file that a run
+    TypeError : data, encoders or features have a wrong type. ValueError : fewer images than folds,
+        a fold with fewer than two test images, features with another number of rows, no resamples,
+        one draw, or an empty encoder name.
+    FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
     PermissionError : `out` cannot be written to.
@@ -193,8 +193,8 @@ def _make_pairs(
         references = name in with_references
         drawn = None if plan is None else [*plan.key(), references]
         key = fingerprint(brainenc.__version__, describe(entry.encoder), entry.key, data_key, drawn)
-        # Names may hold anything, and runs with other settings may share the folder: the
-        # fingerprint keeps them apart, the name is for people.
+        # Names are arbitrary, and runs with other settings may share the folder: the fingerprint
+        # distinguishes them, the name is for readers.
         readable = re.sub(r"[^\w+-]+", "_", name)[:40]
         home = folder / f"{readable}-{fingerprint(name, key)[:12]}"
         pairs[name] = [
@@ -230,7 +230,8 @@ def _run_pairs(
     )
     bar = progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose)
     with bar, warnings.catch_warnings():
-        # joblib takes the memory of a large fit for a leak and replaces the worker: no harm done.
+        # joblib may take the memory of a large fit for a leak and replace the worker, which is
+        # harmless.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         for pair in parallel(jobs):
             bar.set_postfix_str(f"{pair.name}, fold {pair.fold}")

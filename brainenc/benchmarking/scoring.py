@@ -1,16 +1,15 @@
-"""Predictions of held-out images to scores per voxel and per image, with bootstrap samples.
+"""Scores of held-out predictions per voxel and per image, with bootstrap samples.
 
-Test images of all folds are scored together. For r, predictions and responses are each centred
-within their fold first: without that an encoder would be judged by the differences between fold
-means (the mean response of a training set is low where that of its test set is high), and with r
-averaged over folds instead, small test sets would give wild values. A fold with one test image
-says nothing about r and is left out of it. Errors and R² are of the responses as they are, R²
-about the mean of all test images: about the means of small folds, even good predictions would
-look worse than the mean, since SS_tot loses a degree of freedom per fold and SS_res does not.
+Test images of all folds are scored together. For r, predictions and responses are first centred
+within their fold: otherwise r would depend on differences between fold means (the mean response of
+a training set is low if that of its test set is high), and an average of r over folds would be
+noisy for small test sets. A fold with one test image is left out of r. Errors and R² use uncentred
+responses, R² about the mean of all test images: about the means of small folds, even good
+predictions would score below the mean, since SS_tot loses a degree of freedom per fold and SS_res
+does not.
 
-Bootstrap samples, and the intervals made of them, are of test images with the fitted encoders
-left as they are: they say how far other test images would move the scores, not what other
-training images would.
+Bootstrap samples and intervals resample test images for fixed fitted encoders: they describe
+variation over other test images, not over other training images.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,7 +48,7 @@ class EncoderScores:
     voxel_samples : dict of metric to array, shape (n_bootstraps, n_voxels), float32
         May be memory-mapped.
     folds : list of dict of metric to array, shape (n_voxels,)
-        The same metrics within the test images of each fold; NaN where a fold has too few.
+        The same metrics within the test images of each fold; NaN if a fold has too few.
     images : dict of metric to float
     image_samples : dict of metric to array, shape (n_bootstraps,)
     p : array, shape (n_voxels,)
@@ -72,17 +71,17 @@ def score_encoder(
     random_state: Any,
     folder: Path | None = None,
 ) -> EncoderScores:
-    """All scores of one encoder, some voxels at a time.
+    """All scores of one encoder, in blocks of voxels.
 
     Parameters
     ----------
     predictions : array, shape (n_rows, n_voxels), or list of arrays (n_test, n_voxels)
-        In the order of `targets`, all or fold by fold; may be memory-mapped.
+        In the order of `targets`, as one array or per fold; may be memory-mapped.
     targets : Targets
     n_permutations : int
     random_state : int, Generator or None
     folder : path, optional
-        Where the samples of voxels go, which are then memory-mapped.
+        Folder for samples of voxels, which are then memory-mapped.
 
     Returns
     -------
@@ -131,8 +130,8 @@ def voxel_metrics(
     )
     r2 = metrics.r_squared(predictions, averages, weights=weights)
     if weights is not None:
-        # Drawing n images with repetition shrinks the variance of the responses by (n - 1) / n,
-        # and not that of the errors: left alone, intervals of R² would lie too low.
+        # A bootstrap shrinks the variance of responses by (n - 1) / n, but not that of errors:
+        # without this correction, intervals of R² would be too low.
         n_images = len(np.unique(targets.images))
         r2 = 1 - (1 - r2) * (n_images - 1) / n_images
     found = {"r": r, "r_normalized": targets.normalized(r), "r2": r2}
@@ -186,14 +185,13 @@ def image_metrics(
     """Image metrics and their bootstrap samples (n_bootstraps,).
 
     Each image is compared with the others of its fold, whose predictions come from the same fit.
-    Voxels without data for some test image, or without a prediction, are left out, and so are
-    images whose score is undefined, and folds with too few images to compare. NaN where nothing
-    is left.
+    Left out are voxels without a prediction or without data for some test image, images whose score
+    is undefined, and folds with too few images. NaN if nothing is left.
 
     Parameters
     ----------
     predictions : list of arrays, shape (n_test, n_voxels)
-        Of each fold.
+        Predictions of each fold.
     targets : Targets
     """
     weights = targets.weights
@@ -260,7 +258,7 @@ _PER_FOLD: dict[str, Callable[..., Any]] = {
 
 
 def fold_mean(values: Sequence[Any]) -> np.ndarray:
-    """Mean over folds, of those that are defined; NaN where none is."""
+    """Mean over folds with a defined value; NaN if there are none."""
     stacked = np.stack([np.asarray(value) for value in values])
     n_defined = np.isfinite(stacked).sum(axis=0)
     with np.errstate(invalid="ignore"):

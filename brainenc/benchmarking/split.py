@@ -1,4 +1,4 @@
-"""Image-wise folds of a run, and what follows from them and the betas: computed once."""
+"""Split: image-wise folds of a run, with units and order of test images, computed once."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import numpy as np
 from brainenc.arrays import blocks, release
 from brainenc.model_selection import Folds
 
-#: Betas taken up at once where they are summed: temporary arrays of some MB.
+#: Betas at a time in sums: temporary arrays of a few MB.
 _BLOCK_VALUES = 2**20
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no one truth value: identity it is
+@dataclass(frozen=True, eq=False)  # comparison by identity, as arrays have no truth value
 class Split:
-    """Folds, with the unit of "z" in each and the order in which test images are scored.
+    """Folds, with the unit of "z" in each and the order of test images in scores.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ def trial_sd(betas: np.ndarray, images: np.ndarray | None = None) -> np.ndarray:
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
     images : array of int, optional
-        Those whose trials count; all by default.
+        Images whose trials are used; all by default.
     """
     n, total, squares = np.zeros((3, betas.shape[2]))
     images = np.arange(len(betas)) if images is None else images

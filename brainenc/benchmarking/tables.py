@@ -1,4 +1,4 @@
-"""Scores to tidy tables: one row per encoder, ROI, pair of encoders and voxel."""
+"""Tidy tables of scores: one row per encoder, ROI, pair of encoders or voxel."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -39,7 +39,7 @@ def encoder_table(
     pairs: Mapping[str, Sequence[Pair]],
     failed: Mapping[str, str],
 ) -> pd.DataFrame:
-    """One row per encoder; those that failed have NaN scores and their error."""
+    """One row per encoder; failed encoders have NaN scores and their error."""
     rows = []
     for name, of_folds in pairs.items():
         row: dict[str, Any] = {"encoder": name}
@@ -129,7 +129,7 @@ def map_table(
     voxels: pd.DataFrame,
     drawn: Mapping[str, DrawScores] | None = None,
 ) -> pd.DataFrame:
-    """One row per encoder and voxel: scores, p, q, scores of draws, and where the voxel is."""
+    """One row per encoder and voxel: scores, p, q, scores of draws, and the voxel table."""
     parts = [
         pd.concat(
             [
@@ -147,7 +147,7 @@ def map_table(
 
 
 def _of_draws(drawn: Mapping[str, DrawScores] | None, name: str, n_voxels: int) -> pd.DataFrame:
-    """Scores of draws per voxel: NaN for an encoder without, no columns for a run without."""
+    """Scores of draws per voxel: NaN for an encoder without draws, no columns if there are none."""
     if drawn is None:
         return pd.DataFrame(index=range(n_voxels))
     if name in drawn:
@@ -156,7 +156,7 @@ def _of_draws(drawn: Mapping[str, DrawScores] | None, name: str, n_voxels: int) 
 
 
 def _beside_scores(column: Any) -> Any:
-    """Name of a voxel-table column that does not clash with a score (an atlas called "r", say)."""
+    """Name of a voxel-table column, changed if it is the name of a score (an atlas "r")."""
     scores = {"encoder", "voxel", "noise_ceiling", "p", "q", *VOXEL_METRICS, *DRAW_COLUMNS}
     return f"{column}_of_voxel" if column in scores else column
 

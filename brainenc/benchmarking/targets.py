@@ -1,4 +1,4 @@
-"""What predictions are scored against: averages and single trials of the test images."""
+"""Targets of scores: averages and single trials of the test images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_weights
 from brainenc.repeats import average_repeats
 
-#: Betas taken up at once where they are summed: temporary arrays of some MB.
+#: Betas at a time in sums: temporary arrays of a few MB.
 _BLOCK_VALUES = 2**20
-#: Betas of all test images that are scored at once: 128 MiB, and a few arrays of averages.
+#: Betas of all test images scored at a time: 128 MiB, and a few arrays of averages.
 _TRIAL_VALUES = 2**25
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What predictions are compared with: the test images of all folds, fold after fold.
+    """Responses to the test images of all folds, in the order of the folds.
 
-    Betas may be larger than memory: `of_voxels` and `of_fold` take up a part of them.
+    Betas may be larger than memory: `of_voxels` and `of_fold` load a part of them.
 
     Attributes
     ----------
@@ -34,19 +34,19 @@ class Targets:
     folds : list of slice
         Rows of each fold.
     images : array of int, shape (n_rows,)
-        Which image each row is of, counted from 0 among the images tested.
+        Image of each row, counted from 0 among the test images.
     fold_of_row : array of int, shape (n_rows,)
         Fold that tests each row.
     scale : array, shape (n_folds, n_voxels)
         Unit of "z" in each fold, as in `Split`.
     ceiling : NoiseCeiling
-        Of r against the averages.
+        Ceiling of r against the averages.
     enough : array of bool, shape (n_voxels,)
-        Voxels whose ceiling is high enough to divide by.
+        Voxels whose ceiling is high enough for normalisation.
     n_trials : float, or array, shape (n_voxels,)
-        Trials averaged, as a ceiling counts them; see `trials_averaged`.
+        Effective number of averaged trials; see `trials_averaged`.
     weights : array, shape (n_bootstraps, n_rows)
-        How often each image is drawn in each bootstrap sample, the same for every encoder.
+        Count of each image in each bootstrap sample, the same for every encoder.
     """
 
     source: np.ndarray
@@ -81,11 +81,11 @@ class Targets:
         return take_columns(self.source, voxels, self.rows[rows])
 
     def blocks(self) -> Iterator[slice]:
-        """Voxels that are taken up at once."""
+        """Blocks of voxels to load at a time."""
         return blocks(self.n_voxels, _TRIAL_VALUES // max(1, len(self.rows) * self.source.shape[1]))
 
     def of_voxels(self, voxels: slice) -> "Targets":
-        """The same images and some voxels, in memory."""
+        """Targets of some voxels, in memory."""
         n_trials = self.n_trials
         return replace(
             self,
@@ -98,7 +98,7 @@ class Targets:
         )
 
     def of_fold(self, fold: int) -> "Targets":
-        """The test images of one fold alone."""
+        """Targets of one fold."""
         rows = self.folds[fold]
         return replace(
             self,
@@ -111,22 +111,21 @@ class Targets:
         )
 
     def normalized(self, r: np.ndarray, ceiling: NoiseCeiling | None = None) -> np.ndarray:
-        """R divided by a noise ceiling, NaN in voxels whose ceiling is too low to divide by.
+        """R divided by a noise ceiling; NaN in voxels whose ceiling is too low.
 
         Parameters
         ----------
         r : array, shape (..., n_voxels)
-            With the averages.
+            Correlations with the averages.
         ceiling : NoiseCeiling, optional
-            By default that of predictions; of draws it is another.
+            By default the ceiling of predictions; draws have another.
 
         Raises
         ------
-        ValueError : a ceiling in another space than "r", or for averages of other numbers of
-            trials than are scored.
+        ValueError : the ceiling is not in space "r", or is for other numbers of averaged trials.
         """
         ceiling = self.ceiling if ceiling is None else ceiling
-        # A voxel without data has no number of trials; its r is NaN anyway.
+        # A voxel without data has no number of trials, but its r is NaN.
         n_trials = np.where(np.isnan(self.n_trials), ceiling.n_trials, self.n_trials)
         normalized = ceiling.normalize(r, space="r", n_trials=n_trials)
         return np.where(self.enough, normalized, np.nan)
@@ -159,7 +158,7 @@ def make_targets(
     ceiling, n_trials
         As in `Targets`.
     min_ceiling : float
-        Ceilings that are lower, or 0, are not divided by.
+        Smallest ceiling for normalisation, above 0.
     n_bootstraps : int
     random_state : int, Generator or None
     """
@@ -184,7 +183,7 @@ def make_targets(
 def centre_within_folds(array: np.ndarray, folds: Sequence[Any]) -> np.ndarray:
     """Rows minus the mean of their fold, column by column.
 
-    NaN entries stay and do not count; an entry alone in its fold becomes NaN.
+    NaN stays NaN and is left out of means; a single entry in its fold becomes NaN.
     """
     centred = np.empty_like(array)
     for fold in folds:

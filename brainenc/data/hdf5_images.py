@@ -93,7 +93,7 @@ class HDF5Images:
 
         if not self.path.exists():
             raise FileNotFoundError(
-                f"{self.path}, the file with the images, is missing: restore it or, if it was moved, "
+                f"{self.path} is missing, the file with the images: restore it or, if moved, "
                 "correct its path (image_hdf5 in the meta.json of a .brain folder)"
             )
         try:

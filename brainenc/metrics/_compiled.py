@@ -1,9 +1,9 @@
-"""Sums over images of large arrays, compiled: as fast as the arrays can be read.
+"""Compiled sums over images of large arrays, limited only by the speed of reading.
 
-What `weighted_sums` does for any sets of images is done here for one set in which every image
-counts once. Rows are read once, in order, and summed up in double precision by machine code that
-Numba makes at the first use (and keeps on disk). Chunks of images in which values are missing,
-which shows in their sums, are summed again by a version that leaves these out.
+These are the sums of `weighted_sums` for one set in which every image counts once. Rows are read
+once, in order, and summed in double precision by machine code that Numba compiles at the first use
+(and caches on disk). If the sum of a chunk of images is NaN, the chunk is summed again by a version
+that leaves out missing values.
 """
 
 import functools
@@ -20,11 +20,11 @@ from brainenc.metrics.sums import n_threads
 
 #: Entries of a chunk of an array (images × voxels): 16 MiB of float32.
 _ENTRIES = 2**22
-#: Voxels that a loop takes up: their sums stay in the innermost cache.
+#: Voxels per loop: their sums stay in the innermost cache.
 _VOXELS = 1024
-#: Parts of the images that threads take: not as many as threads, or sums would depend on those.
+#: Parts of the images for threads; fixed, so that sums do not depend on the number of threads.
 _N_PARTS = 8
-#: Images whose terms are added up before they go to the sums.
+#: Images whose terms are added before they enter the sums.
 _AT_ONCE = 4
 
 _Kernel = Callable[..., NDArray[np.float64]]
@@ -60,13 +60,13 @@ def moments(
 def errors(
     predictions: np.ndarray, targets: np.ndarray, y_shift: np.ndarray
 ) -> dict[str, NDArray[np.float64]]:
-    """Sums of 1, y, y² and e², with e = prediction − target; all else as for `moments`."""
+    """Sums of 1, y, y² and e², with e = prediction − target; otherwise as `moments`."""
     sums = _over_images(_ERRORS, [predictions, targets], [y_shift], fill=[y_shift, y_shift])
     return dict(zip(("1", "y", "yy", "ee"), sums, strict=True))
 
 
 def repeats(betas: np.ndarray, shift: np.ndarray) -> NDArray[np.float64]:
-    """Over images with n trials, of sum t and of squares q about `shift`: what variances need.
+    """Sums for variances, over images with n trials of sum t and sum of squares q about `shift`.
 
     Parameters
     ----------
@@ -87,10 +87,10 @@ def _over_images(
     *,
     fill: Sequence[np.ndarray] = (),
 ) -> NDArray[np.float64]:
-    """Sums (n_sums, n_voxels) that the kernels make of all images.
+    """Sums (n_sums, n_voxels) of the kernels over all images.
 
-    With `fill` images come in groups of `_AT_ONCE`: the last group is filled up with images that
-    have these values, of which nothing but the count, the first of the sums, becomes larger.
+    With `fill`, images come in groups of `_AT_ONCE`: the last group is padded with images of these
+    values, which change only the count, the first of the sums.
     """
     single = all(array.dtype == np.float32 for array in arrays)
     dtype = np.float32 if single else np.float64
@@ -124,22 +124,22 @@ def _over_images(
 
 
 def _prepared(chunk: np.ndarray, dtype: type) -> np.ndarray:
-    """In row order, and read-only as files are: other code would be made for others."""
+    """Array in row order and read-only, like files: Numba would compile other code otherwise."""
     prepared: np.ndarray = np.asarray(chunk, dtype, order="C").view()
     prepared.flags.writeable = False
     return prepared
 
 
-# Kernels. Loops over voxels are innermost: they are vectorised, four images taken together. With
-# `gaps` False, which is a constant to the compiler, nothing is left of the tests for NaN.
+# Kernels. Inner loops run over voxels and are vectorised, with four images at a time. `gaps` is a
+# constant for the compiler: if it is False, tests for NaN are removed.
 
 
 def _compiled(function: Callable) -> Callable:
-    """`function` as machine code, which is kept on disk where there is a place for it."""
+    """`function` as machine code, cached on disk if possible."""
     options: Any = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package nor the user's cache can be written to
+    except RuntimeError:  # neither the package nor the user's cache is writable
         return numba.njit(**options)(function)
 
 

@@ -1,4 +1,4 @@
-"""Standard errors and intervals from a statistic without each image in turn."""
+"""Jackknife standard errors and intervals, leaving out each image in turn."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 
 class Estimate(NamedTuple):
-    """A statistic of the test images, and how far other images would move it.
+    """A statistic of the test images, with its standard error and interval.
 
     Attributes
     ----------
@@ -29,11 +29,11 @@ class Estimate(NamedTuple):
 
 
 def jackknife(value: float, without: NDArray[np.float64]) -> Estimate:
-    """Estimate from the values without each of n images, or groups of as many images each.
+    """Estimate from the values without each of n images, or of n groups of equal size.
 
     se² = (n − 1) / n · Σ (θ₋ᵢ − mean θ₋)², and t has n − 1 degrees of freedom. A bootstrap draws
-    images twice, which have their noise in common: what is made of squares and products of means
-    is then off by as much as that noise. A jackknife does not.
+    images twice, with the same noise, which biases squares and products of means by that noise. A
+    jackknife does not.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def jackknife(value: float, without: NDArray[np.float64]) -> Estimate:
 
     Returns
     -------
-    Estimate : NaN where `value` is; `se` and interval also with n < 3 or a NaN among `without`.
+    Estimate : NaN if `value` is; `se` and interval also with n < 3 or NaN in `without`.
 
     References
     ----------
@@ -57,7 +57,7 @@ def jackknife(value: float, without: NDArray[np.float64]) -> Estimate:
 
 
 def no_interval(value: float) -> Estimate:
-    """A number whose error is not known, or does not come from the test images."""
+    """Estimate without an interval: its error is unknown, or not from the test images."""
     return Estimate(value, np.nan, np.nan, np.nan)
 
 

@@ -1,4 +1,4 @@
-"""Patterns over voxels, made ready for correlation by a matrix product."""
+"""Patterns over voxels, standardised for correlation by a matrix product."""
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -15,7 +15,7 @@ def finite_voxels(**arrays: np.ndarray) -> NDArray[np.bool_]:
 
     Raises
     ------
-    ValueError : there is none.
+    ValueError : there are none.
     """
     keep = np.ones(next(iter(arrays.values())).shape[1], dtype=bool)
     for array in arrays.values():
@@ -63,5 +63,5 @@ def unit_patterns(
 
 
 def tie_tolerance(*units: np.ndarray) -> float:
-    """Difference of two correlations below which they count as equal: round-off of the product."""
+    """Difference below which two correlations count as equal: round-off of the product."""
     return 1e-6 if any(array.dtype == np.float32 for array in units) else 1e-12

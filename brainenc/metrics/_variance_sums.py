@@ -1,4 +1,4 @@
-"""Covariances across voxels of the variances that images show, in one pass over the voxels."""
+"""Covariances across voxels of the variances measured on images, in one pass over voxels."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,19 @@ from numpy.typing import ArrayLike
 
 from brainenc.arrays import blocks
 
-#: Images × voxels taken up at once: 8 MiB of float64, and a few arrays of that size beside it.
+#: Images × voxels at a time: 8 MiB of float64, and a few temporary arrays of that size.
 _BLOCK_VALUES = 2**20
 
 
 class RowCovariances(NamedTuple):
-    """Sums of products about the means over voxels, one per row, which is an image in a fold.
+    """Centred sums of products over voxels, one per row; a row is an image in a fold.
 
     Attributes
     ----------
     draws, fold, own : arrays, shape (n_rows,)
-        With the draws of the fold, with all rows of the fold together, and with itself.
+        Products with the draws of the fold, with the sum of all rows of the fold, and with itself.
     of_draws : array, shape (n_rows,)
-        Of the draws of the fold with themselves.
+        Products of the draws of the fold with themselves.
     """
 
     draws: np.ndarray
@@ -31,9 +31,9 @@ class RowCovariances(NamedTuple):
 def row_covariances(
     drawn: np.ndarray, trials: np.ndarray, fold: np.ndarray
 ) -> tuple[int, float, RowCovariances]:
-    """Number of voxels, mean ratio of variances, and what pairs of rows are made of.
+    """Number of voxels, mean ratio of variances, and sums for all pairs of rows.
 
-    One pass over the voxels, in which no pair is looked at.
+    One pass over the voxels, without a loop over pairs.
     """
     n_voxels, ratio = 0, 0.0
     x, x_draws, x_fold, x_own = np.zeros((4, len(trials)))
@@ -72,13 +72,13 @@ def mean_over_pairs(
     without : array, shape (2, n_images)
         The same without each image.
     variances : array, shape (2,)
-        Of draws, and of what the trials of a fold say together.
+        Variance of draws, and of the mean over trials of a fold.
     """
     n = np.bincount(fold)[fold]  # rows in the fold of each row
     of_fold = np.bincount(fold, rows.draws)[fold]
     with_others = np.stack([((n - 2) * rows.draws + of_fold) / 2, rows.fold - rows.own])
     totals, pairs = with_others.sum(axis=1), (n - 1).sum()
-    # A pair is counted from both of its ends, and goes with either.
+    # Each pair is counted twice, and leaving out either of its rows removes it.
     left = totals[:, None] - 2 * np.stack([np.bincount(image, row) for row in with_others])
     with np.errstate(divide="ignore", invalid="ignore"):
         without = left / (pairs - 2 * np.bincount(image, n - 1))
@@ -89,8 +89,8 @@ def mean_over_pairs(
 def _defined(drawn: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Voxels with variances on both sides, those of trials as float64 without NaN.
 
-    An image without trials gets the mean, and the deviations of the others grow as much as if
-    they were all there were: means stay what they are, and so do their errors.
+    An image without trials gets the mean, and deviations of the others are scaled up: means and
+    their standard errors are as without that image.
     """
     trials = trials.astype(np.float64)
     present = np.isfinite(trials)
@@ -112,7 +112,7 @@ def check_variances(
 
     Raises
     ------
-    ValueError : shapes that do not match, or more than one fold and not said which image is whose.
+    ValueError : shapes that do not match, or several folds without `folds`.
     """
     drawn = np.atleast_2d(np.asarray(draw_variance, dtype=np.float64))
     trials = trial_variance if isinstance(trial_variance, np.ndarray) else np.array(trial_variance)
@@ -122,9 +122,7 @@ def check_variances(
             "n_voxels) and (n_images, n_voxels); `variances` makes them of draws and trials"
         )
     if folds is None and len(drawn) > 1:
-        raise ValueError(
-            f"draw_variance has {len(drawn)} rows: folds must say which belongs to which image"
-        )
+        raise ValueError(f"draw_variance has {len(drawn)} rows: give folds, the row of each image")
     fold = np.zeros(len(trials), dtype=np.int64) if folds is None else np.asarray(folds)
     image = np.arange(len(trials)) if images is None else np.asarray(images)
     for name, labels in {"folds": fold, "images": image}.items():

@@ -4,26 +4,26 @@ from brainenc.metrics.noise_ceiling import NoiseCeiling
 
 
 def ceiling_of_draws(ceiling: NoiseCeiling, n_draws: int) -> NoiseCeiling:
-    """What r the mean of K draws from the true distribution has with averages of trials.
+    """Pearson r of the mean of K draws from the true distribution with averages of trials.
 
-    A draw has noise as a trial has. If signal has variance s² and trial noise σ², the mean of K
-    draws has variance s² + σ²/K and the average of n trials s² + σ²/n, and only s² is shared:
-    r = √(s² / (s² + σ²/K)) · √(s² / (s² + σ²/n)), the ceiling of r for n trials times that for K.
-    It grows with K to the ceiling for n trials, that of `predict`: averaging draws raises r
-    without the encoder getting any better. Draws from the true distribution *have* this r;
-    draws that vary too little exceed it, which is no merit of a sampler.
+    A draw has the noise of a trial. If signal has variance s² and trial noise σ², the mean of K
+    draws has variance s² + σ²/K and the average of n trials s² + σ²/n, and only s² is shared: r =
+    √(s² / (s² + σ²/K)) · √(s² / (s² + σ²/n)), the ceiling of r for n trials times that for K. It
+    grows with K to the ceiling for n trials, that of `predict`: averaging draws raises r without a
+    better encoder. Draws from the true distribution *have* this r; draws that vary too little
+    exceed it, which does not make them better.
 
     Parameters
     ----------
     ceiling : NoiseCeiling
         For the averages that are scored, in any space.
     n_draws : int
-        K, the draws averaged; 1 is one draw.
+        K, number of averaged draws; 1 is one draw.
 
     Returns
     -------
     NoiseCeiling
-        In space "r", for the same averages; `estimator` says how many draws.
+        In space "r", for the same averages; `estimator` names the number of draws.
 
     Raises
     ------

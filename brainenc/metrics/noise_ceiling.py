@@ -1,4 +1,4 @@
-"""Noise ceilings: how well any model could do, given the trial-to-trial noise of each voxel.
+"""Noise ceilings: the best score of any model, given the trial-to-trial noise of each voxel.
 
 A measured response is signal plus noise, and a model of the images can only explain the signal.
 Three estimators of the share of variance that is signal, each giving a `NoiseCeiling`:
@@ -8,11 +8,11 @@ Three estimators of the share of variance that is signal, each giving a `NoiseCe
 - `noise_ceiling_split_half`: from the betas, by the Spearman–Brown-corrected split-half
   correlation.
 
-The number depends on how many trials are averaged in the responses that are scored, and on the
-space of the score. Both travel with the values: for a perfect model, correlated with responses
-averaged over n trials, r² = ncsnr² / (ncsnr² + 1/n) and r is its square root. A split-half
-reliability corrected by Spearman–Brown *is* that r²: it is never squared again. And ncsnr itself
-is a ratio of standard deviations, not a ceiling of anything: r is never divided by it.
+The ceiling depends on the number of trials averaged in the scored responses and on the space of the
+score. `NoiseCeiling` stores both. For a perfect model, correlated with responses averaged over n
+trials, r² = ncsnr² / (ncsnr² + 1/n), and r is its square root. A split-half reliability corrected
+by Spearman–Brown *is* that r² and must not be squared again. The ncsnr is a ratio of standard
+deviations, not a ceiling: do not divide r by it.
 
 >>> ceiling = noise_ceiling_from_ncsnr([0.5, 1.0], n_trials=3)
 >>> ceiling.values.round(3)
@@ -54,28 +54,28 @@ _FROM_R2: dict[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class NoiseCeiling:
-    """Largest score a model can expect per voxel, with what it takes to use it rightly.
+    """Largest expected score of a model per voxel, with its space and number of trials.
 
     Attributes
     ----------
     values : array, shape (n_voxels,)
-        In `space`. 0 where no signal could be found, NaN where the ceiling is undefined (no
-        repeats, no data, a constant voxel).
+        In `space`. 0 without detectable signal, NaN where the ceiling is undefined (no repeats, no
+        data, a constant voxel).
     space : {"r", "r2", "percent"}
         Bound of the Pearson correlation, of its square (the share of variance that is signal), or
         of 100 times that.
     n_trials : float or array, shape (n_voxels,)
-        Trials averaged in the responses the ceiling is for; with uneven repeats the effective
-        number 1 / mean(1 / n_i) over images. An array only where voxels differ.
+        Trials averaged in the scored responses; with uneven repeats the effective number 1 / mean(1
+        / n_i) over images. An array only if voxels differ.
     estimator : str
-        How the values were estimated.
+        Name of the estimator.
     interval : array, shape (2, n_voxels), optional
         Lower and upper confidence limits, in `space`.
 
     Raises
     ------
-    ValueError : an unknown space, values outside its range, shapes that do not match, fewer than
-        one trial.
+    ValueError : unknown space, values outside its range, shapes that do not match, fewer than one
+        trial.
     """
 
     values: NDArray[np.float64]
@@ -126,9 +126,9 @@ class NoiseCeiling:
         return self._map(lambda values: _FROM_R2[space](_TO_R2[self.space](values)), space=space)
 
     def with_n_trials(self, n_trials: ArrayLike) -> "NoiseCeiling":
-        """Give the ceiling for responses averaged over another number of trials.
+        """Ceiling for responses averaged over another number of trials, with the same ncsnr.
 
-        The ncsnr behind the ceiling stays; 1 gives the ceiling for single trials.
+        1 is the ceiling for single trials.
 
         Parameters
         ----------
@@ -175,17 +175,17 @@ class NoiseCeiling:
     def normalize(
         self, score: ArrayLike, *, space: str, n_trials: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Divide a score by the ceiling: 1 means as good as the noise allows.
+        """Divide a score by the ceiling: 1 is the best score that noise allows.
 
-        Nothing is clipped: noise in score and ceiling puts good voxels above 1, and cutting them
-        off would bias every average.
+        Nothing is clipped: noise in score and ceiling gives some voxels more than 1, and clipping
+        would bias averages.
 
         Parameters
         ----------
         score : array, shape (..., n_voxels)
             Scores in the space of this ceiling.
         space : {"r", "r2", "percent"}
-            Space of `score`; said aloud so that an r is never divided by an r² ceiling.
+            Space of `score`, which must be that of the ceiling.
         n_trials : float or array, optional
             Trials averaged in the scored responses (a number, or one per voxel); compared with
             those of the ceiling if given.
@@ -196,8 +196,7 @@ class NoiseCeiling:
 
         Raises
         ------
-        ValueError : another space, another number of trials, or another number of voxels than the
-            ceiling's.
+        ValueError : space, number of trials or number of voxels differ from those of the ceiling.
         """
         _check_space(space)
         if space != self.space:
@@ -224,11 +223,11 @@ class NoiseCeiling:
 def ncsnr_from_repeats(betas: ArrayLike) -> NDArray[np.float64]:
     """Noise ceiling signal-to-noise ratio: signal s.d. over single-trial noise s.d.
 
-    The noise variance is the pooled variance within images; the signal variance comes from a
-    random-effects analysis of variance for uneven repeats, which is unbiased, floored at 0. With
-    the same number of repeats for all images it is the NSD formula (total variance of the trials
-    minus noise variance) times (N − 1) / (N − n_repeats), N trials in all: the variance of all
-    trials falls a little short of signal + noise because repeats share their signal.
+    The noise variance is the pooled variance within images; the signal variance is the unbiased
+    estimate of a random-effects analysis of variance for uneven repeats, floored at 0. With equal
+    numbers of repeats it is the NSD formula (total variance of the trials minus noise variance)
+    times (N − 1) / (N − n_repeats), with N trials in total: the variance of all trials is slightly
+    below signal + noise because repeats share their signal.
 
     Parameters
     ----------
@@ -239,13 +238,12 @@ def ncsnr_from_repeats(betas: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     array, shape (n_voxels,)
-        Dimensionless, >= 0; infinite, or huge by round-off, where the trials of every image are
-        equal. NaN for a voxel
-        without repeated images, with fewer than two images or without variance.
+        Dimensionless, >= 0; infinite, or huge by round-off, if all trials of each image are equal.
+        NaN for a voxel without repeated images, with fewer than two images or without variance.
 
     Raises
     ------
-    ValueError : infinite betas, nothing but NaN, wrong number of dimensions.
+    ValueError : infinite betas, only NaN, wrong number of dimensions.
 
     References
     ----------
@@ -265,7 +263,7 @@ def noise_ceiling_from_ncsnr(
     ncsnr : array, shape (n_voxels,)
         Signal s.d. / single-trial noise s.d., >= 0. NaN stays NaN.
     n_trials : float, or array of counts, one per image
-        Trials averaged per image, >= 1; counts enter as their 1 / mean(1 / n_i).
+        Trials averaged per image, >= 1; counts enter as 1 / mean(1 / n_i).
     space : {"r", "r2", "percent"}
 
     Returns
@@ -306,9 +304,8 @@ def noise_ceiling_from_repeats(
     betas : array, shape (n_images, n_repeats, n_voxels)
         Single trials, NaN where a repeat is missing. May be memory-mapped.
     n_trials : float, or array of counts, one per image, optional
-        Trials averaged in the responses to be scored. By default those in `betas`, averaged over
-        the repeats present: 1 / mean(1 / n_i) over the images with data, per voxel where voxels
-        miss different trials.
+        Trials averaged in the scored responses. By default all repeats in `betas`: 1 / mean(1 /
+        n_i) over the images with data, per voxel if voxels lack different trials.
     space : {"r", "r2", "percent"}
     n_bootstraps : int
         Resamples of the images for `interval`; 0 for none.
@@ -353,21 +350,21 @@ def noise_ceiling_split_half(
     The trials of each image are split in two at random, each half is averaged, and the halves are
     correlated across images. The mean over splits is corrected to the average over all trials by
     Spearman–Brown, in the form for parts of unequal length where an image has an odd number of
-    trials. The outcome, the reliability, is the share of signal in the variance of the averages:
-    the *squared* correlation of a perfect model with them. So it is the ceiling in r² as it
-    stands, and its square root is the ceiling in r; squaring it would be a fault.
+    trials. The resulting reliability is the share of signal in the variance of the averages: the
+    *squared* correlation of a perfect model with them. It is the ceiling in r², and its square root
+    is the ceiling in r; it must not be squared.
 
     Parameters
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
-        Single trials, NaN where a repeat is missing. Images with fewer than two trials take no
-        part in the correlation. May be memory-mapped.
+        Single trials, NaN where a repeat is missing. Images with fewer than two trials are left out
+        of the correlation. May be memory-mapped.
     n_splits : int
         Random splits to average over.
     space : {"r", "r2", "percent"}
     n_bootstraps : int
-        Resamples of the images for `interval`; 0 for none. Each resample goes through all splits,
-        which takes long on many voxels.
+        Resamples of the images for `interval`; 0 for none. Each uses all splits, which is slow for
+        many voxels.
     random_state : int or None
         Seed of the splits and resamples.
     confidence : float
@@ -408,7 +405,7 @@ def noise_ceiling_split_half(
 def _components(betas: ArrayLike, n_bootstraps: int, random_state: Any) -> VarianceComponents:
     betas = check_betas(betas, values=False)
     components = variance_components(betas, _sets(len(betas), n_bootstraps, random_state))
-    # An infinite beta leaves no finite variance: only then a pass over the betas looks for it.
+    # An infinite beta makes the variance infinite or NaN: only then all betas are checked.
     if not np.isfinite(components.signal[0]).all():
         check_beta_values(betas)
     return components
@@ -443,7 +440,7 @@ def _effective_trials(n_trials: ArrayLike) -> float:
 
 
 def _one_if_shared(n_trials: ArrayLike) -> Any:
-    """One number where all voxels with data share it; else the array."""
+    """One number if all voxels with data have it; else the array."""
     n_trials = np.asarray(n_trials, dtype=np.float64)
     known = n_trials[np.isfinite(n_trials)]
     if known.size and np.allclose(known, known.flat[0], rtol=1e-9):

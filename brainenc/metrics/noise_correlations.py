@@ -9,7 +9,7 @@ from brainenc.repeats import within_image_residuals
 
 
 def noise_correlation(betas: ArrayLike) -> NDArray[np.float64]:
-    """Correlation between voxels of trials of the same image, the signal taken off.
+    """Correlation between voxels over trials of the same image, without signal.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def correlation_of(covariance: ArrayLike) -> NDArray[np.float64]:
 def noise_correlation_agreement(a: ArrayLike, b: ArrayLike) -> float:
     """Pearson's r of the off-diagonal entries of two correlation matrices.
 
-    Of draws and repeats it stays below 1 even for perfect draws, for the repeats give each
-    correlation with an error of about 1 / √(degrees of freedom); against a known truth it does
-    not. The draws of an encoder also hold its error, which repeats of an image share and so do
-    not show: where the encoder errs much, agreement drops though the draws may be right.
+    Between draws and repeats it is below 1 even for perfect draws, since correlations of repeats
+    have an error of about 1 / √(degrees of freedom); this does not hold against a known truth.
+    Draws also include the encoder's error, which is the same in all repeats of an image: with a
+    large error, agreement drops even if the draws are right.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def noise_correlation_agreement(a: ArrayLike, b: ArrayLike) -> float:
 
     Returns
     -------
-    float : NaN with fewer than three pairs, or if one side does not vary.
+    float : NaN with fewer than three pairs, or if one side is constant.
 
     Raises
     ------
@@ -73,19 +73,19 @@ def agreement_with_repeats(
 ) -> Estimate:
     """`noise_correlation_agreement` with the `noise_correlation` of repeats, and its interval.
 
-    The interval is a jackknife over images, or over 100 groups of them: it covers the agreement
-    that is to be expected with as many other images, as low as that is for few of them, and says
-    nothing of other training images. In a bootstrap, images that are drawn twice would count as
-    twice the repeats with the same noise, and the agreement would come out too low.
+    The interval is a jackknife over images, or over 100 groups of them. It covers the expected
+    agreement for other test images of the same number, which is low for few images, but not for
+    other training images. In a bootstrap, an image drawn twice would add repeats with the same
+    noise, and the agreement would be too low.
 
     Parameters
     ----------
     correlation : array, shape (n_voxels, n_voxels)
-        Of draws; held fixed.
+        Correlations of draws; held fixed.
     betas : array, shape (n_images, n_repeats, n_voxels)
         Trials, NaN where missing; for few voxels.
     images : array of int, shape (n_images,), optional
-        Which image a row is of, if some were tested more than once.
+        Image of each row, if some were tested more than once.
 
     Returns
     -------
@@ -120,6 +120,6 @@ def _cross_products(residuals: np.ndarray) -> NDArray[np.float64]:
 
 
 def _trial_after_trial(residuals: np.ndarray) -> np.ndarray:
-    """Residuals (n_images, n_repeats, n_voxels) as one row per trial, of no voxels too."""
+    """Residuals (n_images, n_repeats, n_voxels) with one row per trial, also for no voxels."""
     n_images, n_repeats, n_voxels = residuals.shape
     return residuals.reshape(n_images * n_repeats, n_voxels)

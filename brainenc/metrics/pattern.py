@@ -1,11 +1,10 @@
 """Scores across voxels, one number per image: pattern r, mean squared error and cosine.
 
-This is the protocol of the SynBrain paper (NeurIPS 2025, arXiv 2508.10298), kept under its own
-label because it answers another question than a voxelwise score. On betas that are not centred
-per voxel, the pattern of an image is mostly the map of voxel means, which is the same for every
-image: a constant predictor, the train mean, scores almost what the published models score
-(pattern r .673 against .687 over four subjects). Compare with `MeanEncoder` before reading
-anything into these numbers, or z-score the betas per voxel first.
+This is the protocol of the SynBrain paper (NeurIPS 2025, arXiv 2508.10298), which differs from
+voxelwise scores. On betas that are not centred per voxel, the pattern of an image is mostly the map
+of voxel means, which is the same for every image: a constant predictor, the train mean, scores
+nearly as well as the published models (pattern r .673 against .687 over four subjects). Compare
+these scores with `MeanEncoder`, or z-score the betas per voxel first.
 
 Voxels that are NaN in the target of an image are left out for that image.
 """
@@ -70,8 +69,9 @@ def pattern_mse(predictions: ArrayLike, targets: ArrayLike) -> NDArray[np.float6
 def pattern_cosine(predictions: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:
     """Cosine of the angle between predicted and measured pattern, per image.
 
-    The protocol of the SynBrain paper. Patterns are not centred, so the mean over voxels counts
-    too: on uncentred betas it rewards the map of voxel means even more than `pattern_correlation`.
+    The protocol of the SynBrain paper. Patterns are not centred, so the mean over voxels
+    contributes: on uncentred betas it rewards the map of voxel means even more than
+    `pattern_correlation`.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def _cosine(predictions: np.ndarray, targets: np.ndarray) -> NDArray[np.float64]
 def _per_image(
     score: Callable[..., NDArray[np.float64]], predictions: ArrayLike, targets: ArrayLike
 ) -> NDArray[np.float64]:
-    """A voxelwise score with the parts of images and voxels exchanged, some images at a time."""
+    """A voxelwise score with images and voxels exchanged, in blocks of images."""
     predictions, targets = check_pair(predictions, targets)
     scores = np.empty(len(targets))
     for images in blocks(len(targets), 2**16 // targets.shape[1]):

@@ -1,12 +1,12 @@
 """Proper scores of draws against single trials: CRPS, energy, variogram and log score.
 
-A proper score is best, in expectation, for the distribution the trials really come from: neither
-draws that vary too little nor too much can beat it. All are errors, smaller is better, and are
-taken against *single trials*, never against averages, which vary less than any trial.
+The expected value of a proper score is best for the true distribution of the trials: draws that
+vary too little or too much are worse. All are errors (smaller is better) against *single trials*,
+not against averages, which vary less.
 
 Draws are (n, n_images, n_voxels), trials (n_images, n_repeats, n_voxels) with NaN where one is
-missing. All four are unbiased however few the draws: the expected score is that of the
-distribution they come from, not of its n points ("fair" scores, Ferro 2014).
+missing. All four are unbiased for any number of draws: the expected score is that of the
+distribution of the draws, not of the n points ("fair" scores, Ferro 2014).
 
 References
 ----------
@@ -24,17 +24,17 @@ from scipy.linalg import cholesky
 
 from brainenc.arrays import blocks
 
-#: Draws taken up at once: temporary arrays of some MB, which stay in memory already mapped.
+#: Values of draws at a time: temporary arrays of a few MB, in memory that is already mapped.
 _BLOCK_VALUES = 2**21
-#: Sorted draws that are compared with trials at once: they stay in the cache.
+#: Values of sorted draws compared with trials at a time: they stay in the cache.
 _CACHED_VALUES = 2**17
 
 
 def crps(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
     """Continuous ranked probability score per image and voxel, mean over the trials of the image.
 
-    ``E|x − y| − E|x − x'| / 2`` of draws x, x' and a trial y. Of a single prediction without
-    spread it would be the absolute error.
+    ``E|x − y| − E|x − x'| / 2`` for draws x, x' and a trial y. For a point prediction it would be
+    the absolute error.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def crps(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     array, shape (n_images, n_voxels)
-        In the units of the betas. NaN where all trials are missing or a draw is.
+        In the units of the betas. NaN where all trials are missing or a draw is NaN.
 
     Raises
     ------
@@ -79,10 +79,10 @@ def sort_draws(draws: np.ndarray) -> np.ndarray:
 
 
 def crps_of_sorted(ordered: np.ndarray, trials: np.ndarray) -> NDArray[np.float64]:
-    """`crps` from the draws as `sort_draws` gives them.
+    """`crps` from draws sorted by `sort_draws`.
 
-    Of sorted draws the mean distance between two is a weighted sum, and the same for all trials
-    (the "PWM" form of Zamo & Naveau 2018, Mathematical Geosciences 50).
+    The mean distance between two sorted draws is a weighted sum, the same for all trials (the "PWM"
+    form of Zamo & Naveau 2018, Mathematical Geosciences 50).
     """
     n_images, n_voxels, n = ordered.shape
     flat, score = ordered.reshape(-1, n), np.empty(n_images * n_voxels)
@@ -97,7 +97,7 @@ def crps_of_sorted(ordered: np.ndarray, trials: np.ndarray) -> NDArray[np.float6
             np.abs(np.subtract(some, trial[:, None], out=distance), out=distance)
             to_trials += np.where(np.isfinite(trial), distance.mean(axis=1), 0)
         with np.errstate(invalid="ignore"):
-            # A product of matrices would round by how many images there are.
+            # Rounding in a product of matrices would depend on the number of images.
             score[columns] = to_trials / n_present[columns] - np.einsum("vn,n->v", some, weights)
     return score.reshape(n_images, n_voxels)
 
@@ -105,10 +105,10 @@ def crps_of_sorted(ordered: np.ndarray, trials: np.ndarray) -> NDArray[np.float6
 def energy_score(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
     """Energy score per image: CRPS with distances between whole patterns, mean over trials.
 
-    ``E‖x − y‖ − E‖x − x'‖ / 2`` with Euclidean norms over voxels. Voxels count by their variance,
-    so divide draws and trials by the s.d. of each voxel's trials first. All pairs of draws enter;
-    their distances come from one product of matrices per image, which is what makes some hundred
-    draws of thousands of voxels possible (all differences at once would be n × n × n_voxels
+    ``E‖x − y‖ − E‖x − x'‖ / 2`` with Euclidean norms over voxels. Voxels are weighted by their
+    variance, so divide draws and trials by the s.d. of each voxel's trials first. All pairs of
+    draws enter; their distances come from one matrix product per image, which is feasible for
+    hundreds of draws of thousands of voxels (all differences at once would be n × n × n_voxels
     numbers).
 
     Parameters
@@ -132,13 +132,13 @@ def energy_score(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.float64]:
 
 
 def pattern_ranks(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.int16]:
-    """How many draws are nearer to all others than the trial is, as whole patterns.
+    """Rank of each trial among draws by centrality of the whole pattern.
 
-    The trial and the n draws of its image are put together, and each is judged by its mean
-    Euclidean distance to the others: the smallest is the most central of them, the largest the
-    most outlying. If the trial comes from the distribution the draws come from, its rank is
-    uniform on 0 … n. Ranks voxel by voxel (`trial_ranks`) can all be uniform though voxels vary
-    together in trials and not in draws; then trials are now nearer and now further than any draw.
+    The trial and the n draws of its image are pooled, and each has its mean Euclidean distance to
+    the others: the smallest is the most central, the largest the most outlying. The rank is the
+    number of draws more central than the trial, uniform on 0 … n if the trial has the distribution
+    of the draws. Ranks per voxel (`trial_ranks`) can be uniform although voxels are correlated in
+    trials and not in draws; trials are then too often more central or more outlying than all draws.
 
     Parameters
     ----------
@@ -147,8 +147,8 @@ def pattern_ranks(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.int16]:
     Returns
     -------
     array, shape (n_images, n_repeats)
-        0 … n; -1 where the trial lacks a voxel or a draw does. Too many large ranks: draws vary
-        too little; too many small ones: too much; both: they miss what voxels share.
+        0 … n; -1 where the trial or a draw lacks a voxel. Too many large ranks: draws vary too
+        little; too many small ones: too much; both: draws lack correlations between voxels.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def pattern_ranks(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.int16]:
 def energy_and_ranks(
     draws: ArrayLike, trials: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
-    """`energy_score` and `pattern_ranks`, which are made of the same distances."""
+    """`energy_score` and `pattern_ranks`, from the same distances."""
     draws, trials = check_draws(draws, trials)
     n = len(draws)
     score = np.full(draws.shape[1], np.nan)
@@ -185,7 +185,7 @@ def energy_and_ranks(
 
 def _pattern_distances(of_image: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances between draws (n, n_voxels), (n, n), and from them to trials, (n, n_trials)."""
-    centre = of_image.mean(axis=0)  # smaller numbers: fewer digits lost in the differences
+    centre = of_image.mean(axis=0)  # smaller values lose fewer digits in differences
     x, y = of_image - centre, (trials - centre).astype(of_image.dtype, copy=False)
     products = x @ x.T
     xx = np.diag(products)
@@ -196,18 +196,18 @@ def _pattern_distances(of_image: np.ndarray, trials: np.ndarray) -> tuple[np.nda
 
 
 def _at_least_0(squares: np.ndarray) -> np.ndarray:
-    """Squared distances without the negative ones of round-off; NaN stays."""
+    """Squared distances with negative round-off set to 0; NaN stays NaN."""
     return np.maximum(squares, 0, out=squares)
 
 
 def variogram_score(
     draws: ArrayLike, trials: ArrayLike, pairs: ArrayLike, *, order: float = 0.5
 ) -> NDArray[np.float64]:
-    """Variogram score per image: whether voxels differ from each other as much as in trials.
+    """Variogram score per image, of differences between voxels.
 
-    Mean over pairs of voxels (i, j) and trials y of (``|yᵢ − yⱼ|^order − E|xᵢ − xⱼ|^order``)².
-    More sensitive to correlations than the energy score. All pairs of many voxels are too many,
-    so they are given: `random_pairs` draws some.
+    Mean over pairs of voxels (i, j) and trials y of (``|yᵢ − yⱼ|^order − E|xᵢ − xⱼ|^order``)². It
+    is more sensitive to correlations than the energy score. Pairs are given, since all pairs of
+    many voxels are too many: `random_pairs` draws some.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def variogram_score(
     -------
     array, shape (n_images,)
         In units of the betas to the power 2 · order; divide voxels by their s.d. first. The
-        variance of the mean over draws is taken off, without which few draws would score worse.
+        variance of the mean over draws is subtracted, since few draws would otherwise score worse.
         NaN where no trial is complete or a draw has NaN.
 
     Raises
@@ -267,7 +267,7 @@ def random_pairs(
     voxels : array of int, shape (n_voxels,)
         Positions to choose from.
     n_pairs : int
-        All pairs if there are fewer.
+        Number of pairs; all pairs if there are fewer.
     random_state : int, Generator or None
 
     Returns
@@ -292,15 +292,15 @@ def gaussian_log_density(
     ----------
     residuals : array, shape (..., n_voxels)
     factors : array, shape (n_factors, n_voxels)
-        None at all means independent voxels.
+        With n_factors = 0 voxels are independent.
     private_sd : array, shape (n_voxels,)
 
     Returns
     -------
     array, shape (...)
-        Natural logarithm, by Woodbury's identity: a matrix of n_factors² is inverted, or of
-        n_voxels² if that is smaller. NaN where a residual is, and everywhere if a private s.d. is
-        0 or NaN, since there is then no density.
+        Natural log, by Woodbury's identity: the inverted matrix has n_factors² entries, or
+        n_voxels² if that is smaller. NaN where a residual is NaN, and everywhere if a private s.d.
+        is 0 or NaN, since there is no density then.
     """
     residuals, sd = np.asarray(residuals), np.asarray(private_sd, dtype=np.float64)
     if not (np.isfinite(sd) & (sd > 0)).all():
@@ -308,9 +308,9 @@ def gaussian_log_density(
     scaled: Any = np.asarray(factors) / sd
     residuals = residuals / sd
     if len(scaled) > len(sd):
-        scaled = np.linalg.qr(scaled, mode="r")  # as many as voxels say the same
+        scaled = np.linalg.qr(scaled, mode="r")  # n_voxels factors are equivalent
     root = cholesky(np.eye(len(scaled)) + scaled @ scaled.T, lower=True)
-    # No eigenvalue of what is inverted is below 1.
+    # No eigenvalue of the inverted matrix is below 1.
     explained = (residuals @ scaled.T) @ np.linalg.inv(root).T
     distance = np.square(residuals).sum(axis=-1) - np.square(explained).sum(axis=-1)
     log_determinant = 2 * (np.log(np.diag(root)).sum() + np.log(sd).sum())
@@ -318,18 +318,18 @@ def gaussian_log_density(
 
 
 def log_score(log_density: ArrayLike) -> NDArray[np.float64]:
-    """Negative log density of trials per image, mean over the trials that have one.
+    """Negative log density per image, mean over the trials that have a density.
 
     Parameters
     ----------
     log_density : array, shape (n_images, n_repeats)
-        Of `BaseEncoder.log_density`, say; NaN for trials without.
+        For example from `BaseEncoder.log_density`; NaN for trials without a density.
 
     Returns
     -------
     array, shape (n_images,)
-        In nats per trial. It changes by a constant with the units of the betas. NaN where no
-        trial has a density.
+        In nats per trial. Other units of the betas add a constant. NaN where no trial has a
+        density.
     """
     log_density = np.asarray(log_density, dtype=np.float64)
     present = np.isfinite(log_density)
@@ -342,14 +342,14 @@ def check_draws(draws: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.nda
 
     Raises
     ------
-    ValueError : they do not, or there are fewer than two draws.
+    ValueError : they do not match, or there are fewer than two draws.
     """
     draws = draws if isinstance(draws, np.ndarray) else np.asarray(draws)
     trials = trials if isinstance(trials, np.ndarray) else np.asarray(trials)
     if draws.ndim != 3 or len(draws) < 2:
         raise ValueError(
-            f"draws {draws.shape} must be (n, n_images, n_voxels) with n of 2 or more: the spread "
-            "of a distribution cannot be seen from fewer"
+            f"draws {draws.shape} must be (n, n_images, n_voxels) with n >= 2: the variance "
+            "of a distribution needs at least two draws"
         )
     if trials.ndim != 3 or draws.shape[1:] != (trials.shape[0], trials.shape[2]):
         raise ValueError(
@@ -360,6 +360,6 @@ def check_draws(draws: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.nda
 
 
 def image_blocks(draws: np.ndarray) -> Iterator[slice]:
-    """Slices of images that hold some MB of draws each."""
+    """Slices of images with a few MB of draws each."""
     n, n_images, n_voxels = draws.shape
     return blocks(n_images, _BLOCK_VALUES // max(n * n_voxels, 1))

@@ -1,4 +1,4 @@
-"""Where single trials lie among the draws of their image: ranks, PIT, coverage."""
+"""Ranks of single trials among the draws of their image, PIT and coverage."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,22 +11,22 @@ MISSING = -1
 
 
 def trial_ranks(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.int16]:
-    """How many draws lie below each trial.
+    """Number of draws below each trial.
 
     Parameters
     ----------
     draws : array, shape (n, n_images, n_voxels)
-        From 2 to 32 766.
+        n is 2 … 32 766.
     trials : array, shape (n_images, n_repeats, n_voxels)
 
     Returns
     -------
     array, shape (n_images, n_repeats, n_voxels)
-        0 … n; -1 where the trial is missing or a draw is.
+        0 … n; -1 where the trial is missing or a draw is NaN.
 
     Raises
     ------
-    ValueError : shapes that do not match, too few or too many draws.
+    ValueError : shapes do not match, or there are too few or too many draws.
     """
     draws, trials = check_draws(draws, trials)
     ranks = np.empty(trials.shape, dtype=np.int16)
@@ -36,7 +36,7 @@ def trial_ranks(draws: ArrayLike, trials: ArrayLike) -> NDArray[np.int16]:
 
 
 def ranks_among_sorted(ordered: np.ndarray, trials: np.ndarray) -> NDArray[np.int16]:
-    """`trial_ranks` from the draws as `sort_draws` gives them."""
+    """`trial_ranks` from draws sorted by `sort_draws`."""
     n_images, n_voxels, n = ordered.shape
     if n >= np.iinfo(np.int16).max:
         raise ValueError(f"{n} draws are more than the 32 766 that ranks are counted for")
@@ -51,12 +51,12 @@ def ranks_among_sorted(ordered: np.ndarray, trials: np.ndarray) -> NDArray[np.in
 
 
 def rank_histogram(ranks: ArrayLike, n_draws: int) -> NDArray[np.int64]:
-    """How often each rank occurs: flat if draws are calibrated, a hump if they are too wide.
+    """Counts of ranks: uniform if draws are calibrated, a hump if they are too wide.
 
     Parameters
     ----------
     ranks : array of int, shape (..., n_voxels)
-        As `trial_ranks` gives them; -1 is left out.
+        From `trial_ranks`; -1 is left out.
     n_draws : int
 
     Returns
@@ -85,9 +85,9 @@ def pit_histogram(ranks: ArrayLike, n_draws: int, *, n_bins: int = 20) -> NDArra
     Returns
     -------
     array, shape (n_bins, n_voxels)
-        Trials per bin; fractions where a rank straddles two bins. In expectation all bins are
-        equal if draws and trials have one distribution: ∪-shaped means draws that vary too
-        little, ∩ too much, a slope a wrong mean.
+        Trials per bin; a rank on the border of two bins is divided between them. All bins are equal
+        in expectation if draws and trials have the same distribution: a ∪ shape means that draws
+        vary too little, ∩ too much, a slope means a wrong mean.
     """
     edges = np.arange(n_draws + 2) / (n_draws + 1)
     low, high = np.arange(n_bins)[:, None] / n_bins, np.arange(1, n_bins + 1)[:, None] / n_bins
@@ -98,9 +98,9 @@ def interval_coverage(ranks: ArrayLike, n_draws: int, level: float) -> NDArray[n
     """Whether trials lie in the central interval of the draws.
 
     The interval between the k-th smallest and k-th largest of n draws covers a trial of the same
-    distribution with probability (n + 1 − 2k) / (n + 1), so `level` is met by a k that is rarely
-    whole: trials of the two ranks at its ends count in part. Calibrated draws have the mean
-    `level`, exactly, for any n.
+    distribution with probability (n + 1 − 2k) / (n + 1). The k for `level` is rarely an integer:
+    trials at the two end ranks count in part. The expected mean for calibrated draws is exactly
+    `level`, for any n.
 
     Parameters
     ----------
@@ -125,6 +125,6 @@ def interval_coverage(ranks: ArrayLike, n_draws: int, level: float) -> NDArray[n
 
 
 def _share_inside(edges: np.ndarray, low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
-    """Share of each stretch between edges that lies between low and high."""
+    """Share of each interval between edges that lies between low and high."""
     overlap = np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)
     return np.maximum(overlap, 0) / np.diff(edges)

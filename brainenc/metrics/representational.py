@@ -1,10 +1,9 @@
-"""Comparing representational geometries: dissimilarity matrices (RDMs) and linear CKA.
+"""Comparison of representational geometries: dissimilarity matrices (RDMs) and linear CKA.
 
-Two sets of responses to the same images, of any number of voxels or units each, are compared by
-what they say about *pairs* of images. Bootstrap counts over images go in as `weights`; an image
-that a resample holds twice would make a pair with itself, at distance 0 in both geometries, and
-inflate every agreement, so pairs of one image with itself are always left out of RDM comparisons
-and of debiased CKA.
+Two sets of responses to the same images, with any numbers of voxels or units, are compared by
+*pairs* of images. Bootstrap counts over images are `weights`. An image drawn twice would form a
+pair with itself, at distance 0 in both geometries, and inflate the agreement, so pairs of an image
+with itself are left out of RDM comparisons and of debiased CKA.
 """
 
 from difflib import get_close_matches
@@ -34,8 +33,8 @@ def rdm(responses: ArrayLike, metric: str = "correlation") -> NDArray[np.float64
     -------
     array, shape (n_images, n_images), float64
         Symmetric, 0 on the diagonal; correlation distances lie in [0, 2] and are rounded to 12
-        decimals, which takes the round-off away. With "correlation", NaN
-        for the pairs of an image whose pattern is constant across voxels.
+        decimals, which removes round-off. With "correlation", NaN for pairs of an image whose
+        pattern is constant across voxels.
 
     Raises
     ------
@@ -53,7 +52,7 @@ def rdm(responses: ArrayLike, metric: str = "correlation") -> NDArray[np.float64
     patterns = unit_patterns(responses, voxels, dtype=np.float64)
     with np.errstate(invalid="ignore"):  # constant patterns are NaN
         distances = 1 - patterns @ patterns.T
-    # Without the round-off of the product, equal distances are ties and not a random order.
+    # Without round-off of the product, equal distances are ties instead of a random order.
     np.round(distances, 12, out=distances)
     np.fill_diagonal(distances, 0 * np.diagonal(distances))
     return np.maximum(distances, 0)
@@ -117,7 +116,7 @@ def rdm_correlation(
     if method == "spearman":
         x, y = stats.rankdata(x), stats.rankdata(y)
     if x.size:
-        # About the mean, so that little is lost to cancellation; see `_sums.variance`.
+        # Centred, which reduces cancellation; see `brainenc.metrics.sums.variance`.
         x, y = x - x.mean(), y - y.mean()
 
     def quadratic_form(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -149,11 +148,10 @@ def linear_cka(
 
     1 for responses equal up to rotation, shift and one gain; 0 for unrelated ones.
 
-    The plain estimate counts the product of an image with itself, which two sets of pure noise
-    share: with more voxels than images it tends to 1 whatever the responses are. The debiased
-    estimate (the default) leaves these products out and is a ratio of unbiased estimates of HSIC
-    (Song et al. 2012, their HSIC₁); about 0, and as often below as above, for unrelated
-    responses.
+    The plain estimate includes products of an image with itself: with more voxels than images it
+    tends to 1 even for pure noise. The debiased estimate (the default) leaves these products out
+    and is a ratio of unbiased estimates of HSIC (HSIC₁ of Song et al. 2012); for unrelated
+    responses it scatters around 0.
 
     Parameters
     ----------
@@ -162,16 +160,16 @@ def linear_cka(
         Voxels that are not finite for every image are left out. Memory and time grow with
         n_images².
     weights : array, shape (n_sets, n_images), optional
-        How often each image counts in each set, >= 0, in the centring too. With `debiased`, only
-        tuples of *different* images count, so copies of one image in a resample do not bring the
-        bias back; without, copies count as images of their own.
+        Count of each image in each set, >= 0, also in the centring. With `debiased`, only tuples of
+        *different* images count, so copies of an image in a resample cause no bias; otherwise
+        copies count as separate images.
     debiased : bool
 
     Returns
     -------
     float or, with weights, array of shape (n_sets,)
-        At most 1; >= 0 unless debiased. NaN where either set of responses does not vary over the
-        images, or, debiased, its HSIC is not positive or fewer than four different images count.
+        At most 1; >= 0 unless debiased. NaN if either set of responses is constant over the images
+        or, debiased, if its HSIC is not positive or there are fewer than four different images.
 
     Raises
     ------
@@ -224,11 +222,11 @@ def _hsic(k: np.ndarray, m: np.ndarray, sets: np.ndarray) -> NDArray[np.float64]
 def _hsic_unbiased(k: np.ndarray, m: np.ndarray, sets: np.ndarray) -> NDArray[np.float64]:
     """HSIC₁, the mean of k_ij (m_ij + m_qr − 2 m_iq) over quadruples of different images.
 
-    A quadruple has weight w_i w_j w_q w_r. With weights of one this is the closed form of Song et
-    al. (2012), equation 5. The sums over *different* i, j, q, r follow from the free sums by
-    taking out the tuples that share an image. (Means over pairs, triples and quadruples, each
-    with weights of its own, would agree with it for equal weights only: for others they depend on
-    where the origin of the responses is.)
+    A quadruple has weight w_i w_j w_q w_r. With unit weights this is the closed form of Song et al.
+    (2012), equation 5. The sums over *different* i, j, q, r follow from the free sums by
+    subtracting tuples that share an image. (Separately weighted means over pairs, triples and
+    quadruples would agree only for equal weights: otherwise they depend on the origin of the
+    responses.)
     """
     k, m = (matrix - np.diag(np.diagonal(matrix)) for matrix in (k, m))
     w, w2, w3 = sets, sets**2, sets**3

@@ -1,8 +1,8 @@
-"""Telling images apart: whether a predicted pattern finds the response it was predicted for.
+"""Identification of images: whether a predicted pattern matches the response to its image.
 
-Two-way identification asks it against every other image in turn (chance ½); top-k retrieval asks
-it within random pools, in both directions (chance k / pool size). Both correlate patterns across
-the voxels that are finite for all images.
+Two-way identification compares with every other image in turn (chance ½); top-k retrieval within
+random pools, in both directions (chance k / pool size). Both correlate patterns across the voxels
+that are finite for all images.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from brainenc.metrics.sums import check_pair
 
 
 def two_way_identification(predictions: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:
-    """Share of other images whose response fits the prediction less well than the right one.
+    """Share of other images whose response matches the prediction worse than the right one.
 
     For image i, the share of images j ≠ i with r(prediction i, target i) > r(prediction i,
     target j), r taken across voxels; a tie counts one half. Chance is .5.
@@ -89,10 +89,9 @@ def top_k_retrieval(
 ) -> RetrievalAccuracy:
     """Top-k retrieval within random pools of images, in both directions.
 
-    In each pool, drawn without replacement, every prediction ranks the measured patterns by
-    Pearson r (forward), and every measured pattern ranks the predictions (backward). Ties are
-    broken at random in expectation, so a predictor that says the same for every image scores
-    exactly chance.
+    In each pool, drawn without replacement, every prediction ranks the measured patterns by Pearson
+    r (forward), and every measured pattern ranks the predictions (backward). Ties are broken at
+    random in expectation, so a constant predictor scores exactly chance.
 
     Parameters
     ----------
@@ -103,7 +102,7 @@ def top_k_retrieval(
     n_pools : int
         Number of random pools.
     k : int
-        The right one has to be among the k best.
+        The right one must be among the k best.
     random_state : int, Generator or None
         Seed of the pools.
 

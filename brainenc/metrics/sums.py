@@ -1,9 +1,9 @@
-"""Weighted sums over images: the one pass over the data that every voxelwise number shares.
+"""Weighted sums over images, from which all voxelwise scores are computed in one pass.
 
-A correlation, an R², a noise variance are all short formulas on sums over images. The sums are
-gathered here chunk by chunk, so that memory-mapped arrays are read once, in order, and the
-arithmetic is a matrix product of weights (one row per bootstrap) with per-image statistics. Where
-every image of a large array counts once, `brainenc.metrics._compiled` takes the same sums faster.
+Correlation, R² and noise variance are short formulas of sums over images. The sums are computed
+here by chunks, so that memory-mapped arrays are read once, in order; the arithmetic is a matrix
+product of weights (one row per bootstrap) with per-image statistics. If every image of a large
+array counts once, `brainenc.metrics._compiled` computes the same sums faster.
 """
 
 import os
@@ -18,11 +18,11 @@ from brainenc.arrays import blocks
 
 #: Entries of one array of sums (n_sets × voxels of a block): 2 MiB of float64.
 _SUM_ENTRIES = 2**18
-#: Entries of arrays that are worth the second which loading compiled code takes.
+#: Smallest size of arrays for compiled code, which takes a second to load.
 _LARGE = 2**23
 #: Images and voxels of a chunk of statistics.
 _PRODUCT_IMAGES, _PRODUCT_VOXELS = 256, 256
-#: A variance below this share of the second moment it is left from is round-off.
+#: A variance below this share of the second moment is round-off.
 CANCELLATION = 1e-12
 
 #: Per-image statistics of some images and voxels, which are summed over images.
@@ -57,21 +57,21 @@ def weighted_sums(
 
 
 def suits_compiled(array: np.ndarray, weights: NDArray[np.float64]) -> bool:
-    """Whether there is one set, in which every image counts once, of a large array."""
+    """Whether the array is large and there is one set, in which every image counts once."""
     return array.size >= _LARGE and len(weights) == 1 and bool((weights == 1).all())
 
 
 def n_threads() -> int:
-    """Threads that a computation may take: as many as matrix products take, or all cores."""
+    """Number of threads for a computation: that of matrix products, or all cores."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return int(wanted) if wanted.isdigit() and int(wanted) else joblib.cpu_count()
 
 
 def first_finite(array: np.ndarray, n_rows: int = 64) -> NDArray[np.float64]:
-    """First finite entry of each column among the first rows, 0 where there is none.
+    """First finite entry of each column among the first rows, 0 if there is none.
 
-    Sums are taken about it: large voxel means then cost no digits, and a constant voxel is
-    exactly zero. Any value near the data would do.
+    Sums are taken about it: large voxel means then lose no digits, and a constant voxel is exactly
+    zero. Any value near the data would work.
     """
     head = np.asarray(array[:n_rows], dtype=np.float64).reshape(-1, array.shape[-1])
     finite = np.isfinite(head)
@@ -80,7 +80,7 @@ def first_finite(array: np.ndarray, n_rows: int = 64) -> NDArray[np.float64]:
 
 
 def round_off(array: np.ndarray, size: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Variance that values of magnitude `size` can show from the dtype of `array` alone."""
+    """Variance of values of magnitude `size` due to rounding in the dtype of `array`."""
     epsilon = np.finfo(array.dtype).eps if array.dtype.kind == "f" else 0.0
     return (8 * float(epsilon) * size) ** 2
 
@@ -130,7 +130,7 @@ def check_pair(predictions: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, 
 
 
 def check_matrix(values: ArrayLike, name: str) -> np.ndarray:
-    """`values` as a numeric array (n_images, n_voxels), not copied if it is one already.
+    """`values` as a numeric array (n_images, n_voxels), without a copy if possible.
 
     Raises
     ------

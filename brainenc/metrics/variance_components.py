@@ -21,7 +21,7 @@ from brainenc.metrics.sums import (
 )
 from brainenc.progress import progress
 
-#: Entries of the betas of one block of voxels held as float64 while they are split: 64 MiB.
+#: Entries of betas per block of voxels, as float64 during splitting: 64 MiB.
 _SPLIT_ENTRIES = 2**23
 
 
@@ -149,10 +149,10 @@ def reliability_of_average(
 def _load(
     betas: np.ndarray, shift: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Betas about `shift`, 0 where missing, and which trials are present.
+    """Betas about `shift`, 0 where missing, and a mask of the trials present.
 
-    What is present has one column if it is the same for all voxels, as it mostly is; everything
-    counted from it is then counted once.
+    The mask has one column if it is the same for all voxels, as usual; counts are then computed
+    once.
     """
     y = np.subtract(betas, shift, dtype=np.float64)
     present = ~np.isnan(y)
@@ -166,7 +166,7 @@ def _load(
 def _half_correlation(
     y: np.ndarray, present: np.ndarray, keys: np.ndarray, sets: np.ndarray
 ) -> NDArray[np.float64]:
-    """Correlation across images of the averages of two halves, the trials put in order of `keys`.
+    """Correlation across images of the averages of two halves of trials, ordered by `keys`.
 
     The first half gets ⌊n/2⌋ trials of an image, the second ⌈n/2⌉.
     """
@@ -191,7 +191,7 @@ def _half_correlation(
 
 
 def _mean_inverse_counts(present: np.ndarray, sets: np.ndarray) -> tuple[np.ndarray, ...]:
-    """1 / mean(1 / n_i) over images with trials; mean 1 / n_i of either half, where repeated."""
+    """1 / mean(1 / n_i) over images with trials; mean 1 / n_i of each half of repeated images."""
     n = present.sum(axis=1)
     seen, repeated = n > 0, n > 1
     with np.errstate(divide="ignore", invalid="ignore"):

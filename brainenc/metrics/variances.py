@@ -1,4 +1,4 @@
-"""Variance of draws against that of single trials, voxel by voxel."""
+"""Variance of draws against that of single trials, across voxels."""
 
 from typing import NamedTuple
 
@@ -14,21 +14,21 @@ _N_GROUPS = 100
 
 
 class VarianceAgreement(NamedTuple):
-    """How the variance of draws follows the true variance of trials across voxels.
+    """Agreement across voxels of the variance of draws with the true variance of trials.
 
     Attributes
     ----------
     slope : Estimate
-        Of the draws' variance on the trials', with intercept, in squared units of the betas:
-        voxels of large variance weigh most. 1 is right.
+        Slope of the draws' variance on the trials', with intercept, in squared units of the betas,
+        so that voxels of large variance weigh most. 1 for calibrated draws.
     r : Estimate
-        Pearson's r of the two; not clipped, and may come out above 1.
+        Pearson's r of the two; not clipped, may exceed 1.
     ratio : float
-        Mean over voxels of the draws' / the *measured* variance, in which all voxels count alike.
-        Measured variances of few images scatter, and their inverse is then too large on average.
+        Mean over voxels of the draws' / the *measured* variance, with equal weights of voxels. With
+        few images it is too large on average, since measured variances are noisy.
     reliability : float
-        Share of what the variances measured in a fold differ by across voxels that is true, at
-        most 1. Where it is not above 0, slope and r are NaN.
+        Share of true variance in the variation across voxels of variances measured in a fold, at
+        most 1. If it is not above 0, slope and r are NaN.
     """
 
     slope: Estimate
@@ -46,42 +46,43 @@ def variance_agreement(
 ) -> VarianceAgreement:
     """Slope and correlation of the draws' variance on the true variance of trials, across voxels.
 
-    Both are variances around what the encoder expects: that of the draws around their mean, and
-    the mean square of trials around that same mean (`variances`). So the trials' holds their
-    noise *and* the encoder's error, as the draws' must: draws that only had the noise would be
-    too narrow for images the encoder gets wrong.
+    Both are variances around the encoder's expected response: the variance of the draws around
+    their mean, and the mean square of trials around that same mean (`variances`). The latter
+    includes trial noise *and* the encoder's error, and so must the draws: draws with trial noise
+    alone would be too narrow for badly predicted images.
 
-    A variance measured on few images scatters about the true one, and the slope on what was
-    measured is too low even for perfect draws. What one image says about the variances is however
-    independent of what another says, for one fitted encoder. So with xᵢ the variances measured on
-    image i and dᵢ those of draws, covariances across voxels being meant,
+    A variance measured on few images is noisy, and the slope on measured variances is too low even
+    for perfect draws. For one fitted encoder, however, measurements on different images are
+    independent. Let xᵢ be the variances measured on image i and dᵢ those of draws. With covariances
+    across voxels,
 
         slope = mean cov(dᵢ, xᵢ) / mean over i ≠ j of cov(xᵢ, xⱼ),
 
-    both over pairs of images of one fold. Repeats of one image may share as much as they like.
-    Images of two folds are no pair: each encoder has seen the other's image. Its draws vary as
-    the trials of that image did by chance, and its errors go with them. That the mean of a ratio
-    is not the ratio of means is corrected for (Beale's estimator). Standard errors are a
-    jackknife over images, and so for these encoders and voxels and other test images.
-    `tests/metrics/test_variance_agreement.py` has the coverage of the intervals.
+    both over pairs of images of one fold. Repeats of one image need not be independent. Images of
+    different folds form no pair: each encoder was trained on the other's image, so its draws and
+    errors depend on the noise of that image's trials. Beale's estimator corrects the bias of the
+    ratio. Standard errors are a jackknife over images: they apply to these encoders and voxels, and
+    to other test images. `tests/metrics/test_variance_agreement.py` has the coverage of the
+    intervals.
 
     Parameters
     ----------
     draw_variance : array, shape (n_voxels,), or (n_folds, n_voxels) with `folds`
-        Of each encoder, mean over the images it was tested on; taken to be exact.
+        Mean over the test images of each fitted encoder; treated as exact.
     trial_variance : array, shape (n_images, n_voxels)
-        Measured on each image; may be memory-mapped, and is read some voxels at a time. NaN where
-        an image has no trial. A voxel without trials or variance, on either side, is left out.
+        Variance measured on each image; may be memory-mapped, and is read in blocks of voxels. NaN
+        where an image has no trial. Voxels without trials or variance, in either array, are left
+        out.
     folds : array of int, shape (n_images,), optional
         Row of `draw_variance` that belongs to the image.
     images : array of int, shape (n_images,), optional
-        Which image a row is of, if some were tested in several folds; counted from 0.
+        Image of each row, from 0, if some were tested in several folds.
 
     Returns
     -------
     VarianceAgreement
-        NaN with fewer than three voxels or images, with one image per fold, where one side does
-        not vary, or where different images do not agree on which voxels vary more.
+        NaN with fewer than three voxels or images, with one image per fold, if one side is
+        constant, or if the variances of different images are not correlated across voxels.
 
     Raises
     ------
@@ -125,8 +126,8 @@ def variances(
     trial_variance : array, shape (n_images, n_voxels)
         Mean over the trials of the image; NaN where it has none.
 
-        In squared units of the betas, both unbiased: what the mean of n draws varies by itself is
-        taken off the trials'.
+        In squared units of the betas, both unbiased: the variance of the mean of n draws is
+        subtracted from that of the trials.
 
     Raises
     ------

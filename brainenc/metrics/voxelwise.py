@@ -47,7 +47,7 @@ def correlation(
     predictions, targets : array, shape (n_images, n_voxels)
         NaN in `targets` leaves that image out for that voxel.
     weights : array, shape (n_sets, n_images), optional
-        How often each image counts in each set, >= 0 (bootstrap counts, say).
+        Count of each image in each set, >= 0, such as bootstrap counts.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def correlation(
     y_floor = round_off(targets, first_finite(targets))
 
     def finish(voxels: slice, sums: Sums) -> np.ndarray:
-        # Round-off takes an r of 1 some 1e-16 beyond.
+        # Round-off can make r exceed 1 by about 1e-16.
         return np.clip(pearson(sums, x_floor[voxels], y_floor[voxels]), -1, 1)
 
     return _score(predictions, targets, weights, ("x", "y", "xx", "yy", "xy"), finish)
@@ -76,9 +76,9 @@ def r_squared(
 ) -> NDArray[np.float64]:
     """Coefficient of determination across images, per voxel: 1 − SS_res / SS_tot.
 
-    SS_tot is taken about the (weighted) mean of the targets that are scored, so predicting that
-    mean gives 0 and worse predictions give negative values; nothing is clipped. Unlike r², it
-    punishes a wrong mean or gain.
+    SS_tot is taken about the (weighted) mean of the scored targets, so predicting that mean gives 0
+    and worse predictions are negative; nothing is clipped. Unlike r², it depends on the mean and
+    gain of predictions.
 
     Parameters
     ----------
@@ -217,8 +217,8 @@ def _sums(
 ) -> Iterator[tuple[slice, Sums]]:
     """Weighted sums of 1 and of products, over the images that have a target.
 
-    Terms are spelt with x and y, predictions and targets about a value of the voxel, and e, the
-    difference of the two: "xy" is the sum of x · y.
+    Names of terms use x and y, predictions and targets about a value of the voxel, and e, their
+    difference: "xy" is the sum of x · y.
     """
     n_voxels = targets.shape[1]
     shift = {"x": first_finite(predictions), "y": first_finite(targets)}

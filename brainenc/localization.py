@@ -227,6 +227,19 @@ def localize(
     References
     ----------
     MindSimulator (ICLR 2025): the images come from a search for "a photo of …" among many.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.standard_normal((120, 8))
+    >>> betas = features[:, None, :5] + rng.standard_normal((120, 2, 5))  # 2 repeats, 5 voxels
+    >>> encoder = brainenc.RidgeEncoder().fit(features, betas)
+    >>> images = rng.standard_normal((200, 8))  # features of images to test
+    >>> concept = brainenc.localize(encoder, images, images[:, 0] > 1, verbose=False)
+    >>> int(concept.t.argmax())  # voxel 0 responds to feature 0
+    0
     """
     _check_choices(responses, test, alternative, alpha, min_effect, n_draws, batch_size)
     n_images, batches = _batches(images, batch_size)

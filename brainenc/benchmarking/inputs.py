@@ -136,8 +136,8 @@ def collect(
 
     Raises
     ------
-    TypeError, ValueError : arguments that are invalid for any data. Exception : error of the first
-        encoder, if the features of all encoders failed.
+    TypeError, ValueError : arguments that are invalid for any data.
+    Exception : error of the first encoder, if the features of all encoders failed.
     """
     if not isinstance(encoders, Mapping):
         raise TypeError(

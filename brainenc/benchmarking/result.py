@@ -150,8 +150,8 @@ class BenchmarkResult(ResultTables):
 
         Raises
         ------
-        FileNotFoundError : a table is missing; the message names it. ValueError : the folder is
-            from a newer version, or a file is damaged.
+        FileNotFoundError : a table is missing; the message names it.
+        ValueError : the folder is from a newer version, or a file is damaged.
         """
         folder = Path(folder)
         _check_exists(folder / "manifest.json")
@@ -202,7 +202,8 @@ def check_run_folder(folder: str | os.PathLike) -> Path:
     Raises
     ------
     FileExistsError : it contains a data set, a saved encoder, or other files that a run would
-        replace. NotADirectoryError, PermissionError : it cannot be created or written to.
+        replace.
+    NotADirectoryError, PermissionError : it cannot be created or written to.
     """
     folder = Path(folder)
     for name, content in {"meta.json": "a data set", "model.json": "a saved encoder"}.items():

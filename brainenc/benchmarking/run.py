@@ -99,13 +99,30 @@ def benchmark(
 
     Raises
     ------
-    TypeError : data, encoders or features have a wrong type. ValueError : fewer images than folds,
-        a fold with fewer than two test images, features with another number of rows, no resamples,
-        one draw, or an empty encoder name.
+    TypeError : data, encoders or features have a wrong type.
+    ValueError : fewer images than folds, a fold with fewer than two test images, features with
+        another number of rows, no resamples, one draw, or an empty encoder name.
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
     PermissionError : `out` cannot be written to.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    >>> features = rng.standard_normal((60, 8))
+    >>> betas = features[:, None, :5] + rng.standard_normal((60, 2, 5))
+    >>> data = brainenc.EncodingData(images, betas)
+    >>> small = {"n_bootstraps": 20, "n_permutations": 20, "n_draws": 0, "check": False}
+    >>> result = brainenc.benchmark(
+    ...     data, {"ridge": brainenc.RidgeEncoder()}, features=features, verbose=False, **small
+    ... )
+    >>> r = result.encoders.set_index("encoder")["r"]
+    >>> list(r.index), bool(r["ridge"] > 0.5)  # r of the mean is undefined
+    (['mean', 'ridge'], True)
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
     check_n_draws(n_draws)

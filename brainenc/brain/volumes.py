@@ -110,6 +110,14 @@ def to_nifti(
     ValueError : positions are missing, are not whole numbers, occur twice or lie outside the volume
         or the mask; the number of values differs from that of voxels; or the path is not a NIfTI
         file.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> voxels = pd.DataFrame({"i": [0, 1], "j": [0, 2], "k": [0, 3]})
+    >>> image = to_nifti([0.1, 0.2], voxels)
+    >>> image.shape, round(float(image.dataobj[1, 2, 3]), 3)
+    ((2, 3, 4), 0.2)
     """
     import nibabel as nib  # imported here, since opening data does not need it
 

@@ -105,9 +105,9 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError : the folder or one of its files is missing; the message names it. ValueError
-        : a file is truncated or inconsistent with the others, or the folder was written by a newer
-        version.
+    FileNotFoundError : the folder or one of its files is missing; the message names it.
+    ValueError : a file is truncated or inconsistent with the others, or the folder was written by a
+        newer version.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")

@@ -66,7 +66,17 @@ class EncodingData(VoxelMaps):
     Raises
     ------
     ValueError : numbers of rows that do not match, empty or infinite betas, images of different
-        sizes. TypeError : images that are not uint8, betas that are not numeric.
+        sizes.
+    TypeError : images that are not uint8, betas that are not numeric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.zeros((20, 16, 16, 3), dtype=np.uint8)
+    >>> betas = np.ones((20, 3, 5))  # 20 images, 3 repeats, 5 voxels
+    >>> train, test = EncodingData(images, betas).train_test(0.2)
+    >>> train.n_images, test.betas.shape
+    (16, (4, 3, 5))
     """
 
     images: Any
@@ -323,10 +333,6 @@ class EncodingData(VoxelMaps):
         atlas : str, optional
             The atlas that `roi` is in; the first by default.
 
-        Returns
-        -------
-        EncodingData
-
         Raises
         ------
         ValueError : nothing selected, positions out of range, no such ROI or atlas, or both
@@ -405,10 +411,8 @@ class EncodingData(VoxelMaps):
 
         Raises
         ------
-        PermissionError : the parent folder is read-only.
-        OSError : the disk is full.
-        FileExistsError : `folder` exists and is not a ``.brain`` folder, or holds the image files
-            that `images` reads, which would be lost.
+        PermissionError, OSError : the parent folder is read-only, or the disk is full.
+        FileExistsError : `folder` is not a ``.brain`` folder, or contains the files of `images`.
         """
         folder = Path(folder)
         brain_folder.write(
@@ -432,15 +436,10 @@ class EncodingData(VoxelMaps):
         ----------
         folder : path
 
-        Returns
-        -------
-        EncodingData
-
         Raises
         ------
         FileNotFoundError : the folder or one of its files is missing; the message names it.
-            ValueError : a file is truncated or inconsistent with the others, or the folder was
-            written by a newer version.
+        ValueError : a file is truncated or inconsistent, or from a newer version.
         """
         parts = brain_folder.read(Path(folder))
         check_same_length(images=parts["images"], betas=parts["betas"])

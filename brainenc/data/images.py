@@ -52,8 +52,8 @@ def as_images(images: Any) -> Any:
 
     Raises
     ------
-    TypeError : `images` is not uint8, or cannot be read as images. ValueError : wrong number of
-        axes or channels, no images, different sizes, or more than 8 bits.
+    TypeError : `images` is not uint8, or cannot be read as images.
+    ValueError : wrong number of axes or channels, no images, different sizes, or more than 8 bits.
     """
     images = _paths_listed(images)
     if hasattr(images, "shape") and hasattr(images, "dtype"):

@@ -32,6 +32,19 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     FileNotFoundError : there is no such file.
     ValueError : not an ``.npz`` file, truncated, or arrays are missing or do not match.
     TypeError : images that are not uint8, betas that are not numeric.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> import brainenc
+    >>> images = np.zeros((20, 16, 16, 3), dtype=np.uint8)
+    >>> betas = np.random.default_rng(0).standard_normal((20, 3, 5))
+    >>> with TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/subject.npz", images=images, betas=betas)
+    ...     data = brainenc.load_npz(f"{folder}/subject.npz")
+    >>> data.name, data.n_images, data.n_repeats, data.n_voxels
+    ('subject', 20, 3, 5)
     """
     path = Path(path)
     arrays = _read_npz(path)

@@ -57,6 +57,19 @@ class BandedRidgeEncoder(BaseEncoder):
     References
     ----------
     Dupré la Tour et al. (2022), NeuroImage 264; solved by the himalaya package.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.standard_normal((120, 8))
+    >>> betas = features[:, None, :5] + rng.standard_normal((120, 2, 5))  # 2 repeats, 5 voxels
+    >>> encoder = brainenc.BandedRidgeEncoder(bands={"signal": 5, "other": 3}, n_iter=10)
+    >>> encoder.fit(features, betas).band_weights_.shape
+    (2, 5)
+    >>> bool(encoder.band_weights_[0].mean() > 0.5)  # the first band explains the betas
+    True
     """
 
     def __init__(

@@ -75,6 +75,21 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     features_ : FeatureExtractor
         The fitted feature extractor; absent when features were passed in.
     n_voxels_ : int
+
+    Examples
+    --------
+    >>> from brainenc.encoders import BaseEncoder
+    >>> class Zero(BaseEncoder):
+    ...     def __init__(self, features=None):
+    ...         self.features = features
+    ...     def _fit(self, features, betas):
+    ...         return np.zeros((len(betas), betas.shape[2]))
+    ...     def _predict(self, features):
+    ...         return np.zeros((len(features), self.n_voxels_))
+    >>> betas = np.random.default_rng(0).standard_normal((50, 2, 3))
+    >>> encoder = Zero().fit(np.zeros((50, 1)), betas)
+    >>> encoder.sample(np.zeros((4, 1)), n=2).shape
+    (2, 4, 3)
     """
 
     features: Any = None

@@ -91,6 +91,18 @@ class CalibratedEncoder(BaseEncoder):
     ----------
     Vovk (2015), Annals of Mathematics and Artificial Intelligence 74 (cross-conformal prediction).
     Romano, Patterson & Candès (2019), NeurIPS 32 (conformalised quantiles).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.standard_normal((120, 8))
+    >>> betas = features[:, None, :5] + rng.standard_normal((120, 2, 5))  # 2 repeats, 5 voxels
+    >>> encoder = brainenc.CalibratedEncoder(brainenc.RidgeEncoder(), cv=3).fit(features, betas)
+    >>> lower, upper = encoder.predict_interval(features[:4], coverage=0.9)
+    >>> lower.shape, bool((lower < upper).all())
+    ((4, 5), True)
     """
 
     def __init__(
@@ -356,6 +368,20 @@ def calibrate(
     ------
     ValueError : shapes that do not match.
     sklearn.exceptions.NotFittedError : the encoder is not fitted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.standard_normal((120, 8))
+    >>> betas = features[:, None, :5] + rng.standard_normal((120, 2, 5))  # 2 repeats, 5 voxels
+    >>> encoder = brainenc.RidgeEncoder().fit(features[:80], betas[:80])
+    >>> calibrated = brainenc.calibrate(encoder, features[80:], betas[80:])
+    >>> calibrated.scale_.shape  # factors on the s.d. of draws, about 1 here
+    (5,)
+    >>> bool((abs(calibrated.scale_ - 1) < 0.5).all())
+    True
     """
     labels = None if groups is None else np.asarray(groups).astype(str)
     return CalibratedEncoder(encoder, groups=labels, cv="prefit").fit(images, betas)

@@ -81,8 +81,8 @@ def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:
 
     Raises
     ------
-    TypeError : `encoders` is not a list or dict, or an entry is not an encoder. ValueError :
-        `encoders` is empty or repeats a name.
+    TypeError : `encoders` is not a list or dict, or an entry is not an encoder.
+    ValueError : `encoders` is empty or repeats a name.
     """
     if isinstance(encoders, Mapping):
         pairs = list(encoders.items())

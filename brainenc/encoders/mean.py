@@ -14,6 +14,14 @@ class MeanEncoder(BaseEncoder):
 
     This is the null model of every comparison. Voxelwise r of a constant is undefined (NaN); its
     MSE is the variance of the responses, and on uncentred betas its pattern r is far from zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> features, betas = np.zeros((4, 1)), np.arange(8.0).reshape(4, 2)
+    >>> brainenc.MeanEncoder().fit(features, betas).predict(features[:1])
+    array([[3., 4.]], dtype=float32)
     """
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:

@@ -136,6 +136,21 @@ class MindReaderEncoder(NetworkEncoder):
     References
     ----------
     Lin, Sprague & Singh (2022), Mind Reader, NeurIPS 35.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> tokens = rng.standard_normal((40, 4, 8)).astype("float32")  # 40 images of 4 tokens
+    >>> betas = tokens[:, None, 0, :5] + rng.standard_normal((40, 2, 5))  # 2 repeats, 5 voxels
+    >>> options = {"n_members": 2, "n_epochs": 1, "min_images": 20, "device": "cpu"}
+    >>> sizes = {"n_channels": 4, "n_blocks": 1, "hidden": 16}
+    >>> encoder = brainenc.MindReaderEncoder(sizes=sizes, **options)
+    >>> encoder.fit(tokens, betas).predict(tokens[:3]).shape
+    (3, 5)
+    >>> len(encoder.members_)
+    2
     """
 
     presets = PRESETS

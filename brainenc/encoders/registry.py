@@ -37,6 +37,12 @@ def make_encoder(name: str, **parameters: Any) -> BaseEncoder:
     Raises
     ------
     ValueError : unknown name; the message lists the known ones.
+
+    Examples
+    --------
+    >>> from brainenc.encoders import make_encoder
+    >>> make_encoder("ridge", alphas=[1.0, 10.0])
+    RidgeEncoder(alphas=[1.0, 10.0])
     """
     if name not in ENCODERS:
         raise ValueError(f"encoder {name!r} is unknown; there are {', '.join(ENCODERS)}")

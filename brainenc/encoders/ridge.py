@@ -56,6 +56,21 @@ class RidgeEncoder(BaseEncoder):
     References
     ----------
     Dupré la Tour et al. (2022), NeuroImage 264; their himalaya package solves the kernel form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.standard_normal((120, 8))
+    >>> betas = features[:, None, :5] + rng.standard_normal((120, 2, 5))  # 2 repeats, 5 voxels
+    >>> encoder = brainenc.RidgeEncoder().fit(features[:100], betas[:100])
+    >>> encoder.predict(features[100:]).shape
+    (20, 5)
+    >>> encoder.sample(features[100:], n=3).shape
+    (3, 20, 5)
+    >>> encoder.score(features[100:], betas[100:]) > 0.5
+    True
     """
 
     saved_parts = (*BaseEncoder.saved_parts, RidgeRegression)

@@ -105,6 +105,21 @@ class ROITransformerEncoder(NetworkEncoder):
     References
     ----------
     Adeli et al. (2025), Transformer brain encoders explain human high-level visual responses.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> tokens = rng.standard_normal((40, 4, 8)).astype("float32")  # 40 images of 4 tokens
+    >>> betas = tokens[:, None, 0, :5] + rng.standard_normal((40, 2, 5))  # 2 repeats, 5 voxels
+    >>> rois = ["V1", "V1", "V2", "V2", "V2"]
+    >>> options = {"n_members": 2, "n_epochs": 1, "min_images": 20, "device": "cpu"}
+    >>> encoder = brainenc.ROITransformerEncoder(rois=rois, **options).fit(tokens, betas)
+    >>> encoder.rois_
+    ['V1', 'V2']
+    >>> encoder.attention_maps(tokens[:3]).shape  # 2 ROIs, a grid of 2 × 2 tokens
+    (3, 2, 2, 2)
     """
 
     presets = PRESETS

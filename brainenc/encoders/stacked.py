@@ -97,6 +97,20 @@ class StackedEncoder(BaseEncoder):
     ----------
     Wolpert (1992), Neural Networks 5; Breiman (1996), Machine Learning 24 (convex stacking);
     Lin et al. (2024), NeuroImage 298 (stacking of encoding models).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.standard_normal((120, 8))
+    >>> betas = features[:, None, :5] + rng.standard_normal((120, 2, 5))  # 2 repeats, 5 voxels
+    >>> members = {"ridge": brainenc.RidgeEncoder(), "mean": brainenc.MeanEncoder()}
+    >>> encoder = brainenc.StackedEncoder(members).fit(features, betas)
+    >>> encoder.weights_.shape
+    (2, 5)
+    >>> encoder.weights_.sum(axis=0).round(3)
+    array([1., 1., 1., 1., 1.])
     """
 
     def __init__(

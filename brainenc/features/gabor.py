@@ -169,6 +169,18 @@ class GaborPyramid(FeatureExtractor):
     .. [2] Kay, Naselaris, Prenger & Gallant (2008), Nature 452, 352-355.
     .. [3] Nishimoto et al. (2011), Current Biology 21, 1641-1646.
     .. [4] Mullen (1985), Journal of Physiology 359, 381-400.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    >>> pyramid = brainenc.GaborPyramid(n_scales=2, pool=2, size=64)
+    >>> features = pyramid.fit_transform(images)
+    >>> features.shape == (3, len(pyramid.feature_table()))
+    True
+    >>> sorted(pyramid.feature_table()["kind"].unique())
+    ['energy', 'low-pass']
     """
 
     def __init__(

@@ -197,8 +197,8 @@ def weights_file(model: str, pretrained: str | os.PathLike) -> Path:
 
     Raises
     ------
-    ValueError : unknown model, or `pretrained` is neither a tag nor a file. FileNotFoundError : not
-        on this machine, and the download failed; the message names the weights.
+    ValueError : unknown model, or `pretrained` is neither a tag nor a file.
+    FileNotFoundError : not on this machine, and the download failed; the message names the weights.
     """
     tag = _tag_config(model, pretrained)
     if not tag:

@@ -28,6 +28,15 @@ class PixelFeatures(FeatureExtractor):
     Notes
     -----
     Features are in the order of ``image.ravel()``: rows, columns, channels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> images = np.full((3, 32, 32, 3), 255, dtype=np.uint8)
+    >>> features = brainenc.PixelFeatures(size=4, color=False).fit_transform(images)
+    >>> features.shape, float(features.max().round(3))
+    ((3, 16), 1.0)
     """
 
     def __init__(

@@ -27,6 +27,18 @@ class FeatureStore:
     ----------
     folder : path
         It is created when the first features are written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> import brainenc
+    >>> images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    >>> with TemporaryDirectory() as folder:
+    ...     store = brainenc.FeatureStore(folder)
+    ...     features = brainenc.PixelFeatures(store=store).fit_transform(images)
+    ...     len(list(store.folder.rglob("*.npy")))  # one file per image
+    3
     """
 
     def __init__(self, folder: str | os.PathLike):

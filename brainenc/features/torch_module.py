@@ -55,6 +55,19 @@ class TorchFeatures(FeatureExtractor):
         not show needs a separate store.
     verbose : bool
         Show a progress bar.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> import brainenc
+    >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5), torch.nn.ReLU())
+    >>> def preprocess(image):
+    ...     return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    >>> images = np.zeros((2, 32, 32, 3), dtype=np.uint8)
+    >>> extractor = brainenc.TorchFeatures(module, "1", preprocess=preprocess, pool="avg")
+    >>> extractor.fit_transform(images).shape
+    (2, 8)
     """
 
     def __init__(
@@ -151,8 +164,8 @@ def activation_at(module: torch.nn.Module, layer: str, images: torch.Tensor) -> 
 
     Raises
     ------
-    ValueError : unknown layer, or the layer is not run. TypeError : the layer's output is not a
-        tensor.
+    ValueError : unknown layer, or the layer is not run.
+    TypeError : the layer's output is not a tensor.
     """
     layers = dict(module.named_modules())
     if layer not in layers:
@@ -228,8 +241,9 @@ def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Modu
     Raises
     ------
     ImportError : timm is not installed.
-    ValueError : unknown name, or the file does not contain this model's weights. FileNotFoundError
-        : missing file; or the weights are not on this machine and cannot be downloaded.
+    ValueError : unknown name, or the file does not contain this model's weights.
+    FileNotFoundError : missing file; or the weights are not on this machine and cannot be
+        downloaded.
     """
     import timm
 

@@ -76,6 +76,15 @@ class NoiseCeiling:
     ------
     ValueError : unknown space, values outside its range, shapes that do not match, fewer than one
         trial.
+
+    Examples
+    --------
+    >>> from brainenc.metrics import noise_ceiling_from_ncsnr
+    >>> ceiling = noise_ceiling_from_ncsnr([0.5, 1.0], n_trials=3)
+    >>> ceiling.space, ceiling.to("r").values.round(2)
+    ('r2', array([0.65, 0.87]))
+    >>> ceiling.with_n_trials(1).values.round(2)  # for single trials
+    array([0.2, 0.5])
     """
 
     values: NDArray[np.float64]
@@ -248,6 +257,14 @@ def ncsnr_from_repeats(betas: ArrayLike) -> NDArray[np.float64]:
     References
     ----------
     Allen et al. (2022), Nature Neuroscience 25, "Noise ceiling".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> betas = rng.standard_normal((2000, 1, 1)) + 2 * rng.standard_normal((2000, 3, 1))
+    >>> ncsnr_from_repeats(betas).round(1)  # signal s.d. 1, noise s.d. 2
+    array([0.5])
     """
     components = _components(betas, 0, None)
     return np.sqrt(_signal_to_noise(components)[0])
@@ -277,6 +294,11 @@ def noise_ceiling_from_ncsnr(
     References
     ----------
     Allen et al. (2022), Nature Neuroscience 25, "Noise ceiling".
+
+    Examples
+    --------
+    >>> noise_ceiling_from_ncsnr([0.5, 1.0], n_trials=3, space="percent").values.round(1)
+    array([42.9, 75. ])
     """
     ncsnr = np.atleast_1d(np.asarray(ncsnr, dtype=np.float64))
     if (ncsnr < 0).any():
@@ -327,6 +349,14 @@ def noise_ceiling_from_repeats(
     References
     ----------
     Allen et al. (2022), Nature Neuroscience 25, "Noise ceiling".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> betas = rng.standard_normal((2000, 1, 1)) + 2 * rng.standard_normal((2000, 3, 1))
+    >>> noise_ceiling_from_repeats(betas).values.round(1)  # 0.25 / (0.25 + 1/3) = 0.43
+    array([0.4])
     """
     _check_space(space)
     components = _components(betas, n_bootstraps, random_state)
@@ -386,6 +416,14 @@ def noise_ceiling_split_half(
     References
     ----------
     Spearman (1910), Brown (1910), British Journal of Psychology 3; Horst (1951), Psychometrika 16.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> betas = rng.standard_normal((2000, 1, 1)) + 2 * rng.standard_normal((2000, 3, 1))
+    >>> noise_ceiling_split_half(betas, n_splits=10).values.round(1)  # 0.43 expected
+    array([0.4])
     """
     _check_space(space)
     if n_splits < 1:

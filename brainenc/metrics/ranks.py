@@ -116,6 +116,14 @@ def interval_coverage(ranks: ArrayLike, n_draws: int, level: float) -> NDArray[n
     Raises
     ------
     ValueError : level outside (0, 1].
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> draws, trials = rng.standard_normal((99, 1000, 1)), rng.standard_normal((1000, 1, 1))
+    >>> inside = interval_coverage(trial_ranks(draws, trials), n_draws=99, level=0.9)
+    >>> inside.mean().round(1)
+    np.float64(0.9)
     """
     if not 0 < level <= 1:
         raise ValueError(f"level={level} must be a share in (0, 1], .9 say")

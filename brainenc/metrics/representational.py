@@ -179,6 +179,15 @@ def linear_cka(
     ----------
     Kornblith et al. (2019), ICML (CKA); Song et al. (2012), JMLR 13 (HSIC₁); Murphy et al.
     (2024), arXiv 2405.01012 (the bias with many voxels).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> responses = rng.standard_normal((50, 20))
+    >>> round(linear_cka(responses, 2 * responses), 3)
+    1.0
+    >>> abs(linear_cka(responses, rng.standard_normal((50, 30)))) < 0.2  # unrelated responses
+    True
     """
     a, b = check_matrix(responses_a, "responses_a"), check_matrix(responses_b, "responses_b")
     if len(a) != len(b):

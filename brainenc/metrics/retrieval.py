@@ -39,6 +39,14 @@ def two_way_identification(predictions: ArrayLike, targets: ArrayLike) -> NDArra
     References
     ----------
     Mitchell et al. (2008), Science 320, the leave-two-out test.
+
+    Examples
+    --------
+    >>> targets = np.random.default_rng(0).standard_normal((50, 100))
+    >>> two_way_identification(targets, targets).mean()
+    np.float64(1.0)
+    >>> two_way_identification(np.roll(targets, 1, axis=0), targets).mean().round(1)  # chance
+    np.float64(0.5)
     """
     predictions, targets = check_pair(predictions, targets)
     n_images = len(targets)
@@ -114,6 +122,14 @@ def top_k_retrieval(
     ------
     ValueError : shapes that do not match, no voxel finite for all images, fewer images than
         `pool_size`, `pool_size` < 2, `n_pools` < 1, or `k` not in 1 … pool_size.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> targets = rng.standard_normal((50, 100))
+    >>> accuracy = top_k_retrieval(targets, targets, pool_size=20, random_state=0)
+    >>> accuracy.forward.mean(), accuracy.chance
+    (np.float64(1.0), 0.05)
     """
     predictions, targets = check_pair(predictions, targets)
     n_images = len(targets)

@@ -91,6 +91,16 @@ def variance_agreement(
     References
     ----------
     Fuller (1987), Measurement Error Models, chapter 1; Beale (1962), Industrielle Organisation 31.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> sd = np.linspace(1, 3, 50)  # of 50 voxels
+    >>> draws = sd * rng.standard_normal((100, 200, 50))
+    >>> trials = sd * rng.standard_normal((200, 3, 50))
+    >>> agreement = variance_agreement(*variances(draws, trials))
+    >>> bool(0.8 < agreement.slope.value < 1.2)  # 1 for calibrated draws
+    True
     """
     drawn, trials, fold, image = check_variances(draw_variance, trial_variance, folds, images)
     n_voxels, ratio, rows = row_covariances(drawn, trials, fold)

@@ -59,6 +59,12 @@ def correlation(
     Raises
     ------
     ValueError : shapes that do not match, negative or non-finite weights.
+
+    Examples
+    --------
+    >>> targets = [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]  # the second voxel is constant
+    >>> correlation([[1.0, 1.0], [2.0, 2.0], [3.0, 1.0]], targets)
+    array([ 1., nan])
     """
     predictions, targets = check_pair(predictions, targets)
     x_floor = round_off(predictions, first_finite(predictions))
@@ -97,6 +103,14 @@ def r_squared(
     Raises
     ------
     ValueError : shapes that do not match, negative or non-finite weights.
+
+    Examples
+    --------
+    >>> targets = [[1.0], [2.0], [3.0]]
+    >>> r_squared(targets, targets)
+    array([1.])
+    >>> abs(r_squared([[2.0], [2.0], [2.0]], targets).round(6))  # the mean
+    array([0.])
     """
     predictions, targets = check_pair(predictions, targets)
     y_floor = round_off(targets, first_finite(targets))

@@ -26,6 +26,14 @@ class NoiseModel:
     mean : array, shape (n_voxels,)
     ncsnr : array, shape (n_voxels,)
         Signal s.d. / single-trial noise s.d. NaN for a voxel without repeats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> betas = np.random.default_rng(0).standard_normal((100, 3, 4))
+    >>> brainenc.noise_model(betas).noise.covariance().shape
+    (4, 4)
     """
 
     noise: ResidualNoise
@@ -64,6 +72,16 @@ def noise_model(betas: Any, *, max_factors: int = MAX_FACTORS, random_state: Any
     See Also
     --------
     BaseEncoder.sample : draws around a prediction, with noise estimated in the same way.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> betas = rng.standard_normal((500, 1, 4)) + 2 * rng.standard_normal((500, 3, 4))
+    >>> model = brainenc.noise_model(betas)
+    >>> model.ncsnr.shape, bool((abs(model.ncsnr - 0.5) < 0.15).all())
+    ((4,), True)
     """
     betas = check_betas(betas)
     options = {"max_factors": max_factors, "random_state": random_state}

@@ -78,6 +78,19 @@ def ridge_cv(
     References
     ----------
     Dupré la Tour et al. (2022), NeuroImage 264, whose himalaya package gives the same answers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from brainenc.model_selection import image_folds
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((60, 3)).astype("float32")
+    >>> Y = X[:, :2] + 0.1 * rng.standard_normal((60, 2)).astype("float32")
+    >>> fit = ridge_cv(X, Y, np.array([1e-3, 1e3]), image_folds(5, 60))
+    >>> fit.weights.round(0) + 0.0
+    array([[1., 0.],
+           [0., 1.],
+           [0., 0.]], dtype=float32)
     """
     n_images, n_voxels = Y.shape
     with full_precision():

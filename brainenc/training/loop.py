@@ -139,6 +139,22 @@ def train(
     FileExistsError : not `resume`, and there are checkpoints in `checkpoint_dir`.
     ValueError : a checkpoint is of another training, or none is readable; or arguments are
         inconsistent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from brainenc.training import Examples, TrainingSettings, train
+    >>> features = np.random.default_rng(0).standard_normal((64, 4)).astype("float32")
+    >>> examples = Examples(features=(features, np.arange(64)), betas=(features, np.arange(64)))
+    >>> def loss(module, batch):
+    ...     return {"loss": (module(batch["features"]) - batch["betas"]).square().mean()}
+    >>> settings = TrainingSettings(n_epochs=20, batch_size=16, learning_rate=0.05)
+    >>> result = train(torch.nn.Linear(4, 4), loss, examples, settings, device="cpu")
+    >>> result.n_steps, result.stopped
+    (80, 'end')
+    >>> bool(result.history["loss"].iloc[-1] < result.history["loss"].iloc[0])
+    True
     """
     _check_arguments(settings, evaluate, ema, checkpoint_dir, checkpoint_every, resume)
     with ExitStack() as stack:

@@ -49,6 +49,12 @@ class TrainingSettings:
     Raises
     ------
     ValueError : a setting is out of range, or two settings are inconsistent.
+
+    Examples
+    --------
+    >>> settings = TrainingSettings(n_epochs=5, learning_rate=0.01)
+    >>> settings.batch_size, settings.optimizer
+    (32, 'adamw')
     """
 
     n_epochs: int | None = None

@@ -74,8 +74,8 @@ def load_nsd(
 
     Raises
     ------
-    FileNotFoundError : the message lists all missing files and their folders. ValueError : an
-        argument is not among the choices, or a file differs from NSD's layout.
+    FileNotFoundError : the message lists all missing files and their folders.
+    ValueError : an argument is not among the choices, or a file differs from NSD's layout.
 
     References
     ----------

@@ -86,6 +86,15 @@ def simulate_subject(
     ----------
     Allen et al. (2022), Nature Neuroscience 25 (the data set imitated); Kay et al. (2013),
     Journal of Neurophysiology 110 (compressive spatial summation).
+
+    Examples
+    --------
+    >>> import brainenc
+    >>> data = brainenc.datasets.simulate_subject(40, 20, random_state=0, verbose=False)
+    >>> data.images.shape, data.betas.shape, data.truth.tokens.shape
+    ((40, 64, 64, 3), (40, 3, 20), (40, 16, 64))
+    >>> sorted(data.rois())[:3]
+    ['EBA', 'FFA', 'PPA']
     """
     _check_arguments(
         n_images, n_voxels, n_repeats, image_size, n_sessions, session_drift, missing, token_width

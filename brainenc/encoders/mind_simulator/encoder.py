@@ -72,16 +72,14 @@ class MindSimulatorEncoder(PublishedEncoder):
     voxel_dropout : float, optional
         Share of voxels hidden from the autoencoder in training: .5, published 0.
     temperature : (float, float), optional
-        Temperature of SoftCLIP at the start and at the end of training; (.1, .1), published (.004,
-        .0075) for CLIP tokens, which are more similar to each other.
+        Temperature of SoftCLIP at start and end: (.1, .1), published (.004, .0075) for CLIP tokens.
     autoencoder_epochs, prior_epochs : int, optional
         8 each, but at least 150 steps of the autoencoder; published 300 and 150. With held-out
         images, training stops after a third of the epochs without improvement.
     batch_size, learning_rate, weight_decay : optional
         64, 1e-3, .05; published 32, 3e-4, .01.
     validation : float, optional
-        Share of images held out to choose the best epochs and to estimate trial noise. .15;
-        published 0, which excludes "full" draws.
+        Share of images held out, for epochs and trial noise: .15, published 0 (no "full" draws).
     min_images : int
         With `gaussian_start` and fewer images, only ridge is fitted, with a warning.
     device, precision, checkpoint_dir, random_state, verbose
@@ -102,14 +100,24 @@ class MindSimulatorEncoder(PublishedEncoder):
 
     Notes
     -----
-    Voxels are z-scored over image averages. Missing values are replaced by the voxel's mean in the
-    input and left out of the error.
-
-    Ctrl-C ends a stage of training with a warning; the next stage then starts.
+    Voxels are z-scored over image averages; missing values are set to the mean in the input and
+    left out of the error. Ctrl-C ends a stage with a warning, and the next stage starts.
 
     References
     ----------
     MindSimulator (ICLR 2025), arXiv 2503.02351.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> tokens = rng.standard_normal((40, 4, 8)).astype("float32")  # 40 images of 4 tokens
+    >>> betas = tokens[:, None, 0, :5] + rng.standard_normal((40, 2, 5))  # 2 repeats, 5 voxels
+    >>> options = {"autoencoder_epochs": 1, "prior_epochs": 1, "min_images": 20, "device": "cpu"}
+    >>> encoder = brainenc.MindSimulatorEncoder(**options).fit(tokens, betas)
+    >>> encoder.sample(tokens[:3], n=2, random_state=0).shape
+    (2, 3, 5)
     """
 
     sample_kind = "latent"

@@ -1,4 +1,4 @@
-"""One self-contained HTML report of a benchmark, and the figures in it."""
+"""The self-contained HTML report of a benchmark, and its figures."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Attention of ROIs drawn over the images they looked at."""
+"""Figure of the attention of ROIs over images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from brainenc.data.images import as_images
 from brainenc.report.style import FULL_WIDTH, MUTED, NothingToDraw, short, styled
 
-#: Inches a side; smaller, and a map over an image cannot be read.
+#: Side of a panel in inches; smaller maps are not readable.
 LEAST_SIDE = 0.85
 
 
@@ -22,30 +22,29 @@ def attention_figure(
     *,
     shown: Sequence[str] | None = None,
 ) -> Figure:
-    """Where in each image each ROI looks: a row per image, a column per ROI.
+    """Attention of each ROI over each image: a row per image, a column per ROI.
 
     Parameters
     ----------
     images : array or sequence, shape (n_images, H, W[, 3]), uint8
-        Also paths or PIL images. A few: every one is a row.
+        Also paths or PIL images. Each is a row of the figure.
     maps : array, shape (n_images, n_rois, grid_h, grid_w)
-        As `ROITransformerEncoder.attention_maps` gives them; NaN is not drawn.
+        From `ROITransformerEncoder.attention_maps`; NaN is not drawn.
     rois : sequence of str, length n_rois
-        Their names, `ROITransformerEncoder.rois_`.
+        Names of the ROIs, `ROITransformerEncoder.rois_`.
     shown : sequence of str, optional
-        ROIs to draw, in this order; by default as many as there is room for, the ones whose maps
-        are furthest from even attention first.
+        ROIs to draw, in this order; by default those with the least even attention, as many as fit.
 
     Returns
     -------
     Figure
         Grey images under attention relative to even attention, 1 / (grid_h · grid_w): transparent
-        where it is even or less, one scale for all panels.
+        up to 1, with one scale for all panels.
 
     Raises
     ------
     NothingToDraw : no images, no finite map, or a grid of a single token.
-    ValueError : numbers of images or ROIs that do not match, or an ROI that there is none of.
+    ValueError : numbers of images or ROIs do not match, or `shown` has an unknown ROI.
     """
     pictures = [np.asarray(image) for image in as_images(images)]
     maps = np.asarray(maps)

@@ -20,22 +20,22 @@ def noise_correlation_matrices(
     agreement: Mapping[str, float] | None = None,
     names: Names = None,
 ) -> Figure:
-    """Correlations within images of every two voxels: of repeats, the true ones, and of draws.
+    """Correlations within images of pairs of voxels: of repeats, true ones, and of draws.
 
     Parameters
     ----------
     noise_correlations : DataFrame
         ``BenchmarkResult.noise_correlations``.
     rois : dict of voxel to ROI, optional
-        Voxels are put in the order in which their ROIs come here, with lines between ROIs.
+        Voxels are ordered by ROI as in this dict, with lines between ROIs.
     agreement : dict of encoder to r, optional
-        With the repeats; written under the matrices.
+        Agreement with the repeats, written under the matrices.
     names : sequence of str, optional
 
     Returns
     -------
     Figure
-        One scale of colours for all; the diagonal is left out.
+        One colour scale for all matrices; the diagonal is left out.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def _matrix(rows: pd.DataFrame, column: str, voxels: list[int]) -> np.ndarray:
 
 
 def _mark_rois(axes: Axes, labels: list[str]) -> None:
-    """Lines between ROIs, and their names at the side of those that are tall enough."""
+    """Lines between ROIs, with names of large enough ROIs."""
     starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
     ends = [*starts[1:], len(labels)]
     for start in starts[1:]:

@@ -28,10 +28,10 @@ from brainenc.report.style import (
 
 NO_DRAWS = "No encoder has draws that could be scored."
 
-#: Panels in a row, at most.
+#: Largest number of panels in a row.
 MAX_COLUMNS = 4
 
-#: Height at which bars of a PIT histogram are cut; the number is written on them.
+#: Height at which bars of a histogram are cut and labelled with their height.
 HIGHEST_DENSITY = 2.5
 WRITTEN_ON_BAR: dict[str, Any] = {
     "rotation": 90,
@@ -41,7 +41,7 @@ WRITTEN_ON_BAR: dict[str, Any] = {
     "color": "white",
 }
 
-#: Above this many points, scatters are drawn as pixels.
+#: Scatters with more points are rasterised.
 MAX_VECTOR_POINTS = 3000
 
 Names = Sequence[str] | None
@@ -67,7 +67,7 @@ def calibration_curves(
     Returns
     -------
     Figure
-        In colour all voxels, in grey each ROI; the dashed line is calibrated.
+        All voxels in colour, each ROI in grey; the dashed line is perfect calibration.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def calibration_curves(
 def pit_histograms(
     calibration: pd.DataFrame, *, names: Names = None, colors: Colors = None
 ) -> Figure:
-    """Where trials fall among their draws, one histogram per encoder, all voxels together.
+    """PIT histograms of trials among draws, one per encoder, over all voxels.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def pit_histograms(
     Returns
     -------
     Figure
-        The dashed line, a density of 1, is calibrated. Bars above 2.5 are cut and say their height.
+        The dashed line, density 1, is perfect calibration. Bars above 2.5 are cut and labelled.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def pit_histograms(
 def rank_histograms(
     calibration: pd.DataFrame, *, names: Names = None, colors: Colors = None
 ) -> Figure:
-    """How trials rank among their draws as whole patterns, and voxel by voxel, per encoder.
+    """Ranks of trials among draws, of whole patterns and of single voxels, per encoder.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def rank_histograms(
     -------
     Figure
         Bars: ranks of whole patterns by their distance from all others, the most central on the
-        left. Line: ranks of single voxels. The dashed line, a density of 1, is calibrated. Bars
-        above 2.5 are cut and say their height.
+        left. Line: ranks of single voxels. The dashed line, density 1, is perfect calibration. Bars
+        above 2.5 are cut and labelled.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def rank_histograms(
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, color: str, alpha: float = 1) -> None:
-    """Densities as bars, those that are cut with their height on them."""
+    """Densities as bars; cut bars are labelled with their height."""
     centres = (np.arange(len(rows)) + 0.5) / len(rows)
     axes.bar(centres, rows["value"], 0.92 / len(rows), color=color, alpha=alpha)
     axes.axhline(1, color=INK, lw=0.8, ls="--")
@@ -184,7 +184,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, color: str, alpha: float = 1) -> None:
 
 
 def _density_axes(shared: Axes, panels: Sequence[Axes]) -> None:
-    """Limits of a density that all panels share."""
+    """Shared limits of a density for all panels."""
     highest = max(axes.dataLim.y1 for axes in panels)
     shared.set_ylim(0, min(max(1.1 * highest, 1.5), HIGHEST_DENSITY))
 
@@ -200,21 +200,21 @@ def draw_fan(
     names: Names = None,
     colors: Colors = None,
 ) -> Figure:
-    """Intervals of draws and the single trials, image by image: encoders down, voxels across.
+    """Intervals of draws and single trials, per image: a row per encoder, a column per voxel.
 
     Parameters
     ----------
     shown_draws : DataFrame
         ``BenchmarkResult.shown_draws``.
     voxels : dict of voxel to title, optional
-        Which to draw; by default the first three of the table.
+        Voxels to draw; by default the first three of the table.
     names : sequence of str, optional
     colors : dict of encoder to colour, optional
 
     Returns
     -------
     Figure
-        Images are sorted by the median of the draws, panel by panel.
+        Images are sorted by the median of the draws in each panel.
 
     Raises
     ------
@@ -273,14 +273,14 @@ def variance_scatter(
     names: Names = None,
     colors: Colors = None,
 ) -> Figure:
-    """Variance of draws against that of trials around them, voxel by voxel, a panel per encoder.
+    """Variance of draws against that of trials around their mean, per voxel, a panel per encoder.
 
     Parameters
     ----------
     maps : DataFrame
         ``BenchmarkResult.maps``. Voxels for which either is NaN or not above 0 are left out.
     slopes : dict of encoder to slope, optional
-        Written into the panels.
+        Slopes written into the panels.
     names : sequence of str, optional
     colors : dict of encoder to colour, optional
 
@@ -328,7 +328,7 @@ def variance_scatter(
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Powers of ten between the ends, or 1, 2 and 5 times these where there are few."""
+    """Powers of ten between the ends, or 1, 2 and 5 times these if there are few."""
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     inside = [power for power in powers if low <= power <= high]
     if len(inside) > 2:
@@ -346,7 +346,7 @@ def _of_quantity(calibration: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def chosen_rows(table: pd.DataFrame, names: Names, column: str) -> pd.DataFrame:
-    """Rows of the chosen encoders, in their order, without those that have no finite value."""
+    """Rows of the chosen encoders, in order, without encoders that have no finite value."""
     if table.empty:
         raise NothingToDraw(NO_DRAWS)
     finite = table.groupby("encoder", sort=False)[column].transform("count") > 0
@@ -362,7 +362,7 @@ def chosen_rows(table: pd.DataFrame, names: Names, column: str) -> pd.DataFrame:
 def _panels(
     table: pd.DataFrame, colors: Colors, height: float
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame, str]]]:
-    """One panel per encoder with its rows and its colour, black where `colors` has none."""
+    """One panel per encoder with its rows and colour, black if not in `colors`."""
     groups = dict(list(table.groupby("encoder", sort=False)))
     colors = colors or encoder_colors(table["encoder"])
     figure, axes = panel_grid(len(groups), height, share=True)

@@ -1,4 +1,4 @@
-"""The figures of the part of the page about draws: which there are, and what each shows."""
+"""Figures of the report's section on draws, with their descriptions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from brainenc.report import correlation_figures, differences, draw_figures
 from brainenc.report.parts import picture
 from brainenc.result_tables import INDEPENDENT, RESAMPLED, TRUTH, ResultTables
 
-#: Encoders that the figures have room for, best first: small panels, matrices, rows of fans.
+#: Largest numbers of encoders in figures, best first: small panels, matrices, rows of fans.
 MAX_PANELS, MAX_MATRICES, MAX_FANS = 12, 6, 3
 
 #: Voxels of the fan.
@@ -20,7 +20,7 @@ N_FAN_VOXELS = 3
 
 
 def references_of(whole: pd.DataFrame, *kinds: str) -> list[str]:
-    """Names of the reference rows of some kinds, if the table says of which kind rows are."""
+    """Names of the reference rows of some kinds, if the table has a column of kinds."""
     if "reference_kind" not in whole:
         return []
     return list(whole.loc[whole["reference_kind"].isin(kinds), "encoder"])
@@ -28,7 +28,7 @@ def references_of(whole: pd.DataFrame, *kinds: str) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What the figures show.
+    """Data of the figures.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Shown:
     whole : DataFrame
         Rows of ``result.draws`` over all voxels.
     pairs : DataFrame
-        Those of ``result.draw_pairs`` that are shown, better encoders first.
+        Rows of ``result.draw_pairs`` to show, better encoders first.
     order : list of str
         Encoders, best first.
     references : list of str
@@ -58,12 +58,12 @@ class Shown:
 
     @property
     def n_panels(self) -> int:
-        """Encoders with a small panel, beside that of the truth."""
+        """Number of encoders with a small panel, besides the truth."""
         return MAX_PANELS - len(self.truths)
 
     @property
     def n_fans(self) -> int:
-        """Encoders with a row of fans, beside that of the truth."""
+        """Number of encoders with a row of fans, besides the truth."""
         return min(len(self.order), MAX_FANS - len(self.truths))
 
     def score(self, column: str) -> dict[str, float]:
@@ -72,7 +72,7 @@ class Shown:
 
     @cached_property
     def of_voxel(self) -> pd.DataFrame:
-        """What the maps say of a voxel itself, whatever the encoder."""
+        """Columns of the maps that do not depend on the encoder."""
         return self.result.maps.drop_duplicates("voxel").set_index("voxel")
 
     @property
@@ -82,7 +82,7 @@ class Shown:
 
     @cached_property
     def rois(self) -> dict[int, str]:
-        """ROI of each voxel in the first atlas, "" where it has none."""
+        """ROI of each voxel in the first atlas, "" outside every ROI."""
         if self.atlas not in self.of_voxel:
             return {}
         labels = self.of_voxel[self.atlas]
@@ -91,7 +91,7 @@ class Shown:
 
     @property
     def roi_pairs(self) -> pd.DataFrame:
-        """Pairs by ROI of the first atlas; of encoders alone, if there are several."""
+        """Pairs by ROI of the first atlas; only pairs of encoders, if there are several."""
         by_roi = self.pairs[self.pairs["atlas"] == self.atlas]
         return by_roi[by_roi["encoder_b"].isin(self.order)] if len(self.order) > 1 else by_roi
 
@@ -99,14 +99,14 @@ class Shown:
     def brief_names(self) -> dict[str, str]:
         """Shorter names of the reference rows that have an encoder's predictions, by name.
 
-        They leave room for what is beside them, and have no plus after the minus of a difference.
+        They fit into figures, and avoid a plus after the minus sign of a difference.
         """
         around = references_of(self.whole, INDEPENDENT, RESAMPLED)
         rows = self.whole[self.whole["encoder"].isin(around)].to_dict("records")
         return {row["encoder"]: f"{row['reference_of']} ({row['reference_kind']})" for row in rows}
 
     def brief(self, table: pd.DataFrame, column: str) -> pd.DataFrame:
-        """Table with the shorter names in a column."""
+        """Table with shorter names in a column."""
         return table.assign(**{column: table[column].replace(self.brief_names)})
 
 
@@ -134,7 +134,7 @@ def _fan(shown: Shown) -> Figure:
 
 
 def _fan_voxels(shown: Shown) -> dict[int, str] | None:
-    """Those of highest noise ceiling, in the order of their ROIs, with their titles."""
+    """Voxels of highest noise ceiling, ordered by ROI, with their titles."""
     if shown.result.shown_draws.empty or "noise_ceiling" not in shown.of_voxel:
         return None
     voxels = pd.unique(shown.result.shown_draws["voxel"])
@@ -176,7 +176,7 @@ def _roi_differences(shown: Shown) -> Figure:
     )
 
 
-#: Name of each figure, what it shows in words, and what draws it.
+#: Name of each figure, its description, and the function that draws it.
 PICTURES: tuple[tuple[str, str, Callable[[Shown], Figure]], ...] = (
     (
         "curves",
@@ -210,7 +210,7 @@ PICTURES: tuple[tuple[str, str, Callable[[Shown], Figure]], ...] = (
 
 
 def draw_pictures(shown: Shown) -> dict[str, Any]:
-    """The figures for the template, by name, and how many encoders they show."""
+    """Figures for the template, by name, and their numbers of encoders."""
     return {
         name.replace("-", "_"): picture(partial(draw, shown), name, alt)
         for name, alt, draw in PICTURES

@@ -1,4 +1,4 @@
-"""The part of the page about draws: what stands in its tables, figures and sentences."""
+"""Report section on draws: tables, figures and sentences."""
 
 from functools import partial
 from typing import Any
@@ -11,13 +11,13 @@ from brainenc.report.draw_pictures import Shown, draw_pictures, references_of
 from brainenc.report.parts import Column, table_of, with_all_columns
 from brainenc.result_tables import AVERAGE_KINDS, INDEPENDENT, TRUTH, ResultTables
 
-#: Pairs beyond which only those with the best encoder are shown.
+#: With more pairs, only those with the best encoder are shown.
 MAX_PAIRS = 15
 
-#: Coverages that a sentence lists; of more it gives the range.
+#: Largest number of coverages listed in a sentence; with more it gives the range.
 MAX_SHARES = 3
 
-#: Coverage of 90 % intervals within which draws are called calibrated.
+#: Range of the coverage of 90 % intervals for calibrated draws.
 CALIBRATED = (0.88, 0.92)
 
 PAIR_COLUMNS = ("encoder_a", "encoder_b", "metric", "atlas", "roi", "difference", "low", "high")
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 def draw_panel(result: ResultTables, colors: dict[str, str]) -> dict[str, Any] | None:
-    """What the template shows of draws; None where none were scored.
+    """Content of the template for draws; None if no draws were scored.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def draw_panel(result: ResultTables, colors: dict[str, str]) -> dict[str, Any] |
 
 
 def _pairs(pairs: pd.DataFrame, order: list[str], references: list[str]) -> pd.DataFrame:
-    """Pairs with an encoder in them, turned so that it comes first, the better one if both are."""
+    """Pairs with at least one encoder, oriented so that the (better) encoder comes first."""
     if pairs.empty:
         return pd.DataFrame(columns=PAIR_COLUMNS)
     turned = text.oriented(pairs, [*order, *references])
@@ -89,7 +89,7 @@ def _pairs(pairs: pd.DataFrame, order: list[str], references: list[str]) -> pd.D
 
 
 def _leaders(encoders: pd.DataFrame, overall: pd.DataFrame, metric: str) -> set[str]:
-    """The encoder with the lowest score, and those whose difference from it may be chance."""
+    """The encoder with the lowest score, and those not significantly different from it."""
     scores = encoders.set_index("encoder")[metric].dropna()
     if len(scores) < 2:
         return set()
@@ -108,7 +108,7 @@ def _score_table(rows: pd.DataFrame, leaders: dict[str, set[str]]) -> dict[str, 
 
 
 def _k_fairness_table(k_fairness: pd.DataFrame, names: list[str]) -> dict[str, Any] | None:
-    """One row per encoder, a group of columns per average; what bounds them comes first."""
+    """One row per encoder, a group of columns per average; rows of bounds come first."""
     table = k_fairness[k_fairness["encoder"].isin(names)]
     if table.empty:
         return None
@@ -143,7 +143,7 @@ def _k_cells(of_kind: pd.DataFrame, name: str) -> tuple[str, str, str, str]:
 
 
 def _few(pairs: pd.DataFrame, best: str) -> pd.DataFrame:
-    """All pairs if they are few, else those with the best encoder."""
+    """All pairs if there are few, else those with the best encoder."""
     return pairs if len(_encoder_pairs(pairs)) <= MAX_PAIRS else pairs[pairs["encoder_a"] == best]
 
 
@@ -161,7 +161,7 @@ def headline(draws: pd.DataFrame, encoder: str) -> list[Markup]:
 
 
 def findings(draws: pd.DataFrame, order: list[str], overall: pd.DataFrame) -> list[Markup]:
-    """In sentences: whose draws are calibrated, and whose are best by CRPS.
+    """Sentences on which encoders' draws are calibrated, and which are best by CRPS.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def _coverage_sentence(covered: pd.Series, verdict: str, how: str) -> Markup:
 
 
 def _roi_sentence(draws: pd.DataFrame, best: str) -> Markup:
-    """Where the best encoder's coverage is furthest from 90 %."""
+    """Sentence on the ROI in which the best encoder's coverage is furthest from 90 %."""
     rois = draws[(draws["atlas"] != "all") & (draws["encoder"] == best)]
     covered = rois.set_index("roi")["coverage_90"].dropna()
     if len(covered) < 2:
@@ -241,7 +241,7 @@ def _crps_sentence(whole: pd.DataFrame, order: list[str], overall: pd.DataFrame)
 
 
 def _lead(pair: Any, rival: str) -> Markup:
-    """Whether the difference is real; it may be on the side of a reference row."""
+    """Sentence on a difference and its interval; the better row may be a reference row."""
     if pair is None or not text.is_finite(pair.low):
         return Markup("")
     if pair.low <= 0 <= pair.high:

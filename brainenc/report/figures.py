@@ -1,8 +1,8 @@
 """Figures of voxels and ROIs: tables in, `matplotlib.figure.Figure` out.
 
-Nothing here touches pyplot, so that figures can be made in threads and leave no state behind.
-Each function takes a table of a `BenchmarkResult` and raises `NothingToDraw` if it has no finite
-value to show.
+This module does not use pyplot, so that figures can be made in threads and leave no state. Each
+function takes a table of a `BenchmarkResult` and raises `NothingToDraw` if it has no finite value
+to show.
 """
 
 from collections.abc import Mapping
@@ -37,10 +37,10 @@ Panels = list[tuple[Axes, list[str]]]
 #: Quantiles of a box: whisker, quartile, median, quartile, whisker.
 BOX = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 
-#: Colours that can still be told apart as ROIs.
+#: Largest number of distinguishable ROI colours.
 MAX_ROI_COLORS = 14
 
-#: Above this many points, scatters are drawn as pixels: smaller files, quicker pages.
+#: Scatters with more points are rasterised, for smaller files.
 MAX_VECTOR_POINTS = 3000
 
 
@@ -75,7 +75,7 @@ def ceiling_scatter(maps: pd.DataFrame, *, atlas: str | None = None) -> Figure:
     n_rows = -(-len(groups) // n_columns)
     side = {1: 4.4, 2: 3.9}.get(n_columns, FULL_WIDTH / n_columns)
     low, high = _scatter_limits(shown)
-    # Tall enough that the width decides the size of the panels, whose two scales are equal.
+    # Tall enough that the width determines the size of the panels, which have equal scales.
     height = n_rows * (side * (high - low) / high + 0.15) + 0.8
     figure = Figure(figsize=(side * n_columns, height), layout="compressed")
     panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
@@ -95,7 +95,7 @@ def ceiling_scatter(maps: pd.DataFrame, *, atlas: str | None = None) -> Figure:
 def _scatter(
     axes: Axes, voxels: pd.DataFrame, atlas: str | None, colors: Any, **kwargs: Any
 ) -> None:
-    # Mixed up, so that no ROI hides those before it in the table.
+    # Shuffled, so that no ROI hides earlier ones of the table.
     voxels = voxels.iloc[np.random.default_rng(0).permutation(len(voxels))]
     rois = voxels[atlas] if atlas in voxels else pd.Series(index=voxels.index, dtype=object)
     other = colors.get("other voxels", INK)
@@ -178,8 +178,8 @@ def roi_bars(
             rows = drawn[drawn["encoder"] == name].set_index("roi").reindex(labels)
             x, width = _slots(len(labels), i, len(names))
             axes.bar(x, rows[metric], width, color=colors[str(name)])
-            # Lines from low to high: a percentile interval need not hold the value, and error
-            # bars of negative length are refused.
+            # Lines from low to high: a percentile interval need not contain the value, and error
+            # bars cannot have negative length.
             axes.vlines(x, rows[f"{metric}_low"], rows[f"{metric}_high"], color=INK, lw=1)
     handles = [Patch(color=colors[str(name)], label=short(name)) for name in names]
     if metric == "r":

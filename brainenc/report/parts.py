@@ -1,4 +1,4 @@
-"""What the page is made of: tables with one row per encoder, and pictures."""
+"""Parts of the page: tables with one row per encoder, and pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from brainenc.report.style import NothingToDraw, figure_to_svg
 
 
 class Column(NamedTuple):
-    """A column of a table of encoders: metric, heading, what is better, and how it is written."""
+    """A column of a table of encoders: metric, heading, better direction, and format."""
 
     metric: str
     heading: str
@@ -24,7 +24,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page; `svg` is None where there was nothing to draw, and `note` says why."""
+    """A figure of the page; `svg` is None if nothing was drawn, and `note` gives the reason."""
 
     name: str
     svg: Markup | None
@@ -54,14 +54,14 @@ def _cell(row: pd.Series, column: Column, best: float) -> dict[str, Any]:
 
 
 def _best(values: pd.Series, better: str) -> float:
-    """The best value, NaN where there is nothing to compare."""
+    """The best value; NaN if there is nothing to compare."""
     if not better or values.count() < 2:
         return np.nan
     return values.max() if better == "higher" else values.min()
 
 
 def with_all_columns(table: pd.DataFrame, columns: tuple[Column, ...]) -> pd.DataFrame:
-    """Every column and its interval there, if only with NaN."""
+    """Table with every column and its interval; missing ones are NaN."""
     wanted = [column.metric + end for column in columns for end in ("", "_low", "_high")]
     return table.assign(**dict.fromkeys([name for name in wanted if name not in table], np.nan))
 

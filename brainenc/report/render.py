@@ -1,4 +1,4 @@
-"""Benchmark result to one HTML page that needs nothing but itself."""
+"""Render a benchmark result as one self-contained HTML page."""
 
 import json
 from dataclasses import replace
@@ -15,13 +15,13 @@ from brainenc.report.parts import Column, Picture, picture, table_of, with_all_c
 from brainenc.report.style import encoder_colors
 from brainenc.result_tables import NAMES, ResultTables
 
-#: Tables of the page, all with names in them.
+#: Tables of the page, all with columns of names.
 NAMED_TABLES = (
     *("encoders", "rois", "pairs", "maps"),
     *("draws", "draw_pairs", "calibration", "k_fairness", "noise_correlations", "shown_draws"),
 )
 
-#: Pairs of encoders beyond which the table by ROI shows only those with the best encoder.
+#: With more pairs of encoders, the table by ROI shows only those with the best encoder.
 MAX_ROI_PAIRS = 15
 
 
@@ -69,16 +69,17 @@ def render_report(
     result : BenchmarkResult, or other ResultTables
         Tables may lack ROIs, scores (of encoders that failed) and manifest entries.
     surface : "static", "interactive" or "none"
-        Maps on the cortex, where it is known where on it the voxels are: pictures, and also a
-        brain to turn about (3 MB, takes plotly to make).
+        Maps on the cortex, if positions of voxels on it are known: pictures, or also a rotatable
+        brain (3 MB, needs plotly).
     attention : tuple (images, maps, rois), optional
-        What ROIs look at, drawn by `attention_figure`: a few images, and for them
+        Attention of ROIs, drawn by `attention_figure`: a few images, and for them
         ``encoder.attention_maps(...)`` and ``encoder.rois_`` of a `ROITransformerEncoder`.
 
     Returns
     -------
     str
-        HTML with inline style and figures; it loads nothing. The same result gives the same text.
+        HTML with inline style and figures, without external resources. The same result gives the
+        same text.
     """
     if surface not in ("static", "interactive", "none"):
         raise ValueError(f"surface={surface!r} must be 'static', 'interactive' or 'none'")
@@ -96,7 +97,7 @@ def render_report(
 
 
 def _tidied(result: ResultTables) -> ResultTables:
-    """Names as text, and every column of the encoder table there, if only with NaN."""
+    """Tables with names as text; missing columns of the encoder table are NaN."""
     tables: dict[str, Any] = {
         table: _names_as_text(getattr(result, table)) for table in NAMED_TABLES
     }
@@ -212,7 +213,7 @@ def _pictures(result: ResultTables, pairs: pd.DataFrame, order: list[str]) -> di
 
 
 def _surface(result: ResultTables, order: list[str], kind: str) -> dict[str, Any] | None:
-    """Picture of the cortex and the frame to turn it about; None where there is nothing to show."""
+    """Picture of the cortex and the rotatable one; None if there is nothing to show."""
     panel = surface.report_panel(result.maps, result.manifest, order, kind)
     if panel is None:
         return None
@@ -268,7 +269,7 @@ def _group(
 def _roi_pairs(
     pairs: pd.DataFrame, atlas: str, order: list[str]
 ) -> tuple[pd.DataFrame, str, str | None]:
-    """Pairs of an atlas; the metric to show; the best encoder if only its pairs are kept."""
+    """Pairs of an atlas, the metric to show, and the best encoder if only its pairs are kept."""
     pairs = pairs[pairs["atlas"] == atlas] if len(pairs) else pairs
     by_r = pairs[(pairs["metric"] == "r") & pairs["difference"].notna()]
     metric = "r" if len(by_r) else "mse_z"
@@ -279,7 +280,7 @@ def _roi_pairs(
 
 
 def _ungrouped(result: ResultTables, order: list[str], colors: dict[str, str]) -> dict[str, Any]:
-    """The same without an atlas: all voxels as one group."""
+    """Figures and numbers without an atlas: all voxels as one group."""
     scored = result.encoders[result.encoders["encoder"].isin(order)]
     rois = scored.assign(roi="all voxels")
     return {

@@ -1,4 +1,4 @@
-"""One look for every figure: colours, labels, and figures as SVG for a page that holds several."""
+"""Style of all figures: colours, labels, and SVG for a page with several figures."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from matplotlib import style
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours, then some of Paul Tol's; told apart with any kind of colour vision.
+#: Okabe and Ito's colours, then some of Paul Tol's; distinguishable with any colour vision.
 PALETTE = (
     "#0072B2",
     "#D55E00",
@@ -29,10 +29,10 @@ PALETTE = (
     "#44AA99",
 )
 
-#: Text, lines, and what stands back.
+#: Colours of text, lines and background elements.
 INK, MUTED, FAINT = "#1f2933", "#52606d", "#c3cad2"
 
-#: Metrics as they are called on an axis.
+#: Axis labels of metrics.
 LABELS = {
     "r": "Pearson r",
     "r_normalized": "r / noise ceiling",
@@ -46,10 +46,10 @@ LABELS = {
     "log_score": "log score (nats)",
 }
 
-#: Beginnings of the names of metrics of which less is better.
+#: Prefixes of metrics for which smaller is better.
 LOWER_IS_BETTER = ("mse", "crps", "energy", "variogram", "log_score")
 
-#: ROIs of an atlas that a figure has room for; the largest are shown.
+#: Largest number of ROIs in a figure; the largest ROIs are shown.
 MAX_ROIS = 40
 
 #: Inches; 1 inch is 96 pixels on a page.
@@ -87,11 +87,11 @@ STYLE: dict[str, Any] = {
 
 
 class NothingToDraw(ValueError):
-    """A figure's data has no finite value; the message says which are missing and why."""
+    """The data of a figure have no finite value; the message gives the reason."""
 
 
 def styled() -> Any:
-    """Context (or decorator) in which figures are made, whatever style the user has set."""
+    """Context (or decorator) with the style of figures, independent of the user's style."""
     return style.context([STYLE], after_reset=True)
 
 
@@ -101,7 +101,7 @@ def encoder_colors(encoders: Iterable[Any]) -> dict[str, str]:
     Parameters
     ----------
     encoders : iterable of str
-        Names, each any number of times: a column of a table.
+        Names, possibly repeated, such as a column of a table.
 
     Returns
     -------
@@ -112,12 +112,12 @@ def encoder_colors(encoders: Iterable[Any]) -> dict[str, str]:
 
 
 def ordered_colors(n: int) -> list[str]:
-    """`n` colours from dark to light for things that have an order, such as ROIs."""
+    """`n` colours from dark to light for ordered categories, such as ROIs."""
     return [to_hex(color) for color in matplotlib.colormaps["viridis"](np.linspace(0, 0.93, n))]
 
 
 def short(name: Any, width: int = 26) -> str:
-    """A name as a label: control characters out, the middle cut when it is long."""
+    """A name as a label, without control characters; the middle of a long name is cut."""
     text = re.sub(r"[\x00-\x1f\x7f]", " ", str(name))
     if len(text) > width:
         text = f"{text[: width // 2]}…{text[len(text) - width // 2 + 1 :]}"
@@ -126,13 +126,13 @@ def short(name: Any, width: int = 26) -> str:
 
 
 def largest(sizes: pd.Series, n: int = MAX_ROIS) -> list[str]:
-    """The `n` largest, in the order they came."""
+    """The `n` largest entries, in their order in `sizes`."""
     kept = sizes.nlargest(n).index
     return [str(label) for label in sizes.index if label in kept]
 
 
 def rotate_if_crowded(axes: Any, labels: Sequence[str], slot: float) -> None:
-    """Slant the tick labels of x when the longest is wider than its slot (inches)."""
+    """Rotate the x tick labels if the longest is wider than its slot (inches)."""
     if max(map(len, labels), default=0) * 0.075 > slot:
         axes.tick_params(axis="x", rotation=35)
         for label in axes.get_xticklabels():
@@ -140,24 +140,24 @@ def rotate_if_crowded(axes: Any, labels: Sequence[str], slot: float) -> None:
 
 
 def figure_to_svg(figure: Figure, name: str) -> str:
-    """Figure as an ``<svg>`` element that can stand in a page beside others.
+    """Figure as an ``<svg>`` element for a page with several figures.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     name : str
-        Prefix of every id in the element, so that clip paths and markers of two figures on one
-        page are not mixed up; letters, digits and "-".
+        Prefix of every id in the element, which keeps clip paths and markers of figures apart;
+        letters, digits and "-".
 
     Returns
     -------
     str
-        The same figure gives the same text. Labels are text, not outlines; no style sheet and no
-        metadata, which would hold the date.
+        The same figure gives the same text. Labels are text, not outlines; there is no style sheet
+        and no metadata with a date.
     """
     buffer = io.StringIO()
     with styled(), matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        # The browser has fonts for signs that Matplotlib's own font lacks.
+        # The browser has fonts for characters that Matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(
             buffer, format="svg", bbox_inches="tight", pad_inches=0.05, metadata={"Date": None}

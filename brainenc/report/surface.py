@@ -1,4 +1,4 @@
-"""Maps on the cortical surface: fsaverage5 through nilearn, as a figure or to turn about."""
+"""Maps on the cortical surface of fsaverage5, by nilearn: figures or interactive views."""
 
 import base64
 import io
@@ -30,10 +30,10 @@ VIEWS = (
     ("rh", "lateral"),
 )
 
-#: Encoders that the report shows on the cortex; a row of views takes a few seconds.
+#: Number of encoders on the cortex in the report; a row of views takes a few seconds.
 N_SHOWN = 2
 
-#: Spaces whose volumes lie on fsaverage.
+#: Spaces whose volumes match fsaverage.
 TEMPLATES = ("MNI152",)
 
 
@@ -46,13 +46,13 @@ def plot_surface(
     limits: tuple[float, float] | None = None,
     interactive: bool = False,
 ) -> Any:
-    """Values on the inflated cortex of fsaverage5, from six sides or to turn about.
+    """Values on the inflated cortex of fsaverage5, in six views or interactive.
 
     Parameters
     ----------
     values : array, shape (n_voxels,), or dict of "lh" and "rh" to arrays
-        One value per voxel of `data`; or without `data` one per vertex of fsaverage or fsaverage5,
-        NaN where there is nothing to show.
+        One value per voxel of `data`; or without `data` one per vertex of fsaverage or fsaverage5.
+        NaN is not drawn.
     data : EncodingData, optional
         Its voxel table has ``vertex`` (of fsaverage) and ``hemisphere``, or its volume lies in
         MNI152 space: voxels within the cortical ribbon are then projected onto it.
@@ -60,9 +60,9 @@ def plot_surface(
     cmap : str
         A Matplotlib colour map.
     limits : (low, high), optional
-        Of the colours; the range of the values by default.
+        Limits of the colours; by default the range of the values.
     interactive : bool
-        A page to turn the brain about, instead of a figure.
+        Return an interactive page with a rotatable brain instead of a figure.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def plot_surface(
 
     Raises
     ------
-    NothingToDraw : no value is finite on the surface, or the data do not say where on it they are.
+    NothingToDraw : no value on the surface is finite, or the data have no positions on it.
     ValueError : arrays that fit neither the data nor the meshes.
     """
     if data is None:
@@ -102,12 +102,12 @@ def on_fsaverage5(
     Returns
     -------
     dict of "lh" and "rh" to array of float32, shape (10242,)
-        Vertices keep their value (those of fsaverage that fsaverage5 lacks are left out); a volume
-        is averaged over the cortical ribbon by nilearn's ``vol_to_surf``. NaN elsewhere.
+        Vertices keep their value (fsaverage vertices that are not in fsaverage5 are left out);
+        nilearn's ``vol_to_surf`` averages a volume over the cortical ribbon. NaN elsewhere.
 
     Raises
     ------
-    NothingToDraw : it is not known where on the template's surface the voxels are.
+    NothingToDraw : the voxels have no positions on the template's surface.
     """
     if {"vertex", "hemisphere"} <= set(voxels):
         maps = to_hemispheres(values, voxels, n_vertices=FSAVERAGE)
@@ -130,7 +130,7 @@ def _projected(values: Any, voxels: pd.DataFrame, volume: Volume) -> dict[str, n
     image = to_nifti(values, voxels, shape=volume.shape, affine=volume.affine)
     maps = {}
     with warnings.catch_warnings():
-        # Vertices with no voxel about them are NaN, as they should be.
+        # Vertices without nearby voxels are NaN.
         warnings.filterwarnings("ignore", "Mean of empty slice")
         for name in HEMISPHERES:
             mesh = _template(name)
@@ -141,7 +141,7 @@ def _projected(values: Any, voxels: pd.DataFrame, volume: Volume) -> dict[str, n
 
 
 def _of_fsaverage5(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Maps on fsaverage or fsaverage5, of which the vertices come first in every finer mesh."""
+    """Maps on fsaverage5, whose vertices are the first ones of fsaverage."""
     if not isinstance(maps, Mapping) or set(maps) != set(HEMISPHERES):
         raise ValueError(
             'without data, values must be a dict of "lh" and "rh" to an array each; with values '
@@ -158,11 +158,11 @@ def _of_fsaverage5(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def shown_range(maps: list[dict[str, np.ndarray]]) -> tuple[float, float]:
-    """Least and largest finite value of several maps, 0 included.
+    """Smallest and largest finite value of several maps, including 0.
 
     Raises
     ------
-    NothingToDraw : there is none.
+    NothingToDraw : there is no finite value.
     """
     values = np.concatenate([each[name] for each in maps for name in HEMISPHERES])
     values = values[np.isfinite(values)]
@@ -197,7 +197,7 @@ def _parts(mesh: Any) -> tuple[Any, Any]:
 def surface_figure(
     maps: Mapping[str, dict[str, np.ndarray]], *, cmap: str, limits: tuple[float, float]
 ) -> Figure:
-    """One row of six views per map, all with the same colours.
+    """One row of six views per map, with the same colours.
 
     Parameters
     ----------
@@ -212,13 +212,13 @@ def surface_figure(
     from nilearn.plotting import plot_surf
 
     figure = Figure(figsize=(10.6, 1.75 * len(maps) + 0.35))
-    figure.set_layout_engine("none")  # boxes are placed by hand
+    figure.set_layout_engine("none")  # boxes are placed explicitly
     height = 1 - 0.35 / figure.get_figheight()
     rows = height / len(maps)
     for row, (title, hemispheres) in enumerate(maps.items()):
         bottom = height - (row + 1) * rows
         for column, (name, view) in enumerate(VIEWS):
-            # Boxes overlap: three-dimensional axes leave a wide margin about the brain.
+            # Boxes overlap, since three-dimensional axes have wide margins.
             box = (column / 6.6 - 0.022, bottom - 0.1 * rows, 1 / 6.6 + 0.044, 1.05 * rows)
             axes = figure.add_axes(box, projection="3d", computed_zorder=False)
             axes.patch.set_alpha(0)
@@ -241,7 +241,7 @@ def surface_figure(
 
 
 def _mean_of_known(face: np.ndarray) -> float:
-    """Colour of a face: a lone vertex among unknown ones is to be seen."""
+    """Value of a face: the mean of its known vertices, so that a single one is visible."""
     known = face[np.isfinite(face)]
     return known.mean() if known.size else np.nan
 
@@ -249,7 +249,7 @@ def _mean_of_known(face: np.ndarray) -> float:
 def surface_view(
     maps: dict[str, np.ndarray], *, title: str = "", cmap: str, limits: tuple[float, float]
 ) -> Any:
-    """Both hemispheres side by side, to turn about: nilearn's ``view_surf``."""
+    """Interactive view of both hemispheres side by side, by nilearn's ``view_surf``."""
     from nilearn.plotting import view_surf
 
     coordinates, faces, depth = _side_by_side()
@@ -264,7 +264,7 @@ def surface_view(
 def _side_by_side() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     left, right = (_template(name) for name in HEMISPHERES)
     moved = [left["infl"][0].copy(), right["infl"][0].copy()]
-    # Inflated hemispheres would lie in one another.
+    # Inflated hemispheres would overlap.
     moved[0][:, 0] -= moved[0][:, 0].max() + 3
     moved[1][:, 0] -= moved[1][:, 0].min() - 3
     faces = np.vstack([left["infl"][1], right["infl"][1] + len(moved[0])])
@@ -277,7 +277,7 @@ def _side_by_side() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def report_panel(
     maps: pd.DataFrame, manifest: Mapping[str, Any], order: Sequence[str], kind: str
 ) -> dict[str, Any] | None:
-    """What the report shows of the cortex.
+    """Content of the report's section on the cortex.
 
     Parameters
     ----------
@@ -292,8 +292,8 @@ def report_panel(
     Returns
     -------
     dict or None
-        ``names``; ``figure``, a function that draws them; ``frame``, the page of the best one to
-        turn about, or None. None where it is not known where on the cortex the voxels are.
+        ``names``; ``figure``, a function that draws them; ``frame``, the interactive page of the
+        best one, or None. None if positions of voxels on the cortex are unknown.
     """
     volume = Volume.from_json(manifest.get("data", {}).get("volume"))
     if kind == "none" or not ({"vertex", "hemisphere"} <= set(maps) or volume):
@@ -312,7 +312,7 @@ def report_panel(
     frame = None
     if kind == "interactive":
         view = surface_view(shown[best], title=f"{short(best)}: Pearson r", **look)
-        # Its icon would be fetched from the net.
+        # Its icon would be loaded from the internet.
         frame = re.sub(r"<link[^>]*favicon[^>]*>", "", view.get_standalone())
     return {
         "names": list(shown),
@@ -322,7 +322,7 @@ def report_panel(
 
 
 def figure_to_img(figure: Figure, alt: str) -> Markup:
-    """Figure as an ``<img>`` of its pixels: tens of thousands of faces are too much for SVG."""
+    """Figure as a raster ``<img>``: tens of thousands of faces are too many for SVG."""
     buffer = io.BytesIO()
     with styled():
         figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})

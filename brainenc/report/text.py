@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from brainenc.result_tables import ResultTables
 
-#: Shown for what is not defined.
+#: Text for undefined values.
 UNDEFINED = "–"
 
 
@@ -32,12 +32,12 @@ def quantity(value: Any) -> str:
 
 
 def count(value: Any) -> str:
-    """Whole number, thousands set apart."""
+    """Whole number with separated thousands."""
     return f"{int(value):,}".replace(",", "\u202f") if is_finite(value) else UNDEFINED
 
 
 def percent(value: Any) -> str:
-    """A share as a number of percent, without the sign."""
+    """A share in percent, without the sign."""
     return number(100 * value, digits=1) if is_finite(value) else UNDEFINED
 
 
@@ -47,14 +47,14 @@ def interval(low: Any, high: Any, form: Any = number) -> str:
 
 
 def p_value(p: Any) -> str:
-    """With its sign, as in p = 0.012 or p < 0.001; "–" where undefined."""
+    """A p-value with its relation, as in p = 0.012 or p < 0.001; "–" where undefined."""
     if not is_finite(p):
         return UNDEFINED
     return "<\u00a00.001" if p < 0.001 else f"=\u00a0{p:.3f}"
 
 
 def is_finite(value: Any) -> bool:
-    """Whether it is a finite number."""
+    """Whether a value is a finite number."""
     try:
         return bool(np.isfinite(value))
     except TypeError:  # None, text
@@ -75,14 +75,14 @@ def joined(names: list[str]) -> str:
 
 
 def ranking(encoders: pd.DataFrame) -> list[str]:
-    """Scored encoders, best first: by r, and those without one last, by squared error."""
+    """Scored encoders, best first: by r; those without r last, by squared error."""
     scored = encoders[encoders["r"].notna() | encoders["mse_z"].notna()]
     ranked = scored.sort_values(["r", "mse_z"], ascending=[False, True], na_position="last")
     return list(ranked["encoder"])
 
 
 def oriented(pairs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
-    """Pairs turned and sorted so that the encoder that comes first in `order` is `encoder_a`."""
+    """Pairs oriented and sorted so that `encoder_a` is the earlier encoder in `order`."""
     place = {name: i for i, name in enumerate(order)}
     turn = pairs["encoder_a"].map(place) > pairs["encoder_b"].map(place)
     turned = pairs.copy()
@@ -107,7 +107,7 @@ def find_pair(pairs: pd.DataFrame, a: str, b: str, metric: str) -> Any:
 
 
 def classes(result: ResultTables) -> dict[str, str]:
-    """Class name of each encoder; its own name where the manifest does not say."""
+    """Class name of each encoder; its own name if the manifest lacks the class."""
     described = result.manifest.get("settings", {}).get("encoders", {})
     fallback = {"mean": "MeanEncoder", "ridge": "RidgeEncoder"}
     return {
@@ -117,7 +117,7 @@ def classes(result: ResultTables) -> dict[str, str]:
 
 
 def findings(encoders: pd.DataFrame, pairs: pd.DataFrame, kinds: dict[str, str]) -> list[Markup]:
-    """The answer in sentences: the best encoder, and whether it is really better.
+    """Findings in sentences: the best encoder, and whether the difference is significant.
 
     Parameters
     ----------
@@ -231,7 +231,7 @@ def what_was_run(result: ResultTables) -> str:
 
 
 def ceiling_note(manifest: dict[str, Any]) -> str:
-    """How the noise ceiling was estimated, and for how many trials."""
+    """Sentence on the estimator of the noise ceiling and its number of trials."""
     ceiling = manifest.get("noise_ceiling", {})
     if not ceiling:
         return "Its estimator is not in the manifest."

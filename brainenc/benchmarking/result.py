@@ -54,15 +54,15 @@ class BenchmarkResult(ResultTables):
     voxels : DataFrame, one row per (encoder, fold, voxel)
         Voxel metrics within each fold; noisy for small test sets.
     draws : DataFrame, one row per (encoder, atlas, roi), roi "all" being every voxel
-        Scores of draws against single trials. Beside the encoders stand reference rows
-        (``reference``): "… + independent Gaussian residuals", "… + resampled residuals" (of whole
-        held-out trials) around a ridge whose own draws have a low-rank covariance, and on simulated
-        data "true distribution"; ``reference_kind`` is "independent", "resampled" or "truth", ""
-        for encoders, and ``reference_of`` the ridge. ``draws_from``; ``crps`` (units of the betas),
-        ``crps_z`` (units of the s.d. of the training trials), ``coverage_50`` and ``coverage_90``
-        (share of trials in central intervals) of voxels; ``energy`` (z units, all voxels that no
-        trial lacks), ``variogram`` and ``log_score`` (nats; z units and the betas' own; of at most
-        200 of these voxels) per image; ``variance_slope``, ``variance_r``, ``variance_ratio`` and
+        Scores of draws against single trials, of encoders and of reference rows (``reference``): "…
+        + independent Gaussian residuals", "… + resampled residuals" (of whole held-out trials)
+        around a ridge whose own draws have a low-rank covariance, and on simulated data "true
+        distribution"; ``reference_kind`` is "independent", "resampled" or "truth", "" for encoders,
+        and ``reference_of`` the ridge. ``draws_from``; ``crps`` (units of the betas), ``crps_z``
+        (units of the s.d. of the training trials), ``coverage_50`` and ``coverage_90`` (share of
+        trials in central intervals) of voxels; ``energy`` (z units, all voxels that no trial
+        lacks), ``variogram`` and ``log_score`` (nats; z units and the betas' own; of at most 200 of
+        these voxels) per image; ``variance_slope``, ``variance_r``, ``variance_ratio`` and
         ``variance_reliability`` of draws on trials across voxels
         (`brainenc.metrics.variance_agreement`); ``noise_correlation_r`` with the repeats
         (`brainenc.metrics.agreement_with_repeats`) and ``noise_correlation_truth_r`` with the
@@ -78,9 +78,9 @@ class BenchmarkResult(ResultTables):
         for roi "all"; "coverage": ``position`` is the nominal level, ``value`` the coverage.
     k_fairness : DataFrame, one row per (encoder, average)
         "one draw", "mean of K draws" and "prediction" (``average_kind``: "one draw", "mean of
-        draws", "prediction") scored alike against averages: ``r`` beside
-        the ``noise_ceiling`` that fits it (`brainenc.metrics.ceiling_of_draws`), ``mse_z`` beside
-        ``mse_z_floor``, what noise alone leaves; ``n_averaged`` is K.
+        draws", "prediction"), all scored against averages: ``r`` with its ``noise_ceiling``
+        (`brainenc.metrics.ceiling_of_draws`), ``mse_z`` with ``mse_z_floor``, the error from noise
+        alone; ``n_averaged`` is K.
     noise_correlations : DataFrame, one row per (encoder, voxel_a, voxel_b)
         Correlation within images of at most 80 voxels, in the order of their ROIs, in ``draws``
         and ``repeats``, and on simulated data the ``truth``.

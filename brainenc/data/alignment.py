@@ -301,8 +301,8 @@ def cheap_features(images: Any, *, batch_size: int = 64) -> np.ndarray:
     Returns
     -------
     array of float32, shape (n_images, n_features)
-        Centred over the images. Each of the three kinds that varies at all has the same total
-        variance, and the mean squared norm of a row is 1; no columns if nothing varies.
+        Centred over the images. Each of the three kinds, unless constant, has the same total
+        variance, and the mean squared norm of a row is 1; no columns if all are constant.
     """
     batches = [_feature_maps(batch) for batch in image_batches(images, batch_size)]
     kinds = [np.concatenate(kind) for kind in zip(*batches, strict=True)]

@@ -269,7 +269,7 @@ class ImageSubset:
 
 
 def take_images(images: Any, index: np.ndarray) -> Any:
-    """Rows `index` (int positions) of images; what is on disk stays there."""
+    """Rows `index` (int positions) of images, without reading images on disk."""
     if isinstance(images, (ImageFiles, ImageSubset)):
         return images[index]
     if type(images) is np.ndarray:

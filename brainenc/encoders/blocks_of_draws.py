@@ -54,7 +54,7 @@ def collect(blocks: Blocks, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def write(blocks: Blocks, shape: tuple[int, ...], path: str | os.PathLike) -> np.memmap:
-    """Write draws to a ``.npy`` file, whole or not at all, and map it into memory.
+    """Write draws to a ``.npy`` file, atomically, and memory-map it.
 
     The file is written without a memory map: a full disk would kill the process instead of raising
     OSError, and pages written to a map count as memory of the process.

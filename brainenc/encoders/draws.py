@@ -87,7 +87,7 @@ class Draws(ABC):
         expected, scale = self._predict(features)[:, voxels], self._noise_scale(features)
         return self.trials_.logpdf(betas, expected, voxels, scale)
 
-    # ---------------------------------------------------------------- what a user calls
+    # ---------------------------------------------------------------- public methods
 
     def sample(
         self,

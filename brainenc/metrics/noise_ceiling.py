@@ -20,7 +20,7 @@ array([0.429, 0.75 ])
 >>> ceiling.to("r").normalize([0.4, 0.4], space="r").round(3)
 array([0.611, 0.462])
 
-Long because most of it is documentation; the type and what makes it belong together.
+Long because most of it is documentation; the type and its estimators belong together.
 """
 
 from collections.abc import Callable

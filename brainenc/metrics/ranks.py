@@ -107,7 +107,7 @@ def interval_coverage(ranks: ArrayLike, n_draws: int, level: float) -> NDArray[n
     ranks, n_draws
         As for `rank_histogram`.
     level : float
-        .9, say.
+        Nominal coverage, such as .9.
 
     Returns
     -------

@@ -86,7 +86,7 @@ def round_off(array: np.ndarray, size: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def variance(w: Any, x: Any, xx: Any, floor: Any = 0.0) -> NDArray[np.float64]:
-    """Variance from Σw, Σwx and Σwx²; NaN where it is no more than round-off."""
+    """Variance from Σw, Σwx and Σwx²; NaN if it is only round-off."""
     second_moment = xx / w
     result = second_moment - (x / w) ** 2
     return np.where(result > CANCELLATION * second_moment + floor, result, np.nan)

@@ -67,7 +67,7 @@ def variance_scale(standardized: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def conformal_quantile(scores: np.ndarray, coverage: float, group: np.ndarray) -> np.ndarray:
-    """Bound on the score of a trial of a new image that holds with at least this probability.
+    """Upper bound on the score of a trial of a new image, with probability `coverage`.
 
     Images are exchangeable, trials of one image are not: each of the K images has weight 1 / (K +
     1), divided equally among its trials (and voxels of the group); the new image has the same

@@ -33,7 +33,7 @@ def fit_residual_noise(
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels); NaN where a repeat is missing
     held_out : array, shape (n_images, n_voxels)
-        Predictions of images that the model was not fitted on; NaN where there is none.
+        Held-out predictions; NaN where there is none.
     max_factors : int
         Largest number of shared factors; only those that exceed chance on other images are kept.
     random_state : int, Generator or None

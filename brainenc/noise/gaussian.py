@@ -19,7 +19,7 @@ class ResidualNoise:
     Attributes
     ----------
     factors : array, shape (n_factors, n_voxels)
-        Shared part: its covariance is factorsᵀ factors.
+        Shared part, in the units of the betas: its covariance is factorsᵀ factors.
     private_sd : array, shape (n_voxels,)
         s.d. of the private part of each voxel. NaN for a voxel without data. In the units of the
         betas.

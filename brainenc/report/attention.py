@@ -33,7 +33,7 @@ def attention_figure(
     rois : sequence of str, length n_rois
         Names of the ROIs, `ROITransformerEncoder.rois_`.
     shown : sequence of str, optional
-        ROIs to draw, in this order; by default those with the least even attention, as many as fit.
+        ROIs to draw, in this order; by default as many as fit, those with the least even attention.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Figures of draws beside single trials: tables in, `matplotlib.figure.Figure` out.
+"""Figures of draws and single trials: tables in, `matplotlib.figure.Figure` out.
 
 Each function takes a table of a `BenchmarkResult` and raises `NothingToDraw` if it has no finite
 value to show. `names` chooses the encoders, in that order; without it all are drawn.

@@ -109,7 +109,7 @@ def _scatter(
 
 
 def _scatter_limits(shown: pd.DataFrame) -> tuple[float, float]:
-    """Limits of r, in tenths, that hold every point and zero."""
+    """Limits of r, in tenths, that include every point and zero."""
     low, high = min(shown["r"].min(), 0), shown[["noise_ceiling", "r"]].max().max()
     return np.floor(low * 10 - 0.2) / 10, max(np.ceil(high * 10 + 0.2) / 10, 0.3)
 

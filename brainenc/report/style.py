@@ -81,7 +81,7 @@ STYLE: dict[str, Any] = {
     "legend.columnspacing": 1.4,
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
-    "savefig.dpi": 160,  # of what is rasterised
+    "savefig.dpi": 160,  # of rasterised parts
     "svg.fonttype": "none",
 }
 

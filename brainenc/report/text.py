@@ -103,7 +103,7 @@ def find_pair(pairs: pd.DataFrame, a: str, b: str, metric: str) -> Any:
     return None if found.empty else next(found.itertuples())
 
 
-# -------------------------------------------------------------------- what was found
+# -------------------------------------------------------------------- findings
 
 
 def classes(result: ResultTables) -> dict[str, str]:

@@ -303,7 +303,7 @@ def read_labels(path: Path) -> dict[int, str]:
     return {int(row[0]): row[1] for row in rows if len(row) > 1 and int(row[0]) > 0}
 
 
-# ------------------------------------------------------------------ what is there
+# ------------------------------------------------------------------ existing files
 
 
 def existing(files: Iterable[Alternatives]) -> list[Path]:

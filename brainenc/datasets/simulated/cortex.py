@@ -57,7 +57,7 @@ def early(roi: pd.Series) -> np.ndarray:
     return roi.map(lambda name: AREAS[name].selectivity is None).to_numpy(bool)
 
 
-# ------------------------------------------------------------------ where the voxels are
+# ------------------------------------------------------------------ positions
 
 
 def place_voxels(n_voxels: int) -> pd.DataFrame:
@@ -132,7 +132,7 @@ def place_prfs(voxels: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(prfs)
 
 
-# ------------------------------------------------------------------ what the voxels answer
+# ------------------------------------------------------------------ responses
 
 
 def expected_responses(

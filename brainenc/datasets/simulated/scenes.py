@@ -61,7 +61,7 @@ def make_scenes(
     return images, pd.DataFrame(rows)
 
 
-# ------------------------------------------------------------------ what is in a scene
+# ------------------------------------------------------------------ content of a scene
 
 
 def _scene_content(rng: np.random.Generator) -> list[dict]:

@@ -190,7 +190,7 @@ class MindSimulatorEncoder(PublishedEncoder):
         self.validation = validation
         self.min_images = min_images
 
-    # ---------------------------------------------------------------- what a user calls
+    # ---------------------------------------------------------------- public methods
 
     def sample(
         self,

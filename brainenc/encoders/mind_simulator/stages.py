@@ -104,7 +104,7 @@ def least_epochs(trials: Trials, batch_size: int) -> int:
 def make_autoencoder(
     shape: tuple[int, int], n_voxels: int, sizes: Mapping[str, Any], random_state: int
 ) -> Any:
-    """Untrained autoencoder; its latent has the shape of the tokens unless sizes say otherwise."""
+    """Untrained autoencoder; its latent has the shape of the tokens if `sizes` has none."""
     chosen = {name: sizes[name] for name in ("hidden", "n_blocks", "dropout")}
     n_latents = sizes["n_latents"] or shape[0]
     width = sizes["latent_width"] or shape[1]

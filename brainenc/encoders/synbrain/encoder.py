@@ -161,7 +161,7 @@ class SynBrainEncoder(PublishedEncoder):
         self.s2n = s2n
         self.noise_factor = noise_factor
 
-    # ---------------------------------------------------------------- what a user calls
+    # ---------------------------------------------------------------- public methods
 
     def sample(
         self,

@@ -223,7 +223,7 @@ def test_a_memory_map_is_read_some_voxels_at_a_time(tmp_path, monkeypatch):
     [
         ((np.ones(3), np.ones((4, 5))), r"draw_variance \(1, 3\) and trial_variance \(4, 5\)"),
         ((np.ones(5), np.ones(5)), r"trial_variance \(5,\)"),
-        ((np.ones((2, 5)), np.ones((4, 5))), "2 rows: folds must say"),
+        ((np.ones((2, 5)), np.ones((4, 5))), "2 rows: give folds"),
     ],
 )
 def test_shapes_that_do_not_match(arguments, message):

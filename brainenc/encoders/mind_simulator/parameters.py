@@ -71,7 +71,7 @@ def all_sizes(sizes: Any) -> dict[str, Any]:
     """
     if isinstance(sizes, Mapping):
         if unknown := sizes.keys() - SIZES["auto"].keys():
-            raise ValueError(f"sizes has {sorted(unknown)}; there are {list(SIZES['default'])}")
+            raise ValueError(f"sizes has {sorted(unknown)}; there are {list(SIZES['auto'])}")
         return SIZES["auto"] | dict(sizes)
     if not isinstance(sizes, str) or sizes not in SIZES:
         raise ValueError(f"sizes={sizes!r} must be one of {list(SIZES)} or a dict of sizes")

@@ -229,7 +229,7 @@ def test_ridge_as_a_reference_gets_averages_of_tokens_that_would_fill_the_memory
     told = {"told": brainenc.ROITransformerEncoder(), "too": brainenc.MindReaderEncoder()}
     entries, _ = inputs.collect(data, told, tokens, True, False)
     assert entries["ridge"].X is tokens
-    monkeypatch.setattr(inputs, "TOKENS_IN_MEMORY", 4 * tokens.size - 1)
+    monkeypatch.setattr(token_features, "TOKENS_IN_MEMORY", 4 * tokens.size - 1)
     monkeypatch.setattr(token_features, "MAX_LINEAR", 12)
     entries, _ = inputs.collect(data, told, tokens, True, False)
     assert list(entries) == ["mean", "ridge", "told", "too"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from brainenc.arrays import blocks
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, image_folds
+from brainenc.process_state import torch_seeded
 from brainenc.training import Examples, TrainingResult, TrainingSettings, train
 
 #: With fewer images the held-out error of a net is too noisy to stop, choose or blend by: on the 16
@@ -135,9 +136,7 @@ def _train_member(
 
 def seeded(random_state: int, make: Callable[[], Any]) -> Any:
     """``make()`` with torch seeded, and its generator as it was afterwards."""
-    with torch.random.fork_rng([]):
-        # Not torch.manual_seed, which seeds the generators of all GPUs too, and for good.
-        torch.random.default_generator.manual_seed(random_state)
+    with torch_seeded(random_state):
         return make()
 
 

@@ -120,10 +120,18 @@ def test_ridge_over_himalaya_in_threads_and_the_users_backend():
     def solve(_):
         return solvers.kernel_ridge_cv(K, Y, alphas, folds)
 
+    def backend_at_the_end(delay):
+        time.sleep(delay)
+        with solvers.himalaya_backend("cpu"):
+            time.sleep(0.1)
+            return get_backend().name
+
     expected = solve(0)
     set_backend("torch")  # NumPy's is set within the solver, and the user's again afterwards
     try:
         found = in_threads(solve, range(4))
+        # The second block begins within the first, and ends after it.
+        assert in_threads(backend_at_the_end, (0, 0.05)) == ["numpy"] * 2
         assert get_backend().name == "torch"
     finally:
         set_backend("numpy")

@@ -392,3 +392,19 @@ def test_the_two_estimators_agree_on_real_data(real_data, name):
     # They weigh uneven images differently and correlation is biased for Miyawaki's 20 images;
     # a reliability squared by mistake would be off by .19 (V4) and .25.
     assert np.nanmean(split_half.values) == pytest.approx(np.nanmean(repeats.values), abs=0.03)
+
+
+# --- by ROI
+
+
+@pytest.mark.parametrize("space", ["r", "r2", "percent"])
+def test_table_has_means_over_the_voxels_with_a_ceiling(space):
+    r2 = np.array([0.25, 0.81, 0, np.nan, 0.49])
+    ceiling = NoiseCeiling(r2, "r2", 3, "given").to(space)
+    table = ceiling.table({"V1": [0, 1, 3], "empty": np.array([], int), "V4": [3]})
+    assert list(table["roi"]) == ["all", "V1", "empty", "V4"]
+    assert list(table["n_voxels"]) == [5, 3, 0, 1]
+    assert list(table["without_ceiling"]) == [1, 1, 0, 1]
+    nan = np.nan
+    np.testing.assert_allclose(table["r"], [(0.5 + 0.9 + 0 + 0.7) / 4, 0.7, nan, nan])
+    np.testing.assert_allclose(table["r2"], [(0.25 + 0.81 + 0 + 0.49) / 4, 0.53, nan, nan])

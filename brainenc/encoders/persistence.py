@@ -196,7 +196,10 @@ def _pack(value: Any, key: str, arrays: dict[str, np.ndarray]) -> Any:
         arrays[key] = np.ascontiguousarray(value)
         return {"$array": key}
     if isinstance(value, Mapping):
-        return {"$dict": [[k, _pack(v, f"{key}.{k}", arrays)] for k, v in value.items()]}
+        pairs = [(k.item() if isinstance(k, np.generic) else k, item) for k, item in value.items()]
+        if wrong := [k for k, _ in pairs if not isinstance(k, (str, int, float, type(None)))]:
+            raise TypeError(f"{key.strip('.')} has the key {wrong[0]!r}, which cannot be saved")
+        return {"$dict": [[k, _pack(item, f"{key}.{k}", arrays)] for k, item in pairs]}
     if isinstance(value, (list, tuple)):
         items = [_pack(item, f"{key}.{i}", arrays) for i, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) else items

@@ -246,6 +246,16 @@ def test_parts_of_one_encoder_are_not_known_to_another(ridge):
         ridge(lambda structure: structure["encoder"]["state"].update(adapter_=adapter))
 
 
+def test_keys_of_dicts_come_back_or_are_refused_at_once(problem, tmp_path):
+    encoder = encoders.MeanEncoder().fit(*problem)
+    encoder.counts_ = {np.int64(3): 1, "a": 2, None: 3, 0.5: 4}
+    assert load(save(encoder, tmp_path / "model")).counts_ == encoder.counts_
+    encoder.counts_ = {(1, 2): 3}  # JSON has no tuples, and lists are no keys
+    with pytest.raises(TypeError, match=r"counts_ has the key \(1, 2\), which cannot be saved"):
+        save(encoder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 # -------------------------------------------------------------------- networks
 
 

@@ -27,7 +27,7 @@ from synbrain_common import published_unit, show, small_synbrain, write
 import brainenc
 from brainenc import metrics
 from brainenc.benchmarking.manifest import data_hash, versions
-from brainenc.benchmarking.targets import trial_sd
+from brainenc.benchmarking.split import trial_sd
 from brainenc.encoders import CalibratedEncoder, make_encoder
 from brainenc.metrics.variances import mean_square_deviations
 from brainenc.model_selection import image_folds

@@ -30,7 +30,7 @@ from synbrain_common import SMALL, published_unit, show, small_synbrain, write
 
 import brainenc
 from brainenc.benchmarking.manifest import data_hash, hardware, versions
-from brainenc.benchmarking.targets import trial_sd
+from brainenc.benchmarking.split import trial_sd
 from brainenc.metrics import correlation, mean_squared_error, pattern_correlation
 from brainenc.progress import progress
 from brainenc.repeats import average_repeats

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 import brainenc
-from brainenc.benchmarking.targets import trial_sd
+from brainenc.benchmarking.split import trial_sd
 from brainenc.storage import atomic_path, write_json
 
 #: SynBrain with the small sizes of its networks (`brainenc.encoders.synbrain.sizes.small_sizes`) on

@@ -1,4 +1,7 @@
-"""Arrays larger than memory: walking through them, taking rows and columns, files of them."""
+"""Arrays larger than memory: walking through them, taking rows and columns, files of them.
+
+Also the one rule by which a column of numbers counts as constant.
+"""
 
 import math
 import mmap
@@ -11,6 +14,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+#: An s.d. of at most this share of the mean is round-off of float32 values that are all the same.
+CONSTANT = 1e-6
 
 
 @contextmanager
@@ -184,3 +190,24 @@ def blocks(n: int, size: int) -> Iterator[slice]:
     """Consecutive slices of at most `size` (and at least 1) that cover ``range(n)``."""
     size = max(1, size)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def varies(mean: np.ndarray, sd: np.ndarray, *, constant: float = CONSTANT) -> np.ndarray:
+    """Whether values with this mean and s.d. vary by more than round-off.
+
+    Parameters
+    ----------
+    mean, sd : arrays of one shape
+    constant : float
+        Largest ratio of s.d. to mean that round-off explains; smaller for sums in float64.
+
+    Returns
+    -------
+    array of bool; False where the s.d. or the mean is NaN
+
+    Examples
+    --------
+    >>> varies(np.array([0.1, 0.1, 0.0]), np.array([1e-9, 0.5, 0.0])).tolist()
+    [False, True, False]
+    """
+    return sd > constant * np.abs(mean)

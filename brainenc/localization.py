@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from brainenc.arrays import blocks
 from brainenc.brain.volumes import to_nifti
 from brainenc.data.images import as_images, image_batches, looks_like_images
 from brainenc.model_selection import fdr
@@ -323,15 +324,17 @@ def t_test(
     -------
     t, p : arrays, shape (n_voxels,); NaN where responses do not vary.
     """
-    own = concept.variance / concept.n
-    other = rest.variance / rest.n if test == "welch" else np.zeros_like(own)
+    sd, other_sd = np.sqrt(concept.variance), np.sqrt(rest.variance)
+    # Welch's test with a mean that has no error is the one-sample test.
+    if test == "one-sample":
+        other_sd = np.zeros_like(other_sd)
     with np.errstate(invalid="ignore", divide="ignore"):
-        varies = own + other > 0
-        t = np.where(varies, (concept.mean - rest.mean) / np.sqrt(own + other), np.nan)
-        degrees = (own + other) ** 2 / (own**2 / (concept.n - 1) + other**2 / (rest.n - 1))
-    if alternative == "two-sided":
-        return t, 2 * stats.t.sf(np.abs(t), degrees)
-    return t, stats.t.sf(t if alternative == "greater" else -t, degrees)
+        t, p = stats.ttest_ind_from_stats(
+            concept.mean, sd, concept.n, rest.mean, other_sd, rest.n,
+            equal_var=False, alternative=alternative,
+        )  # fmt: skip
+    varies = sd + other_sd > 0
+    return np.where(varies, t, np.nan), np.where(varies, p, np.nan)
 
 
 def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, Any]]]:
@@ -340,11 +343,8 @@ def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, A
         parts = image_batches(images, batch_size)
     else:
         images = images if hasattr(images, "shape") else np.asarray(images)
-        parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-    starts = range(0, len(images), batch_size)
-    return len(images), (
-        (slice(start, start + batch_size), part) for start, part in zip(starts, parts, strict=True)
-    )
+        parts = (images[rows] for rows in blocks(len(images), batch_size))
+    return len(images), zip(blocks(len(images), batch_size), parts, strict=True)
 
 
 def _two_dimensional(responses: np.ndarray, ndim: int) -> np.ndarray:

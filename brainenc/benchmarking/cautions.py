@@ -153,6 +153,8 @@ def draw_warnings(draws: pd.DataFrame, errors: Mapping[str, str]) -> list[str]:
     errors : dict of encoder name to error
     """
     found = [f"{name}: its draws are not scored: {error}" for name, error in errors.items()]
+    if draws.empty:  # no encoder could draw
+        return found
     whole = draws[(draws["atlas"] == "all") & ~draws["reference"].astype(bool)]
     for name, coverage in zip(whole["encoder"], whole["coverage_90"].astype(float), strict=True):
         # Within .85 – .95 the s.d. of Gaussian draws is off by a fifth at most.

@@ -21,7 +21,7 @@ from brainenc.metrics import (
     variogram_score,
 )
 from brainenc.metrics.probabilistic import crps_of_sorted, energy_and_ranks, sort_draws
-from brainenc.metrics.ranks import ranks_among_sorted
+from brainenc.metrics.ranks import MISSING, ranks_among_sorted
 
 #: Numbers drawn at once: 16 MiB of float32, and a few arrays of that size beside it.
 _BLOCK_VALUES = 2**22
@@ -98,7 +98,7 @@ def _scores_of_block(
     ordered = sort_draws(draws)
     squares = np.einsum("ivn,ivn->v", ordered, ordered)
     sums["draw_variance"] += squares.astype(np.float64) / (len(draws) - 1)
-    of_subset = draws[..., subset].reshape(-1, len(subset))
+    of_subset = draws[..., subset].reshape(draws[..., 0].size, len(subset))
     sums["cross_products"] += (of_subset.T @ of_subset).astype(np.float64)
     positions = np.quantile(np.arange(len(draws)), QUANTILES, method="nearest")
     found["quantiles"] = ordered[:, plan.shown][..., positions] + mean[:, plan.shown, None]
@@ -107,8 +107,10 @@ def _scores_of_block(
     draws /= scale
     trials /= scale
     whole = slice(None) if len(plan.complete) == draws.shape[2] else plan.complete
-    patterns = energy_and_ranks(draws[..., whole], trials[..., whole])
-    found["energy"], found["pattern_ranks"] = patterns
+    energy, pattern_ranks = energy_and_ranks(draws[..., whole], trials[..., whole])
+    if len(plan.complete) == 0:  # patterns of no voxels are all alike
+        energy, pattern_ranks = np.full_like(energy, np.nan), np.full_like(pattern_ranks, MISSING)
+    found["energy"], found["pattern_ranks"] = energy, pattern_ranks
     return found
 
 

@@ -7,12 +7,9 @@ import numpy as np
 
 from brainenc.arrays import release, row_blocks
 from brainenc.benchmarking.draw_kept import VERSION
-from brainenc.benchmarking.targets import trial_sd
+from brainenc.benchmarking.split import Split
 from brainenc.data.encoding_data import EncodingData
-from brainenc.metrics import (
-    ncsnr_from_repeats,
-)
-from brainenc.model_selection import Folds
+from brainenc.metrics import ncsnr_from_repeats
 
 #: Voxels whose correlations are kept; pairs of them in the variogram score.
 N_SUBSET, N_PAIRS = 200, 500
@@ -50,18 +47,17 @@ class DrawPlan:
         return [VERSION, self.n_draws, self.random_state, *(array.tolist() for array in voxels)]
 
 
-def make_plan(data: EncodingData, folds: Folds, n_draws: int, random_state: int) -> DrawPlan:
-    """Plan of the draws for one data set.
-
-    Raises
-    ------
-    ValueError : 1 draw, fewer than none, or more than ranks are counted for.
-    """
-    if not 2 <= n_draws < np.iinfo(np.int16).max:
+def check_n_draws(n_draws: int) -> None:
+    """Refuse one draw, fewer than none, and more than ranks are counted for (ValueError)."""
+    if n_draws != 0 and not 2 <= n_draws < np.iinfo(np.int16).max:
         raise ValueError(
             f"n_draws={n_draws} must be 0 (none), or from 2 to 32 766; 200 tell 90 % intervals well"
         )
-    in_z = np.all([np.isfinite(trial_sd(data.betas, train)) for train, _ in folds], axis=0)
+
+
+def make_plan(data: EncodingData, split: Split, n_draws: int, random_state: int) -> DrawPlan:
+    """Plan of `n_draws` draws, 2 or more, per test image of one data set."""
+    in_z = np.isfinite(split.scale).all(axis=0)
     complete = np.flatnonzero(in_z & _is_complete(data.betas))
     labels = _first_labels(data)[complete]
     shuffled = np.random.default_rng(random_state).permutation(len(complete))

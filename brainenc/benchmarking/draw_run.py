@@ -16,15 +16,20 @@ from brainenc.benchmarking.draw_scores import (
     measured_correlations,
     score_encoder_draws,
 )
-from brainenc.benchmarking.draw_sources import INDEPENDENT, RESAMPLED, TRUTH, truth_source
+from brainenc.benchmarking.draw_sources import (
+    LABELS,
+    TRUTH_NAME,
+    TrueDistribution,
+    truth_source,
+)
+from brainenc.benchmarking.draw_tables import Reference
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult
 from brainenc.benchmarking.scoring import EncoderScores
+from brainenc.benchmarking.split import Split
 from brainenc.benchmarking.targets import Targets
 from brainenc.data.encoding_data import EncodingData
-from brainenc.datasets import SimulatedTruth
-from brainenc.metrics import NoiseCeiling
-from brainenc.model_selection import Folds
+from brainenc.result_tables import TRUTH
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Drawn:
     ----------
     scores : dict of name to DrawScores
         Encoders in their order, each followed by its reference rows; the truth last.
+    references : dict of name to Reference
+        Of the reference rows.
     errors : dict of name to error
         Of those whose draws could not be scored.
     measured : Measured
@@ -43,6 +50,7 @@ class Drawn:
     """
 
     scores: dict[str, DrawScores]
+    references: dict[str, Reference]
     errors: dict[str, str]
     measured: Measured
     targets: Targets
@@ -53,11 +61,9 @@ class Drawn:
         result: BenchmarkResult,
         groups: Mapping[tuple[str, str], np.ndarray],
         scores: Mapping[str, EncoderScores],
-        ceiling: NoiseCeiling,
-        enough: np.ndarray,
     ) -> BenchmarkResult:
         """The result with the tables of draws, and their columns in those of encoders and ROIs."""
-        draws = draw_tables.draw_table(self.scores, groups, list(scores))
+        draws = draw_tables.draw_table(self.scores, groups, self.references)
         n_complete = len(self.plan.complete)
         return replace(
             result,
@@ -66,9 +72,7 @@ class Drawn:
             draws=draws,
             draw_pairs=draw_tables.draw_pair_table(self.scores, groups, n_complete),
             calibration=draw_tables.calibration_table(self.scores, groups),
-            k_fairness=draw_tables.k_fairness_table(
-                self.scores, scores, ceiling, enough, self.targets
-            ),
+            k_fairness=draw_tables.k_fairness_table(self.scores, scores, self.targets),
             noise_correlations=draw_tables.noise_correlation_table(
                 self.scores, self.measured, self.plan
             ),
@@ -80,7 +84,7 @@ class Drawn:
 def score_all_draws(
     data: EncodingData,
     pairs: Mapping[str, Sequence[Pair]],
-    folds: Folds,
+    split: Split,
     targets: Targets,
     plan: DrawPlan,
     folder: Path,
@@ -91,7 +95,7 @@ def score_all_draws(
     ----------
     data : EncodingData
     pairs : dict of encoder name to its pairs, all finished
-    folds : list of (train, test)
+    split : Split
     targets : Targets
     plan : DrawPlan
     folder : path
@@ -103,29 +107,34 @@ def score_all_draws(
     """
     measured = measured_correlations(targets, plan, data.truth)
     scores: dict[str, DrawScores] = {}
+    references: dict[str, Reference] = {}
     errors: dict[str, str] = {}
     for encoder, group in pairs.items():
-        for label in ("", INDEPENDENT, RESAMPLED) if group[0].references else ("",):
-            name = f"{encoder} + {label}" if label else encoder
+        for kind, label in {"": "", **(LABELS if group[0].references else {})}.items():
+            name = encoder
+            if kind:
+                name = f"{encoder} + {label}"
+                references[name] = Reference(kind, encoder)
             infos = [pair.info() for pair in group]
             failed = [info["draw_errors"][label] for info in infos if label in info["draw_errors"]]
             if failed:
                 errors[name] = failed[0]
                 continue
             kept = [pair.draws(label) for pair in group]
-            kind = infos[0]["draws"][label]["kind"]
-            scores[name] = score_encoder_draws(kind, kept, targets, plan, measured, folder)
-    if isinstance(data.truth, SimulatedTruth):
+            draws_from = infos[0]["draws"][label]["kind"]
+            scores[name] = score_encoder_draws(draws_from, kept, targets, plan, measured, folder)
+    if isinstance(data.truth, TrueDistribution):
         kept = [
             score_draws(
                 truth_source(data.truth, test),
                 data.betas[test],
-                targets.scale[k],
+                split.scale[k],
                 plan,
                 k,
                 folder / f"truth{k}",
             )
-            for k, (_, test) in enumerate(folds)
+            for k, (_, test) in enumerate(split.folds)
         ]
-        scores[TRUTH] = score_encoder_draws(TRUTH, kept, targets, plan, measured, folder)
-    return Drawn(scores, errors, measured, targets, plan)
+        references[TRUTH_NAME] = Reference(TRUTH, "")
+        scores[TRUTH_NAME] = score_encoder_draws(TRUTH_NAME, kept, targets, plan, measured, folder)
+    return Drawn(scores, references, errors, measured, targets, plan)

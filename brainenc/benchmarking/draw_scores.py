@@ -12,11 +12,11 @@ from brainenc.arrays import release
 from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.benchmarking.draw_kept import LARGE, Arrays
 from brainenc.benchmarking.draw_plan import DrawPlan
+from brainenc.benchmarking.draw_sources import TrueDistribution
 from brainenc.benchmarking.targets import Targets, centre_within_folds
-from brainenc.datasets import SimulatedTruth
-from brainenc.metrics._sums import weighted_sums
 from brainenc.metrics.noise_correlations import correlation_of
 from brainenc.metrics.ranks import MISSING
+from brainenc.metrics.sums import weighted_sums
 from brainenc.metrics.variances import mean_square_deviations
 
 #: Scores of draws with one value per voxel and an interval, all columns of voxel maps, scores
@@ -130,7 +130,7 @@ class Measured:
 def measured_correlations(targets: Targets, plan: DrawPlan, truth: Any) -> Measured:
     """Those of the repeats, and the true ones if the data has a `truth`."""
     covariance = np.full((len(plan.subset),) * 2, np.nan)
-    if isinstance(truth, SimulatedTruth):
+    if isinstance(truth, TrueDistribution):
         covariance = truth.noise_covariance(plan.subset)
     trials = targets.trials(plan.subset)
     repeats = metrics.noise_correlation(trials)
@@ -163,28 +163,17 @@ def score_encoder_draws(
     """
     sizes = np.array([fold.stop - fold.start for fold in targets.folds])
     draw_variance = np.stack([part["draw_variance"] for part in folds]) / sizes[:, None]
-    plain = ByVoxel(targets.n_voxels)
-    with ByVoxel(targets.n_voxels, folder) as of_samples:
-        for voxels in targets.blocks():
-            kept = {name: of_voxels([part[name] for part in folds], voxels) for name in LARGE}
-            values, samples = _scores_of_voxels(
-                kept, targets.of_voxels(voxels), draw_variance[:, voxels], plan.n_draws
-            )
-            plain.add(values)
-            of_samples.add(samples)
-        samples = of_samples.joined()
-    values = plain.joined()
-    by_voxel = {name: values[name] for name in DRAW_COLUMNS}
+    values, samples = _of_all_voxels(folds, targets, draw_variance, plan.n_draws, folder)
     images, image_samples = _image_scores(folds, targets)
     correlation = correlation_of(np.sum([part["cross_products"] for part in folds], axis=0))
     return DrawScores(
         kind=kind,
-        voxels=by_voxel,
+        voxels={name: values[name] for name in DRAW_COLUMNS},
         voxel_samples={name: samples[name] for name in VOXEL_SCORES},
         images=images,
         image_samples=image_samples,
         variances=Variances(
-            draw_variance, samples["image_variance"], fold_of_row(targets), targets.images
+            draw_variance, samples["image_variance"], targets.fold_of_row, targets.images
         ),
         agreement=metrics.agreement_with_repeats(
             correlation, measured.trials, images=measured.images
@@ -196,21 +185,50 @@ def score_encoder_draws(
         n_draws=plan.n_draws,
         coverage=values["coverage"],
         noise_correlation=correlation,
-        averages=[
-            {
-                "n_averaged": n,
-                "r": values[f"{name}_r"],
-                "r_samples": samples[f"{name}_r"],
-                "mse_z": values[f"{name}_mse_z"],
-            }
-            for name, n in _averages(plan.n_draws).items()
-        ],
-        shown={
-            "quantiles": np.concatenate([part["quantiles"] for part in folds]),
-            "mean": of_voxels([part["mean_draw"] for part in folds], plan.shown),
-            "one_draw": of_voxels([part["one_draw"] for part in folds], plan.shown),
-        },
+        averages=_scores_of_averages(values, samples, plan.n_draws),
+        shown=_shown(folds, plan),
     )
+
+
+def _of_all_voxels(
+    folds: Sequence[Arrays],
+    targets: Targets,
+    draw_variance: np.ndarray,
+    n_draws: int,
+    folder: Path | None,
+) -> tuple[Arrays, Arrays]:
+    """Values and samples of `_scores_of_voxels`, put together from blocks of voxels."""
+    plain = ByVoxel(targets.n_voxels)
+    with ByVoxel(targets.n_voxels, folder) as of_samples:
+        for voxels in targets.blocks():
+            kept = {name: of_voxels([part[name] for part in folds], voxels) for name in LARGE}
+            values, samples = _scores_of_voxels(
+                kept, targets.of_voxels(voxels), draw_variance[:, voxels], n_draws
+            )
+            plain.add(values)
+            of_samples.add(samples)
+        return plain.joined(), of_samples.joined()
+
+
+def _scores_of_averages(values: Arrays, samples: Arrays, n_draws: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "n_averaged": n,
+            "r": values[f"{name}_r"],
+            "r_samples": samples[f"{name}_r"],
+            "mse_z": values[f"{name}_mse_z"],
+        }
+        for name, n in _averages(n_draws).items()
+    ]
+
+
+def _shown(folds: Sequence[Arrays], plan: DrawPlan) -> Arrays:
+    """What is shown of the draws of a few voxels; see `DrawScores`."""
+    return {
+        "quantiles": np.concatenate([part["quantiles"] for part in folds]),
+        "mean": of_voxels([part["mean_draw"] for part in folds], plan.shown),
+        "one_draw": of_voxels([part["one_draw"] for part in folds], plan.shown),
+    }
 
 
 def _averages(n_draws: int) -> dict[str, int]:
@@ -227,7 +245,7 @@ def _scores_of_voxels(
     """
     values = _voxel_scores(kept, targets, n_draws, None)
     samples = _voxel_scores(kept, targets, n_draws, targets.weights)
-    of_rows = draw_variance[fold_of_row(targets)]
+    of_rows = draw_variance[targets.fold_of_row]
     of_trials = mean_square_deviations(kept["mean_draw"], targets.betas) - of_rows / n_draws
     samples["image_variance"] = of_trials.astype(np.float32)
     present = np.isfinite(of_trials)
@@ -255,7 +273,6 @@ def _voxel_scores(
     CRPS is a mean over images of the mean over their trials, coverage over all trials.
     """
     ranks = kept["ranks"]
-    fold = fold_of_row(targets)
 
     def statistics(images: slice, voxels: slice) -> list[np.ndarray]:
         crps = kept["crps"][images, voxels].astype(np.float64)
@@ -267,7 +284,7 @@ def _voxel_scores(
         defined = np.isfinite(crps)
         crps = np.where(defined, crps, 0)
         n_trials = (of_block != MISSING).sum(axis=1).astype(np.float64)
-        z = targets.scale[fold[images], voxels]
+        z = targets.scale[targets.fold_of_row[images], voxels]
         return [defined.astype(np.float64), n_trials, crps, crps / z, *covered]
 
     n_voxels = ranks.shape[2]
@@ -279,12 +296,6 @@ def _voxel_scores(
             with np.errstate(divide="ignore", invalid="ignore"):
                 found[name][:, voxels] = total / count
     return found if weights is not None else {name: mean[0] for name, mean in found.items()}
-
-
-def fold_of_row(targets: Targets) -> np.ndarray:
-    """Which fold a row is tested in, (n_rows,)."""
-    sizes = [fold.stop - fold.start for fold in targets.folds]
-    return np.repeat(np.arange(len(sizes)), sizes)
 
 
 def _image_scores(folds: Sequence[Arrays], targets: Targets) -> tuple[dict[str, float], Arrays]:
@@ -327,7 +338,7 @@ def _averaged(responses: np.ndarray, targets: Targets) -> Arrays:
     """What averages of draws score as though they were predictions."""
     paired = np.where(np.isnan(targets.averages), np.nan, responses)
     centred = [centre_within_folds(array, targets.folds) for array in (paired, targets.averages)]
-    scale = targets.scale[fold_of_row(targets)]
+    scale = targets.scale[targets.fold_of_row]
     error = np.square((responses - targets.averages) / scale, dtype=np.float64)
     n = np.isfinite(error).sum(axis=0)
     with np.errstate(invalid="ignore"):

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from brainenc.arrays import blocks, release
 from brainenc.noise.gaussian import ResidualNoise
+from brainenc.result_tables import INDEPENDENT, RESAMPLED
 
 #: Numbers drawn at once: 16 MiB of float32, and a few arrays of that size beside it.
 _BLOCK_VALUES = 2**22
 
-#: Endings of the names of reference rows.
-INDEPENDENT, RESAMPLED = "independent Gaussian residuals", "resampled residuals"
-TRUTH = "true distribution"
+#: Labels of the reference rows of an encoder: endings of their names, and of files.
+LABELS = {INDEPENDENT: "independent Gaussian residuals", RESAMPLED: "resampled residuals"}
+#: Name of the reference row of the true distribution.
+TRUTH_NAME = "true distribution"
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ def reference_sources(
     independent = ResidualNoise(np.zeros((0, len(sd)), np.float32), sd)
     density = _density_around(predictions, independent)
     residuals = TrialResiduals(betas, held_out)
+    alone, whole = LABELS[INDEPENDENT], LABELS[RESAMPLED]
     return [
-        DrawSource(INDEPENDENT, INDEPENDENT, _around(predictions, independent), density),
-        DrawSource(RESAMPLED, RESAMPLED, _around(predictions, residuals)),
+        DrawSource(alone, alone, _around(predictions, independent), density),
+        DrawSource(whole, whole, _around(predictions, residuals)),
     ]
 
 
@@ -126,22 +129,30 @@ class TrialResiduals:
         return np.swapaxes(draws, 0, 1)
 
 
-def truth_source(truth: Any, test: np.ndarray) -> DrawSource:
-    """Draws of a simulated subject's true distribution for the test images of a fold."""
+@runtime_checkable
+class TrueDistribution(Protocol):
+    """A `truth` of data that knows how its trials are distributed, as `SimulatedTruth` does."""
+
+    def select(self, images: np.ndarray) -> "TrueDistribution":
+        """That of some of the images."""
+
+    def sample(self, n: int, random_state: int) -> np.ndarray:
+        """Single trials, shape (n, n_images, n_voxels)."""
+
+    def log_density(self, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+        """Log density (n_images, n_repeats) of trials (n_images, n_repeats, n_voxels)."""
+
+    def noise_covariance(self, voxels: np.ndarray) -> np.ndarray:
+        """Covariance of single-trial noise, shape (n_selected, n_selected)."""
+
+
+def truth_source(truth: TrueDistribution, test: np.ndarray) -> DrawSource:
+    """Draws of the true distribution for the test images of a fold."""
 
     def sample(images: slice, n: int, seed: int) -> np.ndarray:
         return truth.select(images=test[images]).sample(n, random_state=seed)
 
     def log_density(images: slice, betas: np.ndarray, voxels: np.ndarray) -> np.ndarray:
-        factors = truth.noise_factors[:, voxels].toarray()
-        noise = ResidualNoise(factors, np.sqrt(truth.noise_private_variance[voxels]))
-        expected = truth.signal[test[images]][:, None, voxels]
-        gain = truth.drift.gain[:, None, None, voxels]  # one for each session
-        offset = truth.drift.offset[:, None, None, voxels]
-        in_session = noise.logpdf((betas[..., voxels] - offset) / gain - expected)
-        in_session -= np.log(gain).sum(axis=-1)
-        # The session of a trial is not known: a mixture of them. Missing trials stay NaN.
-        with np.errstate(invalid="ignore"):
-            return np.logaddexp.reduce(in_session + np.log(truth.drift.share)[:, None, None])
+        return truth.select(images=test[images]).log_density(betas, voxels)
 
-    return DrawSource(TRUTH, TRUTH, sample, log_density)
+    return DrawSource(TRUTH_NAME, TRUTH_NAME, sample, log_density)

@@ -1,8 +1,8 @@
 """Scores of draws to tidy tables, reference rows among them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,26 +28,40 @@ from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.benchmarking.tables import ALL
 from brainenc.benchmarking.targets import Targets
 from brainenc.metrics import Estimate, NoiseCeiling, ceiling_of_draws
-from brainenc.metrics._variance_components import variance_components
+from brainenc.metrics.variance_components import variance_components
 from brainenc.model_selection import bootstrap_interval
+from brainenc.result_tables import MEAN_OF_DRAWS, ONE_DRAW, PREDICTION
 
 #: Voxels in the table of noise correlations, and images in that of shown draws.
 N_CORRELATED, N_SHOWN_IMAGES = 80, 60
+
+#: Columns that say what a reference row is.
+_REFERENCE = ("reference", "reference_kind", "reference_of")
 
 Scores = Mapping[str, DrawScores]
 Groups = Mapping[tuple[str, str], np.ndarray]
 
 
-def draw_table(scores: Scores, groups: Groups, encoders: Sequence[str]) -> pd.DataFrame:
+class Reference(NamedTuple):
+    """Kind of a reference row, and the encoder whose predictions it has ("" if none)."""
+
+    kind: str
+    encoder: str
+
+
+def draw_table(scores: Scores, groups: Groups, references: Mapping[str, Reference]) -> pd.DataFrame:
     """One row per encoder or reference row, atlas and ROI; all voxels first."""
     rows = []
     for name, found in scores.items():
-        head = {"encoder": name, "reference": name not in encoders, "draws_from": found.kind}
+        kind, encoder = references.get(name, ("", ""))
+        head: dict[str, Any] = {"encoder": name, "reference": name in references}
+        head |= {"reference_kind": kind, "reference_of": encoder, "draws_from": found.kind}
         rows += [
             head | {"atlas": atlas, "roi": roi} | _row(found, voxels, whole=atlas == ALL)
             for (atlas, roi), voxels in _with_all(groups)
         ]
-    return _table(rows, ["encoder", "reference", "draws_from", "atlas", "roi"])
+    columns = ["encoder", "reference", "reference_kind", "reference_of", "draws_from"]
+    return _table(rows, [*columns, "atlas", "roi"])
 
 
 def _with_all(groups: Groups) -> list[tuple[tuple[str, str], Any]]:
@@ -95,7 +109,7 @@ def beside(table: pd.DataFrame, draws: pd.DataFrame, *, by_roi: bool) -> pd.Data
     left_out = [
         c for c in map(str, kept) if c.removesuffix("_low").removesuffix("_high") in of_whole
     ]
-    kept = kept.drop(columns=["reference", "n_voxels", *left_out])
+    kept = kept.drop(columns=["n_voxels", *_REFERENCE, *left_out])
     both = table.merge(kept, on=keys, how="left", validate="one_to_one")
     both["draws_from"] = both["draws_from"].fillna("")
     return both
@@ -155,33 +169,26 @@ def _density(counts: np.ndarray, expected: Any) -> np.ndarray:
 
 
 def k_fairness_table(
-    draw_scores: Scores,
-    scores: Mapping[str, EncoderScores],
-    ceiling: NoiseCeiling,
-    enough: np.ndarray,
-    targets: Targets,
+    draw_scores: Scores, scores: Mapping[str, EncoderScores], targets: Targets
 ) -> pd.DataFrame:
     """One draw, the mean of all draws and the prediction, each beside the ceiling that fits it.
 
     Parameters
     ----------
     draw_scores, scores : of the draws and of the predictions, by name
-    ceiling : NoiseCeiling
-        Of r against the averages.
-    enough : array of bool, shape (n_voxels,)
-        Voxels with signal enough to divide by their ceiling.
     targets : Targets
     """
-    floor = _noise_variance_z(targets)
+    floor, ceiling = _noise_variance_z(targets), targets.ceiling
     rows = []
     for name, found in draw_scores.items():
         for averaged in found.averages:
             n = averaged["n_averaged"]
-            label = "one draw" if n == 1 else f"mean of {n} draws"
+            label, kind = (
+                ("one draw", ONE_DRAW) if n == 1 else (f"mean of {n} draws", MEAN_OF_DRAWS)
+            )
             r, samples = averaged["r"], averaged["r_samples"]
-            bound = ceiling_of_draws(ceiling, n).values
-            row = {"encoder": name, "average": label, "n_averaged": float(n)}
-            row |= _against(r, samples, np.where(enough, bound, np.nan), bound)
+            row = {"encoder": name, "average": label, "average_kind": kind, "n_averaged": float(n)}
+            row |= _against(r, samples, ceiling_of_draws(ceiling, n), targets)
             error = {
                 "mse_z": mean_over_voxels(averaged["mse_z"]),
                 "mse_z_floor": mean_over_voxels(floor * (1 / ceiling.n_trials + 1 / n)),
@@ -190,24 +197,24 @@ def k_fairness_table(
         if name in scores:
             of_prediction = scores[name]
             r, samples = of_prediction.voxels["r"], of_prediction.voxel_samples["r"]
-            bound = ceiling.to("r").values
-            row = {"encoder": name, "average": "prediction", "n_averaged": np.nan}
-            row |= _against(r, samples, np.where(enough, bound, np.nan), bound)
+            row = {"encoder": name, "average": "prediction", "average_kind": PREDICTION}
+            row |= {"n_averaged": np.nan}
+            row |= _against(r, samples, ceiling, targets)
             error = {
                 "mse_z": mean_over_voxels(of_prediction.voxels["mse_z"]),
                 "mse_z_floor": mean_over_voxels(floor / ceiling.n_trials),
             }
             rows.append(row | error)
-    return _table(rows, ["encoder", "average", "n_averaged"])
+    return _table(rows, ["encoder", "average", "average_kind", "n_averaged"])
 
 
 def _against(
-    r: np.ndarray, samples: np.ndarray, divisor: np.ndarray, ceiling: np.ndarray
+    r: np.ndarray, samples: np.ndarray, ceiling: NoiseCeiling, targets: Targets
 ) -> dict[str, Any]:
-    normalized = r / divisor
+    normalized = targets.normalized(r, ceiling)
     return {
         **_with_interval("r", mean_over_voxels(r), mean_of_samples(samples)),
-        "noise_ceiling": mean_over_voxels(ceiling),
+        "noise_ceiling": mean_over_voxels(ceiling.values),
         "r_normalized": mean_over_voxels(normalized),
         "n_voxels_normalized": int(np.isfinite(normalized).sum()),
     }

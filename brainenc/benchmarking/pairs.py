@@ -24,7 +24,7 @@ from brainenc.benchmarking.draw_blocks import score_draws
 from brainenc.benchmarking.draw_kept import Arrays, read_kept
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_sources import DrawSource, encoder_source, reference_sources
-from brainenc.benchmarking.targets import trial_sd
+from brainenc.process_state import pair_lock
 from brainenc.storage import atomic_path, read_json, write_json
 
 
@@ -44,6 +44,8 @@ class Pair:
         Fingerprint of encoder, data, split and plan of the draws.
     plan : DrawPlan or None
         Draws to score; None for none.
+    scale : array, shape (n_voxels,), or None
+        Unit of "z" in this fold, as in `Split`; for scores of draws.
     references : bool
         Also draw other residuals around the same predictions; the encoder has `fit_held_out`.
     """
@@ -56,6 +58,7 @@ class Pair:
     folder: Path
     key: str
     plan: DrawPlan | None = None
+    scale: np.ndarray | None = None
     references: bool = False
 
     def finished(self) -> bool:
@@ -91,7 +94,8 @@ def _draws_folder(label: str) -> str:
 def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     """Fit, predict and draw; an error is written down and does not stop the other pairs.
 
-    One in drawing leaves the predictions to be scored.
+    One in drawing leaves the predictions to be scored. The warnings and the memory of a pair are
+    found as those of the whole process: pairs in several threads of one take turns.
 
     Parameters
     ----------
@@ -104,7 +108,7 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     Pair : the one given, with its folder written.
     """
     info: dict[str, Any] = {"key": pair.key, "error": None, "draws": {}, "draw_errors": {}}
-    with atomic_path(pair.folder) as temporary:
+    with pair_lock(), atomic_path(pair.folder) as temporary:
         temporary.mkdir()
         try:
             _fit_and_draw(pair, X, betas, temporary, info)
@@ -125,14 +129,13 @@ def _fit_and_draw(
         X_test = take_rows(X, pair.test, Path(scratch))
         encoder, predictions, held_out = _timed_fit(pair, train, X_test, info)
         np.save(folder / "predictions.npy", predictions)
-        if pair.plan is None:
+        if pair.plan is None or pair.scale is None:
             return
         sources = [encoder_source(encoder, X_test, predictions)]
         if held_out is not None:
             sources += reference_sources(encoder, predictions, train[1], held_out)
-        scale = trial_sd(train[1]).astype(np.float32)
         test = take_rows(betas, pair.test, Path(scratch))
-        _score_all_draws(pair, pair.plan, sources, test, scale, folder, info)
+        _score_all_draws(pair, pair.plan, sources, test, pair.scale, folder, info)
 
 
 def _timed_fit(

@@ -68,13 +68,10 @@ def _rows_of_images(targets: Targets) -> csr_array:
 
 def _strata(targets: Targets) -> list[np.ndarray]:
     """Images connected by folds: those of one fold, and of folds that have images in common."""
-    sizes = [fold.stop - fold.start for fold in targets.folds]
-    fold_of_row = np.repeat(np.arange(len(sizes)), sizes)
     n_images = targets.images.max() + 1
-    n_nodes = n_images + len(sizes)
-    links = csr_array(
-        (np.ones(len(fold_of_row)), (targets.images, n_images + fold_of_row)), (n_nodes, n_nodes)
-    )
+    n_nodes = n_images + len(targets.folds)
+    ends = targets.images, n_images + targets.fold_of_row
+    links = csr_array((np.ones(len(targets.images)), ends), (n_nodes, n_nodes))
     _, labels = connected_components(links, directed=False)
     return [np.flatnonzero(labels[:n_images] == label) for label in np.unique(labels[:n_images])]
 

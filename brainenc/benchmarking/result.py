@@ -1,37 +1,19 @@
 """BenchmarkResult: the tidy tables of one run."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from brainenc.benchmarking.former_tables import with_kinds
+from brainenc.result_tables import DRAW_TABLES, NAMES, TABLES, TEXTS, ResultTables
 from brainenc.storage import atomic_path, check_writable, read_json, write_json
 
 #: Version of the folder layout that `BenchmarkResult.save` writes.
 FORMAT_VERSION = 1
-
-TABLES = ("encoders", "rois", "pairs", "maps", "voxels")
-
-#: Those of draws, which a run without draws, or of an earlier version, does not have.
-DRAW_TABLES = (
-    "draws",
-    "draw_pairs",
-    "calibration",
-    "k_fairness",
-    "noise_correlations",
-    "shown_draws",
-)
-
-#: Columns of names, where "NA" is a name and not a missing value.
-NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric", "error")
-NAMES_OF_DRAWS = ("draws_from", "quantity", "average")
-
-
-def _empty() -> pd.DataFrame:
-    return pd.DataFrame(columns=["encoder"])
 
 
 def _in_doubles(table: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +22,7 @@ def _in_doubles(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, repr=False)
-class BenchmarkResult:
+class BenchmarkResult(ResultTables):
     """Scores of encoders on the same images and folds.
 
     The held-out images of all folds are scored together, predictions and responses each centred
@@ -75,8 +57,9 @@ class BenchmarkResult:
     draws : DataFrame, one row per (encoder, atlas, roi), roi "all" being every voxel
         Scores of draws against single trials. Beside the encoders stand reference rows
         (``reference``): "… + independent Gaussian residuals", "… + resampled residuals" (of whole
-        held-out trials) around a ridge whose own draws have a low-rank covariance, and on
-        simulated data "true distribution". ``draws_from``; ``crps`` (units of the betas),
+        held-out trials) around a ridge whose own draws have a low-rank covariance, and on simulated
+        data "true distribution"; ``reference_kind`` is "independent", "resampled" or "truth", ""
+        for encoders, and ``reference_of`` the ridge. ``draws_from``; ``crps`` (units of the betas),
         ``crps_z`` (units of the s.d. of the training trials), ``coverage_50`` and ``coverage_90``
         (share of trials in central intervals) of voxels; ``energy`` (z units, all voxels that no
         trial lacks), ``variogram`` and ``log_score`` (nats; z units and the betas' own; of at most
@@ -95,7 +78,8 @@ class BenchmarkResult:
         of ranks of whole patterns, of all voxels that no trial lacks (`metrics.pattern_ranks`),
         for roi "all"; "coverage": ``position`` is the nominal level, ``value`` the coverage.
     k_fairness : DataFrame, one row per (encoder, average)
-        "one draw", "mean of K draws" and "prediction" scored alike against averages: ``r`` beside
+        "one draw", "mean of K draws" and "prediction" (``average_kind``: "one draw", "mean of
+        draws", "prediction") scored alike against averages: ``r`` beside
         the ``noise_ceiling`` that fits it (`brainenc.metrics.ceiling_of_draws`), ``mse_z`` beside
         ``mse_z_floor``, what noise alone leaves; ``n_averaged`` is K.
     noise_correlations : DataFrame, one row per (encoder, voxel_a, voxel_b)
@@ -116,20 +100,6 @@ class BenchmarkResult:
     model scores below 1 (about .7 at an ncsnr of .15 with 100 images). Compare encoders by it, not
     an encoder with 1.
     """
-
-    encoders: pd.DataFrame
-    rois: pd.DataFrame
-    pairs: pd.DataFrame
-    maps: pd.DataFrame
-    voxels: pd.DataFrame
-    draws: pd.DataFrame = field(default_factory=_empty)
-    draw_pairs: pd.DataFrame = field(default_factory=_empty)
-    calibration: pd.DataFrame = field(default_factory=_empty)
-    k_fairness: pd.DataFrame = field(default_factory=_empty)
-    noise_correlations: pd.DataFrame = field(default_factory=_empty)
-    shown_draws: pd.DataFrame = field(default_factory=_empty)
-    manifest: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
 
     def summary(self) -> pd.DataFrame:
         """The columns of `encoders` to look at first, indexed by encoder, rounded."""
@@ -192,6 +162,7 @@ class BenchmarkResult:
             table: _read_table(_check_exists(folder / f"{table}.csv"), n_rows)
             for table, n_rows in content["n_rows"].items()
         }
+        tables = with_kinds(tables)
         return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
 
     def to_html(
@@ -257,7 +228,7 @@ def _check_exists(path: Path) -> Path:
 def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
     try:
         columns = pd.read_csv(path, nrows=0).columns
-        names = [column for column in columns if column in NAMES + NAMES_OF_DRAWS]
+        names = [column for column in columns if column in NAMES + TEXTS]
         missing = {column: [""] for column in columns if column not in names}
         table = pd.read_csv(
             path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=missing

@@ -17,16 +17,17 @@ import brainenc
 from brainenc.arrays import release
 from brainenc.benchmarking import cluster, scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
-from brainenc.benchmarking.draw_plan import DrawPlan, make_plan
+from brainenc.benchmarking.ceilings import ceiling_of_tested, trials_averaged
+from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.draw_run import score_all_draws
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
-from brainenc.benchmarking.targets import make_targets
+from brainenc.benchmarking.split import Split, make_split
+from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.persistence import describe
-from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
@@ -77,7 +78,8 @@ def benchmark(
     min_ceiling : float
         Voxels whose noise ceiling of r is lower get no NC-normalised score.
     n_jobs : int
-        Pairs fitted at once, through joblib: any joblib backend can run them.
+        Pairs fitted at once, in processes or by another joblib backend; of the same scores with
+        each. Pairs in threads of one process take turns.
     scheduler : str, optional
         Address of a Dask scheduler (``tcp://…``) whose workers fit the pairs in place of `n_jobs`
         processes here; they must see `out` under the same path.
@@ -107,10 +109,11 @@ def benchmark(
     PermissionError : `out` cannot be written to.
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
+    check_n_draws(n_draws)
     if out is not None:
         check_run_folder(out)
-    folds = _folds(data, cv, random_state)
-    plan = make_plan(data, folds, n_draws, random_state) if n_draws else None
+    split = make_split(data.betas, _folds(data, cv, random_state))
+    plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
     entries, failed = collect(data, encoders, features, references, verbose)
     settings = {
@@ -126,14 +129,18 @@ def benchmark(
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
         data_key = data_hash(data)
         pairs = _make_pairs(
-            entries, folds, f"{data_key}{split_hash(folds)}", Path(folder).resolve() / "pairs", plan
+            entries,
+            split,
+            f"{data_key}{split_hash(split.folds)}",
+            Path(folder).resolve() / "pairs",
+            plan,
         )
         with cluster.connected(scheduler, out) as send:
             _run_pairs(pairs, entries, data.betas, send, n_jobs, verbose)
-        manifest = make_manifest(data, data_key, folds, settings)
+        manifest = make_manifest(data, data_key, split.folds, settings)
         with tempfile.TemporaryDirectory(prefix=".samples-", dir=folder) as samples:
             result = _score(
-                data, pairs, failed, folds, plan, manifest, verbose, folder=Path(samples)
+                data, pairs, failed, split, plan, manifest, verbose, folder=Path(samples)
             )
     if alignment is not None and alignment.suspicious:
         result.warnings.insert(0, alignment.message)
@@ -176,7 +183,7 @@ def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:
 
 def _make_pairs(
     entries: Mapping[str, Entry],
-    folds: Folds,
+    split: Split,
     data_key: str,
     folder: Path,
     plan: DrawPlan | None,
@@ -193,9 +200,18 @@ def _make_pairs(
         home = folder / f"{readable}-{fingerprint(name, key)[:12]}"
         pairs[name] = [
             Pair(
-                entry.encoder, name, fold, train, test, home / f"fold{fold}", key, plan, references
+                encoder=entry.encoder,
+                name=name,
+                fold=fold,
+                train=train,
+                test=test,
+                folder=home / f"fold{fold}",
+                key=key,
+                plan=plan,
+                scale=split.scale[fold],
+                references=references,
             )
-            for fold, (train, test) in enumerate(folds)
+            for fold, (train, test) in enumerate(split.folds)
         ]
     return pairs
 
@@ -225,26 +241,11 @@ def _run_pairs(
 # -------------------------------------------------------------------- scoring
 
 
-def _noise_ceiling(data: EncodingData, folds: Folds) -> NoiseCeiling:
-    """Ceiling of r against averages of the images tested; all images tell signal from noise.
-
-    Often only the test images were repeated: their averages then have less noise than all have.
-    """
-    ceiling = data.noise_ceiling(n_bootstraps=200).to("r")
-    tested = data.trials["image"].isin(np.concatenate([test for _, test in folds]))
-    if tested.all():
-        return ceiling
-    trials = data.trials[tested]
-    if data.n_repeats == 1 and "n_averaged" in trials:
-        return ceiling.with_n_trials(trials["n_averaged"].to_numpy())
-    return ceiling.with_n_trials(trials.groupby("image").size().to_numpy())
-
-
 def _score(
     data: EncodingData,
     pairs: Mapping[str, list[Pair]],
     failed: Mapping[str, str],
-    folds: Folds,
+    split: Split,
     plan: DrawPlan | None,
     manifest: dict[str, Any],
     verbose: bool,
@@ -252,37 +253,29 @@ def _score(
     folder: Path,
 ) -> BenchmarkResult:
     settings = manifest["settings"]
-    ceiling = _noise_ceiling(data, folds)
-    enough = (ceiling.values >= settings["min_ceiling"]) & (ceiling.values > 0)
-    release(data.betas)
-    targets = make_targets(
-        data.betas,
-        folds,
-        np.where(enough, ceiling.values, np.nan),
-        settings["n_bootstraps"],
-        settings["random_state"],
-    )
-    done = [name for name, group in pairs.items() if all(pair.finished() for pair in group)]
+    targets = _targets(data, split, settings)
+    manifest["noise_ceiling"] = {
+        "estimator": targets.ceiling.estimator,
+        "n_trials": float(np.nanmean(targets.ceiling.n_trials)),
+    }
+    finished = {
+        name: group for name, group in pairs.items() if all(pair.finished() for pair in group)
+    }
     scores = {
         name: scoring.score_encoder(
-            [pair.predictions() for pair in pairs[name]],
+            [pair.predictions() for pair in finished[name]],
             targets,
             n_permutations=settings["n_permutations"],
             random_state=settings["random_state"],
             folder=folder,
         )
-        for name in progress(done, desc="scoring", unit="encoder", verbose=verbose)
-    }
-    groups = tables.voxel_groups(data)
-    manifest["noise_ceiling"] = {
-        "estimator": ceiling.estimator,
-        "n_trials": float(np.mean(ceiling.n_trials)),
+        for name in progress(list(finished), desc="scoring", unit="encoder", verbose=verbose)
     }
     drawn = of_draws = None
     if plan is not None:
-        finished = {name: pairs[name] for name in done}
-        drawn = score_all_draws(data, finished, folds, targets, plan, folder)
+        drawn = score_all_draws(data, finished, split, targets, plan, folder)
         of_draws = drawn.scores
+    ceiling, groups = targets.ceiling, tables.voxel_groups(data)
     result = BenchmarkResult(
         encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),
         rois=tables.roi_table(scores, ceiling.values, groups),
@@ -292,4 +285,18 @@ def _score(
         manifest=manifest,
         warnings=find_warnings(data, ceiling, scores, pairs, failed),
     )
-    return result if drawn is None else drawn.beside(result, groups, scores, ceiling, enough)
+    return result if drawn is None else drawn.beside(result, groups, scores)
+
+
+def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> Targets:
+    ceiling = ceiling_of_tested(data, split)
+    release(data.betas)
+    return make_targets(
+        data.betas,
+        split,
+        ceiling,
+        n_trials=trials_averaged(data, split, ceiling),
+        min_ceiling=settings["min_ceiling"],
+        n_bootstraps=settings["n_bootstraps"],
+        random_state=settings["random_state"],
+    )

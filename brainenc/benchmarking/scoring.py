@@ -25,7 +25,7 @@ from brainenc.arrays import row_blocks, take_columns
 from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.benchmarking.permutation import correlation_p_values
 from brainenc.benchmarking.targets import Targets, centre_within_folds
-from brainenc.metrics._sums import weighted_sums
+from brainenc.metrics.sums import weighted_sums
 
 #: Metrics with one value per voxel, and those with one value per set of images.
 VOXEL_METRICS = ("r", "r_normalized", "r2", "mse", "mse_z", "mse_trials", "mse_z_trials")
@@ -135,7 +135,7 @@ def voxel_metrics(
         # and not that of the errors: left alone, intervals of R² would lie too low.
         n_images = len(np.unique(targets.images))
         r2 = 1 - (1 - r2) * (n_images - 1) / n_images
-    found = {"r": r, "r_normalized": r / targets.ceiling_r, "r2": r2}
+    found = {"r": r, "r_normalized": targets.normalized(r), "r2": r2}
     found |= squared_errors(predictions, targets, weights)
     dtype = np.float64 if weights is None else np.float32
     return {metric: values.astype(dtype, copy=False) for metric, values in found.items()}
@@ -151,15 +151,13 @@ def squared_errors(
     dict of metric to array, shape (n_voxels,) or (n_bootstraps, n_voxels)
         NaN where no image counts, or where a prediction is not finite or the unit of z undefined.
     """
-    sizes = [fold.stop - fold.start for fold in targets.folds]
-    fold_of_row = np.repeat(np.arange(len(sizes)), sizes)
     z = 1 / targets.scale.astype(np.float64) ** 2
 
     def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
         x = predictions[images, voxels].astype(np.float64)[:, None]
         error, n = _sum_of_squares(x, targets.averages[images, None, voxels])
         to_trials, n_trials = _sum_of_squares(x, targets.betas[images, :, voxels])
-        unit = z[fold_of_row[images], voxels]
+        unit = z[targets.fold_of_row[images], voxels]
         return n, n_trials, error, error * unit, to_trials, to_trials * unit
 
     sets = np.ones((1, len(predictions))) if weights is None else weights.astype(np.float64)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from brainenc.arrays import blocks, release, take_columns
-from brainenc.model_selection import Folds, bootstrap_weights
+from brainenc.arrays import blocks, take_columns
+from brainenc.benchmarking.split import Split
+from brainenc.metrics import NoiseCeiling
+from brainenc.model_selection import bootstrap_weights
 from brainenc.repeats import average_repeats
 
 #: Betas taken up at once where they are summed: temporary arrays of some MB.
@@ -33,11 +35,16 @@ class Targets:
         Rows of each fold.
     images : array of int, shape (n_rows,)
         Which image each row is of, counted from 0 among the images tested.
+    fold_of_row : array of int, shape (n_rows,)
+        Fold that tests each row.
     scale : array, shape (n_folds, n_voxels)
-        s.d. of the single trials of the fold's training images, the unit of "z"; NaN where it is
-        0 or undefined.
-    ceiling_r : array, shape (n_voxels,)
-        Noise ceiling of r against the averages; NaN where it is undefined or too low to divide by.
+        Unit of "z" in each fold, as in `Split`.
+    ceiling : NoiseCeiling
+        Of r against the averages.
+    enough : array of bool, shape (n_voxels,)
+        Voxels whose ceiling is high enough to divide by.
+    n_trials : float, or array, shape (n_voxels,)
+        Trials averaged, as a ceiling counts them; see `trials_averaged`.
     weights : array, shape (n_bootstraps, n_rows)
         How often each image is drawn in each bootstrap sample, the same for every encoder.
     """
@@ -46,8 +53,11 @@ class Targets:
     rows: np.ndarray
     folds: list[slice]
     images: np.ndarray
+    fold_of_row: np.ndarray
     scale: np.ndarray
-    ceiling_r: np.ndarray
+    ceiling: NoiseCeiling
+    enough: np.ndarray
+    n_trials: float | np.ndarray
     weights: np.ndarray
 
     @property
@@ -76,12 +86,15 @@ class Targets:
 
     def of_voxels(self, voxels: slice) -> "Targets":
         """The same images and some voxels, in memory."""
+        n_trials = self.n_trials
         return replace(
             self,
             source=self.trials(voxels),
             rows=np.arange(len(self.rows)),
             scale=self.scale[:, voxels],
-            ceiling_r=self.ceiling_r[voxels],
+            ceiling=self.ceiling.of_voxels(voxels),
+            enough=self.enough[voxels],
+            n_trials=n_trials[voxels] if isinstance(n_trials, np.ndarray) else n_trials,
         )
 
     def of_fold(self, fold: int) -> "Targets":
@@ -92,9 +105,31 @@ class Targets:
             rows=self.rows[rows],
             folds=[slice(0, rows.stop - rows.start)],
             images=self.images[rows],
+            fold_of_row=np.zeros(rows.stop - rows.start, dtype=int),
             scale=self.scale[fold : fold + 1],
             weights=self.weights[:, rows],
         )
+
+    def normalized(self, r: np.ndarray, ceiling: NoiseCeiling | None = None) -> np.ndarray:
+        """R divided by a noise ceiling, NaN in voxels whose ceiling is too low to divide by.
+
+        Parameters
+        ----------
+        r : array, shape (..., n_voxels)
+            With the averages.
+        ceiling : NoiseCeiling, optional
+            By default that of predictions; of draws it is another.
+
+        Raises
+        ------
+        ValueError : a ceiling in another space than "r", or for averages of other numbers of
+            trials than are scored.
+        """
+        ceiling = self.ceiling if ceiling is None else ceiling
+        # A voxel without data has no number of trials; its r is NaN anyway.
+        n_trials = np.where(np.isnan(self.n_trials), ceiling.n_trials, self.n_trials)
+        normalized = ceiling.normalize(r, space="r", n_trials=n_trials)
+        return np.where(self.enough, normalized, np.nan)
 
     def fold_averages(self, fold: int) -> np.ndarray:
         """Repeat-averaged betas of one fold, (n_test, n_voxels)."""
@@ -106,56 +141,44 @@ class Targets:
 
 
 def make_targets(
-    betas: np.ndarray, folds: Folds, ceiling_r: np.ndarray, n_bootstraps: int, random_state: Any
+    betas: np.ndarray,
+    split: Split,
+    ceiling: NoiseCeiling,
+    *,
+    n_trials: float | np.ndarray,
+    min_ceiling: float,
+    n_bootstraps: int,
+    random_state: Any,
 ) -> Targets:
-    """Targets of all folds, with bootstrap weights drawn once for all encoders."""
-    rows = np.concatenate([test for _, test in folds])
-    ends = np.cumsum([len(test) for _, test in folds])
-    slices = [slice(end - len(test), end) for end, (_, test) in zip(ends, folds, strict=True)]
-    images, image_of_row = np.unique(rows, return_inverse=True)
-    weights = bootstrap_weights(len(images), n_bootstraps, random_state=random_state)
-    return Targets(
-        source=betas,
-        rows=rows,
-        folds=slices,
-        images=image_of_row,
-        scale=np.stack([trial_sd(betas, train) for train, _ in folds]).astype(np.float32),
-        ceiling_r=ceiling_r,
-        weights=weights[:, image_of_row],
-    )
-
-
-def trial_sd(betas: np.ndarray, images: np.ndarray | None = None) -> np.ndarray:
-    """Standard deviation over single trials, (n_voxels,); NaN where it is 0 or undefined.
+    """Targets of all folds, with bootstrap weights drawn once for all encoders.
 
     Parameters
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
-    images : array of int, optional
-        Those whose trials count; all by default.
+    split : Split
+    ceiling, n_trials
+        As in `Targets`.
+    min_ceiling : float
+        Ceilings that are lower, or 0, are not divided by.
+    n_bootstraps : int
+    random_state : int, Generator or None
     """
-    n, total, squares = np.zeros((3, betas.shape[2]))
-    images = np.arange(len(betas)) if images is None else images
-    few = list(blocks(len(images), _BLOCK_VALUES // betas[0].size))
-
-    def trials(some: slice) -> np.ndarray:
-        found = betas[images[some]]
-        release(betas)
-        return found
-
-    for some in few:
-        found = trials(some)
-        present = np.isfinite(found)
-        n += present.sum(axis=(0, 1))
-        total += np.where(present, found, 0).sum(axis=(0, 1), dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = total / n
-        for some in few:
-            deviations = trials(some) - mean
-            deviations[~np.isfinite(deviations)] = 0
-            squares += np.einsum("irv,irv->v", deviations, deviations)
-        sd = np.sqrt(squares / n)
-    return np.where(sd > 1e-6 * np.abs(mean), sd, np.nan)
+    ends = np.cumsum([len(test) for _, test in split.folds])
+    slices = [slice(end - len(test), end) for end, (_, test) in zip(ends, split.folds, strict=True)]
+    images, image_of_row = np.unique(split.rows, return_inverse=True)
+    weights = bootstrap_weights(len(images), n_bootstraps, random_state=random_state)
+    return Targets(
+        source=betas,
+        rows=split.rows,
+        folds=slices,
+        images=image_of_row,
+        fold_of_row=split.fold_of_row,
+        scale=split.scale,
+        ceiling=ceiling,
+        enough=(ceiling.values >= min_ceiling) & (ceiling.values > 0),
+        n_trials=n_trials,
+        weights=weights[:, image_of_row],
+    )
 
 
 def centre_within_folds(array: np.ndarray, folds: Sequence[Any]) -> np.ndarray:

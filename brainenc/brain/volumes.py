@@ -52,7 +52,8 @@ class Volume:
         if np.linalg.matrix_rank(affine) < 4 or not np.array_equal(affine[3], [0, 0, 0, 1]):
             raise ValueError(f"affine must be invertible and end in (0, 0, 0, 1), got\n{affine}")
         affine.flags.writeable = False
-        self.__dict__.update(shape=shape, affine=affine, space=str(self.space))
+        for name, value in {"shape": shape, "affine": affine, "space": str(self.space)}.items():
+            object.__setattr__(self, name, value)  # how a frozen dataclass sets its fields
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any] | None) -> "Volume | None":

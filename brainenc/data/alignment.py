@@ -3,17 +3,16 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from brainenc import metrics
-from brainenc.data.images import LUMA, area_weights, image_batches, take_images
-from brainenc.model_selection import image_folds
+from brainenc.arrays import row_blocks
+from brainenc.data.images import LUMA, area_weights, as_images, image_batches, take_images
 from brainenc.repeats import average_repeats, count_repeats
-
-if TYPE_CHECKING:
-    from brainenc.data.encoding_data import EncodingData
+from brainenc.validation import check_betas
 
 #: Fewer images with trials than this tell nothing.
 MIN_IMAGES = 20
@@ -76,8 +75,13 @@ class AlignmentCheck:
 
 
 def check_alignment(
-    data: "EncodingData",
+    images: Any,
+    betas: np.ndarray,
     *,
+    rows: np.ndarray | None = None,
+    ncsnr: ArrayLike | None = None,
+    n_averaged: ArrayLike = 1,
+    name: str = "data",
     n_images: int = 600,
     n_permutations: int = 200,
     random_state: int | None = 0,
@@ -90,7 +94,20 @@ def check_alignment(
 
     Parameters
     ----------
-    data : EncodingData
+    images : array or lazy sequence, shape (n_rows, H, W[, 3]), uint8
+    betas : array, shape (n_rows, n_repeats, n_voxels) or (n_rows, n_voxels)
+        NaN where a repeat is missing. May be memory-mapped: some rows of it are read.
+    rows : array of int, optional
+        Rows with at least one trial, from which images are drawn; by default those with a beta
+        that is not NaN, which takes a pass through all betas.
+    ncsnr : array, shape (n_voxels,), optional
+        Signal s.d. / noise s.d. of a single trial; needed, and used, only where fewer than
+        `MIN_IMAGES` of the images drawn have repeats.
+    n_averaged : int or array of int
+        Trials averaged in each row of `betas`, for the noise ceiling that `ncsnr` gives; in any
+        order.
+    name : str
+        What to call the data in the message.
     n_images : int
         Images drawn at random, so that large data take seconds.
     n_permutations : int
@@ -100,40 +117,66 @@ def check_alignment(
     Returns
     -------
     AlignmentCheck
+
+    Raises
+    ------
+    ValueError : `n_images` or `n_permutations` below 1, or images, betas and ncsnr whose shapes do
+        not fit.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> brightness = rng.integers(0, 256, (60, 1, 1), dtype=np.uint8)
+    >>> images = np.broadcast_to(brightness, (60, 16, 16))
+    >>> betas = brightness / 100 + rng.standard_normal((60, 3, 5))
+    >>> check_alignment(images, betas).verdict
+    'aligned'
     """
     if n_images < 1 or n_permutations < 1:
         raise ValueError(f"n_images={n_images} and n_permutations={n_permutations} must be >= 1")
+    images = as_images(images)
+    betas = check_betas(betas, n_images=len(images), values=False)
+    if ncsnr is not None and np.shape(ncsnr) != betas.shape[2:]:
+        raise ValueError(
+            f"ncsnr {np.shape(ncsnr)} must have one value for each of the {betas.shape[2]} voxels "
+            f"of betas {betas.shape}"
+        )
     rng = np.random.default_rng(random_state)
-    shown = np.unique(data.trials["image"])
+    shown = _rows_with_trials(betas) if rows is None else np.unique(rows)
     if len(shown) < MIN_IMAGES or n_images < MIN_IMAGES:
         n_seen = min(len(shown), n_images)
         return _unknown(f"too few images to tell: {n_seen}, where {MIN_IMAGES} are needed")
-    rows = np.sort(rng.permutation(shown)[:n_images])
-    voxels, reliability = _reliable_voxels(data, rows, rng)
+    drawn = np.sort(rng.permutation(shown)[:n_images])
+    voxels, reliability = _reliable_voxels(betas, drawn, rng, ncsnr, n_averaged)
     if not len(voxels) or not reliability > 0:
         return _unknown(
             f"no voxel is known to be reliable, which takes {MIN_IMAGES} images with repeats, or "
             "ncsnr in the voxel table, and betas with signal in them"
         )
-    features = cheap_features(take_images(data.images, rows))
+    features = cheap_features(take_images(images, drawn))
     smoothers = _smoothers(features, rng)
     if not smoothers:
         return _unknown("all images look the same to pixels and contrast energy")
-    targets = _averages(data, rows, voxels)
+    targets = _averages(betas, drawn, voxels)
     shifted = {
-        shift: _score(smoothers, _averages(data, (rows + shift) % data.n_images, voxels))
+        shift: _score(smoothers, _averages(betas, (drawn + shift) % len(betas), voxels))
         for shift in (-1, 1)
     }
 
     def permuted() -> np.ndarray:
-        return targets[rng.permutation(len(rows))]
+        return targets[rng.permutation(len(drawn))]
 
     null = np.array([_score(smoothers, permuted()) for _ in range(n_permutations)])
     planted = [
         _score(smoothers, _plant(permuted(), features, reliability, rng)) for _ in range(N_PLANTED)
     ]
     r = _score(smoothers, targets)
-    return _judge(data.name, r, null, min(planted), shifted, (len(voxels), len(rows)))
+    return _judge(name, r, null, min(planted), shifted, (len(voxels), len(drawn)))
+
+
+def _rows_with_trials(betas: np.ndarray) -> np.ndarray:
+    present = [~np.isnan(np.fmax.reduce(block, axis=(1, 2))) for block in row_blocks(betas)]
+    return np.flatnonzero(np.concatenate(present))
 
 
 def _unknown(reason: str) -> AlignmentCheck:
@@ -185,26 +228,27 @@ def _judge(
 
 
 def _reliable_voxels(
-    data: "EncodingData", rows: np.ndarray, rng: np.random.Generator
+    betas: np.ndarray,
+    rows: np.ndarray,
+    rng: np.random.Generator,
+    ncsnr: ArrayLike | None = None,
+    n_averaged: ArrayLike = 1,
 ) -> tuple[np.ndarray, float]:
     """The most reliable voxels, and the reliable share of variance of their averages.
 
     Voxels are chosen on every other image and measured on the rest: the best of many look better
-    than they are. Without repeats the ``ncsnr`` of the voxel table stands for both.
+    than they are. Without repeats `ncsnr` stands for both.
     """
-    candidates = np.sort(rng.permutation(data.n_voxels)[:CANDIDATES])
+    candidates = np.sort(rng.permutation(betas.shape[2])[:CANDIDATES])
     n_chosen = min(VOXELS, -(-len(candidates) // 2))
-    betas = _read(data, rows, candidates)
-    if (count_repeats(betas).max(axis=1) > 1).sum() >= MIN_IMAGES:
+    trials = _read(betas, rows, candidates)
+    if (count_repeats(trials).max(axis=1) > 1).sum() >= MIN_IMAGES:
         half = rng.permutation(len(rows)) % 2 == 0
-        ncsnr = metrics.ncsnr_from_repeats(betas[half])
-        ceiling = metrics.noise_ceiling_from_repeats(betas[~half]).values
-    elif "ncsnr" in data.voxels:
-        ncsnr = data.voxels["ncsnr"].to_numpy()[candidates]
-        n_trials = data.trials.get("n_averaged")
-        ceiling = metrics.noise_ceiling_from_ncsnr(
-            ncsnr, 1 if n_trials is None else n_trials.to_numpy()
-        ).values
+        ncsnr = metrics.ncsnr_from_repeats(trials[half])
+        ceiling = metrics.noise_ceiling_from_repeats(trials[~half]).values
+    elif ncsnr is not None:
+        ncsnr = np.asarray(ncsnr)[candidates]
+        ceiling = metrics.noise_ceiling_from_ncsnr(ncsnr, n_averaged).values
     else:
         return np.empty(0, int), 0.0
     known = np.flatnonzero(np.isfinite(ncsnr) & np.isfinite(ceiling))
@@ -212,14 +256,14 @@ def _reliable_voxels(
     return candidates[best], float(ceiling[best].mean()) if len(best) else 0.0
 
 
-def _read(data: "EncodingData", rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+def _read(betas: np.ndarray, rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
     """Betas of some images and voxels, image by image: they may be larger than memory."""
-    return np.stack([data.betas[row][:, voxels] for row in rows.tolist()])
+    return np.stack([betas[row][:, voxels] for row in rows.tolist()])
 
 
-def _averages(data: "EncodingData", rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+def _averages(betas: np.ndarray, rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
     """Averages with mean 0 and s.d. 1 over images; 0 where there is none or no variance."""
-    averages = average_repeats(_read(data, rows, voxels)).astype(np.float32)
+    averages = average_repeats(_read(betas, rows, voxels)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom")
         averages -= np.nanmean(averages, axis=0)
@@ -303,6 +347,9 @@ def _smoothers(features: np.ndarray, rng: np.random.Generator) -> list[np.ndarra
 
     They do not depend on the responses, so that a permutation costs a product of matrices.
     """
+    # Here: scikit-learn takes a second to import, and whoever opens data does not wait for it.
+    from brainenc.model_selection import image_folds
+
     if not features.shape[1]:
         return []
     kernel = features @ features.T

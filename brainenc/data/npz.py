@@ -1,5 +1,6 @@
 """Data from one file of arrays, and from whatever a path leads to."""
 
+import dataclasses
 import os
 import zipfile
 import zlib
@@ -37,16 +38,25 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     if missing := [key for key in ("images", "betas") if key not in arrays]:
         raise ValueError(f"{path} holds {list(arrays)}, but {' and '.join(missing)} is missing")
     data = EncodingData(arrays["images"], arrays["betas"], name=name or path.stem)
-    voxels, trials = data.voxels, data.trials
-    for key in ("roi", "ncsnr"):
-        if key in arrays:
-            labels = arrays[key].astype(str) if key == "roi" else arrays[key]
-            voxels[key] = _of_shape(labels, data.betas.shape[2:], key, path)
-    for key in ("session", "run"):
-        if key in arrays:
-            labels = _of_shape(arrays[key], data.betas.shape[:2], key, path)
-            trials[key] = labels[trials["image"], trials["repeat"]]
-    return data
+    of_voxels = {
+        key: _of_shape(arrays[key], data.betas.shape[2:], key, path)
+        for key in ("roi", "ncsnr")
+        if key in arrays
+    }
+    if "roi" in of_voxels:
+        of_voxels["roi"] = of_voxels["roi"].astype(str)
+    at = (data.trials["image"], data.trials["repeat"])
+    of_trials = {
+        key: _of_shape(arrays[key], data.betas.shape[:2], key, path)[at]
+        for key in ("session", "run")
+        if key in arrays
+    }
+    return dataclasses.replace(
+        data,
+        voxels=data.voxels.assign(**of_voxels),
+        trials=data.trials.assign(**of_trials),
+        checked=True,
+    )
 
 
 def load_data(path: str | os.PathLike) -> EncodingData:

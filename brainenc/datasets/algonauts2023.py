@@ -16,13 +16,9 @@ from brainenc.arrays import row_blocks, write_array
 from brainenc.brain.surfaces import HEMISPHERES
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.images import ImageFiles
+from brainenc.datasets.nsd.files import ATLASES
 from brainenc.metrics import NoiseCeiling, correlation
 from brainenc.storage import atomic_path
-
-#: Atlases that are looked for, the first being the one that `EncodingData.rois` takes.
-ATLASES = (
-    "prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words", "streams",
-)  # fmt: skip
 
 _IMAGE_NAME = re.compile(r"(?:train|test)-(\d+)_nsd-(\d+)\.png")
 

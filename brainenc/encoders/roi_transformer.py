@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from brainenc.data.encoding_data import atlas_columns
+from brainenc.data.voxels import atlas_columns
 from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.encoders.tokens import TokenAdapter, principal_components

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainenc.arrays import blocks
-from brainenc.metrics._sums import n_threads
+from brainenc.metrics.sums import n_threads
 
 #: Entries of a chunk of an array (images × voxels): 16 MiB of float32.
 _ENTRIES = 2**22

@@ -19,17 +19,19 @@ is a ratio of standard deviations, not a ceiling of anything: r is never divided
 array([0.429, 0.75 ])
 >>> ceiling.to("r").normalize([0.4, 0.4], space="r").round(3)
 array([0.611, 0.462])
+
+Long because most of it is documentation; the type and what makes it belong together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainenc.metrics._variance_components import (
+from brainenc.metrics.variance_components import (
     VarianceComponents,
     reliability_of_average,
     split_half_reliability,
@@ -37,6 +39,9 @@ from brainenc.metrics._variance_components import (
 )
 from brainenc.model_selection import bootstrap_interval, bootstrap_weights
 from brainenc.validation import check_beta_values, check_betas
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TO_R2: dict[str, Callable[[Any], Any]] = {
     "r": np.square,
@@ -151,6 +156,21 @@ class NoiseCeiling:
 
         return self._map(rescale, n_trials=new)
 
+    def of_voxels(self, voxels: Any) -> "NoiseCeiling":
+        """The ceiling of some voxels.
+
+        Parameters
+        ----------
+        voxels : slice, mask of shape (n_voxels,) or positions
+        """
+        n_trials = self.n_trials
+        return replace(
+            self,
+            values=self.values[voxels],
+            n_trials=n_trials[voxels] if isinstance(n_trials, np.ndarray) else n_trials,
+            interval=None if self.interval is None else self.interval[:, voxels],
+        )
+
     def _map(self, function: Callable[[Any], Any], **changes: Any) -> "NoiseCeiling":
         interval = None if self.interval is None else function(self.interval)
         return replace(self, values=function(self.values), interval=interval, **changes)
@@ -202,6 +222,32 @@ class NoiseCeiling:
                 "like the ceiling"
             )
         return score / np.where(self.values > 0, self.values, np.nan)
+
+    def table(self, rois: Mapping[str, ArrayLike]) -> "pd.DataFrame":
+        """Average the ceiling over all voxels and over each ROI.
+
+        Parameters
+        ----------
+        rois : dict of label to positions of voxels
+            As `EncodingData.rois` gives them; {} for all voxels alone.
+
+        Returns
+        -------
+        DataFrame, one row for all voxels (roi "all") and one per ROI
+            roi, n_voxels, without_ceiling (voxels whose ceiling is undefined), and the means of r
+            and r2 over the others; NaN where no voxel has a ceiling.
+        """
+        import pandas as pd
+
+        r, r2 = self.to("r").values, self.to("r2").values
+        rows = []
+        for roi, chosen in {"all": np.arange(r.size), **rois}.items():
+            voxels = np.asarray(chosen)
+            known = voxels[np.isfinite(r[voxels])]
+            row = {"roi": roi, "n_voxels": voxels.size, "without_ceiling": voxels.size - known.size}
+            means = (r[known].mean(), r2[known].mean()) if known.size else (np.nan, np.nan)
+            rows.append(row | dict(zip(("r", "r2"), means, strict=True)))
+        return pd.DataFrame(rows)
 
 
 def ncsnr_from_repeats(betas: ArrayLike) -> NDArray[np.float64]:

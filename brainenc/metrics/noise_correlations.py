@@ -23,7 +23,7 @@ def noise_correlation(betas: ArrayLike) -> NDArray[np.float64]:
         without repeats or variance.
     """
     residuals, _ = within_image_residuals(np.asarray(betas))
-    flat = np.nan_to_num(residuals.reshape(-1, residuals.shape[2]).astype(np.float64))
+    flat = np.nan_to_num(_trial_after_trial(residuals).astype(np.float64))
     return correlation_of(flat.T @ flat)
 
 
@@ -115,5 +115,11 @@ def agreement_with_repeats(
 
 def _cross_products(residuals: np.ndarray) -> NDArray[np.float64]:
     """Sums of products of every two voxels, over images and repeats."""
-    flat = residuals.reshape(-1, residuals.shape[2])
+    flat = _trial_after_trial(residuals)
     return flat.T @ flat
+
+
+def _trial_after_trial(residuals: np.ndarray) -> np.ndarray:
+    """Residuals (n_images, n_repeats, n_voxels) as one row per trial, of no voxels too."""
+    n_images, n_repeats, n_voxels = residuals.shape
+    return residuals.reshape(n_images * n_repeats, n_voxels)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.arrays import blocks
-from brainenc.metrics._sums import check_pair
+from brainenc.metrics.sums import check_pair
 from brainenc.metrics.voxelwise import correlation, mean_squared_error
 
 

@@ -17,7 +17,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from brainenc.arrays import blocks
 from brainenc.metrics._patterns import finite_voxels, unit_patterns
-from brainenc.metrics._sums import check_matrix, check_weights, pearson, round_off
+from brainenc.metrics.sums import check_matrix, check_weights, pearson, round_off
 
 
 def rdm(responses: ArrayLike, metric: str = "correlation") -> NDArray[np.float64]:

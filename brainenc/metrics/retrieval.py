@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainenc.arrays import blocks
 from brainenc.metrics._patterns import finite_voxels, tie_tolerance, unit_patterns
-from brainenc.metrics._sums import check_pair
+from brainenc.metrics.sums import check_pair
 
 
 def two_way_identification(predictions: ArrayLike, targets: ArrayLike) -> NDArray[np.float64]:

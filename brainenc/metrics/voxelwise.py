@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from brainenc.metrics._sums import (
+from brainenc.metrics.sums import (
     check_pair,
     check_weights,
     first_finite,

@@ -1,25 +1,18 @@
 """The part of the page about draws: what stands in its tables, figures and sentences."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from brainenc.report import correlation_figures, differences, draw_figures, text
-from brainenc.report.parts import Column, picture, table_of, with_all_columns
+from brainenc.report import text
+from brainenc.report.draw_pictures import Shown, draw_pictures, references_of
+from brainenc.report.parts import Column, table_of, with_all_columns
+from brainenc.result_tables import AVERAGE_KINDS, INDEPENDENT, TRUTH, ResultTables
 
-if TYPE_CHECKING:
-    from brainenc.benchmarking import BenchmarkResult
-
-#: The reference row of simulated data that no encoder can beat.
-TRUTH = "true distribution"
-
-#: Encoders that the figures have room for, best first: small panels, matrices, rows of fans.
-MAX_PANELS, MAX_MATRICES, MAX_FANS = 12, 6, 3
-
-#: Voxels of the fan, and pairs beyond which only those with the best encoder are shown.
-N_FAN_VOXELS, MAX_PAIRS = 3, 15
+#: Pairs beyond which only those with the best encoder are shown.
+MAX_PAIRS = 15
 
 #: Coverages that a sentence lists; of more it gives the range.
 MAX_SHARES = 3
@@ -42,16 +35,13 @@ COLUMNS = (
     Column("noise_correlation_truth_r", "shared noise: r with truth", ""),
 )
 
-#: Kinds of averages in the order of the table, each with the beginning of its name.
-AVERAGES = ("one draw", "mean of", "prediction")
 
-
-def draw_panel(result: "BenchmarkResult", colors: dict[str, str]) -> dict[str, Any] | None:
+def draw_panel(result: ResultTables, colors: dict[str, str]) -> dict[str, Any] | None:
     """What the template shows of draws; None where none were scored.
 
     Parameters
     ----------
-    result : BenchmarkResult
+    result : ResultTables
         Names as text.
     colors : dict of encoder to colour
     """
@@ -72,17 +62,18 @@ def draw_panel(result: "BenchmarkResult", colors: dict[str, str]) -> dict[str, A
         if column.better
     }
     shown = _few(overall[overall["metric"].isin(["crps_z", "energy"])], order[0])
+    few = _few(pairs, order[0])
     return {
         "headline": headline(draws, next(iter(text.ranking(result.encoders)), "")),
         "findings": findings(draws, order, overall),
         "table": _score_table(whole[~reference], leaders),
         "references": _score_table(whole[reference], {}),
-        "k_fairness": _k_fairness_table(result.k_fairness, [*order, TRUTH]),
+        "k_fairness": _k_fairness_table(result.k_fairness, order + references_of(whole, TRUTH)),
         "pair_rows": list(shown.itertuples()),
         "only_best": order[0] if len(_encoder_pairs(overall)) > len(_encoder_pairs(shown)) else "",
         "has_truth": bool(whole["noise_correlation_truth_r"].notna().any()),
         "n_encoders": len(order),
-        **_pictures(result, whole, pairs, order, references, colors),
+        **draw_pictures(Shown(result, whole, few, order, references, colors)),
     }
 
 
@@ -123,8 +114,8 @@ def _k_fairness_table(k_fairness: pd.DataFrame, names: list[str]) -> dict[str, A
         return None
     by_kind = {
         str(of_kind["average"].iloc[0]): of_kind.set_index("encoder")
-        for start in AVERAGES
-        if len(of_kind := table[table["average"].str.startswith(start)])
+        for kind in AVERAGE_KINDS
+        if len(of_kind := table[table["average_kind"] == kind])
     }
     bounds = [
         (of_kind["noise_ceiling"].max(), of_kind["mse_z_floor"].max())
@@ -181,7 +172,7 @@ def findings(draws: pd.DataFrame, order: list[str], overall: pd.DataFrame) -> li
     overall : DataFrame
         ``BenchmarkResult.draw_pairs`` over all voxels, better encoders first.
     """
-    whole = draws[draws["atlas"] == "all"].set_index("encoder")
+    whole = draws[draws["atlas"] == "all"].set_index("encoder", drop=False)
     found = _coverage_sentences(whole.loc[order, "coverage_90"])
     found.append(_roi_sentence(draws, order[0]))
     found.append(_crps_sentence(whole, order, overall))
@@ -238,12 +229,12 @@ def _crps_sentence(whole: pd.DataFrame, order: list[str], overall: pd.DataFrame)
     found = Markup("By CRPS, <strong>{}</strong> is best ({}").format(
         best, text.number(whole.loc[best, "crps_z"])
     )
-    if TRUTH in whole.index:
-        found += Markup("; the true distribution itself gets {}").format(
-            text.number(whole.loc[TRUTH, "crps_z"])
+    for truth in references_of(whole, TRUTH):
+        found += Markup("; the {} itself gets {}").format(
+            truth, text.number(whole.loc[truth, "crps_z"])
         )
     found += Markup(")")
-    rivals = [*order[1:2], *(name for name in whole.index if name.endswith("Gaussian residuals"))]
+    rivals = order[1:2] + references_of(whole, INDEPENDENT)
     said = [_lead(text.find_pair(overall, best, rival, "crps_z"), rival) for rival in rivals]
     said = [lead for lead in said if lead]
     return found + (Markup(": {}.").format(Markup("; ").join(said)) if said else Markup("."))
@@ -259,127 +250,4 @@ def _lead(pair: Any, rival: str) -> Markup:
         verdict = "a real lead" if pair.high < 0 else f"so that {rival} is ahead"
     return Markup("its difference from <strong>{}</strong> is {} {}, {}").format(
         rival, text.number(pair.difference), text.interval(pair.low, pair.high), verdict
-    )
-
-
-# -------------------------------------------------------------------- figures
-
-
-def _pictures(
-    result: "BenchmarkResult",
-    whole: pd.DataFrame,
-    pairs: pd.DataFrame,
-    order: list[str],
-    references: list[str],
-    colors: dict[str, str],
-) -> dict[str, Any]:
-    truth = [TRUTH] if TRUTH in set(whole["encoder"]) else []
-    of_voxel = result.maps.drop_duplicates("voxel").set_index("voxel")
-    rois = _rois(result, of_voxel)
-    scores = whole.set_index("encoder")
-    few = _few(pairs, order[0])
-    overall = few[(few["atlas"] == "all") & few["metric"].isin(["crps_z", "energy"])]
-    by_roi = few[(few["atlas"] == next(iter(result.rois.get("atlas", [])), None))]
-    by_roi = by_roi[by_roi["encoder_b"].isin(order)] if len(order) > 1 else by_roi
-    n_panels = MAX_PANELS - len(truth)
-    brief = _brief_names(pd.Series(references, dtype=object))
-    panels = {"names": [*order[:n_panels], *truth], "colors": colors}
-    drawn = {
-        "curves": (
-            partial(draw_figures.calibration_curves, result.calibration, **panels),
-            "Share of trials inside central intervals of draws, per encoder",
-        ),
-        "pit": (
-            partial(draw_figures.pit_histograms, result.calibration, **panels),
-            "Histograms of where trials fall among draws, per encoder",
-        ),
-        "ranks": (
-            partial(
-                draw_figures.rank_histograms,
-                result.calibration.assign(encoder=_brief_names(result.calibration["encoder"])),
-                names=[*order[: MAX_PANELS - len(references)], *brief],
-                colors=colors,
-            ),
-            "Histograms of the rank of trials among draws, as whole patterns, per encoder",
-        ),
-        "fan": (
-            partial(
-                draw_figures.draw_fan,
-                result.shown_draws,
-                voxels=_fan_voxels(result.shown_draws, of_voxel, rois),
-                names=[*order[: MAX_FANS - len(truth)], *truth],
-                colors=colors,
-            ),
-            "Intervals of draws and single trials of a few voxels, image by image",
-        ),
-        "variances": (
-            partial(
-                draw_figures.variance_scatter,
-                result.maps,
-                slopes=scores["variance_slope"].to_dict(),
-                names=order[:n_panels],
-                colors=colors,
-            ),
-            "Scatter of the variance of draws against that of trials, per encoder",
-        ),
-        "matrices": (
-            partial(
-                correlation_figures.noise_correlation_matrices,
-                result.noise_correlations,
-                rois=rois,
-                agreement=scores["noise_correlation_r"].to_dict(),
-                names=order[:MAX_MATRICES],
-            ),
-            "Matrices of noise correlations between voxels: repeats, and draws per encoder",
-        ),
-        "draw-forest": (
-            partial(differences.difference_forest, _brief(overall), colors=colors),
-            "Differences in scores of draws over all voxels with intervals",
-        ),
-        "draw-differences": (
-            partial(differences.roi_difference_map, _brief(by_roi), metric="crps_z"),
-            "Differences in CRPS per ROI",
-        ),
-    }
-    return {
-        name.replace("-", "_"): picture(draw, name, alt) for name, (draw, alt) in drawn.items()
-    } | {
-        "n_panels": n_panels,
-        "n_fans": min(len(order), MAX_FANS - len(truth)),
-        "n_matrices": MAX_MATRICES,
-        "has_rois": len(by_roi) > 0,
-    }
-
-
-def _rois(result: "BenchmarkResult", of_voxel: pd.DataFrame) -> dict[int, str]:
-    """ROI of each voxel in the first atlas, "" where it has none."""
-    atlas = next(iter(result.rois.get("atlas", [])), None)
-    if atlas not in of_voxel:
-        return {}
-    labels = of_voxel[atlas]
-    names = labels.where(labels.notna(), "").map(str)
-    return dict(zip(of_voxel.index.astype(int), names, strict=True))
-
-
-def _fan_voxels(
-    shown: pd.DataFrame, of_voxel: pd.DataFrame, rois: dict[int, str]
-) -> dict[int, str] | None:
-    """Those of highest noise ceiling, in the order of their ROIs, with their titles."""
-    if shown.empty or "noise_ceiling" not in of_voxel:
-        return None
-    ceilings = of_voxel["noise_ceiling"].reindex(pd.unique(shown["voxel"]))
-    best = ceilings.sort_values(ascending=False, kind="stable").index[:N_FAN_VOXELS]
-    place = {roi: i for i, roi in enumerate(dict.fromkeys(rois.values()))}
-    ordered = sorted(map(int, best), key=lambda voxel: place.get(rois.get(voxel, ""), 0))
-    return {v: f"{rois[v]}, voxel {v}" if rois.get(v) else f"voxel {v}" for v in ordered}
-
-
-def _brief(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Shorter names of reference rows, so that labels have room and no plus after their minus."""
-    return pairs.assign(encoder_b=_brief_names(pairs["encoder_b"]))
-
-
-def _brief_names(names: pd.Series) -> pd.Series:
-    return names.astype(object).str.replace(
-        r" \+ (\w+) (?:Gaussian )?residuals$", r" (\1)", regex=True
     )

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,7 @@ from brainenc.report import differences, draws, figures, style, surface, text
 from brainenc.report.attention import attention_figure
 from brainenc.report.parts import Column, Picture, picture, table_of, with_all_columns
 from brainenc.report.style import encoder_colors
-
-if TYPE_CHECKING:
-    from brainenc.benchmarking import BenchmarkResult
-
-#: Columns that hold names; read back from CSV, "1" would be a number.
-NAMES = ("encoder", "encoder_a", "encoder_b", "atlas", "roi", "metric")
+from brainenc.result_tables import NAMES, ResultTables
 
 #: Tables of the page, all with names in them.
 NAMED_TABLES = (
@@ -62,7 +57,7 @@ ALL_COLUMNS = VOXEL_COLUMNS + PATTERN_COLUMNS + SET_COLUMNS + COST_COLUMNS
 
 
 def render_report(
-    result: "BenchmarkResult",
+    result: ResultTables,
     *,
     surface: str = "static",
     attention: tuple[Any, Any, Any] | None = None,
@@ -71,7 +66,7 @@ def render_report(
 
     Parameters
     ----------
-    result : BenchmarkResult
+    result : BenchmarkResult, or other ResultTables
         Tables may lack ROIs, scores (of encoders that failed) and manifest entries.
     surface : "static", "interactive" or "none"
         Maps on the cortex, where it is known where on it the voxels are: pictures, and also a
@@ -100,7 +95,7 @@ def render_report(
     return environment.get_template("report.html.j2").render(context)
 
 
-def _tidied(result: "BenchmarkResult") -> "BenchmarkResult":
+def _tidied(result: ResultTables) -> ResultTables:
     """Names as text, and every column of the encoder table there, if only with NaN."""
     tables: dict[str, Any] = {
         table: _names_as_text(getattr(result, table)) for table in NAMED_TABLES
@@ -116,7 +111,7 @@ def _names_as_text(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _context(result: "BenchmarkResult", surface_kind: str) -> dict[str, Any]:
+def _context(result: ResultTables, surface_kind: str) -> dict[str, Any]:
     encoders, kinds = result.encoders, text.classes(result)
     order = text.ranking(encoders)
     pairs = text.oriented(result.pairs, order)
@@ -194,7 +189,7 @@ def _roi_table(rois: pd.DataFrame) -> dict[str, Any]:
 # -------------------------------------------------------------------- figures
 
 
-def _pictures(result: "BenchmarkResult", pairs: pd.DataFrame, order: list[str]) -> dict[str, Any]:
+def _pictures(result: ResultTables, pairs: pd.DataFrame, order: list[str]) -> dict[str, Any]:
     colors = encoder_colors(result.encoders["encoder"])
     overall = _over_all_voxels(pairs)
     atlases = list(result.rois["atlas"].unique()) if len(result.rois) else []
@@ -216,7 +211,7 @@ def _pictures(result: "BenchmarkResult", pairs: pd.DataFrame, order: list[str]) 
     }
 
 
-def _surface(result: "BenchmarkResult", order: list[str], kind: str) -> dict[str, Any] | None:
+def _surface(result: ResultTables, order: list[str], kind: str) -> dict[str, Any] | None:
     """Picture of the cortex and the frame to turn it about; None where there is nothing to show."""
     panel = surface.report_panel(result.maps, result.manifest, order, kind)
     if panel is None:
@@ -234,7 +229,7 @@ def _attention(attention: tuple[Any, Any, Any] | None) -> Picture | None:
 
 
 def _group(
-    result: "BenchmarkResult",
+    result: ResultTables,
     pairs: pd.DataFrame,
     order: list[str],
     atlas: str,
@@ -283,9 +278,7 @@ def _roi_pairs(
     return pairs[pairs["encoder_a"] == order[0]], metric, order[0]
 
 
-def _ungrouped(
-    result: "BenchmarkResult", order: list[str], colors: dict[str, str]
-) -> dict[str, Any]:
+def _ungrouped(result: ResultTables, order: list[str], colors: dict[str, str]) -> dict[str, Any]:
     """The same without an atlas: all voxels as one group."""
     scored = result.encoders[result.encoders["encoder"].isin(order)]
     rois = scored.assign(roi="all voxels")

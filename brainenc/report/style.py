@@ -96,7 +96,7 @@ def styled() -> Any:
 
 
 def encoder_colors(encoders: Iterable[Any]) -> dict[str, str]:
-    """Colour of each encoder, by order of appearance; the palette's ten, then again from the first.
+    """Colour of each encoder, by order of appearance; `PALETTE` repeats after its last colour.
 
     Parameters
     ----------

@@ -1,13 +1,12 @@
 """Numbers and findings in words."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-if TYPE_CHECKING:
-    from brainenc.benchmarking import BenchmarkResult
+from brainenc.result_tables import ResultTables
 
 #: Shown for what is not defined.
 UNDEFINED = "–"
@@ -107,7 +106,7 @@ def find_pair(pairs: pd.DataFrame, a: str, b: str, metric: str) -> Any:
 # -------------------------------------------------------------------- what was found
 
 
-def classes(result: "BenchmarkResult") -> dict[str, str]:
+def classes(result: ResultTables) -> dict[str, str]:
     """Class name of each encoder; its own name where the manifest does not say."""
     described = result.manifest.get("settings", {}).get("encoders", {})
     fallback = {"mean": "MeanEncoder", "ridge": "RidgeEncoder"}
@@ -212,7 +211,7 @@ def _other_winner(rows: pd.DataFrame, best: str) -> list[Markup]:
     ]
 
 
-def what_was_run(result: "BenchmarkResult") -> str:
+def what_was_run(result: ResultTables) -> str:
     """One sentence: data, folds and encoders."""
     data, split = result.manifest.get("data", {}), result.manifest.get("split", {})
     n = len(result.encoders)

@@ -6,6 +6,8 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
+from brainenc.arrays import blocks
+
 #: Images whose errors are held in memory at a time.
 BLOCK = 256
 
@@ -73,8 +75,7 @@ def measure_errors(held_out: Sequence[np.ndarray], targets: np.ndarray) -> Error
     """
     k, n_voxels = len(held_out), targets.shape[1]
     grams, n_images = np.zeros((n_voxels, k, k)), np.zeros(n_voxels, dtype=np.int64)
-    for start in range(0, len(targets), BLOCK):
-        rows = slice(start, start + BLOCK)
+    for rows in blocks(len(targets), BLOCK):
         errors = np.stack([member[rows] - targets[rows] for member in held_out]).astype(np.float64)
         known = np.isfinite(errors).all(axis=0)
         errors[:, ~known] = 0

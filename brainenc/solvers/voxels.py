@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainenc.arrays import row_blocks
+from brainenc.arrays import row_blocks, varies
 from brainenc.model_selection import Folds, image_folds
 from brainenc.solvers import RidgeFit
 
@@ -204,6 +204,5 @@ def feature_scaling(X: np.ndarray, standardize: bool = True) -> tuple[np.ndarray
     scale = np.ones(X.shape[1])
     if standardize:
         sd = np.sqrt(np.square(X - mean.astype(X.dtype)).mean(axis=0, dtype=np.float64))
-        varies = sd > 1e-6 * np.abs(mean)  # round-off of a constant feature is no variation
-        scale[varies] = sd[varies]
+        scale = np.where(varies(mean, sd), sd, 1.0)
     return mean.astype(X.dtype), scale.astype(X.dtype)

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from sklearn.pipeline import make_pipeline
 
 import brainenc
 from brainenc import metrics
@@ -18,8 +20,11 @@ from brainenc.benchmarking import (
 )
 from brainenc.benchmarking.draw_kept import LARGE, read_kept
 from brainenc.benchmarking.draw_sources import DrawSource, TrialResiduals, truth_source
+from brainenc.benchmarking.pairs import Pair, run_pair
 from brainenc.benchmarking.result import DRAW_TABLES, TABLES
+from brainenc.benchmarking.split import make_split, trial_sd
 from brainenc.encoders import BaseEncoder
+from brainenc.metrics.noise_correlations import correlation_of
 from brainenc.noise.gaussian import ResidualNoise
 
 FEW = {"n_bootstraps": 100, "n_permutations": 9, "verbose": False, "check": False}
@@ -111,7 +116,7 @@ def test_kept_arrays_are_those_of_the_metrics(fold, monkeypatch, images_at_once)
     np.testing.assert_allclose(kept["draw_variance"] / 11, variance, **close)
     correlation = metrics.noise_correlation(np.moveaxis(draws, 0, 1))
     np.testing.assert_allclose(
-        metrics.spread.correlation_of(kept["cross_products"]),
+        correlation_of(kept["cross_products"]),
         correlation[np.ix_([0, 3, 4], [0, 3, 4])],
         **close,
     )
@@ -172,7 +177,8 @@ def test_the_plan_takes_voxels_from_rois_in_proportion(data, monkeypatch):
     betas[:, :, 8] = 0 * betas[:, :, 8] + 1
     holed = brainenc.EncodingData(data.images, betas, data.voxels)
     folds = [(np.arange(100), np.arange(100, 150))]
-    plan = draw_plan.make_plan(holed, folds, 10, 0)
+    split = make_split(holed.betas, folds)
+    plan = draw_plan.make_plan(holed, split, 10, 0)
     assert set(np.arange(40)) - set(plan.complete) == {7, 8}
     roi = data.voxels["roi"].to_numpy()
     assert len(set(plan.subset)) == 20
@@ -181,8 +187,8 @@ def test_the_plan_takes_voxels_from_rois_in_proportion(data, monkeypatch):
     assert (abs(taken.reindex(there.index, fill_value=0) - there * 20 / 38) <= 1).all()
     changes = (roi[plan.subset][1:] != roi[plan.subset][:-1]).sum()
     assert changes == len(taken) - 1  # ROI after ROI
-    assert plan.key() == draw_plan.make_plan(holed, folds, 10, 0).key()
-    assert plan.key() != draw_plan.make_plan(holed, folds, 10, 1).key()
+    assert plan.key() == draw_plan.make_plan(holed, split, 10, 0).key()
+    assert plan.key() != draw_plan.make_plan(holed, split, 10, 1).key()
 
 
 @pytest.mark.parametrize("missing", ["", None, np.nan])
@@ -191,7 +197,8 @@ def test_voxels_outside_every_roi_have_a_place_in_the_plan(data, missing, dtype)
     roi = data.voxels["roi"].astype(object)
     roi[::4] = missing
     outside = dataclasses.replace(data, voxels=pd.DataFrame({"roi": roi.astype(dtype)}))
-    plan = draw_plan.make_plan(outside, [(np.arange(100), np.arange(100, 150))], 10, 0)
+    split = make_split(outside.betas, [(np.arange(100), np.arange(100, 150))])
+    plan = draw_plan.make_plan(outside, split, 10, 0)
     assert set(plan.subset) == set(range(40))
     assert set(plan.subset[:10]) == set(range(0, 40, 4))  # as if they were a ROI of their own
     assert len(plan.shown) == roi.replace("", None).nunique() + 1
@@ -291,14 +298,14 @@ def test_variances_and_noise_correlations_are_compared_fold_by_fold():
     )  # fmt: skip
     row = whole(result).loc["told"]
 
-    plan = draw_plan.make_plan(data, folds, 50, 0)
+    plan = draw_plan.make_plan(data, make_split(betas, folds), 50, 0)
     source = DrawSource(
         "", "", lambda images, n, seed: Told(noise_sd=1.5 * sd).sample(test[images], n, seed)
     )
     drawn, measured, cross = [], [], 0
     for k, (train, rows) in enumerate(folds):
         test = X[rows]
-        kept = draw_blocks.score_draws(source, betas[rows], targets.trial_sd(betas, train), plan, k)
+        kept = draw_blocks.score_draws(source, betas[rows], trial_sd(betas, train), plan, k)
         drawn.append(kept["draw_variance"] / len(rows))
         around = np.square(betas[rows] - kept["mean_draw"][:, None])
         n_trials = np.isfinite(around).sum(axis=1)
@@ -318,7 +325,7 @@ def test_variances_and_noise_correlations_are_compared_fold_by_fold():
     assert row["variance_reliability"] == pytest.approx(wanted.reliability, rel=1e-4)
     assert wanted.slope.low < 1.5**2 / 2 < wanted.slope.high  # trials: own and shared noise
     agreement = metrics.agreement_with_repeats(
-        metrics.spread.correlation_of(cross), betas[rows][..., plan.subset], images=rows
+        correlation_of(cross), betas[rows][..., plan.subset], images=rows
     )
     found = row[[f"noise_correlation_r{end}" for end in ("", "_low", "_high")]].astype(float)
     np.testing.assert_allclose(found, np.array(agreement)[[0, 2, 3]], rtol=1e-6)
@@ -486,3 +493,93 @@ def test_the_true_density_of_betas_that_drift_is_that_of_their_draws():
     assert density @ grid**2 == pytest.approx((draws**2).mean(), rel=0.1)
     missing = source.log_density(slice(0, 20), data.betas, np.arange(10))
     np.testing.assert_array_equal(np.isnan(missing), np.isnan(data.betas).all(axis=2))
+
+
+class StandardNormalTruth:
+    """Trials of mean 0 and s.d. 1 that voxels do not share, and no other knowledge."""
+
+    def __init__(self, n_images, n_voxels):
+        self.n_images, self.n_voxels = n_images, n_voxels
+
+    def select(self, images=None, voxels=None):
+        return StandardNormalTruth(len(images), self.n_voxels)
+
+    def sample(self, n=1, random_state=None):
+        rng = np.random.default_rng(random_state)
+        return rng.standard_normal((n, self.n_images, self.n_voxels), dtype=np.float32)
+
+    def log_density(self, betas, voxels=None):
+        return stats.norm.logpdf(betas[..., voxels]).sum(axis=-1)
+
+    def noise_covariance(self, voxels=None):
+        return np.eye(len(voxels))
+
+
+def test_any_truth_that_draws_and_has_a_density_gives_a_reference_row():
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((60, 3, 12))
+    images = rng.integers(0, 255, (60, 4, 4), dtype=np.uint8)
+    data = brainenc.EncodingData(images, betas, truth=StandardNormalTruth(60, 12))
+    result = brainenc.benchmark(
+        data, {"mean": brainenc.MeanEncoder()}, references=False, cv=3, n_draws=50, **FEW
+    )
+    truth = whole(result).loc["true distribution"]
+    # Entropy of 12 standard normals; s.e. over 180 trials √(12 / 2) / √180 = .18.
+    assert truth["log_score"] == pytest.approx(12 * 1.4189, abs=0.75)
+    assert truth["crps"] == pytest.approx(1 / np.sqrt(np.pi), rel=0.06)
+    truths = result.noise_correlations.query("encoder == 'true distribution'")["truth"]
+    assert (truths == 0).all()
+
+
+def test_a_truth_without_a_distribution_gives_no_reference_row(data):
+    class Categories:
+        def select(self, images=None, voxels=None):
+            return self
+
+    known = dataclasses.replace(data, truth=Categories())
+    result = brainenc.benchmark(
+        known, {"mean": brainenc.MeanEncoder()}, references=False, cv=3, n_draws=10, **FEW
+    )
+    assert list(whole(result).index) == ["mean"]
+
+
+def test_a_pair_scores_draws_in_the_unit_that_the_split_has_found(data, tmp_path):
+    split = make_split(data.betas, [(np.arange(100), np.arange(100, 150))])
+    ((train, test),) = split.folds
+    plan = draw_plan.make_plan(data, split, 20, 0)
+    energies = []
+    for k, scale in enumerate((split.scale[0], 2 * split.scale[0])):
+        pair = Pair(Told(noise_sd=1.0), "told", 0, train, test, tmp_path / f"{k}", "", plan, scale)
+        energies.append(run_pair(pair, data.truth.signal, data.betas).draws()["energy"])
+    np.testing.assert_allclose(energies[0], 2 * energies[1], rtol=1e-5)
+
+
+def test_a_run_whose_only_encoder_cannot_draw_is_scored_without_draws(data, tmp_path):
+    plain = dataclasses.replace(data, truth=None)
+    pipeline = make_pipeline(brainenc.PixelFeatures(size=4), brainenc.RidgeEncoder(features=None))
+    result = brainenc.benchmark(
+        plain, {"pipeline": pipeline}, references=False, cv=3, n_draws=10, **FEW
+    )
+    assert result.encoders["r"].notna().all()
+    assert result.draws.empty
+    assert any("pipeline: its draws are not scored" in warning for warning in result.warnings)
+    assert "CRPS" not in result.to_html(tmp_path / "report.html").read_text().split("<footer>")[0]
+
+
+def test_where_every_voxel_lacks_a_trial_only_scores_of_whole_patterns_are_undefined(
+    data, tmp_path
+):
+    betas = data.betas.copy()
+    betas[0, 0, ::2] = np.nan
+    betas[1, 0, 1::2] = np.nan
+    holed = brainenc.EncodingData(data.images, betas, data.voxels)
+    result = brainenc.benchmark(
+        holed, {"mean": brainenc.MeanEncoder()}, references=False, cv=3, n_draws=50, **FEW
+    )
+    mean = whole(result).loc["mean"]
+    # Trials share noise: allow four s.e. of as many independent trials.
+    assert mean["coverage_90"] == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 443))
+    assert np.isfinite(mean[["crps_z", "variance_slope"]].astype(float)).all()
+    assert mean[["energy", "variogram", "log_score", "noise_correlation_r"]].isna().all()
+    assert result.calibration.query("quantity == 'pattern_rank'")["value"].isna().all()
+    assert "<html" in result.to_html(tmp_path / "report.html").read_text()

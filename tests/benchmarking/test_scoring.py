@@ -1,6 +1,7 @@
 """Scores of held-out predictions against slow loops over folds, voxels and resamples."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,14 +10,31 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, LeaveOneOut, RepeatedKFold
 
-from brainenc.benchmarking import permutation, scoring
+import brainenc
+from brainenc import metrics
+from brainenc.benchmarking import ceilings, permutation, scoring, split
 from brainenc.benchmarking import targets as scored_against
 from brainenc.benchmarking.permutation import correlation_p_values
+from brainenc.benchmarking.split import make_split, trial_sd
 from brainenc.benchmarking.targets import make_targets
+from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_weights, image_folds
 from brainenc.repeats import average_repeats
 
 N_IMAGES, N_VOXELS = 40, 6
+
+
+def targets_of(betas, folds, n_bootstraps, ceiling=1.0, random_state=0):
+    n_trials = betas.shape[1]
+    return make_targets(
+        betas,
+        make_split(betas, folds),
+        NoiseCeiling(np.full(betas.shape[2], ceiling), "r", n_trials, "given"),
+        n_trials=n_trials,
+        min_ceiling=0.2,
+        n_bootstraps=n_bootstraps,
+        random_state=random_state,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +50,7 @@ def case():
     for k, (_, test) in enumerate(folds):
         predictions[test] = signal[test] + 0.5 * rng.standard_normal((10, N_VOXELS)) + 2 * k
     rows = np.concatenate([test for _, test in folds])
-    ceiling = np.full(N_VOXELS, 0.8)
-    targets = make_targets(betas, folds, ceiling, 50, random_state=1)
+    targets = targets_of(betas, folds, 50, ceiling=0.8, random_state=1)
     return predictions[rows], betas, folds, targets
 
 
@@ -118,7 +135,7 @@ def test_bootstrap_samples_are_scores_of_resampled_images(case):
 def test_an_image_tested_twice_is_drawn_as_one(case):
     _, betas, _, _ = case
     folds = [(np.arange(20, 40), np.arange(0, 15)), (np.arange(20, 40), np.arange(5, 20))]
-    targets = make_targets(betas, folds, np.ones(N_VOXELS), 30, random_state=0)
+    targets = targets_of(betas, folds, 30)
     images = np.concatenate([np.arange(15), np.arange(5, 20)])
     for image in range(5, 15):
         first, second = np.flatnonzero(images == image)
@@ -147,7 +164,7 @@ def test_r2_of_the_mean_is_near_zero_with_small_folds():
     betas = rng.standard_normal((20, 3, 500))
     folds = image_folds(10, 20)
     means = np.concatenate([np.tile(betas[train].mean(axis=(0, 1)), (2, 1)) for train, _ in folds])
-    targets = make_targets(betas, folds, np.ones(500), 200, random_state=0)
+    targets = targets_of(betas, folds, 200)
     found = scoring.score_encoder(means, targets, n_permutations=1, random_state=0)
     # The mean of the 18 others has an error of 1 + 1/18 against a variance of 19/20: −.11.
     # s.e. over 500 voxels below .01.
@@ -159,7 +176,7 @@ def test_r2_of_the_mean_is_near_zero_with_small_folds():
 def test_bootstrap_r2_is_corrected_by_the_number_of_images_not_rows():
     betas, folds, predictions = repeated_case()
     rows = np.concatenate([test for _, test in folds])
-    targets = make_targets(betas, folds, np.ones(1500), 3, random_state=0)
+    targets = targets_of(betas, folds, 3)
     samples = scoring.voxel_metrics(predictions, targets, targets.weights)["r2"]
     drawn = np.repeat(np.arange(len(rows)), targets.weights[1].astype(int))
     y, error = betas.mean(axis=1)[rows][drawn], (betas.mean(axis=1)[rows] - predictions)[drawn]
@@ -181,7 +198,7 @@ def repeated_case(seed=0, n_images=30, n_voxels=1500):
 
 def test_p_of_noise_is_uniform_where_images_are_tested_repeatedly():
     betas, folds, predictions = repeated_case()
-    targets = make_targets(betas, folds, np.ones(1500), 2, random_state=0)
+    targets = targets_of(betas, folds, 2)
     p = correlation_p_values(predictions, targets, n_permutations=199, random_state=0)
     # Shuffling each row by itself would call 20 % of voxels significant at .05.
     assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 1500))
@@ -205,7 +222,7 @@ def test_p_of_ridge_on_noise(cv, highest):
     predictions = [
         Ridge(10).fit(X[train], betas[train, 0]).predict(X[test]) for train, test in folds
     ]
-    targets = make_targets(betas, folds, np.ones(2000), 2, random_state=0)
+    targets = targets_of(betas, folds, 2)
     p = correlation_p_values(
         np.concatenate(predictions), targets, n_permutations=199, random_state=0
     )
@@ -215,7 +232,7 @@ def test_p_of_ridge_on_noise(cv, highest):
 def test_p_finds_signal_where_images_are_tested_repeatedly():
     betas, folds, predictions = repeated_case()
     rows = np.concatenate([test for _, test in folds])
-    targets = make_targets(betas, folds, np.ones(1500), 2, random_state=0)
+    targets = targets_of(betas, folds, 2)
     p = correlation_p_values(
         predictions + betas.mean(axis=1)[rows], targets, n_permutations=199, random_state=0
     )
@@ -225,7 +242,8 @@ def test_p_finds_signal_where_images_are_tested_repeatedly():
 def test_images_change_places_only_where_folds_connect_them():
     betas = np.zeros((12, 1, 1))
     folds = [(np.arange(8, 12), np.array(test)) for test in ([0, 1, 2], [2, 3], [4, 5], [6, 7])]
-    strata = permutation._strata(make_targets(betas, folds, np.ones(1), 2, random_state=0))
+    targets = targets_of(betas, folds, 2)
+    strata = permutation._strata(targets)
     assert [stratum.tolist() for stratum in strata] == [[0, 1, 2, 3], [4, 5], [6, 7]]
 
 
@@ -238,7 +256,7 @@ def test_p_does_not_depend_on_blocks_of_voxels(case, monkeypatch):
 
 
 def score_folds(folds, betas, predictions):
-    targets = make_targets(betas, folds, np.ones(betas.shape[2]), 20, random_state=0)
+    targets = targets_of(betas, folds, 20)
     return scoring.score_encoder(predictions, targets, n_permutations=19, random_state=0)
 
 
@@ -312,7 +330,7 @@ def test_p_of_noise_is_uniform_also_where_images_are_missing():
     betas = rng.standard_normal((30, 2, 300))
     betas = np.where((rng.random((30, 300)) < 0.05)[:, None], np.nan, betas)
     folds = image_folds(3, 30)
-    targets = make_targets(betas, folds, np.ones(300), 2, random_state=0)
+    targets = targets_of(betas, folds, 2)
     p = correlation_p_values(
         rng.standard_normal((30, 300)), targets, n_permutations=199, random_state=0
     )
@@ -335,7 +353,7 @@ def test_trial_sd_ignores_missing_trials_and_refuses_constants():
     betas[3, 1] = np.nan
     betas[:, :, 2] = np.float32(0.1)
     betas[:, :, 3] = np.nan
-    sd = scored_against.trial_sd(betas)
+    sd = trial_sd(betas)
     np.testing.assert_allclose(sd[:2], np.nanstd(betas[:, :, :2], axis=(0, 1)), rtol=1e-4)
     assert np.isnan(sd[2:]).all()
 
@@ -350,9 +368,10 @@ def test_betas_on_disk_are_scored_in_less_memory_than_they_take(tmp_path, monkey
     )
     folds = image_folds(4, 240)
     monkeypatch.setattr(scored_against, "_TRIAL_VALUES", 2**16)
-    monkeypatch.setattr(scored_against, "_BLOCK_VALUES", 2**16)
+    for module in (scored_against, split):
+        monkeypatch.setattr(module, "_BLOCK_VALUES", 2**16)
     tracemalloc.start()
-    targets = make_targets(betas, folds, np.ones(2000), 300, random_state=0)
+    targets = targets_of(betas, folds, 300)
     parts = [predictions[60 * k : 60 * k + 60] for k in range(4)]
     found = scoring.score_encoder(parts, targets, n_permutations=2, random_state=0, folder=tmp_path)
     _, peak = tracemalloc.get_traced_memory()
@@ -365,3 +384,59 @@ def test_betas_on_disk_are_scored_in_less_memory_than_they_take(tmp_path, monkey
     )
     for metric, samples in in_memory.voxel_samples.items():
         np.testing.assert_array_equal(found.voxel_samples[metric], samples)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda ceiling: ceiling.to("r2"), "score is in space 'r' and the ceiling in 'r2'"),
+        (lambda ceiling: ceiling.to("percent"), "the ceiling in 'percent'"),
+        (
+            lambda ceiling: ceiling.with_n_trials(1),
+            "for averages of 3.0 trials and the ceiling for 1.0",
+        ),
+    ],
+)
+def test_a_ceiling_of_another_space_or_trial_count_is_refused(case, other, message):
+    predictions, _, _, targets = case
+    wrong = replace(targets, ceiling=other(targets.ceiling))
+    with pytest.raises(ValueError, match=message):
+        scoring.score_encoder(predictions, wrong, n_permutations=1, random_state=0)
+    of_draws = metrics.ceiling_of_draws(wrong.ceiling, 5)
+    if of_draws.n_trials != targets.n_trials:  # that of draws is in space "r" whatever it is given
+        with pytest.raises(ValueError, match=message):
+            targets.normalized(np.full(N_VOXELS, 0.5), of_draws)
+
+
+def test_trials_are_counted_voxel_by_voxel_where_the_trial_table_is_not_enough():
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((6, 3, 4)) + rng.standard_normal((6, 1, 4))
+    betas[0, 0, 1] = np.nan  # a trial that voxel 1 lacks
+    betas[1, :, 2] = np.nan
+    betas[:, :, 3] = np.nan
+    images = rng.integers(0, 255, (6, 4, 4), dtype=np.uint8)
+    data = brainenc.EncodingData(images, betas)
+    split = make_split(betas, [(np.arange(3, 6), np.arange(3)), (np.arange(3), np.arange(3, 6))])
+    ceiling = ceilings.ceiling_of_tested(data, split)
+    found = ceilings.trials_averaged(data, split, ceiling)
+    np.testing.assert_allclose(found, [3, 1 / np.mean([1 / 2, *[1 / 3] * 5]), 3, np.nan])
+    whole = brainenc.EncodingData(images, np.delete(betas, [1, 2, 3], axis=2))
+    assert ceilings.trials_averaged(whole, split, ceilings.ceiling_of_tested(whole, split)) == 3
+
+
+def test_trials_are_those_of_the_images_tested():
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((6, 4, 3)) + rng.standard_normal((6, 1, 3))
+    betas[:3, 1:] = np.nan
+    images = rng.integers(0, 255, (6, 4, 4), dtype=np.uint8)
+    data = brainenc.EncodingData(images, betas)
+    split = make_split(betas, [(np.arange(3), np.arange(3, 6))])
+    of_all = data.noise_ceiling().to("r")
+    assert of_all.n_trials == pytest.approx(1 / np.mean([1, 1 / 4]))
+    assert ceilings.trials_averaged(data, split, ceilings.ceiling_of_tested(data, split)) == 4
+    targets = make_targets(
+        betas, split, of_all, n_trials=ceilings.trials_averaged(data, split, of_all),
+        min_ceiling=0, n_bootstraps=1, random_state=0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"for averages of .* trials and the ceiling for 1.6"):
+        targets.normalized(np.ones(3))

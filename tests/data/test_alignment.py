@@ -94,7 +94,8 @@ def alarms(images, betas_of, n_sets):
     """How many data sets are called misaligned or shifted."""
     found = [
         check_alignment(
-            EncodingData(images, betas_of(np.random.default_rng(seed))),
+            images,
+            betas_of(np.random.default_rng(seed)),
             n_permutations=40,
             random_state=seed,
         )
@@ -170,12 +171,54 @@ def test_images_without_trials_and_voxels_without_data_are_passed_over(data):
 
 
 def test_a_seed_repeats_it_and_a_subset_is_enough(data):
-    ours, theirs = (check_alignment(data, n_images=120, random_state=3) for _ in range(2))
+    ours, theirs = (
+        check_alignment(data.images, data.betas, n_images=120, random_state=3) for _ in range(2)
+    )
     assert ours.r == theirs.r
     np.testing.assert_array_equal(ours.null, theirs.null)
     assert ours.verdict == "aligned"
     with pytest.raises(ValueError, match="n_images=0"):
         data.check(n_images=0)
+
+
+def test_of_a_data_object_the_arrays_and_tables_are_checked(data):
+    """Rows without trials, ncsnr and trial counts come from the tables of `EncodingData`."""
+    noise = np.random.default_rng(0).standard_normal(data.truth.signal.shape)
+    averages = data.truth.signal + 0.5 * data.truth.signal.std(axis=0) * noise
+    averages[::9] = np.nan
+    here = np.flatnonzero(np.arange(data.n_images) % 9)
+    ncsnr = np.random.default_rng(1).uniform(0.1, 0.5, data.n_voxels)
+    trials = pd.DataFrame({"image": here, "repeat": 0, "n_averaged": 1 + here % 3})
+    whole = EncodingData(data.images, averages, pd.DataFrame({"ncsnr": ncsnr}), trials, "s1")
+    known = {"ncsnr": ncsnr, "n_averaged": 1 + here % 3, "name": "s1"}
+    expected = whole.check(random_state=2)
+    assert expected.verdict == "aligned"
+    for rows in (None, here):
+        found = check_alignment(data.images, averages, rows=rows, **known, random_state=2)
+        np.testing.assert_array_equal(found.null, expected.null)
+        assert (found.r, found.expected, found.message) == (
+            expected.r,
+            expected.expected,
+            expected.message,
+        )
+    # What is planted depends on the reliability of the averages, which so many trials make.
+    single = check_alignment(data.images, averages, ncsnr=ncsnr, random_state=2)
+    assert single.r == expected.r
+    assert single.expected < expected.expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ncsnr": np.ones(99)}, r"ncsnr \(99,\) must have one value for each of the 100 voxels"),
+        ({"n_permutations": 0}, "n_permutations=0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(data, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check_alignment(data.images, data.betas, **arguments)
+    with pytest.raises(ValueError, match="has 240 rows, but there are 239 images"):
+        check_alignment(data.images[1:], data.betas)
 
 
 # ------------------------------------------------------------------ its parts
@@ -208,10 +251,10 @@ def test_scores_are_those_of_ridge_in_cross_validation(features):
 def test_the_reliability_of_averages_is_that_of_so_many_trials(data):
     betas = np.random.default_rng(0).standard_normal((data.n_images, 30))
     ncsnr = np.linspace(0.2, 0.5, 30)
-    trials = pd.DataFrame({"image": np.arange(data.n_images), "repeat": 0, "n_averaged": 4})
-    averaged = EncodingData(data.images, betas, pd.DataFrame({"ncsnr": ncsnr}), trials)
     rows = np.arange(data.n_images)
-    voxels, share = alignment._reliable_voxels(averaged, rows, np.random.default_rng(0))
+    voxels, share = alignment._reliable_voxels(
+        betas[:, None], rows, np.random.default_rng(0), ncsnr, n_averaged=4
+    )
     assert sorted(voxels) == list(range(15, 30))  # half of the voxels
     # Allen et al. (2022): ncsnr² / (ncsnr² + 1 / n).
     assert share == pytest.approx(np.mean(ncsnr[15:] ** 2 / (ncsnr[15:] ** 2 + 1 / 4)))
@@ -222,7 +265,7 @@ def test_chosen_voxels_do_not_look_better_than_they_are(data):
     shares = []
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        noise = EncodingData(data.images[:80], rng.standard_normal((80, 3, 1000)))
+        noise = rng.standard_normal((80, 3, 1000))
         shares.append(alignment._reliable_voxels(noise, np.arange(80), rng)[1])
     ceiling = metrics.noise_ceiling_from_repeats(rng.standard_normal((40, 3, 4000))).values
     # Means over 500 voxels whose s.d. is .12: s.e. .006. Chosen by both halves they have .17 more.

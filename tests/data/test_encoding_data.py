@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -459,6 +460,17 @@ def test_it_is_frozen(data):
         data.name = "other"
 
 
+def test_checked_parts_are_neither_read_nor_copied(data):
+    """A copy with another name keeps the very arrays; with `checked` a wrong part goes through."""
+    renamed = dataclasses.replace(data, name="other", checked=True)
+    assert renamed.name == "other"
+    for part in ("images", "betas", "voxels", "trials"):
+        assert getattr(renamed, part) is getattr(data, part)
+    with pytest.raises(ValueError, match="voxels has 4 rows"):
+        dataclasses.replace(renamed, voxels=data.voxels[:4])
+    assert len(dataclasses.replace(data, voxels=data.voxels[:4], checked=True).voxels) == 4
+
+
 def test_the_callers_tables_are_not_touched(images, betas, voxels):
     voxels.index = list("abcde")
     data = EncodingData(images, betas, voxels)
@@ -483,7 +495,7 @@ def test_parts_of_memory_mapped_betas_are_not_walked_again(data, tmp_path, monke
         raise AssertionError("all betas were read")
 
     monkeypatch.setattr("brainenc.data.encoding_data.check_betas", walked)
-    monkeypatch.setattr("brainenc.data.encoding_data._trials_present", walked)
+    monkeypatch.setattr("brainenc.data.encoding_data.trials_present", walked)
     loaded.train_test(0.25)
     loaded.select(roi="V1v")
     EncodingData.load(tmp_path / "subj01.brain")
@@ -624,9 +636,14 @@ def test_kriegeskorte_2008_has_no_betas(real_data):
 # ------------------------------------------------------------------ imports
 
 
-def test_data_can_be_read_without_torch_or_scikit_learn():
-    code = "import sys, brainenc.data; print({'torch', 'sklearn', 'matplotlib'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def test_data_can_be_read_without_torch_or_scikit_learn(npz):
+    code = (
+        "import sys, brainenc; brainenc.load_npz(sys.argv[1]).select(images=[0, 1]); "
+        "print({'torch', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, npz()], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"
 
 

@@ -63,15 +63,15 @@ def test_a_converted_subject_is_the_loaded_one(root, converted):
 
 KILLED = """
 import os, signal, sys
-from brainenc.datasets import _nsd_convert, convert_nsd
-write, n_rows = _nsd_convert._write_row, 0
+from brainenc.datasets.nsd import convert, convert_nsd
+write, n_rows = convert._write_row, 0
 def dying(*arguments):
     global n_rows
     write(*arguments)
     n_rows += 1
     if n_rows == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-_nsd_convert._write_row = dying
+convert._write_row = dying
 convert_nsd(sys.argv[1], sys.argv[2], units="zscore", sessions=[1, 2, 4])
 """
 

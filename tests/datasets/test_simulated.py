@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scoringrules
+from scipy import stats
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
@@ -352,6 +353,39 @@ def test_the_true_distribution_scores_better_with_drift_than_without():
         for each in (truth, before)
     ]
     assert scores[0] < scores[1]
+
+
+@pytest.mark.parametrize("zscored", [False, True])
+def test_log_density_is_that_of_a_mixture_of_normal_distributions(zscored):
+    data = simulate_subject(20, 10, 3, session_drift=0.5, missing=0.2, n_sessions=3, random_state=1)
+    data = data.zscore_by_session() if zscored else data
+    truth, drift, voxels = data.truth, data.truth.drift, np.array([7, 2, 4])
+    covariance = truth.noise_covariance(voxels)
+    found = truth.log_density(data.betas, voxels)
+    image, repeat = 3, np.flatnonzero(np.isfinite(data.betas[3, :, 0]))[0]
+    density = 0.0
+    for gain, offset, share in zip(
+        drift.gain[:, voxels], drift.offset[:, voxels], drift.share, strict=True
+    ):
+        mean = gain * truth.signal[image, voxels] + offset
+        session = stats.multivariate_normal(mean, covariance * np.outer(gain, gain))
+        density += share * session.pdf(data.betas[image, repeat, voxels])
+    # Noise factors and drift are kept in float32.
+    assert found[image, repeat] == pytest.approx(np.log(density), rel=1e-5)
+    missing = np.isnan(data.betas[..., 0])
+    assert missing.any()
+    np.testing.assert_array_equal(np.isnan(found), missing)
+    in_places = np.isin(np.arange(10), voxels)
+    np.testing.assert_allclose(truth.log_density(data.betas, in_places), found, rtol=1e-5)
+    alone = truth.select(images=[image]).log_density(data.betas[[image]], voxels)
+    np.testing.assert_allclose(alone[0], found[image], rtol=1e-10)
+
+
+def test_log_density_of_other_images_or_voxels_is_refused(data):
+    truth = data.truth.select(images=np.arange(5))
+    for betas in (data.betas[:4], data.betas[:5, :, :3], data.betas[:5, 0]):
+        with pytest.raises(ValueError, match=r"betas \(.*\) must be .* the 5 images and"):
+            truth.log_density(betas)
 
 
 # ------------------------------------------------------------------ seeds, sizes, selection

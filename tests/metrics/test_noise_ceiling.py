@@ -4,13 +4,13 @@ from references import variance_components as slow_variance_components
 
 from brainenc.metrics import (
     NoiseCeiling,
-    _sums,
-    _variance_components,
     correlation,
     ncsnr_from_repeats,
     noise_ceiling_from_ncsnr,
     noise_ceiling_from_repeats,
     noise_ceiling_split_half,
+    sums,
+    variance_components,
 )
 from brainenc.repeats import average_repeats
 
@@ -18,7 +18,7 @@ from brainenc.repeats import average_repeats
 @pytest.fixture(autouse=True, params=[2**23, 1], ids=["as small arrays", "as large arrays"])
 def large(request, monkeypatch):
     """Whether arrays are summed by matrix products or by compiled code."""
-    monkeypatch.setattr(_sums, "_LARGE", request.param)
+    monkeypatch.setattr(sums, "_LARGE", request.param)
 
 
 ESTIMATORS = {
@@ -70,7 +70,7 @@ def test_ncsnr_with_even_repeats_is_the_nsd_formula_up_to_its_known_factor():
 
 def test_signal_variance_is_unbiased_where_a_third_of_the_trials_is_missing():
     _, betas = simulate(30, 20_000, 0.5, missing=0.35)
-    components = _variance_components.variance_components(betas, np.ones((1, 30)))
+    components = variance_components.variance_components(betas, np.ones((1, 30)))
     signal, noise = components.signal[0], components.noise[0]
     for estimate, truth in ((signal, 0.25), (noise, 1.0)):
         assert abs(estimate.mean() - truth) < 4 * estimate.std() / np.sqrt(20_000)
@@ -176,8 +176,8 @@ def test_a_reliability_is_an_r2_and_is_not_squared_again():
 
 def test_two_repeats_are_spearman_browns_formula():
     r = np.array([0.0, 0.2, 0.9])
-    ratio = _variance_components._signal_to_noise(r, np.ones(3), np.ones(3))
-    found = _variance_components.reliability_of_average(ratio, 2.0)
+    ratio = variance_components._signal_to_noise(r, np.ones(3), np.ones(3))
+    found = variance_components.reliability_of_average(ratio, 2.0)
     np.testing.assert_allclose(found, 2 * r / (1 + r), rtol=1e-12)
 
 
@@ -193,7 +193,7 @@ def test_split_halves_of_voxels_that_miss_other_trials_are_those_of_each_voxel_a
 def test_split_halves_are_the_same_in_all_blocks_of_voxels(monkeypatch):
     _, betas = simulate(60, 5, 1.0)
     whole = noise_ceiling_split_half(betas, n_splits=4).values
-    monkeypatch.setattr(_variance_components, "_SPLIT_ENTRIES", 60 * 3 * 2)
+    monkeypatch.setattr(variance_components, "_SPLIT_ENTRIES", 60 * 3 * 2)
     np.testing.assert_allclose(
         noise_ceiling_split_half(betas, n_splits=4).values, whole, rtol=1e-12
     )
@@ -205,7 +205,7 @@ def test_a_half_never_holds_a_trial_of_the_other():
     present = np.isfinite(betas)
     betas = np.where(present, betas, 0)
     keys = np.random.default_rng(3).random((4000, 5))
-    r = _variance_components._half_correlation(
+    r = variance_components._half_correlation(
         betas - 5 * present, present, keys, np.ones((1, 4000))
     )
     # s.e. of each r is 1 / sqrt(4000) = .016, of their mean .0022.
@@ -275,10 +275,10 @@ def test_interval_changes_space_with_the_values():
 def test_bootstraps_are_literal_resamples_of_images():
     _, betas = simulate(40, 5, 0.8, missing=0.2)
     counts = np.random.default_rng(4).multinomial(40, np.full(40, 1 / 40), size=3).astype(float)
-    found = _variance_components.variance_components(betas, counts)
+    found = variance_components.variance_components(betas, counts)
     for i, row in enumerate(counts):
         resampled = np.repeat(betas, row.astype(int), axis=0)
-        wanted = _variance_components.variance_components(resampled, np.ones((1, 40)))
+        wanted = variance_components.variance_components(resampled, np.ones((1, 40)))
         for ours, theirs in zip(found, wanted, strict=True):
             np.testing.assert_allclose(ours[i], theirs[0], rtol=1e-9)
 
@@ -371,7 +371,7 @@ def test_real_data_have_the_split_half_correlation_found_before(real_data, name,
     rng, found = np.random.default_rng(0), []
     for _ in range(20):
         found.append(
-            _variance_components._half_correlation(
+            variance_components._half_correlation(
                 np.where(present, betas, 0),
                 present,
                 rng.random(betas.shape[:2]),
@@ -392,3 +392,35 @@ def test_the_two_estimators_agree_on_real_data(real_data, name):
     # They weigh uneven images differently and correlation is biased for Miyawaki's 20 images;
     # a reliability squared by mistake would be off by .19 (V4) and .25.
     assert np.nanmean(split_half.values) == pytest.approx(np.nanmean(repeats.values), abs=0.03)
+
+
+@pytest.mark.parametrize("voxels", [slice(1, 3), np.array([False, True, True, False]), [1, 2]])
+def test_the_ceiling_of_some_voxels_is_that_of_their_betas(voxels):
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((30, 3, 4)) + rng.standard_normal((30, 1, 4))
+    betas[:5, 0, 1] = np.nan
+    whole = noise_ceiling_from_repeats(betas, n_bootstraps=10, space="r")
+    part = noise_ceiling_from_repeats(betas[:, :, 1:3], n_bootstraps=10, space="r")
+    found = whole.of_voxels(voxels)
+    np.testing.assert_allclose(found.values, part.values)
+    np.testing.assert_allclose(found.interval, part.interval)
+    np.testing.assert_allclose(found.n_trials, part.n_trials)
+    assert (found.space, found.estimator) == ("r", whole.estimator)
+    single = noise_ceiling_from_ncsnr([0.5, 0.6, 0.7, 0.8], 3).of_voxels(voxels)
+    assert single.n_trials == 3
+
+
+# --- by ROI
+
+
+@pytest.mark.parametrize("space", ["r", "r2", "percent"])
+def test_table_has_means_over_the_voxels_with_a_ceiling(space):
+    r2 = np.array([0.25, 0.81, 0, np.nan, 0.49])
+    ceiling = NoiseCeiling(r2, "r2", 3, "given").to(space)
+    table = ceiling.table({"V1": [0, 1, 3], "empty": np.array([], int), "V4": [3]})
+    assert list(table["roi"]) == ["all", "V1", "empty", "V4"]
+    assert list(table["n_voxels"]) == [5, 3, 0, 1]
+    assert list(table["without_ceiling"]) == [1, 1, 0, 1]
+    nan = np.nan
+    np.testing.assert_allclose(table["r"], [(0.5 + 0.9 + 0 + 0.7) / 4, 0.7, nan, nan])
+    np.testing.assert_allclose(table["r2"], [(0.25 + 0.81 + 0 + 0.49) / 4, 0.53, nan, nan])

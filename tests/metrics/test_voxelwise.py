@@ -10,18 +10,18 @@ from sklearn.metrics import r2_score
 
 from brainenc.metrics import (
     _compiled,
-    _sums,
     correlation,
     mean_squared_error,
     mean_squared_error_to_trials,
     r_squared,
+    sums,
 )
 
 
 @pytest.fixture(autouse=True, params=[2**23, 1], ids=["as small arrays", "as large arrays"])
 def large(request, monkeypatch):
     """Whether arrays are summed by matrix products or by compiled code."""
-    monkeypatch.setattr(_sums, "_LARGE", request.param)
+    monkeypatch.setattr(sums, "_LARGE", request.param)
 
 
 METRICS = {"r": correlation, "r2": r_squared, "mse": mean_squared_error}
@@ -143,8 +143,8 @@ def test_blocks_give_what_one_block_gives(metric, weights, monkeypatch):
     predictions, targets = responses()
     whole = METRICS[metric](predictions, targets, weights=weights)
     monkeypatch.setattr(_compiled, "_ENTRIES", 7 * 4)
-    monkeypatch.setattr(_sums, "_PRODUCT_IMAGES", 11)
-    monkeypatch.setattr(_sums, "_PRODUCT_VOXELS", 3)
+    monkeypatch.setattr(sums, "_PRODUCT_IMAGES", 11)
+    monkeypatch.setattr(sums, "_PRODUCT_VOXELS", 3)
     np.testing.assert_allclose(
         METRICS[metric](predictions, targets, weights=weights), whole, **EXACT
     )

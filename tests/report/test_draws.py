@@ -1,6 +1,7 @@
 """The part of the page about draws, and attention maps: numbers, sentences, what may be lacking."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -95,6 +96,58 @@ def test_the_finding_is_in_the_answer_and_in_its_part(result, page):
     said = f"{100 * whole.loc[best, 'coverage_90']:.1f} % of held-out trials"
     assert page.says(f"Draws of {best} are calibrated: {said} lie inside their 90 % intervals.")
     assert page.says(f"itself gets {whole.loc[TRUTH, 'crps_z']:.3f}")
+
+
+NEW_NAMES = {
+    "ridge + independent Gaussian residuals": "ridge, noise by voxel",
+    "ridge + resampled residuals": "ridge, bootstrapped",
+    "true distribution": "oracle",
+}
+NEW_AVERAGES = {"one draw": "single", "mean of 200 draws": "of 200", "prediction": "expected"}
+
+
+def renamed(result):
+    """The result with other names of the reference rows and averages in every table."""
+    tables = {name: getattr(result, name).replace(NEW_NAMES) for name in DRAW_TABLES}
+    tables["k_fairness"] = tables["k_fairness"].replace({"average": NEW_AVERAGES})
+    return replace(result, **tables)
+
+
+def test_reference_rows_and_averages_are_found_by_kind_and_not_by_name(result, html, page):
+    changed = render_report(renamed(result))
+    other = Page(changed)
+    of_truth = result.draws.set_index(["encoder", "roi"]).loc[(TRUTH, "all"), "crps_z"]
+    assert other.says(f"the oracle itself gets {of_truth:.3f}")
+    assert page.says("its difference from ridge + independent Gaussian residuals is")
+    assert other.says("its difference from ridge, noise by voxel is")
+    new = NEW_NAMES | NEW_AVERAGES
+    for table in ("draw-scores", "k-fairness"):
+        before = {new.get(row, row): cells for row, cells in page.tables[table].items()}
+        after = other.tables[table]
+        assert list(after) == list(before)
+        assert [list(c.values()) for c in after.values()] == [
+            list(c.values()) for c in before.values()
+        ]
+    # The truth has its panels, and differences from reference rows have short names.
+    before, after = (
+        " ".join(re.findall("<svg.*?</svg>", text, re.DOTALL)) for text in (html, changed)
+    )
+    for name in ("ridge (resampled)", "ridge (independent)", TRUTH):
+        assert after.count(NEW_NAMES.get(name, name)) == before.count(name) > 0
+
+
+def test_a_result_saved_before_kinds_had_columns_has_the_same_report(result, html, tmp_path):
+    folder = result.save(tmp_path / "run")
+    columns = {"draws": ["reference_kind", "reference_of"], "k_fairness": ["average_kind"]}
+    for table, added in columns.items():
+        former = pd.read_csv(folder / f"{table}.csv", dtype=str, keep_default_na=False)
+        former.drop(columns=added).to_csv(folder / f"{table}.csv", index=False)
+    loaded = BenchmarkResult.load(folder)
+    for table in columns:
+        pd.testing.assert_frame_equal(
+            getattr(loaded, table), getattr(result, table), check_dtype=False
+        )
+    assert render_report(loaded) == html
 
 
 # -------------------------------------------------------------------- sentences and bold

@@ -18,6 +18,8 @@ import pandas as pd
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.openers import ImageOpener
 
+from brainenc.arrays import blocks
+from brainenc.brain.surfaces import HEMISPHERES
 from brainenc.brain.volumes import Volume
 
 #: Where the files can be had, under the names they have here.
@@ -34,7 +36,8 @@ ATLASES = (
     "prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words", "streams",
 )  # fmt: skip
 
-HEMISPHERES = ("lh", "rh")
+#: Trials of a session that are read at once.
+_TRIALS_AT_ONCE = 25
 
 #: A file, or several of which one is enough.
 Alternatives = tuple[Path, ...]
@@ -259,7 +262,7 @@ def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
             f"{path} says that its numbers are {slope} · stored + {intercept}, but NSD's betas are "
             "plain int16, 300 × percent signal change: was the file written by another program?"
         )
-    for trials in _trial_blocks():
+    for trials in blocks(N_TRIALS, _TRIALS_AT_ONCE):
         betas[trials] = np.asarray(image.dataobj[..., trials])[mask].T
     return betas
 
@@ -276,11 +279,6 @@ def _mgh_frames(path: Path, shape: tuple[int, ...] | None = None) -> Iterator[np
             if len(frame := file.read(n_bytes)) < n_bytes:
                 raise EOFError(f"{path} ends early")
             yield np.frombuffer(frame, dtype)
-
-
-def _trial_blocks(n: int = 25) -> Iterator[slice]:
-    for start in range(0, N_TRIALS, n):
-        yield slice(start, start + n)
 
 
 def _check_shape(path: Path, shape: Sequence[int], wanted: Sequence[int]) -> None:

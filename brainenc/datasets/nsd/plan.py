@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from brainenc.arrays import blocks
 from brainenc.brain.volumes import Volume
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import take_images
@@ -168,8 +169,7 @@ def in_units(raw: np.ndarray, units: str, scale: int) -> tuple[np.ndarray, np.nd
     """
     betas = raw if raw.dtype == np.float32 else np.empty(raw.shape, dtype=np.float32)
     has_data = np.empty(raw.shape[1], dtype=bool)
-    for start in range(0, raw.shape[1], 1024):
-        columns = slice(start, start + 1024)
+    for columns in blocks(raw.shape[1], 1024):
         block = raw[:, columns].astype(np.float64) / scale
         varies = np.fmin.reduce(block, axis=0) < np.fmax.reduce(block, axis=0)
         block[:, ~varies] = np.nan

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from brainenc.arrays import blocks
 from brainenc.datasets.simulated.energy import FREQUENCIES, N_CHANNELS, ORIENTATIONS, cell_centres
 from brainenc.datasets.simulated.scenes import CATEGORIES, FIELD
 from brainenc.progress import progress
@@ -172,14 +173,13 @@ def expected_responses(
     selectivity = _draw_selectivity(roi, rng)
     attribute_gain = 0.5 * rng.standard_normal((n_voxels, len(ATTRIBUTES)))
     responses = np.empty((len(energy), n_voxels), np.float32)
-    starts = range(0, n_voxels, block)
-    for start in progress(starts, desc="true responses", unit="block", verbose=verbose):
-        v = slice(start, start + block)
+    parts = list(blocks(n_voxels, block))
+    for v in progress(parts, desc="true responses", unit="block", verbose=verbose):
         drive = pooled_energy(energy, prfs[v], tuning[v]) ** exponent[v]
         share = content_share[v]
         high = np.flatnonzero(share)
         if len(high):
-            at = high + start
+            at = high + v.start
             content = _content_drive(objects, prfs.iloc[at], selectivity[at], attribute_gain[at])
             low_level = np.sqrt(1 - share[high]) * _standardised(drive[:, high])
             content = _standardised(content ** exponent[at])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import fft
 
+from brainenc.arrays import blocks
 from brainenc.datasets.simulated.scenes import FIELD
 from brainenc.progress import progress
 
@@ -48,10 +49,10 @@ def gabor_energy(images: np.ndarray, *, block: int = 64, verbose: bool = False) 
     array, shape (n_images, N_CHANNELS, GRID, GRID), float32, >= 0
     """
     energy = np.empty((len(images), N_CHANNELS, GRID, GRID), np.float32)
-    starts = range(0, len(images), block)
-    for start in progress(starts, desc="Gabor energy", unit="block", verbose=verbose):
-        pixels = np.asarray(images[start : start + block], np.float32) / 255
-        out = energy[start : start + block]
+    parts = list(blocks(len(images), block))
+    for rows in progress(parts, desc="Gabor energy", unit="block", verbose=verbose):
+        pixels = np.asarray(images[rows], np.float32) / 255
+        out = energy[rows]
         out[:, :-4] = _normalised(_oriented_energy(pixels.mean(axis=-1) - 0.5))
         out[:, -4:] = _opponent_colour(pixels)
     return energy

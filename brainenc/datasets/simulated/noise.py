@@ -5,6 +5,7 @@ import pandas as pd
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from brainenc.arrays import blocks
 from brainenc.progress import progress
 
 #: s.d. of the kernel that mixes neighbours, in voxels on the sheet.
@@ -92,9 +93,9 @@ def add_noise(
         Trials drawn at once.
     """
     private_sd = np.sqrt(private_variance)
-    starts = range(0, len(responses), block)
-    for start in progress(starts, desc="trial noise", unit="block", verbose=verbose):
-        rows = responses[start : start + block]
+    parts = list(blocks(len(responses), block))
+    for part in progress(parts, desc="trial noise", unit="block", verbose=verbose):
+        rows = responses[part]
         common = rng.standard_normal((len(rows), factors.shape[0]), dtype=np.float32)
         rows += common @ factors
         rows += private_sd * rng.standard_normal(rows.shape, dtype=np.float32)

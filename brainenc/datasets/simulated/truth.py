@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import sparse
 
 from brainenc.datasets.simulated.noise import add_noise
+from brainenc.metrics import gaussian_log_density
 from brainenc.validation import check_index
 
 
@@ -132,6 +133,53 @@ class SimulatedTruth:
         add_noise(flat, self.noise_factors, self.noise_private_variance, rng)
         self.drift.apply(draws, rng)
         return draws
+
+    def log_density(self, betas: np.ndarray, voxels: np.ndarray | None = None) -> np.ndarray:
+        """Log density of single trials under the true distribution, that of `sample`.
+
+        A mixture over sessions, since the session of a trial is not known.
+
+        Parameters
+        ----------
+        betas : array, shape (n_images, n_repeats, n_voxels)
+            Trials of these images, in the units of the data's betas.
+        voxels : mask of shape (n_voxels,) or positions, optional
+            The voxels whose joint density it is; all by default, which inverts a matrix of
+            n_voxels².
+
+        Returns
+        -------
+        array, shape (n_images, n_repeats), float64
+            Natural logarithm; NaN where a voxel of the trial is missing.
+
+        Raises
+        ------
+        ValueError : betas of other images or voxels than the truth.
+
+        Examples
+        --------
+        >>> from brainenc.datasets import simulate_subject
+        >>> data = simulate_subject(20, 10, 2, random_state=0)
+        >>> data.truth.log_density(data.betas, voxels=[0, 1]).shape
+        (20, 2)
+        """
+        n_images, n_voxels = self.signal.shape
+        if betas.ndim != 3 or (len(betas), betas.shape[2]) != (n_images, n_voxels):
+            raise ValueError(
+                f"betas {np.shape(betas)} must be (n_images, n_repeats, n_voxels) with the "
+                f"{n_images} images and {n_voxels} voxels of the truth; take some with select()"
+            )
+        index = np.arange(n_voxels) if voxels is None else check_index(voxels, n_voxels, "voxels")
+        factors = self.noise_factors[:, index].toarray()
+        private_sd = np.sqrt(self.noise_private_variance[index])
+        gain = self.drift.gain[:, None, None, index]  # one for each session
+        offset = self.drift.offset[:, None, None, index]
+        before_drift = (betas[..., index] - offset) / gain
+        residuals = before_drift - self.signal[:, None, index]
+        in_session = gaussian_log_density(residuals, factors, private_sd)
+        in_session -= np.log(gain).sum(axis=-1)
+        with np.errstate(invalid="ignore"):  # missing trials stay NaN
+            return np.logaddexp.reduce(in_session + np.log(self.drift.share)[:, None, None])
 
     def rescale(
         self, scale: np.ndarray, shift: np.ndarray, trials: pd.DataFrame

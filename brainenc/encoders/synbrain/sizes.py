@@ -14,7 +14,7 @@ MANY_TRIALS = 10_000
 MAX_POOLED = 512
 
 #: Steps of both stages with "auto", where a step is cheap.
-VAE_STEPS, MAPPER_STEPS = 300, 1000
+VAE_STEPS, MAPPER_STEPS = 400, 1500
 
 #: Multiplications of one example in the mapper for which `MAPPER_STEPS` take about a minute on two
 #: cores. Larger tokens get fewer steps, a tenth at least.

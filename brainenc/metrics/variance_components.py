@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainenc.arrays import blocks
-from brainenc.metrics._sums import (
+from brainenc.metrics.sums import (
     CANCELLATION,
     first_finite,
     pearson,

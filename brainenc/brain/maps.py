@@ -1,0 +1,103 @@
+"""Values per voxel as files: methods of what has a voxel table."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from brainenc.brain.surfaces import FSAVERAGE, to_surface
+from brainenc.brain.volumes import Volume, to_nifti
+from brainenc.storage import atomic_path
+from brainenc.validation import check_same_length
+
+if TYPE_CHECKING:
+    import nibabel
+
+
+class VoxelMaps:
+    """Base class of data with a voxel table: writes values per voxel in three formats.
+
+    Attributes
+    ----------
+    voxels : pandas.DataFrame, one row per voxel
+    volume : Volume or None
+        Grid of the volume that the voxels come from.
+    name : str
+        For messages.
+    """
+
+    voxels: pd.DataFrame
+    volume: Volume | None
+    name: str
+
+    def to_nifti(self, values: Any, path: str | os.PathLike | None = None) -> "nibabel.Nifti1Image":
+        """Values per voxel in the volume that the voxels come from.
+
+        Parameters
+        ----------
+        values : array, shape (n_voxels,) or (n_maps, n_voxels)
+        path : path, optional
+            A ``.nii`` or ``.nii.gz`` file to write.
+
+        Returns
+        -------
+        nibabel.Nifti1Image, float32, NaN outside the voxels
+
+        Raises
+        ------
+        ValueError : the data have no `volume`, or another number of values than of voxels.
+        """
+        if self.volume is None and "vertex" in self.voxels:
+            raise ValueError(f"the voxels of {self.name!r} are on the surface: use to_surface")
+        if self.volume is None:
+            raise ValueError(
+                f"{self.name!r} does not know the volume its voxels come from: set "
+                "data = dataclasses.replace(data, volume=Volume(shape, affine)), with i, j, k in "
+                "the voxel table, or use brainenc.brain.to_nifti"
+            )
+        shape, affine = self.volume.shape, self.volume.affine
+        return to_nifti(values, self.voxels, shape=shape, affine=affine, path=path)
+
+    def to_surface(
+        self,
+        values: Any,
+        path: str | os.PathLike | None = None,
+        *,
+        n_vertices: int = FSAVERAGE,
+    ) -> "dict[str, nibabel.GiftiImage]":
+        """Values per vertex as GIfTI, a hemisphere each: see `brainenc.brain.to_surface`."""
+        return to_surface(values, self.voxels, n_vertices=n_vertices, path=path)
+
+    def to_csv(self, values: Any, path: str | os.PathLike) -> Path:
+        """The voxel table with values beside it.
+
+        Parameters
+        ----------
+        values : array, shape (n_voxels,), or dict of column name to such arrays
+            An array becomes the column ``value``.
+        path : path
+
+        Returns
+        -------
+        pathlib.Path : `path`
+
+        Raises
+        ------
+        ValueError : another number of values than of voxels, or the name of a column that there is.
+        """
+        named = dict(values) if isinstance(values, Mapping) else {"value": values}
+        check_same_length(voxels=self.voxels, **named)
+        for name, column in named.items():
+            if np.ndim(column) != 1:
+                raise ValueError(
+                    f"{name} {np.shape(column)} must be (n_voxels,): give several columns as a "
+                    "dict of name to values"
+                )
+        if taken := [name for name in named if name in self.voxels]:
+            raise ValueError(f"the voxel table has columns {taken} already; choose other names")
+        with atomic_path(path) as temporary:
+            self.voxels.assign(**named).to_csv(temporary, index_label="voxel")
+        return Path(path)

@@ -1,0 +1,217 @@
+"""The trial table: which image and repeat each trial is, and what goes by it.
+
+A trial table has one row per trial present, with ``image`` and ``repeat``: positions in the first
+two axes of betas (n_images, n_repeats, n_voxels). It may have ``session``, ``run`` and others.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainenc.arrays import row_blocks, varies
+from brainenc.validation import check_betas, check_same_length
+
+#: `brainenc.arrays.CONSTANT` of sums in float64.
+CONSTANT = 1e-12
+
+
+def trials_present(betas: np.ndarray) -> pd.DataFrame:
+    """Trial table of the trials that have data in at least one voxel, in one pass through betas.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels), NaN where a repeat is missing
+
+    Returns
+    -------
+    pandas.DataFrame with columns ``image`` and ``repeat``, ordered by both
+    """
+    present = [~np.isnan(np.fmax.reduce(block, axis=-1)) for block in row_blocks(betas)]
+    image, repeat = np.nonzero(np.concatenate(present))
+    return pd.DataFrame({"image": image, "repeat": repeat})
+
+
+def check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
+    """Refuse a trial table that does not fit betas of this shape.
+
+    Raises
+    ------
+    ValueError : ``image`` or ``repeat`` missing or outside the axis, or a trial listed twice.
+    TypeError : positions that are not integers.
+    """
+    for column, n in (("image", shape[0]), ("repeat", shape[1])):
+        if column not in trials:
+            raise ValueError(f"trials has columns {list(trials.columns)}; it needs {column!r}")
+        values = trials[column]
+        if not pd.api.types.is_integer_dtype(values):
+            raise TypeError(f"trials[{column!r}] must be integer positions, got {values.dtype}")
+        if len(values) and (values.min() < 0 or values.max() >= n):
+            raise ValueError(f"trials[{column!r}] has positions outside 0 … {n - 1}")
+    if trials.duplicated(["image", "repeat"]).any():
+        raise ValueError("trials lists the same image and repeat twice")
+
+
+def check_complete(trials: pd.DataFrame, present: pd.DataFrame) -> None:
+    """Refuse a trial table that lacks a trial with data, which `trials_present` lists.
+
+    A trial that is not listed would be left out by everything that goes by the trial table.
+
+    Raises
+    ------
+    ValueError
+    """
+    keys = ["image", "repeat"]
+    unlisted = pd.MultiIndex.from_frame(present).difference(pd.MultiIndex.from_frame(trials[keys]))
+    if len(unlisted):
+        image, repeat = unlisted[0]
+        raise ValueError(
+            f"betas has data for {len(unlisted)} trials that trials does not list, the first being "
+            f"repeat {repeat} of image {image}"
+        )
+
+
+def group_by_image(
+    betas: Any,
+    image_ids: Sequence[int] | np.ndarray,
+    *,
+    n_images: int,
+    session: Sequence | np.ndarray | None = None,
+    run: Sequence | np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Trial-wise betas with one row per image.
+
+    Parameters
+    ----------
+    betas : array, shape (n_trials, n_voxels)
+        One row per trial, in the order of presentation.
+    image_ids : array of int, shape (n_trials,)
+        Number of the image that each trial showed, in 0 … `n_images` − 1.
+    n_images : int
+    session, run : array, shape (n_trials,), optional
+        Kept in the trial table.
+
+    Returns
+    -------
+    grouped : array, shape (n_shown, n_repeats, n_voxels)
+        Images in increasing order of id, repeats in order of presentation, NaN where an image has
+        fewer repeats than another.
+    shown : array of int, shape (n_shown,)
+        Ids of the rows of `grouped`.
+    trials : pandas.DataFrame
+        ``image`` and ``repeat`` (positions in `grouped`), ``trial`` (row of `betas`), and
+        ``session`` and ``run`` where they are given.
+
+    Raises
+    ------
+    ValueError : lengths that differ, ids outside the images (counted from 1, say), or betas that
+        `check_betas` refuses.
+    TypeError : ids that are not integers.
+    """
+    flat = check_betas(betas)
+    if flat.shape[1] != 1:
+        raise ValueError(f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial")
+    flat = flat[:, 0]
+    given = {"session": session, "run": run}
+    labels = {key: np.asarray(value) for key, value in given.items() if value is not None}
+    check_same_length(betas=flat, image_ids=image_ids, **labels)
+    ids = np.asarray(image_ids)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"image_ids must be integers, got {ids.dtype}")
+    if ids.min() < 0 or ids.max() >= n_images:
+        raise ValueError(
+            f"image_ids run from {ids.min()} to {ids.max()}, but images has rows 0 … "
+            f"{n_images - 1}; are the ids counted from 1?"
+        )
+    shown, row = np.unique(ids, return_inverse=True)
+    trials = pd.DataFrame({"image": row, "trial": np.arange(len(row)), **labels})
+    trials.insert(1, "repeat", trials.groupby("image").cumcount())
+    shape = (len(shown), trials["repeat"].max() + 1, flat.shape[1])
+    grouped = np.full(shape, np.nan, flat.dtype)
+    grouped[trials["image"], trials["repeat"]] = flat
+    return grouped, shown, trials.sort_values(["image", "repeat"])
+
+
+def zscore_by_session(
+    betas: np.ndarray, trials: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each voxel z-scored within each session, over all trials of the session.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    trials : pandas.DataFrame
+        Trial table with ``session``.
+
+    Returns
+    -------
+    zscored : array of the shape and dtype of `betas`
+        In units of the standard deviation (ddof 0); NaN where the voxel has no data or does not
+        vary in the session.
+    mean, sd : array of float64, shape (n_sessions, n_voxels)
+        By session, in sorted order. Both are NaN without data; the s.d. of a constant voxel is NaN.
+
+    Raises
+    ------
+    ValueError : no ``session`` column, or trials without a session.
+    """
+    if "session" not in trials:
+        raise ValueError(
+            f"the trial table has columns {list(trials.columns)} but no 'session'; "
+            "pass session= to EncodingData.from_trials"
+        )
+    if n_without := int(trials["session"].isna().sum()):
+        raise ValueError(f"{n_without} of {len(trials)} trials have no session")
+    zscored = np.full(betas.shape, np.nan, dtype=betas.dtype)
+    means, sds = [], []
+    for _, rows in trials.groupby("session"):
+        where = (rows["image"].to_numpy(), rows["repeat"].to_numpy())
+        # float64, since a float32 sum of hundreds of trials far from 0 is off.
+        deviation = betas[where].astype(np.float64)
+        with warnings.catch_warnings():
+            # A voxel without data in this session is NaN before and after.
+            warnings.filterwarnings("ignore", "Mean of empty slice")
+            mean = np.nanmean(deviation, axis=0)
+            deviation -= mean
+            sd = np.sqrt(np.nanmean(deviation**2, axis=0))
+        # Round-off leaves a constant voxel with a tiny s.d.; it must not blow up to ±1.
+        sd = np.where(varies(mean, sd, constant=CONSTANT), sd, np.nan)
+        zscored[where] = deviation / sd
+        means.append(mean)
+        sds.append(sd)
+    return zscored, np.array(means), np.array(sds)
+
+
+def averaged_trials(n_averaged: np.ndarray) -> pd.DataFrame:
+    """Trial table of averages over repeats: one row per image with data.
+
+    Parameters
+    ----------
+    n_averaged : array of int, shape (n_images,)
+        Trials in the average of each image; 0 without data.
+
+    Returns
+    -------
+    pandas.DataFrame with ``image``, ``repeat`` (0) and ``n_averaged``
+    """
+    image = np.flatnonzero(n_averaged)
+    return pd.DataFrame({"image": image, "repeat": 0, "n_averaged": n_averaged[image]})
+
+
+def trials_of_images(trials: pd.DataFrame, index: np.ndarray, n_images: int) -> pd.DataFrame:
+    """Trial table of some images, whose positions become those in `index`.
+
+    Parameters
+    ----------
+    trials : pandas.DataFrame
+    index : array of int
+        Images to keep, each once, in the order wanted.
+    n_images : int
+        Images that `trials` is about.
+    """
+    position = np.full(n_images, -1)
+    position[index] = np.arange(len(index))
+    kept = trials.assign(image=position[trials["image"]])
+    return kept[kept["image"] >= 0].sort_values(["image", "repeat"], ignore_index=True)

@@ -1,0 +1,57 @@
+"""The tables of a benchmark, and what the values of their columns are called.
+
+Below the benchmark, which writes them, and the report, which reads them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+TABLES = ("encoders", "rois", "pairs", "maps", "voxels")
+
+#: Those of draws, which a run without draws, or of an earlier version, does not have.
+DRAW_TABLES = (
+    "draws",
+    "draw_pairs",
+    "calibration",
+    "k_fairness",
+    "noise_correlations",
+    "shown_draws",
+)
+
+#: Columns of names, where "1" is no number and "NA" is no missing value.
+NAMES = ("encoder", "encoder_a", "encoder_b", "reference_of", "atlas", "roi", "metric")
+
+#: Other columns of text.
+TEXTS = ("error", "draws_from", "reference_kind", "quantity", "average", "average_kind")
+
+#: Values of ``reference_kind``: residuals around an encoder's predictions, and the true
+#: distribution. Encoders have "".
+INDEPENDENT, RESAMPLED, TRUTH = "independent", "resampled", "truth"
+
+#: Values of ``average_kind``, in the order in which they are shown.
+ONE_DRAW, MEAN_OF_DRAWS, PREDICTION = AVERAGE_KINDS = ("one draw", "mean of draws", "prediction")
+
+
+def _empty() -> pd.DataFrame:
+    return pd.DataFrame(columns=["encoder"])
+
+
+@dataclass(frozen=True, repr=False)
+class ResultTables:
+    """Tables of one run; `brainenc.benchmarking.BenchmarkResult` says what is in them."""
+
+    encoders: pd.DataFrame
+    rois: pd.DataFrame
+    pairs: pd.DataFrame
+    maps: pd.DataFrame
+    voxels: pd.DataFrame
+    draws: pd.DataFrame = field(default_factory=_empty)
+    draw_pairs: pd.DataFrame = field(default_factory=_empty)
+    calibration: pd.DataFrame = field(default_factory=_empty)
+    k_fairness: pd.DataFrame = field(default_factory=_empty)
+    noise_correlations: pd.DataFrame = field(default_factory=_empty)
+    shown_draws: pd.DataFrame = field(default_factory=_empty)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)

@@ -66,7 +66,9 @@ def make(name, **parameters):
 
 
 def name_of(encoder):
-    return next(name for name, kind in ENCODERS.items() if type(encoder).__name__ == kind)
+    """Short name; None for an encoder that is not in the registry."""
+    kinds = {kind: name for name, kind in ENCODERS.items()}
+    return kinds.get(type(encoder).__name__)
 
 
 def becomes_ridge(name):

@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc import encoders, features
+from brainenc.process_state import torch_seeded
 
 #: Keys of a packed value besides the one that says its kind; `persistence.save` writes no others.
 _BESIDES: dict[str, list[set[str]]] = {
@@ -144,7 +145,8 @@ class ModelReader:
         if wrong := [name for name, array in weights.items() if not isinstance(array, np.ndarray)]:
             raise self.damaged(f"{where}.weights", f"has no array for {wrong[0]}")
         self._check_weights(found, sizes, weights, where)
-        net = self._made(found, sizes, where)
+        with torch_seeded(0):  # initial weights are drawn and replaced; others' draws stay the same
+            net = self._made(found, sizes, where)
         try:
             net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
         except (RuntimeError, TypeError) as error:

@@ -13,10 +13,10 @@ PIXELS, GABOR = PixelFeatures(), GaborPyramid(n_scales=1, pool=2, size=16, verbo
 
 #: Where and how to compute; a loaded encoder may be moved.
 PLACE = {"device", "precision", "verbose", "checkpoint_dir"}
-#: Those that steer draws, and say so; and how many images SynBrain's decoder takes at a time.
+#: Those that steer draws, and say so.
 SAMPLING = {
     "mindsimulator": {"n_draws", "n_sampling_steps", "eta", "guidance", "noise_correlation"},
-    "synbrain": {"noise_factor", "batch_size"},
+    "synbrain": {"noise_factor"},
 }
 
 LINEAR = {"alphas": [7.0], "alpha_per_voxel": False, "cv": 3, "random_state": 5}
@@ -49,7 +49,7 @@ OTHER = {
         "variational": False,
         "contrastive": False,
         "s2n": False,
-        **{key: value for key, value in TRAINED.items() if key != "batch_size"},
+        **TRAINED,
     },
     "mindsimulator": {
         "features": PIXELS,
@@ -159,15 +159,6 @@ def test_every_parameter_has_another_value_here(name):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_no_parameter_moves_a_fitted_encoder(name, arrays, tmp_path):
     check(tiny_encoder(name).fit(*arrays), arrays, OTHER[name], tmp_path)
-
-
-def test_the_batch_of_a_decoder_moves_rounding_alone(arrays):
-    X, betas = arrays
-    encoder = tiny_encoder("synbrain").fit(X, betas)
-    expected, draws = encoder.predict(X), encoder.sample(X, 3, 0)
-    encoder.set_params(batch_size=7)
-    np.testing.assert_allclose(encoder.predict(X), expected, atol=1e-5)
-    np.testing.assert_allclose(encoder.sample(X, 3, 0), draws, atol=1e-5)
 
 
 def of_images():

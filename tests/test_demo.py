@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from brainenc.encoders.members import view
+from brainenc.encoders.composed import view
 
 import brainenc
 from brainenc.demo import ROWS, SETTINGS, make_rows, reductions

@@ -148,6 +148,13 @@ def test_few_images_leave_ridge_alone(problem):
         encoder.sample(tokens, start=np.zeros(20))
 
 
+def test_without_a_linear_start_few_images_are_learnt_by_the_networks(problem):
+    tokens, betas = problem[0][:60], problem[1][:60]
+    encoder = MindSimulatorEncoder(**FAST | PLAIN).fit(tokens, betas)  # and nothing is warned of
+    assert encoder.linear_ is None
+    assert set(encoder.history_["stage"]) == {"autoencoder", "prior"}
+
+
 # ------------------------------------------------------------------ losses, by hand
 
 

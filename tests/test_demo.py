@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from brainenc.encoders.composed import view
 
 import brainenc
 from brainenc.demo import ROWS, SETTINGS, make_rows, reductions
+from brainenc.encoders.composed import view
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def fit(
 ) -> None:
     """Fit an encoder to all images and save it."""
     from brainenc.data.npz import load_data
-    from brainenc.encoders.persistence import check_model_folder
+    from brainenc.encoders.saving import check_model_folder
 
     check_model_folder(out)
     loaded = load_data(data)

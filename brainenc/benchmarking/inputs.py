@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
-from brainenc.encoders.persistence import describe
+from brainenc.encoders.describe import describe
 from brainenc.storage import fingerprint
 
 

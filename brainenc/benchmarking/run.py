@@ -27,7 +27,7 @@ from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
 from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
-from brainenc.encoders.persistence import describe
+from brainenc.encoders.describe import describe
 from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint

@@ -237,7 +237,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write the fitted encoder to a folder; `brainenc.load` reads it. See there."""
-        from brainenc.encoders.persistence import save
+        from brainenc.encoders.saving import save
 
         check_is_fitted(self)
         return save(self, folder)

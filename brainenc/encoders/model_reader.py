@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from brainenc import encoders, features
 from brainenc.process_state import torch_seeded
 
-#: Keys of a packed value besides the one that says its kind; `persistence.save` writes no others.
+#: Keys of a packed value besides the one that says its kind; `saving.save` writes no others.
 _BESIDES: dict[str, list[set[str]]] = {
     **{kind: [set()] for kind in ("$array", "$strings", "$dict", "$table", "$tuple")},
     "$net": [{"sizes", "weights"}],
@@ -27,7 +27,7 @@ _ANY_SIZE = 2**16
 
 
 class ModelReader:
-    """Values from their JSON form, as `persistence.save` writes it.
+    """Values from their JSON form, as `saving.save` writes it.
 
     Makes objects of classes only, and of no others than those in `classes`, brainenc's encoders
     and feature extractors, and the `saved_parts` of the encoders it meets.

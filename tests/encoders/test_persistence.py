@@ -12,7 +12,8 @@ from torch import nn
 import brainenc
 from brainenc import encoders, features
 from brainenc.encoders import BaseEncoder, make_encoder
-from brainenc.encoders.persistence import FORMAT_VERSION, load, save
+from brainenc.encoders.loading import load
+from brainenc.encoders.saving import FORMAT_VERSION, save
 
 N_MUTATIONS = 300
 TINY = {

@@ -1,21 +1,19 @@
-"""Saving and loading fitted encoders: JSON for structure, safetensors for arrays, no pickle."""
+"""Saving fitted encoders: JSON for structure, safetensors for arrays, no pickle."""
 
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator
 
 import brainenc
-from brainenc.encoders.model_reader import ModelReader
-from brainenc.storage import atomic_path, check_writable, read_json, write_json
+from brainenc.storage import atomic_path, check_writable, write_json
 
 #: Version of the folder layout that `save` writes.
 FORMAT_VERSION = 2
@@ -70,116 +68,6 @@ def check_model_folder(folder: str | os.PathLike) -> Path:
         raise FileExistsError(f"{folder} exists and holds no model; choose another name")
     check_writable(folder.absolute().parent)
     return folder
-
-
-def load(
-    folder: str | os.PathLike, *, classes: Iterable[type] = (), device: str | None = None
-) -> Any:
-    """Read an encoder that `save` wrote; runs no code from the folder.
-
-    The folder can only name classes to make objects of: brainenc's encoders and feature extractors,
-    the `saved_parts` of these, and `classes`.
-
-    Parameters
-    ----------
-    folder : path
-    classes : iterable of classes
-        Your own encoders and transformers that the model uses; brainenc's are known.
-    device : "auto", "cpu", "cuda", "cuda:1" or "mps", optional
-        Where the encoder, its members and its features compute from now on: "cpu" for one that was
-        fitted on a GPU. By default where it was told to when it was fitted.
-
-    Returns
-    -------
-    BaseEncoder, fitted
-
-    Raises
-    ------
-    FileNotFoundError : the folder or a file of it is missing.
-    ValueError : written in a newer or an older format, damaged (the message says where and what),
-        of a class that is not known, or a device that this machine does not have.
-    TypeError : `classes` holds something else.
-    """
-    folder = Path(folder)
-    for name in (STRUCTURE, ARRAYS):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name} is missing; is {folder} a saved encoder?")
-    if device is not None:
-        from brainenc.devices import resolve_device  # imports torch
-
-        resolve_device(device)
-    structure = _read_structure(folder)
-    reader = ModelReader(
-        str(folder / STRUCTURE), _read_arrays(folder / ARRAYS), classes, device=device
-    )
-    return reader.encoder(structure.get("encoder"))
-
-
-def _read_structure(folder: Path) -> dict[str, Any]:
-    """What `save` wrote as JSON, if it is of the format that this version reads."""
-    file = folder / STRUCTURE
-    try:
-        structure = read_json(file)
-    except RecursionError:
-        raise ValueError(f"{file} is damaged: it is nested too deeply") from None
-    kind = structure.get("format") if isinstance(structure, dict) else None
-    if kind != "brainenc.encoder":
-        raise ValueError(f"{folder} holds no encoder: {STRUCTURE} says {kind!r}")
-    found = structure.get("format_version")
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise ValueError(f"{file} is damaged: format_version={found!r} is no version of the format")
-    version = structure.get("brainenc_version")
-    if found > FORMAT_VERSION:
-        raise ValueError(
-            f"{folder} was written by brainenc {version} in format {found}, and this brainenc "
-            f"{brainenc.__version__} reads up to {FORMAT_VERSION}; upgrade brainenc"
-        )
-    if found < FORMAT_VERSION:
-        raise ValueError(
-            f"{folder} was written in format {found}, by a version of brainenc ({version}) before "
-            f"attributes of encoders changed; this one reads format {FORMAT_VERSION}: fit the "
-            "encoder again and save it"
-        )
-    return structure
-
-
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(file)
-    except (SafetensorError, ValueError, LookupError) as error:  # KeyError: no such dtype in NumPy
-        raise ValueError(f"{file} is damaged: {error}") from None
-
-
-def describe(estimator: BaseEstimator) -> dict[str, Any]:
-    """Class and parameters of an estimator as plain values, for manifests and cache keys.
-
-    Feature extractors are described by their key, which tells one set of weights from another.
-    """
-    if callable(getattr(estimator, "key", None)):
-        return {"class": type(estimator).__name__, **estimator.key()}
-    return {
-        "class": type(estimator).__name__,
-        "module": type(estimator).__module__,
-        "parameters": {
-            key: _describe_value(value) for key, value in estimator.get_params(deep=False).items()
-        },
-    }
-
-
-def _describe_value(value: Any) -> Any:
-    if callable(getattr(value, "key", None)):  # an extractor, whose key knows its weights
-        return value.key()
-    if isinstance(value, BaseEstimator):
-        return describe(value)
-    if isinstance(value, Mapping):
-        return {str(key): _describe_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_describe_value(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return repr(value)
 
 
 # Every value becomes plain JSON, or a dict with one key that says what it stands for.

@@ -1,11 +1,13 @@
-"""The encoder that the documentation shows as an example keeps the contract of all encoders."""
+"""The encoders that the documentation shows as examples keep the contract of all encoders."""
 
 import warnings
 
 import numpy as np
 import pytest
 import test_all_encoders as contract
+from perceptron_encoder import Perceptron, PerceptronEncoder
 from similar_images import SimilarImagesEncoder
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 # The contract's tests, run here on the encoder of this file.
@@ -94,3 +96,132 @@ def test_the_benchmark_takes_it_and_it_beats_the_mean():
     # Ceiling of r about .98; an encoder blind to the image would be at 0 ± .1.
     assert scores.loc["similar", "r"] > 0.9
     assert scores.loc["similar", "mse_z"] < 0.2 * scores.loc["mean", "mse_z"]
+
+
+# -------------------------------------------------------------------- the example with a network
+
+
+@pytest.fixture(scope="module")
+def curved():
+    """Features of 320 images, betas, and their noiseless part, which no linear map gives."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((320, 2, 2)).astype(np.float32)
+    signal = np.abs(X.reshape(320, 4) @ rng.standard_normal((4, 10))) + 4
+    betas = signal[:, None] + 0.5 * rng.standard_normal((320, 2, 10))
+    betas[rng.random((320, 2)) < 0.1] = np.nan
+    return X, betas.astype(np.float32), signal
+
+
+@pytest.fixture(scope="module")
+def perceptron(curved):
+    X, betas, _ = curved
+    return PerceptronEncoder(n_epochs=60, device="cpu").fit(X[:200], betas[:200])
+
+
+def squared_error(encoder, curved, voxels=slice(None)):
+    """Mean squared error of the expected responses to the 120 images that were not learnt."""
+    X, _, signal = curved
+    return np.mean((encoder.predict(X[200:]) - signal[200:])[:, voxels] ** 2)
+
+
+def test_a_network_learns_what_ridge_cannot(perceptron, curved):
+    X, betas, signal = curved
+    assert [type(net) for net in perceptron.members_] == [Perceptron] * 3
+    assert perceptron.linear_ is None
+    ridge = brainenc.RidgeEncoder().fit(X[:200], betas[:200])
+    # |x| is even: a linear map predicts no better than the mean response.
+    variance = np.mean((signal[200:] - np.nanmean(betas[:200], axis=(0, 1))) ** 2)
+    assert squared_error(ridge, curved) > 0.9 * variance
+    assert squared_error(perceptron, curved) < 0.3 * variance
+    assert perceptron.predict(X).dtype == np.float32
+    assert perceptron.predict(X).shape == (320, 10)
+
+
+def test_draws_of_a_network_scatter_as_new_trials_do(perceptron, curved):
+    X, betas, _ = curved
+    draws = perceptron.sample(X[200:], n=200, random_state=0)
+    expected = perceptron.predict(X[200:])
+    # The mean of 200 draws is off by their s.d. / sqrt(200): allow five of these.
+    assert (np.abs(draws.mean(0) - expected) < 5 * draws.std(0) / np.sqrt(200)).all()
+    # Variance of new trials: 120 images, 10 voxels that share their error; s.e. about 5 %. The mean
+    # of three networks errs less than the single ones that noise_ is estimated from.
+    ratio = np.nanmean((betas[200:] - expected[:, None]) ** 2) / perceptron.noise_.variance.mean()
+    assert 0.7 < ratio < 1.15
+
+
+def test_a_network_is_cloned_seeded_and_adapted(perceptron, curved):
+    X, betas, _ = curved
+    again = clone(perceptron).fit(X[:200], betas[:200])
+    np.testing.assert_array_equal(again.predict(X), perceptron.predict(X))
+    other = clone(perceptron).set_params(random_state=1, sizes={"hidden": 8}, n_members=1)
+    other.fit(X[:200], betas[:200])
+    assert other.members_[0].sizes == dict(n_features=4, n_voxels=10, hidden=8, dropout=0.2)
+    adapted = perceptron.adapt(X[:120], betas[:120, :, :4])
+    assert adapted.predict(X[:5]).shape == (5, 4)
+    np.testing.assert_array_equal(again.predict(X), perceptron.predict(X))
+
+
+def test_a_network_is_loaded_when_its_encoder_is_named(perceptron, curved, tmp_path):
+    X = curved[0]
+    folder = perceptron.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"classes=\[PerceptronEncoder\]"):
+        brainenc.load(folder)
+    loaded = brainenc.load(folder, classes=[PerceptronEncoder])
+    # Weights at other places in memory: products may be summed in another order.
+    np.testing.assert_allclose(loaded.predict(X), perceptron.predict(X), rtol=1e-5)
+    assert loaded.get_params() == perceptron.get_params()
+
+
+def test_a_voxel_that_lacks_data_does_not_spoil_the_network(perceptron, curved):
+    X, betas, _ = curved
+    holed = betas[:200].copy()
+    holed[:, :, 3] = np.nan
+    holed[:50, :, 2] = np.nan
+    encoder = clone(perceptron).fit(X[:200], holed)
+    prediction = encoder.predict(X[200:])
+    assert np.isnan(prediction[:, 3]).all()
+    assert np.isnan(encoder.sample(X[200:], 2, 0)[..., 3]).all()
+    others = np.arange(10) != 3
+    # Another training, about as good; a loss of NaN would end it, one of zeros would be learnt.
+    whole = squared_error(perceptron, curved, others)
+    assert squared_error(encoder, curved, others) < 1.2 * whole
+
+
+def test_a_network_for_few_images_is_ridge_with_a_warning(curved):
+    X, betas, _ = curved
+    with pytest.warns(UserWarning, match="99 images, fewer than min_images=100: Perceptron"):
+        encoder = PerceptronEncoder().fit(X[:99], betas[:99])
+    assert encoder.members_ == []
+    ridge = brainenc.RidgeEncoder().fit(X[:99], betas[:99])
+    np.testing.assert_array_equal(encoder.predict(X), ridge.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"outlier": 0}, r"outlier=0 must be more than 0"),
+        ({"sizes": "published"}, r"sizes='published' must be one of \['auto'\]"),
+        ({"n_members": 0}, "n_members=0 must be at least 1"),
+    ],
+)
+def test_parameters_of_a_network_are_checked_before_it_is_trained(curved, parameters, message):
+    X, betas, _ = curved
+    with pytest.raises(ValueError, match=message):
+        PerceptronEncoder(**parameters).fit(X, betas)
+
+
+def checks_of_the_network():
+    # Most checks have few images, for which the encoder is ridge.
+    encoder = PerceptronEncoder(n_members=1, n_epochs=1)
+    for estimator, check in estimator_checks_generator(encoder):
+        function = getattr(check, "func", check).__name__
+        reason = contract.EXPECTED_FAILURES.get(function)
+        marks = pytest.mark.xfail(reason=reason, strict=True) if reason else ()
+        yield pytest.param(estimator, check, id=function, marks=marks)
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(checks_of_the_network()))
+def test_scikit_learn_check_of_the_network(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check(estimator)

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from brainenc.process_state import state_lock
+
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Torch device of that name, checked to exist.
@@ -46,7 +48,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Matrix products of float32 in float32, whatever the user chose for other work."""
+    """Matrix products of float32 in float32, whatever the user chose for other work.
+
+    The choice is the whole process's: one thread at a time.
+    """
+    with state_lock(), _highest_precision():
+        yield
+
+
+@contextmanager
+def _highest_precision() -> Iterator[None]:
     # torch has an older and, since 2.9, a newer name for this choice. It refuses to read the older
     # one where only the newer was set; setting the older one sets both.
     parts: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]

@@ -8,12 +8,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.encoding_data import EncodingData
-from brainenc.encoders import MeanEncoder, RidgeEncoder
+from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
 from brainenc.encoders.persistence import describe
 from brainenc.storage import fingerprint
-
-#: Bytes of tokens, in single precision, that the reference ridge sees as they are.
-TOKENS_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,8 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
     """The mean, and ridge on each set of features that has none.
 
     Ridge has a weight per voxel for each number of an image, or keeps all of the images' numbers:
-    of tokens larger than memory it gets averages over neighbours, as SynBrain's linear path does.
+    of tokens larger than memory it gets averages over neighbours, as the linear path of
+    `LatentEncoder` does.
     """
     found: dict[str, Entry] = {}
 
@@ -188,11 +186,9 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
 
 def _for_ridge(X: Any) -> Any:
     """Features as the reference takes them: tokens that would fill the memory are averaged."""
-    if getattr(X, "ndim", 0) != 3 or 4 * X.size <= TOKENS_IN_MEMORY:
+    if getattr(X, "ndim", 0) != 3 or 4 * X.size <= tokens.TOKENS_IN_MEMORY:
         return X
-    from brainenc.encoders.tokens import linear_features  # torch takes a second
-
-    return linear_features(X)
+    return tokens.linear_features(X)
 
 
 def ridges_with_reference_rows(entries: Mapping[str, Entry]) -> set[str]:

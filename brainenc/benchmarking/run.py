@@ -78,7 +78,8 @@ def benchmark(
     min_ceiling : float
         Voxels whose noise ceiling of r is lower get no NC-normalised score.
     n_jobs : int
-        Pairs fitted at once, through joblib: any joblib backend can run them.
+        Pairs fitted at once, in processes or by another joblib backend; of the same scores with
+        each. Pairs in threads of one process take turns.
     scheduler : str, optional
         Address of a Dask scheduler (``tcp://…``) whose workers fit the pairs in place of `n_jobs`
         processes here; they must see `out` under the same path.

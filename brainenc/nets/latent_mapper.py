@@ -1,4 +1,4 @@
-"""The net of the default SynBrain: tokens to the latent of a response."""
+"""The net of `LatentEncoder`: tokens to the latent of a response."""
 
 from typing import Any
 

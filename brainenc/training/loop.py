@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from brainenc.process_state import state_lock
 from brainenc.progress import progress
 from brainenc.training.batches import Batch, Examples, Order, prefetched
 from brainenc.training.checkpoints import Checkpoints
@@ -88,7 +89,8 @@ def train(
     was killed and resumed gives the same bits as one that was not. Under ``torchrun`` each
     process computes its slice of every batch, and the result is that of one process up to
     rounding, unless the module draws per example by itself (dropout). No global state of torch,
-    NumPy or the environment is left changed.
+    NumPy or the environment is left changed. It is changed meanwhile, so trainings in several
+    threads of a process take turns.
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ def train(
         arguments that do not fit each other.
     """
     _check_arguments(settings, evaluate, ema, checkpoint_dir, checkpoint_every, resume)
-    with ExitStack() as stack:
+    with state_lock(), ExitStack() as stack:
         stack.enter_context(_globals_kept())
         fabric = start_fabric(device, settings.precision)
         gpus = [fabric.device] if fabric.device.type == "cuda" else []
@@ -192,8 +194,12 @@ def _globals_kept() -> Iterator[None]:
     finally:
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
-        os.environ.update(environment)
-        torch.set_num_threads(n_threads)
+        for name, value in environment.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+        # Set, it becomes that of threads that start later, too.
+        if torch.get_num_threads() != n_threads:
+            torch.set_num_threads(n_threads)
         if gpu is not None:
             torch.cuda.set_device(gpu)
 

@@ -10,35 +10,60 @@ from similar_images import SimilarImagesEncoder
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-# The contract's tests, run here on the encoder of this file.
+# The contract's tests, run here on the encoders of this file.
 from test_all_encoders import (  # noqa: F401
+    learnt,
     problem,
     test_a_voxel_without_data_is_nan_and_harms_no_other,
     test_adapt_makes_a_new_encoder_and_leaves_the_old,
     test_bad_input_is_named,
+    test_data_that_do_not_fit_leave_an_earlier_fit_alone,
     test_draws_scatter_around_the_prediction_as_held_out_trials_do,
     test_fit_and_sample_repeat_for_a_seed,
     test_predictions_come_in_the_units_of_the_betas,
     test_residual_variance_is_that_of_new_trials,
     test_scikit_learn_tools_take_three_axes_of_betas,
-    test_token_features,
+    test_score_is_the_mean_voxelwise_r_against_averages,
     test_unfitted_and_bad_counts,
 )
 
 import brainenc
 
+EXAMPLES = {
+    "similar": SimilarImagesEncoder(),
+    "perceptron": PerceptronEncoder(device="cpu"),
+}
 
-@pytest.fixture
-def encoder():
-    return SimilarImagesEncoder()
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    """The contract's tests find out by the registry what an encoder is."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, example in EXAMPLES.items():
+            patch.setitem(contract.ENCODERS, name, type(example).__name__)
+        patch.setitem(contract.NETWORKS, "perceptron", lambda encoder: encoder.members_)
+        yield
+
+
+@pytest.fixture(params=list(EXAMPLES))
+def encoder(request):
+    return clone(EXAMPLES[request.param])
+
+
+@pytest.fixture(scope="module", params=list(EXAMPLES))
+def fitted(request, learnt):  # noqa: F811
+    return clone(EXAMPLES[request.param]).fit(*learnt)
 
 
 def checks():
-    for estimator, check in estimator_checks_generator(SimilarImagesEncoder()):
-        function = getattr(check, "func", check).__name__
-        reason = contract.EXPECTED_FAILURES.get(function)
-        marks = pytest.mark.xfail(reason=reason, strict=True) if reason else ()
-        yield pytest.param(estimator, check, id=function, marks=marks)
+    # Most checks have few images, for which the second example is ridge.
+    for example in (SimilarImagesEncoder(), PerceptronEncoder(n_members=1, n_epochs=1)):
+        for estimator, check in estimator_checks_generator(example):
+            function = getattr(check, "func", check).__name__
+            reason = contract.EXPECTED_FAILURES.get(function)
+            marks = pytest.mark.xfail(reason=reason, strict=True) if reason else ()
+            name = f"{type(example).__name__}-{function}"
+            yield pytest.param(estimator, check, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("estimator", "check"), list(checks()))
@@ -48,11 +73,28 @@ def test_scikit_learn_check(estimator, check):
         check(estimator)
 
 
-def test_it_averages_what_a_slow_loop_averages(encoder, problem):  # noqa: F811
+def test_tokens_are_laid_out_one_after_the_other(fitted, learnt):  # noqa: F811
+    X, betas = learnt
+    tokens = X.reshape(len(X), 3, 4)
+    encoder = clone(fitted).fit(tokens, betas)
+    np.testing.assert_allclose(encoder.predict(tokens), fitted.predict(X), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"features .* do not fit"):
+        encoder.predict(X)
+
+
+# -------------------------------------------------------------------- the first example
+
+
+@pytest.fixture
+def similar():
+    return SimilarImagesEncoder()
+
+
+def test_it_averages_what_a_slow_loop_averages(similar, problem):  # noqa: F811
     X, betas, _ = problem
     holed = betas.copy()
     holed[:30, :, 2] = np.nan
-    prediction = encoder.fit(X, holed).predict(X[:4])
+    prediction = similar.fit(X, holed).predict(X[:4])
     unit = 0.3 * np.sqrt(np.mean([np.sum((a - b) ** 2) for a in X for b in X]))
     for i in range(4):
         weight = np.array([np.exp(-np.sum((X[i] - x) ** 2) / unit**2 / 2) for x in X])
@@ -62,21 +104,21 @@ def test_it_averages_what_a_slow_loop_averages(encoder, problem):  # noqa: F811
         np.testing.assert_allclose(prediction[i], expected, rtol=1e-4)  # float32
 
 
-def test_an_image_unlike_all_others_gets_the_response_to_the_nearest(encoder, problem):  # noqa: F811
+def test_an_image_unlike_all_others_gets_the_response_to_the_nearest(similar, problem):  # noqa: F811
     X, betas, _ = problem
-    far = 100 * X[:1]  # Gaussian weights of all training images underflow here
+    far = 1000 * X[:1]  # Gaussian weights of all training images underflow here
     nearest = np.linalg.norm(X - far, axis=1).argmin()
     expected = np.nanmean(betas[nearest], axis=0)
-    np.testing.assert_allclose(encoder.fit(X, betas).predict(far)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(similar.fit(X, betas).predict(far)[0], expected, rtol=1e-5)
 
 
-def test_it_is_loaded_when_its_class_is_named(encoder, problem, tmp_path):  # noqa: F811
+def test_it_is_loaded_when_its_class_is_named(similar, problem, tmp_path):  # noqa: F811
     X, betas, _ = problem
-    folder = encoder.fit(X, betas).save(tmp_path / "model")
+    folder = similar.fit(X, betas).save(tmp_path / "model")
     with pytest.raises(ValueError, match=r"classes=\[SimilarImagesEncoder\]"):
         brainenc.load(folder)
     loaded = brainenc.load(folder, classes=[SimilarImagesEncoder])
-    np.testing.assert_array_equal(loaded.predict(X), encoder.predict(X))
+    np.testing.assert_array_equal(loaded.predict(X), similar.predict(X))
 
 
 def test_the_benchmark_takes_it_and_it_beats_the_mean():
@@ -98,7 +140,7 @@ def test_the_benchmark_takes_it_and_it_beats_the_mean():
     assert scores.loc["similar", "mse_z"] < 0.2 * scores.loc["mean", "mse_z"]
 
 
-# -------------------------------------------------------------------- the example with a network
+# -------------------------------------------------------------------- the second example
 
 
 @pytest.fixture(scope="module")
@@ -137,28 +179,11 @@ def test_a_network_learns_what_ridge_cannot(perceptron, curved):
     assert perceptron.predict(X).shape == (320, 10)
 
 
-def test_draws_of_a_network_scatter_as_new_trials_do(perceptron, curved):
+def test_sizes_of_the_network_are_parameters(curved):
     X, betas, _ = curved
-    draws = perceptron.sample(X[200:], n=200, random_state=0)
-    expected = perceptron.predict(X[200:])
-    # The mean of 200 draws is off by their s.d. / sqrt(200): allow five of these.
-    assert (np.abs(draws.mean(0) - expected) < 5 * draws.std(0) / np.sqrt(200)).all()
-    # Variance of new trials: 120 images, 10 voxels that share their error; s.e. about 5 %. The mean
-    # of three networks errs less than the single ones that noise_ is estimated from.
-    ratio = np.nanmean((betas[200:] - expected[:, None]) ** 2) / perceptron.noise_.variance.mean()
-    assert 0.7 < ratio < 1.15
-
-
-def test_a_network_is_cloned_seeded_and_adapted(perceptron, curved):
-    X, betas, _ = curved
-    again = clone(perceptron).fit(X[:200], betas[:200])
-    np.testing.assert_array_equal(again.predict(X), perceptron.predict(X))
-    other = clone(perceptron).set_params(random_state=1, sizes={"hidden": 8}, n_members=1)
-    other.fit(X[:200], betas[:200])
-    assert other.members_[0].sizes == dict(n_features=4, n_voxels=10, hidden=8, dropout=0.2)
-    adapted = perceptron.adapt(X[:120], betas[:120, :, :4])
-    assert adapted.predict(X[:5]).shape == (5, 4)
-    np.testing.assert_array_equal(again.predict(X), perceptron.predict(X))
+    encoder = PerceptronEncoder(sizes={"hidden": 8}, n_members=1, n_epochs=1)
+    encoder = clone(encoder).fit(X, betas)
+    assert encoder.members_[0].sizes == dict(n_features=4, n_voxels=10, hidden=8, dropout=0.2)
 
 
 def test_a_network_is_loaded_when_its_encoder_is_named(perceptron, curved, tmp_path):
@@ -208,20 +233,3 @@ def test_parameters_of_a_network_are_checked_before_it_is_trained(curved, parame
     X, betas, _ = curved
     with pytest.raises(ValueError, match=message):
         PerceptronEncoder(**parameters).fit(X, betas)
-
-
-def checks_of_the_network():
-    # Most checks have few images, for which the encoder is ridge.
-    encoder = PerceptronEncoder(n_members=1, n_epochs=1)
-    for estimator, check in estimator_checks_generator(encoder):
-        function = getattr(check, "func", check).__name__
-        reason = contract.EXPECTED_FAILURES.get(function)
-        marks = pytest.mark.xfail(reason=reason, strict=True) if reason else ()
-        yield pytest.param(estimator, check, id=function, marks=marks)
-
-
-@pytest.mark.parametrize(("estimator", "check"), list(checks_of_the_network()))
-def test_scikit_learn_check_of_the_network(estimator, check):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        check(estimator)

@@ -78,7 +78,7 @@ def test_tokens_are_laid_out_one_after_the_other(fitted, learnt):  # noqa: F811
     tokens = X.reshape(len(X), 3, 4)
     encoder = clone(fitted).fit(tokens, betas)
     np.testing.assert_allclose(encoder.predict(tokens), fitted.predict(X), rtol=1e-5)
-    with pytest.raises(ValueError, match="12 features, but .* is expecting 3"):
+    with pytest.raises(ValueError, match=r"12 features, but .* is expecting 3"):
         encoder.predict(X)
 
 

@@ -70,8 +70,8 @@ for axes, name in zip(figure.subplots(1, 3, sharex=True, sharey=True), concepts,
 _ = figure.axes[0].set_ylabel("effect according to ridge (z)")
 
 # %%
-# Effects are smaller than the true ones, because ridge shrinks its predictions. A map can be written
-# as a table or a volume.
+# Effects are smaller than the true ones, because ridge shrinks its predictions. A map can be
+# written as a table or a volume.
 
 maps["face"].table(data.voxels).query("significant").head()
 

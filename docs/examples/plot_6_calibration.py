@@ -121,5 +121,5 @@ for name, one in {"as fitted": overconfident, "calibrated": calibrated}.items():
     print(f"{name:10}: {inside.mean():.1%} of new trials in 90 % intervals")
 
 # %%
-# Every benchmark does all of this: `brainenc.benchmark` scores 200 draws per held-out image and adds
-# the reference rows, and its report shows these figures for each encoder.
+# Every benchmark does all of this: `brainenc.benchmark` scores 200 draws per held-out image and
+# adds the reference rows, and its report shows these figures for each encoder.

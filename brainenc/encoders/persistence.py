@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 from sklearn.base import BaseEstimator
 
 import brainenc
-from brainenc import encoders, features
+from brainenc.encoders.model_reader import ModelReader
 from brainenc.storage import atomic_path, check_writable, read_json, write_json
 
 #: Version of the folder layout that `save` writes.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 STRUCTURE, ARRAYS = "model.json", "arrays.safetensors"
 
@@ -77,6 +77,9 @@ def load(
 ) -> Any:
     """Read an encoder that `save` wrote; runs no code from the folder.
 
+    The folder can only name classes to make objects of: brainenc's encoders and feature extractors,
+    the `saved_parts` of these, and `classes`.
+
     Parameters
     ----------
     folder : path
@@ -93,38 +96,58 @@ def load(
     Raises
     ------
     FileNotFoundError : the folder or a file of it is missing.
-    ValueError : written by a newer version, damaged, of a class that is not known, or a device
-        that this machine does not have.
+    ValueError : written in a newer or an older format, damaged (the message says where and what),
+        of a class that is not known, or a device that this machine does not have.
     TypeError : `classes` holds something else.
     """
     folder = Path(folder)
-    known = _Classes(classes)
     for name in (STRUCTURE, ARRAYS):
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name} is missing; is {folder} a saved encoder?")
-    structure = read_json(folder / STRUCTURE)
-    if structure.get("format") != "brainenc.encoder":
-        raise ValueError(f"{folder} holds no encoder: {STRUCTURE} says {structure.get('format')!r}")
-    if structure["format_version"] > FORMAT_VERSION:
-        raise ValueError(
-            f"{folder} was written by brainenc {structure['brainenc_version']} in format "
-            f"{structure['format_version']}, and this brainenc {brainenc.__version__} reads up to "
-            f"{FORMAT_VERSION}; upgrade brainenc"
-        )
-    try:
-        arrays = load_file(folder / ARRAYS)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / ARRAYS} is damaged: {error}") from None
-    packed = structure["encoder"]
     if device is not None:
         from brainenc.devices import resolve_device  # imports torch
 
         resolve_device(device)
-        packed = _computing_on(device, packed)
+    structure = _read_structure(folder)
+    reader = ModelReader(
+        str(folder / STRUCTURE), _read_arrays(folder / ARRAYS), classes, device=device
+    )
+    return reader.encoder(structure.get("encoder"))
+
+
+def _read_structure(folder: Path) -> dict[str, Any]:
+    """What `save` wrote as JSON, if it is of the format that this version reads."""
+    file = folder / STRUCTURE
     try:
-        return _unpack(packed, arrays, known)
-    except KeyError as error:
-        raise ValueError(f"{folder} is damaged: {error} is missing") from None
+        structure = read_json(file)
+    except RecursionError:
+        raise ValueError(f"{file} is damaged: it is nested too deeply") from None
+    kind = structure.get("format") if isinstance(structure, dict) else None
+    if kind != "brainenc.encoder":
+        raise ValueError(f"{folder} holds no encoder: {STRUCTURE} says {kind!r}")
+    found = structure.get("format_version")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ValueError(f"{file} is damaged: format_version={found!r} is no version of the format")
+    version = structure.get("brainenc_version")
+    if found > FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} was written by brainenc {version} in format {found}, and this brainenc "
+            f"{brainenc.__version__} reads up to {FORMAT_VERSION}; upgrade brainenc"
+        )
+    if found < FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} was written in format {found}, by a version of brainenc ({version}) before "
+            f"attributes of encoders changed; this one reads format {FORMAT_VERSION}: fit the "
+            "encoder again and save it"
+        )
+    return structure
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(file)
+    except (SafetensorError, ValueError, LookupError) as error:  # KeyError: no such dtype in NumPy
+        raise ValueError(f"{file} is damaged: {error}") from None
 
 
 def describe(estimator: BaseEstimator) -> dict[str, Any]:
@@ -173,7 +196,10 @@ def _pack(value: Any, key: str, arrays: dict[str, np.ndarray]) -> Any:
         arrays[key] = np.ascontiguousarray(value)
         return {"$array": key}
     if isinstance(value, Mapping):
-        return {"$dict": [[k, _pack(v, f"{key}.{k}", arrays)] for k, v in value.items()]}
+        pairs = [(k.item() if isinstance(k, np.generic) else k, item) for k, item in value.items()]
+        if wrong := [k for k, _ in pairs if not isinstance(k, (str, int, float, type(None)))]:
+            raise TypeError(f"{key.strip('.')} has the key {wrong[0]!r}, which cannot be saved")
+        return {"$dict": [[k, _pack(item, f"{key}.{k}", arrays)] for k, item in pairs]}
     if isinstance(value, (list, tuple)):
         items = [_pack(item, f"{key}.{i}", arrays) for i, item in enumerate(value)]
         return {"$tuple": items} if isinstance(value, tuple) else items
@@ -214,80 +240,3 @@ def _pack_estimator(estimator: BaseEstimator, key: str, arrays: dict[str, np.nda
         if name.endswith("_") and not name.startswith("_")
     }
     return {"$class": type(estimator).__name__, "parameters": parameters, "state": state}
-
-
-def _unpack(value: Any, arrays: dict[str, np.ndarray], find_class: "_Classes") -> Any:
-    if isinstance(value, list):
-        return [_unpack(item, arrays, find_class) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "$array" in value:
-        return arrays[value["$array"]]
-    if "$strings" in value:
-        return np.array(value["$strings"], dtype=object)
-    if "$dict" in value:
-        return {k: _unpack(v, arrays, find_class) for k, v in value["$dict"]}
-    if "$table" in value:
-        return pd.DataFrame({k: _unpack(v, arrays, find_class) for k, v in value["$table"].items()})
-    if "$net" in value:
-        return _unpack_net(value, arrays, find_class)
-    if "$tuple" in value:
-        return tuple(_unpack(item, arrays, find_class) for item in value["$tuple"])
-    found = find_class(value["$class"])
-    find_class.add(getattr(found, "saved_parts", ()))
-    parts = {
-        part: {k: _unpack(v, arrays, find_class) for k, v in value[part].items()}
-        for part in ("fields", "parameters", "state")
-        if part in value
-    }
-    if "fields" in parts:
-        return found(**parts["fields"])
-    estimator = found(**parts["parameters"])
-    vars(estimator).update(parts["state"])
-    return estimator
-
-
-def _computing_on(device: str, value: Any) -> Any:
-    """What `_pack` gives, with another device for every estimator in it that has one."""
-    if isinstance(value, list):
-        return [_computing_on(device, item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    value = {key: _computing_on(device, item) for key, item in value.items()}
-    if "device" in value.get("parameters", {}):
-        value["parameters"]["device"] = device
-    return value
-
-
-def _unpack_net(value: dict, arrays: dict[str, np.ndarray], find_class: "_Classes") -> Any:
-    import torch
-
-    net = find_class(value["$net"])(**_unpack(value["sizes"], arrays, find_class))
-    weights = _unpack(value["weights"], arrays, find_class)
-    net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    return net.eval()
-
-
-class _Classes:
-    """Classes by name; imports only the modules of those that are asked for."""
-
-    def __init__(self, classes: Iterable[type]):
-        self.known: dict[str, type] = {}
-        self.add(classes)
-
-    def add(self, classes: Iterable[type]) -> None:
-        classes = list(classes)
-        if wrong := [cls for cls in classes if not isinstance(cls, type)]:
-            raise TypeError(f"classes must be classes, such as [MyEncoder], got {wrong[0]!r}")
-        self.known |= {cls.__name__: cls for cls in classes}
-
-    def __call__(self, name: str) -> type:
-        if name in self.known:
-            return self.known[name]
-        for module in (encoders, features):
-            if name in module.__all__:
-                return getattr(module, name)
-        raise ValueError(
-            f"the model uses the class {name}, which brainenc does not have; "
-            f"pass it as load(folder, classes=[{name}])"
-        )

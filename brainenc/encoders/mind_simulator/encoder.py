@@ -112,12 +112,9 @@ class MindSimulatorEncoder(PublishedEncoder):
 
     sample_kind = "latent"
     at_least: ClassVar = {
-        "n_draws": 1,
         "n_steps": 1,
-        "n_sampling_steps": 1,
         "autoencoder_epochs": 1,
         "prior_epochs": 1,
-        "guidance": 0,
     }
     below_one: ClassVar = ("condition_dropout", "voxel_dropout", "validation")
     saved_parts = (
@@ -431,7 +428,7 @@ class MindSimulatorEncoder(PublishedEncoder):
             expected = expected.reshape(-1, *self._latent_shape).astype(np.float32, copy=False)
         if start is not None:
             start = np.broadcast_to(start, (len(features), *self._latent_shape))
-        self._check_parameters()  # those of the sampling may have been changed since the fit
+        check_sampling(self.get_params(deep=False))  # they may have been changed since the fit
         sampler = Sampler(
             self.autoencoder_,
             self.prior_,

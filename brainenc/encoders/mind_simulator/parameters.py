@@ -71,7 +71,7 @@ def all_sizes(sizes: Any) -> dict[str, Any]:
     """
     if isinstance(sizes, Mapping):
         if unknown := sizes.keys() - SIZES["auto"].keys():
-            raise ValueError(f"sizes has {sorted(unknown)}; there are {list(SIZES['default'])}")
+            raise ValueError(f"sizes has {sorted(unknown)}; there are {list(SIZES['auto'])}")
         return SIZES["auto"] | dict(sizes)
     if not isinstance(sizes, str) or sizes not in SIZES:
         raise ValueError(f"sizes={sizes!r} must be one of {list(SIZES)} or a dict of sizes")
@@ -80,6 +80,10 @@ def all_sizes(sizes: Any) -> dict[str, Any]:
 
 def check_sampling(parameters: dict[str, Any]) -> None:
     """Raise ValueError for parameters of the sampling that are out of range."""
+    for name, smallest in {"n_draws": 1, "n_sampling_steps": 1, "guidance": 0}.items():
+        value = parameters[name]
+        if value is not None and not value >= smallest:
+            raise ValueError(f"{name}={value!r} must be at least {smallest}")
     for name in ("eta", "noise_correlation"):
         if not 0 <= parameters[name] <= 1:
             raise ValueError(f"{name}={parameters[name]!r} must be between 0 and 1")

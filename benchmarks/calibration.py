@@ -5,8 +5,8 @@ trials, never with their average. Run as
 
     python benchmarks/calibration.py --out docs/results
 
-``--encoders ridge,synbrain,synbrain-paper,mindsimulator`` adds rows: "synbrain-paper" is the paper
-variant at the small sizes of the other SynBrain benchmarks, whose draws are latent alone.
+``--encoders ridge,latent,synbrain,mindsimulator`` adds rows: "synbrain" is SynBrain at the small
+sizes of the other SynBrain benchmarks, whose draws are latent alone.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scoringrules
-from synbrain_common import paper_encoder, published_unit, show, write
+from synbrain_common import published_unit, show, small_synbrain, write
 
 import brainenc
 from brainenc import metrics
@@ -37,8 +37,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FIGURES, V4 = "miyawaki2008_s1_v1", "cowley2023_v4_210325"
 
 INDEPENDENT, TRUTH = "ridge + independent Gaussian", "true distribution"
-NOISELESS = "synbrain trained without noise + true noise"
-PAPER = "synbrain-paper"
+NOISELESS = "latent trained without noise + true noise"
+SYNBRAIN = "synbrain"
 
 #: Draws of a block of images held at once: 128 MB.
 BLOCK_VALUES = 2**25
@@ -75,9 +75,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(fallback), help="folder of the files")
     parser.add_argument("--out", type=Path, help="folder for CSV tables and manifest")
-    parser.add_argument("--encoders", default="ridge,synbrain", help=f"short names, or {PAPER}")
+    parser.add_argument("--encoders", default="ridge,latent", help="short names")
     parser.add_argument("--calibrated", default="ridge", help="those to calibrate as well")
-    parser.add_argument("--paper-steps", type=int, default=200, help="of its autoencoder, per fold")
+    parser.add_argument(
+        "--synbrain-steps", type=int, default=200, help="of SynBrain's autoencoder, per fold"
+    )
     parser.add_argument("--folds", type=int, default=5, help="how many of the five to test")
     parser.add_argument("--only", default="simulated,miyawaki,v4", help="data sets")
     parser.add_argument("--draws", type=int, default=200)
@@ -145,8 +147,8 @@ def drawers(data, features, train, test, arguments):
         if name == "ridge":
             alone = copy.copy(encoder)
             noise = encoder.noise_
-            alone.noise_ = ResidualNoise(0 * noise.factors[:0], np.sqrt(noise.variance))
-            alone.residual_shape_ = None
+            noise = ResidualNoise(0 * noise.factors[:0], np.sqrt(noise.variance))
+            alone.trials_ = replace(encoder.trials_, noise=noise, shape=None)
             yield INDEPENDENT, lambda images, e=alone: e.sample(X[images], n, 1), None
         if name not in arguments.calibrated.split(","):
             continue
@@ -160,7 +162,7 @@ def drawers(data, features, train, test, arguments):
         truth = data.truth
         yield TRUTH, lambda images: truth.select(images=test[images]).sample(n, 1), None
         # How far from the truth would so many images of these features be without any noise?
-        clean = make("synbrain", arguments).fit(seen[0], truth.signal[train][:, None])
+        clean = make("latent", arguments).fit(seen[0], truth.signal[train][:, None])
         signal = truth.signal.copy()
         signal[test] = clean.predict(X)
         near = replace(truth, signal=signal)
@@ -168,13 +170,13 @@ def drawers(data, features, train, test, arguments):
 
 
 def make(name: str, arguments):
-    return (
-        PaperVariant(arguments.paper_steps) if name == PAPER else make_encoder(name, features=None)
-    )
+    if name == SYNBRAIN:
+        return SmallSynBrain(arguments.synbrain_steps)
+    return make_encoder(name, features=None)
 
 
-class PaperVariant:
-    """The small paper variant, fitted to betas in the unit its loss is made for."""
+class SmallSynBrain:
+    """The small SynBrain, fitted to betas in the unit its loss is made for."""
 
     def __init__(self, n_steps: int):
         self.n_steps = n_steps
@@ -182,7 +184,7 @@ class PaperVariant:
     def fit(self, X, betas):
         self.unit = np.float32(published_unit(betas))
         n_trials = int(np.isfinite(betas).any(axis=2).sum())
-        self.encoder = paper_encoder(n_trials, self.n_steps).fit(X, betas * self.unit)
+        self.encoder = small_synbrain(n_trials, self.n_steps).fit(X, betas * self.unit)
         return self
 
     def sample(self, X, n, random_state):
@@ -301,7 +303,7 @@ def estimates(data, arguments) -> Iterator[tuple[str, np.ndarray]]:
     yield "noise_model, z by session", brainenc.noise_model(zscored).noise.covariance()
     for name in arguments.encoders.split(","):
         encoder = make(name, arguments).fit(X[train], betas)
-        if name == PAPER:
+        if name == SYNBRAIN:
             draws = encoder.sample(X[new], arguments.draws, 0)
             yield f"draws of {name}, noise='latent'", covariance_within_images(draws)
             continue

@@ -26,7 +26,7 @@ import brainenc
 
 #: All that predict from features, ridge last, so that all pairs are "… minus ridge".
 ENCODERS = {
-    "SynBrain": brainenc.SynBrainEncoder,
+    "LatentEncoder": brainenc.LatentEncoder,
     "stacked": brainenc.StackedEncoder,
     "banded ridge": brainenc.BandedRidgeEncoder,
     "ROI transformer": brainenc.ROITransformerEncoder,

@@ -113,8 +113,8 @@ def fit(encoder: brainenc.encoders.BaseEncoder, features: str, folder: Path) -> 
     }
 
 
-def synbrain(folder: Path) -> dict:
-    return fit(brainenc.SynBrainEncoder(None, n_members=2, n_epochs=1), "tokens", folder)
+def latent(folder: Path) -> dict:
+    return fit(brainenc.LatentEncoder(None, n_members=2, n_epochs=1), "tokens", folder)
 
 
 def roi_transformer(folder: Path) -> dict:
@@ -219,7 +219,7 @@ def peak_memory() -> float:
 
 CHILDREN = {
     "ridge": ridge,
-    "synbrain": synbrain,
+    "latent": latent,
     "roi_transformer": roi_transformer,
     "mind_simulator": mind_simulator,
     "mind_reader": mind_reader,

@@ -1,4 +1,4 @@
-"""How time and memory of ridge and SynBrain grow with voxels, images and tokens.
+"""How time and memory of ridge and LatentEncoder grow with voxels, images and tokens.
 
     python benchmarks/scaling.py --out docs/results
 
@@ -23,7 +23,7 @@ from synbrain_common import show, write
 BASE = {"voxels": 400, "images": 400, "tokens": 16}
 WIDTH = 64
 FACTORS = (0.5, 1, 2, 4)
-ENCODERS = ("RidgeEncoder", "SynBrainEncoder")
+ENCODERS = ("RidgeEncoder", "LatentEncoder")
 MEASURES = ("CPU s", "MiB")
 
 
@@ -76,7 +76,7 @@ def make_encoder(name: str) -> Any:
 
     if name == "RidgeEncoder":
         return brainenc.RidgeEncoder(None, device="cpu")
-    return brainenc.SynBrainEncoder(None, n_members=2, n_epochs=3, device="cpu", precision="32")
+    return brainenc.LatentEncoder(None, n_members=2, n_epochs=3, device="cpu", precision="32")
 
 
 def problem(sizes: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:

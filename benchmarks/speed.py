@@ -11,8 +11,9 @@ Groups, each a function that returns rows of the table:
 - metrics: voxelwise r, R² and noise ceiling of 27 000 trials × 15 724 voxels in mapped files,
   against summing up the same files ("other"): the ratio is below 1; from the system's cache, and
   from the disk;
-- synbrain: training steps of the paper variant against the published step, and their loss curves;
-- sampling: SynBrain's one pass against MindSimulator's chains, and draws written to a file.
+- synbrain: training steps of SynBrain against the published step, and their loss curves;
+- sampling: SynBrain's one pass against MindSimulator's chains, and draws of LatentEncoder written
+  to a file.
 
 Every measurement has a process of its own, one after the other. "CPU s" is processor time over all
 threads: unlike "s", wall-clock time, it does not count waiting for other programs. Memory is the

@@ -6,6 +6,7 @@ Runs on CUDA as well; draws are streamed where Lightning is installed, which tra
 import argparse
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def sampling(arguments: argparse.Namespace) -> Iterator[dict]:
     if has_fabric():
         n_voxels = 200 if arguments.quick else 4000
         yield row(
-            "sampling: draws streamed to a file",
+            "sampling: draws of LatentEncoder streamed to a file",
             f"20 draws × 500 images × {n_voxels} voxels",
             measure(time_streaming, n_voxels, device),
         )
@@ -65,8 +66,7 @@ def time_chains(sizes: dict[str, Any], device: str, precision: str) -> dict:
     sampler, tokens = make_sampler(sizes, n_images, device)
 
     def draw(n_steps: int) -> dict:
-        options = sampler.options | {"n_sampling_steps": n_steps}
-        chain = type(sampler)(sampler.net, sampler.prior, sampler.scale, options)
+        chain = replace(sampler, n_sampling_steps=n_steps)
 
         def work() -> np.ndarray:
             with low_precision(device, precision):
@@ -86,23 +86,21 @@ def time_chains(sizes: dict[str, Any], device: str, precision: str) -> dict:
 
 
 def make_sampler(sizes: dict[str, Any], n_images: int, device: str) -> tuple[Any, np.ndarray]:
-    from brainenc.encoders.mind_simulator import stages as stages
+    from brainenc.encoders.mind_simulator import stages
     from brainenc.encoders.mind_simulator.parameters import SIZES
     from brainenc.encoders.mind_simulator.sampler import Sampler
 
-    shape = sizes["prior tokens"]
-    options = {"sizes": SIZES[sizes["prior"]], "random_state": 0, "n_steps": N_DIFFUSION_STEPS}
-    # A step of every kind draws its noise, as all hundred of the published ones do.
-    options |= {"eta": 1.0, "guidance": 1.0, "noise_correlation": 0.0, "device": device}
-    net = stages.make_autoencoder(shape, sizes["voxels"], options)
+    shape, of_nets = sizes["prior tokens"], SIZES[sizes["prior"]]
+    net = stages.make_autoencoder(shape, sizes["voxels"], of_nets, random_state=0)
     decode = net.decode
     net.decode = lambda z: decode(z).float()  # NumPy has no bf16
     latents = (net.sizes["n_tokens"], net.sizes["token_width"])
-    prior = stages.make_prior(shape, latents, options)
+    prior = stages.make_prior(shape, latents, of_nets, N_DIFFUSION_STEPS, random_state=0)
     nn.init.normal_(prior.latents_out.weight, std=0.01)  # it would be skipped if it gave 0
     tokens = np.random.default_rng(0).standard_normal((n_images, *shape), dtype=np.float32)
     scale = stages.LatentScale(np.zeros(latents, dtype=np.float32), 1.0)
-    return Sampler(net, prior, scale, options), tokens
+    # A step of every kind draws its noise, as all hundred of the published ones do.
+    return Sampler(net, prior, scale, eta=1.0, device=device), tokens
 
 
 def low_precision(device: str, precision: str) -> Any:
@@ -119,12 +117,12 @@ def has_fabric() -> bool:
 
 
 def time_streaming(n_voxels: int, device: str) -> dict:
-    """`SynBrainEncoder.sample` into a file, after a short training."""
+    """`LatentEncoder.sample` into a file, after a short training."""
     import brainenc
 
     sizes = {"voxels": n_voxels, "tokens": (4, 16)}
     tokens, betas = made_up(sizes, 500)
-    encoder = brainenc.SynBrainEncoder(None, n_members=2, n_epochs=1, device=device)
+    encoder = brainenc.LatentEncoder(None, n_members=2, n_epochs=1, device=device)
     encoder.fit(tokens, betas[:, None])
     with tempfile.TemporaryDirectory() as folder, timed(device) as found:
         draws = encoder.sample(tokens, 20, 0, out=Path(folder) / "draws.npy")

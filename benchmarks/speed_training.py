@@ -1,4 +1,4 @@
-"""Speed of training SynBrain's paper variant, against its published step. See `speed.py`.
+"""Speed of training SynBrain, against its published step. See `speed.py`.
 
 Runs on CUDA as well, and without Lightning: see `gpu.py`.
 """
@@ -17,14 +17,14 @@ from torch import nn
 
 #: NSD subject 1 with tokens of OpenCLIP ViT-bigG/14, as in SynBrain, and the published batch;
 #: tokens of CLIP ViT-L/14, as in MindSimulator.
-PAPER: dict[str, Any] = {
+PUBLISHED: dict[str, Any] = {
     "voxels": 15_724,
     "tokens": (256, 1664),
     "trials": 27_000,
     "vae": {},
     "mapper": {},
     "prior tokens": (257, 768),
-    "prior": "paper",
+    "prior": "published",
 }
 TINY: dict[str, Any] = {
     "voxels": 60,
@@ -39,7 +39,7 @@ TINY: dict[str, Any] = {
     },
     "mapper": {"depth": 2, "n_heads": 2},
     "prior tokens": (4, 8),
-    "prior": "default",
+    "prior": "auto",
 }
 MAPPER_STEPS = 50_000  # of a published training
 N_TIMED = 2
@@ -50,7 +50,7 @@ CURVES: dict[str, Any] = {"voxels": 400, "tokens": (16, 64), "trials": 240, "bat
 def sizes_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Sizes of a run; fewer examples at a time on a CPU."""
     on_gpu = arguments.device.startswith("cuda")
-    sizes = TINY if arguments.quick else PAPER
+    sizes = TINY if arguments.quick else PUBLISHED
     return sizes | {"batch": 24 if on_gpu else 4, "images": 24 if on_gpu else 2}
 
 
@@ -115,13 +115,17 @@ def time_steps(stage: str, who: str, sizes: dict[str, Any], device: str) -> dict
 
 def time_means(sizes: dict[str, Any], device: str) -> dict:
     """Posterior means of trials, for stage 2: per trial."""
-    from brainenc.encoders.synbrain import stages as paper
+    from brainenc.encoders.synbrain import stages
+    from brainenc.training import TrainingRun
 
     _, betas = made_up(sizes, sizes["batch"])
     vae = made_nets(sizes)[0].eval()
-    options = {"mapper_steps": MAPPER_STEPS, "batch_size": sizes["batch"], "device": device}
-    options |= {"checkpoint_dir": None}
-    found = median_of(lambda: paper.posterior_means(vae, betas[:, None], options), device)
+    run = TrainingRun(
+        batch_size=sizes["batch"], learning_rate=1e-4, weight_decay=0.05, device=device
+    )
+    found = median_of(
+        lambda: stages.posterior_means(vae, betas[:, None], run, MAPPER_STEPS), device
+    )
     return found | {name: found[name] / sizes["batch"] for name in ("s", "CPU s")}
 
 
@@ -148,16 +152,16 @@ def our_steps(stage: str, vae: Any, mapper: Any, device: str, precision: str, n_
     Batch to the device, loss, gradient, its norm and clipping, the check that all is finite,
     optimiser and moving average.
     """
-    from brainenc.encoders.synbrain import stages as paper
+    from brainenc.encoders.synbrain import stages
     from brainenc.training import TrainingSettings
     from brainenc.training.learner import Learner
 
     if stage == "vae":
         module, own = vae, {"weight_decay": 0.05}
-        loss = paper.vae_loss(kl_weight=paper.KL_WEIGHT, clip_weight=paper.CLIP_WEIGHT)
+        loss = stages.vae_loss(kl_weight=stages.KL_WEIGHT, clip_weight=stages.CLIP_WEIGHT)
     else:
         module, own = mapper, {"ema_decay": 0.9999, "clip_norm": 1.0}
-        loss = paper.mapper_loss(vae)
+        loss = stages.mapper_loss(vae)
     settings = TrainingSettings(n_steps=n_steps, learning_rate=1e-4, precision=precision, **own)
     module.to(device).train()
     learner = Learner(fabric_for(device, precision), module, loss, settings, None, None)
@@ -194,12 +198,14 @@ def published_steps(stage: str, vae: Any, mapper: Any, device: str, seed: int = 
 
 
 def curve_sizes(quick: bool) -> dict[str, Any]:
-    from brainenc.encoders.synbrain import stages as paper
+    from brainenc.encoders.synbrain.sizes import small_sizes
 
     if quick:
         return TINY | {name: CURVES[name] for name in ("trials", "batch")}
-    conv = {name: size for name, size in paper.SMALL_VAE.items() if not name.startswith("mlp")}
-    return CURVES | {"vae": conv, "mapper": paper.SMALL_S2N | {"n_heads": 4}}
+    small = small_sizes(CURVES["tokens"], CURVES["trials"], CURVES["voxels"])
+    conv = {name: size for name, size in small.vae.items() if not name.startswith("mlp")}
+    # The length that the curves in docs/results were made with.
+    return CURVES | {"vae": conv | {"pooled_length": 512}, "mapper": small.mapper}
 
 
 def compare_curves(stage: str, n_steps: int, sizes: dict[str, Any], device: str) -> dict:

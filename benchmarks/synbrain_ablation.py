@@ -1,7 +1,7 @@
 """The ablations of the SynBrain paper on a simulated subject, with the baselines beside them.
 
-The paper variant at small sizes, with and without each of its parts, trained on 600 images and
-tested on 400; mean response, ridge and the default SynBrain on the same tokens. Scores:
+SynBrain at small sizes, with and without each of its parts, trained on 600 images and tested on
+400; mean response, ridge and LatentEncoder on the same tokens. Scores:
 
 - r: mean over voxels of Pearson's r across images, against repeat averages; reconstructed r is
   that of the autoencoder given the very responses;
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from synbrain_common import PAPER, paper_encoder, published_unit, show, write
+from synbrain_common import SMALL, published_unit, show, small_synbrain, write
 
 import brainenc
 from brainenc.benchmarking.manifest import data_hash, hardware, versions
@@ -46,7 +46,7 @@ NO_S2N = "no S2N"
 ORDER = [
     "mean",
     "ridge",
-    "SynBrain (default)",
+    "LatentEncoder",
     "full",
     "no sampling",
     "no contrastive loss",
@@ -123,7 +123,7 @@ def run(
     """Scores of one ablation and, with "full", of what is read by its autoencoder."""
     torch.set_num_threads(1)
     n_trials = int(np.isfinite(split.betas[:, :, 0]).sum())
-    encoder = paper_encoder(n_trials, n_steps, random_state=seed, **ABLATIONS[name])
+    encoder = small_synbrain(n_trials, n_steps, random_state=seed, **ABLATIONS[name])
     encoder.fit(split.tokens, split.betas)
     reader = Reader(encoder.vae_, split, pool, seed)
     rows = [reader.of_vae() | reader.of(name, encoder.predict(split.test_tokens))]
@@ -147,7 +147,7 @@ def baselines(seed: int) -> dict[str, brainenc.BaseEncoder]:
     return {
         "mean": brainenc.MeanEncoder(),
         "ridge": brainenc.RidgeEncoder(None, random_state=seed),
-        "SynBrain (default)": brainenc.SynBrainEncoder(None, random_state=seed),
+        "LatentEncoder": brainenc.LatentEncoder(None, random_state=seed),
     }
 
 
@@ -281,7 +281,7 @@ def manifest(arguments: argparse.Namespace, data: Any, started: float) -> dict[s
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "settings": settings,
-        "paper variant": PAPER,
+        "SynBrain (small)": SMALL,
         "ceiling of r": ceiling_of_r(data),
         "data": {"name": data.name, "hash": data_hash(data)},
         "versions": versions(),

@@ -1,7 +1,8 @@
-"""SynBrain against ridge on the same features and folds, simulated and measured responses.
+"""LatentEncoder and SynBrain against ridge on the same features and folds.
 
-Subjects simulated at three sizes (features: the tokens of a simulated vision transformer), human V1
-(Miyawaki 2008, pixels) and macaque V4 (Cowley 2023, Gabor pyramid). Files of the last two,
+Responses are simulated and measured: subjects simulated at three sizes (features: the tokens of a
+simulated vision transformer), human V1 (Miyawaki 2008, pixels) and macaque V4 (Cowley 2023, Gabor
+pyramid). Files of the last two,
 ``miyawaki2008_s1_v1.npz`` and ``cowley2023_v4_210325.npz``, are looked for in ``--data``,
 ``$BRAINENC_TEST_DATA`` or ``../shared/data`` beside the repository, and left out when absent.
 
@@ -10,7 +11,7 @@ Prints, and with ``--out`` writes as CSV with a JSON manifest:
 - scores: every encoder, 5 folds over images, with its paired difference to ridge;
 - rois: r per ROI of the last simulated subject, whose high-level areas respond to categories.
 
-The paper variant is a small one, trained for ``--paper-steps`` steps a fold.
+SynBrain has small networks, trained for ``--synbrain-steps`` steps a fold.
 """
 
 import argparse
@@ -22,11 +23,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from comparison import DATA, SETS, Subject, against_ridge, score_table
-from synbrain_common import FORMAT, PAPER, paper_encoder, published_unit, show, write
+from synbrain_common import FORMAT, SMALL, published_unit, show, small_synbrain, write
 
 import brainenc
 
-DEFAULT, PAPER_NAME = "SynBrain (default)", "SynBrain (paper, small)"
+LATENT, SYNBRAIN = "LatentEncoder", "SynBrain (small)"
 
 
 def main() -> None:
@@ -57,8 +58,8 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="which data sets")
-    add("--no-paper", action="store_true", help="leave the paper variant out, the slow one")
-    add("--paper-steps", type=int, default=200, help="of its autoencoder, per fold")
+    add("--no-synbrain", action="store_true", help="leave SynBrain out, the slow one")
+    add("--synbrain-steps", type=int, default=200, help="of its autoencoder, per fold")
     add("--jobs", type=int, default=2, help="fits at once")
     add("--data", type=Path, default=DATA, help="folder of the measured data")
     add("--out", type=Path, help="folder for CSV tables and manifest")
@@ -70,11 +71,11 @@ def compare(subject: Subject, arguments: argparse.Namespace) -> brainenc.Benchma
     data = replace(data, betas=data.betas * np.float32(published_unit(data.betas)))
     encoders: dict[str, Any] = {
         "mean": brainenc.MeanEncoder(),
-        DEFAULT: brainenc.SynBrainEncoder(),
+        LATENT: brainenc.LatentEncoder(),
     }
-    if not arguments.no_paper:
+    if not arguments.no_synbrain:
         n_trials = len(data.trials) * 4 // 5
-        encoders[PAPER_NAME] = paper_encoder(n_trials, arguments.paper_steps)
+        encoders[SYNBRAIN] = small_synbrain(n_trials, arguments.synbrain_steps)
     encoders["ridge"] = brainenc.RidgeEncoder()  # last, so that all pairs are "… minus ridge"
     return brainenc.benchmark(
         data,
@@ -88,7 +89,7 @@ def compare(subject: Subject, arguments: argparse.Namespace) -> brainenc.Benchma
 
 
 def roi_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFrame:
-    """One row per ROI: r of ridge and of the default SynBrain, and their paired difference."""
+    """One row per ROI: r of ridge and of LatentEncoder, and their paired difference."""
     rois = result.rois.pivot(index="roi", columns="encoder", values="r")
     ceiling = result.rois.groupby("roi")["noise_ceiling"].first()
     return pd.DataFrame(
@@ -96,8 +97,8 @@ def roi_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFram
             "data": subject.title,
             "ROI": roi,
             "ridge": rois.loc[roi, "ridge"],
-            DEFAULT: rois.loc[roi, DEFAULT],
-            **against_ridge(result, DEFAULT, roi),
+            LATENT: rois.loc[roi, LATENT],
+            **against_ridge(result, LATENT, roi),
             "ceiling of r": ceiling[roi],
         }
         for roi in result.rois["roi"].unique()
@@ -105,7 +106,7 @@ def roi_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFram
 
 
 def manifest(arguments: argparse.Namespace, results: list, started: float) -> dict:
-    option = " --no-paper" if arguments.no_paper else ""
+    option = " --no-synbrain" if arguments.no_synbrain else ""
     return {
         "command": f"python benchmarks/synbrain_vs_ridge.py{option} --out docs/results",
         "date": results[0].manifest["date"],
@@ -113,9 +114,9 @@ def manifest(arguments: argparse.Namespace, results: list, started: float) -> di
         "jobs": arguments.jobs,
         "versions": results[0].manifest["versions"],
         "hardware": results[0].manifest["hardware"],
-        "paper variant": None
-        if arguments.no_paper
-        else {**PAPER, "steps of the autoencoder": arguments.paper_steps},
+        SYNBRAIN: None
+        if arguments.no_synbrain
+        else {**SMALL, "steps of the autoencoder": arguments.synbrain_steps},
         "runs": [
             {k: result.manifest[k] for k in ("data", "split", "settings")} for result in results
         ],

@@ -46,23 +46,13 @@ def demo(
 ) -> None:
     """Compare every encoder on a simulated subject: no download, no weights, no GPU."""
     import brainenc
+    from brainenc.demo import compare, reductions
 
     data = brainenc.datasets.simulate_subject(n_images, n_voxels, verbose=not quiet)
     typer.echo(repr(data))
-    encoders, features = _demo_encoders(data)
+    typer.echo(reductions())
     with _resumable("the fits that are finished"):
-        result = brainenc.benchmark(
-            data,
-            encoders,
-            features=features,
-            references=False,
-            # Fewer folds and draws than by default, and two fits at once: minutes, on two cores.
-            cv=3,
-            n_draws=100,
-            n_jobs=2,
-            out=out,
-            verbose=not quiet,
-        )
+        result = compare(data, out, verbose=not quiet)
     _show(result, out)
 
 
@@ -129,7 +119,7 @@ def fit(
 ) -> None:
     """Fit an encoder to all images and save it."""
     from brainenc.data.npz import load_data
-    from brainenc.encoders.persistence import check_model_folder
+    from brainenc.encoders.saving import check_model_folder
 
     check_model_folder(out)
     loaded = load_data(data)
@@ -151,10 +141,11 @@ def predict(
 ) -> None:
     """Expected responses: (n_images, n_voxels)."""
     import brainenc
+    from brainenc.data.images import open_images
     from brainenc.storage import check_file_path
 
     check_file_path(out)
-    _save_array(out, brainenc.load(model, device=device).predict(_load_images(images)))
+    _save_array(out, brainenc.load(model, device=device).predict(open_images(images)))
 
 
 @app.command()
@@ -168,11 +159,12 @@ def sample(
 ) -> None:
     """Single-trial draws: (n, n_images, n_voxels)."""
     import brainenc
+    from brainenc.data.images import open_images
     from brainenc.storage import check_file_path
 
     check_file_path(out)
     encoder = brainenc.load(model, device=device)
-    draws = encoder.sample(_load_images(images), n=n, random_state=random_state, out=out)
+    draws = encoder.sample(open_images(images), n=n, random_state=random_state, out=out)
     typer.echo(f"{out}: {draws.shape} {draws.dtype}")
 
 
@@ -208,7 +200,8 @@ def noise_ceiling(
         check_file_path(out)
     loaded = load_data(data)
     ceiling = loaded.noise_ceiling(n_bootstraps=0 if out is None else 1000)
-    typer.echo(_ceiling_table(loaded, ceiling).to_string(index=False))
+    by_roi = ceiling.table(loaded.rois()).dropna(axis=1, how="all").round(3)
+    typer.echo(by_roi.to_string(index=False))
     typer.echo(_ceiling_line(ceiling))
     if out is not None:
         table = loaded.voxels.assign(**_ceiling_columns(ceiling))
@@ -328,40 +321,6 @@ def main() -> None:
         sys.exit(2)
 
 
-def _demo_encoders(data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every encoder with its default settings, and the features of those that take arrays."""
-    import numpy as np
-
-    import brainenc
-    from brainenc.encoders import CalibratedEncoder
-
-    gabor, pixels = brainenc.GaborPyramid(verbose=False), brainenc.PixelFeatures(size=16)
-    tokens = data.truth.tokens
-    # Two views of the images side by side, each for one member of the stack.
-    both = [gabor.fit(data.images).transform(data.images), tokens.reshape(len(tokens), -1)]
-    n_gabor = both[0].shape[1]
-    encoders = {
-        "mean": brainenc.MeanEncoder(),
-        "ridge (pixels)": brainenc.RidgeEncoder(pixels),
-        "ridge (Gabor)": brainenc.RidgeEncoder(gabor),
-        "ridge (tokens)": brainenc.RidgeEncoder(),
-        "calibrated ridge (tokens)": CalibratedEncoder(),
-        "banded (pixels + Gabor)": brainenc.BandedRidgeEncoder(
-            {"pixels": pixels, "gabor": gabor}, n_iter=10
-        ),
-        "synbrain (tokens)": brainenc.SynBrainEncoder(),
-        "MindSimulator (tokens)": brainenc.MindSimulatorEncoder(),
-        "Mind Reader (tokens)": brainenc.MindReaderEncoder(),
-        "ROI transformer (tokens)": brainenc.ROITransformerEncoder(),
-        "stacked (Gabor + tokens)": brainenc.StackedEncoder(
-            {"gabor": brainenc.RidgeEncoder(), "tokens": brainenc.RidgeEncoder()},
-            inputs={"gabor": (0, n_gabor), "tokens": (n_gabor, *tokens.shape[1:])},
-        ),
-    }
-    features = {name: tokens for name in encoders if name.endswith("(tokens)")}
-    return encoders, features | {"stacked (Gabor + tokens)": np.concatenate(both, axis=1)}
-
-
 def _make_encoders(names: str, features: str, *, store: Path | None, device: str) -> dict[str, Any]:
     """Encoders by name; each on each set of features, but banded ridge on all of them as bands."""
     from brainenc.devices import resolve_device
@@ -408,20 +367,6 @@ def _numbers(text: str) -> list[int] | None:
     return numbers or None
 
 
-def _ceiling_table(data: Any, ceiling: Any) -> Any:
-    """Mean ceiling of all voxels and of each ROI, and how many voxels have any signal."""
-    import numpy as np
-    import pandas as pd
-
-    rows = []
-    for roi, voxels in {"all": np.arange(data.n_voxels), **data.rois()}.items():
-        r2, r = ceiling.values[voxels], ceiling.to("r").values[voxels]
-        row = {"roi": roi, "n_voxels": len(voxels), "without_ceiling": int(np.isnan(r).sum())}
-        row |= {"r": np.nanmean(r), "r2": np.nanmean(r2)} if np.isfinite(r).any() else {}
-        rows.append(row)
-    return pd.DataFrame(rows).round(3)
-
-
 def _ceiling_line(ceiling: Any) -> str:
     """What the ceiling is from, and for averages of how many trials."""
     import numpy as np
@@ -444,24 +389,6 @@ def _ceiling_columns(ceiling: Any) -> dict[str, Any]:
         if converted.interval is not None:
             columns[f"{space}_low"], columns[f"{space}_high"] = converted.interval
     return columns
-
-
-def _load_images(images: str) -> Any:
-    import glob
-
-    import numpy as np
-
-    from brainenc.data.images import ImageFiles, as_images
-
-    path = Path(images)
-    if path.is_dir():
-        return ImageFiles.from_folder(path)
-    if path.suffix == ".npy":
-        return as_images(np.load(path, mmap_mode="r"))
-    paths = [images] if path.is_file() else sorted(glob.glob(images))  # a name may have brackets
-    if not paths:
-        raise FileNotFoundError(f"{images} is no folder, no .npy file and matches no image files")
-    return ImageFiles(paths)
 
 
 def _save_array(out: Path, array: Any) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from brainenc.process_state import state_lock
+
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Torch device of that name; checks that it exists.
@@ -46,7 +48,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Compute matrix products of float32 in float32, regardless of the user's setting."""
+    """Compute matrix products of float32 in float32, regardless of the user's setting.
+
+    The setting is that of the whole process: one thread at a time.
+    """
+    with state_lock(), _highest_precision():
+        yield
+
+
+@contextmanager
+def _highest_precision() -> Iterator[None]:
     # torch has an old and, since 2.9, a new name for this setting. Reading the old one fails if
     # only the new one was set; setting the old one sets both.
     parts: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]

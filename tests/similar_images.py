@@ -32,7 +32,7 @@ class SimilarImagesEncoder(brainenc.BaseEncoder):
     def _fit(self, features, betas):
         self.X_fit_ = flatten_tokens(features)
         self.betas_fit_ = average_repeats(betas)
-        self.scale_ = float(np.sqrt(2 * self.X_fit_.var(axis=0).sum()))
+        self.scale_ = self.width * float(np.sqrt(2 * self.X_fit_.var(axis=0).sum()))
         distances = self._distances(self.X_fit_)
         np.fill_diagonal(distances, np.inf)  # the prediction of an image must not have seen it
         return self._average(distances)
@@ -41,7 +41,7 @@ class SimilarImagesEncoder(brainenc.BaseEncoder):
         return self._average(self._distances(flatten_tokens(features)))
 
     def _distances(self, X):
-        return pairwise_distances(X, self.X_fit_).astype(np.float64) / (self.scale_ * self.width)
+        return pairwise_distances(X, self.X_fit_).astype(np.float64) / self.scale_
 
     def _average(self, distances):
         weights = softmax(-(distances**2) / 2, axis=1)

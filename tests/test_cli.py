@@ -162,7 +162,7 @@ def test_noise_ceiling_and_info(folder, tmp_path):
     assert "No voxel has a noise ceiling: that takes images with repeats" in shown
     shown = run_here("info").stdout
     assert brainenc.__version__ in shown
-    assert "mean, ridge, banded, synbrain" in shown
+    assert "mean, ridge, banded, latent, synbrain" in shown
 
 
 def test_check_tells_by_its_exit_status_whether_images_and_betas_match(tmp_path):
@@ -188,7 +188,7 @@ def test_demo_runs_every_encoder(tmp_path):
     )
     table = pd.read_csv(tmp_path / "demo" / "encoders.csv")
     assert table["error"].isna().all()
-    assert len(table) == 11
+    assert len(table) == 12
     labels = table["encoder"].str.lower().str.replace(" ", "")
     for name in brainenc.encoders.ENCODERS:
         assert labels.str.startswith(name).any()

@@ -17,7 +17,11 @@ SECTIONS = ("Data", "Encoders", "Noise ceilings")
 WITHOUT_EXAMPLE = {
     "SimulatedTruth": "made by simulate_subject; its method log_density has an example",
     "SessionDrift": "a part of SimulatedTruth",
-    "load": "needs an encoder saved by `BaseEncoder.save`",
+    "AlignmentCheck": "made by check_alignment, which has one",
+    "read_vae": "reads a file of the official code",
+    "read_s2n": "reads a file of the official code",
+    "write_vae": "writes hundreds of megabytes",
+    "write_s2n": "writes hundreds of megabytes",
 }
 
 

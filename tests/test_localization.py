@@ -11,6 +11,7 @@ import brainenc
 from brainenc import ConceptMap, MeanEncoder, PixelFeatures, RidgeEncoder, localize
 from brainenc.data.images import ImageFiles
 from brainenc.localization import Moments
+from brainenc.noise.trials import TrialDistribution
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,6 @@ def test_bad_input_is_named(fitted, mask, options, message):
 def test_an_encoder_without_noise_is_pointed_to_draws(fitted):
     _, X = fitted
     silent = RidgeEncoder().fit(X, X[:, :2])
-    nothing = np.full(2, np.nan)
-    silent.noise_ = brainenc.noise.gaussian.ResidualNoise(np.zeros((0, 2)), nothing)
+    silent.trials_ = TrialDistribution.unknown(2)
     with pytest.raises(ValueError, match='responses="draws"'):
         localize(silent, X, np.arange(9))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from brainenc.process_state import torch_seeded
 from brainenc.training import Cosine, Examples, TrainingSettings, train
 
 SETTINGS = {
@@ -74,8 +75,7 @@ def problem(dropout=0.2):
     def evaluate(module):
         return {"heldout_mse": ((module(heldout[0])[1] - heldout[1]) ** 2).mean()}
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch_seeded(0):
         module = Encoder(dropout)
     examples = Examples(tokens=(tokens, image), betas=(betas, image, repeat))
     return {"module": module, "loss": loss, "examples": examples, "evaluate": evaluate}

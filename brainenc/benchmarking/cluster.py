@@ -6,9 +6,11 @@ its memory, and losing a worker loses no array.
 
 import mmap
 import os
+import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,10 @@ def connected(
     ValueError : no `out`, no workers, or workers without access to `out`.
     ImportError : dask is not installed.
     OSError : no scheduler answers at that address.
+
+    Warns
+    -----
+    UserWarning : workers that run several tasks at once.
     """
     if scheduler is None:
         yield lambda array: array
@@ -106,6 +112,16 @@ def _check_workers(client: Any, folder: str) -> None:
             f"{len(blind)} of {len(sees)} workers ({blind[0]}) do not see {Path(folder).parent}: "
             "out must be a folder on a file system that all machines share, under the same path"
         )
+    threads = client.nthreads()
+    if several := [address for address, n in threads.items() if n > 1]:
+        warnings.warn(
+            f"{len(several)} of {len(threads)} workers ({several[0]}) run "
+            f"{threads[several[0]]} tasks at once, in threads, but a worker fits one pair after "
+            "the other: those that wait there are lost to other workers. Start workers with one "
+            "thread for tasks (dask worker --nthreads 1)",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 class _Sender:
@@ -149,4 +165,21 @@ def run_pair(pair: Pair, X: Any, betas: Any) -> Pair:
     if pair.finished():
         return pair
     opened = (array.open() if isinstance(array, ArrayFile) else array for array in (X, betas))
-    return pairs.run_pair(pair, *opened)
+    # joblib would send what the encoder itself runs in parallel to the cluster, behind all other
+    # pairs; those that wait for this one would keep the workers' threads, and it would wait for
+    # ever. So it is run by threads of this worker, and one after the other without n_jobs.
+    inner = joblib.parallel_config("threading", n_jobs=1) if _on_dask_worker() else nullcontext()
+    with inner:
+        return pairs.run_pair(pair, *opened)
+
+
+def _on_dask_worker() -> bool:
+    if "distributed" not in sys.modules:  # which takes a second to import
+        return False
+    from distributed import get_worker
+
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True

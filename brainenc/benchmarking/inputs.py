@@ -8,12 +8,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.encoding_data import EncodingData
-from brainenc.encoders import MeanEncoder, RidgeEncoder
-from brainenc.encoders.persistence import describe
+from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
+from brainenc.encoders.describe import describe
 from brainenc.storage import fingerprint
-
-#: Largest size of tokens in bytes, in single precision, for the reference ridge without averaging.
-TOKENS_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
@@ -188,11 +185,9 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
 
 def _for_ridge(X: Any) -> Any:
     """Features of the reference ridge: tokens that would fill the memory are averaged."""
-    if getattr(X, "ndim", 0) != 3 or 4 * X.size <= TOKENS_IN_MEMORY:
+    if getattr(X, "ndim", 0) != 3 or 4 * X.size <= tokens.TOKENS_IN_MEMORY:
         return X
-    from brainenc.encoders.tokens import linear_features  # torch takes a second
-
-    return linear_features(X)
+    return tokens.linear_features(X)
 
 
 def ridges_with_reference_rows(entries: Mapping[str, Entry]) -> set[str]:

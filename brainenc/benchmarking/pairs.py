@@ -24,6 +24,7 @@ from brainenc.benchmarking.draw_blocks import score_draws
 from brainenc.benchmarking.draw_kept import Arrays, read_kept
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_sources import DrawSource, encoder_source, reference_sources
+from brainenc.process_state import pair_lock
 from brainenc.storage import atomic_path, read_json, write_json
 
 
@@ -93,7 +94,8 @@ def _draws_folder(label: str) -> str:
 def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     """Fit, predict and draw; an error is recorded and does not stop the other pairs.
 
-    After an error in drawing, predictions are still scored.
+    After an error in drawing, predictions are still scored. Warnings and memory are recorded for
+    the whole process: pairs in several threads of one process run one after the other.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     Pair : the one given, with its folder written.
     """
     info: dict[str, Any] = {"key": pair.key, "error": None, "draws": {}, "draw_errors": {}}
-    with atomic_path(pair.folder) as temporary:
+    with pair_lock(), atomic_path(pair.folder) as temporary:
         temporary.mkdir()
         try:
             _fit_and_draw(pair, X, betas, temporary, info)

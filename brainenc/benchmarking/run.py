@@ -27,7 +27,7 @@ from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
 from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
-from brainenc.encoders.persistence import describe
+from brainenc.encoders.describe import describe
 from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
@@ -78,7 +78,8 @@ def benchmark(
     min_ceiling : float
         Smallest noise ceiling of r for NC-normalised scores.
     n_jobs : int
-        Pairs fitted at once, through joblib: any joblib backend can run them.
+        Pairs fitted at once, in processes or by another joblib backend; of the same scores with
+        each. Pairs in threads of one process take turns.
     scheduler : str, optional
         Address of a Dask scheduler (``tcp://…``) whose workers fit the pairs in place of `n_jobs`
         processes here; they must see `out` under the same path.

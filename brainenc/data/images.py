@@ -5,6 +5,7 @@ and array-like indexing; `as_images` converts user input to them.
 """
 
 import copy
+import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -146,6 +147,15 @@ class ImageFiles:
     ------
     FileNotFoundError, ValueError : a file is missing, is not an image, has more than 8 bits or
         another size; the message names it. Damage after the header is found on reading.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (8, 6)).save(f"{folder}/first.png")
+    ...     images = ImageFiles.from_folder(folder)
+    ...     images.shape, images[0].shape
+    ((1, 6, 8, 3), (6, 8, 3))
     """
 
     dtype = np.dtype(np.uint8)
@@ -215,6 +225,35 @@ class ImageFiles:
                 "it was replaced after its size was noted"
             )
         return pixels
+
+
+def open_images(source: str | os.PathLike) -> Any:
+    """Images on disk, read when they are needed.
+
+    Parameters
+    ----------
+    source : path or pattern
+        A folder of image files, one image file, an ``.npy`` file of uint8 images (memory-mapped),
+        or a glob pattern of image files.
+
+    Returns
+    -------
+    ImageFiles or memory map, shape (n_images, H, W[, 3]), uint8
+
+    Raises
+    ------
+    FileNotFoundError : there is nothing of that name or pattern.
+    TypeError, ValueError : no images, or images of different sizes.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return ImageFiles.from_folder(path)
+    if path.suffix == ".npy":
+        return as_images(np.load(path, mmap_mode="r"))
+    paths = [path] if path.is_file() else sorted(glob.glob(str(source)))  # a name may have brackets
+    if not paths:
+        raise FileNotFoundError(f"{source} is no folder, no .npy file and matches no image files")
+    return ImageFiles(paths)
 
 
 def _file_size(path: Path) -> tuple[int, int]:

@@ -3,10 +3,10 @@ from .base import BaseEncoder as BaseEncoder
 from .calibrated import CalibratedEncoder as CalibratedEncoder
 from .calibrated import calibrate as calibrate
 from .latent import LatentEncoder as LatentEncoder
+from .loading import load as load
 from .mean import MeanEncoder as MeanEncoder
 from .mind_reader import MindReaderEncoder as MindReaderEncoder
 from .mind_simulator import MindSimulatorEncoder as MindSimulatorEncoder
-from .persistence import load as load
 from .registry import ENCODERS as ENCODERS
 from .registry import make_encoder as make_encoder
 from .ridge import RidgeEncoder as RidgeEncoder

@@ -105,14 +105,16 @@ class BandedRidgeEncoder(BaseEncoder):
         return given, np.concatenate(list(parts.values()), axis=1)
 
     def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
-        if not isinstance(self.features, Mapping):
+        # After the fit, what it found counts, not the parameter.
+        transformers = self.features if reset else getattr(self, "features_", None)
+        if not isinstance(transformers, Mapping):
             return super()._features_of(X, reset=reset)
         if not looks_like_images(X):
             raise TypeError(
                 "features is a dict of transformers, so images are wanted, not features"
             )
         if reset:
-            self.features_ = {name: clone(t).fit(X) for name, t in self.features.items()}
+            self.features_ = {name: clone(t).fit(X) for name, t in transformers.items()}
         parts = {name: flatten_tokens(t.transform(X)) for name, t in self.features_.items()}
         if reset:
             self.band_sizes_ = {name: part.shape[1] for name, part in parts.items()}

@@ -252,7 +252,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write the fitted encoder to a folder, which `brainenc.load` reads."""
-        from brainenc.encoders.persistence import save
+        from brainenc.encoders.saving import save
 
         check_is_fitted(self)
         return save(self, folder)

@@ -20,7 +20,7 @@ from brainenc.noise.calibration import (
 )
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.noise.shape import ResidualShape
-from brainenc.validation import check_feature_shape
+from brainenc.validation import check_feature_shape, check_features
 
 #: Images whose scores are kept for intervals: their number adds an error of at most .007 (one
 #: standard error, at a coverage of .9) to the coverage.
@@ -57,7 +57,11 @@ class CalibratedEncoder(BaseEncoder):
     Attributes
     ----------
     encoder_ : BaseEncoder
-        Fitted to all images. Absent with "prefit", where `encoder` is used.
+        Fitted to all images; with "prefit", `encoder` itself.
+    given_ : BaseEncoder, unfitted, or None
+        The given encoder, if it computes its own features of images.
+    prefit_ : bool
+        Whether the encoder was already fitted.
     scale_ : array, shape (n_voxels,)
         Factor on the s.d. of draws; 1 where the encoder was calibrated already. NaN for voxels
         without data or without variance.
@@ -105,6 +109,10 @@ class CalibratedEncoder(BaseEncoder):
     ((4, 5), True)
     """
 
+    encoder_: BaseEncoder
+    given_: BaseEncoder | None
+    features_: Any
+
     def __init__(
         self,
         encoder: Any = None,
@@ -130,12 +138,8 @@ class CalibratedEncoder(BaseEncoder):
         return isinstance(self.cv, str) and self.cv == "prefit"
 
     @property
-    def _fitted(self) -> BaseEncoder:
-        return self.encoder if self._prefit else self.encoder_
-
-    @property
     def _shape(self) -> ResidualShape | None:
-        return self._fitted.residual_shape_
+        return self.encoder_.residual_shape_
 
     def _given(self) -> BaseEncoder:
         if self.encoder is None:
@@ -178,26 +182,36 @@ class CalibratedEncoder(BaseEncoder):
         return isinstance(self.features, str) and self.features == "auto"
 
     def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
-        if self._prefit:
-            if reset:
-                check_is_fitted(self._given(), msg=NOT_PREFIT)
-            return self.encoder._features_of(X)
-        if not self._own_features:
-            if reset:
-                self.encoder_ = for_arrays(self._given())
-            return super()._features_of(X, reset=reset)
         if reset:
-            self.features_: Any = {}
-        transform = extraction(X, getattr(self, "features_", {}))
-        prepared, features = prepare(self._given(), X, transform)
+            self._start()
+        if self.prefit_:
+            return self.encoder_._features_of(X)
+        if self.given_ is None:
+            return super()._features_of(X, reset=reset)
+        prepared, features = prepare(self.given_, X, extraction(X, self.features_))
         if reset:
             self.encoder_ = prepared
         if features is X:
-            return super()._features_of(X, reset=reset)
+            if reset:
+                self.given_ = None  # it takes arrays, whatever its own `features`
+                return super()._features_of(X, reset=True)
+            return check_features(self, X, reset=False)
         if features.size == 0:  # MeanEncoder uses no features
             features = np.zeros((len(features), 1), dtype=np.float32)
         check_feature_shape(self, features, reset=reset)
         return features
+
+    def _start(self) -> None:
+        """Keep what the parameters say: they, and the user's own encoder, may change after it."""
+        given = self._given()
+        self.prefit_, self.given_ = self._prefit, None
+        if self.prefit_:
+            check_is_fitted(given, msg=NOT_PREFIT)
+            self.encoder_ = given
+        elif self._own_features:
+            self.given_, self.features_ = clone(given), {}
+        else:
+            self.encoder_ = for_arrays(given)
 
     # ---------------------------------------------------------------- fitting
 
@@ -242,8 +256,8 @@ class CalibratedEncoder(BaseEncoder):
 
     def _calibrated_noise(self) -> ResidualNoise | None:
         """Noise of the encoder at the calibrated variance; None if draws have another source."""
-        noise = self._fitted.noise_
-        made_of_noise = "latent" in self._fitted._parts[1:]  # a part of the full draws
+        noise = self.encoder_.noise_
+        made_of_noise = "latent" in self.encoder_._parts[1:]  # a part of the full draws
         if not made_of_noise or not np.isfinite(noise.variance).any():
             return None
         return noise.times(self.scale_.astype(np.float32))
@@ -251,12 +265,12 @@ class CalibratedEncoder(BaseEncoder):
     def _fits(self, features: np.ndarray, betas: np.ndarray) -> Iterator[tuple[Any, BaseEncoder]]:
         """Calibration images, each part with an encoder fitted without it."""
         if self._prefit:
-            if betas.shape[2] != self.encoder.n_voxels_:
+            if betas.shape[2] != self.encoder_.n_voxels_:
                 raise ValueError(
                     f"betas {betas.shape} have {betas.shape[2]} voxels, but the encoder was fitted "
-                    f"to {self.encoder.n_voxels_}"
+                    f"to {self.encoder_.n_voxels_}"
                 )
-            yield slice(None), self.encoder
+            yield slice(None), self.encoder_
             return
         if isinstance(self.cv, str):
             raise ValueError(f"cv={self.cv!r} must be 'prefit', an int or a splitter")
@@ -267,25 +281,25 @@ class CalibratedEncoder(BaseEncoder):
     # ---------------------------------------------------------------- predicting and drawing
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        return self._fitted._predict(features)
+        return self.encoder_._predict(features)
 
     @property
     def _parts(self) -> tuple[str, ...]:
-        return self._fitted._parts
+        return self.encoder_._parts
 
     def _draw(
         self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
     ) -> np.ndarray:
         if part in ("trial", "signal"):
             return super()._draw(features, n, rng, part)
-        draws, prediction = self._fitted._draw(features, n, rng, part), self._predict(features)
+        draws, prediction = self.encoder_._draw(features, n, rng, part), self._predict(features)
         draws -= prediction
         draws *= self.scale_.astype(np.float32)
         draws += prediction
         return draws
 
     def _spread(self, features: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        return self.scale_ * self._fitted._spread(features, expected)
+        return self.scale_ * self.encoder_._spread(features, expected)
 
     def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
         # Voxels without data, of the encoder or of the calibration, are left out.
@@ -293,7 +307,7 @@ class CalibratedEncoder(BaseEncoder):
         voxels, betas = np.arange(self.n_voxels_)[voxels][known], betas[..., known]
         scale, prediction = self.scale_[voxels], self._predict(features)[:, None, voxels]
         unscaled = prediction + (betas - prediction) / scale
-        return self._fitted._log_density(features, unscaled, voxels) - np.log(scale).sum()
+        return self.encoder_._log_density(features, unscaled, voxels) - np.log(scale).sum()
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that contains a trial of a new image.
@@ -336,8 +350,8 @@ class CalibratedEncoder(BaseEncoder):
             )
         features = self._features_of(X)
         expected = self._predict(features)
-        sd = self._fitted._spread(features, expected)
-        bounds = self._fitted.trials_.interval(expected, sd, np.stack([-bound, bound]))
+        sd = self.encoder_._spread(features, expected)
+        bounds = self.encoder_.trials_.interval(expected, sd, np.stack([-bound, bound]))
         lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper
 

@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from brainenc.data.images import looks_like_images
 from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.persistence import describe
+from brainenc.encoders.describe import describe
 from brainenc.model_selection import Folds
 from brainenc.storage import fingerprint
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from brainenc.arrays import blocks, varies
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, image_folds
+from brainenc.process_state import torch_seeded
 from brainenc.training import Examples, TrainingResult, TrainingRun, TrainingSettings
 
 
@@ -114,9 +115,7 @@ def _train_net(
 
 def seeded(random_state: int, make: Callable[[], Any]) -> Any:
     """``make()`` with torch seeded, and its generator as it was afterwards."""
-    with torch.random.fork_rng([]):
-        # Not torch.manual_seed, which seeds the generators of all GPUs too, and for good.
-        torch.random.default_generator.manual_seed(random_state)
+    with torch_seeded(random_state):
         return make()
 
 

@@ -24,7 +24,7 @@ from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.model_selection import Folds, image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers.simplex import blend, measure_errors
-from brainenc.validation import check_feature_shape
+from brainenc.validation import check_feature_shape, check_features
 
 #: Members are cross-fitted if fewer images have held-out predictions of all members.
 MIN_COMMON = 50
@@ -72,6 +72,10 @@ class StackedEncoder(BaseEncoder):
     weights_ : array, shape (n_members, n_voxels)
         NaN for a voxel without data.
     encoders_ : dict of name to fitted encoder
+    given_ : dict of name to unfitted encoder, or None
+        Members as given, where each makes features of images of its own.
+    prefit_ : bool
+        Whether members were fitted before.
     held_out_images_ : array, shape (n_voxels,)
         Number of images that each voxel's weights were chosen on.
     history_ : DataFrame
@@ -209,20 +213,25 @@ class StackedEncoder(BaseEncoder):
         if reset:
             self.encoders_ = self._prepared_members()
             self.inputs_: Any = self.inputs
-        if not (self._each_its_own or self._prefit):
-            return super()._features_of(X, reset=reset)
-        if self._prefit:
+            # Parameters may be changed after the fit, and members are the user's own objects.
+            self.prefit_, self.given_ = self._prefit, None
+            if self._each_its_own and not self._prefit:
+                self.given_ = {name: clone(m) for name, m in self._members().items()}
+                self.features_: Any = {}
+        if self.prefit_:
             arrays = {name: member._features_of(X) for name, member in self.encoders_.items()}
             features, inputs = joined_features(arrays)
-        else:
-            if reset:
-                self.features_: Any = {}
-            transform = extraction(X, getattr(self, "features_", {}))
-            members, features, inputs = _join(self._members(), X, transform)
+        elif self.given_ is not None:
+            members, features, inputs = _join(self.given_, X, extraction(X, self.features_))
             if reset:
                 self.encoders_ = members
-        if features is X:
+        else:
             return super()._features_of(X, reset=reset)
+        if features is X:
+            if reset:
+                self.given_ = None  # they take arrays, whatever features of images they would want
+                return super()._features_of(X, reset=True)
+            return check_features(self, X, reset=False)
         if reset:
             self.inputs_ = inputs
         check_feature_shape(self, features, reset=reset)

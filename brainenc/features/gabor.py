@@ -1,6 +1,7 @@
 """GaborPyramid: Gabor energy at several scales, a classical model of early visual cortex."""
 
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,7 @@ from brainenc.arrays import blocks
 from brainenc.data.images import LUMA
 from brainenc.devices import resolve_device
 from brainenc.features.base import FeatureExtractor
+from brainenc.process_state import state_lock
 
 #: Added to intensities (0 … 1) before the logarithm: the transition from linear to Weber.
 DARK_LIGHT = 0.05
@@ -108,14 +110,34 @@ def _on_threads(function: Callable[[Any], Any], parts: list) -> list:
     torch's own threads synchronise after every small operation, which takes ten times as long on a
     busy machine.
     """
-    n_threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(
-            n_threads, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            return list(pool.map(function, parts))
-    finally:
-        torch.set_num_threads(n_threads)
+    with _single_threads(len(parts)) as pool:
+        return list(pool.map(function, parts))
+
+
+def _single_threads(at_most: int) -> ThreadPoolExecutor:
+    """Threads in which torch's functions use no others, as many as torch uses here.
+
+    torch keeps the number in each thread and, for threads that start later, once for the process.
+    The latter is put back before anything is computed: a fit in another thread is to have its own.
+    """
+    with state_lock():
+        n_threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(min(n_threads, at_most), initializer=_use_one_thread)
+        all_started = threading.Barrier(min(n_threads, at_most))
+        try:
+            list(pool.map(lambda _: all_started.wait(), range(all_started.parties)))
+        except BaseException:
+            all_started.abort()  # Ctrl-C: the pool could not end while some wait for the others
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(n_threads)
+    return pool
+
+
+def _use_one_thread() -> None:
+    torch.get_num_threads()  # else the thread's first operation would take the process's number
+    torch.set_num_threads(1)
 
 
 class GaborPyramid(FeatureExtractor):

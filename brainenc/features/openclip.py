@@ -16,6 +16,7 @@ from PIL import Image
 from brainenc.devices import resolve_device
 from brainenc.features._weights import cached_on_disk, file_hash, hub_reachable, reachable
 from brainenc.features.base import FeatureExtractor
+from brainenc.process_state import state_lock, torch_seeded
 
 
 class OpenCLIPFeatures(FeatureExtractor):
@@ -124,7 +125,8 @@ class LoadedModel:
         with ThreadPoolExecutor() as pool:  # PIL works outside the interpreter's lock
             prepared = list(pool.map(lambda i: self.preprocess(Image.fromarray(i)), batch))
         images = torch.stack(prepared).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        # Extractors in other threads share the network, and with it the hook for tokens.
+        with state_lock(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             compute = self._tokens if layer == "tokens" else self._pooled
             return compute(images).float().cpu().numpy()
 
@@ -169,11 +171,12 @@ def load_model(model: str, pretrained: str | os.PathLike, device: torch.device) 
     path = weights_file(model, pretrained)
     tag = _tag_config(model, pretrained)
     identity = (model, str(pretrained), file_hash(path), str(device))
-    loaded = _MODELS.get(identity)
-    if loaded is None:
-        clip, preprocess = _create(model, path, tag)
-        clip.visual.to(device)  # the text tower is never run
-        loaded = _MODELS[identity] = LoadedModel(clip.eval(), preprocess, device)
+    with torch_seeded(0):  # the random weights that it is made with stay out of others' draws
+        loaded = _MODELS.get(identity)
+        if loaded is None:
+            clip, preprocess = _create(model, path, tag)
+            clip.visual.to(device)  # the text tower is never run
+            loaded = _MODELS[identity] = LoadedModel(clip.eval(), preprocess, device)
     return loaded
 
 

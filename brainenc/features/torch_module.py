@@ -14,6 +14,7 @@ from PIL import Image
 from brainenc.devices import resolve_device
 from brainenc.features._weights import cached_on_disk, hub_reachable, module_hash
 from brainenc.features.base import FeatureExtractor
+from brainenc.process_state import state_lock, torch_seeded
 from brainenc.storage import fingerprint
 
 
@@ -110,7 +111,7 @@ class TorchFeatures(FeatureExtractor):
         module, device = self._built(), resolve_device(self.device)
         prepare = self._prepare(module)
         images = torch.stack([prepare(Image.fromarray(image)) for image in batch])
-        with _evaluating(module, device):
+        with state_lock(), _evaluating(module, device):  # other extractors may have the module too
             activation = activation_at(module, self.layer, images.to(device))
         return pool_activation(activation, self.pool).float().cpu().numpy()
 
@@ -251,15 +252,20 @@ def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Modu
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(f"module={name!r} is not one of timm.list_models(){hint}")
+    if not isinstance(pretrained, bool) and not Path(pretrained).is_file():
+        raise FileNotFoundError(f"pretrained={str(pretrained)!r} is not a file with weights")
+    # timm draws random weights first, and a worker or a later run must get the same ones.
+    with torch_seeded(0):
+        return _created(name, pretrained)
+
+
+def _created(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Module:
+    import timm
+
     if pretrained is False:
-        with torch.random.fork_rng(devices=[]):
-            # All workers and runs must get the same network, and GPU seeds must not change.
-            torch.random.default_generator.manual_seed(0)
-            return timm.create_model(name)
+        return timm.create_model(name)
     if pretrained is True:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=_source(name))
-    if not Path(pretrained).is_file():
-        raise FileNotFoundError(f"pretrained={str(pretrained)!r} is not a file with weights")
     try:
         return timm.create_model(name, checkpoint_path=str(pretrained))
     except Exception as error:  # torch, pickle and safetensors raise different errors

@@ -23,10 +23,10 @@ array([0.611, 0.462])
 Long because most of it is documentation; the type and its estimators belong together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +39,9 @@ from brainenc.metrics.variance_components import (
 )
 from brainenc.model_selection import bootstrap_interval, bootstrap_weights
 from brainenc.validation import check_beta_values, check_betas
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TO_R2: dict[str, Callable[[Any], Any]] = {
     "r": np.square,
@@ -227,6 +230,32 @@ class NoiseCeiling:
                 "like the ceiling"
             )
         return score / np.where(self.values > 0, self.values, np.nan)
+
+    def table(self, rois: Mapping[str, ArrayLike]) -> "pd.DataFrame":
+        """Average the ceiling over all voxels and over each ROI.
+
+        Parameters
+        ----------
+        rois : dict of label to positions of voxels
+            As `EncodingData.rois` gives them; {} for all voxels alone.
+
+        Returns
+        -------
+        DataFrame, one row for all voxels (roi "all") and one per ROI
+            roi, n_voxels, without_ceiling (voxels whose ceiling is undefined), and the means of r
+            and r2 over the others; NaN where no voxel has a ceiling.
+        """
+        import pandas as pd
+
+        r, r2 = self.to("r").values, self.to("r2").values
+        rows = []
+        for roi, chosen in {"all": np.arange(r.size), **rois}.items():
+            voxels = np.asarray(chosen)
+            known = voxels[np.isfinite(r[voxels])]
+            row = {"roi": roi, "n_voxels": voxels.size, "without_ceiling": voxels.size - known.size}
+            means = (r[known].mean(), r2[known].mean()) if known.size else (np.nan, np.nan)
+            rows.append(row | dict(zip(("r", "r2"), means, strict=True)))
+        return pd.DataFrame(rows)
 
 
 def ncsnr_from_repeats(betas: ArrayLike) -> NDArray[np.float64]:

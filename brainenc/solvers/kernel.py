@@ -12,6 +12,7 @@ from himalaya.kernel_ridge import (
 )
 
 from brainenc.model_selection import Folds
+from brainenc.process_state import state_lock
 from brainenc.solvers.result import RidgeFit
 
 #: Largest size in bytes of the predictions of all alphas for a batch of voxels.
@@ -22,6 +23,8 @@ SEARCH_BYTES = 2**29
 def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
     """Set himalaya's backend in a context, and restore the former one even after an error.
 
+    The backend is the whole process's: one thread at a time.
+
     Parameters
     ----------
     device : str or torch.device
@@ -31,9 +34,9 @@ def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
     ------
     module : the backend
     """
-    former = get_backend().name
     name = "numpy"
-    with ExitStack() as stack:
+    with state_lock(), ExitStack() as stack:
+        former = get_backend().name
         if str(device) != "cpu":
             import torch
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from brainenc.process_state import state_lock
 from brainenc.progress import progress
 from brainenc.training.batches import Batch, Examples, Order, prefetched
 from brainenc.training.checkpoints import Checkpoints
@@ -88,7 +89,8 @@ def train(
     killed and resumed gives the same bits as an uninterrupted one. Under ``torchrun`` each process
     computes its slice of every batch, and the result equals that of one process up to rounding,
     unless the module draws its own random numbers per example (dropout). The global state of torch,
-    NumPy and the environment is restored.
+    NumPy and the environment is restored. It changes meanwhile, so trainings in several threads of
+    a process run one after the other.
 
     Parameters
     ----------
@@ -157,7 +159,7 @@ def train(
     True
     """
     _check_arguments(settings, evaluate, ema, checkpoint_dir, checkpoint_every, resume)
-    with ExitStack() as stack:
+    with state_lock(), ExitStack() as stack:
         stack.enter_context(_globals_kept())
         fabric = start_fabric(device, settings.precision)
         gpus = [fabric.device] if fabric.device.type == "cuda" else []
@@ -208,8 +210,12 @@ def _globals_kept() -> Iterator[None]:
     finally:
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
-        os.environ.update(environment)
-        torch.set_num_threads(n_threads)
+        for name, value in environment.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+        # Set, it becomes that of threads that start later, too.
+        if torch.get_num_threads() != n_threads:
+            torch.set_num_threads(n_threads)
         if gpu is not None:
             torch.cuda.set_device(gpu)
 

@@ -26,8 +26,8 @@ predictions.shape
 
 # %%
 # Pearson's r across the held-out images, against responses averaged over repeats. The ceiling is
-# what a perfect model would reach against the same averages: it knows that it is for averages of
-# about three trials, and it refuses to be compared with a score in another space.
+# what a perfect model would reach against the same averages. The object holds the number of trials
+# averaged (about three) and its space; dividing a score in another space by it is an error.
 
 responses = test.average_repeats().betas[:, 0]
 r = correlation(predictions, responses)
@@ -36,9 +36,9 @@ print(f"mean r {np.mean(r):.3f}, mean ceiling {np.mean(ceiling.values):.3f}")
 print(f"trials averaged: {ceiling.n_trials:.2f}, estimated from {ceiling.estimator}")
 
 # %%
-# Early voxels come nearer to their ceiling than high-level ones: Gabor energy knows nothing of
-# faces and places. Single voxels above the line are chance: 80 test images leave an r with a
-# standard error of about 0.1.
+# Early voxels come nearer to their ceiling than high-level ones, because Gabor energy does not
+# encode faces and places. Single voxels above the line are chance: with 80 test images, the
+# standard error of r is about 0.1.
 
 figure = Figure(figsize=(5.5, 4.6), layout="constrained")
 axes = figure.subplots()
@@ -53,7 +53,7 @@ axes.set(xlabel="noise ceiling of r", ylabel="r on held-out images")
 _ = axes.legend(frameon=False)
 
 # %%
-# Divide by the ceiling only where there is signal to speak of; nothing is clipped.
+# Divide by the ceiling only in voxels with enough signal. Nothing is clipped.
 
 usable = ceiling.values >= 0.2
 normalized = ceiling.normalize(r, space="r")[usable]

@@ -3,8 +3,8 @@ Which features explain which region?
 ====================================
 
 The mean response and four encoders on the same images and folds: pixels, Gabor energy, both as
-bands of their own, and tokens that know about objects. The benchmark adds intervals, paired
-differences and ceilings.
+separate bands, and tokens that encode objects. The benchmark adds intervals, paired differences
+and ceilings.
 """
 
 import brainenc
@@ -32,8 +32,8 @@ result = brainenc.benchmark(
 result.summary()
 
 # %%
-# The mean response has no r: a constant correlates with nothing. Its pattern r, however, is high,
-# since the map of voxel means is the same for every image. Compare any pattern r with that one.
+# r of the mean response is undefined, because it is constant. Its pattern r is high, because the
+# map of voxel means is the same for every image. Compare any pattern r with that one.
 #
 # ROI by ROI, with 95 % intervals over images and the noise ceiling as a line:
 
@@ -41,14 +41,14 @@ bars = roi_bars(result.rois)
 
 # %%
 # Intervals of two encoders may overlap although one is reliably better, because both were scored
-# on the same images. The paired bootstrap sees that; filled dots are differences whose interval
-# leaves zero out.
+# on the same images. The paired bootstrap takes this into account. Filled dots are differences
+# whose interval does not contain zero.
 
 everywhere = result.pairs[result.pairs["roi"] == "all"]
 forest = difference_forest(everywhere)
 
 # %%
-# Banded ridge says how much of each voxel's kernel comes from which space.
+# Banded ridge estimates the share of each feature space in each voxel's kernel.
 
 encoder = brainenc.BandedRidgeEncoder({"pixels": pixels, "Gabor": gabor}, n_iter=10)
 encoder.fit(data.images, data.betas)

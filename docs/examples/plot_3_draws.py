@@ -2,8 +2,8 @@
 Draws and their spread
 ======================
 
-`sample` draws single-trial responses. Do they scatter as real trials do? A simulated subject can
-tell, because its noise is known.
+`sample` draws single-trial responses. Do they vary as real trials do? A simulated subject answers
+this, because its noise is known.
 """
 
 import numpy as np
@@ -27,9 +27,9 @@ difference = draws.mean(0) - encoder.predict(test.images)
 print(f"largest |mean of draws - prediction| / s.d.: {np.abs(difference / draws.std(0)).max():.2f}")
 
 # %%
-# The spread is estimated from single trials of images that the encoder had not seen, so it holds
-# the trial noise *and* what the encoder gets wrong. It must therefore lie on or above the true
-# noise, and on the line where the encoder is good.
+# The s.d. of draws is estimated from single trials of held-out images, so it contains the trial
+# noise *and* the encoder's error. It must therefore lie on or above the line of the true noise, and
+# on the line where the encoder is good.
 
 spread_figure = Figure(figsize=(5, 4.2), layout="constrained")
 axes = spread_figure.subplots()
@@ -39,8 +39,8 @@ axes.axline((noise.min(), noise.min()), slope=1, color="grey", lw=1, ls="--")
 _ = axes.set(xscale="log", yscale="log", xlabel="true noise s.d.", ylabel="s.d. of draws")
 
 # %%
-# Are intervals of the draws as wide as they say? Of the held-out single trials, 90 % should lie
-# within the 5th and 95th percentile of the draws of their image and voxel.
+# Do intervals of the draws have their nominal coverage? Of the held-out single trials, 90 % should
+# lie within the 5th and 95th percentile of the draws of their image and voxel.
 
 low, high = np.percentile(draws, [5, 95], axis=0)
 trials = test.betas

@@ -1,10 +1,10 @@
 """
-Where a concept lives
-=====================
+Which voxels prefer a concept
+=============================
 
-Which voxels prefer faces, places or bodies? `localize` asks a fitted encoder: it synthesises
-responses to images that were never shown, and tests the images of a concept against the rest. A
-simulated subject tells how far the answer is right.
+Which voxels prefer faces, places or bodies? `localize` predicts responses to images that were never
+shown with a fitted encoder, and tests the images of a concept against the rest. For a simulated
+subject the result can be compared with the truth.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import brainenc
 
 # %%
-# Ridge is fitted on 600 images. Another 600 are for localisation alone: their betas are not used.
+# Ridge is fitted on 600 images. Another 600 are used for localisation, without their betas.
 
 data = brainenc.datasets.simulate_subject(n_images=1200, n_voxels=500, random_state=7)
 tokens, truth, roi = data.truth.tokens, data.truth, data.voxels["roi"].to_numpy()
@@ -29,8 +29,8 @@ maps
 # %%
 # The truth is the noiseless difference between the concept and the rest, in s.d. of a single trial.
 # *Sensitivity* is the share of an area's voxels that are found. *Wrong* is the share of the voxels
-# found whose true difference is zero or negative, *small* of those in which it is below the .1 that
-# `localize` asks for. The last two columns are for the test alone, without a smallest effect.
+# found whose true difference is zero or negative, *small* the share whose true difference is below
+# .1, the default of `min_effect`. The last two columns are for the test without a smallest effect.
 
 trial_sd = np.sqrt(truth.signal.var(axis=0) + truth.noise_sd**2)
 
@@ -57,8 +57,8 @@ pd.DataFrame(rows).T.astype({"images": int, "voxels found": int, "test alone: fo
 
 # %%
 # The test alone finds more voxels, and for faces and bodies more of them are wrong than the .05
-# that the false discovery rate allows: it takes the encoder at its word, and where that is wrong,
-# more images do not help.
+# that the false discovery rate allows. The test is conditional on the encoder: errors of the
+# encoder do not average out over images.
 
 figure = Figure(figsize=(8.6, 3.3), layout="constrained")
 for axes, name in zip(figure.subplots(1, 3, sharex=True, sharey=True), concepts, strict=True):
@@ -70,8 +70,8 @@ for axes, name in zip(figure.subplots(1, 3, sharex=True, sharey=True), concepts,
 _ = figure.axes[0].set_ylabel("effect according to ridge (z)")
 
 # %%
-# Effects are smaller than the true ones, as ridge shrinks its predictions. A map goes out as a
-# table or a volume.
+# Effects are smaller than the true ones, because ridge shrinks its predictions. A map can be
+# written as a table or a volume.
 
 maps["face"].table(data.voxels).query("significant").head()
 

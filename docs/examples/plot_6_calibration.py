@@ -2,9 +2,9 @@
 Are the draws calibrated?
 =========================
 
-A draw should be a single trial that could have been measured. This page holds draws of ridge
-against held-out trials of a simulated subject, whose true distribution is known: do they spread as
-far, and are they as near?
+A draw should be a single trial that could have been measured. This page compares draws of ridge
+with held-out trials of a simulated subject, whose true distribution is known, in spread and in
+distance.
 """
 
 import numpy as np
@@ -74,10 +74,11 @@ _ = pit.set(xlabel="rank of the trial / number of draws", ylabel="density", ylim
 # Scores
 # ------
 #
-# Calibration is not all: draws around the mean response can have it. CRPS also rewards knowing the
-# image, voxel by voxel, and the energy score does so for whole patterns. So it tells ridge's draws,
-# whose noise voxels share, from independent Gaussian residuals around the same predictions with the
-# same variances; CRPS, but for chance, cannot. The true distribution is the floor of both.
+# Calibration is not enough: draws around the mean response can be calibrated. CRPS also rewards
+# predictions that depend on the image, voxel by voxel, and the energy score does so for whole
+# patterns. The energy score therefore separates ridge's draws, whose noise voxels share, from
+# independent Gaussian residuals around the same predictions with the same variances; CRPS differs
+# between them by chance only. The true distribution is the floor of both.
 
 residual_sd = (draws - prediction).std(axis=(0, 1))
 noise = np.random.default_rng(0).standard_normal(draws.shape, dtype=np.float32)
@@ -102,13 +103,13 @@ for name, drawn in rows.items():
 pd.DataFrame(table).T.round(3)
 
 # %%
-# Intervals that keep their promise
-# ---------------------------------
+# Intervals with guaranteed coverage
+# ----------------------------------
 #
-# `predict_interval` takes the spread of the draws for granted. An encoder that was fitted to
-# quieter trials, of another session say, would be wrong. `calibrate` mends the draws of any encoder
-# with images it has not seen, and makes its intervals conformal: they hold a trial of a new image
-# with at least the probability asked for, on average over sets of calibration images.
+# `predict_interval` assumes that the spread of the draws is right. It is too small for an encoder
+# that was fitted to quieter trials (of another session, for instance). `calibrate` rescales the
+# draws of any encoder with images it did not learn, and makes its intervals conformal: they contain
+# a trial of a new image with at least the requested probability, on average over calibration sets.
 
 quieter = data.truth.signal[fit, None] + 0.5 * (data.betas[fit] - data.truth.signal[fit, None])
 overconfident = brainenc.RidgeEncoder(features=None).fit(tokens[fit], quieter)
@@ -120,5 +121,5 @@ for name, one in {"as fitted": overconfident, "calibrated": calibrated}.items():
     print(f"{name:10}: {inside.mean():.1%} of new trials in 90 % intervals")
 
 # %%
-# All of this is in every benchmark: `brainenc.benchmark` scores 200 draws per held-out image, puts
-# the reference rows beside the encoders, and its report draws these figures for each of them.
+# Every benchmark does all of this: `brainenc.benchmark` scores 200 draws per held-out image and
+# adds the reference rows, and its report shows these figures for each encoder.

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-COLOURS = {"RidgeEncoder": "#0072B2", "SynBrainEncoder": "#D55E00"}
+COLOURS = {"RidgeEncoder": "#0072B2", "LatentEncoder": "#D55E00"}
 LABELS = {"CPU s": "processor time, s", "MiB": "memory beyond the data, MiB"}
 
 points = pd.read_csv("../results/scaling_points.csv")

@@ -19,11 +19,11 @@ def same(result):
 
 
 def test_networks_that_fell_back_on_ridge_are_named_with_it(data):
-    # 30 training images a fold: too few for SynBrain's networks, so it is its ridge.
-    encoders = {"ridge": brainenc.RidgeEncoder(), "synbrain": brainenc.SynBrainEncoder()}
+    # 30 training images a fold: too few for LatentEncoder's networks, so it is its ridge.
+    encoders = {"ridge": brainenc.RidgeEncoder(), "latent": brainenc.LatentEncoder()}
     result = brainenc.benchmark(data, encoders, features=data.truth.tokens, **FEW)
     (warning,) = same(result)
-    assert warning.startswith("ridge and synbrain made the same predictions: below their smallest")
+    assert warning.startswith("ridge and latent made the same predictions: below their smallest")
 
 
 def test_encoders_that_differ_in_a_single_voxel_are_not_named(data):

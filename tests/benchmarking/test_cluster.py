@@ -6,8 +6,9 @@ import threading
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
-from waiting_encoder import MeetingEncoder, WaitingEncoder
+from waiting_encoder import JobsEncoder, MeetingEncoder, WaitingEncoder
 
 import brainenc
 from brainenc.benchmarking import cluster
@@ -110,6 +111,50 @@ def test_workers_that_come_later_are_used_too(data, positions, tmp_path):
         growing.join()
     assert result.encoders["error"].tolist() == [""]
     assert str(os.getpid()) not in {path.name for path in log.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def threads_of_one_process():
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=3, processes=False, dashboard_address="127.0.0.1:0"
+    ) as workers:
+        yield workers
+
+
+def in_threads(workers, out, *arguments, **run):
+    with pytest.warns(UserWarning, match="1 of 1 workers .* 3 tasks at once.*--nthreads 1"):
+        return brainenc.benchmark(
+            *arguments, out=out, scheduler=workers.scheduler_address, **{**FEW, **run}
+        )
+
+
+@pytest.mark.slow
+def test_threads_of_a_worker_fit_the_networks_of_a_run_without(threads_of_one_process, tmp_path):
+    data = brainenc.datasets.simulate_subject(120, 12, image_size=48)
+    images = np.arange(data.n_images)
+    folds = [(np.delete(images, test), test) for test in images.reshape(12, 10)[:3]]
+    network = brainenc.encoders.make_encoder(
+        "mindreader", sizes={"n_channels": 4, "hidden": 16}, n_members=1, n_epochs=1, device="cpu"
+    )
+    problem = data, {"network": network}
+    how = {"features": data.truth.tokens, "cv": folds, "references": True}
+    serial = brainenc.benchmark(*problem, **{**FEW, **how})
+    # As with ridge, which the network is with fewer than 100 images to learn from.
+    assert not any("made the same predictions" in warning for warning in serial.warnings)
+    found = in_threads(threads_of_one_process, tmp_path / "run", *problem, **how)
+    pd.testing.assert_frame_equal(found.maps, serial.maps, check_exact=True)
+
+
+@pytest.mark.slow
+def test_an_encoder_that_uses_joblib_itself_does_not_wait_for_ever(
+    data, positions, threads_of_one_process, tmp_path
+):
+    """Its jobs would come after other pairs, which would wait for it on the worker's threads."""
+    encoders = {"jobs": JobsEncoder()}
+    found = in_threads(threads_of_one_process, tmp_path / "run", data, encoders, features=positions)
+    here = brainenc.benchmark(data, encoders, features=positions, **FEW)
+    assert found.encoders["error"].tolist() == [""]
+    pd.testing.assert_frame_equal(found.maps, here.maps)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 
 import brainenc
 from brainenc.benchmarking import BenchmarkResult, inputs
-from brainenc.encoders import BaseEncoder
+from brainenc.encoders import BaseEncoder, make_encoder
 from brainenc.encoders import tokens as token_features
 from brainenc.model_selection import image_folds
 
@@ -229,7 +229,7 @@ def test_ridge_as_a_reference_gets_averages_of_tokens_that_would_fill_the_memory
     told = {"told": brainenc.ROITransformerEncoder(), "too": brainenc.MindReaderEncoder()}
     entries, _ = inputs.collect(data, told, tokens, True, False)
     assert entries["ridge"].X is tokens
-    monkeypatch.setattr(inputs, "TOKENS_IN_MEMORY", 4 * tokens.size - 1)
+    monkeypatch.setattr(token_features, "TOKENS_IN_MEMORY", 4 * tokens.size - 1)
     monkeypatch.setattr(token_features, "MAX_LINEAR", 12)
     entries, _ = inputs.collect(data, told, tokens, True, False)
     assert list(entries) == ["mean", "ridge", "told", "too"]
@@ -253,12 +253,25 @@ def test_references_are_added_and_not_doubled(data):
 
 
 @pytest.mark.slow
-def test_any_joblib_backend_gives_the_same_scores(data, result):
-    encoders = {"ridge": brainenc.RidgeEncoder(brainenc.PixelFeatures(size=8))}
+def test_any_joblib_backend_gives_the_same_scores(data):
+    images = np.arange(data.n_images)
+    folds = [(images[10:], images[:10]), (images[:-10], images[-10:])]  # 110 to learn from
+    network = make_encoder(
+        "mindreader", sizes={"n_channels": 4, "hidden": 16}, n_members=1, n_epochs=1, device="cpu"
+    )
+
+    def run(**how):
+        return brainenc.benchmark(
+            data, {"network": network}, features=data.truth.tokens, cv=folds, **how, **FEW
+        )
+
+    serial = run()
+    assert not any("made the same predictions" in warning for warning in serial.warnings)
     for backend in ("loky", "threading"):
-        with joblib.parallel_config(backend):
-            parallel = brainenc.benchmark(data, encoders, cv=3, n_jobs=2, **FEW)
-        pd.testing.assert_frame_equal(parallel.maps, result.maps)
+        with joblib.parallel_config(backend=backend, n_jobs=2):
+            parallel = run(n_jobs=None)
+        pd.testing.assert_frame_equal(parallel.maps, serial.maps, check_exact=True)
+        assert parallel.warnings == serial.warnings
 
 
 def test_a_pipeline_takes_part(data):

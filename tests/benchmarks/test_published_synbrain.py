@@ -8,14 +8,16 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from brainenc.encoders.synbrain import stages as paper
+from brainenc.encoders.synbrain import stages
+from brainenc.encoders.synbrain.sizes import small_sizes
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
+from brainenc.training import TrainingRun
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import published_synbrain as published
 
 N_TOKENS, WIDTH, N_VOXELS, BATCH = 8, 32, 120, 4
-SIZES = paper.SMALL_VAE | {"pooled_length": 64, "projector_width": 32}
+SIZES = small_sizes((N_TOKENS, WIDTH), BATCH, N_VOXELS).vae | {"projector_width": 32}
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +67,12 @@ def test_the_mapper_trains_along_the_same_curve(problem, nets):
     step = published.MapperStep(plain, plain_vae)
     # One batch holds all trials: the curve does not depend on their order.
     curve = [step(torch.from_numpy(betas[:, 0]), torch.from_numpy(tokens)) for _ in range(20)]
-    options = {"mapper_steps": 20, "batch_size": BATCH, "learning_rate": 1e-4, "ema_decay": 0.9999}
-    options |= {"precision": "32", "random_state": 0, "device": "cpu", "checkpoint_dir": None}
-    options |= {"resume": False, "verbose": False}
+    run = TrainingRun(
+        batch_size=BATCH, learning_rate=1e-4, weight_decay=0.05, device="cpu", precision="32"
+    )
     trained = copy.deepcopy(mapper)
     # A row per epoch, and an epoch is one step here.
-    history = paper.fit_mapper(trained, vae, betas, tokens, options)
+    history = stages.fit_mapper(trained, vae, betas, tokens, run, n_steps=20, ema_decay=0.9999)
     # Targets in half precision and float32 rounding, over 20 steps of Adam.
     np.testing.assert_allclose(history["loss"], curve, rtol=2e-3)
     assert curve[-1] < 0.9 * curve[0]

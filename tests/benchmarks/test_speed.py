@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from brainenc.encoders.synbrain import stages as paper
+from brainenc.encoders.synbrain import stages
 from brainenc.nets import S2N, BrainVAE
 from brainenc.training import Examples, TrainingSettings, train
 
@@ -100,7 +101,7 @@ def test_steps_are_those_of_the_training(precision, without_fabric, monkeypatch)
         **{"n_steps": 5, "report_every": 1, "learning_rate": 1e-4, "precision": precision},
         **{"ema_decay": 0.9999, "clip_norm": 1.0, "batch_size": 4},
     )
-    result = train(again, paper.mapper_loss(vae), Examples(**arrays), settings, device="cpu")
+    result = train(again, stages.mapper_loss(vae), Examples(**arrays), settings, device="cpu")
     # A batch is all examples, in another order: rounding, of bf16 (8 bits) or of float32.
     rtol = 1e-2 if precision == "bf16" else 1e-5
     np.testing.assert_allclose(losses, result.history["loss"], rtol=rtol)
@@ -115,8 +116,9 @@ def test_chains_run_the_prior_in_every_step():
     sampler, tokens = speed_sampling.make_sampler(sizes, 2, "cpu")
     asked = []
     sampler.prior.register_forward_hook(lambda *_: asked.append(1))
-    sampler.options["n_sampling_steps"] = 7
-    draws = sampler.draw(tokens, None, 3, lambda: np.random.default_rng(0))
+    draws = replace(sampler, n_sampling_steps=7).draw(
+        tokens, None, 3, lambda: np.random.default_rng(0)
+    )
     assert draws.shape == (3, 2, sizes["voxels"])
     assert len(asked) == 7
 

@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from brainenc.data.images import (
     as_images,
     image_batches,
     looks_like_images,
+    open_images,
     take_images,
 )
 
@@ -329,3 +331,24 @@ def test_repr_says_how_many_and_does_not_read(paths):
     lazy = CountingImages(np.zeros((3, 4, 4), dtype=np.uint8))
     assert repr(ImageSubset(lazy, [0, 2])) == "ImageSubset((2, 4, 4) of CountingImages)"
     assert lazy.rows_read == []
+
+
+def test_open_images_takes_a_folder_a_file_a_pattern_and_an_array(tmp_path, pixels):
+    folder = tmp_path / "with [brackets]"  # which are part of the name here, and no pattern
+    folder.mkdir()
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{i:02d}.png")
+    np.save(tmp_path / "images.npy", pixels)
+    for source in (folder, str(folder), tmp_path / "images.npy", str(tmp_path / "*" / "*.png")):
+        np.testing.assert_array_equal(np.asarray(open_images(source)), pixels)
+    assert isinstance(open_images(tmp_path / "images.npy"), np.memmap)
+    np.testing.assert_array_equal(np.asarray(open_images(folder / "01.png")), pixels[1:2])
+
+
+def test_open_images_names_what_it_did_not_find(tmp_path):
+    for source in (tmp_path / "no", tmp_path / "*.png"):
+        with pytest.raises(FileNotFoundError, match=re.escape(f"{source} is no folder")):
+            open_images(source)
+    np.save(tmp_path / "features.npy", np.zeros((3, 4, 4)))
+    with pytest.raises(TypeError, match="images must be uint8"):
+        open_images(tmp_path / "features.npy")

@@ -1,5 +1,7 @@
 """Calibrated encoders: variance and coverage on new images, whatever the encoder got wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,6 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 import brainenc
 from brainenc.encoders import CalibratedEncoder
 from brainenc.noise.calibration import conformal_quantile
-from brainenc.noise.gaussian import ResidualNoise
 
 N_VOXELS = 8
 
@@ -28,8 +29,7 @@ def wrong():
     """Ridge whose noise is twice too large in half of the voxels and too small in the others."""
     encoder = brainenc.RidgeEncoder(None).fit(*make_images(200, np.random.default_rng(0)))
     factor = np.repeat([2.0, 0.5], N_VOXELS // 2).astype(np.float32)
-    noise = encoder.noise_
-    encoder.noise_ = ResidualNoise(noise.factors * factor, noise.private_sd * factor)
+    encoder.trials_ = replace(encoder.trials_, noise=encoder.noise_.times(factor))
     return encoder, factor
 
 
@@ -132,7 +132,7 @@ class Overconfident(brainenc.RidgeEncoder):
 
     def fit(self, X, y):
         super().fit(X, y)
-        self.noise_ = ResidualNoise(self.noise_.factors / 2, self.noise_.private_sd / 2)
+        self.trials_ = replace(self.trials_, noise=self.noise_.times(0.5))
         return self
 
 
@@ -344,14 +344,15 @@ def test_intervals_have_the_skew_of_residuals(prefit):
     if prefit:
         X, betas = skewed_images(200, rng)
     calibrated = CalibratedEncoder(encoder, cv="prefit" if prefit else 5).fit(X, betas)
-    assert calibrated._fitted.residual_shape_ is not None
+    assert calibrated.encoder_.residual_shape_ is not None
     new, trials = skewed_images(2000, rng)
     below, above, score = misses(*calibrated.predict_interval(new), trials)
     # Over 8 voxels of 200 images, 2.1 trials each: s.e. of coverage .005, of a tail less.
     assert below + above == pytest.approx(0.1, abs=0.02)
     assert below == pytest.approx(0.05, abs=0.02)
     # Symmetric around the prediction: all that is missed is above, though the coverage is right.
-    sd = encoder._spread(X[:1])[0] / encoder.residual_shape_.relative_sd(encoder.predict(X[:1]))[0]
+    expected = encoder.predict(X[:1])
+    sd = (encoder.trials_.sd(expected) / encoder.residual_shape_.relative_sd(expected))[0]
     scores = np.abs(betas - encoder.predict(X)[:, None]) / sd
     width = conformal_quantile(scores, 0.9, np.arange(N_VOXELS)) * sd
     prediction = encoder.predict(new)
@@ -442,7 +443,7 @@ def test_noise_is_that_of_held_out_trials_whatever_a_sampler_draws(shared_noise)
 
         sample_kind = "own"
 
-        def _sample(self, features, n, rng):
+        def _draw(self, features, n, rng, part):
             noise = rng.standard_normal((n, len(features), N_VOXELS))
             return self._predict(features) + np.sqrt(np.diag(covariance)) / 2 * noise
 
@@ -460,7 +461,8 @@ def test_the_factor_is_the_root_mean_square_of_residuals_in_units_of_the_encoder
     X, betas = make_images(40, np.random.default_rng(12))
     groups = factor.astype(str) if grouped else None
     found = brainenc.calibrate(encoder, X, betas, groups=groups).scale_
-    residuals = (betas - encoder.predict(X)[:, None]) / encoder._spread(X)[:, None]
+    expected = encoder.predict(X)
+    residuals = (betas - expected[:, None]) / encoder.trials_.sd(expected)[:, None]
     if grouped:  # four voxels each
         expected = np.repeat(
             [np.sqrt(np.nanmean(np.square(residuals[..., v : v + 4]))) for v in (0, 4)], 4

@@ -1,13 +1,11 @@
-"""Embeddings, learning and the published preset; what it shares is in test_network_encoders.py."""
+"""Embeddings and learning; what it shares with others is in test_network_encoders.py."""
 
 import numpy as np
 import pytest
-import torch
 from sklearn.base import clone
 
 from brainenc.encoders import MindReaderEncoder
 from brainenc.encoders.mind_reader import EmbeddingAdapter
-from brainenc.training import StepDecay
 
 SMALL = {"n_channels": 8, "n_blocks": 1, "hidden": 32, "dropout": 0.0}
 
@@ -75,33 +73,3 @@ def test_tokens_are_averaged_over():
 def test_a_bound_for_clipping_below_zero_is_refused():
     with pytest.raises(ValueError, match="clip=-1 must be"):
         MindReaderEncoder(clip=-1).fit(np.ones((5, 3)), np.ones((5, 2)))
-
-
-# ------------------------------------------------------------------ the published preset
-
-
-def test_the_published_preset():
-    encoder = MindReaderEncoder(sizes="paper")
-    options = encoder._options()
-    settings = encoder._settings(9000, options, 0)
-    assert settings.n_epochs == 40
-    assert settings.batch_size == 32
-    assert settings.optimizer == "adam"
-    assert (settings.learning_rate, settings.weight_decay) == (2e-4, 1e-5)
-    assert settings.schedule == StepDecay(every=10, gamma=0.8)
-    assert options["n_members"] == 1
-    assert (encoder.mse_weight, encoder.cosine_weight) == (0.4, 0.6)
-    encoder.mean_ = np.zeros(10_000)
-    with torch.device("meta"):
-        net = encoder._make_net((512,), options["sizes"], 0)
-    # Counted by hand in tests/nets/test_mind_reader.py.
-    assert sum(p.numel() for p in net.parameters()) == 1_553_553
-
-
-def test_what_is_given_comes_before_the_preset():
-    encoder = MindReaderEncoder(sizes={"hidden": 7}, n_epochs=3, learning_rate=0.5)
-    options = encoder._options()
-    assert options["sizes"]["hidden"] == 7
-    assert options["sizes"]["n_channels"] == 16  # the default's
-    assert (options["n_epochs"], options["learning_rate"]) == (3, 0.5)
-    assert encoder.get_params()["batch_size"] is None  # left as it was given

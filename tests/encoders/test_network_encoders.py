@@ -8,8 +8,10 @@ from sklearn.base import clone
 import brainenc
 from brainenc.encoders import MindReaderEncoder, RidgeEncoder, ROITransformerEncoder, network
 from brainenc.encoders import tokens as token_features
-from brainenc.encoders.ensemble import MIN_IMAGES, member_folds, seeded
+from brainenc.encoders.ensemble import ensemble_folds, seeded
+from brainenc.encoders.trained import MIN_IMAGES
 from brainenc.repeats import average_repeats
+from brainenc.solvers.regression import RidgeRegression
 
 SMALL_MIND = {"n_channels": 4, "n_blocks": 1, "hidden": 16, "dropout": 0.1}
 SMALL_ROI = {"hidden": 16, "n_heads": 4, "feed_forward": 16, "dropout": 0.1}
@@ -84,7 +86,7 @@ def test_save_and_load(fitted, problem, tmp_path):
 def test_the_best_weights_by_held_out_r_are_kept(fitted, problem):
     tokens, betas = problem
     responses = average_repeats(betas)
-    folds = member_folds(60, 2, 0)
+    folds = ensemble_folds(60, 2, 0)
     for k, (net, (_, held_out)) in enumerate(zip(fitted.members_, folds, strict=True)):
         alone = clone(fitted)
         alone.__dict__.update({**vars(fitted), "members_": [net]})
@@ -105,11 +107,10 @@ def test_noise_comes_from_images_that_were_held_out(problem):
     tokens, betas = problem
     for encoder in ENCODERS.values():
         encoder = clone(encoder).set_params(n_members=1)
-        encoder.n_voxels_ = 8
-        held_out = encoder._fit(tokens, betas)
-        (_, rows) = member_folds(60, 1, 0)[0]
+        held_out = encoder.fit_held_out(tokens, betas)
+        (_, rows) = ensemble_folds(60, 1, 0)[0]
         assert len(rows) == 6
-        np.testing.assert_allclose(held_out[rows], encoder._predict(tokens[rows]), atol=1e-5)
+        np.testing.assert_allclose(held_out[rows], encoder.predict(tokens[rows]), atol=1e-5)
         assert np.isnan(np.delete(held_out, rows, axis=0)).all()
 
 
@@ -133,11 +134,15 @@ def test_with_few_images_it_is_ridge(problem):
     tokens, betas = problem
     for encoder in (MindReaderEncoder(), ROITransformerEncoder()):
         assert len(tokens) < encoder.min_images == MIN_IMAGES
-        encoder.fit(tokens, betas)
+        message = (
+            f"60 images, fewer than min_images=100: {type(encoder).__name__} is fitted as ridge"
+        )
+        with pytest.warns(UserWarning, match=message):
+            encoder.fit(tokens, betas)
         ridge = RidgeEncoder().fit(tokens, betas)
         np.testing.assert_array_equal(encoder.predict(tokens), ridge.predict(tokens))
         assert encoder.members_ == []
-        assert isinstance(encoder.linear_, RidgeEncoder)
+        assert isinstance(encoder.linear_, RidgeRegression)
 
 
 def test_training_goes_on_where_it_was_stopped(fitted, problem, tmp_path):
@@ -172,12 +177,14 @@ def test_resuming_needs_a_folder(fitted, problem):
         clone(fitted).fit(*problem, resume=True)
 
 
-def test_a_refit_that_fails_leaves_no_fitted_encoder(fitted, problem, tmp_path):
-    encoder = clone(fitted).set_params(checkpoint_dir=tmp_path).fit(*problem)
+def test_a_refit_that_fails_leaves_the_former_fit(fitted, problem, tmp_path):
+    tokens, betas = problem
+    encoder = clone(fitted).set_params(checkpoint_dir=tmp_path).fit(tokens, betas)
+    expected, state = encoder.predict(tokens), dict(vars(encoder))
     with pytest.raises(FileExistsError):  # in the middle of the fit
-        encoder.fit(*problem)
-    with pytest.raises(ValueError, match="not fitted"):
-        encoder.predict(problem[0])
+        encoder.fit(tokens, betas[:, :, :5])
+    assert vars(encoder) == state
+    np.testing.assert_array_equal(encoder.predict(tokens), expected)
 
 
 def test_making_a_net_leaves_the_generators_of_gpus_alone(monkeypatch):

@@ -78,7 +78,8 @@ def test_maps_of_pooled_features_and_of_tokens_without_a_grid(problem):
     assert np.isfinite(seven.predict(tokens[:, :7])).all()
     with pytest.raises(ValueError, match="7 tokens are no square grid"):
         seven.attention_maps(tokens[:, :7])
-    few = ROITransformerEncoder(**options).fit(tokens[:50], betas[:50])
+    with pytest.warns(UserWarning, match="50 images, fewer than min_images=100"):
+        few = ROITransformerEncoder(**options).fit(tokens[:50], betas[:50])
     with pytest.raises(ValueError, match="fewer than min_images=100 images"):
         few.attention_maps(tokens)
 
@@ -133,6 +134,7 @@ def test_a_table_as_rois_is_saved_with_the_encoder(problem, voxels, tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:50 images, fewer than min_images")
 @pytest.mark.parametrize("n_images", [300, 50])
 def test_labels_of_other_voxels_are_refused(problem, n_images):
     tokens, betas = (part[:n_images] for part in problem)
@@ -164,22 +166,3 @@ def test_voxels_that_respond_alike_are_a_cluster():
     assert ((pairs > 0).sum(1) == 1).all()
     few = response_clusters(responses[:, :2].astype(np.float32), 12, 0)
     assert len(set(few)) == 2
-
-
-# ------------------------------------------------------------------ the published preset
-
-
-def test_the_published_preset():
-    encoder = ROITransformerEncoder(sizes="paper")
-    options = encoder._options()
-    settings = encoder._settings(9000, options, 0)
-    assert (settings.n_epochs, settings.batch_size) == (15, 16)
-    assert (settings.learning_rate, settings.weight_decay) == (5e-4, 1e-4)
-    assert (settings.optimizer, settings.clip_norm) == ("adamw", 0.1)
-    assert settings.monitor == "held_out_r"
-    encoder.voxel_rois_ = np.arange(20_000) % 50
-    with torch.device("meta"):
-        net = encoder._make_net((961, 768), options["sizes"], 0)
-    # Counted by hand in tests/nets/test_roi_attention.py.
-    assert sum(p.numel() for p in net.parameters()) == 19_358_496
-    assert net.attend.num_heads == 16

@@ -456,7 +456,7 @@ def test_residual_draws_have_the_spread_of_new_trials_and_a_mixture_more(disagre
     spread = {}
     covered = {}
     for draws in ("residual", "mixture"):
-        stack.draws = draws
+        stack = StackedEncoder(members, draws=draws).fit(X[:600], betas[:600])
         sampled = stack.sample(X[600:], n=300, random_state=0)
         spread[draws] = np.mean((sampled - stack.predict(X[600:])) ** 2, axis=(0, 1))
         low, high = np.percentile(sampled, [5, 95], axis=0)
@@ -489,10 +489,9 @@ def test_residual_draws_keep_the_noise_that_voxels_share_and_a_mixture_loses_it(
         axis=1,
     )
     betas = signal[:, None] + rng.standard_normal((240, 3, 60)) + rng.standard_normal((240, 3, 1))
-    stack = StackedEncoder([FirstHalf(), SecondHalf()], pooling=0).fit(X, betas)
     between = {}
     for draws in ("residual", "mixture"):
-        stack.draws = draws
+        stack = StackedEncoder([FirstHalf(), SecondHalf()], pooling=0, draws=draws).fit(X, betas)
         deviation = stack.sample(X, n=20, random_state=0) - stack.predict(X)
         r = np.corrcoef(deviation.reshape(-1, 60).T)
         between[draws] = r[:30, 30:].mean()
@@ -513,7 +512,7 @@ def test_a_mixture_picks_members_by_weight_one_for_all_voxels():
         def _predict(self, features):
             return np.full((len(features), self.n_voxels_), self.value, dtype=np.float32)
 
-        def _sample(self, features, n, rng):
+        def _draw(self, features, n, rng, part):
             return np.tile(self._predict(features), (n, 1, 1))
 
     X = np.random.default_rng(0).standard_normal((20, 2))

@@ -2,6 +2,7 @@ import gc
 import json
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import open_clip
@@ -100,6 +101,19 @@ def test_pooled_features_are_open_clips_own(checkpoint, images, name):
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-4)  # float32 sums, batched
     assert (np.abs(np.linalg.norm(got, axis=1) - 1) > 0.1).all()  # not normalised
+
+
+def test_tokens_in_threads_are_those_of_the_own_images(checkpoint, images):
+    """Extractors of equal weights share a network, which hands its tokens to whoever listens."""
+    path = checkpoint()
+
+    def tokens(image):
+        return features(path, "tokens", batch_size=1).transform(np.stack([image] * 20))
+
+    expected = [tokens(image) for image in images]
+    with ThreadPoolExecutor(len(images)) as pool:
+        for found, alone in zip(pool.map(tokens, images), expected, strict=True):
+            np.testing.assert_array_equal(found, alone)
 
 
 @pytest.mark.parametrize("name", ["brainenc-tiny-vit", "brainenc-tiny-timm"])

@@ -408,3 +408,19 @@ def test_the_ceiling_of_some_voxels_is_that_of_their_betas(voxels):
     assert (found.space, found.estimator) == ("r", whole.estimator)
     single = noise_ceiling_from_ncsnr([0.5, 0.6, 0.7, 0.8], 3).of_voxels(voxels)
     assert single.n_trials == 3
+
+
+# --- by ROI
+
+
+@pytest.mark.parametrize("space", ["r", "r2", "percent"])
+def test_table_has_means_over_the_voxels_with_a_ceiling(space):
+    r2 = np.array([0.25, 0.81, 0, np.nan, 0.49])
+    ceiling = NoiseCeiling(r2, "r2", 3, "given").to(space)
+    table = ceiling.table({"V1": [0, 1, 3], "empty": np.array([], int), "V4": [3]})
+    assert list(table["roi"]) == ["all", "V1", "empty", "V4"]
+    assert list(table["n_voxels"]) == [5, 3, 0, 1]
+    assert list(table["without_ceiling"]) == [1, 1, 0, 1]
+    nan = np.nan
+    np.testing.assert_allclose(table["r"], [(0.5 + 0.9 + 0 + 0.7) / 4, 0.7, nan, nan])
+    np.testing.assert_allclose(table["r2"], [(0.25 + 0.81 + 0 + 0.49) / 4, 0.53, nan, nan])

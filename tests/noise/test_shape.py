@@ -1,5 +1,7 @@
 """Shapes of residuals: recovered where they are known, left alone where they are normal."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
@@ -143,14 +145,14 @@ def test_draws_of_an_encoder_rank_as_trials_do():
     assert off < 0.15
     assert draws.mean() == pytest.approx(encoder.predict(X[test]).mean(), abs=0.01)
     assert draws.var(axis=0).mean() == pytest.approx(
-        np.square(encoder._spread(X[test])).mean(), rel=0.05
+        np.square(encoder.trials_.sd(encoder.predict(X[test]))).mean(), rel=0.05
     )
     lower, upper = encoder.predict_interval(X[test], 0.9)
     inside = (betas[test] > lower[:, None]) & (betas[test] < upper[:, None])
     assert inside.mean() == pytest.approx(0.9, abs=0.02)
     below = (betas[test] < lower[:, None]).mean()
     assert below == pytest.approx(0.05, abs=0.02)  # a normal interval has nothing below
-    encoder.residual_shape_ = None
+    encoder.trials_ = replace(encoder.trials_, shape=None)
     assert unevenness()[0] > 0.4
 
 

@@ -396,7 +396,7 @@ class MindSimulatorEncoder(PublishedEncoder):
             expected = expected.reshape(-1, *self._latent_shape).astype(np.float32, copy=False)
         if start is not None:
             start = np.broadcast_to(start, (len(features), *self._latent_shape))
-        self._check_parameters()  # sampling parameters may have changed since the fit
+        check_sampling(self.get_params(deep=False))  # may have changed since the fit
         sampler = Sampler(
             self.autoencoder_,
             self.prior_,

@@ -62,15 +62,8 @@ TRAINING: dict[str, dict[str, Any]] = {
 }
 
 
-#: Smallest value of numbers among the arguments.
-AT_LEAST = {
-    "n_draws": 1,
-    "n_steps": 1,
-    "n_sampling_steps": 1,
-    "autoencoder_epochs": 1,
-    "prior_epochs": 1,
-    "guidance": 0,
-}
+#: Smallest values of arguments of the training.
+AT_LEAST = {"n_steps": 1, "autoencoder_epochs": 1, "prior_epochs": 1}
 
 
 def all_sizes(sizes: Any) -> dict[str, Any]:
@@ -91,6 +84,10 @@ def all_sizes(sizes: Any) -> dict[str, Any]:
 
 def check_sampling(parameters: dict[str, Any]) -> None:
     """Raise ValueError for parameters of the sampling that are out of range."""
+    for name, smallest in {"n_draws": 1, "n_sampling_steps": 1, "guidance": 0}.items():
+        value = parameters[name]
+        if value is not None and not value >= smallest:
+            raise ValueError(f"{name}={value!r} must be at least {smallest}")
     for name in ("eta", "noise_correlation"):
         if not 0 <= parameters[name] <= 1:
             raise ValueError(f"{name}={parameters[name]!r} must be between 0 and 1")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from brainenc.nets.brainvae import BrainVAE
 from brainenc.nets.s2n import S2N, Constant
+from brainenc.process_state import state_lock
 from brainenc.storage import atomic_path
 
 Weights = dict[str, Tensor]
@@ -219,7 +220,12 @@ def _load(path: str | os.PathLike) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no file {path}")
     _check_archive(path)
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
+        # Warnings and torch's list of safe classes are those of the whole process.
+        with (
+            state_lock(),
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([Namespace]),
+        ):
             warnings.simplefilter("ignore")  # about formats that are rejected below
             # Mapped: only one of the mapper's four sets of weights is read.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -270,6 +270,7 @@ class SynBrainEncoder(PublishedEncoder):
         if not (features is None or isinstance(features, str)):
             encoder.features_ = clone(features)  # extractors are not fitted to images
         encoder.undefined_ = np.zeros(n_voxels, dtype=bool)
+        encoder.batch_size_ = encoder.batch_size or PUBLISHED_TRAINING["batch_size"]
         encoder.history_ = pd.DataFrame()
         encoder.sample_kind_ = cls.sample_kind
         encoder.trials_ = TrialDistribution.unknown(n_voxels)
@@ -317,7 +318,7 @@ class SynBrainEncoder(PublishedEncoder):
         options: dict[str, Any],
         nets: tuple[BrainVAE, S2N | None] | None = None,
     ) -> np.ndarray:
-        tokens = stages.as_tokens(features)
+        tokens, self.batch_size_ = stages.as_tokens(features), run.batch_size
         self.undefined_ = ~np.isfinite(betas).any(axis=(0, 1))
         trials = stages.complete_trials(betas, self.undefined_)
         few_shot = nets is not None
@@ -366,7 +367,7 @@ class SynBrainEncoder(PublishedEncoder):
         return ("latent",)
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        return self._decode(stages.batches_of(self._latents(features), self._batch))
+        return self._decode(stages.batches_of(self._latents(features), self.batch_size_))
 
     def _draw(
         self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
@@ -378,17 +379,13 @@ class SynBrainEncoder(PublishedEncoder):
             return z[rows % len(z)] + self.noise_factor * noise
 
         n_rows = n * len(z)
-        parts = np.array_split(np.arange(n_rows), -(-n_rows // self._batch))
+        parts = np.array_split(np.arange(n_rows), -(-n_rows // self.batch_size_))
         # In one call, so that the decoder moves to its device and back once.
         return self._decode(map(noisy, parts)).reshape(n, len(z), -1)
 
-    @property
-    def _batch(self) -> int:
-        return self.batch_size or PUBLISHED_TRAINING["batch_size"]
-
     def _latents(self, features: np.ndarray) -> np.ndarray:
         return stages.latents(
-            self.mapper_, stages.as_tokens(features), self.device, self._batch, self.precision
+            self.mapper_, stages.as_tokens(features), self.device, self.batch_size_, self.precision
         )
 
     def _decode(self, batches: Iterable[np.ndarray]) -> np.ndarray:

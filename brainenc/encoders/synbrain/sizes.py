@@ -120,6 +120,9 @@ def check_sizes(sizes: Any) -> None:
                 f"sizes has {sorted(unknown)}: give {{'vae': arguments of BrainVAE, 'mapper': "
                 "arguments of S2N}, or one of the two"
             )
+        for name, of_net in sizes.items():
+            if not isinstance(of_net, Mapping):
+                raise ValueError(f"sizes[{name!r}]={of_net!r} must be a dict of arguments")
     elif not isinstance(sizes, str) or sizes not in ("auto", "published"):
         raise ValueError(f"sizes={sizes!r} must be 'auto', 'published' or a dict of sizes")
 

@@ -1,9 +1,9 @@
-"""Draws of SynBrain's default variant against trials of new images, whose distribution is known."""
+"""Draws of LatentEncoder against trials of new images, whose distribution is known."""
 
 import numpy as np
 import pytest
 
-from brainenc.encoders import SynBrainEncoder
+from brainenc.encoders import LatentEncoder
 
 N_VOXELS = 20
 
@@ -25,7 +25,7 @@ def test_the_spread_of_draws_is_that_of_new_images(n_members):
     """Not of images that a kernel, a mapper or a weight had learnt: they err by far less there."""
     rng = np.random.default_rng(1)
     X, betas, _ = make_images(200, rng)
-    encoder = SynBrainEncoder(None, n_members=n_members, n_epochs=3, hidden=16).fit(X, betas)
+    encoder = LatentEncoder(None, n_members=n_members, n_epochs=3, hidden=16).fit(X, betas)
     X, betas, _ = make_images(1000, rng)
     error = np.square(betas - encoder.predict(X)[:, None]).mean(axis=(0, 1))
     # Of 200 images the error is known to 10 % where it is as large as the noise, and it is shared
@@ -37,7 +37,7 @@ def test_the_spread_of_draws_is_that_of_new_images(n_members):
 def test_draws_have_the_skew_of_trials():
     rng = np.random.default_rng(2)
     X, betas, _ = make_images(400, rng, skewed=True)
-    encoder = SynBrainEncoder(None, n_members=0).fit(X, betas)
+    encoder = LatentEncoder(None, n_members=0).fit(X, betas)
     X, betas, _ = make_images(1000, rng, skewed=True)
     lower, upper = encoder.predict_interval(X)
     # 60 000 trials of voxels that are shaped by 1200 trials each; an interval that is symmetric
@@ -50,7 +50,7 @@ def test_variance_that_grows_with_image_and_prediction_is_counted_once():
     """Both the tokens and the prediction tell of it."""
     rng = np.random.default_rng(3)
     X, betas, _ = make_images(500, rng, gain=0.8, skewed=True)
-    encoder = SynBrainEncoder(None, n_members=0).fit(X, betas)
+    encoder = LatentEncoder(None, n_members=0).fit(X, betas)
     assert encoder.residual_shape_ is not None
     X, _, log_variance = make_images(200, rng, gain=0.8)
     found = 2 * np.log(encoder.sample(X, 300, 0).std(axis=0)).mean(axis=1)

@@ -1,11 +1,6 @@
-"""The default variant: never worse than ridge, better where it can be, with calibrated draws."""
+"""LatentEncoder: never worse than ridge, better where it can be, with calibrated draws."""
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 
 import numpy as np
 import pytest
@@ -17,15 +12,15 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics.pairwise import rbf_kernel
 
 import brainenc
-from brainenc.encoders import RidgeEncoder, SynBrainEncoder
+from brainenc.encoders import LatentEncoder, RidgeEncoder
 from brainenc.encoders import tokens as token_features
 from brainenc.encoders.latent import kernel, maps
 from brainenc.encoders.latent import latents as find
-from brainenc.encoders.latent import maps as _synbrain_default
 from brainenc.encoders.latent.kernel import KernelFeatures
 from brainenc.encoders.latent.variances import log_variances
 from brainenc.metrics import correlation
 from brainenc.nets import losses
+from brainenc.noise.estimates import fit_trial_noise
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.repeats import average_repeats
 from brainenc.training import TrainingError
@@ -54,7 +49,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def fitted(problem):
-    return SynBrainEncoder(**FAST).fit(*problem)
+    return LatentEncoder(**FAST).fit(*problem)
 
 
 # ------------------------------------------------------------------ prediction
@@ -64,7 +59,7 @@ def fitted(problem):
 def test_it_beats_ridge_where_the_truth_is_nonlinear_in_the_tokens():
     tokens, betas, truth = simulated(700, 40)
     train, test = slice(500), slice(500, None)
-    ours = SynBrainEncoder(n_members=3).fit(tokens[train], betas[train]).predict(tokens[test])
+    ours = LatentEncoder(n_members=3).fit(tokens[train], betas[train]).predict(tokens[test])
     ridge = RidgeEncoder().fit(tokens[train], betas[train]).predict(tokens[test])
     r = [correlation(part, truth[test]) for part in (ours, ridge)]
     # Against the noiseless truth, ridge can reach the linear part of a maximum of six. The
@@ -79,7 +74,7 @@ def test_it_is_not_worse_than_ridge_where_the_truth_is_linear():
     for seed in range(2):
         tokens, betas, truth = simulated(400, 30, noise_sd=2.0, seed=seed, nonlinear=False)
         train, test = slice(200), slice(200, None)
-        both = SynBrainEncoder(n_members=2), RidgeEncoder()
+        both = LatentEncoder(n_members=2), RidgeEncoder()
         encoders = [e.fit(tokens[train], betas[train]) for e in both]
         r = [correlation(e.predict(tokens[test]), truth[test]).mean() for e in encoders]
         differences.append(r[0] - r[1])
@@ -129,11 +124,10 @@ def test_maps_that_tell_nothing_of_a_latent_give_way_to_its_mean():
 
 def test_held_out_errors_are_no_larger_than_those_of_ridge(problem):
     tokens, betas = problem
-    encoder = SynBrainEncoder(**FAST)
+    encoder = LatentEncoder(**FAST)
     held_out = {}
     for name, each in (("ours", encoder), ("ridge", RidgeEncoder())):
-        each.n_voxels_ = betas.shape[2]
-        held_out[name] = each._fit(tokens, betas)
+        held_out[name] = each.fit_held_out(tokens, betas)
     responses = (average_repeats(betas) - encoder.mean_) / encoder.scale_
     error = {
         name: np.nanmean(np.square((part - encoder.mean_) / encoder.scale_ - responses))
@@ -145,7 +139,8 @@ def test_held_out_errors_are_no_larger_than_those_of_ridge(problem):
 
 def test_with_few_images_it_is_ridge(problem):
     tokens, betas = problem[0][:99], problem[1][:99]
-    encoder = SynBrainEncoder().fit(tokens, betas)
+    with pytest.warns(UserWarning, match="99 images, fewer than min_images=100: LatentEncoder is"):
+        encoder = LatentEncoder().fit(tokens, betas)
     ridge = RidgeEncoder().fit(tokens, betas)
     np.testing.assert_array_equal(encoder.predict(problem[0]), ridge.predict(problem[0]))
     np.testing.assert_array_equal(encoder.noise_.private_sd, ridge.noise_.private_sd)
@@ -156,10 +151,10 @@ def test_with_few_images_it_is_ridge(problem):
 @pytest.mark.parametrize("n_members", [0, 2])
 def test_predictions_are_the_blend_of_ridge_kernel_and_mappers(problem, fitted, n_members):
     tokens, betas = problem
-    encoder = fitted if n_members else SynBrainEncoder(**FAST | {"n_members": 0}).fit(*problem)
+    encoder = fitted if n_members else LatentEncoder(**FAST | {"n_members": 0}).fit(*problem)
     ridge = RidgeEncoder().fit(*problem).predict(tokens)
     scaled = (tokens - tokens.mean((0, 1))) / tokens.std((0, 1))
-    maps = [encoder.kernel_._predict(encoder.gaussian_.transform(tokens))]
+    maps = [encoder.kernel_.predict(encoder.gaussian_.transform(tokens))]
     if n_members:
         with torch.no_grad():
             nets = [net.eval()(torch.from_numpy(scaled)).numpy() for net in encoder.members_]
@@ -187,12 +182,16 @@ def noisy_signal(n_images=300, n_voxels=40, seed=0):
     return signal_part, (signal_part[:, None] + shared + private).astype(np.float32)
 
 
+def noise_of(betas, scale):
+    return find.noise_of_all_voxels(fit_trial_noise(betas), betas, scale)
+
+
 def test_latents_are_directions_of_most_signal_for_their_noise():
     """They are the generalised eigenvectors of averages and noise, by LAPACK."""
     _, betas = noisy_signal()
     averages = betas.mean(axis=1)
     centred = averages - averages.mean(axis=0)
-    noise = find.trial_noise(betas, averages.std(axis=0))
+    noise = noise_of(betas, averages.std(axis=0))
     latents, read_out = find.find_latents(centred.copy(), noise, 4)
     _, filters = scipy.linalg.eigh(centred.T @ centred / len(centred), noise.covariance())
     expected = centred @ filters[:, :-5:-1]
@@ -209,7 +208,7 @@ def test_latents_are_directions_of_most_signal_for_their_noise():
 def test_latents_leave_out_the_noise_that_voxels_share():
     signal_part, betas = noisy_signal()
     centred = betas.mean(axis=1) - betas.mean(axis=(0, 1))
-    noise = find.trial_noise(betas, centred.std(axis=0))
+    noise = noise_of(betas, centred.std(axis=0))
     unaware = ResidualNoise(noise.factors[:0], centred.std(axis=0))
     r = {}
     for name, each in (("aware", noise), ("unaware", unaware)):
@@ -224,14 +223,14 @@ def test_noise_of_voxels_without_repeats_is_the_typical_share_of_their_variance(
     _, betas = noisy_signal()
     betas[:, 1:, 0] = np.nan  # one trial of voxel 0 per image
     scale = np.nanstd(np.nanmean(betas, axis=1), axis=0)
-    noise = find.trial_noise(betas, scale)
+    noise = noise_of(betas, scale)
     whole = brainenc.noise_model(betas).noise
     share = whole.variance[1:] / scale[1:] ** 2
     assert noise.variance[0] == pytest.approx(np.median(share) * scale[0] ** 2, rel=1e-3)
     # 600 degrees of freedom of its own against 10 of the typical voxel.
     shrunk = (600 * share + 10 * np.median(share)) / 610 * scale[1:] ** 2
     np.testing.assert_allclose(noise.variance[1:], shrunk, rtol=1e-3)
-    none = find.trial_noise(betas[:, :1], scale)
+    none = find.noise_of_all_voxels(None, betas[:, :1], scale)
     assert len(none.factors) == 0
     np.testing.assert_array_equal(none.private_sd, scale)
 
@@ -262,14 +261,15 @@ def test_gaussian_features_are_those_of_the_kernel(monkeypatch):
 def test_wide_features_of_many_images_are_seen_through_some_of_these(problem, monkeypatch):
     tokens, betas = problem
     exact = RidgeEncoder(standardize=True).fit(tokens, betas).predict(tokens)
-    monkeypatch.setattr(kernel, "MAX_LANDMARKS", 50)  # 60 features and 160 images are more
-    encoder = SynBrainEncoder(**FAST).fit(tokens, betas)
+    # Where the choice is made; 60 features and 160 images are more.
+    monkeypatch.setattr("brainenc.encoders.latent.encoder.MAX_LANDMARKS", 50)
+    encoder = LatentEncoder(**FAST).fit(tokens, betas)
     monkeypatch.setattr(kernel, "MAX_LANDMARKS", 55)
     assert encoder.span_.turn.shape == (160, 60)
     # All images span all features, so it is the ridge there is without; float32.
-    spanned = encoder.linear_._predict(encoder.span_.transform(tokens))
+    spanned = encoder.linear_.predict(encoder.span_.transform(tokens))
     assert correlation(spanned, exact).min() > 0.999
-    fewer = SynBrainEncoder(**FAST).fit(tokens, betas)
+    fewer = LatentEncoder(**FAST).fit(tokens, betas)
     assert fewer.span_.landmarks.shape == (55, 60)
     assert np.isfinite(fewer.sample(tokens, 2, 0)).all()
 
@@ -296,9 +296,9 @@ def test_pooled_features_become_half_whitened_components():
 
 def test_tokens_standardised_batch_by_batch_give_the_same_encoder(problem, monkeypatch):
     tokens, betas = problem
-    at_once = SynBrainEncoder(**FAST).fit(tokens, betas).predict(tokens)
+    at_once = LatentEncoder(**FAST).fit(tokens, betas).predict(tokens)
     monkeypatch.setattr(token_features, "TOKENS_IN_MEMORY", 0)
-    lazily = SynBrainEncoder(**FAST).fit(tokens, betas)
+    lazily = LatentEncoder(**FAST).fit(tokens, betas)
     assert isinstance(lazily.adapter_.tokens(tokens), token_features.StandardisedTokens)
     np.testing.assert_array_equal(lazily.predict(tokens), at_once)
 
@@ -307,14 +307,14 @@ def test_tokens_in_half_precision_stay_on_disk_and_tell_the_same(problem, tmp_pa
     tokens, betas = problem
     np.save(tmp_path / "tokens.npy", tokens.astype(np.float16))
     half = np.load(tmp_path / "tokens.npy", mmap_mode="r")
-    for encoder in (SynBrainEncoder(n_members=0), RidgeEncoder()):
+    for encoder in (LatentEncoder(n_members=0), RidgeEncoder()):
         exact = encoder.fit(tokens, betas).predict(tokens)
         rounded = encoder.fit(half, betas).predict(half)
         assert rounded.dtype == np.float32
         # Rounding of a feature by 2^-11; sums computed in half precision would be off by 1e-2.
         np.testing.assert_allclose(rounded, exact, atol=3e-3)
     # Training amplifies the rounding.
-    exact, rounded = (SynBrainEncoder(**FAST).fit(x, betas).predict(x) for x in (tokens, half))
+    exact, rounded = (LatentEncoder(**FAST).fit(x, betas).predict(x) for x in (tokens, half))
     assert correlation(rounded, exact).min() > 0.999
 
 
@@ -338,13 +338,13 @@ def test_betas_of_one_repeat_are_left_as_they_are(problem):
     tokens, betas = problem
     single = np.nan_to_num(betas[:, :1], nan=2.0)
     before = single.copy()
-    SynBrainEncoder(**FAST).fit(tokens, single)
+    LatentEncoder(**FAST).fit(tokens, single)
     np.testing.assert_array_equal(single, before)
 
 
 def test_pooled_features_have_mappers_too(problem):
     tokens, betas = problem
-    encoder = SynBrainEncoder(**FAST).fit(tokens.reshape(len(tokens), -1), betas)
+    encoder = LatentEncoder(**FAST).fit(tokens.reshape(len(tokens), -1), betas)
     assert len(encoder.members_) == 2
     assert np.isfinite(encoder.predict(tokens.reshape(len(tokens), -1))).all()
 
@@ -354,7 +354,7 @@ def test_missing_voxels_and_images(problem):
     holed = betas.copy()
     holed[:, :, 3] = np.nan
     holed[:40, :, 5] = np.nan
-    encoder = SynBrainEncoder(**FAST).fit(tokens, holed)
+    encoder = LatentEncoder(**FAST).fit(tokens, holed)
     others = ~np.isin(np.arange(24), (3, 5))
     draws = encoder.sample(tokens, 2, 0)
     assert np.isnan(draws[..., 3]).all()
@@ -365,8 +365,8 @@ def test_missing_voxels_and_images(problem):
     assert np.corrcoef(prediction[:40, 5], np.nanmean(betas[:40, :, 5], 1))[0, 1] > 0.4
     # Two voxels are a twelfth of what latents are made of. Holes in them move the predictions of
     # the others less than if they had never been measured.
-    whole = SynBrainEncoder(**FAST).fit(tokens, betas).predict(tokens)[:, others]
-    without = SynBrainEncoder(**FAST).fit(tokens, betas[..., others]).predict(tokens)
+    whole = LatentEncoder(**FAST).fit(tokens, betas).predict(tokens)[:, others]
+    without = LatentEncoder(**FAST).fit(tokens, betas[..., others]).predict(tokens)
     moved = np.abs(prediction[:, others] - whole).mean()
     assert moved < np.abs(without - whole).mean()
 
@@ -407,7 +407,7 @@ def test_draws_vary_as_held_out_trials_do(problem, fitted):
 def test_nine_in_ten_held_out_trials_lie_in_the_90_percent_interval():
     data = brainenc.datasets.simulate_subject(400, 150, random_state=1)
     tokens, betas = data.truth.tokens, data.betas
-    encoder = SynBrainEncoder(n_members=3).fit(tokens[100:], betas[100:])
+    encoder = LatentEncoder(n_members=3).fit(tokens[100:], betas[100:])
     draws = encoder.sample(tokens[:100], 200, 0)
     low, high = np.quantile(draws, [0.05, 0.95], axis=0)
     trials = betas[:100]
@@ -444,7 +444,7 @@ def heteroscedastic(gain, n_images=300, n_voxels=40, seed=0):
 
 def test_the_variance_of_draws_follows_the_image():
     tokens, betas, said = heteroscedastic(gain=0.8)
-    encoder = SynBrainEncoder(**FAST).fit(tokens[:240], betas[:240])
+    encoder = LatentEncoder(**FAST).fit(tokens[:240], betas[:240])
     scale = encoder._noise_scale(tokens[240:])
     strongest = np.square(encoder.noise_.factors).sum(1).argmax()
     new = said[240:]
@@ -476,7 +476,7 @@ def test_log_variances_are_unbiased_for_any_number_of_repeats():
 
 def test_the_variance_stays_put_where_images_do_not_move_it():
     tokens, betas, _ = heteroscedastic(gain=0.0)
-    encoder = SynBrainEncoder(**FAST).fit(tokens, betas)
+    encoder = LatentEncoder(**FAST).fit(tokens, betas)
     assert np.log(encoder._noise_scale(tokens)).std(0).max() < 0.1
 
 
@@ -496,9 +496,9 @@ def test_save_and_load_give_the_same_encoder(problem, fitted, tmp_path):
 
 def test_the_seed_decides(problem, fitted):
     tokens = problem[0]
-    again = SynBrainEncoder(**FAST).fit(*problem)
+    again = LatentEncoder(**FAST).fit(*problem)
     np.testing.assert_array_equal(again.predict(tokens), fitted.predict(tokens))
-    others = [SynBrainEncoder(**FAST, random_state=s).fit(*problem) for s in (1, None)]
+    others = [LatentEncoder(**FAST, random_state=s).fit(*problem) for s in (1, None)]
     for other in others:
         assert np.abs(other.predict(tokens) - fitted.predict(tokens)).max() > 1e-3
     assert others[1].random_state is None
@@ -508,82 +508,12 @@ def test_adapting_fits_anew_and_leaves_this_one(problem, fitted, tmp_path):
     tokens, betas = problem
     before = fitted.predict(tokens)
     adapted = fitted.adapt(tokens[:120], betas[:120, :, :9])
-    scratch = SynBrainEncoder(**FAST).fit(tokens[:120], betas[:120, :, :9])
+    scratch = LatentEncoder(**FAST).fit(tokens[:120], betas[:120, :, :9])
     np.testing.assert_array_equal(adapted.predict(tokens), scratch.predict(tokens))
     np.testing.assert_array_equal(fitted.predict(tokens), before)
 
 
 # ------------------------------------------------------------------ stopped, killed, failing
-
-SCRIPT = """
-    import sys, time
-    from pathlib import Path
-    import numpy as np
-    from brainenc.encoders import SynBrainEncoder
-    from brainenc.training.checkpoints import Checkpoints
-
-    folder = Path(sys.argv[1])
-    write, count = Checkpoints.write, 0
-
-    def write_and_wait(self, step, state):
-        global count
-        write(self, step, state)
-        count += 1
-        if count == int(sys.argv[2]):
-            (folder / "ready").touch()
-            time.sleep(600)
-
-    Checkpoints.write = write_and_wait
-    data = np.load(folder / "data.npz")
-    parameters = eval(sys.argv[3])
-    SynBrainEncoder(**parameters, checkpoint_dir=folder / "c").fit(data["tokens"], data["betas"])
-"""
-
-PAPER = {
-    "variant": "paper",
-    "vae_sizes": {
-        "pooled_length": 32,
-        "n_channels": 8,
-        "channel_multipliers": (1, 2),
-        "n_blocks": 1,
-        "projector_width": 32,
-    },
-    "mapper_sizes": "small",
-    "vae_epochs": 3,
-    "batch_size": 48,
-    "mapper_steps": 20,
-}
-
-
-# Checkpoints: one with each row of a history. The default variant writes more than 12 in its first
-# member; the paper variant 3 in stage 1 and then one for each of 2 epochs.
-@pytest.mark.slow
-@pytest.mark.parametrize(("parameters", "count"), [(FAST, 22), (PAPER, 4)])
-def test_killed_and_resumed_is_the_uninterrupted_to_the_bit(problem, tmp_path, parameters, count):
-    tokens, betas = problem
-    np.savez(tmp_path / "data.npz", tokens=tokens, betas=betas)
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path, str(count), repr(parameters)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process.stderr:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "ready").exists():
-            if process.poll() is not None:
-                pytest.fail(process.stderr.read())
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    encoder = SynBrainEncoder(**parameters, checkpoint_dir=tmp_path / "c")
-    resumed = encoder.fit(tokens, betas, resume=True)
-    straight = SynBrainEncoder(**parameters).fit(tokens, betas)
-    np.testing.assert_array_equal(resumed.predict(tokens), straight.predict(tokens))
-    np.testing.assert_array_equal(resumed.sample(tokens, 1, 0), straight.sample(tokens, 1, 0))
-    columns = ["step", "loss"]
-    assert resumed.history_[columns].equals(straight.history_[columns])
 
 
 @pytest.fixture
@@ -607,9 +537,9 @@ def test_ctrl_c_leaves_a_usable_encoder(problem, monkeypatch, when, tmp_path, in
         return loss(*arguments)
 
     parameters = FAST | {"n_members": 3}
-    monkeypatch.setattr(_synbrain_default, "masked_squared_error", interrupted)
+    monkeypatch.setattr(maps, "masked_squared_error", interrupted)
     with pytest.warns(RuntimeWarning, match="training was interrupted in step"):
-        encoder = SynBrainEncoder(**parameters).fit(tokens, betas)
+        encoder = LatentEncoder(**parameters).fit(tokens, betas)
     # Of the mappers there are those trained so far, the interrupted one with its best weights.
     assert len(encoder.members_) == (1 if when == 2 else 2)
     assert np.isfinite(encoder.predict(tokens)).all()
@@ -621,7 +551,7 @@ def test_ctrl_c_leaves_a_usable_encoder(problem, monkeypatch, when, tmp_path, in
 
 
 def test_a_diverging_training_says_where_and_leaves_no_encoder(problem, fitted, tmp_path):
-    encoder = SynBrainEncoder(**FAST, learning_rate=1e38, checkpoint_dir=tmp_path)
+    encoder = LatentEncoder(**FAST, learning_rate=1e38, checkpoint_dir=tmp_path)
     with pytest.raises(TrainingError, match=r"not finite in step \d+ of"):
         encoder.fit(*problem)
     with pytest.raises(NotFittedError):
@@ -643,13 +573,11 @@ def test_a_diverging_training_says_where_and_leaves_no_encoder(problem, fitted, 
 )
 def test_parameters_out_of_range_are_named_before_anything_is_computed(parameters, message):
     with pytest.raises(ValueError, match=message):
-        SynBrainEncoder(**parameters).fit(None, None)
+        LatentEncoder(**parameters).fit(None, None)
 
 
 def test_resuming_needs_somewhere_to_resume_from(problem, tmp_path):
     with pytest.raises(ValueError, match="resume=True needs checkpoint_dir"):
-        SynBrainEncoder(**FAST).fit(*problem, resume=True)
+        LatentEncoder(**FAST).fit(*problem, resume=True)
     with pytest.raises(ValueError, match="random_state that is not None"):
-        SynBrainEncoder(**FAST, checkpoint_dir=tmp_path, random_state=None).fit(
-            *problem, resume=True
-        )
+        LatentEncoder(**FAST, checkpoint_dir=tmp_path, random_state=None).fit(*problem, resume=True)

@@ -1,13 +1,16 @@
-"""SynBrain's default variant where data are missing in every way they can be."""
+"""LatentEncoder where data are missing in every way they can be."""
 
 import numpy as np
 import pytest
 
 import brainenc
-from brainenc.encoders import CalibratedEncoder, SynBrainEncoder
+from brainenc.encoders import CalibratedEncoder, LatentEncoder
 from brainenc.encoders.ensemble import run_net, voxel_moments
 from brainenc.encoders.latent import maps
+from brainenc.encoders.latent.latents import noise_of_all_voxels
+from brainenc.noise.estimates import fit_trial_noise
 from brainenc.repeats import average_repeats
+from brainenc.training import TrainingRun
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +34,12 @@ def problem():
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_only_what_is_unknown_is_nan(problem, calibrated):
     X, betas = problem
-    encoder = SynBrainEncoder(None, n_members=0)
-    encoder = (CalibratedEncoder(encoder, cv=2) if calibrated else encoder).fit(X, betas)
+    encoder = LatentEncoder(None, n_members=0)
+    if calibrated:
+        with pytest.warns(UserWarning, match="fitted as ridge"):  # a fold has 80 images
+            encoder = CalibratedEncoder(encoder, cv=2).fit(X, betas)
+    else:
+        encoder.fit(X, betas)
     unknown = np.arange(10) == 3
     np.testing.assert_array_equal(np.isnan(encoder.predict(X)), np.tile(unknown, (160, 1)))
     # Of a voxel that never varies there is nothing to calibrate.
@@ -50,18 +57,24 @@ def test_only_what_is_unknown_is_nan(problem, calibrated):
     np.testing.assert_allclose(variance, 1.1, rtol=0.35)
 
 
+def before_latents(responses, betas):
+    """An encoder that knows the moments of voxels, and the noise of trials."""
+    encoder = LatentEncoder(None)
+    encoder.mean_, encoder.scale_ = voxel_moments(responses)
+    return encoder, noise_of_all_voxels(fit_trial_noise(betas), betas, encoder.scale_)
+
+
 def test_an_image_without_data_teaches_nothing(problem):
     _, betas = problem
     responses = average_repeats(betas)
-    encoder = SynBrainEncoder(None)
-    encoder.mean_, encoder.scale_ = voxel_moments(responses)
-    latents = encoder._find_latents(responses, np.zeros_like(responses), betas)
+    encoder, noise = before_latents(responses, betas)
+    latents = encoder._find_latents(responses, np.zeros_like(responses), noise)
     np.testing.assert_array_equal(np.isnan(latents).any(axis=1), np.arange(160) == 5)
 
 
 def test_one_trial_per_image_is_enough(problem, tmp_path):
     X, betas = problem
-    encoder = SynBrainEncoder(None, n_members=0).fit(X, betas[:, 0])
+    encoder = LatentEncoder(None, n_members=0).fit(X, betas[:, 0])
     loaded = brainenc.load(encoder.save(tmp_path / "model"))
     for ours, theirs in (
         (encoder.predict_interval(X), loaded.predict_interval(X)),
@@ -81,11 +94,10 @@ def test_what_an_image_lacks_is_taken_as_ridge_predicts_it():
     whole = average_repeats(betas)
     holed = whole.copy()
     holed[:53, 7] = holed[20:30, 1] = np.nan
-    encoder = SynBrainEncoder(None)
-    encoder.mean_, encoder.scale_ = voxel_moments(whole)
+    encoder, noise = before_latents(whole, betas)
     # A ridge that is right tells as much as the data would.
     np.testing.assert_array_equal(
-        encoder._find_latents(holed, whole, betas), encoder._find_latents(whole, whole, betas)
+        encoder._find_latents(holed, whole, noise), encoder._find_latents(whole, whole, noise)
     )
 
 
@@ -93,12 +105,14 @@ def test_each_image_is_mapped_by_the_net_that_left_it_out():
     rng = np.random.default_rng(4)
     tokens = rng.standard_normal((60, 2, 4)).astype(np.float32)
     latents = rng.standard_normal((60, 3)).astype(np.float32)
-    options = SynBrainEncoder(n_epochs=1, hidden=8, batch_size=16, learning_rate=1e-2)._options()
-    options |= {"device": "cpu", "precision": "32", "weight_decay": 0.0}
-    folds = maps.member_folds(60, 3, 0)
-    members = maps.fit_members(tokens, latents, folds, options)
-    for net, (_, test) in zip(members.nets, folds, strict=True):
+    run = TrainingRun(
+        batch_size=16, learning_rate=1e-2, weight_decay=0.0, device="cpu", precision="32"
+    )
+    folds = maps.mapper_folds(60, 3, 0)
+    sizes = {"hidden": 8, "dropout": 0.3}
+    found = maps.fit_mappers(tokens, latents, folds, run, sizes=sizes, n_epochs=1)
+    for net, (_, test) in zip(found.nets, folds, strict=True):
         # Batches of other sizes round differently.
         np.testing.assert_allclose(
-            members.held_out[test], run_net(net, tokens[test], "cpu"), atol=1e-5
+            found.held_out[test], run_net(net, tokens[test], "cpu"), atol=1e-5
         )

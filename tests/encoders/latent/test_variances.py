@@ -1,4 +1,4 @@
-"""Single trials around SynBrain's prediction: what they show of factors, and how noisy they are."""
+"""Single trials around a prediction: what they show of factors, and how noisy they are."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from scipy import stats
 
 from brainenc.encoders.latent.variances import VarianceCalibration, log_variances, noise_coordinates
 from brainenc.noise.estimates import fit_residual_noise
-from brainenc.noise.gaussian import ResidualNoise, log_density, noise_sd, sample_noise
+from brainenc.noise.gaussian import ResidualNoise, ScaledNoise
 
 
 def trials_of(noise, n_images=300, n_repeats=3, seed=0):
@@ -86,8 +86,8 @@ def test_voxels_that_never_vary_have_nothing_to_scale():
 def test_draws_have_the_density_and_the_sd_that_are_said():
     noise = make_noise(2, 3)
     scale = np.array([[0.5, 2, 1.5], [2, 1, 0.3]], dtype=np.float32)
-    draws = sample_noise(noise, scale, 40_000, True, np.random.default_rng(0))
-    sd = noise_sd(noise, scale)
+    scaled = ScaledNoise(noise, scale)
+    draws, sd = scaled.sample(40_000, 0), scaled.sd()
     for i, own in enumerate(scale):
         factors = own[:-1, None] * noise.factors
         covariance = factors.T @ factors + np.diag((own[-1] * noise.private_sd) ** 2)
@@ -98,9 +98,9 @@ def test_draws_have_the_density_and_the_sd_that_are_said():
         np.testing.assert_allclose(sd[i], np.sqrt(np.diag(covariance)), rtol=1e-5)
         trials = draws[None, :5, i].astype(np.float64)
         expected = stats.multivariate_normal(np.zeros(3), covariance).logpdf(trials[0])
-        ours = log_density(noise, own[None], trials)
+        ours = ScaledNoise(noise, own[None]).logpdf(trials)
         assert ours[0] == pytest.approx(expected, rel=1e-4)
-    latent = sample_noise(noise, scale, 40_000, False, np.random.default_rng(0))
+    latent = scaled.sample(40_000, 0, private=False)
     assert np.linalg.matrix_rank(latent[:, 0], tol=1e-2) == 2
 
 

@@ -8,16 +8,16 @@ import torch
 import brainenc
 from brainenc.encoders import MindSimulatorEncoder, RidgeEncoder
 from brainenc.encoders import tokens as token_features
-from brainenc.encoders.mind_simulator import encoder as mind_simulator
-from brainenc.encoders.mind_simulator import sampler as _mind_simulator_draws
-from brainenc.encoders.mind_simulator import stages as stages
+from brainenc.encoders.mind_simulator import sampler, stages
 from brainenc.encoders.mind_simulator.noise import draw_spread, remaining_noise
-from brainenc.encoders.mind_simulator.parameters import all_sizes
+from brainenc.encoders.mind_simulator.parameters import TRAINING, all_sizes
 from brainenc.metrics import correlation
 from brainenc.nets import DiffusionPrior, soft_clip_loss
 from brainenc.nets.diffusion import cosine_schedule
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.repeats import average_repeats
+from brainenc.solvers.regression import RidgeRegression
+from brainenc.training import TrainingResult, TrainingRun
 from brainenc.training.batches import Batch
 
 SMALL = {"n_latents": 2, "latent_width": 4, "hidden": 24, "width": 16, "depth": 1, "head_width": 4}
@@ -66,7 +66,7 @@ def plain(problem):
 # ------------------------------------------------------------------ tokens larger than memory
 
 
-@pytest.mark.parametrize("options", [FAST, FAST | PLAIN], ids=["default", "plain"])
+@pytest.mark.parametrize("options", [FAST, FAST | PLAIN], ids=["auto", "plain"])
 def test_tokens_in_half_precision_are_read_batch_by_batch(problem, options, tmp_path, monkeypatch):
     tokens, betas = problem
     np.save(tmp_path / "tokens.npy", tokens.astype(np.float16))
@@ -137,14 +137,22 @@ def test_it_is_close_to_ridge_where_the_truth_is_linear():
 
 def test_few_images_leave_ridge_alone(problem):
     tokens, betas = problem[0][:99], problem[1][:99]
-    encoder = MindSimulatorEncoder(**FAST).fit(tokens, betas)
+    with pytest.warns(UserWarning, match="99 images, fewer than min_images=100.* as ridge"):
+        encoder = MindSimulatorEncoder(**FAST).fit(tokens, betas)
     ridge = RidgeEncoder().fit(tokens, betas)
     np.testing.assert_array_equal(encoder.predict(tokens), ridge.predict(tokens))
     np.testing.assert_array_equal(encoder.sample(tokens, 2, 0), ridge.sample(tokens, 2, 0))
     assert encoder.autoencoder_ is None
     assert len(encoder.history_) == 0
-    with pytest.raises(ValueError, match="fewer than 100 images"):
+    with pytest.raises(ValueError, match="fewer than min_images=100 images"):
         encoder.sample(tokens, start=np.zeros(20))
+
+
+def test_without_a_linear_start_few_images_are_learnt_by_the_networks(problem):
+    tokens, betas = problem[0][:60], problem[1][:60]
+    encoder = MindSimulatorEncoder(**FAST | PLAIN).fit(tokens, betas)  # and nothing is warned of
+    assert encoder.linear_ is None
+    assert set(encoder.history_["stage"]) == {"autoencoder", "prior"}
 
 
 # ------------------------------------------------------------------ losses, by hand
@@ -178,15 +186,20 @@ def trials(problem):
     return stages.Trials(betas, average_repeats(betas), tokens, mean, sd, learnt)
 
 
+#: What both losses depend on, at the values of `FAST`.
+OPTIONS = TRAINING["auto"] | {"condition_dropout": 0.2, "n_steps": 6}
+RUN = TrainingRun(batch_size=64, learning_rate=1e-3, weight_decay=0.05)
+
+
 def losses_of(monkeypatch, fit, *arguments):
     """The loss and the examples that a stage would be trained with."""
     seen = {}
 
-    def kept(module, loss, examples, *others, **settings):
+    def kept(run, net, loss, examples, settings, **more):
         seen.update(loss=loss, examples=examples)
-        return pd.DataFrame()
+        return TrainingResult(pd.DataFrame(), 0, "end", None, "last", {}, None)
 
-    monkeypatch.setattr(stages, "_train", kept)
+    monkeypatch.setattr(TrainingRun, "train", kept)
     fit(*arguments)
     return seen["loss"], seen["examples"]
 
@@ -197,17 +210,19 @@ def learnt_trials(trials):
     return np.stack(np.nonzero(present & trials.learnt[:, None]))
 
 
-def small_autoencoder(options):
-    return stages.make_autoencoder((3, 4), 20, options).eval()
+def small_autoencoder():
+    return stages.make_autoencoder((3, 4), 20, all_sizes(SMALL), 0).eval()
 
 
 @pytest.mark.parametrize(("step", "temperature"), [(0, 0.3), (5, 0.2), (2, 0.2809017)])
 def test_the_loss_of_the_autoencoder(trials, monkeypatch, step, temperature):
     """Hidden voxels are 0 and the others larger; the average is to be told; half a cosine."""
-    options = MindSimulatorEncoder(**FAST, temperature=(0.3, 0.1), voxel_dropout=0.25)._options()
-    net, rng = small_autoencoder(options), np.random.default_rng(0)
+    options = OPTIONS | {"temperature": (0.3, 0.1), "voxel_dropout": 0.25}
+    net, rng = small_autoencoder(), np.random.default_rng(0)
     targets = rng.standard_normal((150, 2, 4)).astype(np.float32)
-    loss, examples = losses_of(monkeypatch, stages.fit_autoencoder, net, trials, targets, options)
+    loss, examples = losses_of(
+        monkeypatch, stages.fit_autoencoder, net, trials, targets, RUN, options
+    )
     rows = np.arange(0, len(examples), 9)
     hidden = rng.random((len(rows), 20)).astype(np.float32)
     with torch.no_grad():
@@ -229,9 +244,8 @@ def test_the_loss_of_the_autoencoder(trials, monkeypatch, step, temperature):
 @pytest.mark.parametrize("linear", [True, False])
 def test_the_loss_of_the_prior(trials, monkeypatch, linear):
     """Noise is added to what the linear path leaves, and what is Gaussian of it is known."""
-    options = MindSimulatorEncoder(**FAST)._options()
-    net, rng = small_autoencoder(options), np.random.default_rng(0)
-    prior = stages.make_prior((3, 4), (2, 4), options).eval()
+    net, rng = small_autoencoder(), np.random.default_rng(0)
+    prior = stages.make_prior((3, 4), (2, 4), all_sizes(SMALL), OPTIONS["n_steps"], 0).eval()
     for weight in (prior.latents_out.weight, prior.no_condition):  # listens, and to no image too
         torch.nn.init.normal_(weight)
     mean, sd = rng.standard_normal((2, 4)).astype(np.float32), 0.7
@@ -240,7 +254,7 @@ def test_the_loss_of_the_prior(trials, monkeypatch, linear):
     scale = stages.LatentScale(mean, sd, *((axes, variance) if linear else ()))
     expected = rng.standard_normal((150, 2, 4)).astype(np.float32) if linear else None
     loss, examples = losses_of(
-        monkeypatch, stages.fit_prior, prior, net, scale, trials, expected, options
+        monkeypatch, stages.fit_prior, prior, net, scale, trials, expected, RUN, OPTIONS
     )
     rows = np.arange(0, len(examples), 9)
     noise = rng.standard_normal((len(rows), 2, 4)).astype(np.float32)
@@ -329,7 +343,7 @@ def test_a_missing_trial_counts_neither_in_the_input_nor_in_the_error(problem):
     trials = stages.Trials(betas, average, tokens, mean, sd, learnt)
     image, repeat = trials.index(learnt)
     assert len(image) == np.isfinite(betas).any(axis=2).sum()
-    net = stages.make_autoencoder((3, 4), 20, {"sizes": all_sizes(SMALL), "random_state": 0})
+    net = small_autoencoder()
     z = stages.encode(net, trials, image, repeat, "cpu")
     filled = np.where(np.isnan(betas), 1.0, outlier).astype(np.float32)
     expected = stages.encode(
@@ -382,7 +396,7 @@ def test_the_linear_path_is_not_asked_of_images_it_has_learnt(problem, monkeypat
     def asked(self, features):
         raise AssertionError("ridge has learnt these images")
 
-    monkeypatch.setattr(RidgeEncoder, "_predict", asked)
+    monkeypatch.setattr(RidgeRegression, "predict", asked)
     held_out = MindSimulatorEncoder(**FAST).fit_held_out(*problem)
     assert np.isfinite(held_out).any(axis=1).sum() == round(0.15 * 150)
 
@@ -505,10 +519,8 @@ def test_draws_start_from_a_given_latent(problem, fitted):
 def test_a_start_comes_back_where_nothing_happens_to_it(which, problem, monkeypatch, request):
     """Without noise and its removal, what the linear path expects is taken off and put back."""
     encoder, rest = request.getfixturevalue(which), problem[1][1, 0]
-    monkeypatch.setattr(
-        _mind_simulator_draws, "add_noise", lambda x0, noise, kept: x0.expand_as(noise)
-    )
-    monkeypatch.setattr(_mind_simulator_draws, "denoise", lambda predict, x, *others: x)
+    monkeypatch.setattr(sampler, "add_noise", lambda x0, noise, kept: x0.expand_as(noise))
+    monkeypatch.setattr(sampler, "denoise", lambda predict, x, *others: x)
     draws = encoder.sample(problem[0][:5], 2, 0, noise="latent", start=rest)
     z = torch.from_numpy(np.nan_to_num((rest - encoder.mean_) / encoder.scale_))[None]
     with torch.no_grad():
@@ -591,18 +603,5 @@ def test_without_images_held_out_there_are_latent_draws_alone(problem):
     np.testing.assert_array_equal(
         encoder.sample(tokens, 2, 0, noise=None)[1], encoder.predict(tokens)
     )
-    with pytest.raises(ValueError, match=r"validation=0\.0"):
+    with pytest.raises(ValueError, match=r"noise='full' must be one of \['auto', 'latent', None\]"):
         encoder.sample(tokens, noise="full")
-
-
-def test_the_paper_preset_is_the_published_system():
-    options = MindSimulatorEncoder(sizes="paper")._options()
-    with torch.device("meta"):
-        net = stages.make_autoencoder((257, 768), 15_724, options)
-        prior = stages.make_prior((257, 768), (257, 768), options)
-    assert round(sum(p.numel() for p in net.parameters()) / 1e6, 1) == 211.6
-    published = {"width": 768, "depth": 6, "n_heads": 14, "head_width": 48, "n_steps": 100}
-    assert published.items() <= prior.sizes.items()
-    assert options["prior_epochs"] == 150
-    assert options["temperature"] == (0.004, 0.0075)
-    assert options["n_draws"] == mind_simulator.MindSimulatorEncoder().n_draws == 5

@@ -1,6 +1,7 @@
-"""The paper variant: official checkpoints, two-stage training, ablations, few-shot adaptation."""
+"""SynBrain: official checkpoints, two-stage training, ablations, few-shot adaptation."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
@@ -8,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 import brainenc
 from brainenc.encoders import SynBrainEncoder
 from brainenc.encoders.synbrain import stages
-from brainenc.encoders.synbrain import stages as _synbrain_paper
+from brainenc.encoders.synbrain.sizes import small_sizes
 from brainenc.nets._mlp import MLPDecoder, MLPEncoder
 from brainenc.training import TrainingError
 
@@ -26,15 +27,15 @@ N_IMAGES, N_VOXELS, SHAPE = 24, 30, (4, 8)
 
 def make(**parameters):
     options = {
-        "vae_sizes": VAE,
-        "mapper_sizes": "small",
+        "sizes": {"vae": VAE},
         "vae_epochs": 2,
         "mapper_steps": 3,
         "relative_stop": 0.0,
         "batch_size": 16,
+        "learning_rate": 1e-4,
         **parameters,
     }
-    return SynBrainEncoder(variant="paper", **options)
+    return SynBrainEncoder(**options)
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +283,7 @@ def test_targets_kept_are_those_computed_in_every_step(problem, tmp_path, monkey
 def test_a_resumed_training_reads_the_targets_it_finds(problem, tmp_path, monkeypatch):
     whole = make(mapper_steps=12).fit(*problem)
     make(mapper_steps=12, checkpoint_dir=tmp_path).fit(*problem)
-    monkeypatch.setattr(_synbrain_paper, "write_array", None)  # nothing is encoded again
+    monkeypatch.setattr(stages, "write_array", None)  # nothing is encoded again
     resumed = make(mapper_steps=12, checkpoint_dir=tmp_path).fit(*problem, resume=True)
     assert_same_weights(weights_of(resumed), weights_of(whole))
 
@@ -292,7 +293,8 @@ def test_inference_uses_the_moving_average(problem):
         encoder = make(mapper_steps=n_steps, ema_decay=decay).fit(*problem)
         return encoder.mapper_.state_dict()
 
-    start = stages.make_nets(SHAPE, make().get_params())[1].state_dict()
+    sizes = small_sizes(SHAPE, 2 * N_IMAGES, N_VOXELS)
+    start = stages.make_nets(SHAPE, sizes, "conv-attention", True, 0)[1].state_dict()
     one, two, decay = mapper(1, 0.0), mapper(2, 0.0), 0.7
     for name, value in mapper(2, decay).items():
         expected = (
@@ -302,25 +304,28 @@ def test_inference_uses_the_moving_average(problem):
     assert not torch.equal(one["final_layer.linear.weight"], two["final_layer.linear.weight"])
 
 
-def test_the_moving_average_is_as_long_as_the_training_asks_for():
-    # .9999 over the published 50 000 steps; over 100, .9999 would leave 99 % of the start.
-    assert make(mapper_steps=50_000)._options()["ema_decay"] == pytest.approx(0.9999, abs=1e-12)
-    assert make(mapper_steps=100)._options()["ema_decay"] == 0.95
-    assert make(mapper_steps=3)._options()["ema_decay"] == 0
-    assert make(mapper_steps=100, ema_decay=0.9999)._options()["ema_decay"] == 0.9999
+@pytest.mark.parametrize(
+    ("n_steps", "given", "expected"),
+    [
+        # .9999 over the published 50 000 steps; over 100, .9999 would leave 99 % of the start.
+        (50_000, None, pytest.approx(0.9999, abs=1e-12)),
+        (100, None, 0.95),
+        (3, None, 0),
+        (100, 0.9999, 0.9999),
+    ],
+)
+def test_the_moving_average_is_as_long_as_the_training_asks_for(
+    problem, monkeypatch, n_steps, given, expected
+):
+    seen = {}
 
+    def kept(*arguments, **options):
+        seen.update(options)
+        return pd.DataFrame()
 
-def test_published_settings_are_the_defaults():
-    options = SynBrainEncoder(variant="paper")._options()
-    published = {
-        "batch_size": 24,
-        "learning_rate": 1e-4,
-        "weight_decay": 0.05,
-        "vae_epochs": 15,
-        "mapper_steps": 50_000,
-        "relative_stop": 0.28,
-    }
-    assert {name: options[name] for name in published} == published
+    monkeypatch.setattr(stages, "fit_mapper", kept)
+    make(mapper_steps=n_steps, ema_decay=given, vae_epochs=1).fit(*problem)
+    assert (seen["n_steps"], seen["ema_decay"]) == (n_steps, expected)
 
 
 # ------------------------------------------------------------------ ablations
@@ -413,11 +418,6 @@ def test_pooled_features_and_odd_widths_become_tokens(problem):
     assert np.isfinite(encoder.predict(features)).all()
 
 
-@pytest.mark.parametrize(("width", "n_heads"), [(1664, 13), (768, 12), (64, 8), (26, 13)])
-def test_the_published_heads_where_they_divide_the_width(width, n_heads):
-    assert stages._n_heads(width, 13) == n_heads
-
-
 # ------------------------------------------------------------------ another subject
 
 
@@ -467,9 +467,8 @@ def test_resuming_with_another_loss_is_refused(problem, tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"variant": "official"}, "variant='official'"),
-        ({"vae_sizes": "tiny"}, "vae_sizes='tiny'"),
-        ({"mapper_sizes": 3}, "mapper_sizes=3"),
+        ({"sizes": "tiny"}, "sizes='tiny'"),
+        ({"sizes": 3}, "sizes=3"),
         ({"architecture": "unet"}, "architecture='unet'"),
         ({"vae_epochs": 0}, "vae_epochs=0"),
         ({"mapper_steps": 0}, "mapper_steps=0"),
@@ -487,7 +486,7 @@ def test_parameters_out_of_range_are_named(problem, parameters, message):
         encoder.fit(*problem)
 
 
-def test_noise_that_the_variant_does_not_have_is_refused(problem):
+def test_noise_that_it_does_not_have_is_refused(problem):
     encoder = make().fit(*problem)
     with pytest.raises(ValueError, match=r"noise='full'.*'latent', None"):
         encoder.sample(problem[0], noise="full")

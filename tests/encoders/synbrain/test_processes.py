@@ -1,4 +1,4 @@
-"""SynBrain fitted under ``torchrun``."""
+"""SynBrain, and LatentEncoder, fitted under ``torchrun``."""
 
 import os
 import subprocess
@@ -10,10 +10,10 @@ import synbrain_problem
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["default", "paper"])
-def test_two_processes_fit_the_encoder_of_one(variant, tmp_path):
+@pytest.mark.parametrize("name", ["latent", "synbrain"])
+def test_two_processes_fit_the_encoder_of_one(name, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = [synbrain_problem.__file__, str(tmp_path), variant]
+    script = [synbrain_problem.__file__, str(tmp_path), name]
     done = subprocess.run(
         [sys.executable, *launcher, *script],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -22,12 +22,12 @@ def test_two_processes_fit_the_encoder_of_one(variant, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    one = synbrain_problem.fit(variant)
+    one = synbrain_problem.fit(name)
     for rank in range(2):
         two = np.load(tmp_path / f"rank{rank}.npz")
         assert two["history"].shape == one["history"].shape
-        for name in ("predictions", "draws"):
+        for part in ("predictions", "draws"):
             # Gradients are summed in another order: float32 rounding, which AdamW's first steps
-            # blow up where a gradient is nearly 0 (4e-5 is what the paper variant shows).
-            np.testing.assert_allclose(two[name], one[name], rtol=0, atol=3e-4 * one[name].std())
+            # blow up where a gradient is nearly 0 (4e-5 is what SynBrain shows).
+            np.testing.assert_allclose(two[part], one[part], rtol=0, atol=3e-4 * one[part].std())
         np.testing.assert_allclose(two["history"], one["history"], rtol=1e-4, equal_nan=True)

@@ -1,0 +1,158 @@
+"""The demo: every encoder on a simulated subject, in less than two minutes on two cores."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import brainenc
+from brainenc.benchmarking import BenchmarkResult, benchmark
+from brainenc.data import EncodingData
+from brainenc.encoders import BaseEncoder, make_encoder
+from brainenc.encoders.composed import joined_features
+
+#: Arguments of the benchmark. Fewer folds and resamples than by default, and two fits at once.
+SETTINGS: dict[str, Any] = {
+    "cv": 3,
+    "n_bootstraps": 400,
+    "n_permutations": 400,
+    "n_draws": 50,
+    "n_jobs": 2,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table of scores.
+
+    Attributes
+    ----------
+    encoder : str
+        Short name, a key of `brainenc.encoders.ENCODERS`.
+    label : str
+        Its name in the table, without the features.
+    features : str
+        What it sees of the images: one of "pixels", "Gabor" and "tokens", or two of them with a
+        plus between, for an encoder of several sets of features; nothing for the mean.
+    options : dict
+        Parameters that differ from the encoder's defaults, to save time.
+    """
+
+    encoder: str
+    label: str
+    features: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Label and features."""
+        return f"{self.label} ({self.features})" if self.features else self.label
+
+
+#: Every encoder, and ridge on every set of features. A new encoder adds its row here.
+ROWS = (
+    Row("mean", "mean"),
+    Row("ridge", "ridge", "pixels"),
+    Row("ridge", "ridge", "Gabor"),
+    Row("ridge", "ridge", "tokens"),
+    Row("calibrated", "calibrated ridge", "tokens", {"cv": 3}),
+    Row("banded", "banded", "pixels + Gabor", {"n_iter": 10}),
+    Row("latent", "LatentEncoder", "tokens", {"n_members": 2}),
+    Row("synbrain", "SynBrain", "tokens", {"vae_epochs": 1, "mapper_steps": 300}),
+    Row("mindsimulator", "MindSimulator", "tokens"),
+    Row("mindreader", "Mind Reader", "tokens"),
+    Row("roitransformer", "ROI transformer", "tokens"),
+    Row("stacked", "stacked", "Gabor + tokens"),
+)
+
+
+def make_rows(data: EncodingData) -> tuple[dict[str, BaseEncoder], dict[str, np.ndarray]]:
+    """Encoders of all rows, and the features of those that do not compute their own.
+
+    Parameters
+    ----------
+    data : EncodingData
+        As `simulate_subject` gives it: the tokens are those that its responses are made of.
+
+    Returns
+    -------
+    encoders : dict of name to unfitted encoder
+    features : dict of name to array, (n_images, n_features) or (n_images, n_tokens, width)
+        What `brainenc.benchmark` takes for its argument of that name.
+    """
+    extractors = {
+        "pixels": brainenc.PixelFeatures(size=16),
+        "Gabor": brainenc.GaborPyramid(verbose=False),
+    }
+    truth: Any = data.truth  # of a simulated subject
+    tokens = truth.tokens
+    encoders: dict[str, BaseEncoder] = {}
+    features: dict[str, np.ndarray] = {}
+    for row in ROWS:
+        seen, options = row.features.split(" + "), dict(row.options)
+        if row.encoder == "banded":
+            options["features"] = {name: extractors[name] for name in seen}
+        elif row.encoder == "stacked":  # a ridge for each, on arrays side by side
+            arrays = {
+                name: tokens if name == "tokens" else extractors[name].fit_transform(data.images)
+                for name in seen
+            }
+            options["encoders"] = {name: brainenc.RidgeEncoder() for name in seen}
+            features[row.name], options["inputs"] = joined_features(arrays)
+        elif row.features == "tokens":
+            features[row.name] = tokens
+        elif row.features:
+            options["features"] = extractors[row.features]
+        encoders[row.name] = make_encoder(row.encoder, **options)
+    return encoders, features
+
+
+def compare(data: EncodingData, out: str | os.PathLike, *, verbose: bool = True) -> BenchmarkResult:
+    """Fit and score every encoder.
+
+    Parameters
+    ----------
+    data : EncodingData
+        As for `make_rows`.
+    out : path
+        Folder for tables and predictions; a run that was stopped is taken up again there.
+    verbose : bool
+        Show progress bars.
+    """
+    encoders, features = make_rows(data)
+    # Matrices are small here. Threads that wait for each other's parts of a product cost more than
+    # they save: twice the processor time, and far more where other programs want the cores too.
+    with threadpool_limits(1):
+        return benchmark(
+            data,
+            encoders,
+            features=features,
+            references=False,
+            out=out,
+            verbose=verbose,
+            **SETTINGS,
+        )
+
+
+def reductions() -> str:
+    """What the demo has less of than by default, in words."""
+    parts = [_differences(benchmark, SETTINGS)]
+    parts += [
+        f"{row.name}: {_differences(type(make_encoder(row.encoder)), row.options)}"
+        for row in ROWS
+        if row.options
+    ]
+    return f"Reduced to be quick (defaults in brackets): {'; '.join(parts)}."
+
+
+def _differences(function: Callable, arguments: Mapping[str, Any]) -> str:
+    defaults = inspect.signature(function).parameters
+    return ", ".join(
+        f"{name}={value} ({defaults[name].default})"
+        for name, value in arguments.items()
+        if name != "n_jobs"  # makes nothing less
+    )

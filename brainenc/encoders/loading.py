@@ -1,0 +1,106 @@
+"""Reading a saved encoder; nothing in the folder is run."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+import brainenc
+from brainenc.encoders.model_reader import ModelReader
+from brainenc.encoders.saving import ARRAYS, FORMAT_VERSION, STRUCTURE
+from brainenc.storage import read_json
+
+
+def load(
+    folder: str | os.PathLike, *, classes: Iterable[type] = (), device: str | None = None
+) -> Any:
+    """Read an encoder that `save` wrote; runs no code from the folder.
+
+    The folder can only name classes to make objects of: brainenc's encoders and feature extractors,
+    the `saved_parts` of these, and `classes`.
+
+    Parameters
+    ----------
+    folder : path
+    classes : iterable of classes
+        Your own encoders and transformers that the model uses; brainenc's are known.
+    device : "auto", "cpu", "cuda", "cuda:1" or "mps", optional
+        Where the encoder, its members and its features compute from now on: "cpu" for one that was
+        fitted on a GPU. By default where it was told to when it was fitted.
+
+    Returns
+    -------
+    BaseEncoder, fitted
+
+    Raises
+    ------
+    FileNotFoundError : the folder or a file of it is missing.
+    ValueError : written in a newer or an older format, damaged (the message says where and what),
+        of a class that is not known, or a device that this machine does not have.
+    TypeError : `classes` holds something else.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> features, betas = rng.standard_normal((50, 4)), rng.standard_normal((50, 3))
+    >>> encoder = brainenc.RidgeEncoder(alpha_per_voxel=False).fit(features, betas)
+    >>> with TemporaryDirectory() as folder:
+    ...     loaded = brainenc.load(encoder.save(f"{folder}/model"))
+    >>> bool((loaded.predict(features) == encoder.predict(features)).all())
+    True
+    """
+    folder = Path(folder)
+    for name in (STRUCTURE, ARRAYS):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} is missing; is {folder} a saved encoder?")
+    if device is not None:
+        from brainenc.devices import resolve_device  # imports torch
+
+        resolve_device(device)
+    structure = _read_structure(folder)
+    reader = ModelReader(
+        str(folder / STRUCTURE), _read_arrays(folder / ARRAYS), classes, device=device
+    )
+    return reader.encoder(structure.get("encoder"))
+
+
+def _read_structure(folder: Path) -> dict[str, Any]:
+    """What `save` wrote as JSON, if it is of the format that this version reads."""
+    file = folder / STRUCTURE
+    try:
+        structure = read_json(file)
+    except RecursionError:
+        raise ValueError(f"{file} is damaged: it is nested too deeply") from None
+    kind = structure.get("format") if isinstance(structure, dict) else None
+    if kind != "brainenc.encoder":
+        raise ValueError(f"{folder} holds no encoder: {STRUCTURE} says {kind!r}")
+    found = structure.get("format_version")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ValueError(f"{file} is damaged: format_version={found!r} is no version of the format")
+    version = structure.get("brainenc_version")
+    if found > FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} was written by brainenc {version} in format {found}, and this brainenc "
+            f"{brainenc.__version__} reads up to {FORMAT_VERSION}; upgrade brainenc"
+        )
+    if found < FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} was written in format {found}, by a version of brainenc ({version}) before "
+            f"attributes of encoders changed; this one reads format {FORMAT_VERSION}: fit the "
+            "encoder again and save it"
+        )
+    return structure
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(file)
+    except (SafetensorError, ValueError, LookupError) as error:  # KeyError: no such dtype in NumPy
+        raise ValueError(f"{file} is damaged: {error}") from None

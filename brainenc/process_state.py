@@ -1,0 +1,75 @@
+"""State that a process has once, not once per thread, and the locks under which it is changed.
+
+A fit in one thread must not change what a fit in another computes. These are set for the whole
+process, so the code that sets them holds `state_lock` from the change until they are put back:
+
+- torch's default random generators, which initial weights and dropout draw from: `torch_seeded`,
+  `brainenc.training.train`;
+- the environment, the level of Fabric's logger and torch's number of threads: `train`;
+- torch's number of threads for threads that start later: `GaborPyramid`;
+- the precision of matrix products: `brainenc.devices.full_precision`;
+- himalaya's backend: `brainenc.solvers.himalaya_backend`;
+- networks that several feature extractors share, with their hooks and their mode:
+  `OpenCLIPFeatures`, `TorchFeatures`.
+
+The warnings that are recorded and the memory that is measured are those of the whole process too:
+a benchmark holds `pair_lock` for each pair of encoder and fold.
+
+So fits in threads of one process take turns, and the same seed gives the same fit as without
+threads. For speed use processes. What other code does to this state in a thread of its own cannot
+be guarded: random numbers that it draws from torch's default generator during a fit change the fit.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _Locks:
+    def __init__(self) -> None:
+        self.make()
+
+    def make(self) -> None:
+        self.state, self.pair = threading.RLock(), threading.RLock()
+
+
+_locks = _Locks()
+if hasattr(os, "register_at_fork"):
+    # A thread that holds a lock does not exist in a forked child, and could never release it.
+    os.register_at_fork(after_in_child=_locks.make)
+
+
+# The lock itself is returned and not a context manager around it: `with` on a lock leaves no
+# moment at which Ctrl-C could arrive with the lock taken and nobody to release it.
+
+
+def state_lock() -> "threading.RLock":
+    """Lock to hold while state of the process is changed, or must stay as it is.
+
+    Re-entrant. A thread that holds it must not wait for another thread that needs it.
+    """
+    return _locks.state
+
+
+def pair_lock() -> "threading.RLock":
+    """Lock to hold while a pair of encoder and fold is fitted, drawn from and measured.
+
+    A lock of its own, taken before `state_lock`: an encoder may fit others in threads that it
+    starts and waits for, as ``GridSearchCV(encoder, n_jobs=2)`` does in joblib's processes.
+    """
+    return _locks.pair
+
+
+@contextmanager
+def torch_seeded(random_state: int) -> Iterator[None]:
+    """Seed torch's generator of the CPU for a block; afterwards it is as it was before.
+
+    The generators of GPUs are left alone.
+    """
+    import torch  # takes a second, which those who need a lock alone are spared
+
+    with state_lock(), torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which seeds the generators of all GPUs too, and for good.
+        torch.random.default_generator.manual_seed(random_state)
+        yield

@@ -1,0 +1,49 @@
+"""The rows of the demo, and what it says of itself."""
+
+import numpy as np
+import pytest
+
+import brainenc
+from brainenc.demo import ROWS, SETTINGS, make_rows, reductions
+from brainenc.encoders.composed import view
+
+
+@pytest.fixture(scope="module")
+def data():
+    return brainenc.datasets.simulate_subject(30, 10, verbose=False)
+
+
+def test_every_encoder_has_a_row_and_ridge_one_for_each_set_of_features():
+    assert {row.encoder for row in ROWS} == set(brainenc.encoders.ENCODERS)
+    seen = {part for row in ROWS for part in row.features.split(" + ") if part}
+    assert {row.features for row in ROWS if row.encoder == "ridge"} == seen
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_rows_have_their_features_and_options(data):
+    encoders, features = make_rows(data)
+    assert list(encoders) == [row.name for row in ROWS]
+    for row in ROWS:
+        encoder = encoders[row.name]
+        assert type(encoder).__name__ == brainenc.encoders.ENCODERS[row.encoder]
+        for name, value in row.options.items():
+            assert encoder.get_params(deep=False)[name] == value
+        if row.features == "tokens":
+            assert features[row.name] is data.truth.tokens
+    assert isinstance(encoders["ridge (Gabor)"].features, brainenc.GaborPyramid)
+    assert list(encoders["banded (pixels + Gabor)"].features) == ["pixels", "Gabor"]
+    # The stack's two members find their own features in the array that both are in.
+    stacked, joined = encoders["stacked (Gabor + tokens)"], features["stacked (Gabor + tokens)"]
+    np.testing.assert_array_equal(view(joined, *stacked.inputs["tokens"]), data.truth.tokens)
+    gabor = brainenc.GaborPyramid(verbose=False).fit_transform(data.images)
+    np.testing.assert_array_equal(view(joined, *stacked.inputs["Gabor"]), gabor)
+
+
+def test_what_was_reduced_is_said_with_the_defaults():
+    said = reductions()
+    assert f"cv={SETTINGS['cv']} (5)" in said
+    assert f"n_draws={SETTINGS['n_draws']} (200)" in said
+    assert f"n_bootstraps={SETTINGS['n_bootstraps']} (1000)" in said
+    for row in ROWS:
+        assert (f"; {row.name}: " in said) == bool(row.options)
+    assert "banded (pixels + Gabor): n_iter=10 (20)" in said

@@ -1,0 +1,84 @@
+"""What is imported, and when: heavy libraries only by what needs them."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, sys
+loaded = {}
+
+import brainenc
+loaded["import"] = list(sys.modules)
+
+import numpy as np
+rng = np.random.default_rng(0)
+X = rng.standard_normal((120, 10)).astype(np.float32)
+betas = rng.standard_normal((120, 2, 5)).astype(np.float32)
+images = rng.integers(0, 256, (120, 32, 32), dtype=np.uint8)
+
+def use(encoder, X):
+    encoder.fit(X[:80], betas[:80]).predict(X[80:])
+    encoder.score(X[80:], betas[80:])
+    encoder.sample(X[80:], n=2)
+
+brainenc.MeanEncoder().fit(X, betas).predict(X)
+loaded["mean"] = list(sys.modules)
+use(brainenc.RidgeEncoder(), X)
+loaded["ridge"] = list(sys.modules)
+use(brainenc.RidgeEncoder(form="kernel"), X)
+use(brainenc.RidgeEncoder(brainenc.GaborPyramid(verbose=False)), images)
+loaded["kernel and images"] = list(sys.modules)
+print(json.dumps(loaded))
+"""
+
+#: Compilers, trainers, plots, readers and servers: seconds and hundreds of MB that ridge needs not.
+NEVER = {
+    *("torch._dynamo", "torch._inductor", "lightning", "lightning_fabric"),
+    *("numba", "llvmlite", "matplotlib", "plotly", "jinja2", "nilearn", "nibabel", "h5py"),
+    *("open_clip", "torchvision", "timm", "transformers", "dask", "distributed", "typer"),
+    *("brainenc.training", "brainenc.nets", "brainenc.benchmarking", "brainenc.report"),
+}
+#: What `import brainenc` alone must not bring in, besides.
+NOT_AT_IMPORT = {"torch", "sklearn", "scipy", "pandas", "numpy", "himalaya", "PIL", "tqdm"}
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Modules in a fresh process, after each step of a first session with ridge."""
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return {step: set(modules) for step, modules in json.loads(result.stdout).items()}
+
+
+@pytest.mark.parametrize(
+    ("step", "forbidden"),
+    [
+        ("import", NEVER | NOT_AT_IMPORT),
+        ("mean", NEVER | {"torch", "himalaya"}),
+        ("ridge", NEVER | {"himalaya"}),
+        ("kernel and images", NEVER),
+    ],
+)
+def test_a_session_with_ridge_loads_what_it_needs(loaded, step, forbidden):
+    assert loaded[step] & forbidden == set()
+
+
+def test_the_modules_named_here_are_those_that_are_loaded(loaded):
+    # A name that is spelt wrong would never be found.
+    assert {"torch", "himalaya", "sklearn", "pandas", "PIL"} <= loaded["kernel and images"]
+
+
+def test_import_takes_less_than_a_third_of_a_second():
+    seconds = []
+    for _ in range(3):
+        command = [sys.executable, "-X", "importtime", "-c", "import brainenc"]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        (found,) = re.findall(r"\| +(\d+) \| brainenc$", report, flags=re.MULTILINE)
+        seconds.append(int(found) / 1e6)
+    # About .02 s; the fastest of three, as other work on the machine only ever adds to it.
+    assert min(seconds) < 0.3

@@ -20,8 +20,8 @@ WITHOUT_EXAMPLE = {
     "AlignmentCheck": "made by check_alignment, which has one",
     "read_vae": "reads a file of the official code",
     "read_s2n": "reads a file of the official code",
-    "write_vae": "writes hundreds of megabytes",
-    "write_s2n": "writes hundreds of megabytes",
+    "write_vae": "writes a file of the official code",
+    "write_s2n": "writes a file of the official code",
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from brainenc.arrays import row_blocks, varies
 from brainenc.encoders.ensemble import seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
-from brainenc.encoders.trained import MIN_IMAGES
+from brainenc.encoders.trained import MIN_IMAGES, Published
 from brainenc.nets import MindReaderNet, mind_reader_loss
 from brainenc.training import Cosine, StepDecay
 
@@ -88,7 +88,7 @@ def _pooled(features: np.ndarray) -> np.ndarray:
     return np.concatenate(pooled).astype(np.float32, copy=False)
 
 
-class MindReaderEncoder(NetworkEncoder):
+class MindReaderEncoder(Published, NetworkEncoder):
     """Mind Reader's encoding model: a convolutional network from an image embedding to voxels.
 
     The pooled embedding (tokens are averaged) is clipped and divided by its length. A residual

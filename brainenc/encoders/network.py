@@ -17,7 +17,7 @@ from brainenc.encoders.ensemble import (
     run_net,
     voxel_moments,
 )
-from brainenc.encoders.trained import MIN_IMAGES, PublishedEncoder
+from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder
 from brainenc.metrics import correlation
 from brainenc.repeats import average_repeats
 from brainenc.solvers.regression import RidgeRegression
@@ -53,7 +53,7 @@ class Preset:
     as_published: bool = False
 
 
-class NetworkEncoder(PublishedEncoder):
+class NetworkEncoder(TrainedEncoder):
     """Base class of encoders whose prediction is the mean of networks trained on z-scored averages.
 
     A subclass has `presets`, passes the parameters below and those of `TrainedEncoder` to
@@ -89,7 +89,8 @@ class NetworkEncoder(PublishedEncoder):
         n_epochs: int | None = None,
         **training: Any,
     ):
-        super().__init__(features, sizes=sizes, **training)
+        super().__init__(features, **training)
+        self.sizes = sizes
         self.min_images = min_images
         self.n_members = n_members
         self.n_epochs = n_epochs

@@ -14,7 +14,7 @@ from brainenc.data.voxels import atlas_columns
 from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.encoders.tokens import TokenAdapter, principal_components
-from brainenc.encoders.trained import MIN_IMAGES
+from brainenc.encoders.trained import MIN_IMAGES, Published
 from brainenc.nets import ROIAttention
 from brainenc.nets.losses import masked_squared_error
 from brainenc.nets.roi_attention import grid_side
@@ -53,7 +53,7 @@ REST = "rest"
 N_COMPONENTS = 32
 
 
-class ROITransformerEncoder(NetworkEncoder):
+class ROITransformerEncoder(Published, NetworkEncoder):
     """A learned query per ROI attends over the tokens of an image; voxels are read out from it.
 
     A voxel's response is linear in the attended tokens of its ROI's query, so that `attention_maps`

@@ -168,22 +168,8 @@ class TrainedEncoder(BaseEncoder):
             raise ValueError(f"random_state={seed!r} must be an int or None")
 
 
-class PublishedEncoder(TrainedEncoder):
-    """Base class of encoders that implement the model of a paper.
-
-    Parameters
-    ----------
-    sizes : "auto", "published" or dict
-        Sizes of the networks and training: "published" as in the paper; "auto" is the same
-        architecture, with sizes chosen from the data and the device. A dict replaces some sizes of
-        "auto".
-    **training
-        Parameters of `TrainedEncoder`.
-    """
-
-    def __init__(self, features: Any = "auto", *, sizes: Any = "auto", **training: Any):
-        super().__init__(features, **training)
-        self.sizes = sizes
+class Published:
+    """An encoder that is the model of a paper: its parameter `sizes` may be "published"."""
 
     @classmethod
     def published(cls, **overrides: Any) -> Any:

@@ -77,7 +77,7 @@ class ResidualNoise:
 
         Returns
         -------
-        array, shape (*shape, n_voxels), float32
+        array, shape ``(*shape, n_voxels)``, float32
         """
         rng = np.random.default_rng(random_state)
         draws = rng.standard_normal((*shape, self.private_sd.size), dtype=np.float32)

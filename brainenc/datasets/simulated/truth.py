@@ -62,7 +62,7 @@ class SimulatedTruth:
     category : array of str, shape (n_images,)
         Category of the image's main object.
     objects : pandas.DataFrame
-        All objects, as `brainenc.datasets.scenes.make_scenes` describes them.
+        All objects, as `brainenc.datasets.simulated.scenes.make_scenes` describes them.
     prfs : pandas.DataFrame, n_voxels rows
         Population receptive fields: ``x``, ``y`` (degrees right and up of fixation; the image
         spans 8.4), ``size`` (s.d.).

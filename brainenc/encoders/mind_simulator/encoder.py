@@ -20,7 +20,7 @@ from brainenc.encoders.mind_simulator.parameters import (
 from brainenc.encoders.mind_simulator.sampler import Sampler
 from brainenc.encoders.mind_simulator.scale import LatentScale
 from brainenc.encoders.tokens import TokenAdapter, linear_features
-from brainenc.encoders.trained import MIN_IMAGES, PublishedEncoder
+from brainenc.encoders.trained import MIN_IMAGES, Published, TrainedEncoder
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
 from brainenc.repeats import average_repeats
 from brainenc.training import TrainingRun
@@ -29,7 +29,7 @@ from brainenc.training import TrainingRun
 N_SPREAD_IMAGES, N_SPREAD_DRAWS = 64, 8
 
 
-class MindSimulatorEncoder(PublishedEncoder):
+class MindSimulatorEncoder(Published, TrainedEncoder):
     """MindSimulator: an autoencoder of single trials, and a diffusion prior on its latent.
 
     The autoencoder reads single trials; its latent is aligned with the image's tokens (SoftCLIP).
@@ -124,7 +124,7 @@ class MindSimulatorEncoder(PublishedEncoder):
     at_least: ClassVar = AT_LEAST
     below_one: ClassVar = ("condition_dropout", "voxel_dropout", "validation")
     saved_parts = (
-        *PublishedEncoder.saved_parts,
+        *TrainedEncoder.saved_parts,
         TokenAdapter,
         LatentScale,
         FMRIAutoencoder,
@@ -165,7 +165,6 @@ class MindSimulatorEncoder(PublishedEncoder):
     ):
         super().__init__(
             features,
-            sizes=sizes,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -175,6 +174,7 @@ class MindSimulatorEncoder(PublishedEncoder):
             random_state=random_state,
             verbose=verbose,
         )
+        self.sizes = sizes
         self.n_draws = n_draws
         self.n_steps = n_steps
         self.n_sampling_steps = n_sampling_steps

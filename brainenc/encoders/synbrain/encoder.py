@@ -16,13 +16,13 @@ from brainenc.encoders.synbrain.sizes import (
     check_sizes,
     chosen_sizes,
 )
-from brainenc.encoders.trained import PublishedEncoder
+from brainenc.encoders.trained import Published, TrainedEncoder
 from brainenc.nets import S2N, BrainVAE
 from brainenc.noise.trials import TrialDistribution
 from brainenc.training import TrainingRun
 
 
-class SynBrainEncoder(PublishedEncoder):
+class SynBrainEncoder(Published, TrainedEncoder):
     """SynBrain: single trials decoded from a latent predicted from the image.
 
     BrainVAE is a variational autoencoder of single trials, whose latent is aligned with the tokens
@@ -114,7 +114,7 @@ class SynBrainEncoder(PublishedEncoder):
         "noise_factor": 0,
     }
     below_one: ClassVar = ("ema_decay",)
-    saved_parts = (*PublishedEncoder.saved_parts, BrainVAE, S2N)
+    saved_parts = (*TrainedEncoder.saved_parts, BrainVAE, S2N)
 
     def __init__(
         self,
@@ -141,7 +141,6 @@ class SynBrainEncoder(PublishedEncoder):
     ):
         super().__init__(
             features,
-            sizes=sizes,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -151,6 +150,7 @@ class SynBrainEncoder(PublishedEncoder):
             random_state=random_state,
             verbose=verbose,
         )
+        self.sizes = sizes
         self.vae_epochs = vae_epochs
         self.mapper_steps = mapper_steps
         self.relative_stop = relative_stop

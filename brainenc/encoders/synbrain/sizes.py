@@ -14,7 +14,7 @@ MANY_TRIALS = 10_000
 MAX_POOLED = 512
 
 #: Steps of both stages with "auto", if a step is cheap.
-VAE_STEPS, MAPPER_STEPS = 400, 1500
+VAE_STEPS, MAPPER_STEPS = 700, 3000
 
 #: Multiplications per example in the mapper at which `MAPPER_STEPS` take about a minute on two
 #: cores. Larger tokens get fewer steps, at least a tenth.

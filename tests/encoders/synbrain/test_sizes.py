@@ -78,8 +78,8 @@ def test_a_fit_gets_the_sizes_of_its_data_and_device(monkeypatch):
         assert (seen["vae"]["pooled_length"], seen["learning_rate"]) == (16, 2e-3)
     SynBrainEncoder(s2n=False, device="cpu").fit(tokens, betas)
     assert (seen["vae"]["pooled_length"], seen["learning_rate"]) == (16, 2e-3)
-    # 400 steps of the 24 trials of a batch: 10 000 are 416 batches.
-    assert seen["n_epochs"] == 1
+    # 700 steps of the 24 trials of a batch: 10 000 are 416 batches.
+    assert seen["n_epochs"] == 2
 
 
 # ------------------------------------------------------------------ a dict
@@ -133,18 +133,18 @@ def test_voxels_are_pooled_to_a_power_of_two_that_is_no_more_than_they_are(n_vox
     assert small_sizes(SHAPE, 100, n_voxels).vae["pooled_length"] == expected
 
 
-@pytest.mark.parametrize(("n_trials", "epochs"), [(1, 400), (24, 400), (100, 100), (9600, 1)])
-def test_the_autoencoder_is_trained_for_400_steps(n_trials, epochs):
+@pytest.mark.parametrize(("n_trials", "epochs"), [(1, 700), (24, 700), (100, 175), (16_800, 1)])
+def test_the_autoencoder_is_trained_for_700_steps(n_trials, epochs):
     assert small_sizes(SHAPE, n_trials, 100).training["vae_epochs"] == epochs
 
 
 @pytest.mark.parametrize(
     ("shape", "steps"),
     [
-        (SHAPE, 1500),
+        (SHAPE, 3000),
         # Multiplications of two blocks: 2 · n · w · (12 w + 2 n), here 2 295 808.
-        ((16, 76), round(1500 * 2e6 / 2_295_808)),
-        ((256, 1664), 150),  # a tenth at least
+        ((16, 76), round(3000 * 2e6 / 2_295_808)),
+        ((256, 1664), 300),  # a tenth at least
     ],
 )
 def test_the_mapper_is_trained_for_fewer_steps_where_a_step_is_dear(shape, steps):

@@ -12,6 +12,7 @@ from brainenc.encoders.ensemble import ensemble_folds, seeded
 from brainenc.encoders.trained import MIN_IMAGES
 from brainenc.repeats import average_repeats
 from brainenc.solvers.regression import RidgeRegression
+from brainenc.training import TrainingRun
 
 SMALL_MIND = {"n_channels": 4, "n_blocks": 1, "hidden": 16, "dropout": 0.1}
 SMALL_ROI = {"hidden": 16, "n_heads": 4, "feed_forward": 16, "dropout": 0.1}
@@ -56,6 +57,19 @@ def test_the_same_seed_gives_the_same_network_and_another_another(fitted, proble
     np.testing.assert_array_equal(again.sample(tokens, 2, 1), fitted.sample(tokens, 2, 1))
     other = clone(fitted).set_params(random_state=1).fit(tokens, betas)
     assert (other.predict(tokens) != fitted.predict(tokens)).any()
+
+
+def test_every_network_of_an_ensemble_has_a_training_seed_of_its_own(problem, monkeypatch):
+    """With one seed all would see the examples of their folds in one order, with one dropout."""
+    seeds, train = [], TrainingRun.train
+
+    def recorded(run, net, loss, examples, settings, **options):
+        seeds.append((run.random_state, settings.random_state))
+        return train(run, net, loss, examples, settings, **options)
+
+    monkeypatch.setattr(TrainingRun, "train", recorded)
+    clone(ENCODERS["mindreader"]).set_params(random_state=7).fit(*problem)
+    assert seeds == [(7, 7), (8, 8)]
 
 
 def test_tokens_in_half_precision_are_read_batch_by_batch(fitted, problem, tmp_path, monkeypatch):

@@ -605,3 +605,18 @@ def test_without_images_held_out_there_are_latent_draws_alone(problem):
     )
     with pytest.raises(ValueError, match=r"noise='full' must be one of \['auto', 'latent', None\]"):
         encoder.sample(tokens, noise="full")
+
+
+def test_the_noise_left_to_add_is_of_the_predictions_of_the_fit(problem, fitted, monkeypatch):
+    """`noise_` was measured around means of so many draws; `n_draws` may have changed since."""
+    tokens, _ = problem
+    used = []
+
+    def recorded(noise, spread, n_draws):
+        used.append(n_draws)
+        return remaining_noise(noise, spread, n_draws)
+
+    monkeypatch.setattr("brainenc.encoders.mind_simulator.encoder.remaining_noise", recorded)
+    monkeypatch.setattr(fitted, "n_draws", 9)
+    fitted.sample(tokens[:2], 2, 0, noise="full")
+    assert set(used) == {5}

@@ -11,7 +11,7 @@ from brainenc.encoders import SynBrainEncoder
 from brainenc.encoders.synbrain import stages
 from brainenc.encoders.synbrain.sizes import small_sizes
 from brainenc.nets._mlp import MLPDecoder, MLPEncoder
-from brainenc.training import TrainingError
+from brainenc.training import TrainingError, TrainingRun
 
 VAE = {
     "pooled_length": 32,
@@ -226,6 +226,19 @@ def test_the_mapper_learns_posterior_means_by_squared_error(problem):
     # A new mapper gives 0 (adaLN-Zero), so its first loss is the mean square of its targets.
     assert first == pytest.approx(float(mean.square().mean()), rel=1e-5)
     assert float((mean.square() + log_variance.exp()).mean()) > 1.01 * first  # not of samples
+
+
+def test_the_autoencoder_alone_has_weight_decay(problem, monkeypatch):
+    """As in the published code, whose second stage makes its optimiser without one."""
+    decay, train = {}, TrainingRun.train
+
+    def recorded(run, net, loss, examples, settings, *, name, **options):
+        decay[name] = settings.weight_decay
+        return train(run, net, loss, examples, settings, name=name, **options)
+
+    monkeypatch.setattr(TrainingRun, "train", recorded)
+    make(weight_decay=0.3).fit(*problem)
+    assert decay == {"vae": 0.3, "mapper": 0.0}
 
 
 def test_inference_has_the_precision_of_training(problem):

@@ -57,6 +57,10 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     methods of `brainenc.encoders.draws.Draws` (noise that differs between images, draws from its
     own distribution) and `brainenc.encoders.inputs.Inputs` (features made in another way).
 
+    Encoders that are made of other encoders (a stack, a calibrated encoder) call these methods of
+    their members: they are the contract between encoders, as the methods without an underscore are
+    the contract with users.
+
     Attributes
     ----------
     trials_ : TrialDistribution

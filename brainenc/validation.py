@@ -12,7 +12,12 @@ FLOATS = (np.float32, np.float64)
 
 
 def check_betas(
-    betas: Any, *, n_images: int | None = None, name: str = "betas", values: bool = True
+    betas: Any,
+    *,
+    n_images: int | None = None,
+    n_voxels: int | None = None,
+    name: str = "betas",
+    values: bool = True,
 ) -> np.ndarray:
     """Betas as a float array with a repeat axis.
 
@@ -21,8 +26,8 @@ def check_betas(
     betas : array-like, shape (n_images,), (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
         NaN, or the mask of a masked array, marks a missing repeat. float32 and float64 keep
         their precision, integers become float32. One dimension means one voxel.
-    n_images : int, optional
-        Required number of rows.
+    n_images, n_voxels : int, optional
+        Required number of rows, and of voxels: those an encoder was fitted to.
     name : str
         Name of the argument in errors.
     values : bool
@@ -35,8 +40,8 @@ def check_betas(
     Raises
     ------
     TypeError : not numeric.
-    ValueError : wrong number of dimensions or rows, no voxels, infinite values, or no finite
-        value at all.
+    ValueError : wrong number of dimensions, rows or voxels, no voxels, infinite values, or no
+        finite value at all.
     """
     if betas is None:
         raise ValueError(
@@ -54,6 +59,11 @@ def check_betas(
         array = array[:, None, :]
     if 0 in array.shape:
         raise ValueError(f"{name} {array.shape} is empty: it needs images, repeats and voxels")
+    if n_voxels is not None and array.shape[2] != n_voxels:
+        raise ValueError(
+            f"{name} {array.shape} has {array.shape[2]} voxels, but the encoder was fitted to "
+            f"{n_voxels}: give the betas of the same voxels"
+        )
     if n_images is not None and len(array) != n_images:
         raise ValueError(
             f"{name} {array.shape} has {len(array)} rows, but there are {n_images} images: one row "

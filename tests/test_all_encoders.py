@@ -463,6 +463,13 @@ def test_bad_input_is_named(encoder, learnt, change, message):
         encoder.fit(*change(*learnt))
 
 
+def test_betas_of_other_voxels_are_named(fitted, learnt):
+    X, betas = learnt
+    for call in (fitted.score, fitted.log_density):
+        with pytest.raises(ValueError, match=r"has 3 voxels, but the encoder was fitted to \d+"):
+            call(X, betas[..., :3])
+
+
 def test_images_without_features_are_refused_with_the_way_on(problem):
     images = np.zeros((10, 8, 8, 3), dtype=np.uint8)
     for name in NAMES[1:]:

@@ -175,6 +175,13 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
             self.n_voxels_, self.betas_ndim_ = betas.shape[2], np.asarray(y).ndim
             found = self._fit(features, betas, **how)
             found = found if isinstance(found, HeldOut) else HeldOut(found)
+            shape, given = (len(betas), self.n_voxels_), np.shape(found.predictions)
+            if given != shape:
+                raise ValueError(
+                    f"{type(self).__name__}._fit must return held-out predictions {shape}, NaN "
+                    f"where there is none, and returned a {type(found.predictions).__name__} of "
+                    f"shape {given}"
+                )
             self.sample_kind_ = self.sample_kind
             self.trials_ = TrialDistribution.fit(
                 betas,
@@ -225,7 +232,8 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
             every voxel (constant predictions, for example).
         """
         prediction = self.predict(X)
-        targets = average_repeats(check_betas(y, n_images=len(prediction)))
+        betas = check_betas(y, n_images=len(prediction), n_voxels=self.n_voxels_)
+        targets = average_repeats(betas)
         r = correlation(prediction.reshape(targets.shape), targets)
         if np.isnan(r).all():
             warnings.warn(

@@ -218,9 +218,13 @@ class Draws(ABC):
         array, shape (n_images, n_repeats), float64
             Natural log of the density, in the units of the betas. NaN if a voxel of the trial is
             missing, or if the density has no closed form (samplers, constant voxels).
+
+        Raises
+        ------
+        ValueError : another number of images or voxels than X and the fit have.
         """
         check_is_fitted(self)
         features = self._features_of(X)
-        betas = check_betas(y, n_images=len(features))
+        betas = check_betas(y, n_images=len(features), n_voxels=self.n_voxels_)
         chosen = np.arange(self.n_voxels_) if voxels is None else np.asarray(voxels)
         return self._log_density(features, betas[..., chosen], chosen)

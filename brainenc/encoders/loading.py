@@ -29,8 +29,8 @@ def load(
     classes : iterable of classes
         Your own encoders and transformers that the model uses; brainenc's are known.
     device : "auto", "cpu", "cuda", "cuda:1" or "mps", optional
-        Where the encoder, its members and its features compute from now on: "cpu" for one that was
-        fitted on a GPU. By default where it was told to when it was fitted.
+        Device for the loaded encoder, its members and its features: "cpu" for one that was fitted
+        on a GPU. By default the device it was fitted with.
 
     Returns
     -------

@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc import encoders, features
+from brainenc.noise.trials import TrialDistribution
 from brainenc.process_state import torch_seeded
 
 #: Keys of a packed value besides the one that says its kind; `saving.save` writes no others.
@@ -24,6 +25,14 @@ _BESIDES: dict[str, list[set[str]]] = {
 
 #: A size of a net may be this large with any weights; a larger one needs as many weights.
 _ANY_SIZE = 2**16
+
+#: Attributes of every fitted encoder.
+_OF_EVERY_FIT: dict[str, type] = {
+    "trials_": TrialDistribution,
+    "sample_kind_": str,
+    "n_voxels_": int,
+    "betas_ndim_": int,
+}
 
 
 class ModelReader:
@@ -173,6 +182,8 @@ class ModelReader:
                 f"{where}.state",
                 f"sets {wrong[0]}, which is no fitted attribute of {found.__name__}",
             )
+        if issubclass(found, encoders.BaseEncoder) and "trials_" in state:
+            self._check_fit(state, f"{where}.state")
         if self.device is not None and "device" in parameters:
             parameters["device"] = self.device
         estimator = self._made(found, parameters, where)
@@ -180,6 +191,15 @@ class ModelReader:
         return estimator
 
     # What these need.
+
+    def _check_fit(self, state: dict[str, Any], where: str) -> None:
+        """Refuse a fit without the attributes that `BaseEncoder.fit` sets."""
+        for name, kind in _OF_EVERY_FIT.items():
+            if name not in state:
+                raise self.damaged(where, f"lacks {name}")
+            if not isinstance(state[name], kind):
+                value = _brief(state[name])
+                raise self.damaged(where, f"has {name}={value}, which is no {kind.__name__}")
 
     def _class(self, name: Any, where: str) -> type:
         """The class of that name."""

@@ -155,7 +155,11 @@ class TrainedEncoder(BaseEncoder):
         parameters = self.get_params(deep=False)
         for name, smallest in at_least.items():
             value = parameters.get(name)
-            if value is not None and not value >= smallest:
+            if value is None:
+                continue
+            if not isinstance(value, numbers.Real):
+                raise TypeError(f"{name}={value!r} must be a number")
+            if not float(value) >= smallest:
                 raise ValueError(f"{name}={value!r} must be at least {smallest}")
         for name in self.below_one:
             value = parameters[name]

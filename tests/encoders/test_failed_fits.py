@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from tiny_encoders import tiny_encoder
 
-from brainenc.encoders import ENCODERS
+from brainenc.encoders import ENCODERS, MeanEncoder
 from brainenc.training import TrainingError
 
 
@@ -88,6 +88,7 @@ WRONG = [
     ("latent", {"n_members": 999}, "999 folds"),
     ("synbrain", {"sizes": "large"}, "sizes='large'"),
     ("synbrain", {"architecture": "conv"}, "conv"),
+    ("synbrain", {"sizes": {"vae": {"n_block": 1}}}, "n_block"),
     ("mindsimulator", {"n_steps": 0}, "n_steps=0"),
     ("mindreader", {"clip": -1.0}, "clip=-1.0"),
     ("mindreader", {"n_members": 999}, "999 folds"),
@@ -211,3 +212,27 @@ def test_a_fit_after_a_failure_is_that_of_a_fresh_encoder(problem):
     with pytest.raises(ValueError, match="rows"):
         encoder.fit(X, betas[1:])
     np.testing.assert_array_equal(encoder.fit(X, betas).predict(X), expected)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        (lambda betas: None, r"_fit must return .* \(130, 6\).*returned a NoneType"),
+        (lambda betas: np.zeros((len(betas), 1)), r"a ndarray of shape \(130, 1\)"),
+        (lambda betas: np.zeros_like(betas), r"of shape \(130, 2, 6\)"),
+    ],
+)
+def test_a_subclass_that_returns_no_held_out_predictions(held_out, message, problem):
+    class Wrong(MeanEncoder):
+        def _fit(self, features, betas):
+            super()._fit(features, betas)
+            return held_out(betas)
+
+    with pytest.raises(ValueError, match=message):
+        Wrong().fit(*problem)
+
+
+@pytest.mark.parametrize("name", ["latent", "synbrain", "mindsimulator", "mindreader"])
+def test_a_parameter_that_is_no_number_is_named(name, problem):
+    with pytest.raises(TypeError, match="batch_size='8' must be a number"):
+        tiny_encoder(name).set_params(batch_size="8").fit(*problem)

@@ -170,6 +170,12 @@ def test_state_sets_no_property_and_no_method_that_ends_like_a_fitted_attribute(
             " is a PixelFeatures and no encoder",
         ),
         (lambda s: s["encoder"].update(state={}), "lacks the attributes of a fitted encoder"),
+        (lambda s: s["encoder"]["state"].pop("n_voxels_"), "state lacks n_voxels_"),
+        (
+            lambda s: s["encoder"]["state"].update(betas_ndim_="3"),
+            "betas_ndim_='3', .* no int",
+        ),
+        (lambda s: s["encoder"]["state"].update(trials_=None), "trials_=None, which is no Trial"),
         (lambda s: s["encoder"].pop("state"), r"has the keys \['\$class', 'parameters'\]"),
         (lambda s: s["encoder"].update(state=[]), r"state is \[\] in place of"),
         (lambda s: s["encoder"].update({"$class": 3}), "has 3 in place of the name of a class"),

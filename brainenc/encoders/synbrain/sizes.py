@@ -1,11 +1,13 @@
 """Sizes and training lengths of SynBrain's networks: published, or chosen from the data."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from brainenc.devices import resolve_device
+from brainenc.nets import S2N, BrainVAE
 
 #: Smallest number of trials for the published sizes in "auto" on a GPU; NSD's subjects have 27 000.
 MANY_TRIALS = 10_000
@@ -113,7 +115,7 @@ def chosen_sizes(
 
 
 def check_sizes(sizes: Any) -> None:
-    """Raise ValueError unless `sizes` is "auto", "published" or a dict of "vae" and "mapper"."""
+    """Raise ValueError unless `sizes` is "auto", "published" or a dict of arguments of the nets."""
     if isinstance(sizes, Mapping):
         if unknown := sizes.keys() - {"vae", "mapper"}:
             raise ValueError(
@@ -123,6 +125,11 @@ def check_sizes(sizes: Any) -> None:
         for name, of_net in sizes.items():
             if not isinstance(of_net, Mapping):
                 raise ValueError(f"sizes[{name!r}]={of_net!r} must be a dict of arguments")
+            parameters = inspect.signature(BrainVAE if name == "vae" else S2N).parameters.values()
+            # The first two, which are not keyword-only, are the shape of the tokens.
+            allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+            if unknown := of_net.keys() - set(allowed):
+                raise ValueError(f"sizes[{name!r}] has {sorted(unknown)}; there are {allowed}")
     elif not isinstance(sizes, str) or sizes not in ("auto", "published"):
         raise ValueError(f"sizes={sizes!r} must be 'auto', 'published' or a dict of sizes")
 

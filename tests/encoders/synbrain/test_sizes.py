@@ -110,6 +110,8 @@ def test_the_dict_is_left_as_it_was():
         ({"vea": {}}, r"sizes has \['vea'\]: give .*'vae': arguments of BrainVAE"),
         ({"n_channels": 4, "vae": {}}, r"sizes has \['n_channels'\]"),
         ({"vae": 5}, r"sizes\['vae'\]=5 must be a dict of arguments"),
+        ({"vae": {"depth": 2}}, r"sizes\['vae'\] has \['depth'\]; there are .*'n_blocks'"),
+        ({"mapper": {"width": 6}}, r"sizes\['mapper'\] has \['width'\]; there are \['depth', "),
         ("small", "sizes='small' must be 'auto', 'published' or a dict"),
         ("paper", "sizes='paper' must be"),
         (None, "sizes=None must be"),

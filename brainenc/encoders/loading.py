@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 import brainenc
 from brainenc.encoders.model_reader import ModelReader
-from brainenc.encoders.saving import ARRAYS, FORMAT_VERSION, STRUCTURE
+from brainenc.encoders.saving import ARRAYS, FORMAT_VERSION, STRUCTURE, checksum
 from brainenc.storage import read_json
 
 
@@ -65,10 +65,15 @@ def load(
 
         resolve_device(device)
     structure = _read_structure(folder)
-    reader = ModelReader(
-        str(folder / STRUCTURE), _read_arrays(folder / ARRAYS), classes, device=device
-    )
-    return reader.encoder(structure.get("encoder"))
+    arrays = _read_arrays(folder / ARRAYS)
+    packed = structure.get("encoder")
+    encoder = ModelReader(str(folder / STRUCTURE), arrays, classes, device=device).encoder(packed)
+    # Last, so that damage with a place in the file is named with its place.
+    if structure.get("checksum") != checksum(packed, arrays):
+        raise ValueError(
+            f"{folder} is damaged: {STRUCTURE} or {ARRAYS} was changed after the encoder was saved"
+        )
+    return encoder
 
 
 def _read_structure(folder: Path) -> dict[str, Any]:

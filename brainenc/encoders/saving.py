@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator
 
 import brainenc
-from brainenc.storage import atomic_path, check_writable, write_json
+from brainenc.storage import atomic_path, check_writable, fingerprint, write_json
 
 #: Version of the folder layout that `save` writes.
 FORMAT_VERSION = 2
@@ -42,17 +42,25 @@ def save(encoder: BaseEstimator, folder: str | os.PathLike) -> Path:
     """
     folder = check_model_folder(folder)
     arrays: dict[str, np.ndarray] = {}
+    packed = _pack(encoder, "", arrays)
     structure = {
         "format": "brainenc.encoder",
         "format_version": FORMAT_VERSION,
         "brainenc_version": brainenc.__version__,
-        "encoder": _pack(encoder, "", arrays),
+        "checksum": checksum(packed, arrays),
+        "encoder": packed,
     }
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         save_file(arrays, temporary / ARRAYS)
         write_json(temporary / STRUCTURE, structure)
     return folder
+
+
+def checksum(packed: Any, arrays: Mapping[str, np.ndarray]) -> str:
+    """Fingerprint of all that a saved encoder holds: a lost value or a flipped bit changes it."""
+    names = sorted(arrays)
+    return fingerprint(packed, names, *(arrays[name] for name in names))
 
 
 def check_model_folder(folder: str | os.PathLike) -> Path:

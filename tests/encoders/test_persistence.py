@@ -3,17 +3,19 @@
 import copy
 import json
 import re
+import shutil
 import warnings
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from torch import nn
 
 import brainenc
 from brainenc import encoders, features
 from brainenc.encoders import BaseEncoder, make_encoder
 from brainenc.encoders.loading import load
-from brainenc.encoders.saving import FORMAT_VERSION, save
+from brainenc.encoders.saving import ARRAYS, FORMAT_VERSION, checksum, save
 
 N_MUTATIONS = 300
 TINY = {
@@ -388,6 +390,8 @@ def test_random_changes_of_the_structure(saved, tmp_path, called, name):
     for _ in range(N_MUTATIONS):
         mutant = copy.deepcopy(structure)
         mutate(mutant, rng)
+        # As who means harm would: the checksum is for damage by chance.
+        mutant["checksum"] = checksum(mutant.get("encoder"), load_file(folder / ARRAYS))
         written(tmp_path, mutant, arrays)
         try:
             with warnings.catch_warnings():
@@ -435,3 +439,27 @@ def test_a_device_is_set_for_every_estimator_and_checked(saved, problem, tmp_pat
     assert (loaded.device, loaded.features.device, loaded.features_.device) == ("cpu",) * 3
     with pytest.raises(ValueError, match="device='gpu'"):
         load(folder, device="gpu")
+
+
+# -------------------------------------------------------------------- right in form, changed
+
+
+@pytest.mark.parametrize("name", ["ridge", "mindreader"])
+def test_a_changed_value_of_the_right_kind_is_found_by_the_checksum(saved, tmp_path, name):
+    """Such a model would load, and predict something else or fail on the way."""
+
+    def change(structure):
+        structure["encoder"]["state"]["linear_" if name == "mindreader" else "regression_"] = None
+        structure["encoder"]["state"]["feature_shape_"] = [1]
+
+    with pytest.raises(ValueError, match=r"is damaged: .* was changed after the encoder was saved"):
+        changed(saved(name)[0], tmp_path, change)
+
+
+def test_a_flipped_bit_of_a_weight_is_found(saved, tmp_path):
+    folder = shutil.copytree(saved("ridge")[0], tmp_path / "model")
+    content = bytearray((folder / "arrays.safetensors").read_bytes())
+    content[-3] ^= 1
+    (folder / "arrays.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="was changed after the encoder was saved"):
+        load(folder)

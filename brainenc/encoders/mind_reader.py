@@ -154,7 +154,7 @@ class MindReaderEncoder(Published, NetworkEncoder):
     """
 
     presets = PRESETS
-    at_least: ClassVar = {"mse_weight": 0, "cosine_weight": 0}
+    at_least: ClassVar = {"mse_weight": 0.0, "cosine_weight": 0.0}
     saved_parts = (*NetworkEncoder.saved_parts, EmbeddingAdapter, MindReaderNet)
 
     def __init__(

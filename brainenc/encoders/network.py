@@ -17,7 +17,7 @@ from brainenc.encoders.ensemble import (
     run_net,
     voxel_moments,
 )
-from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder
+from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder, check_number
 from brainenc.metrics import correlation
 from brainenc.repeats import average_repeats
 from brainenc.solvers.regression import RidgeRegression
@@ -192,9 +192,8 @@ class NetworkEncoder(TrainedEncoder):
                 f"sizes={self.sizes!r} must be one of {list(self.presets)}, or a dict of sizes"
             )
         for name in ("n_members", "n_epochs"):
-            value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise ValueError(f"{name}={value!r} must be at least 1")
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 1)
 
 
 def mean_correlation(predictions: Tensor, targets: Tensor) -> float:

@@ -48,7 +48,7 @@ class TrainedEncoder(BaseEncoder):
     """
 
     saved_parts: tuple[type, ...] = (*BaseEncoder.saved_parts, RidgeRegression)
-    #: Smallest values of the subclass's own parameters.
+    #: Smallest values of the subclass's own parameters; an int is of a parameter that is one.
     at_least: ClassVar[Mapping[str, float]] = {}
     #: Parameters in [0, 1).
     below_one: ClassVar[tuple[str, ...]] = ()
@@ -151,16 +151,11 @@ class TrainedEncoder(BaseEncoder):
 
     def _check_parameters(self) -> None:
         """Raise ValueError for invalid parameters before training starts."""
-        at_least = {"batch_size": 1, "weight_decay": 0, "min_images": 2, **self.at_least}
+        at_least = {"batch_size": 1, "weight_decay": 0.0, "min_images": 2, **self.at_least}
         parameters = self.get_params(deep=False)
         for name, smallest in at_least.items():
-            value = parameters.get(name)
-            if value is None:
-                continue
-            if not isinstance(value, numbers.Real):
-                raise TypeError(f"{name}={value!r} must be a number")
-            if not float(value) >= smallest:
-                raise ValueError(f"{name}={value!r} must be at least {smallest}")
+            if parameters.get(name) is not None:
+                check_number(name, parameters[name], smallest)
         for name in self.below_one:
             value = parameters[name]
             if value is not None and not 0 <= value < 1:
@@ -170,6 +165,23 @@ class TrainedEncoder(BaseEncoder):
             raise ValueError(f"learning_rate={rate!r} must be more than 0")
         if not (seed is None or isinstance(seed, numbers.Integral)):
             raise ValueError(f"random_state={seed!r} must be an int or None")
+
+
+def check_number(name: str, value: Any, smallest: float) -> None:
+    """Check that a parameter is a number, and no less than the smallest; an int if that is one.
+
+    Raises
+    ------
+    TypeError : no number, or no whole one.
+    ValueError : too small.
+    """
+    kind, wanted = (
+        (numbers.Integral, "an int") if isinstance(smallest, int) else (numbers.Real, "a number")
+    )
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}={value!r} must be {wanted}")
+    if not float(value) >= smallest:
+        raise ValueError(f"{name}={value!r} must be at least {smallest:g}")
 
 
 class Published:

@@ -234,5 +234,5 @@ def test_a_subclass_that_returns_no_held_out_predictions(held_out, message, prob
 
 @pytest.mark.parametrize("name", ["latent", "synbrain", "mindsimulator", "mindreader"])
 def test_a_parameter_that_is_no_number_is_named(name, problem):
-    with pytest.raises(TypeError, match="batch_size='8' must be a number"):
+    with pytest.raises(TypeError, match="batch_size='8' must be an int"):
         tiny_encoder(name).set_params(batch_size="8").fit(*problem)

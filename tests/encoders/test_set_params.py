@@ -247,3 +247,41 @@ def test_sampling_is_checked_when_it_samples_and_nothing_else_is(arrays):
         encoder.set_params(**{name: former})
     with pytest.raises(ValueError, match=r"sizes has \['widths'\]; there are \['n_latents'"):
         tiny_encoder("mindsimulator", sizes={"widths": 3}).fit(X, betas)
+
+
+@pytest.fixture(scope="module")
+def samplers(arrays):
+    return {name: tiny_encoder(name).fit(*arrays) for name in ("mindsimulator", "synbrain")}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("mindsimulator", each) for each in ("n_draws", "eta", "guidance", "noise_correlation")]
+    + [("synbrain", "noise_factor")],
+)
+@pytest.mark.parametrize("value", ["x", None, -1])
+def test_a_wrong_parameter_of_the_sampling_is_named_when_it_draws(
+    samplers, arrays, name, wrong, value
+):
+    encoder = samplers[name]
+    former = getattr(encoder, wrong)
+    try:
+        with pytest.raises((TypeError, ValueError), match=f"{wrong}={value!r} must be"):
+            encoder.set_params(**{wrong: value}).sample(arrays[0][:3], 2, 0)
+    finally:
+        encoder.set_params(**{wrong: former})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("latent", "n_latents"),
+        ("synbrain", "vae_epochs"),
+        ("mindsimulator", "prior_epochs"),
+        ("mindreader", "n_members"),
+        ("roitransformer", "batch_size"),
+    ],
+)
+def test_a_count_that_is_no_whole_number_is_named(arrays, name, wrong):
+    with pytest.raises(TypeError, match=f"{wrong}=2.5 must be an int"):
+        tiny_encoder(name).set_params(**{wrong: 2.5}).fit(*arrays)

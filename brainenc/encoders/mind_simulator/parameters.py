@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from brainenc.encoders.trained import check_number
+
 #: Sizes of the nets. None in `n_latents` and `latent_width`: the sizes of the image tokens.
 SIZES: dict[str, dict[str, Any]] = {
     "auto": {
@@ -83,13 +85,14 @@ def all_sizes(sizes: Any) -> dict[str, Any]:
 
 
 def check_sampling(parameters: dict[str, Any]) -> None:
-    """Raise ValueError for parameters of the sampling that are out of range."""
-    for name, smallest in {"n_draws": 1, "n_sampling_steps": 1, "guidance": 0}.items():
-        value = parameters[name]
-        if value is not None and not value >= smallest:
-            raise ValueError(f"{name}={value!r} must be at least {smallest}")
+    """Raise ValueError or TypeError for parameters of the sampling that are out of range."""
+    smallest = {"n_draws": 1, "guidance": 0.0, "eta": 0.0, "noise_correlation": 0.0}
+    for name, least in smallest.items():
+        check_number(name, parameters[name], least)
+    if parameters["n_sampling_steps"] is not None:
+        check_number("n_sampling_steps", parameters["n_sampling_steps"], 1)
     for name in ("eta", "noise_correlation"):
-        if not 0 <= parameters[name] <= 1:
+        if not parameters[name] <= 1:
             raise ValueError(f"{name}={parameters[name]!r} must be between 0 and 1")
     if parameters["guidance"] != 1 and parameters["condition_dropout"] == 0:
         raise ValueError(

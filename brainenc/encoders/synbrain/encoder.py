@@ -16,7 +16,7 @@ from brainenc.encoders.synbrain.sizes import (
     check_sizes,
     chosen_sizes,
 )
-from brainenc.encoders.trained import Published, TrainedEncoder
+from brainenc.encoders.trained import Published, TrainedEncoder, check_number
 from brainenc.nets import S2N, BrainVAE
 from brainenc.noise.trials import TrialDistribution
 from brainenc.training import TrainingRun
@@ -110,8 +110,8 @@ class SynBrainEncoder(Published, TrainedEncoder):
     at_least: ClassVar = {
         "vae_epochs": 1,
         "mapper_steps": 1,
-        "relative_stop": 0,
-        "noise_factor": 0,
+        "relative_stop": 0.0,
+        "noise_factor": 0.0,
     }
     below_one: ClassVar = ("ema_decay",)
     saved_parts = (*TrainedEncoder.saved_parts, BrainVAE, S2N)
@@ -372,6 +372,7 @@ class SynBrainEncoder(Published, TrainedEncoder):
     def _draw(
         self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
     ) -> np.ndarray:
+        check_number("noise_factor", self.noise_factor, 0.0)  # may have changed since the fit
         z = self._latents(features)
 
         def noisy(rows: np.ndarray) -> np.ndarray:

@@ -183,6 +183,13 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     f"shape {given}"
                 )
             self.sample_kind_ = self.sample_kind
+            has_sampler = (type(self)._draw, type(self).sample) != (Draws._draw, Draws.sample)
+            if self._draws_itself and not has_sampler:
+                raise TypeError(
+                    f"{type(self).__name__} has sample_kind={self.sample_kind!r}, so it draws from "
+                    "a distribution of its own, but has no _draw(features, n, rng, part): add it, "
+                    'or leave sample_kind as "residual"'
+                )
             self.trials_ = TrialDistribution.fit(
                 betas,
                 found.predictions,

@@ -236,3 +236,13 @@ def test_a_subclass_that_returns_no_held_out_predictions(held_out, message, prob
 def test_a_parameter_that_is_no_number_is_named(name, problem):
     with pytest.raises(TypeError, match="batch_size='8' must be an int"):
         tiny_encoder(name).set_params(batch_size="8").fit(*problem)
+
+
+def test_a_distribution_of_ones_own_needs_a_sampler(problem):
+    """Without one, draws would be residuals under another name."""
+
+    class Wrong(MeanEncoder):
+        sample_kind = "told"
+
+    with pytest.raises(TypeError, match=r"sample_kind='told'.* has no _draw\(features"):
+        Wrong().fit(*problem)

@@ -276,9 +276,12 @@ def _score(
 ) -> BenchmarkResult:
     settings = manifest["settings"]
     targets = _targets(data, split, settings)
+    n_trials = np.atleast_1d(targets.ceiling.n_trials)
+    extremes = [float(f(n_trials)) for f in (np.nanmin, np.nanmedian, np.nanmax)]
     manifest["noise_ceiling"] = {
         "estimator": targets.ceiling.estimator,
-        "n_trials": float(np.nanmean(targets.ceiling.n_trials)),
+        "n_trials": float(np.nanmean(n_trials)),
+        "n_trials_min_median_max": extremes,  # voxels may lack different trials
     }
     finished = {
         name: group for name, group in pairs.items() if all(pair.finished() for pair in group)

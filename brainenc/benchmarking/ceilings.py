@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from brainenc.benchmarking.split import Split
-from brainenc.data.ceiling import TAKEN_FOR_SINGLE_TRIALS
+from brainenc.data.ceiling import TAKEN_FOR_SINGLE_TRIALS, ceiling_of_averages
 from brainenc.data.encoding_data import EncodingData
 from brainenc.metrics import NoiseCeiling
+from brainenc.repeats import effective_trials
 
 
 def ceiling_of_tested(data: EncodingData, split: Split) -> NoiseCeiling:
@@ -17,11 +18,14 @@ def ceiling_of_tested(data: EncodingData, split: Split) -> NoiseCeiling:
     Often only the test images have repeats: their averages then have less noise than others. Trials
     are counted for each voxel, since voxels may lack different ones.
     """
+    # An image tested in several folds counts as often, which `data.noise_ceiling` does not know.
     tested = None if tests_all_once(data, split) else split.rows
     with warnings.catch_warnings():
         # Said among the warnings of the result, see `cautions`.
         warnings.filterwarnings("ignore", TAKEN_FOR_SINGLE_TRIALS[:30])
-        return data.noise_ceiling(tested, n_bootstraps=200).to("r")
+        return ceiling_of_averages(
+            data.betas, data.voxels.get("ncsnr"), data.n_averaged, tested, n_bootstraps=200
+        ).to("r")
 
 
 def tests_all_once(data: EncodingData, split: Split) -> bool:
@@ -41,7 +45,7 @@ def trials_averaged(data: EncodingData, split: Split) -> np.ndarray:
     -------
     array, shape (n_voxels,); NaN for a voxel without data
     """
-    return data.effective_trials(split.rows)
+    return effective_trials(data.betas, data.n_averaged, split.rows)
 
 
 def trials_per_draw(data: EncodingData) -> Any:

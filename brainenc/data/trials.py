@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 
 from brainenc.arrays import row_blocks, varies
+from brainenc.conversion import check_row_order, column
+from brainenc.data.image_ids import image_positions
+from brainenc.data.tables import plain_table
 from brainenc.validation import check_betas, check_same_length
 
 #: `brainenc.arrays.CONSTANT` of sums in float64.
@@ -34,6 +37,24 @@ def trials_present(betas: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"image": image, "repeat": repeat})
 
 
+def as_trials(trials: Any, shape: tuple[int, ...]) -> pd.DataFrame:
+    """A trial table given by a user as a plain table that fits betas of this shape.
+
+    Whole floats, as MATLAB saves positions, become integers.
+
+    Raises
+    ------
+    ValueError, TypeError : as `check_trials` and `brainenc.data.tables.plain_table`.
+    """
+    table = plain_table(trials, "trials")
+    for key in ("image", "repeat"):
+        values = table.get(key)
+        if values is not None and values.dtype.kind == "f" and (values % 1 == 0).all():
+            table[key] = values.astype(np.int64)
+    check_trials(table, shape)
+    return table
+
+
 def check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
     """Check that a trial table fits betas of this shape.
 
@@ -42,14 +63,14 @@ def check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
     ValueError : ``image`` or ``repeat`` missing or outside the axis, or a trial listed twice.
     TypeError : positions that are not integers.
     """
-    for column, n in (("image", shape[0]), ("repeat", shape[1])):
-        if column not in trials:
-            raise ValueError(f"trials has columns {list(trials.columns)}; it needs {column!r}")
-        values = trials[column]
+    for key, n in (("image", shape[0]), ("repeat", shape[1])):
+        if key not in trials:
+            raise ValueError(f"trials has columns {list(trials.columns)}; it needs {key!r}")
+        values = trials[key]
         if not pd.api.types.is_integer_dtype(values):
-            raise TypeError(f"trials[{column!r}] must be integer positions, got {values.dtype}")
+            raise TypeError(f"trials[{key!r}] must be integer positions, got {values.dtype}")
         if len(values) and (values.min() < 0 or values.max() >= n):
-            raise ValueError(f"trials[{column!r}] has positions outside 0 … {n - 1}")
+            raise ValueError(f"trials[{key!r}] has positions outside 0 … {n - 1}")
     if trials.duplicated(["image", "repeat"]).any():
         raise ValueError("trials lists the same image and repeat twice")
 
@@ -75,9 +96,10 @@ def check_complete(trials: pd.DataFrame, present: pd.DataFrame) -> None:
 
 def group_by_image(
     betas: Any,
-    image_ids: Sequence[int] | np.ndarray,
+    image_ids: Sequence | np.ndarray,
     *,
     n_images: int,
+    names: list[str] | dict[Any, int] | None = None,
     session: Sequence | np.ndarray | None = None,
     run: Sequence | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
@@ -87,9 +109,11 @@ def group_by_image(
     ----------
     betas : array, shape (n_trials, n_voxels)
         One row per trial, in the order of presentation.
-    image_ids : array of int, shape (n_trials,)
-        Number of the image that each trial showed, in 0 … `n_images` − 1.
+    image_ids : array, shape (n_trials,)
+        Number of the image that each trial showed, in 0 … `n_images` − 1, or its name.
     n_images : int
+    names : list of paths or dict of key to row, optional
+        Names of the images, as `brainenc.data.image_ids.names_of` gives them.
     session, run : array, shape (n_trials,), optional
         Columns of the trial table.
 
@@ -106,25 +130,19 @@ def group_by_image(
 
     Raises
     ------
-    ValueError : lengths differ, ids are outside the images (counted from 1, for example), or
-        `check_betas` rejects the betas.
-    TypeError : ids that are not integers.
+    ValueError : lengths differ, ids are outside the images (counted from 1, for example) or name
+        no image, or `check_betas` rejects the betas.
+    TypeError : ids that are neither numbers nor text.
     """
+    check_row_order(betas=betas, image_ids=image_ids, session=session, run=run)
     flat = check_betas(betas)
     if flat.shape[1] != 1:
         raise ValueError(f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial")
     flat = flat[:, 0]
     given = {"session": session, "run": run}
-    labels = {key: np.asarray(value) for key, value in given.items() if value is not None}
-    check_same_length(betas=flat, image_ids=image_ids, **labels)
-    ids = np.asarray(image_ids)
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"image_ids must be integers, got {ids.dtype}")
-    if ids.min() < 0 or ids.max() >= n_images:
-        raise ValueError(
-            f"image_ids run from {ids.min()} to {ids.max()}, but images has rows 0 … "
-            f"{n_images - 1}; are the ids counted from 1?"
-        )
+    labels = {key: column(value, key) for key, value in given.items() if value is not None}
+    check_same_length(betas=flat, image_ids=column(image_ids, "image_ids"), **labels)
+    ids = image_positions(image_ids, n_images, names)
     shown, row = np.unique(ids, return_inverse=True)
     trials = pd.DataFrame({"image": row, "trial": np.arange(len(row)), **labels})
     trials.insert(1, "repeat", trials.groupby("image").cumcount())

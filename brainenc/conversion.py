@@ -107,7 +107,7 @@ def numeric_array(values: Any, name: str) -> np.ndarray:
     return array.astype(np.float64 if _rounds_in_float32(array) else np.float32)
 
 
-def column(values: Any, name: str) -> np.ndarray:
+def column(values: Any, name: str, rows: str = "n_rows") -> np.ndarray:
     """One value per row, as a one-dimensional array.
 
     Parameters
@@ -115,7 +115,8 @@ def column(values: Any, name: str) -> np.ndarray:
     values : array-like, shape (n,), (n, 1) or (1, n)
         As for `plain_array`. Cells as SciPy reads them from MATLAB's files are opened, and bytes
         are decoded as UTF-8.
-    name : str
+    name, rows : str
+        Names of the argument and of its length in errors.
 
     Returns
     -------
@@ -130,7 +131,7 @@ def column(values: Any, name: str) -> np.ndarray:
     if array.ndim == 2 and 1 in array.shape:
         array = array.reshape(-1)
     if array.ndim != 1:
-        raise ValueError(f"{name} {array.shape} must have one value per row: (n,) or (n, 1)")
+        raise ValueError(f"{name} {array.shape} must be ({rows},) or ({rows}, 1), a value per row")
     if array.dtype.kind == "S":
         return np.array([_text(value, name) for value in array.tolist()], dtype=str)
     if array.dtype != object:
@@ -141,8 +142,7 @@ def column(values: Any, name: str) -> np.ndarray:
     if present and all(type(value) is bool for value in present):
         return np.array(cells, dtype=object if any(missing) else bool)
     if present and all(type(value) in (int, float) for value in present):
-        found = pd.Series(cells, dtype=float if any(missing) else None)
-        return np.asarray(found)
+        return np.array(pd.Series(cells, dtype=float if any(missing) else None))
     found = np.empty(len(cells), dtype=object)
     found[:] = cells
     return found
@@ -191,40 +191,53 @@ def check_row_order(**arguments: Any) -> None:
 
     Raises
     ------
-    ValueError : two indexes hold the same labels in another order; or there are arrays too, and
-        an index of whole numbers is not in increasing order.
+    ValueError : two indexes hold the same labels in another order; or an index of whole numbers
+        is not in increasing order, and not all arguments have it.
 
     Examples
     --------
     >>> import pandas as pd
     >>> check_row_order(voxels=np.zeros(3), r=pd.Series([0.1, 0.2, 0.3], index=[7, 8, 9]))
-    >>> check_row_order(voxels=np.zeros(2), r=pd.Series([0.1, 0.2], index=[1, 0]))
+    >>> check_row_order(voxels=np.zeros(2), r=pd.Series([0.1, 0.2], index=[1, 0]))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: r has an index that is not in increasing order ([1, 0] …), so its rows ...
     """
     given = {name: value for name, value in arguments.items() if value is not None}
-    indexes = {
-        name: value.index
-        for name, value in given.items()
-        if isinstance(value, (pd.Series, pd.DataFrame))
-    }
+    indexes = check_one_order(**given)
     for name, index in indexes.items():
-        for other, its_index in indexes.items():
-            if index.equals(its_index) or not (index.is_unique and its_index.is_unique):
-                continue
-            if len(index) == len(its_index) and index.isin(its_index).all():
-                raise ValueError(
-                    f"the rows of {name} and {other} have the same index in another order: put "
-                    f"them in one order first, with {name} = {name}.loc[{other}.index], or pass "
-                    ".to_numpy() if their rows match as they are"
-                )
-        if len(indexes) < len(given) and _is_shuffled(index):
+        alike = len(indexes) == len(given) and all(index.equals(its) for its in indexes.values())
+        if not alike and _is_shuffled(index):
             raise ValueError(
                 f"{name} has an index that is not in increasing order ({list(index[:3])} …), so "
                 "its rows may be meant as they are or by index: pass "
                 f"{name}.to_numpy() or {name}.sort_index()"
             )
+
+
+def check_one_order(**arguments: Any) -> dict[str, pd.Index]:
+    """Indexes of the pandas objects among the arguments, which must not contradict one another.
+
+    Raises
+    ------
+    ValueError : two indexes hold the same labels in another order.
+    """
+    indexes = {
+        name: value.index
+        for name, value in arguments.items()
+        if isinstance(value, (pd.Series, pd.DataFrame))
+    }
+    for name, index in indexes.items():
+        for other, its in indexes.items():
+            if index.equals(its) or len(index) != len(its):
+                continue
+            if index.is_unique and its.is_unique and index.isin(its).all():
+                raise ValueError(
+                    f"the rows of {name} and {other} have the same index in another order: put "
+                    f"them in one order first, with {name} = {name}.loc[{other}.index], or pass "
+                    ".to_numpy() if their rows match as they are"
+                )
+    return indexes
 
 
 def _is_shuffled(index: pd.Index) -> bool:

@@ -1,7 +1,7 @@
 """Images as arguments: a short address of names in `brainenc.data.images`.
 
 >>> from brainenc.images import as_images
->>> as_images([[[0, 255]]])
+>>> as_images([[[0, 255]]])  # doctest: +ELLIPSIS
 Traceback (most recent call last):
 ...
 TypeError: images[0] is a list: a list of images holds paths, PIL images or uint8 arrays, ...

@@ -134,7 +134,7 @@ def check_index(index: Any, n: int, name: str) -> np.ndarray:
     --------
     >>> check_index(np.array([0, 0, 1, 1]) == 1, 4, "images")
     array([2, 3])
-    >>> check_index([0, 0, 1, 1], 4, "images")
+    >>> check_index([0, 0, 1, 1], 4, "images")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: images has 4 numbers of 0 and 1 only, so it may be a mask of the 4 rows or ...

@@ -23,20 +23,12 @@ from brainenc.data.splits import held_out_images
 from brainenc.data.trials import (
     as_trials,
     averaged_trials,
-    check_complete,
     check_trials,
     group_by_image,
     trials_of_images,
-    trials_present,
     zscore_by_session,
 )
-from brainenc.data.voxels import (
-    as_voxels,
-    atlas_columns,
-    check_voxels,
-    in_rois,
-    roi_positions,
-)
+from brainenc.data.voxels import as_voxels, atlas_columns, check_voxels, in_rois, roi_positions
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.validation import check_betas, check_index, check_same_length
 
@@ -107,9 +99,7 @@ class EncodingData(VoxelMaps):
         images = as_images(self.images)
         betas = check_betas(self.betas, n_images=len(images))
         voxels = as_voxels(self.voxels, betas.shape[2])
-        present = trials_present(betas)
-        trials = present if self.trials is None else as_trials(self.trials, betas.shape)
-        check_complete(trials, present)
+        trials = as_trials(self.trials, betas)
         if self.volume is not None:
             self.volume.check_positions(voxels)
         converted = {"images": images, "betas": betas, "voxels": voxels, "trials": trials}

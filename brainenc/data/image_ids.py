@@ -65,7 +65,7 @@ def image_positions(
     >>> image_positions(["dog", "cat", "dog"], 2, ["animals/cat.jpg", "animals/dog.jpg"]).tolist()
     [1, 0, 1]
     """
-    ids = column(image_ids, "image_ids")
+    ids = column(image_ids, "image_ids", "n_trials")
     missing = pd.isna(ids)
     if missing.any():
         raise ValueError(

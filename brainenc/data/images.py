@@ -65,7 +65,7 @@ def as_images(images: Any, *, background: Colour | None = None) -> Any:
 
     Examples
     --------
-    >>> as_images(np.zeros((8, 6, 3), np.uint8))
+    >>> as_images(np.zeros((8, 6, 3), np.uint8))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: images (8, 6, 3) may be one RGB image or 8 grey images of 6 x 3 pixels: for one ...

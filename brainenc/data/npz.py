@@ -111,7 +111,8 @@ def _of_voxels(array: np.ndarray, n_voxels: int, key: str, path: Path) -> np.nda
         array = np.where(outside, np.nan, array)
     labels = text_labels(array, f"roi of {path}")
     # NumPy writes NaN so in an array of text.
-    return np.where(labels == "nan", None, labels)
+    labels[labels == "nan"] = None
+    return labels
 
 
 def load_data(path: str | os.PathLike) -> EncodingData:

@@ -1,6 +1,7 @@
 """One picture of Pillow as the pixels that were shown: upright, opaque, 8 bits."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -54,10 +55,11 @@ def check_picture(image: Image.Image, name: str) -> None:
     ------
     ValueError : several frames, or more than 8 bits.
     """
+    n_frames = getattr(image, "n_frames", 1)
     # A camera's MPO file is a photograph with a preview of it.
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+    if n_frames > 1 and image.format != "MPO":
         raise ValueError(
-            f"{name} has {image.n_frames} frames or pages: save the one that was shown as a file "
+            f"{name} has {n_frames} frames or pages: save the one that was shown as a file "
             "of its own (or image.copy(), the current frame of a PIL image)"
         )
     # PIL would clip or cut these to 0 … 255 silently.
@@ -123,16 +125,14 @@ def rgb_of(background: Any) -> tuple[int, int, int]:
     ------
     ValueError : no colour, or numbers outside 0 … 255.
     """
+    channels: Any = ()
     if isinstance(background, str):
-        try:
+        with suppress(ValueError):  # refused below
             channels = ImageColor.getrgb(background)
-        except ValueError:
-            channels = ()
     else:
         channels = tuple(np.ravel(background).tolist())
         channels = channels * 3 if np.ndim(background) == 0 else channels
-    whole = all(isinstance(value, int) and 0 <= value <= 255 for value in channels)
-    if len(channels) != 3 or not whole or True in [value is True for value in channels]:
+    if len(channels) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in channels):
         raise ValueError(
             f"background={background!r} must be a colour: a name or '#rrggbb', a grey value, or "
             "(red, green, blue), each a whole number in 0 … 255"

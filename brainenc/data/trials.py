@@ -37,24 +37,6 @@ def trials_present(betas: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"image": image, "repeat": repeat})
 
 
-def as_trials(trials: Any, shape: tuple[int, ...]) -> pd.DataFrame:
-    """A trial table given by a user as a plain table that fits betas of this shape.
-
-    Whole floats, as MATLAB saves positions, become integers.
-
-    Raises
-    ------
-    ValueError, TypeError : as `check_trials` and `brainenc.data.tables.plain_table`.
-    """
-    table = plain_table(trials, "trials")
-    for key in ("image", "repeat"):
-        values = table.get(key)
-        if values is not None and values.dtype.kind == "f" and (values % 1 == 0).all():
-            table[key] = values.astype(np.int64)
-    check_trials(table, shape)
-    return table
-
-
 def check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
     """Check that a trial table fits betas of this shape.
 
@@ -92,6 +74,29 @@ def check_complete(trials: pd.DataFrame, present: pd.DataFrame) -> None:
             f"betas has data for {len(unlisted)} trials that trials does not list, the first being "
             f"repeat {repeat} of image {image}"
         )
+
+
+def as_trials(trials: Any, betas: np.ndarray) -> pd.DataFrame:
+    """A trial table given by a user, or None, as a plain table of all trials of betas.
+
+    Whole floats, as MATLAB saves positions, become integers.
+
+    Raises
+    ------
+    ValueError, TypeError : as `check_trials`, `check_complete` and
+        `brainenc.data.tables.plain_table`.
+    """
+    present = trials_present(betas)
+    if trials is None:
+        return present
+    table = plain_table(trials, "trials")
+    for key in ("image", "repeat"):
+        values = table.get(key)
+        if values is not None and values.dtype.kind == "f" and (values % 1 == 0).all():
+            table[key] = values.astype(np.int64)
+    check_trials(table, betas.shape)
+    check_complete(table, present)
+    return table
 
 
 def group_by_image(
@@ -140,8 +145,10 @@ def group_by_image(
         raise ValueError(f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial")
     flat = flat[:, 0]
     given = {"session": session, "run": run}
-    labels = {key: column(value, key) for key, value in given.items() if value is not None}
-    check_same_length(betas=flat, image_ids=column(image_ids, "image_ids"), **labels)
+    labels = {
+        key: column(value, key, "n_trials") for key, value in given.items() if value is not None
+    }
+    check_same_length(betas=flat, image_ids=column(image_ids, "image_ids", "n_trials"), **labels)
     ids = image_positions(image_ids, n_images, names)
     shown, row = np.unique(ids, return_inverse=True)
     trials = pd.DataFrame({"image": row, "trial": np.arange(len(row)), **labels})

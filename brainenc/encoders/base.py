@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc.conversion import check_row_order
+from brainenc.conversion import check_one_order
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
 from brainenc.metrics import correlation
@@ -167,7 +167,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                 if name.endswith("_"):  # the new fit may not set all of these
                     delattr(self, name)
             features = self._features_of(X, reset=True)
-            _check_same_order(X, y)
+            check_one_order(X=X, y=y)  # else rows are matched by position, as in scikit-learn
             betas = check_betas(y, n_images=len(features))
             if len(features) < 2:
                 raise ValueError(
@@ -241,7 +241,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
             every voxel (constant predictions, for example).
         """
         prediction = self.predict(X)
-        _check_same_order(X, y)
+        check_one_order(X=X, y=y)  # else rows are matched by position, as in scikit-learn
         betas = check_betas(y, n_images=len(prediction), n_voxels=self.n_voxels_)
         targets = average_repeats(betas)
         r = correlation(prediction.reshape(targets.shape), targets)
@@ -278,9 +278,3 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
 
         check_is_fitted(self)
         return save(self, folder)
-
-
-def _check_same_order(X: Any, y: Any) -> None:
-    # Rows are matched by position, as in scikit-learn, unless both have an index that disagrees.
-    if hasattr(X, "index") and hasattr(y, "index"):
-        check_row_order(X=X, y=y)

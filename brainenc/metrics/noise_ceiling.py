@@ -38,7 +38,7 @@ from brainenc.metrics.variance_components import (
     variance_components,
 )
 from brainenc.model_selection import bootstrap_interval, bootstrap_weights
-from brainenc.validation import check_beta_values, check_betas
+from brainenc.validation import check_beta_values, check_betas, check_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,8 +170,10 @@ class NoiseCeiling:
 
         Parameters
         ----------
-        voxels : slice, mask of shape (n_voxels,) or positions
+        voxels : slice, mask of bool, shape (n_voxels,), or positions, each once
         """
+        if not isinstance(voxels, slice):
+            voxels = check_index(voxels, self.values.size, "voxels")
         n_trials = self.n_trials
         return replace(
             self,
@@ -250,7 +252,9 @@ class NoiseCeiling:
         r, r2 = self.to("r").values, self.to("r2").values
         rows = []
         for roi, chosen in {"all": np.arange(r.size), **rois}.items():
-            voxels = np.asarray(chosen)
+            chosen = np.asarray(chosen)
+            some = chosen.any() if chosen.dtype == bool else chosen.size
+            voxels = check_index(chosen, r.size, f"rois[{roi!r}]") if some else np.arange(0)
             known = voxels[np.isfinite(r[voxels])]
             row = {"roi": roi, "n_voxels": voxels.size, "without_ceiling": voxels.size - known.size}
             means = (r[known].mean(), r2[known].mean()) if known.size else (np.nan, np.nan)

@@ -198,7 +198,8 @@ def check_row_order(**arguments: Any) -> None:
     --------
     >>> import pandas as pd
     >>> check_row_order(voxels=np.zeros(3), r=pd.Series([0.1, 0.2, 0.3], index=[7, 8, 9]))
-    >>> check_row_order(voxels=np.zeros(2), r=pd.Series([0.1, 0.2], index=[1, 0]))  # doctest: +ELLIPSIS
+    >>> r = pd.Series([0.1, 0.2], index=[1, 0])
+    >>> check_row_order(voxels=np.zeros(2), r=r)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
     ValueError: r has an index that is not in increasing order ([1, 0] …), so its rows ...

@@ -73,8 +73,11 @@ def check_picture(image: Image.Image, name: str) -> None:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Height and width of the upright picture, from the header of its file."""
+    width, height = image.size
+    if image.format == "TIFF":  # Pillow may have turned the size already: 256 and 257 are the tags
+        width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
+    return (width, height) if turned else (height, width)
 
 
 def over_background(rgba: np.ndarray, name: str, background: Colour | None) -> np.ndarray:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc.conversion import check_one_order
+from brainenc.conversion import check_one_order, plain_array
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
 from brainenc.metrics import correlation
@@ -174,7 +174,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 "
                     "to fit"
                 )
-            self.n_voxels_, self.betas_ndim_ = betas.shape[2], np.ndim(y)
+            self.n_voxels_, self.betas_ndim_ = betas.shape[2], plain_array(y, "betas").ndim
             found = self._fit(features, betas, **how)
             found = found if isinstance(found, HeldOut) else HeldOut(found)
             shape, given = (len(betas), self.n_voxels_), np.shape(found.predictions)

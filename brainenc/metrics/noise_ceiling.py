@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainenc.conversion import plain_array
 from brainenc.metrics.variance_components import (
     VarianceComponents,
     reliability_of_average,
@@ -252,9 +253,10 @@ class NoiseCeiling:
         r, r2 = self.to("r").values, self.to("r2").values
         rows = []
         for roi, chosen in {"all": np.arange(r.size), **rois}.items():
-            chosen = np.asarray(chosen)
-            some = chosen.any() if chosen.dtype == bool else chosen.size
-            voxels = check_index(chosen, r.size, f"rois[{roi!r}]") if some else np.arange(0)
+            name = f"rois[{roi!r}]"
+            array = plain_array(chosen, name)
+            some = array.any() if array.dtype == bool else array.size
+            voxels = check_index(chosen, r.size, name) if some else np.arange(0)
             known = voxels[np.isfinite(r[voxels])]
             row = {"roi": roi, "n_voxels": voxels.size, "without_ceiling": voxels.size - known.size}
             means = (r[known].mean(), r2[known].mean()) if known.size else (np.nan, np.nan)

@@ -52,7 +52,7 @@ def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
     ignored = []
     for name in table:
         if name in NON_ATLAS_COLUMNS:
-            if name != "hemisphere" and table[name].dtype == object:
+            if name != "hemisphere" and not pd.api.types.is_numeric_dtype(table[name].dtype):
                 table[name] = numeric_array(table[name], f"voxels[{name!r}]")
             continue
         if (labels := _labels(table[name], f"voxels[{name!r}]")) is not None:

@@ -29,6 +29,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 OtherDevice = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda, …; by default as when it was fitted.")
 ]
+Background = Annotated[
+    str | None, typer.Option(help="Colour behind transparent pixels, such as white or #808080.")
+]
 Check = Annotated[
     bool, typer.Option(help="Test first whether images and betas belong together (seconds).")
 ]
@@ -138,14 +141,17 @@ def predict(
     images: Images,
     out: Annotated[Path, typer.Option(help="The .npy file to write.")],
     device: OtherDevice = None,
+    background: Background = None,
 ) -> None:
-    """Expected responses: (n_images, n_voxels)."""
+    """Expected responses: (n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
     from brainenc.storage import check_file_path
 
     check_file_path(out)
-    _save_array(out, brainenc.load(model, device=device).predict(open_images(images)))
+    opened = open_images(images, background=background)
+    _save_array(out, brainenc.load(model, device=device).predict(opened))
+    _save_rows(out, opened)
 
 
 @app.command()
@@ -156,16 +162,19 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="Draws per image.")] = 5,
     random_state: Annotated[int | None, typer.Option(help="Seed.")] = None,
     device: OtherDevice = None,
+    background: Background = None,
 ) -> None:
-    """Single-trial draws: (n, n_images, n_voxels)."""
+    """Single-trial draws: (n, n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
     from brainenc.storage import check_file_path
 
     check_file_path(out)
     encoder = brainenc.load(model, device=device)
-    draws = encoder.sample(open_images(images), n=n, random_state=random_state, out=out)
+    opened = open_images(images, background=background)
+    draws = encoder.sample(opened, n=n, random_state=random_state, out=out)
     typer.echo(f"{out}: {draws.shape} {draws.dtype}")
+    _save_rows(out, opened)
 
 
 @app.command("check")
@@ -398,6 +407,20 @@ def _save_array(out: Path, array: Any) -> None:
     with atomic_path(out) as temporary:
         write_array(temporary, array)
     typer.echo(f"{out}: {array.shape} {array.dtype}")
+
+
+def _save_rows(out: Path, images: Any) -> None:
+    """Image file of each row of `out`, as a table beside it; nothing for images of an array."""
+    if not hasattr(images, "paths"):
+        return
+    import pandas as pd
+
+    from brainenc.storage import atomic_path
+
+    path = out.with_suffix(".rows.csv")
+    with atomic_path(path) as temporary:
+        pd.DataFrame({"file": map(str, images.paths)}).to_csv(temporary, index_label="row")
+    typer.echo(f"{path}: the image file of each row")
 
 
 @contextmanager

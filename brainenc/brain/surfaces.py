@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from brainenc.brain.values import voxel_values
 from brainenc.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -42,12 +43,7 @@ def to_hemispheres(
     ValueError : columns are missing, a hemisphere has another name, vertices are not whole numbers,
         lie outside the mesh or occur twice, or the number of values differs from that of voxels.
     """
-    values = np.asarray(values, dtype=np.float32)
-    if values.ndim not in (1, 2) or values.shape[-1] != len(voxels):
-        raise ValueError(
-            f"values {values.shape} must be (n_voxels,) or (n_maps, n_voxels), and voxels has "
-            f"{len(voxels)} rows"
-        )
+    values = voxel_values(values, voxels)
     vertex, hemisphere = _places(voxels, n_vertices)
     maps = {}
     for name in HEMISPHERES:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from brainenc.brain.values import voxel_values
 from brainenc.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def to_nifti(
     shape : (int, int, int), optional
         Shape of the volume; by default, without `mask`, the smallest with room for all voxels.
     mask : NIfTI image or path, optional
-        Source of affine and shape instead of the two arguments; must not be 0 at any voxel.
+        Source of affine and shape instead of the two arguments; must be above 0 at every voxel.
     path : path, optional
         Destination, ``.nii`` or ``.nii.gz``, written atomically.
 
@@ -123,12 +124,7 @@ def to_nifti(
 
     if path is not None and not str(path).endswith((".nii", ".nii.gz")):
         raise ValueError(f"path={str(path)!r} must end in .nii or .nii.gz")
-    values = np.asarray(values, dtype=np.float32)
-    if values.ndim not in (1, 2) or values.shape[-1] != len(voxels):
-        raise ValueError(
-            f"values {values.shape} must be (n_voxels,) or (n_maps, n_voxels), and voxels has "
-            f"{len(voxels)} rows"
-        )
+    values = voxel_values(values, voxels)
     position = _positions(voxels)
     if mask is not None:
         affine, shape = _from_mask(mask, position, affine, shape)
@@ -172,11 +168,12 @@ def _from_mask(mask: Any, position: np.ndarray, affine: Any, shape: Any) -> tupl
 
     mask = nib.load(mask) if isinstance(mask, (str, os.PathLike)) else mask
     _check_inside(position, mask.shape[:3])
-    n_outside = int((np.asanyarray(mask.dataobj)[tuple(position.T)] == 0).sum())
+    # Masks of NSD have -1 outside the cortex.
+    n_outside = int((~(np.asanyarray(mask.dataobj)[tuple(position.T)] > 0)).sum())
     if n_outside:
         raise ValueError(
-            f"{n_outside} of {len(position)} voxels lie where mask is 0: is it the mask of "
-            "another subject or resolution?"
+            f"{n_outside} of {len(position)} voxels lie where mask is 0 or below: is it the mask "
+            "of another subject or resolution?"
         )
     return mask.affine, mask.shape[:3]
 

@@ -189,7 +189,9 @@ def _write_images(folder: Path, images: Any, copy_images: bool) -> dict[str, Any
     rows = images[:] if isinstance(images, HDF5Images) else images
     if not copy_images and isinstance(rows, ImageSubset) and isinstance(rows.parent, HDF5Images):
         return _refer_to_hdf5(folder, rows)
-    if not isinstance(images, ImageFiles) or images.size is not None:
+    # Files that are resized or laid over a background are not the images themselves.
+    plain = isinstance(images, ImageFiles) and images.size is images.background is None
+    if not plain:
         write_array(folder / "images.npy", images)
         return {"image_files": None}
     (folder / "images").mkdir()

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.conversion import check_one_order, plain_array
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
 from brainenc.metrics import correlation
@@ -166,13 +167,14 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                 if name.endswith("_"):  # the new fit may not set all of these
                     delattr(self, name)
             features = self._features_of(X, reset=True)
+            check_one_order(X=X, y=y)  # else rows are matched by position, as in scikit-learn
             betas = check_betas(y, n_images=len(features))
             if len(features) < 2:
                 raise ValueError(
                     f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 "
                     "to fit"
                 )
-            self.n_voxels_, self.betas_ndim_ = betas.shape[2], np.asarray(y).ndim
+            self.n_voxels_, self.betas_ndim_ = betas.shape[2], plain_array(y, "betas").ndim
             found = self._fit(features, betas, **how)
             found = found if isinstance(found, HeldOut) else HeldOut(found)
             shape, given = (len(betas), self.n_voxels_), np.shape(found.predictions)
@@ -239,6 +241,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
             every voxel (constant predictions, for example).
         """
         prediction = self.predict(X)
+        check_one_order(X=X, y=y)  # else rows are matched by position, as in scikit-learn
         betas = check_betas(y, n_images=len(prediction), n_voxels=self.n_voxels_)
         targets = average_repeats(betas)
         r = correlation(prediction.reshape(targets.shape), targets)

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from brainenc.data.voxels import atlas_columns
+from brainenc.data.voxels import atlas_columns, atlas_labels
 from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.encoders.tokens import TokenAdapter, principal_components
@@ -314,7 +314,7 @@ def roi_labels(voxels: pd.DataFrame, atlas: str | None, hemispheres: bool) -> np
             f"rois has columns {list(voxels.columns)}, but "
             + ("no atlas of ROI labels" if atlas is None else f"no atlas {atlas!r}")
         )
-    labels = _clean(voxels[columns[0]])
+    labels = _clean(atlas_labels(voxels, columns[0]))
     if hemispheres and "hemisphere" in voxels:
         sides = _clean(voxels["hemisphere"], "")
         labels = np.array(

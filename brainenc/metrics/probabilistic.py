@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cholesky
 
 from brainenc.arrays import blocks
+from brainenc.validation import check_index
 
 #: Values of draws at a time: temporary arrays of a few MB, in memory that is already mapped.
 _BLOCK_VALUES = 2**21
@@ -266,8 +267,8 @@ def random_pairs(
 
     Parameters
     ----------
-    voxels : array of int, shape (n_voxels,)
-        Positions to choose from.
+    voxels : array of int, shape (n_voxels,), or mask of bool
+        Positions to choose from, each once.
     n_pairs : int
         Number of pairs; all pairs if there are fewer.
     random_state : int, Generator or None
@@ -276,7 +277,9 @@ def random_pairs(
     -------
     array, shape (n_pairs, 2)
     """
-    voxels = np.asarray(voxels, dtype=np.int64)
+    positions = np.asarray(voxels)
+    n_axis = len(positions) if positions.dtype == bool else int(positions.max(initial=0)) + 1
+    voxels = check_index(positions, n_axis, "voxels") if positions.size else positions.astype(int)
     n_all = len(voxels) * (len(voxels) - 1) // 2
     rng = np.random.default_rng(random_state)
     chosen = np.sort(rng.choice(n_all, size=min(n_pairs, n_all), replace=False))

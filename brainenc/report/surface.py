@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from brainenc.brain.surfaces import FSAVERAGE, FSAVERAGE5, HEMISPHERES, to_hemispheres
 from brainenc.brain.volumes import Volume, to_nifti
+from brainenc.conversion import check_row_order, numeric_array
 from brainenc.data.encoding_data import EncodingData
 from brainenc.report.style import MUTED, NothingToDraw, short, styled
 
@@ -147,7 +148,12 @@ def _of_fsaverage5(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
             'without data, values must be a dict of "lh" and "rh" to an array each; with values '
             "per voxel give data, too"
         )
-    arrays = {name: np.asarray(maps[name], dtype=np.float32) for name in HEMISPHERES}
+    for name in HEMISPHERES:
+        check_row_order(**{f"values[{name!r}]": maps[name], "mesh": ()})
+    arrays = {
+        name: numeric_array(maps[name], f"values[{name!r}]").astype(np.float32, copy=False)
+        for name in HEMISPHERES
+    }
     for name, array in arrays.items():
         if array.shape not in [(FSAVERAGE,), (FSAVERAGE5,)]:
             raise ValueError(

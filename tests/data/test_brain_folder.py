@@ -36,7 +36,7 @@ def voxels():
         {
             "prf": ["V1v", None, "V1v", "V2d"],
             "numbered": ["1", "2", "", "01"],
-            "awkward": ["NA", 'a,"b"', "nan", "größer"],
+            "awkward": ["NA", 'a,"b"', "None", "größer"],
             "ncsnr": np.array([0.1, np.nan, 1 / 3, 2], dtype=np.float32),
             "x": [0.1, np.nan, 1 / 3, 1e-300],
             "vertex": np.array([3, 1, 2, 4], dtype=np.int32),
@@ -94,7 +94,7 @@ def test_what_is_loaded_is_what_was_saved(folder, data):
     loaded = EncodingData.load(folder)
     assert_same(loaded, data)
     assert loaded.voxels["hemisphere"].tolist() == list("LRLR")
-    assert loaded.voxels["awkward"].tolist() == ["NA", 'a,"b"', "nan", "größer"]
+    assert loaded.voxels["awkward"].tolist() == ["NA", 'a,"b"', "None", "größer"]
     assert sorted(p.name for p in folder.iterdir()) == [
         "betas.npy",
         "images.npy",

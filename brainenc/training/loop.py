@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from brainenc.process_state import state_lock
+from brainenc.process_state import keeps_interrupted_training, state_lock
 from brainenc.progress import progress
 from brainenc.training.batches import Batch, Examples, Order, prefetched
 from brainenc.training.checkpoints import Checkpoints
@@ -178,6 +178,8 @@ def train(
         try:
             run.fit_loop(verbose and fabric.is_global_zero, desc)
         except KeyboardInterrupt:
+            if not keeps_interrupted_training():
+                raise
             run.stopped = "interrupted"
         return run.finish()
 

@@ -431,7 +431,8 @@ def _print_table(result: "BenchmarkResult") -> None:
     console = Console()
     if not console.is_terminal:  # a log file has room
         console = Console(width=120)
-    title = Text(f"Scores on held-out images of {result.manifest['data']['name']}")
+    name = terminal.printable(result.manifest["data"]["name"])
+    title = Text(f"Scores on held-out images of {name}")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("encoder", min_width=12)
     for column in ("r [95 %]", "ceiling", "r/ceiling", "MSE (z)", "fit (s)"):
@@ -443,10 +444,10 @@ def _print_table(result: "BenchmarkResult") -> None:
             cells.append(_number(row[column]))
         cells.append(_number(row["fit_seconds"], digits=1))
         # As text: names are not rich's markup.
-        table.add_row(Text(str(name)), *map(Text, cells))
+        table.add_row(Text(terminal.printable(name)), *map(Text, cells))
     console.print(table)
     for warning in result.warnings:
-        console.print(Text(f"! {warning}"), style="yellow", highlight=False)
+        console.print(Text(f"! {terminal.printable(warning)}"), style="yellow", highlight=False)
 
 
 def _number(value: float, digits: int = 3) -> str:

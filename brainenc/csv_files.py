@@ -1,10 +1,11 @@
 """CSV files of tables with names: written so that a spreadsheet shows names and runs none of them.
 
-A spreadsheet takes a cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and names of
+A spreadsheet takes a text that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and names of
 encoders and labels of ROIs come from anybody. `write_csv` puts an apostrophe before such a text, as
 one does by hand in a spreadsheet, and `read_csv` takes it away: names come back as they were.
 """
 
+import csv
 import os
 import re
 from collections.abc import Callable, Collection
@@ -16,8 +17,8 @@ from brainenc.storage import atomic_path
 
 #: Text that is written with one apostrophe more, and read with one less. Those in front are counted
 #: in, so that a name that begins with an apostrophe comes back, too.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_PROTECTED = re.compile(r"'+[=+\-@\t\r]")
+_FORMULA = re.compile(r"'*[=+\-@\t\r].", re.DOTALL)
+_PROTECTED = re.compile(r"'+[=+\-@\t\r].", re.DOTALL)
 
 
 def write_csv(path: str | os.PathLike, table: pd.DataFrame, **changes: Any) -> None:
@@ -36,8 +37,11 @@ def write_csv(path: str | os.PathLike, table: pd.DataFrame, **changes: Any) -> N
     """
     with atomic_path(path) as temporary:
         # Characters of paths that are no text in this locale are written as they are.
-        options: Any = {"index": False, "errors": "surrogatepass"} | changes
-        _changed(table, _protect).to_csv(temporary, **options)
+        protected = _changed(table, _protect)
+        options: Any = {"index": False, "errors": "surrogatepass"}
+        if _has_carriage_return(protected):  # unquoted, it would end the row
+            options["quoting"] = csv.QUOTE_NONNUMERIC
+        protected.to_csv(temporary, **options | changes)
 
 
 def read_csv(path: str | os.PathLike, *, texts: Collection[str] = ()) -> pd.DataFrame:
@@ -67,9 +71,18 @@ def _changed(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
     """The table with every text changed, of cells and of headings."""
     changed = table.copy(deep=False)
     for position, (_, column) in enumerate(table.items()):  # names of columns may be numbers
-        if not pd.api.types.is_numeric_dtype(column.dtype):
+        if _is_text(column):
             changed.isetitem(position, column.map(change).array)
     return changed.rename(columns=change)
+
+
+def _has_carriage_return(table: pd.DataFrame) -> bool:
+    texts = [table.columns, *(column for _, column in table.items() if _is_text(column))]
+    return any("\r" in value for column in texts for value in column if isinstance(value, str))
+
+
+def _is_text(column: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(column.dtype)
 
 
 def _protect(value: Any) -> Any:

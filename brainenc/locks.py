@@ -32,13 +32,18 @@ def exclusive(
     BlockingIOError : another process holds it; the message says which.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not a singleton: a second training in this process must not get in either.
+    # Not thread-local: a second holder in this process must not get in either.
     lock = FileLock(path, timeout=wait, thread_local=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise BlockingIOError(f"{what} is in use by {_holder(path)}: {way_out}") from None
+    except (OSError, NotImplementedError):
+        # A folder that cannot be written to, or a file system without locks: writing there says
+        # what is wrong, or works.
+        yield
+        return
     try:
         with suppress(OSError):  # Windows may refuse it; then the holder is not named
             path.write_text(

@@ -6,6 +6,7 @@ closed or full output is no more written to, and a signal ends the command after
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -84,7 +85,12 @@ def run(command: Callable[[], Any], shows_traceback: Callable[[], bool]) -> int:
 
 def say_error(text: Any) -> None:
     """Print one line on stderr."""
-    print(f"brainenc: {text}", file=sys.stderr, flush=True)
+    print(f"brainenc: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def printable(text: Any) -> str:
+    """Text without control characters, with which a name could steer the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", str(text))
 
 
 _stop = {"said": False}

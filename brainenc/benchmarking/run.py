@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+import unicodedata
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -103,7 +104,8 @@ def benchmark(
     ------
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images than folds, a fold with fewer than two test images, features with
-        another number of rows, no resamples, one draw, or an empty encoder name.
+        another number of rows, no resamples, one draw, or an encoder name that is empty or has
+        control characters.
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -203,6 +205,12 @@ def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations
             raise ValueError(f"{name}={value} must be 1 or more")
     if isinstance(encoders, Mapping) and any(not str(name).strip() for name in encoders):
         raise ValueError("an encoder has an empty name")
+    for name in map(str, encoders if isinstance(encoders, Mapping) else ()):
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+            raise ValueError(
+                f"the encoder name {name!r} has line breaks or other control characters, which "
+                "tables and terminals do not show; give the encoder another name"
+            )
 
 
 def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:

@@ -1,6 +1,7 @@
 """Maps on the cortical surface of fsaverage5, by nilearn: figures or interactive views."""
 
 import base64
+import html
 import io
 import re
 import warnings
@@ -254,6 +255,9 @@ def surface_view(
 
     coordinates, faces, depth = _side_by_side()
     values = np.concatenate([maps[name] for name in HEMISPHERES])
+    # nilearn writes the title into the page as it is: as its title, as JSON of a script, and as
+    # text that plotly reads as HTML. Entities are right in all three.
+    title = html.escape(title, quote=False)
     return view_surf(
         (coordinates, faces), values, bg_map=depth, cmap=cmap, vmin=limits[0], vmax=limits[1],
         symmetric_cmap=False, title=title or None, title_fontsize=16, colorbar_fontsize=14,

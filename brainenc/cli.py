@@ -431,8 +431,8 @@ def _print_table(result: "BenchmarkResult") -> None:
     console = Console()
     if not console.is_terminal:  # a log file has room
         console = Console(width=120)
-    name = terminal.printable(result.manifest["data"]["name"])
-    title = Text(f"Scores on held-out images of {name}")
+    data = terminal.printable(result.manifest["data"]["name"])
+    title = Text(f"Scores on held-out images of {data}")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("encoder", min_width=12)
     for column in ("r [95 %]", "ceiling", "r/ceiling", "MSE (z)", "fit (s)"):

@@ -1,5 +1,6 @@
 """Atomic writing of files, and fingerprints of contents."""
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -28,8 +29,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     A file or folder written to the temporary path replaces `path` at the end of the context. If the
     context raises, the temporary is removed and `path` is unchanged; if the process is killed,
     `path` is unchanged, and the hidden temporary beside it is removed by the next writer in that
-    folder. (A folder to be replaced is first renamed: for an instant it is hidden beside `path`.)
-    Of several processes that write to one path, the last one wins.
+    folder. (Where the system cannot exchange two folders, one that is replaced is hidden beside
+    `path` for an instant.) Of several processes that write to one path, the last one wins.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     with temporary_beside(path) as temporary:
         try:
             yield temporary
-            if temporary.is_dir() and path.is_dir():
+            if temporary.is_dir() and not path.is_file():
                 _replace_folder(temporary, path)
             else:
                 if temporary.is_file():
@@ -94,11 +95,14 @@ def _refused_by_system(error: Exception) -> int | None:
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:
-    """Rename a folder to `path`, where there is one.
+    """Rename a folder to `path`, where there may be one.
 
-    A folder cannot be replaced in one call: the old one is renamed first, and put back if renaming
-    the new one fails. Another process may do the same at the same time: then it is done again.
+    Linux can exchange two folders in one call. Elsewhere the old one is renamed first, and put back
+    if renaming the new one fails. Another process may do the same at the same time: then it is done
+    again.
     """
+    if _exchange(temporary, path):  # the old one has the temporary's name, and is removed with it
+        return
     aside = set_aside(temporary)
     for _ in range(1000):
         with suppress(FileNotFoundError):  # another process has just set it aside
@@ -116,6 +120,16 @@ def _replace_folder(temporary: Path, path: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)  # the new one is in place: ignore errors
             return
     raise NotWrittenError(errno.EBUSY, f"{path} is being replaced by other processes all the time")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one call; False if one is missing or the system cannot do it."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):  # not Linux, or an old C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def _make_writable_folder(folder: Path) -> None:

@@ -183,12 +183,12 @@ def _safe_outputs() -> Iterator[tuple[_Output, _Output]]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     before = sys.stdout, sys.stderr
-    streams = [stream or open(os.devnull, "w", encoding="utf-8") for stream in before]  # noqa: SIM115
+    streams: list[Any] = [stream or open(os.devnull, "w", encoding="utf-8") for stream in before]  # noqa: SIM115
     for stream in streams:
         with suppress(AttributeError, ValueError):  # not a stream of the system
             stream.reconfigure(errors="replace")
     outputs = _Output(streams[0]), _Output(streams[1])
-    sys.stdout, sys.stderr = outputs  # type: ignore[assignment]
+    sys.stdout, sys.stderr = outputs
     try:
         yield outputs
     finally:

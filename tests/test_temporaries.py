@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainenc import temporaries
+from brainenc import storage, temporaries
 from brainenc.storage import NotWrittenError, atomic_path
 from brainenc.temporaries import KEPT_DAYS, remove_left_behind, scratch_folder
 
@@ -147,17 +147,20 @@ def _slow():
     raise OSError
 
 
-def test_several_processes_replace_one_folder(tmp_path):
+@pytest.mark.parametrize("exchange", ["storage._exchange", "lambda one, other: False"])
+def test_several_processes_replace_one_folder(tmp_path, exchange):
     """The folder is whole at the end, of one of them, and nothing else is left."""
-    code = """
+    code = f"""
 import sys
 from pathlib import Path
+from brainenc import storage
 from brainenc.storage import atomic_path
+storage._exchange = {exchange}
 for i in range(60):
     with atomic_path(Path(sys.argv[1])) as temporary:
         temporary.mkdir()
         for part in ("a", "b"):
-            (temporary / part).write_text(f"{sys.argv[2]} {i}")
+            (temporary / part).write_text(sys.argv[2] + f" {{i}}")
 """
     command = [sys.executable, "-c", code, str(tmp_path / "model")]
     processes = [
@@ -170,6 +173,29 @@ for i in range(60):
     parts = {(tmp_path / "model" / part).read_text() for part in ("a", "b")}
     assert len(parts) == 1
     assert parts.pop().endswith(" 59")
+
+
+def test_a_folder_that_is_replaced_is_never_missing(tmp_path):
+    if not storage._exchange(tmp_path / "a", tmp_path / "b") and sys.platform != "linux":
+        pytest.skip("this system cannot exchange two folders")
+    code = """
+import sys
+from pathlib import Path
+from brainenc.storage import atomic_path
+while True:
+    with atomic_path(Path(sys.argv[1])) as temporary:
+        temporary.mkdir()
+        (temporary / "part").write_text("whole")
+"""
+    model = tmp_path / "model"
+    process = subprocess.Popen([sys.executable, "-c", code, str(model)])
+    try:
+        while not model.exists():
+            time.sleep(0.01)
+        assert all(model.exists() for _ in range(50_000))
+    finally:
+        process.kill()
+        process.wait()
 
 
 def write_with_safetensors(path):

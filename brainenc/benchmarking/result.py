@@ -186,8 +186,9 @@ class BenchmarkResult(ResultTables):
             table: _read_table(_check_exists(folder / f"{table}.csv"), n_rows)
             for table, n_rows in content["n_rows"].items()
         }
-        for table, checksum in content.get("checksums", {}).items():
-            if _checksum(folder / f"{table}.csv") != checksum:
+        checksums = content.get("checksums", {})  # folders of earlier versions have none
+        for table in tables:
+            if table in checksums and _checksum(folder / f"{table}.csv") != checksums[table]:
                 raise ValueError(
                     f"{folder / table}.csv is not the table that was written with the "
                     "manifest.json beside it: it was changed, or the run that replaced it was "

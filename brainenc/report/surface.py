@@ -328,7 +328,9 @@ def report_panel(
 def figure_to_img(figure: Figure, alt: str) -> Markup:
     """Figure as a raster ``<img>``: tens of thousands of faces are too many for SVG."""
     buffer = io.BytesIO()
-    with styled():
+    with styled(), warnings.catch_warnings():
+        # A picture has only the characters of Matplotlib's font; the page beside it has the name.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     content = base64.b64encode(buffer.getvalue()).decode()
     return Markup('<img alt="{}" style="max-width:100%" src="data:image/png;base64,{}">').format(

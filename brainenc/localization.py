@@ -13,10 +13,10 @@ from scipy import stats
 from brainenc.arrays import blocks
 from brainenc.brain.volumes import to_nifti
 from brainenc.conversion import check_row_order, plain_array
+from brainenc.csv_files import write_csv
 from brainenc.data.images import as_images, image_batches, looks_like_images
 from brainenc.model_selection import fdr
 from brainenc.progress import progress
-from brainenc.storage import atomic_path
 from brainenc.validation import check_index
 
 if TYPE_CHECKING:
@@ -105,9 +105,7 @@ class ConceptMap:
         -------
         pathlib.Path : `path`
         """
-        table = self.table(voxels)
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(path, self.table(voxels))
         return Path(path)
 
     def to_nifti(

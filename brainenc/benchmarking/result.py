@@ -1,5 +1,6 @@
 """BenchmarkResult: the tidy tables of one run."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,16 @@ import numpy as np
 import pandas as pd
 
 from brainenc.benchmarking.former_tables import with_kinds
+from brainenc.csv_files import read_csv, write_csv
+from brainenc.locks import exclusive
 from brainenc.result_tables import DRAW_TABLES, NAMES, TABLES, TEXTS, ResultTables
 from brainenc.storage import atomic_path, check_writable, read_json, write_json
 
 #: Version of the folder layout that `BenchmarkResult.save` writes.
 FORMAT_VERSION = 1
+
+#: How the warning begins that a run could not write its tables.
+NOT_SAVED = "The tables are not written"
 
 
 def _in_doubles(table: pd.DataFrame) -> pd.DataFrame:
@@ -130,16 +136,33 @@ class BenchmarkResult(ResultTables):
         ------
         FileExistsError : `folder` contains a data set, a saved encoder or a file that is not of a
             run.
+        OSError : some tables could not be written, for example because the disk is full; those
+            that could are there.
         """
         folder = check_run_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Tables of two runs that end at the same time must not be mixed.
+        with exclusive(folder / ".lock", what=f"{folder}", way_out="try again", wait=-1):
+            return self._save(folder)
+
+    def _save(self, folder: Path) -> Path:
+        failed: dict[str, OSError] = {}
         for table in TABLES + DRAW_TABLES:
-            with atomic_path(folder / f"{table}.csv") as temporary:
-                _in_doubles(getattr(self, table)).to_csv(temporary, index=False)
+            try:
+                write_csv(folder / f"{table}.csv", _in_doubles(getattr(self, table)))
+            except OSError as error:
+                failed[table] = error
+        if failed:
+            names = ", ".join(f"{table}.csv" for table in failed)
+            raise OSError(f"{names} could not be written: {next(iter(failed.values()))}")
         content = {
             "format_version": FORMAT_VERSION,
             "manifest": self.manifest,
             "warnings": self.warnings,
             "n_rows": {table: len(getattr(self, table)) for table in TABLES + DRAW_TABLES},
+            "checksums": {
+                table: _checksum(folder / f"{table}.csv") for table in TABLES + DRAW_TABLES
+            },
         }
         write_json(folder / "manifest.json", content)
         return folder
@@ -151,7 +174,8 @@ class BenchmarkResult(ResultTables):
         Raises
         ------
         FileNotFoundError : a table is missing; the message names it.
-        ValueError : the folder is from a newer version, or a file is damaged.
+        ValueError : the folder is from a newer version, or a file is damaged, was changed, or is of
+            another run than the others.
         """
         folder = Path(folder)
         _check_exists(folder / "manifest.json")
@@ -162,6 +186,14 @@ class BenchmarkResult(ResultTables):
             table: _read_table(_check_exists(folder / f"{table}.csv"), n_rows)
             for table, n_rows in content["n_rows"].items()
         }
+        checksums = content.get("checksums", {})  # folders of earlier versions have none
+        for table in tables:
+            if table in checksums and _checksum(folder / f"{table}.csv") != checksums[table]:
+                raise ValueError(
+                    f"{folder / table}.csv is not the table that was written with the "
+                    "manifest.json beside it: it was changed, or the run that replaced it was "
+                    "stopped; run the same benchmark again, which does not fit again"
+                )
         tables = with_kinds(tables)
         return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
 
@@ -192,7 +224,8 @@ class BenchmarkResult(ResultTables):
 
         with atomic_path(path) as temporary:
             page = render_report(self, surface=surface, attention=attention)
-            temporary.write_text(page, encoding="utf-8")
+            # Paths that are no text in this locale have characters that are none in a file.
+            temporary.write_bytes(page.encode("utf-8", errors="replace"))
         return Path(path)
 
 
@@ -219,6 +252,20 @@ def check_run_folder(folder: str | os.PathLike) -> Path:
     return check_writable(folder)
 
 
+def is_finished_run(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds the tables of a run, and all of them."""
+    try:
+        content = read_json(Path(folder) / "manifest.json")
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "unfinished" not in content.get("manifest", {})
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def _check_exists(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; did the benchmark finish?")
@@ -227,12 +274,7 @@ def _check_exists(path: Path) -> Path:
 
 def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
     try:
-        columns = pd.read_csv(path, nrows=0).columns
-        names = [column for column in columns if column in NAMES + TEXTS]
-        missing = {column: [""] for column in columns if column not in names}
-        table = pd.read_csv(
-            path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=missing
-        )
+        table = read_csv(path, texts=NAMES + TEXTS)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if len(table) != n_rows:

@@ -10,7 +10,7 @@ import pandas as pd
 from brainenc.brain.surfaces import FSAVERAGE, to_surface
 from brainenc.brain.volumes import Volume, to_nifti
 from brainenc.conversion import check_row_order, column
-from brainenc.storage import atomic_path
+from brainenc.csv_files import write_csv
 from brainenc.validation import check_same_length
 
 if TYPE_CHECKING:
@@ -97,6 +97,5 @@ class VoxelMaps:
         check_same_length(voxels=self.voxels, **named)
         if taken := [name for name in named if name in self.voxels]:
             raise ValueError(f"the voxel table has columns {taken} already; choose other names")
-        with atomic_path(path) as temporary:
-            self.voxels.assign(**named).to_csv(temporary, index_label="voxel")
+        write_csv(path, self.voxels.assign(**named), index=True, index_label="voxel")
         return Path(path)

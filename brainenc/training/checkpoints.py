@@ -4,11 +4,13 @@ import json
 import os
 import re
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from brainenc.locks import exclusive
 from brainenc.storage import atomic_path
 
 FORMAT = "brainenc training checkpoint 1"
@@ -32,6 +34,19 @@ class Checkpoints:
     def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
         self.folder = Path(folder)
         self.identity = json.loads(json.dumps(identity))  # tuples become lists, as in a file
+
+    def held(self) -> AbstractContextManager[None]:
+        """Context in which no other process trains in the folder.
+
+        Raises
+        ------
+        BlockingIOError : another one does; the message says which.
+        """
+        return exclusive(
+            self.folder / ".lock",
+            what=f"checkpoint_dir={str(self.folder)!r}",
+            way_out="wait until that training has ended, or choose another checkpoint_dir",
+        )
 
     def paths(self) -> list[Path]:
         """Checkpoints present, oldest first."""
@@ -58,8 +73,6 @@ class Checkpoints:
             torch.save({"format": FORMAT, "identity": self.identity, "state": state}, temporary)
         for old in self.paths()[:-KEPT]:
             old.unlink(missing_ok=True)
-        for litter in self.folder.glob(".step-*.pt.*.tmp"):  # from a process killed while writing
-            litter.unlink(missing_ok=True)
         return path
 
     def read(self) -> dict[str, Any] | None:

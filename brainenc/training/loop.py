@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from brainenc.process_state import state_lock
+from brainenc.process_state import keeps_interrupted_training, state_lock
 from brainenc.progress import progress
 from brainenc.training.batches import Batch, Examples, Order, prefetched
 from brainenc.training.checkpoints import Checkpoints
@@ -139,6 +139,7 @@ def train(
     TrainingError : the loss or gradient of a step is not finite. The module keeps the weights
         from before that step.
     FileExistsError : not `resume`, and there are checkpoints in `checkpoint_dir`.
+    BlockingIOError : another process trains in `checkpoint_dir`; the message says which.
     ValueError : a checkpoint is of another training, or none is readable; or arguments are
         inconsistent.
 
@@ -174,10 +175,15 @@ def train(
                 "network": learner.description(),
                 "identity": dict(identity or {}),
             }
-            run.open_checkpoints(Checkpoints(checkpoint_dir, mine), checkpoint_every, resume)
+            checkpoints = Checkpoints(checkpoint_dir, mine)
+            if fabric.is_global_zero:  # which writes them
+                stack.enter_context(checkpoints.held())
+            run.open_checkpoints(checkpoints, checkpoint_every, resume)
         try:
             run.fit_loop(verbose and fabric.is_global_zero, desc)
         except KeyboardInterrupt:
+            if not keeps_interrupted_training():
+                raise
             run.stopped = "interrupted"
         return run.finish()
 

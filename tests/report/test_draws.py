@@ -142,6 +142,9 @@ def test_a_result_saved_before_kinds_had_columns_has_the_same_report(result, htm
     for table, added in columns.items():
         former = pd.read_csv(folder / f"{table}.csv", dtype=str, keep_default_na=False)
         former.drop(columns=added).to_csv(folder / f"{table}.csv", index=False)
+    content = json.loads((folder / "manifest.json").read_text())
+    del content["checksums"]
+    (folder / "manifest.json").write_text(json.dumps(content))
     loaded = BenchmarkResult.load(folder)
     for table in columns:
         pd.testing.assert_frame_equal(

@@ -146,12 +146,14 @@ def predict(
     """Expected responses: (n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
+    from brainenc.prediction_files import save_array, save_rows
     from brainenc.storage import check_file_path
 
     check_file_path(out)
     opened = open_images(images, background=background)
-    _save_array(out, brainenc.load(model, device=device).predict(opened))
-    _save_rows(out, opened)
+    typer.echo(save_array(out, brainenc.load(model, device=device).predict(opened)))
+    if line := save_rows(out, opened):
+        typer.echo(line)
 
 
 @app.command()
@@ -167,6 +169,7 @@ def sample(
     """Single-trial draws: (n, n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
+    from brainenc.prediction_files import save_rows
     from brainenc.storage import check_file_path
 
     check_file_path(out)
@@ -174,7 +177,8 @@ def sample(
     opened = open_images(images, background=background)
     draws = encoder.sample(opened, n=n, random_state=random_state, out=out)
     typer.echo(f"{out}: {draws.shape} {draws.dtype}")
-    _save_rows(out, opened)
+    if line := save_rows(out, opened):
+        typer.echo(line)
 
 
 @app.command("check")
@@ -398,29 +402,6 @@ def _ceiling_columns(ceiling: Any) -> dict[str, Any]:
         if converted.interval is not None:
             columns[f"{space}_low"], columns[f"{space}_high"] = converted.interval
     return columns
-
-
-def _save_array(out: Path, array: Any) -> None:
-    from brainenc.arrays import write_array
-    from brainenc.storage import atomic_path
-
-    with atomic_path(out) as temporary:
-        write_array(temporary, array)
-    typer.echo(f"{out}: {array.shape} {array.dtype}")
-
-
-def _save_rows(out: Path, images: Any) -> None:
-    """Image file of each row of `out`, as a table beside it; nothing for images of an array."""
-    if not hasattr(images, "paths"):
-        return
-    import pandas as pd
-
-    from brainenc.storage import atomic_path
-
-    path = out.with_suffix(".rows.csv")
-    with atomic_path(path) as temporary:
-        pd.DataFrame({"file": map(str, images.paths)}).to_csv(temporary, index_label="row")
-    typer.echo(f"{path}: the image file of each row")
 
 
 @contextmanager

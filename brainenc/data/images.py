@@ -233,6 +233,15 @@ def open_images(source: str | os.PathLike, *, background: Colour | None = None) 
     ------
     FileNotFoundError : there is nothing of that name or pattern.
     TypeError, ValueError : no images, or images of different sizes.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("img10.png", "img2.png"):
+    ...         Image.new("RGB", (8, 6)).save(f"{folder}/{name}")
+    ...     [path.name for path in open_images(folder).paths]
+    ['img2.png', 'img10.png']
     """
     path = Path(source)
     if path.is_dir():

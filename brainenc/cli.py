@@ -146,14 +146,13 @@ def predict(
     """Expected responses: (n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
-    from brainenc.prediction_files import save_array, save_rows
+    from brainenc.prediction_files import save_predictions
     from brainenc.storage import check_file_path
 
     check_file_path(out)
     opened = open_images(images, background=background)
-    typer.echo(save_array(out, brainenc.load(model, device=device).predict(opened)))
-    if line := save_rows(out, opened):
-        typer.echo(line)
+    predictions = brainenc.load(model, device=device).predict(opened)
+    typer.echo(save_predictions(out, predictions, opened))
 
 
 @app.command()
@@ -176,9 +175,7 @@ def sample(
     encoder = brainenc.load(model, device=device)
     opened = open_images(images, background=background)
     draws = encoder.sample(opened, n=n, random_state=random_state, out=out)
-    typer.echo(f"{out}: {draws.shape} {draws.dtype}")
-    if line := save_rows(out, opened):
-        typer.echo(line)
+    typer.echo(save_rows(out, draws, opened))
 
 
 @app.command("check")

@@ -3,37 +3,45 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from brainenc.arrays import write_array
 from brainenc.storage import atomic_path
 
 
-def save_array(out: Path, array: Any) -> str:
-    """Write a ``.npy`` file atomically; return a line that describes it."""
+def save_predictions(out: Path, predictions: np.ndarray, images: Any) -> str:
+    """Write predictions as a ``.npy`` file, atomically, and `save_rows` beside it.
+
+    Returns
+    -------
+    str : lines that describe the files
+    """
     with atomic_path(out) as temporary:
-        write_array(temporary, array)
-    return f"{out}: {array.shape} {array.dtype}"
+        write_array(temporary, predictions)
+    return save_rows(out, predictions, images)
 
 
-def save_rows(out: Path, images: Any) -> str | None:
-    """Write the image file of each row of an array as a table beside it.
+def save_rows(out: Path, array: np.ndarray, images: Any) -> str:
+    """Write the image file of each row of an array as a table beside the array's file.
 
     Parameters
     ----------
     out : path
         File of the array, ``p.npy``; the table is ``p.rows.csv``, with columns ``row`` and
         ``file``.
-    images : ImageFiles, or other images, whose rows have no other name: nothing is written
+    array : array
+    images : ImageFiles, or other images, whose rows have no other name: no table is written
 
     Returns
     -------
-    str : a line that describes the table, or None
+    str : lines that describe the files
     """
-    if not hasattr(images, "paths"):
-        return None
-    path = out.with_name(f"{out.name.removesuffix('.npy')}.rows.csv")
-    with atomic_path(path) as temporary:
-        table = pd.DataFrame({"file": [str(file) for file in images.paths]})
-        table.to_csv(temporary, index_label="row")
-    return f"{path}: the image file of each row"
+    lines = [f"{out}: {array.shape} {array.dtype}"]
+    if hasattr(images, "paths"):
+        path = out.with_name(f"{out.name.removesuffix('.npy')}.rows.csv")
+        with atomic_path(path) as temporary:
+            table = pd.DataFrame({"file": [str(file) for file in images.paths]})
+            table.to_csv(temporary, index_label="row")
+        lines.append(f"{path}: the image file of each row")
+    return "\n".join(lines)

@@ -195,7 +195,7 @@ def in_rois(voxels: pd.DataFrame, roi: str | Sequence[str], atlas: str | None = 
     ValueError : no such ROI or atlas, or an ROI of several atlases other than the first.
     """
     known = roi_positions(voxels, atlas)
-    wanted = [roi] if isinstance(roi, str) else list(roi)
+    wanted = text_labels([roi] if np.ndim(roi) == 0 else roi, "roi").tolist()
     for label in wanted if atlas is None else ():
         if label not in known:
             others = [

@@ -236,7 +236,7 @@ def check_one_order(**arguments: Any) -> dict[str, pd.Index]:
             if index.is_unique and its.is_unique and index.isin(its).all():
                 raise ValueError(
                     f"the rows of {name} and {other} have the same index in another order: put "
-                    f"them in one order first, with {name} = {name}.loc[{other}.index], or drop "
+                    f"them in one order first, with {other} = {other}.loc[{name}.index], or drop "
                     "the index, .reset_index(drop=True), if their rows match as they are"
                 )
     return indexes

@@ -149,12 +149,13 @@ def predict(
     """Expected responses: (n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
+    from brainenc.prediction_files import save_predictions
     from brainenc.storage import check_file_path
 
     check_file_path(out)
     opened = open_images(images, background=background)
-    _save_array(out, brainenc.load(model, device=device).predict(opened))
-    _save_rows(out, opened)
+    predictions = brainenc.load(model, device=device).predict(opened)
+    typer.echo(save_predictions(out, predictions, opened))
 
 
 @app.command()
@@ -170,14 +171,14 @@ def sample(
     """Single-trial draws: (n, n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
+    from brainenc.prediction_files import save_rows
     from brainenc.storage import check_file_path
 
     check_file_path(out)
     encoder = brainenc.load(model, device=device)
     opened = open_images(images, background=background)
     draws = encoder.sample(opened, n=n, random_state=random_state, out=out)
-    typer.echo(f"{out}: {draws.shape} {draws.dtype}")
-    _save_rows(out, opened)
+    typer.echo(save_rows(out, draws, opened))
 
 
 @app.command("check")
@@ -392,29 +393,6 @@ def _ceiling_columns(ceiling: Any) -> dict[str, Any]:
         if converted.interval is not None:
             columns[f"{space}_low"], columns[f"{space}_high"] = converted.interval
     return columns
-
-
-def _save_array(out: Path, array: Any) -> None:
-    from brainenc.arrays import write_array
-    from brainenc.storage import atomic_path
-
-    with atomic_path(out) as temporary:
-        write_array(temporary, array)
-    typer.echo(f"{out}: {array.shape} {array.dtype}")
-
-
-def _save_rows(out: Path, images: Any) -> None:
-    """Image file of each row of `out`, as a table beside it; nothing for images of an array."""
-    if not hasattr(images, "paths"):
-        return
-    import pandas as pd
-
-    from brainenc.csv_files import write_csv
-
-    path = out.with_suffix(".rows.csv")
-    table = pd.DataFrame({"file": [str(file) for file in images.paths]})
-    write_csv(path, table, index=True, index_label="row")
-    typer.echo(f"{path}: the image file of each row")
 
 
 def _show(result: "BenchmarkResult", out: Path) -> None:

@@ -209,10 +209,11 @@ def check_row_order(**arguments: Any) -> None:
     for name, index in indexes.items():
         alike = len(indexes) == len(given) and all(index.equals(its) for its in indexes.values())
         if not alike and _is_shuffled(index):
+            as_it_is = "reset_index(drop=True)" if hasattr(given[name], "columns") else "to_numpy()"
             raise ValueError(
                 f"{name} has an index that is not in increasing order ({list(index[:3])} …), so "
                 "its rows may be meant as they are or by index: pass "
-                f"{name}.to_numpy() or {name}.sort_index()"
+                f"{name}.{as_it_is} or {name}.sort_index()"
             )
 
 
@@ -235,8 +236,8 @@ def check_one_order(**arguments: Any) -> dict[str, pd.Index]:
             if index.is_unique and its.is_unique and index.isin(its).all():
                 raise ValueError(
                     f"the rows of {name} and {other} have the same index in another order: put "
-                    f"them in one order first, with {name} = {name}.loc[{other}.index], or pass "
-                    ".to_numpy() if their rows match as they are"
+                    f"them in one order first, with {other} = {other}.loc[{name}.index], or drop "
+                    "the index, .reset_index(drop=True), if their rows match as they are"
                 )
     return indexes
 

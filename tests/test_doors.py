@@ -7,7 +7,7 @@ import torch
 
 import brainenc
 from brainenc import metrics
-from brainenc.metrics.probabilistic import random_pairs
+from brainenc.brain.volumes import to_nifti
 from brainenc.model_selection import image_folds
 
 N = 12  # images, and voxels
@@ -130,14 +130,6 @@ def test_log_density_of_some_voxels_is_that_of_their_normal(data, encoder):
         covariance = factors.T @ factors + np.diag(noise.private_sd[few].astype(float) ** 2)
         right = multivariate_normal(expected[0], covariance).logpdf(data.betas[0, 0, few])
         assert found[0, 0] == pytest.approx(right, rel=1e-4)
-
-
-def test_random_pairs_take_a_mask_for_what_it_is():
-    pairs = random_pairs(MASK, 100)
-    assert set(np.unique(pairs)) == {2, 3, 7, 9, 10}
-    assert len(pairs) == 10
-    with pytest.raises(ValueError, match="names a row twice"):
-        random_pairs(MASK.astype(int), 100)
 
 
 # ------------------------------------------------------------------ folds
@@ -286,7 +278,7 @@ MAP_DOORS = {
     "to_nifti": lambda data, r, folder: np.asarray(data.to_nifti(r).dataobj)[:, 0, 0],
     "to_surface": lambda data, r, folder: data.to_surface(r, n_vertices=N)["lh"].darrays[0].data,
     "brain.to_nifti": lambda data, r, folder: np.asarray(
-        brainenc.brain.volumes.to_nifti(r, data.voxels).dataobj
+        to_nifti(r, data.voxels.astype({"i": ">i4"})).dataobj
     )[:, 0, 0],
 }
 
@@ -324,7 +316,7 @@ def test_maps_are_written_position_by_position(placed, tmp_path, door):
 def test_maps_in_another_order_are_refused(placed, tmp_path, door):
     r = np.random.default_rng(0).random(N)
     for given in (shuffled(r), pd.Series(r, index=range(7, 7 + N)).sort_values()):
-        with pytest.raises(ValueError, match=r"index.*to_numpy\(\)"):
+        with pytest.raises(ValueError, match=r"index.*(to_numpy\(\)|reset_index)"):
             MAP_DOORS[door](placed, given, tmp_path)
 
 
@@ -357,7 +349,7 @@ def test_rows_in_another_order_are_refused_and_other_indexes_left_out(door):
     images = np.zeros((N, 8, 8), np.uint8)
     betas = np.random.default_rng(0).standard_normal((N, N))
     values = pd.Series(np.arange(N) / 3)
-    with pytest.raises(ValueError, match=rf"{door}.* index .*increasing order"):
+    with pytest.raises(ValueError, match=rf"{door}.* index .*increasing order.*sort_index"):
         ROW_DOORS[door](images, betas, shuffled(values.to_numpy()))
     values.index = range(40, 40 + N)
     data = ROW_DOORS[door](images, betas, values)
@@ -365,6 +357,19 @@ def test_rows_in_another_order_are_refused_and_other_indexes_left_out(door):
     column = {"voxels": data.voxels.get("ncsnr"), "session": data.trials.get("session")}.get(door)
     if column is not None:
         np.testing.assert_array_equal(column, np.arange(N) / 3)
+
+
+@pytest.mark.parametrize(
+    "labels", [["V1", "V2"] * 6, [b"V1", b"V2"] * 6, [1, 2] * 6, [1.0, 2.0] * 6]
+)
+def test_labels_of_voxels_given_to_encoders(encoder, data, labels):
+    X = np.random.default_rng(1).standard_normal((N, 4))
+    right = brainenc.calibrate(encoder, X, data.betas, groups=["a", "b"] * 6).scale_
+    for given in (labels, np.array(labels)[:, None], pd.Series(labels, index=range(20, 32))):
+        found = brainenc.calibrate(encoder, X, data.betas, groups=given).scale_
+        np.testing.assert_array_equal(found, right)
+    with pytest.raises(ValueError, match="groups has an index that is not in increasing order"):
+        brainenc.calibrate(encoder, X, data.betas, groups=shuffled(labels))
 
 
 def test_columns_of_one_shuffled_table_belong_together():

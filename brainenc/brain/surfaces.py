@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from brainenc.brain.values import voxel_values
+from brainenc.conversion import numeric_array
 from brainenc.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _places(voxels: pd.DataFrame, n_vertices: int) -> tuple[np.ndarray, np.ndarr
             f"the voxel table has no column {missing}: a surface needs each voxel's vertex and "
             f"hemisphere (there are {list(voxels)})"
         )
-    vertex = voxels["vertex"].to_numpy(float)
+    vertex = numeric_array(voxels["vertex"], "vertex of voxels").astype(float)
     if not ((vertex >= 0) & (vertex < n_vertices) & (vertex % 1 == 0)).all():
         raise ValueError(
             f"vertex runs from {np.min(vertex):g} to {np.max(vertex):g}, but must be whole numbers "

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from brainenc.brain.values import voxel_values
+from brainenc.conversion import numeric_array
 from brainenc.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _positions(voxels: pd.DataFrame) -> np.ndarray:
             f"the voxel table has no column {', '.join(missing)}: a volume needs each voxel's "
             f"position in {', '.join(POSITION)} (there are {', '.join(map(str, voxels)) or 'none'})"
         )
-    position = voxels[POSITION].to_numpy(dtype=np.float64)
+    position = numeric_array(voxels[POSITION], "i, j, k of voxels").astype(np.float64)
     if not len(position):
         raise ValueError("the voxel table is empty: there is nothing to put into a volume")
     if not (np.isfinite(position).all() and (position == position.round()).all()):
@@ -155,7 +156,7 @@ def _positions(voxels: pd.DataFrame) -> np.ndarray:
             "i, j, k of the voxel table must be whole numbers counted from 0; for millimetres "
             "apply the inverse of the affine first"
         )
-    n_twice = int(voxels.duplicated(POSITION).sum())
+    n_twice = len(position) - len(np.unique(position, axis=0))
     if n_twice:
         raise ValueError(f"{n_twice} voxels have the i, j, k of another: one would hide the other")
     return position.astype(np.int64)

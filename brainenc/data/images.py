@@ -26,17 +26,17 @@ def looks_like_images(obj: Any) -> bool:
     """Whether `obj` is images: a uint8 array or tensor of 3 or 4 axes, paths or PIL images."""
     obj = _paths_listed(obj)
     if hasattr(obj, "shape") and hasattr(obj, "dtype"):
-        return str(obj.dtype) in ("uint8", "torch.uint8") and len(obj.shape) in (3, 4)
+        return _is_uint8(obj) and len(obj.shape) in (3, 4)
     if isinstance(obj, (list, tuple)) and len(obj):
         first = obj[0]
         return isinstance(first, (str, os.PathLike, Image.Image)) or (
-            isinstance(first, np.ndarray) and _is_one_image(first)
+            _is_uint8(first) and len(first.shape) in (2, 3)
         )
     return False
 
 
-def _is_one_image(array: np.ndarray) -> bool:
-    return array.dtype == np.uint8 and array.ndim in (2, 3)
+def _is_uint8(array: Any) -> bool:
+    return hasattr(array, "shape") and str(getattr(array, "dtype", "")) in ("uint8", "torch.uint8")
 
 
 def as_images(images: Any, *, background: Colour | None = None) -> Any:
@@ -100,10 +100,12 @@ def _paths_listed(images: Any) -> Any:
 def _one_array(image: Any, i: int, mode: str, background: Colour | None) -> np.ndarray:
     if isinstance(image, Image.Image):
         return pixels_of(image, mode, f"images[{i}]", background)
-    if isinstance(image, np.ndarray):
+    if _is_uint8(image) or isinstance(image, np.ndarray):
+        image = _unmasked(image, f"images[{i}]") if isinstance(image, np.ndarray) else image
+        image = plain_array(image, f"images[{i}]")
         if image.ndim not in (2, 3):
             raise ValueError(f"images[{i}] {image.shape} must be (H, W) or (H, W, 3)")
-        return _unmasked(image, f"images[{i}]")
+        return image
     raise TypeError(
         f"images[{i}] is a {type(image).__name__}: a list of images holds paths, PIL images or "
         "uint8 arrays, all of one kind"
@@ -122,9 +124,13 @@ def _checked(images: Any, background: Colour | None = None) -> Any:
         images = plain_array(images, "images")
     images = _unmasked(images, "images")
     if images.dtype != np.uint8:
+        whole = getattr(images.dtype, "kind", "f") in "iu"
+        way = "images.astype('uint8') if all are in that range"
+        if not whole:
+            way = "(255 * images).round().astype('uint8') for values in 0 … 1"
         raise TypeError(
-            f"images must be uint8 in 0 … 255, got {images.dtype}. For values in 0 … 1 use (255 * "
-            "images).round().astype('uint8'); for features pass features=None to the encoder."
+            f"images must be uint8 in 0 … 255, got {images.dtype}: pass {way}. For features pass "
+            "features=None to the encoder."
         )
     if 0 in shape:
         raise ValueError(f"images {shape} is empty")
@@ -233,6 +239,15 @@ def open_images(source: str | os.PathLike, *, background: Colour | None = None) 
     ------
     FileNotFoundError : there is nothing of that name or pattern.
     TypeError, ValueError : no images, or images of different sizes.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("img10.png", "img2.png"):
+    ...         Image.new("RGB", (8, 6)).save(f"{folder}/{name}")
+    ...     [path.name for path in open_images(folder).paths]
+    ['img2.png', 'img10.png']
     """
     path = Path(source)
     if path.is_dir():

@@ -65,8 +65,8 @@ def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
     if ignored:
         warnings.warn(
             f"columns {ignored} of voxels name no ROI: an atlas is a column of text, an ROI a "
-            f"column of bool. Give codes their names, voxels[{ignored[0]!r}].map({{1: 'V1', …}}), "
-            "or make them text, .astype('category')",
+            "column of bool. Make 0 and 1 bool, .astype(bool); give codes their names, "
+            f"voxels[{ignored[0]!r}].map({{1: 'V1', …}}); or make them text, .astype('category')",
             stacklevel=4,
         )
     if unclear := [name for name in atlas_columns(table) if (table[name] == _NAN_TEXT).any()]:
@@ -195,7 +195,7 @@ def in_rois(voxels: pd.DataFrame, roi: str | Sequence[str], atlas: str | None = 
     ValueError : no such ROI or atlas, or an ROI of several atlases other than the first.
     """
     known = roi_positions(voxels, atlas)
-    wanted = [roi] if isinstance(roi, str) else list(roi)
+    wanted = text_labels([roi] if np.ndim(roi) == 0 else roi, "roi").tolist()
     for label in wanted if atlas is None else ():
         if label not in known:
             others = [

@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from brainenc.conversion import check_row_order, text_labels
 from brainenc.data.voxels import atlas_columns, atlas_labels
 from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
@@ -326,9 +327,9 @@ def roi_labels(voxels: pd.DataFrame, atlas: str | None, hemispheres: bool) -> np
 
 def _clean(labels: Any, missing: str = REST) -> np.ndarray:
     """Labels as strings, (n_voxels,); `missing` replaces missing and empty ones."""
-    series = pd.Series(labels, dtype=object)
-    text = series.astype(str).where(series.notna(), "").to_numpy(dtype=object)
-    return np.where(text == "", missing, text)
+    check_row_order(voxels=(), rois=labels)
+    text = [label or missing for label in text_labels(labels, "rois")]
+    return np.array(text, dtype=object)
 
 
 def response_clusters(responses: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:

@@ -23,7 +23,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cholesky
 
 from brainenc.arrays import blocks
-from brainenc.validation import check_index
 
 #: Values of draws at a time: temporary arrays of a few MB, in memory that is already mapped.
 _BLOCK_VALUES = 2**21
@@ -267,8 +266,8 @@ def random_pairs(
 
     Parameters
     ----------
-    voxels : array of int, shape (n_voxels,), or mask of bool
-        Positions to choose from, each once.
+    voxels : array of int, shape (n_voxels,)
+        Positions to choose from.
     n_pairs : int
         Number of pairs; all pairs if there are fewer.
     random_state : int, Generator or None
@@ -277,9 +276,7 @@ def random_pairs(
     -------
     array, shape (n_pairs, 2)
     """
-    positions = np.asarray(voxels)
-    n_axis = len(positions) if positions.dtype == bool else int(positions.max(initial=0)) + 1
-    voxels = check_index(positions, n_axis, "voxels") if positions.size else positions.astype(int)
+    voxels = np.asarray(voxels, dtype=np.int64)
     n_all = len(voxels) * (len(voxels) - 1) // 2
     rng = np.random.default_rng(random_state)
     chosen = np.sort(rng.choice(n_all, size=min(n_pairs, n_all), replace=False))

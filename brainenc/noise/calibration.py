@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from brainenc.conversion import text_labels
+from brainenc.conversion import check_row_order, text_labels
 
 
 def check_coverage(coverage: float) -> float:
@@ -37,6 +37,7 @@ def check_groups(groups: Any, n_voxels: int) -> np.ndarray:
             f"groups={groups!r} names an atlas, but the encoder has no voxel table: call "
             "with_voxels first (the benchmark does), or give the labels of the voxels"
         )
+    check_row_order(voxels=(), groups=groups)
     labels = text_labels(groups, "groups").astype(str)  # a missing label is a label of its own
     if labels.shape != (n_voxels,):
         raise ValueError(

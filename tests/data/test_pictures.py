@@ -13,7 +13,7 @@ from brainenc import EncodingData, PixelFeatures
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import ImageFiles, as_images, open_images
 from brainenc.data.pictures import over_background, rgb_of
-from brainenc.images import natural_order
+from brainenc.images import looks_like_images, natural_order
 
 GREY = (128, 128, 128)
 
@@ -63,6 +63,7 @@ WAYS = {
     "array": lambda pixels, folder: pixels[None],
     "list": lambda pixels, folder: [pixels],
     "tensor": lambda pixels, folder: torch.from_numpy(pixels[None]),
+    "list of tensors": lambda pixels, folder: [torch.from_numpy(pixels)],
     "hdf5": in_hdf5,
     "folder": in_folder,
 }
@@ -236,6 +237,7 @@ def test_a_png_of_16_bits_per_colour_is_refused(tmp_path):
             np.ma.masked_equal(np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8), 3),
             "masked array with 1 masked values",
         ),
+        ([torch.zeros((3, 32, 40), dtype=torch.uint8)] * 5, "channels first"),
         ([np.zeros((2, 8, 8, 3), np.uint8)], r"images\[0\] \(2, 8, 8, 3\) must be \(H, W\)"),
     ],
 )
@@ -253,7 +255,13 @@ def test_one_image_as_many_and_channels_first_are_refused_at_every_door(images, 
 
 def test_tensors_and_unmasked_arrays_are_images():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 9, 3), dtype=np.uint8)
-    for given in (torch.from_numpy(pixels), np.ma.masked_array(pixels)):
+    for given in (
+        torch.from_numpy(pixels),
+        np.ma.masked_array(pixels),
+        [torch.from_numpy(image) for image in pixels],
+        [np.ma.masked_array(image) for image in pixels],
+    ):
+        assert looks_like_images(given)
         images = as_images(given)
         assert type(images) is np.ndarray
         np.testing.assert_array_equal(images, pixels)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from brainenc.arrays import blocks
 from brainenc.brain.volumes import Volume
+from brainenc.conversion import plain_array
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import take_images
 from brainenc.datasets.nsd.design import ONE_HOUR, make_trials, read_design
@@ -244,11 +245,11 @@ def _read_mask(files: NSDFiles, mask: Any, session: int) -> np.ndarray:
     if isinstance(mask, str) and mask == "all":
         inside = _all_vertices(files, session)
     elif _is_file_name(mask):
-        inside = _read_mask_file(Path(mask)) > 0
+        inside = _above_zero(_read_mask_file(Path(mask)), str(mask))
     elif isinstance(mask, str):
         inside = _read_roi(files, mask)
     else:
-        inside = np.asarray(mask) > 0
+        inside = _above_zero(plain_array(mask, "mask"), "an array")
     if files.space == "fsaverage":
         inside = inside.reshape(-1)
     if inside.ndim != (1 if files.space == "fsaverage" else 3) or not inside.any():
@@ -257,6 +258,16 @@ def _read_mask(files: NSDFiles, mask: Any, session: int) -> np.ndarray:
             f"{int(inside.sum())} voxels, but it must be on the grid of {files.space} and not empty"
         )
     return inside
+
+
+def _above_zero(values: np.ndarray, source: str) -> np.ndarray:
+    """Where a mask is above 0: a bool, a label or NSD's -1, 0, 1, but no probability."""
+    if values.dtype.kind == "f" and (np.isfinite(values) & (values % 1 != 0)).any():
+        raise ValueError(
+            f"mask ({source}) has values such as {values[values % 1 > 0].flat[0]:g} between whole "
+            "numbers, as maps of probabilities have: choose a threshold, mask > 0.5 for example"
+        )
+    return values > 0
 
 
 def _read_roi(files: NSDFiles, mask: str) -> np.ndarray:

@@ -136,12 +136,28 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises
     ------
     FileNotFoundError : there is no such file.
-    ValueError : the file is not valid JSON (for example truncated); the message names it.
+    ValueError : the file is not valid JSON (for example truncated), has a key twice, or text that
+        is no Unicode; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text, object_pairs_hook=_without_twins)
+        if "\\ud" in text.lower():
+            # Half of a pair; names of files that are no UTF-8 are written so, and may be.
+            json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except RecursionError:
+        raise ValueError(f"{path} is not valid JSON (damaged?): nested too deeply") from None
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON (truncated or damaged?): {error}") from None
+    return content
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {max(names, key=names.count)!r} is there twice")
+    return found
 
 
 def fingerprint(*parts: Any) -> str:

@@ -129,7 +129,7 @@ def fit(
     if check:
         loaded.check()
     fitted = next(iter(made.values())).fit(loaded.images, loaded.betas)
-    typer.echo(fitted.save(out))
+    typer.echo(fitted.save(out, voxels=loaded.voxels))
 
 
 @app.command()
@@ -173,11 +173,19 @@ def check_data(
     data: Data,
     n_images: Annotated[int, typer.Option(help="Images drawn at random to look at.")] = 600,
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare checksums of all files, which reads them.")
+    ] = False,
 ) -> None:
     """Test whether images and betas belong together; exit status 1 if they do not seem to."""
     import warnings
 
+    from brainenc.data.encoding_data import EncodingData
     from brainenc.data.npz import load_data
+
+    if verify and data.is_dir():
+        EncodingData.load(data, verify=True)
+        typer.echo(f"all files of {data} are as they were saved")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its text is printed below

@@ -17,6 +17,8 @@ FREE_BYTES = 2**30
 #: … and above that at most so many times the file. Betas and photographs reach 1 to 20.
 LARGEST_RATIO = 100
 
+_OF_THE_SYSTEM = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
 
 @contextmanager
 def reading(path: str | os.PathLike, kind: str = "a file") -> Iterator[None]:
@@ -49,7 +51,8 @@ def reading(path: str | os.PathLike, kind: str = "a file") -> Iterator[None]:
             raise unreadable(path, kind, error) from error
         raise
     except OSError as error:
-        if error.errno is not None:  # of the system; HDF5's and gzip's own have no number
+        # Of the system, or of brainenc; HDF5's and gzip's own have neither a kind nor a number.
+        if type(error) in _OF_THE_SYSTEM or error.errno is not None:
             raise
         raise unreadable(path, kind, error) from error
     except ValueError as error:
@@ -192,7 +195,9 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
             raise ValueError(f"it has two entries of one name among {names}")
         check_claim(path, sum(entry.file_size for entry in entries), compressed=True)
         return {
-            entry.filename.removesuffix(".npy"): _member(archive, entry, path) for entry in entries
+            entry.filename.removesuffix(".npy"): _member(archive, entry, path)
+            for entry in entries
+            if entry.filename.endswith(".npy")
         }
 
 

@@ -25,7 +25,14 @@ from brainenc.benchmarking.draw_kept import Arrays, read_kept
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_sources import DrawSource, encoder_source, reference_sources
 from brainenc.process_state import pair_lock
-from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.reading import read_array
+from brainenc.storage import (
+    atomic_path,
+    check_file,
+    file_record,
+    read_signed_json,
+    write_signed_json,
+)
 
 
 @dataclass(frozen=True)
@@ -64,20 +71,23 @@ class Pair:
     def finished(self) -> bool:
         """Whether an earlier run wrote predictions of this pair."""
         try:
-            info = read_json(self.folder / "info.json")
+            info = read_signed_json(self.folder / "info.json")
             if info.get("key") != self.key or info.get("error") is not None:
                 return False
+            # Pairs of versions before 0.2 have no checksums.
+            for name, record in info.get("files", {}).items():
+                check_file(self.folder / name, record)
             return len(self.predictions()) == len(self.test)
-        except (FileNotFoundError, ValueError, EOFError):  # missing or truncated: fit again
+        except (FileNotFoundError, ValueError, AttributeError):  # missing or damaged: fit again
             return False
 
     def info(self) -> dict[str, Any]:
         """Times, memory, and the error if there was one."""
-        return read_json(self.folder / "info.json")
+        return read_signed_json(self.folder / "info.json")
 
     def predictions(self) -> np.ndarray:
         """Predictions of the test images, shape (n_test, n_voxels), memory-mapped."""
-        return np.load(self.folder / "predictions.npy", mmap_mode="r")
+        return read_array(self.folder / "predictions.npy", mapped=True)
 
     def draws(self, label: str = "") -> Arrays:
         """Kept arrays of the draws of the encoder, or of the reference row of that label.
@@ -115,7 +125,12 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
         except Exception as error:
             info["error"] = f"{type(error).__name__}: {error}"
             info["traceback"] = traceback.format_exc()
-        write_json(temporary / "info.json", info)
+        # A later run that goes on with this pair compares them.
+        files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+        info["files"] = {
+            path.relative_to(temporary).as_posix(): file_record(path) for path in files
+        }
+        write_signed_json(temporary / "info.json", info)
     return pair
 
 

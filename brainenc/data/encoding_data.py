@@ -429,19 +429,25 @@ class EncodingData(VoxelMaps):
         return folder
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "EncodingData":
+    def load(cls, folder: str | os.PathLike, *, verify: bool | None = None) -> "EncodingData":
         """Read a ``.brain`` folder; betas and images are memory-mapped and not read yet.
 
         Parameters
         ----------
         folder : path
+        verify : bool, optional
+            By default the sizes of all files are compared with those at `save`, and checksums of
+            ``meta.json`` and the tables. True compares the checksums of betas and images too, which
+            reads them all (a second or two per gigabyte). False compares none: for tables that were
+            changed by hand; `save` then gives new checksums.
 
         Raises
         ------
         FileNotFoundError : the folder or one of its files is missing; the message names it.
-        ValueError : a file is truncated or inconsistent, or from a newer version.
+        ValueError : a file is truncated, inconsistent or not as it was saved, or from a newer
+            version.
         """
-        parts = brain_folder.read(Path(folder))
+        parts = brain_folder.read(Path(folder), verify=verify)
         check_same_length(images=parts["images"], betas=parts["betas"])
         check_voxels(parts["voxels"], parts["betas"].shape)
         check_trials(parts["trials"], parts["betas"].shape)

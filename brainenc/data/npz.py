@@ -2,13 +2,12 @@
 
 import dataclasses
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from brainenc.data.encoding_data import EncodingData
+from brainenc.reading import read_arrays
 
 
 def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingData:
@@ -81,25 +80,14 @@ def load_data(path: str | os.PathLike) -> EncodingData:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    # Opened here, since np.load leaves a damaged file open.
     with path.open("rb") as file:
-        # Checked by the first bytes, since NumPy's error for other files is about pickles.
+        # Checked by the first bytes, since the error for other files is about zip archives.
         if file.read(2) not in (b"PK", b""):
             raise ValueError(
                 f"{path} is neither a .brain folder nor an .npz file, as numpy.savez(path, "
                 "images=images, betas=betas) writes"
             )
-        file.seek(0)
-        try:
-            with np.load(file) as arrays:
-                return dict(arrays)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            if "allow_pickle" in str(error):
-                raise ValueError(
-                    f"{path} holds Python objects (an array of dtype object): save numbers, and "
-                    "labels as text"
-                ) from None
-            raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
+    return read_arrays(path)
 
 
 def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:

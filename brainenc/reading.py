@@ -247,4 +247,3 @@ def check_archive(path: str | os.PathLike) -> None:
         raise ValueError("its records are compressed, which torch.save does not do")
     if damaged:
         raise ValueError(f"it is damaged: the checksum of its record {damaged} is wrong")
-

@@ -90,13 +90,13 @@ def read_sealed(
             array = read_array(path, mapped=True)
             size = os.path.getsize(path) - array.offset if isinstance(array, np.memmap) else 0
         else:
-            file = io.BytesIO(whole)
-            shape, stored = array_header(file)
-            size = len(whole) - file.tell()
+            content = io.BytesIO(whole)
+            shape, stored = array_header(content)
+            size = len(whole) - content.tell()
             if n_bytes_of(shape, stored) > size:
                 raise ValueError("it ends early")
-            file.seek(0)
-            array = np.lib.format.read_array(file, allow_pickle=False)
+            content.seek(0)
+            array = np.lib.format.read_array(content, allow_pickle=False)
         if size != array.nbytes + _LENGTH * sealed:
             raise ValueError("its header does not fit its size")
         if array.dtype != np.dtype(dtype):

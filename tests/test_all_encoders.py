@@ -546,7 +546,9 @@ def test_a_splitter_comes_back(problem, tmp_path):
     loaded = brainenc.load(encoder.save(tmp_path / "model"))
     np.testing.assert_array_equal(loaded.predict(X), encoder.predict(X))
     assert vars(loaded.cv) == vars(encoder.cv)
-    assert [a.tolist() for a, _ in loaded.cv.split(X)] == [a.tolist() for a, _ in encoder.cv.split(X)]
+    assert [a.tolist() for a, _ in loaded.cv.split(X)] == [
+        a.tolist() for a, _ in encoder.cv.split(X)
+    ]
 
 
 def test_a_users_own_transformer_is_saved_and_must_be_named_to_load(problem, tmp_path):

@@ -164,7 +164,7 @@ def open_volume(path: str | os.PathLike) -> Any:
     import nibabel as nib
 
     with reading(path, "a volume (NIfTI or MGH)"):
-        image: Any = nib.load(path)  # type: ignore[attr-defined]
+        image: Any = nib.load(path)
         stored = image.file_map["image"].filename or path
         n_bytes = n_bytes_of(image.shape, image.get_data_dtype())
         check_claim(stored, n_bytes, compressed=str(stored).endswith((".gz", ".mgz", ".bz2")))

@@ -4,9 +4,9 @@
 with rows of an HDF5 file elsewhere), ``voxels.csv`` (one row per voxel) and ``trials.csv`` (one row
 per trial).
 
-``meta.json`` has the size and a checksum (CRC-32) of every file, and a checksum of itself. On reading,
-sizes and the checksums of ``meta.json`` and the tables are compared; those of betas and images,
-which can be 40 GB, only on request.
+``meta.json`` has the size and a checksum (CRC-32) of every file, and a checksum of itself. On
+reading, sizes and the checksums of ``meta.json`` and the tables are compared; those of betas and
+images, which can be 40 GB, only on request.
 """
 
 import os
@@ -145,7 +145,7 @@ def read(folder: Path, *, verify: bool | None = None) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     meta = _read_meta(folder, verify=verify is not False)
-    version, records = meta["format_version"], meta.get("files")
+    version, records = meta["format_version"], meta.get("files", {})
     with reading(folder / "meta.json", "the description of a .brain folder"):
         meta = _typed(meta)
         if version >= 2 and set(records) != _expected(meta):

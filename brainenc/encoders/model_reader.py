@@ -130,7 +130,7 @@ class ModelReader:
         # Stored by columns, as it was in memory: products then sum in the same order.
         return self.arrays[key].T if packed.get("order") == "F" else self.arrays[key]
 
-    def _read_scalar(self, packed: dict, where: str) -> np.generic:
+    def _read_scalar(self, packed: dict, where: str) -> Any:
         array = self._read_array({"$array": packed["$scalar"]}, where)
         if array.ndim:
             raise self.damaged(where, f"is no number, but an array of shape {array.shape}")
@@ -165,7 +165,7 @@ class ModelReader:
     def _read_table(self, packed: dict, where: str) -> pd.DataFrame:
         pairs = packed["$table"]
         if isinstance(pairs, dict):  # of format 2
-            pairs = list(pairs.items())
+            pairs = [list(pair) for pair in pairs.items()]
         if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
             raise self.damaged(where, "is no list of pairs of a name and a column")
         columns = [self.value(column, f"{where}.{name}") for name, column in pairs]
@@ -212,7 +212,7 @@ class ModelReader:
         if "attributes" in packed:
             if not is_of_scikit_learn(found) or issubclass(found, BaseEstimator):
                 raise self.damaged(where, f"has attributes, but {found.__name__} is no splitter")
-            splitter = found.__new__(found)
+            splitter: Any = object.__new__(found)
             vars(splitter).update(self._by_name(packed["attributes"], f"{where}.attributes"))
             return splitter
         if "version" in packed and packed["version"] != sklearn.__version__:

@@ -7,7 +7,6 @@ refused: a saved model must predict what the fitted one does.
 
 import dataclasses
 import functools
-
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -24,8 +23,9 @@ from brainenc.features.store import FeatureStore
 
 #: Types of numbers that safetensors holds.
 _DTYPES = frozenset(
-    np.dtype(code) for code in ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
-)  # fmt: skip
+    np.dtype(code)
+    for code in ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8")
+)
 
 _OF_EXTRACTORS = (
     "Two ways on: compute the features yourself and fit the encoder to them (features=None), or "
@@ -92,7 +92,8 @@ class Packer:
         raise self._refusal(value, key)
 
     def _refusal(self, value: Any, key: str, why: str = "") -> TypeError:
-        text = repr(value) if len(repr(value)) < 80 else f"of type {type(value).__name__}"
+        text = " ".join(repr(value).split())
+        text = text if len(text) < 80 else f"of type {type(value).__name__}"
         why = why or f"a {type(value).__name__} would not come back as it is"
         return TypeError(f"{key.strip('.')} ({text}) cannot be saved: {why}. {self._hint}")
 
@@ -131,7 +132,7 @@ class Packer:
         columns = []
         for i, name in enumerate(value.columns):
             dtype = value.dtypes.iloc[i]
-            text = pd.api.types.is_string_dtype(dtype) or dtype == object
+            text = pd.api.types.is_string_dtype(dtype) or dtype.kind == "O"
             if not (text or isinstance(dtype, np.dtype)) or type(name) not in (str, int):
                 raise self._refusal(value, key, f"its column {name!r} of {dtype} would change")
             column = value.iloc[:, i].to_numpy(object) if text else value.iloc[:, i].to_numpy()
@@ -194,12 +195,11 @@ class Packer:
                 f"{kind.__name__}, and brainenc.load would take the name for "
                 f"{known.__module__}.{kind.__name__}: give your class another name"
             )
-        if twins := [other for other in self.classes if other.__name__ == kind.__name__]:
-            if twins != [kind]:
-                raise TypeError(
-                    f"the encoder uses two classes named {kind.__name__}, of {kind.__module__} and "
-                    f"{twins[0].__module__}: give one of them another name"
-                )
+        if twins := [c for c in self.classes if c.__name__ == kind.__name__ and c is not kind]:
+            raise TypeError(
+                f"the encoder uses two classes named {kind.__name__}, of {kind.__module__} and "
+                f"{twins[0].__module__}: give one of them another name"
+            )
         self.classes.add(kind)
 
 

@@ -58,7 +58,7 @@ def save(
     packer = Packer()
     packed = packer.pack(encoder, "")
     if voxels is not None:
-        packed["state"]["voxels_"] = packer.pack(_voxel_table(voxels, encoder), "voxels_")
+        packed["state"]["voxels_"] = packer.pack(_voxel_table(voxels, encoder), ".voxels_")
     _check_it_comes_back(packed, packer)
     structure = {
         "format": "brainenc.encoder",
@@ -124,9 +124,7 @@ def _check_it_comes_back(packed: Any, packer: Packer) -> None:
             error
         )
     names = {*packer.arrays, *again.arrays}
-    changed = [
-        name for name in names if not _same(packer.arrays.get(name), again.arrays.get(name))
-    ]
+    changed = [name for name in names if not _same(packer.arrays.get(name), again.arrays.get(name))]
     if found != text or changed:
         place = min(changed, default="a value of its parameters or attributes").strip(".")
         raise TypeError(
@@ -155,8 +153,11 @@ def _same(ours: np.ndarray | None, theirs: np.ndarray | None) -> bool:
         return True
     if ours is None or theirs is None or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
         return False
-    as_bytes = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (ours, theirs))
-    return bool(np.array_equal(*as_bytes))
+    return bool(np.array_equal(_as_bytes(ours), _as_bytes(theirs)))
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def check_model_folder(folder: str | os.PathLike) -> Path:

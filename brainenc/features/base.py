@@ -96,7 +96,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         """
         self.image_shape_ = tuple(as_images(X).shape[1:])
         for name in ("weights_", "probe_"):  # of an encoder that was loaded
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         return self
 
     def transform(self, X: Any, *, out: Any = None) -> np.ndarray:

@@ -186,9 +186,7 @@ def load_model(model: str, pretrained: str | os.PathLike, device: torch.device) 
         if loaded is None:
             clip, preprocess = _create(model, path, tag)
             clip.visual.to(device)  # the text tower is never run
-            loaded = _MODELS[identity] = LoadedModel(
-                clip.eval(), preprocess, device, checksum
-            )
+            loaded = _MODELS[identity] = LoadedModel(clip.eval(), preprocess, device, checksum)
     return loaded
 
 

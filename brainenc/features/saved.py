@@ -1,4 +1,4 @@
-"""Extractors of saved encoders: are their features still those of the fit?
+"""Whether the extractor of a loaded encoder gives the features of the fit.
 
 A saved model names weights and does not hold them. So it has the checksum of the weights, and the
 features of a test picture, which also show another version of a library or of a class.

@@ -415,7 +415,7 @@ def test_columns_may_be_added_to_and_taken_from_the_voxel_table(folder):
         kastner=["IPS0", "NA", "", "IPS1"], y=[1, 2, 3, 4]
     )
     table.to_csv(folder / "voxels.csv", index=False)
-    with pytest.raises(ValueError, match=r"voxels\.csv .* was changed.*verify=False\) and save the"):
+    with pytest.raises(ValueError, match=r"voxels\.csv .* was changed.*verify=False\)"):
         EncodingData.load(folder)
     loaded = EncodingData.load(folder, verify=False)
     assert list(loaded.rois("kastner")) == ["IPS0", "IPS1"]

@@ -558,7 +558,11 @@ def test_load_npz_takes_averaged_betas(npz, betas):
         ({"images": np.zeros((8, 4, 4))}, TypeError, "uint8"),
         ({"roi": np.array(["V1"])}, ValueError, r"roi has shape \(1,\).*\(5,\)"),
         ({"session": np.zeros(8)}, ValueError, r"session has shape \(8,\).*\(8, 3\)"),
-        ({"betas": np.array([None] * 8)}, ValueError, "its entry betas.npy: it holds Python objects.*save numbers"),
+        (
+            {"betas": np.array([None] * 8)},
+            ValueError,
+            "betas.npy: it holds Python objects.*save numbers",
+        ),
     ],
 )
 def test_load_npz_refuses_arrays_that_do_not_fit(npz, changes, error, message):

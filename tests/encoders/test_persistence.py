@@ -201,7 +201,10 @@ def test_state_sets_no_property_and_no_method_that_ends_like_a_fitted_attribute(
         (lambda s: s["encoder"]["state"].update(a_={"$dict": [[1]]}), "no list of pairs"),
         (lambda s: s["encoder"]["state"].update(a_={"$dict": [[[], 1]]}), "no list of pairs"),
         (lambda s: s["encoder"]["state"].update(a_={"$tuple": "ab"}), "no list of the items"),
-        (lambda s: s["encoder"]["state"].update(a_={"$table": [["b", 1]]}), "is a table of columns"),
+        (
+            lambda s: s["encoder"]["state"].update(a_={"$table": [["b", 1]]}),
+            "is a table of columns",
+        ),
         (lambda s: s["encoder"]["state"].update(a_={"b": 1}), r"has the keys \['b'\]"),
     ],
 )

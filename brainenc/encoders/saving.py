@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,10 @@ def save(
     structure = signed(structure, packer.arrays)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        save_file(packer.arrays, temporary / ARRAYS)
         write_json(temporary / STRUCTURE, structure)
+        save_file(packer.arrays, temporary / ARRAYS)
+        # safetensors makes files that only the user may read, whatever the umask.
+        shutil.copymode(temporary / STRUCTURE, temporary / ARRAYS)
     return folder
 
 

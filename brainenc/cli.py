@@ -173,23 +173,17 @@ def check_data(
     data: Data,
     n_images: Annotated[int, typer.Option(help="Images drawn at random to look at.")] = 600,
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare checksums of all files, which reads them.")
-    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare checksums of files.")] = False,
 ) -> None:
     """Test whether images and betas belong together; exit status 1 if they do not seem to."""
     import warnings
 
-    from brainenc.data.encoding_data import EncodingData
     from brainenc.data.npz import load_data
-
-    if verify and data.is_dir():
-        EncodingData.load(data, verify=True)
-        typer.echo(f"all files of {data} are as they were saved")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its text is printed below
-        found = load_data(data).check(n_images=n_images, random_state=random_state)
+        loaded = load_data(data, verify=verify or None)
+        found = loaded.check(n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
     if found.suspicious:
         raise typer.Exit(1)

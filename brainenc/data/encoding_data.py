@@ -395,7 +395,7 @@ class EncodingData(VoxelMaps):
         """Write a ``.brain`` folder atomically; `truth` is not written.
 
         `brainenc.data.brain_folder` lists its files. A killed save leaves the old folder, and a
-        hidden ``.*.tmp`` folder beside it to delete.
+        hidden ``.*.tmp`` folder beside it.
 
         Parameters
         ----------
@@ -436,16 +436,12 @@ class EncodingData(VoxelMaps):
         ----------
         folder : path
         verify : bool, optional
-            By default the sizes of all files are compared with those at `save`, and checksums of
-            ``meta.json`` and the tables. True compares the checksums of betas and images too, which
-            reads them all (a second or two per gigabyte). False compares none: for tables that were
-            changed by hand; `save` then gives new checksums.
+            Compare sizes and tables with what was saved (by default), betas and images too (True;
+            reads them), or nothing (False; for tables changed by hand).
 
         Raises
         ------
-        FileNotFoundError : the folder or one of its files is missing; the message names it.
-        ValueError : a file is truncated, inconsistent or not as it was saved, or from a newer
-            version.
+        FileNotFoundError, ValueError : a file is missing, damaged, changed or of a newer version.
         """
         parts = brain_folder.read(Path(folder), verify=verify)
         check_same_length(images=parts["images"], betas=parts["betas"])

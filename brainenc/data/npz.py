@@ -71,10 +71,17 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     )
 
 
-def load_data(path: str | os.PathLike) -> EncodingData:
-    """EncodingData from a ``.brain`` folder or an ``.npz`` file."""
+def load_data(path: str | os.PathLike, *, verify: bool | None = None) -> EncodingData:
+    """EncodingData from a ``.brain`` folder or an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : path
+    verify : bool, optional
+        As for `EncodingData.load`; an ``.npz`` file is always read and compared.
+    """
     path = Path(path)
-    return EncodingData.load(path) if path.is_dir() else load_npz(path)
+    return EncodingData.load(path, verify=verify) if path.is_dir() else load_npz(path)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -43,6 +43,17 @@ def is_of_scikit_learn(found: type) -> bool:
     return in_the_list and scikit_learn_class(found.__name__) is found
 
 
+def is_encoder(found: type) -> bool:
+    """Whether a class is one of encoders."""
+    # By name: the base class saves through this file, and files import one another in no circle.
+    return issubclass(found, own_class("BaseEncoder"))
+
+
+def is_extractor(found: type) -> bool:
+    """Whether a class is one of feature extractors."""
+    return issubclass(found, own_class("FeatureExtractor"))
+
+
 def known_class(name: str) -> Any:
     """The class that `load` takes for a name without `classes`; None if there is none."""
     found = own_class(name)

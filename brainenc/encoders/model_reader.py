@@ -17,8 +17,13 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc import encoders, features
-from brainenc.encoders.known_classes import is_of_scikit_learn, own_class, scikit_learn_class
+from brainenc.encoders.known_classes import (
+    is_encoder,
+    is_extractor,
+    is_of_scikit_learn,
+    own_class,
+    scikit_learn_class,
+)
 from brainenc.noise.trials import TrialDistribution
 from brainenc.process_state import torch_seeded
 
@@ -102,7 +107,7 @@ class ModelReader:
             found = self.value(packed, where)
         except RecursionError:
             raise self.damaged(where, "is nested too deeply") from None
-        if not isinstance(found, encoders.BaseEncoder):
+        if not is_encoder(type(found)):
             raise self.damaged(where, f"is a {type(found).__name__} and no encoder")
         try:
             check_is_fitted(found)
@@ -235,7 +240,7 @@ class ModelReader:
                 f"{where}.state",
                 f"sets {wrong[0]}, which is no fitted attribute of {found.__name__}",
             )
-        if issubclass(found, encoders.BaseEncoder) and "trials_" in state:
+        if is_encoder(found) and "trials_" in state:
             self._check_fit(state, f"{where}.state")
         if self.device is not None and "device" in parameters:
             parameters["device"] = self.device
@@ -261,8 +266,7 @@ class ModelReader:
         if name in self.classes:
             return self.classes[name]
         if (own := own_class(name)) is not None:
-            kinds = encoders.BaseEncoder, features.FeatureExtractor
-            if not (isinstance(own, type) and issubclass(own, kinds)):
+            if not (isinstance(own, type) and (is_encoder(own) or is_extractor(own))):
                 raise self.damaged(where, f"names {name}, which is no encoder or extractor")
             return own
         if (theirs := scikit_learn_class(name)) is not None:

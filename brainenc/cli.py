@@ -135,7 +135,7 @@ def fit(
         loaded.check()
     with interruption_ends_fit():
         fitted = next(iter(made.values())).fit(loaded.images, loaded.betas)
-    typer.echo(fitted.save(out))
+    typer.echo(fitted.save(out, voxels=loaded.voxels))
 
 
 @app.command()
@@ -186,13 +186,15 @@ def check_data(
     data: Data,
     n_images: Annotated[int, typer.Option(help="Images drawn at random to look at.")] = 600,
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare checksums of files.")] = False,
 ) -> None:
     """Test whether images and betas belong together; exit status 1 if they do not seem to."""
     from brainenc.data.npz import load_data
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its text is printed below
-        found = load_data(data).check(n_images=n_images, random_state=random_state)
+        loaded = load_data(data, verify=verify or None)
+        found = loaded.check(n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
     if found.suspicious:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -202,12 +203,101 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises
     ------
     FileNotFoundError : there is no such file.
-    ValueError : the file is not valid JSON (for example truncated); the message names it.
+    ValueError : the file is not valid JSON (for example truncated), has a key twice, or text that
+        is no Unicode; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text, object_pairs_hook=_without_twins)
+        if "\\ud" in text.lower():
+            # Half of a pair; names of files that are no UTF-8 are written so, and may be.
+            json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    except RecursionError:
+        raise ValueError(f"{path} is not valid JSON (damaged?): nested too deeply") from None
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON (truncated or damaged?): {error}") from None
+    return content
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {max(names, key=names.count)!r} is there twice")
+    return found
+
+
+def file_checksum(path: str | os.PathLike) -> str:
+    """CRC-32 of a file's content, 8 hexadecimal digits, as zip archives and PNG files have it.
+
+    It finds damage by chance; a gigabyte takes less than a second.
+    """
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            checksum = zlib.crc32(block, checksum)
+    return f"{checksum:08x}"
+
+
+def file_record(path: str | os.PathLike) -> dict[str, Any]:
+    """Size and checksum of a file, for `check_file`."""
+    return {"bytes": os.path.getsize(path), "crc32": file_checksum(path)}
+
+
+def check_file(path: str | os.PathLike, record: Any, *, content: bool = True) -> None:
+    """Compare a file with its record.
+
+    Parameters
+    ----------
+    path : path
+    record : dict
+        What `file_record` gave when the file was written.
+    content : bool
+        Read the file and compare the checksum; otherwise the size only.
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file.
+    ValueError : another size or checksum; the message names both.
+    """
+    try:
+        size, checksum = int(record["bytes"]), str(record["crc32"])
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"the record of {path} is damaged: {record!r:.100}") from None
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} is missing")
+    if (found := os.path.getsize(path)) != size:
+        raise ValueError(
+            f"{path} is truncated or was changed: it has {found:,} bytes, and had {size:,} when it "
+            "was written"
+        )
+    if content and (now := file_checksum(path)) != checksum:
+        raise ValueError(
+            f"{path} is damaged or was changed: its checksum is {now}, and was {checksum} when it "
+            "was written"
+        )
+
+
+def write_signed_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    """`write_json` of a dict with its checksum, which `read_signed_json` compares."""
+    plain = json.loads(json.dumps(content, default=_plain))
+    write_json(path, {**plain, "checksum": fingerprint(plain)})
+
+
+def read_signed_json(path: str | os.PathLike) -> dict[str, Any]:
+    """A dict that `write_signed_json` wrote; one without a checksum as it is.
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file.
+    ValueError : no valid JSON, no dict, or it was changed after it was written.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(content).__name__} and no table")
+    if "checksum" in content and content.pop("checksum") != fingerprint(content):
+        raise ValueError(f"{path} is damaged: it was changed after it was written")
+    return content
 
 
 def fingerprint(*parts: Any) -> str:

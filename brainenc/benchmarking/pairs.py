@@ -24,7 +24,14 @@ from brainenc.benchmarking.draw_kept import Arrays, read_kept
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_sources import DrawSource, encoder_source, reference_sources
 from brainenc.process_state import interruption_ends_fit, pair_lock
-from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.reading import read_array
+from brainenc.storage import (
+    atomic_path,
+    check_file,
+    file_record,
+    read_signed_json,
+    write_signed_json,
+)
 from brainenc.temporaries import scratch_folder
 
 
@@ -68,11 +75,14 @@ class Pair:
     def finished(self) -> bool:
         """Whether an earlier run wrote predictions of this pair."""
         try:
-            info = read_json(self.folder / "info.json")
+            info = read_signed_json(self.folder / "info.json")
             if info.get("key") != self.key or info.get("error") is not None:
                 return False
+            # Pairs of versions before 0.2 have no checksums.
+            for name, record in info.get("files", {}).items():
+                check_file(self.folder / name, record)
             return len(self.predictions()) == len(self.test)
-        except (FileNotFoundError, ValueError, EOFError):  # missing or truncated: fit again
+        except (FileNotFoundError, ValueError, AttributeError):  # missing or damaged: fit again
             return False
 
     def to_fit(self) -> bool:
@@ -83,11 +93,11 @@ class Pair:
         """Times, memory, and the error if there was one."""
         if self.lost:
             return {"key": self.key, "error": self.lost, "draws": {}, "draw_errors": {}}
-        return read_json(self.folder / "info.json")
+        return read_signed_json(self.folder / "info.json")
 
     def predictions(self) -> np.ndarray:
         """Predictions of the test images, shape (n_test, n_voxels), memory-mapped."""
-        return np.load(self.folder / "predictions.npy", mmap_mode="r")
+        return read_array(self.folder / "predictions.npy", mapped=True)
 
     def draws(self, label: str = "") -> Arrays:
         """Kept arrays of the draws of the encoder, or of the reference row of that label.
@@ -130,7 +140,12 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
             # What is half written is of no use, and the disk may be full.
             shutil.rmtree(temporary)
             temporary.mkdir()
-        write_json(temporary / "info.json", info)
+        # A later run that goes on with this pair compares them.
+        files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+        info["files"] = {
+            path.relative_to(temporary).as_posix(): file_record(path) for path in files
+        }
+        write_signed_json(temporary / "info.json", info)
     return pair
 
 

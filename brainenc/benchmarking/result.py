@@ -1,6 +1,5 @@
 """BenchmarkResult: the tidy tables of one run."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,17 @@ import pandas as pd
 from brainenc.benchmarking.former_tables import with_kinds
 from brainenc.csv_files import read_csv, write_csv
 from brainenc.locks import exclusive
+from brainenc.reading import reading
 from brainenc.result_tables import DRAW_TABLES, NAMES, TABLES, TEXTS, ResultTables
-from brainenc.storage import atomic_path, check_writable, read_json, write_json
+from brainenc.storage import (
+    atomic_path,
+    check_file,
+    check_writable,
+    file_record,
+    read_json,
+    read_signed_json,
+    write_signed_json,
+)
 
 #: Version of the folder layout that `BenchmarkResult.save` writes.
 FORMAT_VERSION = 1
@@ -157,19 +165,27 @@ class BenchmarkResult(ResultTables):
             raise OSError(f"{names} could not be written: {next(iter(failed.values()))}")
         content = {
             "format_version": FORMAT_VERSION,
+            "files": {
+                f"{table}.csv": file_record(folder / f"{table}.csv")
+                for table in TABLES + DRAW_TABLES
+            },
             "manifest": self.manifest,
             "warnings": self.warnings,
             "n_rows": {table: len(getattr(self, table)) for table in TABLES + DRAW_TABLES},
-            "checksums": {
-                table: _checksum(folder / f"{table}.csv") for table in TABLES + DRAW_TABLES
-            },
         }
-        write_json(folder / "manifest.json", content)
+        write_signed_json(folder / "manifest.json", content)
         return folder
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "BenchmarkResult":
+    def load(cls, folder: str | os.PathLike, *, verify: bool = True) -> "BenchmarkResult":
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        folder : path
+        verify : bool
+            Compare the tables with their checksums in ``manifest.json``; False for tables that were
+            changed by hand.
 
         Raises
         ------
@@ -178,24 +194,30 @@ class BenchmarkResult(ResultTables):
             another run than the others.
         """
         folder = Path(folder)
-        _check_exists(folder / "manifest.json")
-        content = read_json(folder / "manifest.json")
-        if content["format_version"] > FORMAT_VERSION:
+        path = _check_exists(folder / "manifest.json")
+        content = read_signed_json(path) if verify else read_json(path)
+        with reading(path, "the manifest of a run"):
+            version, n_rows, records = (
+                content["format_version"],
+                dict(content["n_rows"]),
+                dict(content.get("files", {})),  # none before 0.2
+            )
+            manifest, warnings = content["manifest"], content["warnings"]
+            newer = version > FORMAT_VERSION
+            if unknown := set(n_rows) - set(TABLES + DRAW_TABLES):
+                raise ValueError(f"it names the table {min(unknown)!r}, which no run has")
+            if not isinstance(manifest, dict) or not isinstance(warnings, list):
+                raise ValueError("its manifest is no table or its warnings no list")
+        if newer:
             raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
-        tables = {
-            table: _read_table(_check_exists(folder / f"{table}.csv"), n_rows)
-            for table, n_rows in content["n_rows"].items()
-        }
-        checksums = content.get("checksums", {})  # folders of earlier versions have none
-        for table in tables:
-            if table in checksums and _checksum(folder / f"{table}.csv") != checksums[table]:
-                raise ValueError(
-                    f"{folder / table}.csv is not the table that was written with the "
-                    "manifest.json beside it: it was changed, or the run that replaced it was "
-                    "stopped; run the same benchmark again, which does not fit again"
-                )
+        for table in n_rows:
+            _check_exists(folder / f"{table}.csv")
+            if verify and f"{table}.csv" in records:
+                _check_table(folder / f"{table}.csv", records[f"{table}.csv"])
+        tables = {table: _read_table(folder / f"{table}.csv", n) for table, n in n_rows.items()}
         tables = with_kinds(tables)
-        return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
+        with reading(path, "the manifest of a run"):
+            return cls(**tables, manifest=manifest, warnings=warnings)
 
     def to_html(
         self,
@@ -261,22 +283,26 @@ def is_finished_run(folder: str | os.PathLike) -> bool:
     return isinstance(content, dict) and "unfinished" not in content.get("manifest", {})
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
 def _check_exists(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; did the benchmark finish?")
     return path
 
 
-def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
+def _check_table(path: Path, record: Any) -> None:
     try:
+        check_file(path, record)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. It was changed, or the run that replaced it was stopped: run the same "
+            "benchmark again, which does not fit again. If you changed it on purpose: "
+            "BenchmarkResult.load(folder, verify=False)"
+        ) from None
+
+
+def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
+    with reading(path, "a table"):
         table = read_csv(path, texts=NAMES + TEXTS)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
     if len(table) != n_rows:
         raise ValueError(f"{path} has {len(table)} rows, but {n_rows} were written: truncated?")
     return table

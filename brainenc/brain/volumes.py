@@ -12,6 +12,7 @@ import pandas as pd
 
 from brainenc.brain.values import voxel_values
 from brainenc.conversion import numeric_array
+from brainenc.reading import check_claim, n_bytes_of, reading
 from brainenc.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -141,6 +142,52 @@ def to_nifti(
     return image
 
 
+def open_volume(path: str | os.PathLike) -> Any:
+    """A NIfTI or MGH file through nibabel, its header compared with the file's size.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    nibabel image; its values are not read yet
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file.
+    ValueError : not such a file, damaged, or its header says more values than the file can hold.
+    """
+    import nibabel as nib
+
+    with reading(path, "a volume (NIfTI or MGH)"):
+        image: Any = nib.load(path)
+        stored = image.file_map["image"].filename or path
+        n_bytes = n_bytes_of(image.shape, image.get_data_dtype())
+        check_claim(stored, n_bytes, compressed=str(stored).endswith((".gz", ".mgz", ".bz2")))
+    return image
+
+
+def read_volume(path: str | os.PathLike) -> tuple[Any, np.ndarray]:
+    """A NIfTI or MGH file and its values; see `open_volume`.
+
+    Returns
+    -------
+    image : nibabel image
+    values : array
+    """
+    image = open_volume(path)
+    with reading(path, "a volume (NIfTI or MGH)"):
+        values = np.asarray(image.dataobj)
+        if str(path).endswith((".gz", ".mgz")):
+            with gzip.open(path) as file:  # to its end, where the checksum is; nibabel stops before
+                while file.read(2**20):
+                    pass
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds {values.dtype}, but a map has one number per voxel")
+    return image, values
+
+
 def _positions(voxels: pd.DataFrame) -> np.ndarray:
     missing = [name for name in POSITION if name not in voxels]
     if missing:
@@ -165,12 +212,11 @@ def _positions(voxels: pd.DataFrame) -> np.ndarray:
 def _from_mask(mask: Any, position: np.ndarray, affine: Any, shape: Any) -> tuple[Any, tuple]:
     if affine is not None or shape is not None:
         raise ValueError("give mask, or affine and shape, not both")
-    import nibabel as nib
-
-    mask = nib.load(mask) if isinstance(mask, (str, os.PathLike)) else mask
+    given = isinstance(mask, (str, os.PathLike))
+    mask, values = read_volume(mask) if given else (mask, np.asanyarray(mask.dataobj))
     _check_inside(position, mask.shape[:3])
     # Masks of NSD have -1 outside the cortex.
-    n_outside = int((~(np.asanyarray(mask.dataobj)[tuple(position.T)] > 0)).sum())
+    n_outside = int((~(values[tuple(position.T)] > 0)).sum())
     if n_outside:
         raise ValueError(
             f"{n_outside} of {len(position)} voxels lie where mask is 0 or below: is it the mask "

@@ -452,7 +452,7 @@ class EncodingData(VoxelMaps):
         """Write a ``.brain`` folder atomically; `truth` is not written.
 
         `brainenc.data.brain_folder` lists its files. A killed save leaves the old folder, and a
-        hidden ``.*.tmp`` folder beside it to delete.
+        hidden ``.*.tmp`` folder beside it.
 
         Parameters
         ----------
@@ -487,19 +487,21 @@ class EncodingData(VoxelMaps):
         return folder
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "EncodingData":
+    def load(cls, folder: str | os.PathLike, *, verify: bool | None = None) -> "EncodingData":
         """Read a ``.brain`` folder; betas and images are memory-mapped and not read yet.
 
         Parameters
         ----------
         folder : path
+        verify : bool, optional
+            Compare sizes and tables with what was saved (by default), betas and images too (True;
+            reads them), or nothing (False; for tables changed by hand).
 
         Raises
         ------
-        FileNotFoundError : the folder or one of its files is missing; the message names it.
-        ValueError : a file is truncated or inconsistent, or from a newer version.
+        FileNotFoundError, ValueError : a file is missing, damaged, changed or of a newer version.
         """
-        parts = brain_folder.read(Path(folder))
+        parts = brain_folder.read(Path(folder), verify=verify)
         check_same_length(images=parts["images"], betas=parts["betas"])
         check_voxels(parts["voxels"], parts["betas"].shape)
         check_trials(parts["trials"], parts["betas"].shape)

@@ -3,8 +3,6 @@
 import difflib
 import os
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pandas as pd
 
 from brainenc.conversion import column, plain_array, text_labels
 from brainenc.data.encoding_data import EncodingData
+from brainenc.reading import read_arrays
 
 #: Arrays that an ``.npz`` file may hold.
 KEYS = ("images", "betas", "roi", "ncsnr", "session", "run", "n_averaged")
@@ -121,34 +120,30 @@ def _of_voxels(array: np.ndarray, n_voxels: int, key: str, path: Path) -> np.nda
     return labels
 
 
-def load_data(path: str | os.PathLike) -> EncodingData:
-    """EncodingData from a ``.brain`` folder or an ``.npz`` file."""
+def load_data(path: str | os.PathLike, *, verify: bool | None = None) -> EncodingData:
+    """EncodingData from a ``.brain`` folder or an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : path
+    verify : bool, optional
+        As for `EncodingData.load`; an ``.npz`` file is always read and compared.
+    """
     path = Path(path)
-    return EncodingData.load(path) if path.is_dir() else load_npz(path)
+    return EncodingData.load(path, verify=verify) if path.is_dir() else load_npz(path)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    # Opened here, since np.load leaves a damaged file open.
     with path.open("rb") as file:
-        # Checked by the first bytes, since NumPy's error for other files is about pickles.
+        # Checked by the first bytes, since the error for other files is about zip archives.
         if file.read(2) not in (b"PK", b""):
             raise ValueError(
                 f"{path} is neither a .brain folder nor an .npz file, as numpy.savez(path, "
                 "images=images, betas=betas) writes"
             )
-        file.seek(0)
-        try:
-            with np.load(file) as arrays:
-                return dict(arrays)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            if "allow_pickle" in str(error):
-                raise ValueError(
-                    f"{path} holds Python objects (an array of dtype object): save numbers, and "
-                    "labels as text"
-                ) from None
-            raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
+    return read_arrays(path)
 
 
 def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
@@ -272,9 +273,32 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         """
         return clone(self).fit(X, y)
 
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write the fitted encoder to a folder, which `brainenc.load` reads."""
+    def save(self, folder: str | os.PathLike, *, voxels: pd.DataFrame | None = None) -> Path:
+        """Write the fitted encoder to a folder, which `brainenc.load` reads.
+
+        The loaded encoder predicts and draws the same, bit by bit, on the same machine and
+        versions; what cannot be restored exactly is refused.
+
+        Parameters
+        ----------
+        folder : path
+            A former model there is replaced once the new one is complete.
+        voxels : DataFrame, one row per voxel, optional
+            Table of the voxels that the encoder was fitted to, such as ``data.voxels``; the loaded
+            encoder has it as ``voxels_``.
+
+        Returns
+        -------
+        pathlib.Path : `folder`
+
+        Raises
+        ------
+        FileExistsError : `folder` exists and holds no model.
+        TypeError : a parameter or attribute cannot be restored exactly, such as a `preprocess` or
+            a module of your own; the message names it and a way on.
+        ValueError : `voxels` has another number of rows than the encoder has voxels.
+        """
         from brainenc.encoders.saving import save
 
         check_is_fitted(self)
-        return save(self, folder)
+        return save(self, folder, voxels=voxels)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from brainenc.locks import exclusive
+from brainenc.reading import check_archive
 from brainenc.storage import atomic_path
 
 FORMAT = "brainenc training checkpoint 1"
@@ -34,6 +35,8 @@ class Checkpoints:
     def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
         self.folder = Path(folder)
         self.identity = json.loads(json.dumps(identity))  # tuples become lists, as in a file
+        #: The checkpoint that `read` has read.
+        self.resumed_from = self.folder
 
     def held(self) -> AbstractContextManager[None]:
         """Context in which no other process trains in the folder.
@@ -96,6 +99,7 @@ class Checkpoints:
                 warnings.warn(
                     f"{'; '.join(unreadable)}; resuming from {path}", RuntimeWarning, stacklevel=4
                 )
+            self.resumed_from = path
             return content["state"]
         if unreadable:
             raise ValueError(
@@ -120,12 +124,15 @@ class Checkpoints:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
+        check_archive(path)  # torch does not compare the checksums
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated, not from torch, or with code: the error differs
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read as a checkpoint ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of a brainenc training")
+    if not all(isinstance(content.get(name), dict) for name in ("identity", "state")):
+        raise ValueError(f"{path} is damaged: it lacks the identity or the state of the training")
     return content
 
 

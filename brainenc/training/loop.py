@@ -15,6 +15,7 @@ from torch import nn
 
 from brainenc.process_state import keeps_interrupted_training, state_lock
 from brainenc.progress import progress
+from brainenc.reading import reading
 from brainenc.training.batches import Batch, Examples, Order, prefetched
 from brainenc.training.checkpoints import Checkpoints
 from brainenc.training.learner import Learner, Loss, Weights, seed_everything, start_fabric
@@ -400,9 +401,10 @@ class _Run:
         if not resume:
             checkpoints.refuse_any()
         elif (state := checkpoints.read()) is not None:
-            self.learner.load_state(state["learner"])
-            for name in (*_STATE, "seconds_before"):
-                setattr(self, name, state["run"][name])
+            with reading(checkpoints.resumed_from, "a checkpoint of this training"):
+                self.learner.load_state(state["learner"])
+                for name in (*_STATE, "seconds_before"):
+                    setattr(self, name, state["run"][name])
         self.fabric.barrier()  # no process writes before all have read
 
     def write_checkpoint(self) -> None:

@@ -560,7 +560,11 @@ def test_load_npz_takes_averaged_betas(npz, betas):
         ({"images": np.zeros((8, 4, 4))}, TypeError, "uint8"),
         ({"roi": np.array(["V1"])}, ValueError, r"roi has shape \(1,\).*\(5,\)"),
         ({"session": np.zeros(8)}, ValueError, r"session has shape \(8,\).*\(8, 3\)"),
-        ({"betas": np.array([None] * 8)}, ValueError, "an array of dtype object.*save numbers"),
+        (
+            {"betas": np.array([None] * 8)},
+            ValueError,
+            "betas.npy: it holds Python objects.*save numbers",
+        ),
     ],
 )
 def test_load_npz_refuses_arrays_that_do_not_fit(npz, changes, error, message):
@@ -572,7 +576,7 @@ def test_load_npz_refuses_arrays_that_do_not_fit(npz, changes, error, message):
 def test_a_truncated_npz_is_named(npz, share):
     path = npz()
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"mine\.npz is not a readable \.npz file"):
+    with pytest.raises(ValueError, match=r"mine\.npz cannot be read as an \.npz file"):
         load_npz(path)
 
 
@@ -582,7 +586,7 @@ def test_damage_within_a_compressed_npz_is_named(tmp_path, images, betas):
     content = bytearray(path.read_bytes())
     content[300:400] = bytes(100)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"mine\.npz is not a readable \.npz file"):
+    with pytest.raises(ValueError, match=r"mine\.npz cannot be read as an \.npz file"):
         load_npz(path)
 
 

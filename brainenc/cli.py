@@ -174,7 +174,7 @@ def check_data(
     n_images: Annotated[int, typer.Option(help="Images drawn at random to look at.")] = 600,
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
 ) -> None:
-    """Test whether images and betas belong together; exit status 1 if they do not seem to."""
+    """Test whether images and betas belong together; exit status 1 if something is suspicious."""
     import warnings
 
     from brainenc.data.npz import load_data
@@ -183,7 +183,9 @@ def check_data(
         warnings.simplefilter("ignore", UserWarning)  # its text is printed below
         found = load_data(data).check(n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
-    if found.suspicious:
+    if found.session is not None:
+        typer.echo(f"sessions: {found.session.message}")
+    if found.warnings:
         raise typer.Exit(1)
 
 

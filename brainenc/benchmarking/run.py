@@ -159,8 +159,8 @@ def benchmark(
             result = _score(
                 data, pairs, failed, split, plan, manifest, verbose, folder=Path(samples)
             )
-    if alignment is not None and alignment.suspicious:
-        result.warnings.insert(0, alignment.message)
+    if alignment is not None:
+        result.warnings[:0] = alignment.warnings
     if out is not None:
         result.save(out)
     return result

@@ -2,15 +2,20 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from brainenc import metrics
 from brainenc.arrays import row_blocks
-from brainenc.data.images import LUMA, area_weights, as_images, image_batches, take_images
+from brainenc.data.cheap_features import cheap_features
+from brainenc.data.images import as_images, take_images
+from brainenc.data.misaligned_parts import MisalignedPart, misaligned_rows, misaligned_trials
+from brainenc.data.session_effects import SessionEffect, session_effect
+from brainenc.data.trials import trials_of_images, trials_present
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.validation import check_betas
 
@@ -20,6 +25,9 @@ MIN_IMAGES = 20
 #: Numbers of candidate voxels, and of the most reliable of them, which are predicted.
 CANDIDATES, VOXELS = 20_000, 100
 
+#: Number of random voxels if none is known to be reliable; r is the mean over the best `VOXELS`.
+UNKNOWN_VOXELS = 400
+
 #: Smallest share of reliable variance in visual cortex that cheap features explain.
 PLANTED_SHARE = 0.1
 
@@ -28,6 +36,9 @@ N_PLANTED = 40
 
 #: Ridge penalties, in units of the mean squared norm of an image's features.
 ALPHAS = (0.3, 3.0, 30.0)
+
+#: Shifts that are tried: image i with the betas of row i + shift.
+SHIFTS = (-2, -1, 1, 2)
 
 #: A shift fits better if its r is larger by this number of s.d. of the permuted scores.
 SHIFT_SD = 4.0
@@ -41,20 +52,28 @@ class AlignmentCheck:
     ----------
     verdict : str
         "aligned": better than permuted images. "misaligned": no better, although the betas are
-        reliable enough for the test. "shifted": betas of a neighbouring row fit better. "unknown":
-        no evidence, because of too few images, unreliable voxels or no relation to pixels.
+        reliable enough for the test. "shifted": betas of a neighbouring row fit better. "partly
+        misaligned": some rows, sessions, runs or repeats do not fit their images (`parts`).
+        "unknown": no evidence, because of too few images, unreliable voxels or no relation to
+        pixels.
     r : float
-        Held-out Pearson r, mean over the most reliable voxels.
+        Held-out Pearson r, mean over the most reliable voxels. If none is known to be reliable,
+        over the best `VOXELS` of `UNKNOWN_VOXELS` voxels, also in `null` and `shifted`.
     p : float
         One-sided p of `r` among permuted images.
     null : array, shape (n_permutations,)
         The same r with images permuted; its mean is a little below 0.
     expected : float
-        Smallest r when a tenth of the reliable variance is planted in permuted betas.
+        Smallest r when a tenth of the reliable variance is planted in permuted betas; NaN if no
+        voxel is known to be reliable.
     shifted : dict of int to float
-        r when image i is paired with the betas of row i − 1 and of row i + 1.
+        r when image i is paired with the betas of row i + shift, for shifts of −2 to 2.
     message : str
         Summary in a sentence.
+    parts : tuple of str
+        Parts that do not fit their images: "rows 300–599", "session 7", "repeat 2".
+    session : SessionEffect or None
+        Differences between sessions; None without two sessions or too few images.
     """
 
     verdict: str
@@ -64,6 +83,8 @@ class AlignmentCheck:
     expected: float
     shifted: dict[int, float]
     message: str
+    parts: tuple[str, ...] = ()
+    session: SessionEffect | None = None
 
     def __repr__(self) -> str:
         return f"AlignmentCheck({self.verdict}: {self.message})"
@@ -71,7 +92,15 @@ class AlignmentCheck:
     @property
     def suspicious(self) -> bool:
         """Whether there is evidence that images and betas do not belong together."""
-        return self.verdict in ("misaligned", "shifted")
+        return self.verdict in ("misaligned", "shifted", "partly misaligned")
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what is suspicious: the alignment, and offsets of sessions."""
+        found = [self.message] if self.suspicious else []
+        if self.session is not None and self.session.confounded:
+            found.append(self.session.message)
+        return found
 
 
 def check_alignment(
@@ -81,6 +110,7 @@ def check_alignment(
     rows: np.ndarray | None = None,
     ncsnr: ArrayLike | None = None,
     n_averaged: ArrayLike = 1,
+    trials: pd.DataFrame | None = None,
     name: str = "data",
     n_images: int = 600,
     n_permutations: int = 200,
@@ -91,6 +121,10 @@ def check_alignment(
     Ridge on pixels and contrast energy predicts held-out averages of the most reliable voxels. A
     low score may also come from weak features or data; the verdict is "misaligned" only if a weak
     relation, planted in the same betas, would have been detected.
+
+    Parts are checked by the scores of `brainenc.data.matching`: rows in blocks and one by one
+    against predictions from their images; sessions, runs, repeats and blocks of trials against the
+    other trials of the same images, and against predictions.
 
     Parameters
     ----------
@@ -105,6 +139,9 @@ def check_alignment(
         images drawn have repeats.
     n_averaged : int or array of int
         Trials averaged in each row of `betas`, in any order, for the noise ceiling from `ncsnr`.
+    trials : DataFrame, optional
+        Trial table (``image``, ``repeat``, and any of ``session``, ``run``, ``trial``), for checks
+        of sessions, runs and blocks of trials. By default repeats alone are compared.
     name : str
         Name of the data in the message.
     n_images : int
@@ -147,30 +184,83 @@ def check_alignment(
         return _unknown(f"too few images to tell: {n_seen}, where {MIN_IMAGES} are needed")
     drawn = np.sort(rng.permutation(shown)[:n_images])
     voxels, reliability = _reliable_voxels(betas, drawn, rng, ncsnr, n_averaged)
-    if not len(voxels) or not reliability > 0:
-        return _unknown(
-            f"no voxel is known to be reliable, which takes {MIN_IMAGES} images with repeats, or "
-            "ncsnr in the voxel table, and betas with signal in them"
-        )
+    known = len(voxels) > 0 and reliability > 0
+    if not known:  # the order of the betas can still be tested
+        voxels = np.sort(rng.permutation(betas.shape[2])[:UNKNOWN_VOXELS])
     features = cheap_features(take_images(images, drawn))
-    smoothers = _smoothers(features, rng)
-    if not smoothers:
+    if not features.shape[1]:
         return _unknown("all images look the same to pixels and contrast energy")
-    targets = _averages(betas, drawn, voxels)
-    shifted = {
-        shift: _score(smoothers, _averages(betas, (drawn + shift) % len(betas), voxels))
-        for shift in (-1, 1)
+    folds = _folds(len(drawn), rng)
+    smoothers = _smoothers(features, folds)
+    read = _read(betas, drawn, voxels)
+    targets = _standardised(average_repeats(read))
+    if not targets.any():
+        return _unknown(f"{UNRELIABLE}, and betas with signal in them")
+    near = {
+        shift: _averages(betas, (drawn + shift) % len(betas), voxels)
+        for shift in SHIFTS
+        if abs(shift) < len(betas) / 2
     }
+    shifted = {shift: _score(smoothers, moved) for shift, moved in near.items()}
 
     def permuted() -> np.ndarray:
         return targets[rng.permutation(len(drawn))]
 
     null = np.array([_score(smoothers, permuted()) for _ in range(n_permutations)])
     planted = [
-        _score(smoothers, _plant(permuted(), features, reliability, rng)) for _ in range(N_PLANTED)
+        _score(smoothers, _plant(permuted(), features, reliability, rng))
+        for _ in range(N_PLANTED if known else 0)
     ]
     r = _score(smoothers, targets)
-    return _judge(name, r, null, min(planted), shifted, (len(voxels), len(drawn)))
+    found = _judge(name, r, null, min(planted, default=np.nan), shifted, (len(voxels), len(drawn)))
+    predictions = max(smoothers, key=lambda smoother: _score([smoother], targets)) @ targets
+    if not known:
+        best = np.argsort(-_correlations(predictions, targets), kind="stable")[:VOXELS]
+        predictions, targets, read = predictions[:, best], targets[:, best], read[:, :, best]
+        near = {shift: moved[:, best] for shift, moved in near.items()}
+    table = _trials_drawn(trials, read, drawn, len(betas))
+    session = session_effect(
+        read, table, features, predictions, name=name, random_state=random_state
+    )
+    found = replace(found, session=session)
+    if found.suspicious:  # all of it
+        return found
+    related = found.verdict == "aligned"
+    parts = misaligned_rows(predictions, targets, near, folds, drawn) if related else []
+    parts += misaligned_trials(read, table, predictions if related else None, folds)
+    return _partly(found, parts, name) if parts else found
+
+
+def _trials_drawn(
+    trials: pd.DataFrame | None, read: np.ndarray, drawn: np.ndarray, n_rows: int
+) -> pd.DataFrame:
+    """Trial table of the images drawn, of trials with data."""
+    present = trials_present(read)
+    if trials is None:
+        return present
+    return trials_of_images(trials, drawn, n_rows).merge(present, on=["image", "repeat"])
+
+
+def _partly(found: AlignmentCheck, parts: Sequence[MisalignedPart], name: str) -> AlignmentCheck:
+    listed = "; ".join(part.found for part in parts[:10])
+    more = f"; and {len(parts) - 10} more" if len(parts) > 10 else ""
+    message = (
+        f"part of the images and betas of {name!r} do not seem to belong together: {listed}{more}. "
+        "A score of 0 is that of betas of other images. Check the order and the image ids there"
+    )
+    return replace(
+        found,
+        verdict="partly misaligned",
+        message=message,
+        parts=tuple(part.name for part in parts),
+    )
+
+
+#: Why a low score says nothing.
+UNRELIABLE = (
+    f"no voxel is known to be reliable, which takes {MIN_IMAGES} images with repeats, or ncsnr in "
+    "the voxel table, and betas with signal in them"
+)
 
 
 def _rows_with_trials(betas: np.ndarray) -> np.ndarray:
@@ -194,19 +284,22 @@ def _judge(
     n_voxels, n_images = size
     p = (1 + int((null >= r).sum())) / (1 + len(null))
     spread = null.std()
-    best = max(shifted, key=shifted.__getitem__)
-    better = shifted[best] > max(r, null.mean()) + SHIFT_SD * spread
+    best = max(shifted, key=shifted.__getitem__, default=0)
+    better = best and shifted[best] > max(r, null.mean()) + SHIFT_SD * spread
+    which = f"the {n_voxels} most reliable voxels"
+    if np.isnan(expected):
+        which = f"the best of {n_voxels} voxels"
     found = (
-        f"ridge on pixels and contrast energy predicts the {n_voxels} most reliable voxels with "
+        f"ridge on pixels and contrast energy predicts {which} with "
         f"r = {r:.3f} over {n_images} held-out images (permuted: {null.mean():.3f} ± {spread:.3f}, "
         f"p = {p:.2g})"
     )
     apart = f"images and betas of {name!r} do not seem to belong together: {found}"
     if better:
         verdict = "shifted"
-        way = "next" if best == 1 else "previous"
+        way = ("next" if best > 0 else "previous") + " row" + " but one" * (abs(best) == 2)
         message = (
-            f"{apart}; with the betas of the {way} row r = {shifted[best]:.3f}. Is an order or an "
+            f"{apart}; with the betas of the {way} r = {shifted[best]:.3f}. Is an order or an "
             "id off by one (counted from 1, say)?"
         )
     elif p <= 0.05:
@@ -220,6 +313,7 @@ def _judge(
         )
     else:
         verdict, message = "unknown", f"no evidence either way: {found}"
+        message += f"; {UNRELIABLE}" if np.isnan(expected) else ""
     return AlignmentCheck(verdict, r, p, null, expected, shifted, message)
 
 
@@ -262,7 +356,12 @@ def _read(betas: np.ndarray, rows: np.ndarray, voxels: np.ndarray) -> np.ndarray
 
 def _averages(betas: np.ndarray, rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
     """Averages with mean 0 and s.d. 1 over images; 0 without data or variance."""
-    averages = average_repeats(_read(betas, rows, voxels)).astype(np.float32)
+    return _standardised(average_repeats(_read(betas, rows, voxels)))
+
+
+def _standardised(averages: np.ndarray) -> np.ndarray:
+    """Averages with mean 0 and s.d. 1 over images; 0 without data or variance."""
+    averages = averages.astype(np.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom")
         averages -= np.nanmean(averages, axis=0)
@@ -287,73 +386,26 @@ def _plant(
     return np.sqrt(1 - share) * permuted + np.sqrt(share) * signal
 
 
-# ------------------------------------------------------------------ features
-
-
-def cheap_features(images: Any, *, batch_size: int = 64) -> np.ndarray:
-    """Luminance, colour and contrast energy on coarse grids.
-
-    Parameters
-    ----------
-    images : array or lazy sequence, shape (n_images, H, W[, 3]), uint8
-    batch_size : int
-
-    Returns
-    -------
-    array of float32, shape (n_images, n_features)
-        Centred over the images. Each of the three kinds, unless constant, has the same total
-        variance, and the mean squared norm of a row is 1; no columns if all are constant.
-    """
-    batches = [_feature_maps(batch) for batch in image_batches(images, batch_size)]
-    kinds = [np.concatenate(kind) for kind in zip(*batches, strict=True)]
-    kinds = [kind - kind.mean(axis=0) for kind in kinds]
-    sizes = [np.sqrt(np.square(kind).sum(axis=1).mean()) for kind in kinds]
-    varying = [kind / size for kind, size in zip(kinds, sizes, strict=True) if size > 1e-4]
-    if not varying:
-        return np.empty((len(images), 0), np.float32)
-    return np.hstack(varying) / np.sqrt(np.float32(len(varying)))
-
-
-def _feature_maps(batch: np.ndarray) -> list[np.ndarray]:
-    """Luminance, two opponent colours, energy along x, y and the diagonals at two scales."""
-    pixels = batch.astype(np.float32) / 255
-    colours = []
-    if pixels.ndim == 4:
-        red, green, blue = np.moveaxis(pixels, -1, 0)
-        colours = [red - green, blue - (red + green) / 2]
-        pixels = pixels @ LUMA
-    energy = []
-    for size in (64, 32):
-        shrunk = _shrink(pixels, size)
-        y, x = np.gradient(shrunk, axis=(1, 2))
-        # Square root of the sum: contrast instead of energy, which a few edges would dominate.
-        energy += [np.sqrt(_shrink(part**2, 8)) for part in (x, y, x + y, x - y)]
-    maps = [[_shrink(pixels, 16)], [_shrink(colour, 8) for colour in colours], energy]
-    flat = [[part.reshape(len(batch), -1) for part in kind] for kind in maps]
-    return [np.hstack(kind) if kind else np.zeros((len(batch), 1), np.float32) for kind in flat]
-
-
-def _shrink(maps: np.ndarray, size: int) -> np.ndarray:
-    rows, columns = (area_weights(n, min(n, size)) for n in maps.shape[1:])
-    return rows @ maps @ columns.T
-
-
 # ------------------------------------------------------------------ ridge
 
 
-def _smoothers(features: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+def _folds(n_images: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Positions of the images of each fold."""
+    # Imported here, since scikit-learn takes a second and opening data does not need it.
+    from brainenc.model_selection import image_folds
+
+    return [test for _, test in image_folds(5, n_images, random_state=rng)]
+
+
+def _smoothers(features: np.ndarray, folds: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Matrices from the responses of all images to held-out predictions, one per alpha.
 
     They do not depend on the responses, so that a permutation costs one matrix product.
     """
-    # Imported here, since scikit-learn takes a second and opening data does not need it.
-    from brainenc.model_selection import image_folds
-
-    if not features.shape[1]:
-        return []
     kernel = features @ features.T
     smoothers = [np.zeros_like(kernel) for _ in ALPHAS]
-    for train, test in image_folds(5, len(kernel), random_state=rng):
+    for test in folds:
+        train = np.setdiff1d(np.arange(len(kernel)), test)
         values, vectors = np.linalg.eigh(kernel[np.ix_(train, train)])
         projected = kernel[np.ix_(test, train)] @ vectors
         for smoother, alpha in zip(smoothers, ALPHAS, strict=True):
@@ -364,12 +416,19 @@ def _smoothers(features: np.ndarray, rng: np.random.Generator) -> list[np.ndarra
 
 
 def _score(smoothers: Sequence[np.ndarray], responses: np.ndarray) -> float:
-    """Mean over voxels of held-out r, at the best alpha: the same choice in every permutation."""
+    """Mean over the best voxels of held-out r, at the best alpha: chosen alike in permutations."""
     best = -np.inf
-    y = responses / np.maximum(np.linalg.norm(responses, axis=0), 1e-12)
     for smoother in smoothers:
-        predictions = smoother @ y
-        predictions -= predictions.mean(axis=0)
-        norm = np.maximum(np.linalg.norm(predictions, axis=0), 1e-12)
-        best = max(best, float((np.einsum("iv,iv->v", predictions, y) / norm).mean()))
+        r = _correlations(smoother @ responses, responses)
+        if len(r) > VOXELS:
+            r = np.partition(r, len(r) - VOXELS)[-VOXELS:]
+        best = max(best, float(r.mean()))
     return best
+
+
+def _correlations(predictions: np.ndarray, responses: np.ndarray) -> np.ndarray:
+    """Pearson r per voxel of responses with mean 0; 0 where undefined."""
+    y = responses / np.maximum(np.linalg.norm(responses, axis=0), 1e-12)
+    predictions = predictions - predictions.mean(axis=0)
+    norm = np.maximum(np.linalg.norm(predictions, axis=0), 1e-12)
+    return np.einsum("iv,iv->v", predictions, y) / norm

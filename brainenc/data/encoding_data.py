@@ -295,8 +295,9 @@ class EncodingData(VoxelMaps):
 
         Warns
         -----
-        UserWarning : images and betas do not match, or betas of a neighbouring row fit better.
-            Missing evidence gives no warning: see `brainenc.data.check_alignment`.
+        UserWarning : images and betas, or a part of them, do not match; betas of a neighbouring row
+            fit better; offsets of sessions may pass for responses to images. Missing evidence
+            gives no warning: see `brainenc.data.check_alignment`.
         """
         found = check_alignment(
             self.images,
@@ -304,12 +305,13 @@ class EncodingData(VoxelMaps):
             rows=self.trials["image"].to_numpy(),
             ncsnr=self.voxels.get("ncsnr"),
             n_averaged=self.trials.get("n_averaged", 1),
+            trials=self.trials,
             name=self.name,
             n_images=n_images,
             random_state=random_state,
         )
-        if found.suspicious:
-            warnings.warn(found.message, stacklevel=2)
+        for message in found.warnings:
+            warnings.warn(message, stacklevel=2)
         return found
 
     # ---------------------------------------------------------------- selection

@@ -21,6 +21,7 @@ from brainenc.benchmarking.ceilings import ceiling_of_tested, trials_averaged
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.draw_run import score_all_draws
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
+from brainenc.benchmarking.leaks import feature_warnings, within_session
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
@@ -89,8 +90,8 @@ def benchmark(
     random_state : int
         Seed of folds, bootstrap, permutations and draws.
     check : bool
-        First check in seconds whether images and betas belong together (`EncodingData.check`); if
-        not, warn at once and in the result.
+        First check in seconds whether images and betas belong together (`EncodingData.check`) and
+        whether features contain betas; if so, warn at once and in the result.
     verbose : bool
         Show progress bars.
 
@@ -133,6 +134,9 @@ def benchmark(
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
     entries, failed = collect(data, encoders, features, references, verbose)
+    leaks = feature_warnings(data, entries, random_state) if check else []
+    for message in leaks:
+        warnings.warn(message, stacklevel=2)
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
@@ -160,7 +164,7 @@ def benchmark(
                 data, pairs, failed, split, plan, manifest, verbose, folder=Path(samples)
             )
     if alignment is not None:
-        result.warnings[:0] = alignment.warnings
+        result.warnings[:0] = alignment.warnings + leaks
     if out is not None:
         result.save(out)
     return result
@@ -293,6 +297,8 @@ def _score(
     if plan is not None:
         drawn = score_all_draws(data, finished, split, targets, plan, folder)
         of_draws = drawn.scores
+    predictions = {name: [pair.predictions() for pair in finished[name]] for name in scores}
+    within = within_session(data, predictions, targets, folder)
     ceiling, groups = targets.ceiling, tables.voxel_groups(data)
     result = BenchmarkResult(
         encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),
@@ -303,6 +309,7 @@ def _score(
         manifest=manifest,
         warnings=find_warnings(data, ceiling, scores, pairs, failed),
     )
+    result = result if within is None else within.beside(result, scores, groups)
     return result if drawn is None else drawn.beside(result, groups, scores)
 
 

@@ -12,6 +12,14 @@ from numpy.typing import ArrayLike
 from brainenc import metrics
 from brainenc.arrays import row_blocks
 from brainenc.data.cheap_features import cheap_features
+from brainenc.data.feature_noise import FeatureCheck
+from brainenc.data.held_out_ridge import (
+    VOXELS,
+    held_out_correlations,
+    held_out_score,
+    ridge_folds,
+    ridge_smoothers,
+)
 from brainenc.data.images import as_images, take_images
 from brainenc.data.misaligned_parts import MisalignedPart, misaligned_rows, misaligned_trials
 from brainenc.data.session_effects import SessionEffect, session_effect
@@ -22,8 +30,8 @@ from brainenc.validation import check_betas
 #: Smallest number of images with trials for a verdict.
 MIN_IMAGES = 20
 
-#: Numbers of candidate voxels, and of the most reliable of them, which are predicted.
-CANDIDATES, VOXELS = 20_000, 100
+#: Number of voxels of which the most reliable `VOXELS` are predicted.
+CANDIDATES = 20_000
 
 #: Number of random voxels if none is known to be reliable; r is the mean over the best `VOXELS`.
 UNKNOWN_VOXELS = 400
@@ -33,9 +41,6 @@ PLANTED_SHARE = 0.1
 
 #: Number of data sets with a planted relation; their lowest score is the expected minimum.
 N_PLANTED = 40
-
-#: Ridge penalties, in units of the mean squared norm of an image's features.
-ALPHAS = (0.3, 3.0, 30.0)
 
 #: Shifts that are tried: image i with the betas of row i + shift.
 SHIFTS = (-2, -1, 1, 2)
@@ -74,6 +79,8 @@ class AlignmentCheck:
         Parts that do not fit their images: "rows 300–599", "session 7", "repeat 2".
     session : SessionEffect or None
         Differences between sessions; None without two sessions or too few images.
+    features : FeatureCheck or None
+        Whether features given to `EncodingData.check` contain betas.
     """
 
     verdict: str
@@ -85,6 +92,7 @@ class AlignmentCheck:
     message: str
     parts: tuple[str, ...] = ()
     session: SessionEffect | None = None
+    features: FeatureCheck | None = None
 
     def __repr__(self) -> str:
         return f"AlignmentCheck({self.verdict}: {self.message})"
@@ -96,10 +104,12 @@ class AlignmentCheck:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences about what is suspicious: the alignment, and offsets of sessions."""
+        """Sentences about what is suspicious: alignment, offsets of sessions, features."""
         found = [self.message] if self.suspicious else []
         if self.session is not None and self.session.confounded:
             found.append(self.session.message)
+        if self.features is not None and self.features.suspicious:
+            found.append(self.features.message)
         return found
 
 
@@ -190,8 +200,8 @@ def check_alignment(
     features = cheap_features(take_images(images, drawn))
     if not features.shape[1]:
         return _unknown("all images look the same to pixels and contrast energy")
-    folds = _folds(len(drawn), rng)
-    smoothers = _smoothers(features, folds)
+    folds = ridge_folds(len(drawn), rng)
+    smoothers = ridge_smoothers(features, folds)
     read = _read(betas, drawn, voxels)
     targets = _standardised(average_repeats(read))
     if not targets.any():
@@ -201,21 +211,21 @@ def check_alignment(
         for shift in SHIFTS
         if abs(shift) < len(betas) / 2
     }
-    shifted = {shift: _score(smoothers, moved) for shift, moved in near.items()}
+    shifted = {shift: held_out_score(smoothers, moved) for shift, moved in near.items()}
 
     def permuted() -> np.ndarray:
         return targets[rng.permutation(len(drawn))]
 
-    null = np.array([_score(smoothers, permuted()) for _ in range(n_permutations)])
+    null = np.array([held_out_score(smoothers, permuted()) for _ in range(n_permutations)])
     planted = [
-        _score(smoothers, _plant(permuted(), features, reliability, rng))
+        held_out_score(smoothers, _plant(permuted(), features, reliability, rng))
         for _ in range(N_PLANTED if known else 0)
     ]
-    r = _score(smoothers, targets)
+    r = held_out_score(smoothers, targets)
     found = _judge(name, r, null, min(planted, default=np.nan), shifted, (len(voxels), len(drawn)))
-    predictions = max(smoothers, key=lambda smoother: _score([smoother], targets)) @ targets
+    predictions = max(smoothers, key=lambda smoother: held_out_score([smoother], targets)) @ targets
     if not known:
-        best = np.argsort(-_correlations(predictions, targets), kind="stable")[:VOXELS]
+        best = np.argsort(-held_out_correlations(predictions, targets), kind="stable")[:VOXELS]
         predictions, targets, read = predictions[:, best], targets[:, best], read[:, :, best]
         near = {shift: moved[:, best] for shift, moved in near.items()}
     table = _trials_drawn(trials, read, drawn, len(betas))
@@ -225,7 +235,8 @@ def check_alignment(
     found = replace(found, session=session)
     if found.suspicious:  # all of it
         return found
-    related = found.verdict == "aligned"
+    # Offsets of sessions that images predict would look like rows of other images.
+    related = found.verdict == "aligned" and not (session and session.confounded)
     parts = misaligned_rows(predictions, targets, near, folds, drawn) if related else []
     parts += misaligned_trials(read, table, predictions if related else None, folds)
     return _partly(found, parts, name) if parts else found
@@ -384,51 +395,3 @@ def _plant(
     signal /= signal.std(axis=0)
     share = PLANTED_SHARE * reliability
     return np.sqrt(1 - share) * permuted + np.sqrt(share) * signal
-
-
-# ------------------------------------------------------------------ ridge
-
-
-def _folds(n_images: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Positions of the images of each fold."""
-    # Imported here, since scikit-learn takes a second and opening data does not need it.
-    from brainenc.model_selection import image_folds
-
-    return [test for _, test in image_folds(5, n_images, random_state=rng)]
-
-
-def _smoothers(features: np.ndarray, folds: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Matrices from the responses of all images to held-out predictions, one per alpha.
-
-    They do not depend on the responses, so that a permutation costs one matrix product.
-    """
-    kernel = features @ features.T
-    smoothers = [np.zeros_like(kernel) for _ in ALPHAS]
-    for test in folds:
-        train = np.setdiff1d(np.arange(len(kernel)), test)
-        values, vectors = np.linalg.eigh(kernel[np.ix_(train, train)])
-        projected = kernel[np.ix_(test, train)] @ vectors
-        for smoother, alpha in zip(smoothers, ALPHAS, strict=True):
-            weights = (projected / (np.maximum(values, 0) + alpha)) @ vectors.T
-            weights -= weights.mean(axis=1, keepdims=True)  # responses around their train mean
-            smoother[np.ix_(test, train)] = weights
-    return smoothers
-
-
-def _score(smoothers: Sequence[np.ndarray], responses: np.ndarray) -> float:
-    """Mean over the best voxels of held-out r, at the best alpha: chosen alike in permutations."""
-    best = -np.inf
-    for smoother in smoothers:
-        r = _correlations(smoother @ responses, responses)
-        if len(r) > VOXELS:
-            r = np.partition(r, len(r) - VOXELS)[-VOXELS:]
-        best = max(best, float(r.mean()))
-    return best
-
-
-def _correlations(predictions: np.ndarray, responses: np.ndarray) -> np.ndarray:
-    """Pearson r per voxel of responses with mean 0; 0 where undefined."""
-    y = responses / np.maximum(np.linalg.norm(responses, axis=0), 1e-12)
-    predictions = predictions - predictions.mean(axis=0)
-    norm = np.maximum(np.linalg.norm(predictions, axis=0), 1e-12)
-    return np.einsum("iv,iv->v", predictions, y) / norm

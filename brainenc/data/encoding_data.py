@@ -16,6 +16,7 @@ from brainenc.brain.maps import VoxelMaps
 from brainenc.brain.volumes import Volume
 from brainenc.data import brain_folder
 from brainenc.data.alignment import AlignmentCheck, check_alignment
+from brainenc.data.feature_noise import check_features
 from brainenc.data.images import as_images, take_images
 from brainenc.data.splits import held_out_images
 from brainenc.data.trials import (
@@ -280,11 +281,15 @@ class EncodingData(VoxelMaps):
             np.full(self.n_voxels, np.nan), "r2", n_trials=1, estimator="none: no repeats, no ncsnr"
         )
 
-    def check(self, *, n_images: int = 600, random_state: int | None = 0) -> AlignmentCheck:
+    def check(
+        self, *, features: Any = None, n_images: int = 600, random_state: int | None = 0
+    ) -> AlignmentCheck:
         """Check in seconds whether images and betas belong together, against permuted images.
 
         Parameters
         ----------
+        features : array, shape (n_images, ...), optional
+            Features to check for betas in them, by `brainenc.data.check_features`.
         n_images : int
             Number of images drawn at random for the check.
         random_state : int
@@ -295,21 +300,18 @@ class EncodingData(VoxelMaps):
 
         Warns
         -----
-        UserWarning : images and betas, or a part of them, do not match; betas of a neighbouring row
-            fit better; offsets of sessions may pass for responses to images. Missing evidence
-            gives no warning: see `brainenc.data.check_alignment`.
+        UserWarning : images and betas, or a part of them, do not match; offsets of sessions may
+            pass for responses to images; features contain betas. Missing evidence gives none.
         """
+        known: Any = {"trials": self.trials, "ncsnr": self.voxels.get("ncsnr")}
+        known |= {"n_averaged": self.trials.get("n_averaged", 1), "random_state": random_state}
+        rows = self.trials["image"].to_numpy()
         found = check_alignment(
-            self.images,
-            self.betas,
-            rows=self.trials["image"].to_numpy(),
-            ncsnr=self.voxels.get("ncsnr"),
-            n_averaged=self.trials.get("n_averaged", 1),
-            trials=self.trials,
-            name=self.name,
-            n_images=n_images,
-            random_state=random_state,
+            self.images, self.betas, rows=rows, name=self.name, n_images=n_images, **known
         )
+        if features is not None:
+            about = check_features(features, self.betas, **known)
+            found = dataclasses.replace(found, features=about)
         for message in found.warnings:
             warnings.warn(message, stacklevel=2)
         return found

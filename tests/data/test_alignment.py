@@ -8,7 +8,7 @@ from sklearn.linear_model import Ridge
 
 import brainenc
 from brainenc import metrics, model_selection
-from brainenc.data import alignment
+from brainenc.data import alignment, held_out_ridge
 from brainenc.data.alignment import check_alignment
 from brainenc.data.cheap_features import cheap_features
 from brainenc.data.encoding_data import EncodingData
@@ -247,11 +247,11 @@ def test_scores_are_those_of_ridge_in_cross_validation(features):
     rng = np.random.default_rng(1)
     responses = (features @ rng.standard_normal((features.shape[1], 4))).astype(np.float32)
     responses += 2 * rng.standard_normal(responses.shape).astype(np.float32)
-    tested = alignment._folds(len(features), np.random.default_rng(5))
-    smoothers = alignment._smoothers(features, tested)
+    tested = held_out_ridge.ridge_folds(len(features), np.random.default_rng(5))
+    smoothers = held_out_ridge.ridge_smoothers(features, tested)
     folds = model_selection.image_folds(5, len(features), random_state=np.random.default_rng(5))
     scores = []
-    for smoother, alpha in zip(smoothers, alignment.ALPHAS, strict=True):
+    for smoother, alpha in zip(smoothers, held_out_ridge.ALPHAS, strict=True):
         expected = np.zeros_like(responses)
         for train, test in folds:
             centred = responses[train] - responses[train].mean(axis=0)
@@ -264,7 +264,7 @@ def test_scores_are_those_of_ridge_in_cross_validation(features):
         )
     centred = responses - responses.mean(axis=0)
     best = np.mean(scores, axis=1).max()
-    assert abs(alignment._score(smoothers, centred) - best) < 1e-3
+    assert abs(held_out_ridge.held_out_score(smoothers, centred) - best) < 1e-3
 
 
 def test_the_reliability_of_averages_is_that_of_so_many_trials(data):

@@ -300,15 +300,12 @@ class EncodingData(VoxelMaps):
 
         Warns
         -----
-        UserWarning : images and betas, or a part of them, do not match; offsets of sessions may
-            pass for responses to images; features contain betas. Missing evidence gives none.
+        UserWarning : each of `AlignmentCheck.warnings`. Missing evidence gives none.
         """
         known: Any = {"trials": self.trials, "ncsnr": self.voxels.get("ncsnr")}
         known |= {"n_averaged": self.trials.get("n_averaged", 1), "random_state": random_state}
-        rows = self.trials["image"].to_numpy()
-        found = check_alignment(
-            self.images, self.betas, rows=rows, name=self.name, n_images=n_images, **known
-        )
+        of_images: Any = {"rows": self.trials["image"].to_numpy(), "n_images": n_images}
+        found = check_alignment(self.images, self.betas, name=self.name, **of_images, **known)
         if features is not None:
             about = check_features(features, self.betas, **known)
             found = dataclasses.replace(found, features=about)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 from scipy.stats import t as student
 
 #: Share of the mean noise variance that is added to the noise covariance before it is inverted.
@@ -127,16 +126,21 @@ def misplaced_share(scores: np.ndarray, image: np.ndarray) -> Share:
 
 def _fit_with_share(z: np.ndarray, share: float) -> tuple[float, float]:
     """Log-likelihood and mean of the aligned scores for this share, by expectation maximisation."""
-    null = share * norm.pdf(z)
+    null = share * _density(z, 0, 1)
     mean, sd = z[z >= np.quantile(z, share)].mean(), min(1.0, z.std())
     for _ in range(30):
-        aligned = (1 - share) * norm.pdf(z, mean, sd)
+        aligned = (1 - share) * _density(z, mean, sd)
         belongs = aligned / np.maximum(aligned + null, 1e-300)
         total = max(belongs.sum(), 1e-9)
         mean = float(belongs @ z / total)
         sd = float(np.clip(np.sqrt(belongs @ (z - mean) ** 2 / total), 0.3, max(1, mean / 2)))
-    density = (1 - share) * norm.pdf(z, mean, sd) + null
+    density = (1 - share) * _density(z, mean, sd) + null
     return float(np.log(np.maximum(density, 1e-300)).sum()), mean
+
+
+def _density(z: np.ndarray, mean: float, sd: float) -> np.ndarray:
+    """Of the normal distribution."""
+    return np.exp(-0.5 * ((z - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def check_data(
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
     verify: Annotated[bool, typer.Option("--verify", help="Compare checksums of files.")] = False,
 ) -> None:
-    """Test whether images and betas belong together; exit status 1 if they do not seem to."""
+    """Test whether images and betas belong together; exit status 1 if something is suspicious."""
     from brainenc.data.npz import load_data
 
     with warnings.catch_warnings():
@@ -196,7 +196,9 @@ def check_data(
         loaded = load_data(data, verify=verify or None)
         found = loaded.check(n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
-    if found.suspicious:
+    if found.session is not None:
+        typer.echo(f"sessions: {found.session.message}")
+    if found.warnings:
         raise typer.Exit(1)
 
 

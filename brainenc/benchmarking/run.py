@@ -26,6 +26,7 @@ from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.fitting import run_pairs
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
 from brainenc.benchmarking.interim import Interim
+from brainenc.benchmarking.leaks import feature_warnings
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult, check_run_folder
@@ -95,8 +96,8 @@ def benchmark(
     random_state : int
         Seed of folds, bootstrap, permutations and draws.
     check : bool
-        First check in seconds whether images and betas belong together (`EncodingData.check`); if
-        not, warn at once and in the result.
+        First check in seconds whether images and betas belong together (`EncodingData.check`) and
+        whether features contain betas; if so, warn at once and in the result.
     verbose : bool
         Show progress bars.
 
@@ -140,6 +141,9 @@ def benchmark(
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
     entries, failed = collect(data, encoders, features, references, verbose)
+    leaks = feature_warnings(data, entries, random_state) if check else []
+    for message in leaks:
+        warnings.warn(message, stacklevel=2)
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
@@ -171,8 +175,8 @@ def benchmark(
         with cluster.connected(scheduler, out) as send:
             run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
         result = run.result()
-    if alignment is not None and alignment.suspicious:
-        result.warnings.insert(0, alignment.message)
+    if alignment is not None:
+        result.warnings[:0] = alignment.warnings + leaks
     if out is not None:
         _save(result, out)
     return result

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from brainenc.benchmarking.cautions import find_warnings
 from brainenc.benchmarking.ceilings import ceiling_of_tested, trials_averaged
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.draw_run import score_all_draws
+from brainenc.benchmarking.folds import make_folds, near_copies
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
@@ -28,7 +30,6 @@ from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
-from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
 
@@ -38,6 +39,7 @@ def benchmark(
     encoders: Mapping[str, BaseEstimator],
     *,
     cv: Any = 5,
+    groups: Any = None,
     features: Any = None,
     references: bool = True,
     n_bootstraps: int = 1000,
@@ -62,8 +64,13 @@ def benchmark(
     data : EncodingData
     encoders : dict of name to encoder
         Unfitted or fitted; copies are fitted, the given encoders are not changed.
-    cv : int, splitter or iterable of (train, test)
-        Folds over images; an int means shuffled folds.
+    cv : int, "similar", splitter or iterable of (train, test)
+        Folds over images; an int means shuffled folds. "similar": five shuffled folds with near
+        copies of a picture in one fold (`brainenc.similar_groups`), as ``cv=5, groups="similar"``.
+        Near copies on both sides of a fold are named in the warnings of the result.
+    groups : array of shape (n_images,), "similar" or column of the trial table, optional
+        Images of one group stay in one fold: an int `cv` makes shuffled folds of whole groups, and
+        a splitter gets the groups.
     features : array (n_images, …), transformer, or dict of encoder name to either, optional
         Features that replace the encoders' own.
     references : bool
@@ -101,8 +108,9 @@ def benchmark(
     Raises
     ------
     TypeError : data, encoders or features have a wrong type.
-    ValueError : fewer images than folds, a fold with fewer than two test images, features with
-        another number of rows, no resamples, one draw, or an empty encoder name.
+    ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
+        on both sides of a fold, near copies that connect most of the images ("similar"), features
+        with another number of rows, no resamples, one draw, or an empty encoder name.
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -129,14 +137,18 @@ def benchmark(
     check_n_draws(n_draws)
     if out is not None:
         check_run_folder(out)
-    split = make_split(data.betas, _folds(data, cv, random_state))
+    similar = cache(data.similar_images)
+    folds = make_folds(data, cv, groups, random_state, similar)
+    split = make_split(data.betas, folds)
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
+    copies = near_copies(similar(), folds)
     entries, failed = collect(data, encoders, features, references, verbose)
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
-        "cv": cv if isinstance(cv, int) else repr(cv),
+        "cv": cv if isinstance(cv, int | str) else repr(cv),
+        "groups": groups if groups is None or isinstance(groups, str) else "given",
         "n_bootstraps": n_bootstraps,
         "n_permutations": n_permutations,
         "n_draws": n_draws,
@@ -159,6 +171,7 @@ def benchmark(
             result = _score(
                 data, pairs, failed, split, plan, manifest, verbose, folder=Path(samples)
             )
+    result.warnings[:0] = copies
     if alignment is not None and alignment.suspicious:
         result.warnings.insert(0, alignment.message)
     if out is not None:
@@ -177,22 +190,6 @@ def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations
             raise ValueError(f"{name}={value} must be 1 or more")
     if isinstance(encoders, Mapping) and any(not str(name).strip() for name in encoders):
         raise ValueError("an encoder has an empty name")
-
-
-def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:
-    """Folds over the images that have trials."""
-    shown = np.unique(data.trials["image"])
-    folds = [
-        (np.intersect1d(train, shown), np.intersect1d(test, shown))
-        for train, test in image_folds(cv, data.n_images, random_state=random_state)
-    ]
-    for i, (train, test) in enumerate(folds):
-        if len(test) < 2 or len(train) < 2:
-            raise ValueError(
-                f"fold {i} has {len(train)} train and {len(test)} test images with trials, and "
-                "scores take at least 2 of each; use fewer folds"
-            )
-    return folds
 
 
 # -------------------------------------------------------------------- fitting

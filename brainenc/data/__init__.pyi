@@ -3,4 +3,7 @@ from .alignment import check_alignment as check_alignment
 from .encoding_data import EncodingData as EncodingData
 from .images import ImageFiles as ImageFiles
 from .npz import load_npz as load_npz
+from .similarity import SimilarImages as SimilarImages
+from .similarity import similar_groups as similar_groups
+from .similarity import similar_images as similar_images
 from .voxels import atlas_columns as atlas_columns

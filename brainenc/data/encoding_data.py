@@ -17,6 +17,7 @@ from brainenc.brain.volumes import Volume
 from brainenc.data import brain_folder
 from brainenc.data.alignment import AlignmentCheck, check_alignment
 from brainenc.data.images import as_images, take_images
+from brainenc.data.similarity import SimilarImages, similar_images
 from brainenc.data.splits import held_out_images
 from brainenc.data.trials import (
     averaged_trials,
@@ -311,6 +312,26 @@ class EncodingData(VoxelMaps):
         if found.suspicious:
             warnings.warn(found.message, stacklevel=2)
         return found
+
+    def similar_images(self) -> SimilarImages:
+        """Near copies among the images, and groups of them; all images are read once.
+
+        Returns
+        -------
+        SimilarImages
+            ``pairs`` (image_a, image_b, distance, kind) and ``groups``, for `GroupKFold` or the
+            ``groups`` of `brainenc.benchmark`. `brainenc.data.similar_images` says what is found.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 32, 32), dtype=np.uint8)
+        >>> images[7] = images[3][:, ::-1]
+        >>> data = EncodingData(images, np.ones((20, 3, 5)))
+        >>> data.similar_images()
+        SimilarImages(20 images, 19 groups; pairs: 1 mirrored)
+        """
+        return similar_images(self.images)
 
     # ---------------------------------------------------------------- selection
 

@@ -63,12 +63,8 @@ def benchmark(
         str, typer.Option(help="Short names, with commas; `brainenc info` lists them.")
     ] = "mean,ridge",
     features: Features = "gabor",
-    cv: Annotated[
-        str, typer.Option(help="Folds over images, or similar: near copies in one fold.")
-    ] = "5",
-    groups: Annotated[
-        str | None, typer.Option(help="Keep together: a column of the trial table, or similar.")
-    ] = None,
+    cv: Annotated[str, typer.Option(help="Folds over images; similar: of near copies.")] = "5",
+    groups: Annotated[str | None, typer.Option(help="Trial column to keep together.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,

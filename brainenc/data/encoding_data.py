@@ -314,22 +314,12 @@ class EncodingData(VoxelMaps):
         return found
 
     def similar_images(self) -> SimilarImages:
-        """Near copies among the images, and groups of them; all images are read once.
+        """Near copies among the images: `brainenc.data.similar_images` of them.
 
         Returns
         -------
         SimilarImages
-            ``pairs`` (image_a, image_b, distance, kind) and ``groups``, for `GroupKFold` or the
-            ``groups`` of `brainenc.benchmark`. `brainenc.data.similar_images` says what is found.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> images = np.random.default_rng(0).integers(0, 256, (20, 32, 32), dtype=np.uint8)
-        >>> images[7] = images[3][:, ::-1]
-        >>> data = EncodingData(images, np.ones((20, 3, 5)))
-        >>> data.similar_images()
-        SimilarImages(20 images, 19 groups; pairs: 1 mirrored)
+            ``pairs``, and ``groups`` for `GroupKFold` or `brainenc.benchmark`.
         """
         return similar_images(self.images)
 

@@ -123,7 +123,8 @@ def score_all_draws(
             kept = [pair.draws(label) for pair in group]
             draws_from = infos[0]["draws"][label]["kind"]
             scores[name] = score_encoder_draws(draws_from, kept, targets, plan, measured, folder)
-    if isinstance(data.truth, TrueDistribution):
+    # The truth is of single trials: beside averages its draws would vary too much.
+    if isinstance(data.truth, TrueDistribution) and data.n_averaged is None:
         kept = [
             score_draws(
                 truth_source(data.truth, test),

@@ -18,7 +18,11 @@ import brainenc
 from brainenc.arrays import release
 from brainenc.benchmarking import cluster, scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
-from brainenc.benchmarking.ceilings import ceiling_of_tested, trials_averaged
+from brainenc.benchmarking.ceilings import (
+    ceiling_of_tested,
+    trials_averaged,
+    trials_per_draw,
+)
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.draw_run import score_all_draws
 from brainenc.benchmarking.folds import make_folds, near_copies
@@ -269,9 +273,12 @@ def _score(
 ) -> BenchmarkResult:
     settings = manifest["settings"]
     targets = _targets(data, split, settings)
+    n_trials = np.atleast_1d(targets.ceiling.n_trials)
+    extremes = [float(f(n_trials)) for f in (np.nanmin, np.nanmedian, np.nanmax)]
     manifest["noise_ceiling"] = {
         "estimator": targets.ceiling.estimator,
-        "n_trials": float(np.nanmean(targets.ceiling.n_trials)),
+        "n_trials": float(np.nanmean(n_trials)),
+        "n_trials_min_median_max": extremes,  # voxels may lack different trials
     }
     finished = {
         name: group for name, group in pairs.items() if all(pair.finished() for pair in group)
@@ -310,7 +317,8 @@ def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> T
         data.betas,
         split,
         ceiling,
-        n_trials=trials_averaged(data, split, ceiling),
+        n_trials=trials_averaged(data, split),
+        trials_per_draw=trials_per_draw(data),
         min_ceiling=settings["min_ceiling"],
         n_bootstraps=settings["n_bootstraps"],
         random_state=settings["random_state"],

@@ -2,7 +2,7 @@
 
 ``meta.json``, ``betas.npy``, ``images.npy`` (or ``images/`` with image files, or ``image_rows.npy``
 with rows of an HDF5 file elsewhere), ``voxels.csv`` (one row per voxel) and ``trials.csv`` (one row
-per trial).
+per trial), and ``n_averaged.npy`` if the betas are averages over repeats.
 """
 
 import os
@@ -39,6 +39,7 @@ def write(
     name: str,
     volume: Volume | None = None,
     units: str = "",
+    n_averaged: np.ndarray | None = None,
     copy_images: bool = False,
 ) -> None:
     """Write the folder atomically; the arguments are the parts of `EncodingData`.
@@ -64,6 +65,7 @@ def write(
             name=name,
             volume=volume,
             units=units,
+            n_averaged=n_averaged,
             copy_images=copy_images,
         )
 
@@ -78,12 +80,15 @@ def write_beside_betas(
     name: str,
     volume: Volume | None,
     units: str,
+    n_averaged: np.ndarray | None = None,
     copy_images: bool,
 ) -> None:
     """Write the other files of a folder with ``betas.npy``, ``meta.json`` last."""
     image_files = _write_images(folder, images, copy_images)
     voxels.to_csv(folder / "voxels.csv", index_label="voxel")
     trials.to_csv(folder / "trials.csv", index=False)
+    if n_averaged is not None:
+        write_array(folder / "n_averaged.npy", n_averaged)
     meta = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -91,6 +96,7 @@ def write_beside_betas(
         "units": units,
         "betas_shape": betas_shape,
         "images_shape": images.shape,
+        "n_averaged_shape": None if n_averaged is None else n_averaged.shape,
         **image_files,
         "n_trials": len(trials),
         "voxels_dtypes": _dtypes(voxels),
@@ -123,7 +129,14 @@ def read(folder: Path) -> dict[str, Any]:
         # Folders of 0.1 have neither of these.
         "volume": Volume.from_json(meta.get("volume")),
         "units": meta.get("units", ""),
+        "n_averaged": _read_counts(folder, meta),
     }
+
+
+def _read_counts(folder: Path, meta: dict[str, Any]) -> np.ndarray | None:
+    shape = meta.get("n_averaged_shape")  # folders of 0.1 have none
+    unsigned = (np.uint8, np.uint16, np.uint32)
+    return shape and _mapped_array(folder / "n_averaged.npy", shape, unsigned)
 
 
 def _check_replaceable(folder: Path, images: Any) -> None:

@@ -18,8 +18,9 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     ----------
     path : path
         File with ``images`` (n_images, H, W[, 3]) uint8 and ``betas`` (n_images, n_repeats,
-        n_voxels) float; optionally ``roi`` (labels) and ``ncsnr``, both (n_voxels,), and
-        ``session`` and ``run``, both (n_images, n_repeats).
+        n_voxels) float; optionally ``roi`` (labels) and ``ncsnr``, both (n_voxels,),
+        ``session`` and ``run``, both (n_images, n_repeats), and ``n_averaged``, as in
+        `EncodingData`.
     name : str, optional
         Name of the data; by default the file's name without its ending.
 
@@ -50,7 +51,10 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     arrays = _read_npz(path)
     if missing := [key for key in ("images", "betas") if key not in arrays]:
         raise ValueError(f"{path} holds {list(arrays)}, but {' and '.join(missing)} is missing")
-    data = EncodingData(arrays["images"], arrays["betas"], name=name or path.stem)
+    counts = arrays.get("n_averaged")
+    data = EncodingData(
+        arrays["images"], arrays["betas"], name=name or path.stem, n_averaged=counts
+    )
     of_voxels = {
         key: _of_shape(arrays[key], data.betas.shape[2:], key, path)
         for key in ("roi", "ncsnr")

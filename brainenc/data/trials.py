@@ -86,7 +86,8 @@ def group_by_image(
     Parameters
     ----------
     betas : array, shape (n_trials, n_voxels)
-        One row per trial, in the order of presentation.
+        One row per trial, in the order of presentation. A row of NaN alone, a censored trial, is
+        left out, as are images that only such trials showed.
     image_ids : array of int, shape (n_trials,)
         Number of the image that each trial showed, in 0 … `n_images` − 1.
     n_images : int
@@ -125,12 +126,14 @@ def group_by_image(
             f"image_ids run from {ids.min()} to {ids.max()}, but images has rows 0 … "
             f"{n_images - 1}; are the ids counted from 1?"
         )
-    shown, row = np.unique(ids, return_inverse=True)
-    trials = pd.DataFrame({"image": row, "trial": np.arange(len(row)), **labels})
+    present = trials_present(flat[:, None])["image"].to_numpy()
+    labels = {key: value[present] for key, value in labels.items()}
+    shown, row = np.unique(ids[present], return_inverse=True)
+    trials = pd.DataFrame({"image": row, "trial": present, **labels})
     trials.insert(1, "repeat", trials.groupby("image").cumcount())
     shape = (len(shown), trials["repeat"].max() + 1, flat.shape[1])
     grouped = np.full(shape, np.nan, flat.dtype)
-    grouped[trials["image"], trials["repeat"]] = flat
+    grouped[trials["image"], trials["repeat"]] = flat[present]
     return grouped, shown, trials.sort_values(["image", "repeat"])
 
 
@@ -189,15 +192,31 @@ def averaged_trials(n_averaged: np.ndarray) -> pd.DataFrame:
 
     Parameters
     ----------
-    n_averaged : array of int, shape (n_images,)
-        Trials in the average of each image; 0 without data.
+    n_averaged : array of int, shape (n_images, 1) or (n_images, n_voxels)
+        Trials in the average of each image and voxel; 0 without data.
 
     Returns
     -------
-    pandas.DataFrame with ``image``, ``repeat`` (0) and ``n_averaged``
+    pandas.DataFrame with ``image`` and ``repeat`` (0)
     """
-    image = np.flatnonzero(n_averaged)
-    return pd.DataFrame({"image": image, "repeat": 0, "n_averaged": n_averaged[image]})
+    return pd.DataFrame({"image": np.flatnonzero(n_averaged.any(axis=1)), "repeat": 0})
+
+
+def without_missing(trials: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
+    """Trial table without the trials that have no data in any voxel, which are no trials.
+
+    Parameters
+    ----------
+    trials : pandas.DataFrame
+        Checked by `check_trials` and `check_complete`.
+    present : pandas.DataFrame
+        As `trials_present` gives it.
+    """
+    if len(trials) == len(present):
+        return trials
+    keys = ["image", "repeat"]
+    kept = pd.MultiIndex.from_frame(trials[keys]).isin(pd.MultiIndex.from_frame(present))
+    return trials[kept]
 
 
 def trials_of_images(trials: pd.DataFrame, index: np.ndarray, n_images: int) -> pd.DataFrame:

@@ -67,7 +67,8 @@ def benchmark(
         str, typer.Option(help="Short names, with commas; `brainenc info` lists them.")
     ] = "mean,ridge",
     features: Features = "gabor",
-    cv: Annotated[int, typer.Option(help="Folds over images.")] = 5,
+    cv: Annotated[str, typer.Option(help="Folds over images; similar: of near copies.")] = "5",
+    groups: Annotated[str | None, typer.Option(help="Trial column to keep together.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
@@ -95,7 +96,8 @@ def benchmark(
         result = brainenc.benchmark(
             loaded,
             _make_encoders(encoders, features, store=store, device=device),
-            cv=cv,
+            cv=int(cv) if cv.isdecimal() else cv,
+            groups=groups,
             out=out,
             n_bootstraps=n_bootstraps,
             n_permutations=n_permutations,

@@ -7,11 +7,10 @@ import unicodedata
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
 
 import brainenc
@@ -24,6 +23,7 @@ from brainenc.benchmarking.ceilings import (
 )
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.fitting import run_pairs
+from brainenc.benchmarking.folds import make_folds, near_copies
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
 from brainenc.benchmarking.interim import Interim
 from brainenc.benchmarking.leaks import feature_warnings
@@ -35,7 +35,6 @@ from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
-from brainenc.model_selection import Folds, image_folds
 from brainenc.storage import fingerprint
 from brainenc.temporaries import scratch_folder
 
@@ -45,6 +44,7 @@ def benchmark(
     encoders: Mapping[str, BaseEstimator],
     *,
     cv: Any = 5,
+    groups: Any = None,
     features: Any = None,
     references: bool = True,
     n_bootstraps: int = 1000,
@@ -69,8 +69,13 @@ def benchmark(
     data : EncodingData
     encoders : dict of name to encoder
         Unfitted or fitted; copies are fitted, the given encoders are not changed.
-    cv : int, splitter or iterable of (train, test)
-        Folds over images; an int means shuffled folds.
+    cv : int, "similar", splitter or iterable of (train, test)
+        Folds over images; an int means shuffled folds. "similar": five shuffled folds with near
+        copies of a picture in one fold (`brainenc.similar_groups`), as ``cv=5, groups="similar"``.
+        Near copies on both sides of a fold are named in the warnings of the result.
+    groups : array of shape (n_images,), "similar" or column of the trial table, optional
+        Images of one group stay in one fold: an int `cv` makes shuffled folds of whole groups, and
+        a splitter gets the groups.
     features : array (n_images, …), transformer, or dict of encoder name to either, optional
         Features that replace the encoders' own.
     references : bool
@@ -108,8 +113,9 @@ def benchmark(
     Raises
     ------
     TypeError : data, encoders or features have a wrong type.
-    ValueError : fewer images than folds, a fold with fewer than two test images, features with
-        another number of rows, no resamples, one draw, or an encoder name that is empty or has
+    ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
+        on both sides of a fold, near copies that connect most of the images ("similar"), features
+        with another number of rows, no resamples, one draw, or an encoder name that is empty or has
         control characters.
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
@@ -137,9 +143,12 @@ def benchmark(
     check_n_draws(n_draws)
     if out is not None:
         check_run_folder(out)
-    split = make_split(data.betas, _folds(data, cv, random_state))
+    similar = cache(data.similar_images)
+    folds = make_folds(data, cv, groups, random_state, similar)
+    split = make_split(data.betas, folds)
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
+    copies = near_copies(similar(), folds)
     entries, failed = collect(data, encoders, features, references, verbose)
     leaks = feature_warnings(data, entries, random_state) if check else []
     for message in leaks:
@@ -147,7 +156,8 @@ def benchmark(
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
-        "cv": cv if isinstance(cv, int) else repr(cv),
+        "cv": cv if isinstance(cv, int | str) else repr(cv),
+        "groups": groups if groups is None or isinstance(groups, str) else "given",
         "n_bootstraps": n_bootstraps,
         "n_permutations": n_permutations,
         "n_draws": n_draws,
@@ -175,6 +185,7 @@ def benchmark(
         with cluster.connected(scheduler, out) as send:
             run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
         result = run.result()
+    result.warnings[:0] = copies
     if alignment is not None:
         result.warnings[:0] = alignment.warnings + leaks
     if out is not None:
@@ -219,22 +230,6 @@ def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations
                 f"the encoder name {name!r} has line breaks or other control characters, which "
                 "tables and terminals do not show; give the encoder another name"
             )
-
-
-def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:
-    """Folds over the images that have trials."""
-    shown = np.unique(data.trials["image"])
-    folds = [
-        (np.intersect1d(train, shown), np.intersect1d(test, shown))
-        for train, test in image_folds(cv, data.n_images, random_state=random_state)
-    ]
-    for i, (train, test) in enumerate(folds):
-        if len(test) < 2 or len(train) < 2:
-            raise ValueError(
-                f"fold {i} has {len(train)} train and {len(test)} test images with trials, and "
-                "scores take at least 2 of each; use fewer folds"
-            )
-    return folds
 
 
 # -------------------------------------------------------------------- fitting

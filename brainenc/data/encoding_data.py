@@ -31,6 +31,7 @@ from brainenc.data.counts import (
 from brainenc.data.feature_noise import check_features
 from brainenc.data.image_ids import names_of
 from brainenc.data.images import as_images, take_images
+from brainenc.data.similarity import SimilarImages, similar_images
 from brainenc.data.splits import held_out_images
 from brainenc.data.trials import (
     as_trials,
@@ -365,6 +366,16 @@ class EncodingData(VoxelMaps):
         for message in found.warnings:
             warnings.warn(message, stacklevel=2)
         return found
+
+    def similar_images(self) -> SimilarImages:
+        """Near copies among the images: `brainenc.data.similar_images` of them.
+
+        Returns
+        -------
+        SimilarImages
+            ``pairs``, and ``groups`` for `GroupKFold` or `brainenc.benchmark`.
+        """
+        return similar_images(self.images)
 
     # ---------------------------------------------------------------- selection
 

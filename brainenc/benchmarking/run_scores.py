@@ -147,7 +147,12 @@ class RunScores:
             rois=table(
                 "rois.csv", lambda some: tables.roi_table(some, ceiling, groups), scores, empty
             ),
-            pairs=table("pairs.csv", lambda some: tables.pair_table(some, groups), scores, empty),
+            pairs=table(
+                "pairs.csv",
+                lambda some: tables.pair_table(some, groups),
+                scores,
+                pd.DataFrame(columns=tables.PAIR_COLUMNS),
+            ),
             maps=table(
                 "maps.csv",
                 lambda some: tables.map_table(some, ceiling, self.data.voxels, of_draws),

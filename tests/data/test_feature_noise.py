@@ -91,6 +91,14 @@ def test_noise_that_depends_on_the_image_raises_no_alarm():
         assert not check_features(features, counts).suspicious
 
 
+def test_gains_of_sessions_raise_no_alarm():
+    """A few images with extreme features evoke most of what a gain changes."""
+    data = brainenc.datasets.simulate_subject(400, 60, image_size=48, session_drift=0.8)
+    extreme = np.sinh(2 * cheap_features(data.images)[:, ::8] * 5)
+    assert not check(data, extreme).suspicious
+    assert not check(data, np.exp(data.truth.signal / data.truth.signal.std(axis=0))).suspicious
+
+
 def test_noise_shared_by_neighbouring_rows_raises_no_alarm():
     """Frames of ten films in a row: noise and features change from film to film."""
     rng = np.random.default_rng(0)

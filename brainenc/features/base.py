@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainenc.data.images import as_images, image_batches
 from brainenc.features.store import FeatureStore
+from brainenc.identity import identity
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
 
@@ -54,15 +55,17 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         """Identity of the features, JSON-able: equal keys give equal features of an image.
 
         The class, its version and all constructor arguments except batch_size, device, store and
-        verbose.
+        verbose, each by its content (`brainenc.identity.identity`). A class of your own enters
+        with its code.
         """
-        kind = type(self)
         parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in _HOW}
-        return {
-            "extractor": f"{kind.__module__}.{kind.__qualname__}",
-            "version": self.version,
-            **parameters,
-        }
+        return {**self._class_key(), **identity(parameters)}
+
+    def _class_key(self) -> dict[str, Any]:
+        kind = type(self)
+        name = {"extractor": f"{kind.__module__}.{kind.__qualname__}", "version": self.version}
+        code = identity(kind)
+        return name | ({"code": code["code"]} if "code" in code else {})
 
     def fit(self, X: Any, y: Any = None) -> "FeatureExtractor":
         """Check the images; nothing is learnt from them.

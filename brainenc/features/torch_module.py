@@ -14,6 +14,7 @@ from PIL import Image
 from brainenc.devices import resolve_device
 from brainenc.features._weights import cached_on_disk, hub_reachable, module_hash
 from brainenc.features.base import FeatureExtractor
+from brainenc.identity import identity
 from brainenc.process_state import state_lock, torch_seeded
 from brainenc.storage import fingerprint
 
@@ -51,9 +52,8 @@ class TorchFeatures(FeatureExtractor):
     batch_size : int
         Images per batch.
     store : path or FeatureStore, optional
-        Store of computed features, keyed by the module's printed architecture, its weights, and the
-        result of `preprocess` for a test image. A module with settings that ``repr(module)`` does
-        not show needs a separate store.
+        Store of computed features, keyed by the module's layers with their settings, its weights,
+        the code of `preprocess`, and its result for a test image.
     verbose : bool
         Show a progress bar.
 
@@ -95,15 +95,16 @@ class TorchFeatures(FeatureExtractor):
         self.verbose = verbose
 
     def key(self) -> dict[str, Any]:
-        """See `FeatureExtractor.key`; weights count by content, `preprocess` by effect."""
+        """See `FeatureExtractor.key`; weights and `preprocess` count by content."""
         module = self._built()
         return {
-            "extractor": f"{type(self).__module__}.{type(self).__qualname__}",
-            "version": self.version,
+            **self._class_key(),
             "weights": module_hash(module),
             "layer": self.layer,
             "pool": self.pool,
             "preprocess": _behaviour(self._prepare(module)),
+            # Two functions may differ for other images than the one looked at.
+            "function": identity(self.preprocess),
         }
 
     @torch.inference_mode()

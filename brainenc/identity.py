@@ -105,6 +105,8 @@ def _is_library(module: str | None) -> bool:
 
 @functools.cache
 def _is_installed(top: str) -> bool:
+    if top == "__main__":  # though its file may be that of an installed program
+        return False
     if top in ("brainenc", "builtins") or top in sys.stdlib_module_names:
         return True
     found = sys.modules.get(top)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
 
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
 from brainenc.encoders.describe import describe
+from brainenc.features.learned import fit_nothing, learns, share
 from brainenc.storage import fingerprint
 
 
@@ -22,15 +24,19 @@ class Entry:
     encoder : estimator, unfitted
     X : features (n_images, …), or images
     key : str
-        Fingerprint of the features; "images" for the images themselves.
+        Fingerprint of the features, and of what is learned from them; "images" for the images
+        themselves.
     description : dict
         The given encoder, with its features.
+    learned : transformer or None
+        What the encoder learns from `X` before it is fitted, if anything.
     """
 
     encoder: BaseEstimator
     X: Any
     key: str
     description: dict[str, Any]
+    learned: Any = None
 
 
 class Inputs:
@@ -51,13 +57,22 @@ class Inputs:
         self._alive: list[Any] = [images]  # ids are unique only while the objects live
 
     def transform(self, extractor: Any) -> np.ndarray:
-        """Features of the images; the same array for the same features."""
+        """Features of the images, of an extractor that learns nothing from them.
+
+        The same array for the same features.
+
+        Raises
+        ------
+        ValueError : the extractor learns; it must be fitted to training images.
+        """
+        if learns(extractor):
+            raise ValueError(f"{extractor!r} learns from images: fit it to training images")
         key = fingerprint(describe(extractor))
         if key not in self._features:
             extractor = clone(extractor)
             if "verbose" in extractor.get_params(deep=False):
                 extractor.set_params(verbose=self.verbose)
-            self._features[key] = extractor.fit(self.images).transform(self.images)
+            self._features[key] = fit_nothing(extractor, self.images).transform(self.images)
         return self._features[key]
 
     def entry(self, encoder: Any, features: Any) -> Entry:
@@ -71,16 +86,31 @@ class Inputs:
             encoder = encoder.with_voxels(self.voxels)
         if features is not None:
             description["features"] = describe_features(features)
-            prepared, X = _without_features(encoder), self._given(features)
+            prepared, X = self._given(encoder, features)
         elif hasattr(encoder, "precompute"):
             prepared, X = encoder.precompute(self.images, self.transform)
         else:
             prepared, X = clone(encoder), self.images
-        return Entry(prepared, X, self.key(X), description)
+        learned = prepared.learned_features() if hasattr(prepared, "learned_features") else None
+        key = self.key(X)
+        if learned is not None:
+            key = fingerprint(key, describe(learned))
+        return Entry(prepared, X, key, description, learned)
 
-    def _given(self, features: Any) -> np.ndarray:
-        if hasattr(features, "fit") and hasattr(features, "transform"):
-            return self.transform(features)
+    def _given(self, encoder: Any, features: Any) -> tuple[BaseEstimator, Any]:
+        """The encoder that takes given features, and these."""
+        if not (hasattr(features, "fit") and hasattr(features, "transform")):
+            return _without_features(encoder), self._array(features)
+        if not learns(features):
+            return _without_features(encoder), self.transform(features)
+        if "features" in encoder.get_params(deep=False) and hasattr(encoder, "precompute"):
+            return (
+                clone(encoder).set_params(features=features).precompute(self.images, self.transform)
+            )
+        rest, X = share(features, self.images, self.transform)
+        return Pipeline([("features", rest), ("encoder", clone(encoder))]), X
+
+    def _array(self, features: Any) -> np.ndarray:
         features = features if isinstance(features, np.ndarray) else np.asarray(features)
         if len(features) != len(self.images):
             raise ValueError(
@@ -179,7 +209,10 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
         if entry.key not in has_ridge | {"images"}:
             label = f"ridge (for {name})" if has_ridge or "ridge" in entries else "ridge"
             has_ridge.add(entry.key)
-            add(label, RidgeEncoder(features=None), _for_ridge(entry.X))
+            if entry.learned is None:
+                add(label, RidgeEncoder(features=None), _for_ridge(entry.X))
+            else:
+                add(label, RidgeEncoder(features=entry.learned), entry.X)
     return found
 
 

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainenc.data.images import as_images, image_batches
 from brainenc.features.store import FeatureStore
-from brainenc.identity import identity
+from brainenc.identity import fitted_identity, identity, unidentified
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
 
@@ -26,7 +26,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
     ``verbose``, and `_extract`. If features depend on more than the constructor's arguments (such
     as weights), it extends `key` too.
 
-    Extractors are not fitted to images: `transform` works without `fit`.
+    Extractors are not fitted to images: `transform` works without `fit`. A subclass that learns
+    from images overrides `fit`; the benchmark then fits it to the training images of each fold, and
+    a store keeps its features by what it has learnt.
 
     Attributes
     ----------
@@ -114,7 +116,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
 
     def _batches(self, images: Any) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, features) of each batch, from the store if they are in it."""
-        shelf = None if self.store is None else FeatureStore.at(self.store).shelf(self.key())
+        shelf = None if self.store is None else FeatureStore.at(self.store).shelf(self._stored_as())
         name = type(self).__name__
         with progress(desc=name, total=len(images), unit="image", verbose=self.verbose) as bar:
             start = 0
@@ -127,6 +129,20 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
                 yield start, compute(everything) if shelf is None else shelf.get(batch, compute)
                 start += len(batch)
                 bar.update(len(batch))
+
+    def _stored_as(self) -> dict[str, Any]:
+        """Key of features in a store: with what a subclass has learnt from images, if it learns."""
+        key = self.key()
+        if learns_from_images(self):
+            own = {*self.get_params(deep=False), "image_shape_", "_loaded"}
+            learnt = {name: value for name, value in vars(self).items() if name not in own}
+            key = key | {"learnt": fitted_identity(learnt)}
+        if unknown := unidentified(key):
+            raise ValueError(
+                f"{type(self).__name__} holds a {unknown[0]}, whose content cannot be read, so its "
+                "features cannot be told from others in a store: use store=None"
+            )
+        return key
 
     def _checked(self, batch: np.ndarray, rows: np.ndarray) -> np.ndarray:
         features = np.asarray(self._extract(batch), dtype=np.float32)
@@ -150,6 +166,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
     def __getstate__(self) -> dict[str, Any]:
         # Each worker loads the network again instead of receiving it.
         return {k: v for k, v in super().__getstate__().items() if k != "_loaded"}
+
+
+def learns_from_images(extractor: FeatureExtractor) -> bool:
+    """Whether an extractor has a `fit` of its own, which may learn from images."""
+    kind = type(extractor)
+    own_fit = kind.fit is not FeatureExtractor.fit
+    return own_fit or kind.fit_transform is not FeatureExtractor.fit_transform
 
 
 @contextmanager

@@ -37,6 +37,8 @@ _OF_EVERY_MODULE = frozenset(
     | {"_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"}
 )
 
+#: Global variables of these kinds enter a class as first seen: methods may count calls in them.
+_LISTS = (list, set)
 #: Code and attributes of classes as first seen: counters among these may change during a run.
 _CLASSES: "weakref.WeakKeyDictionary[type, Any]" = weakref.WeakKeyDictionary()
 
@@ -317,7 +319,7 @@ class _Walk:
         ]
         return [code.co_code.hex(), constants, list(code.co_names), code.co_argcount]
 
-    def read(self, function: types.FunctionType) -> dict[str, Any]:
+    def read(self, function: types.FunctionType, left_out: tuple[type, ...] = ()) -> dict[str, Any]:
         """Global variables that a function reads, and those of the names of attributes it reads."""
         names, waiting = set(), [function.__code__]
         while waiting:
@@ -325,7 +327,11 @@ class _Walk:
             names |= set(code.co_names)
             waiting += [part for part in code.co_consts if isinstance(part, types.CodeType)]
         known = function.__globals__
-        return {name: self.of(known[name]) for name in sorted(names) if name in known}
+        return {
+            name: self.of(known[name])
+            for name in sorted(names)
+            if name in known and not isinstance(known[name], left_out)
+        }
 
     def class_(self, kind: type) -> Any:
         name = {"class": f"{kind.__module__}.{kind.__qualname__}"}
@@ -338,14 +344,16 @@ class _Walk:
             members = {key: inner.member(item) for key, item in own.items()}
             _CLASSES[kind] = fingerprint(members)
         methods = [part for item in own.values() for part in _functions(item)]
-        read = {method.__qualname__: self.read(method) for method in methods}
+        read = {method.__qualname__: self.read(method, _LISTS) for method in methods}
         bases = [self.of(base) for base in kind.__bases__]
         return name | self.hashed("code", [_CLASSES[kind], read, bases])
 
     def member(self, item: Any) -> Any:
         """Code of a method or value of an attribute; what cannot be identified is left out."""
         if functions := _functions(item):
-            return [[self.code(part.__code__), self.given(part)] for part in functions]
+            return [
+                [self.code(part.__code__), self.given(part), self.read(part)] for part in functions
+            ]
         found = None if hasattr(type(item), "__get__") else self.of(item)
         return None if unidentified(found) else found
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
-from brainenc.features.learned import Columns, LearnedFeatures
+from brainenc.features.learned import Columns, LearnedFeatures, Within
 from brainenc.metrics import correlation
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.noise.shape import ResidualShape
@@ -102,7 +102,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     #: create.
     saved_parts: tuple[type, ...] = (
         *(TrialDistribution, ResidualNoise, ResidualShape),
-        *(LearnedFeatures, Columns),
+        *(LearnedFeatures, Columns, Within),
     )
 
     # ---------------------------------------------------------------- what an encoder provides

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders.base import BaseEncoder
@@ -26,7 +25,7 @@ from brainenc.encoders.describe import describe
 from brainenc.encoders.latent.encoder import LatentEncoder
 from brainenc.encoders.mean import MeanEncoder
 from brainenc.encoders.ridge import RidgeEncoder
-from brainenc.features.learned import Columns, LearnedFeatures, SideBySide, learns
+from brainenc.features.learned import Columns, LearnedFeatures, SideBySide, Within, learns
 from brainenc.model_selection import Folds, image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers.simplex import blend, measure_errors
@@ -220,7 +219,7 @@ class StackedEncoder(BaseEncoder):
                 continue
             start, *shape = (self.inputs or {}).get(name, [None])
             own = member.learned_features() or Columns()
-            part = Pipeline([("own", Columns(start, shape)), ("features", own)])
+            part = Within(Columns(start, shape), own)
             parts[fingerprint(describe(part))] = part
         return LearnedFeatures(SideBySide(list(parts.values())))
 

@@ -138,7 +138,7 @@ def takes_features(transformer: Any) -> bool:
 def on_arrays(transformer: Any, images: Any) -> tuple["LearnedFeatures", np.ndarray]:
     """A transformer of images as one of rows of numbers, and the images as such rows."""
     parts = _Parts(images, lambda _: np.empty(0))
-    rest = Pipeline([("images", parts.images_themselves()), ("learned", clone(transformer))])
+    rest = Within(parts.images_themselves(), clone(transformer))
     parts.flatten = True
     return LearnedFeatures(rest), parts.joined()
 
@@ -205,6 +205,31 @@ class LearnedFeatures(TransformerMixin, BaseEstimator):
         return self.transformer_.transform(X)
 
 
+class Within(TransformerMixin, BaseEstimator):
+    """A transformer of some columns of a joined array.
+
+    Not a ``Pipeline``, which asks its last step for attributes that a fit has set.
+
+    Parameters
+    ----------
+    columns : Columns
+    transformer : transformer, unfitted
+    """
+
+    def __init__(self, columns: Columns, transformer: Any):
+        self.columns = columns
+        self.transformer = transformer
+
+    def fit(self, X: Any, y: Any = None) -> "Within":
+        """Fit to these columns of the rows."""
+        self.transformer_ = clone(self.transformer).fit(self.columns.transform(X))
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Features of these columns of the rows."""
+        return self.transformer_.transform(self.columns.transform(X))
+
+
 class SideBySide(TransformerMixin, BaseEstimator):
     """Features of several transformers of the same rows, flattened and joined.
 
@@ -253,7 +278,7 @@ class _Parts:
                 for name, part in transformer.transformer_list
             ]
             return rest
-        return Pipeline([("images", self.images_themselves()), ("learned", clone(transformer))])
+        return Within(self.images_themselves(), clone(transformer))
 
     def rest_of_pipeline(self, pipeline: Pipeline) -> Pipeline:
         steps = pipeline.steps

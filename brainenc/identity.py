@@ -230,8 +230,12 @@ class _Walk:
             return self.network(value)
         if not isinstance(value, torch.Tensor):
             return None
-        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+        if value.is_quantized or value.is_meta:
             return self.object(value)
+        if value.layout is not torch.strided:
+            dense = value.detach().cpu().to_sparse_coo().coalesce()
+            parts = [self.of(part) for part in (dense.indices(), dense.values())]
+            return {"tensor": str(value.layout), "shape": list(value.shape), "parts": parts}
         plain = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
         content = fingerprint(plain.view(torch.uint8).numpy())
         return {"tensor": str(value.dtype), "shape": list(value.shape), "hash": content}
@@ -275,9 +279,11 @@ class _Walk:
         return {kind: columns, "columns": self.of(value.columns), "index": self.of(value.index)}
 
     def column(self, values: Any) -> dict[str, Any]:
-        plain = values.to_numpy()
+        content = [self.of(values.to_numpy())]
+        if hasattr(values.dtype, "categories"):
+            content += [self.of(list(values.dtype.categories)), bool(values.dtype.ordered)]
         # Items of an array of objects one by one, but as one hash: tables may be long.
-        return {"dtype": str(values.dtype), **self.hashed("values", self.of(plain))}
+        return {"dtype": str(values.dtype), **self.hashed("values", content)}
 
     # ---------------------------------------------------------------- code
 

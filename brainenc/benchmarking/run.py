@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 import brainenc
 from brainenc.arrays import release
 from brainenc.benchmarking import cluster, scoring, tables
-from brainenc.benchmarking.cautions import find_warnings
+from brainenc.benchmarking.cautions import find_warnings, not_identified
 from brainenc.benchmarking.ceilings import ceiling_of_tested, trials_averaged
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.draw_run import score_all_draws
@@ -159,6 +159,8 @@ def benchmark(
             result = _score(
                 data, pairs, failed, split, plan, manifest, verbose, folder=Path(samples)
             )
+    described = {name: entry.description for name, entry in entries.items()}
+    result.warnings.extend(not_identified(described))
     if alignment is not None and alignment.suspicious:
         result.warnings.insert(0, alignment.message)
     if out is not None:

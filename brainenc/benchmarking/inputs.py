@@ -30,6 +30,14 @@ class Entry:
         The given encoder, with its features.
     learned : transformer or None
         What the encoder learns from `X` before it is fitted, if anything.
+    features : list of transformers
+        As given, the encoder's own or its members'; empty for arrays.
+    control : str
+        Kind of a null control; "" for encoders.
+    rows : array of int or None
+        Row of `X` of each image, for permuted images; by default its own.
+    of : tuple of str
+        Encoders that a control is a control of.
     """
 
     encoder: BaseEstimator
@@ -37,6 +45,10 @@ class Entry:
     key: str
     description: dict[str, Any]
     learned: Any = None
+    features: Any = ()
+    control: str = ""
+    rows: np.ndarray | None = None
+    of: tuple[str, ...] = ()
 
 
 class Inputs:
@@ -92,10 +104,14 @@ class Inputs:
         else:
             prepared, X = clone(encoder), self.images
         learned = prepared.learned_features() if hasattr(prepared, "learned_features") else None
+        if X is self.images and hasattr(getattr(prepared, "features", None), "transform"):
+            learned = prepared.features  # of the images themselves
         key = self.key(X)
         if learned is not None:
             key = fingerprint(key, describe(learned))
-        return Entry(prepared, X, key, description, learned)
+        shown = _own_features(encoder) if features is None else [features]
+        shown = [part for part in shown if hasattr(part, "transform")]
+        return Entry(prepared, X, key, description, learned, features=shown)
 
     def _given(self, encoder: Any, features: Any) -> tuple[BaseEstimator, Any]:
         """The encoder that takes given features, and these."""
@@ -126,6 +142,22 @@ class Inputs:
         return self._keys[id(X)]
 
 
+def _own_features(encoder: Any) -> list[Any]:
+    """Extractors of an encoder and of its members."""
+    found = [step for _, step in getattr(encoder, "steps", [])][:-1]
+    own = getattr(encoder, "features", None)
+    found += list(own.values()) if isinstance(own, Mapping) else [own]
+    members = getattr(encoder, "encoders", None) or getattr(encoder, "encoder", None) or []
+    if isinstance(own, str) and own == "auto" and not members:
+        from brainenc.features import OpenCLIPFeatures  # imports torch
+
+        found.append(OpenCLIPFeatures(verbose=False))
+    members = list(members.values()) if isinstance(members, Mapping) else members
+    for member in members if isinstance(members, (list, tuple)) else [members]:
+        found += _own_features(member[1] if isinstance(member, tuple) else member)
+    return found
+
+
 def describe_features(features: Any) -> Any:
     """Features given to the benchmark as plain values: extractors in full, arrays by shape."""
     if isinstance(features, Mapping):
@@ -148,6 +180,7 @@ def collect(
     features: Any,
     references: bool,
     verbose: bool,
+    inputs: Inputs | None = None,
 ) -> tuple[dict[str, Entry], dict[str, str]]:
     """Entries by name, references first, and the errors of encoders whose features failed.
 
@@ -155,6 +188,8 @@ def collect(
     ----------
     data, encoders, features, references, verbose
         As for `brainenc.benchmark`.
+    inputs : Inputs, optional
+        Features of the data, which may be used further.
 
     Returns
     -------
@@ -174,7 +209,7 @@ def collect(
     given = features if isinstance(features, Mapping) else dict.fromkeys(encoders, features)
     if unknown := [name for name in given if name not in encoders]:
         raise ValueError(f"features names {unknown}, but the encoders are {list(encoders)}")
-    inputs = Inputs(data, verbose)
+    inputs = inputs or Inputs(data, verbose)
     entries: dict[str, Entry] = {}
     errors: dict[str, Exception] = {}
     for name, encoder in encoders.items():
@@ -210,13 +245,13 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
             label = f"ridge (for {name})" if has_ridge or "ridge" in entries else "ridge"
             has_ridge.add(entry.key)
             if entry.learned is None:
-                add(label, RidgeEncoder(features=None), _for_ridge(entry.X))
+                add(label, RidgeEncoder(features=None), for_ridge(entry.X))
             else:
                 add(label, RidgeEncoder(features=entry.learned), entry.X)
     return found
 
 
-def _for_ridge(X: Any) -> Any:
+def for_ridge(X: Any) -> Any:
     """Features of the reference ridge: tokens that would fill the memory are averaged."""
     if getattr(X, "ndim", 0) != 3 or 4 * X.size <= tokens.TOKENS_IN_MEMORY:
         return X

@@ -48,6 +48,8 @@ class Pair:
         Unit of "z" in this fold, as in `Split`, for scores of draws.
     references : bool
         Whether to add reference rows; the encoder must have `fit_held_out`.
+    rows : array of int or None
+        Row of `X` of each image, where it is not its own: a control with permuted images.
     """
 
     encoder: BaseEstimator
@@ -60,6 +62,7 @@ class Pair:
     plan: DrawPlan | None = None
     scale: np.ndarray | None = None
     references: bool = False
+    rows: np.ndarray | None = None
 
     def finished(self) -> bool:
         """Whether an earlier run wrote predictions of this pair."""
@@ -125,8 +128,14 @@ def _fit_and_draw(
     """Write predictions and kept arrays of draws to a folder."""
     # Folds are shuffled: indexing rows of a memory map would copy them into memory.
     with tempfile.TemporaryDirectory(prefix=".rows-", dir=pair.folder.parent) as scratch:
-        train = [take_rows(array, pair.train, Path(scratch)) for array in (X, betas)]
-        X_test = take_rows(X, pair.test, Path(scratch))
+        learnt, shown = (
+            part if pair.rows is None else pair.rows[part] for part in (pair.train, pair.test)
+        )
+        train = [
+            take_rows(X, learnt, Path(scratch)),
+            take_rows(betas, pair.train, Path(scratch)),
+        ]
+        X_test = take_rows(X, shown, Path(scratch))
         encoder, predictions, held_out = _timed_fit(pair, train, X_test, info)
         np.save(folder / "predictions.npy", predictions)
         if pair.plan is None or pair.scale is None:

@@ -73,6 +73,9 @@ def benchmark(
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
     n_draws: Annotated[int, typer.Option(help="Draws per image to score; 0: none.")] = 200,
+    controls: Annotated[
+        bool, typer.Option(help="Add null controls: permuted images, untrained networks.")
+    ] = True,
     n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler (tcp://…) whose workers fit instead.")
@@ -102,6 +105,7 @@ def benchmark(
             n_bootstraps=n_bootstraps,
             n_permutations=n_permutations,
             n_draws=n_draws,
+            controls=controls,
             n_jobs=n_jobs,
             scheduler=scheduler,
             random_state=random_state,

@@ -5,8 +5,9 @@ import re
 import tempfile
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,22 @@ from sklearn.base import BaseEstimator
 import brainenc
 from brainenc.arrays import release
 from brainenc.benchmarking import cluster
+from brainenc.benchmarking.cautions import not_identified
 from brainenc.benchmarking.ceilings import (
     ceiling_of_tested,
     trials_averaged,
     trials_per_draw,
 )
+from brainenc.benchmarking.controls import (
+    check_controls,
+    control_warnings,
+    make_controls,
+    with_controls,
+)
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.fitting import run_pairs
 from brainenc.benchmarking.folds import make_folds, near_copies
-from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
+from brainenc.benchmarking.inputs import Entry, Inputs, collect, ridges_with_reference_rows
 from brainenc.benchmarking.interim import Interim
 from brainenc.benchmarking.leaks import feature_warnings
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
@@ -47,6 +55,7 @@ def benchmark(
     groups: Any = None,
     features: Any = None,
     references: bool = True,
+    controls: bool | Sequence[str] | None = None,
     n_bootstraps: int = 1000,
     n_permutations: int = 1000,
     n_draws: int = 200,
@@ -81,6 +90,12 @@ def benchmark(
     references : bool
         Add the mean response, and ridge on every set of features, if missing. For that ridge,
         tokens of more than 1 GiB in single precision are averaged over neighbours.
+    controls : bool or list of "permuted", "untrained", optional
+        Add null controls, rows of ridge marked in the column ``control`` of the encoder table:
+        on every set of features, permuted over images before folds are made; and on features of
+        the same networks with random weights, for extractors that run one (if they take at most
+        two minutes, unless the list names "untrained"). They have no draws. Encoders that are not
+        credibly above their controls are named in the warnings. By default as `references`.
     n_bootstraps, n_permutations : int
         Resamples of images for intervals and for p-values.
     n_draws : int
@@ -141,6 +156,7 @@ def benchmark(
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
     check_n_draws(n_draws)
+    kinds = check_controls(controls, references)
     if out is not None:
         check_run_folder(out)
     similar = cache(data.similar_images)
@@ -149,10 +165,19 @@ def benchmark(
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
     copies = near_copies(similar(), folds)
-    entries, failed = collect(data, encoders, features, references, verbose)
+    inputs = Inputs(data, verbose)
+    entries, failed = collect(data, encoders, features, references, verbose, inputs)
     leaks = feature_warnings(data, entries, random_state) if check else []
     for message in leaks:
         warnings.warn(message, stacklevel=2)
+    null, notes = make_controls(
+        entries,
+        inputs,
+        kinds,
+        random_state=random_state,
+        only_cheap=controls is None or isinstance(controls, bool),
+    )
+    entries |= null
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
@@ -185,6 +210,11 @@ def benchmark(
         with cluster.connected(scheduler, out) as send:
             run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
         result = run.result()
+    described = {name: entry.description for name, entry in entries.items()}
+    result.warnings.extend(not_identified(described) + notes)
+    if null:
+        result.warnings.extend(control_warnings(result.encoders, result.pairs, null))
+        result = replace(result, encoders=with_controls(result.encoders, null))
     result.warnings[:0] = copies
     if alignment is not None:
         result.warnings[:0] = alignment.warnings + leaks
@@ -243,11 +273,16 @@ def _make_pairs(
     plan: DrawPlan | None,
 ) -> dict[str, list[Pair]]:
     pairs: dict[str, list[Pair]] = {}
-    with_references = ridges_with_reference_rows(entries) if plan is not None else set()
+    encoders = {name: entry for name, entry in entries.items() if not entry.control}
+    with_references = ridges_with_reference_rows(encoders) if plan is not None else set()
     for name, entry in entries.items():
         references = name in with_references
-        drawn = None if plan is None else [*plan.key(), references]
-        key = fingerprint(brainenc.__version__, describe(entry.encoder), entry.key, data_key, drawn)
+        drawn = None if plan is None or entry.control else plan
+        of_draws = None if drawn is None else [*drawn.key(), references]
+        order = [] if entry.rows is None else [entry.rows]
+        key = fingerprint(
+            brainenc.__version__, describe(entry.encoder), entry.key, data_key, of_draws, *order
+        )
         # Names are arbitrary, and runs with other settings may share the folder: the fingerprint
         # distinguishes them, the name is for readers.
         readable = re.sub(r"[^\w+-]+", "_", name)[:40]
@@ -261,9 +296,10 @@ def _make_pairs(
                 test=test,
                 folder=home / f"fold{fold}",
                 key=key,
-                plan=plan,
+                plan=drawn,
                 scale=split.scale[fold],
                 references=references,
+                rows=entry.rows,
             )
             for fold, (train, test) in enumerate(split.folds)
         ]

@@ -106,7 +106,7 @@ class RunScores:
         finished = {
             name: group
             for name, group in self.pairs.items()
-            if all(pair.finished() for pair in group)
+            if group[0].plan is not None and all(pair.finished() for pair in group)
         }
         return score_all_draws(self.data, finished, self.split, self.targets, plan, self.folder)
 

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, clone
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
 from brainenc.encoders.describe import describe
+from brainenc.encoders.inputs import extracted, fitted_extractor
 from brainenc.storage import fingerprint
 
 
@@ -57,7 +58,8 @@ class Inputs:
             extractor = clone(extractor)
             if "verbose" in extractor.get_params(deep=False):
                 extractor.set_params(verbose=self.verbose)
-            self._features[key] = extractor.fit(self.images).transform(self.images)
+            fitted = fitted_extractor(extractor, self.images)
+            self._features[key] = extracted(fitted, self.images)
         return self._features[key]
 
     def entry(self, encoder: Any, features: Any) -> Entry:

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from brainenc.data.images import looks_like_images
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.describe import describe
+from brainenc.encoders.inputs import extracted, fitted_extractor
 from brainenc.model_selection import Folds
 from brainenc.storage import fingerprint
 
@@ -53,9 +54,9 @@ def extraction(X: Any, extractors: dict[str, Any]) -> Callable[[Any], np.ndarray
     def transform(extractor: Any) -> np.ndarray:
         key = fingerprint(describe(extractor))
         if key not in extractors:
-            extractors[key] = clone(extractor).fit(X)
+            extractors[key] = fitted_extractor(clone(extractor), X)
         if key not in found:
-            found[key] = extractors[key].transform(X)
+            found[key] = extracted(extractors[key], X)
         return found[key]
 
     return transform

@@ -12,9 +12,11 @@ from safetensors.numpy import load_file
 import brainenc
 from brainenc.encoders.model_reader import ModelReader
 from brainenc.encoders.saving import ARRAYS, FORMAT_VERSION, STRUCTURE, checksum
+from brainenc.process_state import own_settings
 from brainenc.storage import read_json
 
 
+@own_settings()
 def load(
     folder: str | os.PathLike, *, classes: Iterable[type] = (), device: str | None = None
 ) -> Any:

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainenc.data.images import as_images, image_batches
 from brainenc.features.store import FeatureStore
+from brainenc.process_state import own_settings
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
 from brainenc.validation import check_extracted
@@ -76,6 +77,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         self.image_shape_ = tuple(as_images(X).shape[1:])
         return self
 
+    @own_settings()
     def transform(self, X: Any, *, out: Any = None) -> np.ndarray:
         """Features of images.
 
@@ -151,7 +153,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Each worker loads the network again instead of receiving it.
-        return {k: v for k, v in super().__getstate__().items() if k != "_loaded"}
+        return {k: v for k, v in super().__getstate__().items() if k not in ("_loaded", "_found")}
 
 
 @contextmanager

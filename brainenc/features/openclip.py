@@ -16,7 +16,7 @@ from PIL import Image
 from brainenc.devices import resolve_device
 from brainenc.features._weights import cached_on_disk, file_hash, hub_reachable, reachable
 from brainenc.features.base import FeatureExtractor
-from brainenc.process_state import state_lock, torch_seeded
+from brainenc.process_state import own_settings, state_lock, torch_seeded
 
 
 class OpenCLIPFeatures(FeatureExtractor):
@@ -171,7 +171,10 @@ def load_model(model: str, pretrained: str | os.PathLike, device: torch.device) 
     path = weights_file(model, pretrained)
     tag = _tag_config(model, pretrained)
     identity = (model, str(pretrained), file_hash(path), str(device))
-    with torch_seeded(0):  # the random weights that it is made with stay out of others' draws
+    with (
+        own_settings(),
+        torch_seeded(0),
+    ):  # the random weights that it is made with stay out of others' draws
         loaded = _MODELS.get(identity)
         if loaded is None:
             clip, preprocess = _create(model, path, tag)

@@ -139,14 +139,20 @@ def alone():
     return functools.cache(outcome)
 
 
-#: All encoders with all settings together, and those with every kind of layer with each of them.
+#: All encoders with several settings together, and one of them with each; slow: another, whose
+#: networks have other kinds of layers.
 PAIRS = [
     *((name, "all at once") for name in ENCODERS),
-    *((name, setting) for name in ("latent", "mindsimulator") for setting in SETTINGS),
+    *(("latent", setting) for setting in SETTINGS if setting != "all at once"),
+    *(
+        pytest.param("mindsimulator", setting, marks=pytest.mark.slow)
+        for setting in SETTINGS
+        if setting != "all at once"
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "setting"), dict.fromkeys(PAIRS))
+@pytest.mark.parametrize(("name", "setting"), PAIRS)
 def test_an_encoder_is_fitted_bit_by_bit_as_without_the_setting(name, setting, alone, tmp_path):
     right = alone(name)
     with SETTINGS[setting]():

@@ -18,7 +18,6 @@ from brainenc.encoders.trained import MIN_IMAGES, Published
 from brainenc.nets import ROIAttention
 from brainenc.nets.losses import masked_squared_error
 from brainenc.nets.roi_attention import grid_side
-from brainenc.process_state import own_settings
 from brainenc.training import OneCycle, TrainingRun
 
 PRESETS = {
@@ -238,9 +237,9 @@ class ROITransformerEncoder(Published, NetworkEncoder):
                 f"{n_tokens} tokens are no square grid, with or without a class token, so that "
                 "attention has no map"
             )
-        with own_settings():
-            of_nets = [run_net(n, tokens, self.device, call=n.attention) for n in self.members_]
-        maps = np.mean(of_nets, axis=0)[:, :, n_tokens - side**2 :]
+        maps = np.mean(
+            [run_net(net, tokens, self.device, call=net.attention) for net in self.members_], axis=0
+        )[:, :, n_tokens - side**2 :]
         maps /= maps.sum(axis=2, keepdims=True)
         return maps.reshape(*maps.shape[:2], side, side)
 

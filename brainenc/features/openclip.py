@@ -232,7 +232,7 @@ def find_source(model: str | os.PathLike, pretrained: str | os.PathLike) -> Sour
     model = os.fspath(model)
     tag = _tag_config(model, pretrained)
     if tag:
-        return Source(model, weights_file(model, tag, pretrained), tag)
+        return Source(model, _weights_of_tag(model, tag, pretrained), tag)
     path = Path(pretrained)
     if path.is_dir():
         path = _clip_folder.weights_in(path)
@@ -276,13 +276,17 @@ def _create(source: Source) -> tuple[Any, Any]:
     return clip, preprocess
 
 
-def weights_file(model: str, tag: dict[str, Any], pretrained: str | os.PathLike) -> Path:
-    """File with the weights of a tag: cached or newly downloaded.
+def weights_file(model: str | os.PathLike, pretrained: str | os.PathLike) -> Path:
+    """File with the weights: local, cached or newly downloaded.
 
     Raises
     ------
-    FileNotFoundError : not on this machine, and the download failed; the message names the weights.
+    ValueError, FileNotFoundError : as `find_source`.
     """
+    return find_source(model, pretrained).weights
+
+
+def _weights_of_tag(model: str, tag: dict[str, Any], pretrained: str | os.PathLike) -> Path:
     where = tag.get("hf_hub") or tag.get("url", "")
     cached = _cached(tag)
     if cached is not None:

@@ -22,7 +22,6 @@ from brainenc.encoders.mind_simulator.scale import LatentScale
 from brainenc.encoders.tokens import TokenAdapter, linear_features
 from brainenc.encoders.trained import MIN_IMAGES, Published, TrainedEncoder
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
-from brainenc.process_state import own_settings
 from brainenc.repeats import average_repeats
 from brainenc.training import TrainingRun
 
@@ -234,8 +233,7 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
             return super().sample(X, n, random_state, noise=noise, out=out)
         check_is_fitted(self)
         self._check_start(start_share)
-        with own_settings():
-            latents = self._encoded(start)
+        latents = self._encoded(start)
         return self._sample(X, n, random_state, noise, out, start=latents, start_share=start_share)
 
     # ---------------------------------------------------------------- fitting

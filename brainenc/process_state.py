@@ -18,13 +18,20 @@ a benchmark holds `pair_lock` for each pair of encoder and fold.
 So fits in threads of one process take turns, and the same seed gives the same fit as without
 threads. For speed use processes. What other code does to this state in a thread of its own cannot
 be guarded: random numbers that it draws from torch's default generator during a fit change the fit.
+
+What users set for their own code (torch's default dtype and device, autocast, inference mode,
+gradients; NumPy's reaction to overflow) must not change what is computed here: `own_settings`.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
 
 
 class _Locks:
@@ -33,6 +40,8 @@ class _Locks:
 
     def make(self) -> None:
         self.state, self.pair = threading.RLock(), threading.RLock()
+        self.dtype, self.n_with_float32 = threading.Lock(), 0
+        self.former_dtype: Any = None
 
 
 _locks = _Locks()
@@ -96,3 +105,61 @@ def torch_seeded(random_state: int) -> Iterator[None]:
         # Not torch.manual_seed, which seeds the generators of all GPUs too, and for good.
         torch.random.default_generator.manual_seed(random_state)
         yield
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Compute as documented, whatever the user has set for torch and NumPy; restored on exit.
+
+    - torch's default dtype is float32 and its default device the CPU: networks that are made have
+      these, and move to the device that was asked for.
+    - Autocast, inference mode and ``no_grad`` of the caller end here; precision and gradients are
+      those of our own code.
+    - NumPy warns of overflow and invalid values instead of raising, ``np.seterr`` notwithstanding.
+
+    Extractors of users run outside of it, with the users' settings. Settings that choose among
+    algorithms, such as ``torch.use_deterministic_algorithms``, are left alone.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        # Who has not imported torch has set nothing, and is spared the second that it takes.
+        if hasattr(torch := sys.modules.get("torch"), "get_default_device"):
+            _enter_own_torch(torch, stack)
+        yield
+
+
+def _enter_own_torch(torch: Any, stack: ExitStack) -> None:
+    stack.enter_context(_float32_by_default(torch))
+    if torch.get_default_device().type != "cpu":
+        # Not torch.device("cpu"), with which attention takes another path, of other last digits.
+        stack.enter_context(torch._C.DisableTorchFunction())
+    for kind in ("cpu", "cuda", "mps"):
+        if torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+    if torch.is_inference_mode_enabled():
+        stack.enter_context(torch.inference_mode(False))
+    if not torch.is_grad_enabled():
+        stack.enter_context(torch.enable_grad())
+
+
+@contextmanager
+def _float32_by_default(torch: Any) -> Iterator[None]:
+    """Torch's default dtype is float32 for as long as a thread needs it.
+
+    The dtype is that of the process. It is counted who needs it, because a lock that is held
+    during a fit would stop encoders that fit others in threads.
+    """
+    locks = _locks
+    with locks.dtype:
+        if locks.n_with_float32 == 0:
+            locks.former_dtype = torch.get_default_dtype()
+        locks.n_with_float32 += 1
+        if torch.get_default_dtype() != torch.float32:
+            torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        with locks.dtype:
+            locks.n_with_float32 -= 1
+            if locks.n_with_float32 == 0 and torch.get_default_dtype() != locks.former_dtype:
+                torch.set_default_dtype(locks.former_dtype)

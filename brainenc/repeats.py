@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.arrays import blocks, release, row_slices
-from brainenc.conversion import numeric_array
+from brainenc.numeric import as_doubles, as_numbers
 
 #: Betas at a time in counting trials: temporary arrays of a few MB.
 _BLOCK_VALUES = 2**20
@@ -29,7 +29,7 @@ def count_repeats(betas: np.ndarray) -> NDArray[np.int32]:
     """
     count = np.empty((betas.shape[0], betas.shape[2]), dtype=np.int32)
     for rows in row_slices(betas):
-        np.isfinite(betas[rows]).sum(axis=1, out=count[rows])
+        np.isfinite(as_numbers(betas[rows], "betas")).sum(axis=1, out=count[rows])
     return count
 
 
@@ -96,7 +96,7 @@ def trials_of_averages(n_trials: ArrayLike, n_voxels: int) -> float | NDArray[np
     ------
     ValueError : fewer than one trial, a shape that does not fit, or one with two meanings.
     """
-    counts = numeric_array(n_trials, "n_trials").astype(np.float64)
+    counts = as_doubles(n_trials, "n_trials")
     few = ValueError(f"n_trials={n_trials!r} must be >= 1: trials averaged per image")
     if counts.ndim == 1 and counts.shape == (n_voxels,) and n_voxels > 1:
         known = counts[np.isfinite(counts)]
@@ -161,8 +161,10 @@ def average_repeats(betas: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    array, shape (n_images, n_voxels), in the units and dtype of `betas`.
+    array, shape (n_images, n_voxels), in the units of `betas` and their dtype, float32 or float64;
+        averages of other numbers are float64.
     """
+    betas = as_numbers(betas, "betas")
     if betas.shape[1] == 1:
         return np.asarray(betas[:, 0])
     average = np.empty((betas.shape[0], betas.shape[2]), dtype=betas.dtype)
@@ -193,6 +195,7 @@ def within_image_residuals(betas: np.ndarray) -> tuple[np.ndarray, NDArray[np.in
         Σ over images of (repeats − 1): the divisor that makes the mean of squared residuals an
         unbiased noise variance. 0 for a voxel without repeated images.
     """
+    betas = as_numbers(betas, "betas")
     n_repeats = count_repeats(betas)
     average = np.where(n_repeats < 2, betas.dtype.type(np.nan), average_repeats(betas))
     return betas - average[:, None], np.maximum(n_repeats - 1, 0).sum(axis=0)

@@ -1,12 +1,13 @@
 """Input checks: every error names the argument, its shape or value, and the remedy."""
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
 
 from brainenc.arrays import row_blocks
 from brainenc.conversion import FLOATS, check_row_order, numeric_array, plain_array
+from brainenc.numeric import as_numbers
 
 
 def check_betas(
@@ -296,8 +297,82 @@ def check_feature_shape(estimator: Any, features: np.ndarray, *, reset: bool) ->
     if reset:
         estimator.feature_shape_ = list(features.shape[1:])
     elif list(features.shape[1:]) != estimator.feature_shape_:
+        raise ValueError(feature_shape_message(estimator, features, estimator.feature_shape_))
+
+
+def feature_shape_message(
+    estimator: Any, features: np.ndarray, fitted: Sequence[int], band: str | None = None
+) -> str:
+    """The error for features of another shape than those that an estimator was fitted to."""
+    of_band = "" if band is None else f" of band {band!r}"
+    return (
+        f"features{of_band} {features.shape} do not fit: each image had {tuple(fitted)} when "
+        f"{type(estimator).__name__} was fitted; were the images of another size, or grey and not "
+        "in colour?"
+    )
+
+
+def check_extracted(
+    features: Any, n_images: int, extractor: Any, *, images: np.ndarray | None = None
+) -> np.ndarray:
+    """What a feature extractor gave for images, as an array with one row per image.
+
+    Users write extractors too, and a mistake in one must not become features: missing rows, several
+    axes per image, numbers that are not finite.
+
+    Parameters
+    ----------
+    features : array, DataFrame, list, torch tensor or sparse matrix
+    n_images : int
+        Number of images that the extractor was given.
+    extractor : transformer
+        Errors name its class.
+    images : array of int, shape (n_images,), optional
+        Numbers of these images among all, for errors.
+
+    Returns
+    -------
+    array, shape (n_images, n_features) or (n_images, n_tokens, width)
+        float32 and float64 keep their precision, whole numbers and half precision become float32;
+        half-precision tokens are not converted, since those of many images exceed memory.
+
+    Raises
+    ------
+    ValueError : another number of rows than images, one or more than three axes, no features, NaN
+        or infinity.
+    TypeError : not numeric.
+    """
+    name = type(extractor).__name__
+    array = _dense(features, f"the output of {name}")
+    if array.ndim == 0 or len(array) != n_images:
         raise ValueError(
-            f"features {features.shape} do not fit: each image had "
-            f"{tuple(estimator.feature_shape_)} when {type(estimator).__name__} was fitted; "
-            "were the images of another size?"
+            f"{name} gave features of shape {array.shape} for {n_images} images: it must give one "
+            "row per image, in the order of the images"
         )
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise ValueError(
+            f"{name} gave features of shape {array.shape}: they must be (n_images, n_features) or "
+            "(n_images, n_tokens, width); a single feature is [:, None], and maps are flattened by "
+            "features.reshape(len(features), -1)"
+        )
+    finite = [np.isfinite(block).reshape(len(block), -1).all(axis=1) for block in row_blocks(array)]
+    bad = np.flatnonzero(~np.concatenate(finite))
+    if bad.size:
+        first = bad[0] if images is None else images[bad[0]]
+        raise ValueError(
+            f"{name} gave NaN or infinite features for {bad.size} images, the first of them "
+            f"images[{first}]; check the images, the weights, and try full precision"
+        )
+    return array
+
+
+def _dense(features: Any, name: str) -> np.ndarray:
+    """Features of any kind as an array of floats, in half precision only with three axes."""
+    features = features.toarray() if hasattr(features, "toarray") else features
+    plain = isinstance(features, np.ndarray) and not isinstance(features, np.ma.MaskedArray)
+    if plain and features.ndim == 3 and features.dtype == np.float16:
+        return features
+    array = as_numbers(features, name)
+    # As `check_features`, which gets the same features without an extractor.
+    short = plain and (features.dtype.kind in "iub" or features.dtype == np.float16)
+    return array.astype(np.float32) if short else array

@@ -108,3 +108,21 @@ def test_without_repeated_images_there_are_no_residuals(betas):
     residuals, degrees = within_image_residuals(betas[:, :1])
     assert np.isnan(residuals).all()
     np.testing.assert_array_equal(degrees, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, ">i2"])
+def test_repeats_of_other_numbers_are_averaged_as_float64(dtype):
+    # Sums of 3 × 250 exceed uint8, and those of 3 × 30 000 exceed float16.
+    top = 250 if np.dtype(dtype).itemsize == 1 else 30_000
+    betas = np.random.default_rng(0).integers(0, top, (6, 3, 4)).astype(dtype)
+    right = betas.astype(np.float64)
+    np.testing.assert_allclose(average_repeats(betas), right.mean(axis=1), rtol=1e-12)
+    residuals, _ = within_image_residuals(betas)
+    np.testing.assert_allclose(residuals, right - right.mean(axis=1, keepdims=True), atol=1e-9)
+    mask = np.zeros(betas.shape, bool)
+    mask[2, 1] = mask[3] = True
+    masked = np.ma.masked_array(betas, mask)
+    np.testing.assert_array_equal(count_repeats(masked), (~mask).sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        wanted = np.where(mask, 0, right).sum(axis=1) / (~mask).sum(axis=1)
+    np.testing.assert_allclose(average_repeats(masked), wanted, rtol=1e-12)

@@ -12,6 +12,7 @@ from brainenc.conversion import check_row_order, plain_array
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
 from brainenc.encoders.describe import describe
+from brainenc.encoders.inputs import extracted
 from brainenc.features.learned import fit_nothing, learns, share
 from brainenc.storage import fingerprint
 
@@ -85,7 +86,7 @@ class Inputs:
             extractor = clone(extractor)
             if "verbose" in extractor.get_params(deep=False):
                 extractor.set_params(verbose=self.verbose)
-            self._features[key] = fit_nothing(extractor, self.images).transform(self.images)
+            self._features[key] = extracted(fit_nothing(extractor, self.images), self.images)
         return self._features[key]
 
     def entry(self, encoder: Any, features: Any) -> Entry:

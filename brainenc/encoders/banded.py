@@ -9,9 +9,11 @@ from sklearn.base import clone
 from brainenc.data.images import looks_like_images
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.inputs import extracted
 from brainenc.features.learned import (
     LearnedFeatures,
     SideBySide,
+    fitted_extractor,
     learns,
     share_all,
     takes_features,
@@ -27,6 +29,7 @@ from brainenc.solvers.voxels import (
     flatten_tokens,
     folds_of_rows,
 )
+from brainenc.validation import feature_shape_message
 
 
 class BandedRidgeEncoder(BaseEncoder):
@@ -134,8 +137,10 @@ class BandedRidgeEncoder(BaseEncoder):
                 "features is a dict of transformers, so images are wanted, not features"
             )
         if reset:
-            self.features_ = {name: clone(t).fit(X) for name, t in transformers.items()}
-        parts = {name: flatten_tokens(t.transform(X)) for name, t in self.features_.items()}
+            self.features_ = {n: fitted_extractor(clone(t), X) for n, t in transformers.items()}
+        found = {name: extracted(t, X) for name, t in self.features_.items()}
+        check_band_shapes(self, found, reset=reset)
+        parts = {name: flatten_tokens(band) for name, band in found.items()}
         if reset:
             self.band_sizes_ = {name: part.shape[1] for name, part in parts.items()}
         return np.concatenate(list(parts.values()), axis=1)
@@ -195,6 +200,23 @@ class BandedRidgeEncoder(BaseEncoder):
 
     def _split(self, X: np.ndarray) -> list[np.ndarray]:
         return np.split(X, np.cumsum(list(self.band_sizes_.values()))[:-1], axis=1)
+
+
+def check_band_shapes(encoder: Any, bands: Mapping[str, np.ndarray], *, reset: bool) -> None:
+    """Record the shape of an image's features in each band, or compare it with the recorded one.
+
+    Raises
+    ------
+    ValueError : it differs, for example because images have another size.
+    """
+    shapes = {name: list(band.shape[1:]) for name, band in bands.items()}
+    if reset:
+        encoder.feature_shape_ = shapes
+    for name, band in bands.items():
+        if shapes[name] != encoder.feature_shape_[name]:
+            raise ValueError(
+                feature_shape_message(encoder, band, encoder.feature_shape_[name], name)
+            )
 
 
 def check_bands(bands: Mapping[str, int] | None, n_features: int) -> dict[str, int]:

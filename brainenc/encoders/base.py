@@ -20,6 +20,7 @@ from brainenc.metrics import correlation
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.noise.shape import ResidualShape
 from brainenc.noise.trials import TrialDistribution
+from brainenc.process_state import own_settings
 from brainenc.repeats import average_repeats
 from brainenc.validation import check_betas
 
@@ -181,7 +182,8 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     "to fit"
                 )
             self.n_voxels_, self.betas_ndim_ = betas.shape[2], plain_array(y, "betas").ndim
-            found = self._fit(features, betas, **how)
+            with own_settings():
+                found = self._fit(features, betas, **how)
             found = found if isinstance(found, HeldOut) else HeldOut(found)
             shape, given = (len(betas), self.n_voxels_), np.shape(found.predictions)
             if given != shape:
@@ -198,14 +200,15 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     "a distribution of its own, but has no _draw(features, n, rng, part): add it, "
                     'or leave sample_kind as "residual"'
                 )
-            self.trials_ = TrialDistribution.fit(
-                betas,
-                found.predictions,
-                scale=found.noise_scale,
-                noise=found.noise,
-                trial=found.trial_noise,
-                shaped=not self._draws_itself,
-            )
+            with own_settings():
+                self.trials_ = TrialDistribution.fit(
+                    betas,
+                    found.predictions,
+                    scale=found.noise_scale,
+                    noise=found.noise,
+                    trial=found.trial_noise,
+                    shaped=not self._draws_itself,
+                )
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(former)
@@ -230,7 +233,9 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
             In the units of the betas given to `fit`; (n_images,) if those were one-dimensional.
         """
         check_is_fitted(self)
-        prediction = self._predict(self._features_of(X)).astype(np.float32, copy=False)
+        features = self._features_of(X)
+        with own_settings():
+            prediction = self._predict(features).astype(np.float32, copy=False)
         return prediction[:, 0] if self.betas_ndim_ == 1 else prediction
 
     def score(self, X: Any, y: Any) -> float:

@@ -31,6 +31,7 @@ from brainenc.noise.calibration import (
 )
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.noise.shape import ResidualShape
+from brainenc.process_state import own_settings
 from brainenc.validation import check_feature_shape, check_features
 
 #: Images whose scores are kept for intervals: their number adds an error of at most .007 (one
@@ -380,9 +381,10 @@ class CalibratedEncoder(BaseEncoder):
                 f"{there}: calibrate on more images or ask for less coverage"
             )
         features = self._features_of(X)
-        expected = self._predict(features)
-        sd = self.encoder_._spread(self._seen(features), expected)
-        bounds = self.encoder_.trials_.interval(expected, sd, np.stack([-bound, bound]))
+        with own_settings():
+            expected = self._predict(features)
+            sd = self.encoder_._spread(self._seen(features), expected)
+            bounds = self.encoder_.trials_.interval(expected, sd, np.stack([-bound, bound]))
         lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper
 

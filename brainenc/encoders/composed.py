@@ -10,7 +10,14 @@ from sklearn.base import clone
 from brainenc.data.images import looks_like_images
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.describe import describe
-from brainenc.features.learned import fit_nothing, learns, on_arrays, takes_features
+from brainenc.encoders.inputs import extracted
+from brainenc.features.learned import (
+    fit_nothing,
+    fitted_extractor,
+    learns,
+    on_arrays,
+    takes_features,
+)
 from brainenc.model_selection import Folds
 from brainenc.storage import fingerprint
 
@@ -103,9 +110,10 @@ def extraction(X: Any, extractors: dict[str, Any]) -> Callable[[Any], np.ndarray
         key = fingerprint(describe(extractor))
         if key not in extractors:
             extractor = clone(extractor)
-            extractors[key] = extractor.fit(X) if learns(extractor) else fit_nothing(extractor, X)
+            fitted = fitted_extractor if learns(extractor) else fit_nothing
+            extractors[key] = fitted(extractor, X)
         if key not in found:
-            found[key] = extractors[key].transform(X)
+            found[key] = extracted(extractors[key], X)
         return found[key]
 
     return transform

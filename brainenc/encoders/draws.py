@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from brainenc.encoders import blocks_of_draws
 from brainenc.noise.calibration import check_coverage
 from brainenc.noise.trials import PARTS, TrialDistribution
+from brainenc.process_state import own_settings
 from brainenc.validation import check_betas, check_index
 
 
@@ -155,9 +156,10 @@ class Draws(ABC):
         shape: tuple[int, ...] = (n, len(features), self.n_voxels_)
         if self.betas_ndim_ == 1:
             blocks, shape = ((images, draws[..., 0]) for images, draws in blocks), shape[:2]
-        if out is None:
-            return blocks_of_draws.collect(blocks, shape)
-        return blocks_of_draws.write(blocks, shape, out)
+        with own_settings():
+            if out is None:
+                return blocks_of_draws.collect(blocks, shape)
+            return blocks_of_draws.write(blocks, shape, out)
 
     def _draw_blocks(
         self, features: np.ndarray, n: int, random_state: Any, part: str | None, **how: Any
@@ -199,8 +201,9 @@ class Draws(ABC):
     def _interval(self, X: Any, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Interval whose `ends` (2, n_voxels) are in units of the s.d. of normal residuals."""
         features = self._features_of(X)
-        expected = self._predict(features)
-        bounds = self.trials_.interval(expected, self._spread(features, expected), ends)
+        with own_settings():
+            expected = self._predict(features)
+            bounds = self.trials_.interval(expected, self._spread(features, expected), ends)
         lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper
 
@@ -228,4 +231,5 @@ class Draws(ABC):
         betas = check_betas(y, n_images=len(features), n_voxels=self.n_voxels_)
         every = np.arange(self.n_voxels_)
         chosen = every if voxels is None else check_index(voxels, self.n_voxels_, "voxels")
-        return self._log_density(features, betas[..., chosen], chosen)
+        with own_settings():
+            return self._log_density(features, betas[..., chosen], chosen)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from brainenc.arrays import blocks, varies
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, image_folds
-from brainenc.process_state import torch_seeded
+from brainenc.process_state import own_settings, torch_seeded
 from brainenc.training import Examples, TrainingResult, TrainingRun, TrainingSettings
 
 
@@ -147,7 +147,7 @@ def run_net(
     device = resolve_device(device)
     net = net.to(device).eval()
     try:
-        with torch.no_grad():
+        with own_settings(), torch.no_grad():
             return _in_batches(call or net, inputs, device, rows).cpu().numpy()
     finally:
         net.to("cpu")

@@ -8,8 +8,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.images import as_images, looks_like_images
-from brainenc.features.learned import share, takes_features
-from brainenc.validation import check_feature_shape, check_features
+from brainenc.features.learned import fitted_extractor, share, takes_features
+from brainenc.validation import check_extracted, check_feature_shape, check_features
 
 
 class Inputs:
@@ -94,8 +94,8 @@ def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.nd
     """
     extractor = extractor_for(encoder.features, X) if reset else getattr(encoder, "features_", None)
     if extractor is not None:
-        encoder.features_ = extractor.fit(X) if reset else extractor
-        features = encoder.features_.transform(X)
+        encoder.features_ = fitted_extractor(extractor, X) if reset else extractor
+        features = extracted(encoder.features_, X)
         check_feature_shape(encoder, features, reset=reset)
         return features
     if looks_like_images(X):
@@ -106,6 +106,23 @@ def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.nd
     if reset and hasattr(encoder, "features_"):
         del encoder.features_
     return check_features(encoder, X, reset=reset)
+
+
+def extracted(extractor: Any, images: Any) -> np.ndarray:
+    """Features of images by a fitted extractor, which may be a user's own.
+
+    Returns
+    -------
+    array, shape (n_images, n_features) or (n_images, n_tokens, width)
+
+    Raises
+    ------
+    TypeError, ValueError : `images` are no images (nor features, if the extractor is the learned
+        part of another), or what the extractor gives is no features of them; see
+        `brainenc.validation.check_extracted`.
+    """
+    n_images = len(images) if takes_features(extractor) else as_images(images).shape[0]
+    return check_extracted(extractor.transform(images), n_images, extractor)
 
 
 def extractor_for(features: Any, X: Any) -> Any:

@@ -18,6 +18,7 @@ from brainenc.encoders.saving import (
     checksum_of_format_2,
     structure_checksum,
 )
+from brainenc.process_state import own_settings
 from brainenc.reading import reading
 from brainenc.storage import fingerprint, read_json
 
@@ -25,6 +26,7 @@ from brainenc.storage import fingerprint, read_json
 _OLDEST = 2
 
 
+@own_settings()
 def load(
     folder: str | os.PathLike, *, classes: Iterable[type] = (), device: str | None = None
 ) -> Any:

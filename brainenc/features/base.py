@@ -13,8 +13,10 @@ from brainenc.data.images import as_images, image_batches
 from brainenc.features.saved import check_as_saved
 from brainenc.features.store import FeatureStore
 from brainenc.identity import fitted_identity, identity, unidentified
+from brainenc.process_state import own_settings
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
+from brainenc.validation import check_extracted
 
 #: Constructor arguments that do not change the features.
 _HOW = frozenset({"batch_size", "device", "store", "verbose"})
@@ -104,6 +106,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
             self.__dict__.pop(name, None)
         return self
 
+    @own_settings()
     def transform(self, X: Any, *, out: Any = None) -> np.ndarray:
         """Features of images.
 
@@ -136,6 +139,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
             for start, features in self._batches(images):
                 if result is None:
                     result = allocate(features.shape[1:])
+                if features.shape[1:] != result.shape[1:]:
+                    raise ValueError(
+                        f"{type(self).__name__} gave features of shape {features.shape[1:]} for "
+                        f"images[{start}], but of shape {result.shape[1:]} for images[0]; if they "
+                        "are from a store, remove its folder"
+                    )
                 result[start : start + len(features)] = features
         if isinstance(out, (str, os.PathLike)):
             return np.load(out, mmap_mode="r")
@@ -173,15 +182,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         return key
 
     def _checked(self, batch: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        features = np.asarray(self._extract(batch), dtype=np.float32)
-        finite = np.isfinite(features).reshape(len(features), -1).all(1)
-        if not finite.all():
-            raise ValueError(
-                f"{type(self).__name__} gave NaN or infinite features for {(~finite).sum()} "
-                f"images, the first of them images[{rows[~finite][0]}]; check the weights, and try "
-                "full precision"
-            )
-        return features
+        features = check_extracted(self._extract(batch), len(batch), self, images=rows)
+        with np.errstate(over="ignore"):
+            narrow = features.astype(np.float32, copy=False)
+        # Beyond float32, about 3e38, numbers become infinite.
+        return (
+            narrow if narrow is features else check_extracted(narrow, len(batch), self, images=rows)
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -193,7 +200,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Each worker loads the network again instead of receiving it.
-        left_out = ("_loaded", "_as_saved")
+        left_out = ("_loaded", "_found", "_as_saved")
         return {k: v for k, v in super().__getstate__().items() if k not in left_out}
 
 

@@ -58,11 +58,17 @@ def _requires_fit(transformer: Any) -> bool:
         return True
 
 
+def fitted_extractor(extractor: Any, images: Any) -> Any:
+    """The extractor fitted to images; one whose ``fit`` returns nothing is fitted in place."""
+    found = extractor.fit(images)
+    return extractor if found is None else found
+
+
 def fit_nothing(transformer: Any, images: Any) -> Any:
     """Fit a transformer that learns nothing, to a single image: it cannot learn from others."""
     if isinstance(transformer, FeatureExtractor):
         return transformer.fit(images)  # checks them
-    return transformer.fit(_some(images, [0]))
+    return fitted_extractor(transformer, _some(images, [0]))
 
 
 def share(transformer: Any, images: Any, transform: Callable[[Any], np.ndarray]) -> tuple[Any, Any]:
@@ -197,7 +203,7 @@ class LearnedFeatures(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> "LearnedFeatures":
         """Fit to rows of the array that `share` gave."""
-        self.transformer_ = clone(self.transformer).fit(X)
+        self.transformer_ = fitted_extractor(clone(self.transformer), X)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -222,7 +228,7 @@ class Within(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> "Within":
         """Fit to these columns of the rows."""
-        self.transformer_ = clone(self.transformer).fit(self.columns.transform(X))
+        self.transformer_ = fitted_extractor(clone(self.transformer), self.columns.transform(X))
         return self
 
     def transform(self, X: Any) -> Any:
@@ -243,7 +249,7 @@ class SideBySide(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> "SideBySide":
         """Fit each."""
-        self.transformers_ = [clone(transformer).fit(X) for transformer in self.transformers]
+        self.transformers_ = [fitted_extractor(clone(part), X) for part in self.transformers]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -364,7 +370,7 @@ def _quiet(transformer: Any, images: Any) -> Any:
     found = clone(transformer)
     names = [name for name in found.get_params() if name.rpartition("__")[2] == "verbose"]
     found.set_params(**dict.fromkeys(names, False))
-    return found.fit(_some(images, [0]))
+    return fitted_extractor(found, _some(images, [0]))
 
 
 def _some(images: Any, rows: list[int]) -> Any:

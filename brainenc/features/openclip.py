@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 
 from brainenc.devices import resolve_device
+from brainenc.features import _clip_folder
 from brainenc.features._weights import cached_on_disk, file_hash, hub_reachable, reachable
 from brainenc.features.base import FeatureExtractor
-from brainenc.process_state import state_lock, torch_seeded
+from brainenc.process_state import own_settings, state_lock, torch_seeded
+from brainenc.storage import fingerprint
 
 
 class OpenCLIPFeatures(FeatureExtractor):
@@ -24,11 +26,13 @@ class OpenCLIPFeatures(FeatureExtractor):
 
     Parameters
     ----------
-    model : str
-        A name of `open_clip.list_models`.
+    model : str or path
+        A name of `open_clip.list_models`; or, as for open_clip, ``"hf-hub:OWNER/MODEL"``,
+        ``"local-dir:FOLDER"`` or the folder of a downloaded model, which have their own weights.
     pretrained : str or path
-        A tag of `open_clip.list_pretrained_tags_by_model(model)`, downloaded on first use and then
-        cached, or a checkpoint file.
+        With the name of a model: a tag of `open_clip.list_pretrained_tags_by_model(model)`,
+        downloaded on first use and then cached, a checkpoint file, or the folder of a downloaded
+        model.
     layer : {"pooled", "tokens"}
         "pooled" is the image embedding of `encode_image`, shape (n_images, embed_dim), projected
         and *not* normalised to unit length. "tokens" are all tokens after the last block and its
@@ -48,7 +52,10 @@ class OpenCLIPFeatures(FeatureExtractor):
     Notes
     -----
     Images are prepared by open_clip's own `preprocess_val` of the model (resize, crop, normalise).
-    The model uses QuickGELU if the weights of the tag were trained with it.
+    The model uses QuickGELU if the weights of the tag were trained with it. Where
+    ``open_clip_config.json`` lies beside a checkpoint file, its sizes, activation and preparation
+    count, as for ``local-dir:``; a file without it is taken with open_clip's settings for a tag
+    with this file's name, and else with the activation of the named model and CLIP's preparation.
 
     References
     ----------
@@ -57,7 +64,7 @@ class OpenCLIPFeatures(FeatureExtractor):
 
     def __init__(
         self,
-        model: str = "ViT-B-32",
+        model: str | os.PathLike = "ViT-B-32",
         pretrained: str | os.PathLike = "laion2b_s34b_b79k",
         layer: str = "pooled",
         *,
@@ -85,21 +92,26 @@ class OpenCLIPFeatures(FeatureExtractor):
         """
         self._check()
         key = super().key()
-        tag = _tag_config(self.model, self.pretrained)
-        return {
+        source = find_source(self.model, self.pretrained)
+        tag = source.tag
+        found = {
             **key,
-            "pretrained": file_hash(weights_file(self.model, self.pretrained)),
+            "pretrained": file_hash(source.weights),
             "precision": "bf16" if self.precision == "bf16" else "32",
             # A tag has its own preprocessing; a file with the same weights does not.
             "preprocess": {k: tag[k] for k in (*_PREPROCESS, "quick_gelu") if k in tag},
         }
+        if source.config is None:
+            return found
+        # What the configuration says, wherever the folder is.
+        return {**found, "model": "open_clip_config.json", "preprocess": source.config}
 
     def weights(self) -> dict[str, str]:
         """See `FeatureExtractor.weights`: the file, by its content."""
-        path = weights_file(self.model, self.pretrained)
+        source = find_source(self.model, self.pretrained)
         loaded = getattr(self, "_loaded", None)  # in memory, even if the file was replaced since
-        checksum = file_hash(path) if loaded is None else loaded.checksum
-        return {"source": str(path), "checksum": checksum}
+        checksum = source.checksum() if loaded is None else loaded.checksum
+        return {"source": str(source.weights), "checksum": checksum}
 
     def _check(self) -> None:
         if self.layer not in ("pooled", "tokens"):
@@ -169,7 +181,9 @@ def _token_norm(visual: torch.nn.Module) -> torch.nn.Module | None:
 _MODELS: WeakValueDictionary[tuple, LoadedModel] = WeakValueDictionary()
 
 
-def load_model(model: str, pretrained: str | os.PathLike, device: torch.device) -> LoadedModel:
+def load_model(
+    model: str | os.PathLike, pretrained: str | os.PathLike, device: torch.device
+) -> LoadedModel:
     """CLIP model with weights, shared if it is already loaded.
 
     Raises
@@ -177,47 +191,115 @@ def load_model(model: str, pretrained: str | os.PathLike, device: torch.device) 
     ValueError : unknown model or tag, or the file does not contain this model's weights.
     FileNotFoundError : the weights are not on this machine and cannot be downloaded.
     """
-    path = weights_file(model, pretrained)
-    tag = _tag_config(model, pretrained)
-    checksum = file_hash(path)
-    identity = (model, str(pretrained), checksum, str(device))
-    with torch_seeded(0):  # the random weights that it is made with stay out of others' draws
+    source = find_source(model, pretrained)
+    settings = fingerprint(source.config, {k: str(v) for k, v in source.tag.items()})
+    checksum = source.checksum()
+    identity = (str(model), str(pretrained), checksum, settings, str(device))
+    # The random weights that it is made with stay out of others' draws.
+    with own_settings(), torch_seeded(0):
         loaded = _MODELS.get(identity)
         if loaded is None:
-            clip, preprocess = _create(model, path, tag)
+            clip, preprocess = _create(source)
             clip.visual.to(device)  # the text tower is never run
             loaded = _MODELS[identity] = LoadedModel(clip.eval(), preprocess, device, checksum)
     return loaded
 
 
-def _create(model: str, path: Path, tag: dict[str, Any]) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Source:
+    """Weights, and what is known of how they were trained.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model; ``local-dir:FOLDER`` with a configuration.
+    weights : Path
+    tag : dict
+        Entry of open_clip's table of tags; may be empty.
+    config : dict or None
+        Content of ``open_clip_config.json``.
+    """
+
+    model: str
+    weights: Path
+    tag: dict[str, Any]
+    config: dict[str, Any] | None = None
+
+    def checksum(self) -> str:
+        """Of the weights, and of the configuration if there is one."""
+        weights = file_hash(self.weights)
+        return weights if self.config is None else fingerprint(weights, self.config)
+
+
+def find_source(model: str | os.PathLike, pretrained: str | os.PathLike) -> Source:
+    """Weights of a model, downloaded if necessary, with their configuration.
+
+    Raises
+    ------
+    ValueError : unknown model, a damaged configuration, or one of another model.
+    FileNotFoundError : not on this machine, and not to be had; the message names the weights.
+    """
+    folder = _clip_folder.folder_of(model)
+    if folder is not None:
+        return _of_folder(folder, _clip_folder.weights_in(folder))
+    model = os.fspath(model)
+    tag = _tag_config(model, pretrained)
+    if tag:
+        return Source(model, _weights_of_tag(model, tag, pretrained), tag)
+    path = Path(pretrained)
+    if path.is_dir():
+        path = _clip_folder.weights_in(path)
+    if not path.is_file():
+        raise FileNotFoundError(_no_such_weights(model, pretrained))
+    source = _of_folder(path.parent, path)
+    if source.config is None:
+        return Source(model, path, _clip_folder.settings_of_file(model, path))
+    _clip_folder.check_same_model(model, source.config, path.parent)
+    return source
+
+
+def _of_folder(folder: Path, weights: Path) -> Source:
+    name = f"local-dir:{folder}"
+    return Source(name, weights, {}, _clip_folder.configuration(folder))
+
+
+def _create(source: Source) -> tuple[Any, Any]:
     try:
+        if source.config is not None:
+            its_own = source.weights.name in _clip_folder.PREFERRED and (
+                source.weights == _clip_folder.weights_in(source.weights.parent)
+            )
+            clip, _, preprocess = open_clip.create_model_and_transforms(
+                source.model, load_weights=its_own, pretrained_text=False
+            )
+            if not its_own:
+                open_clip.load_checkpoint(clip, str(source.weights))
+            return clip, preprocess
         clip, _, preprocess = open_clip.create_model_and_transforms(
-            model,
-            pretrained=str(path),
-            force_quick_gelu=bool(tag.get("quick_gelu")),
-            **{f"image_{name}": tag.get(name) for name in _PREPROCESS},
+            source.model,
+            pretrained=str(source.weights),
+            force_quick_gelu=bool(source.tag.get("quick_gelu")),
+            **{f"image_{name}": source.tag.get(name) for name in _PREPROCESS},
         )
     except Exception as error:  # torch, pickle and safetensors raise different errors
         raise ValueError(
-            f"{path} cannot be loaded as weights of open_clip's {model}: {str(error)[:500]}"
+            f"{source.weights} cannot be loaded as weights of open_clip's {source.model}: "
+            f"{str(error)[:500]}"
         ) from error
     return clip, preprocess
 
 
-def weights_file(model: str, pretrained: str | os.PathLike) -> Path:
+def weights_file(model: str | os.PathLike, pretrained: str | os.PathLike) -> Path:
     """File with the weights: local, cached or newly downloaded.
 
     Raises
     ------
-    ValueError : unknown model, or `pretrained` is neither a tag nor a file.
-    FileNotFoundError : not on this machine, and the download failed; the message names the weights.
+    ValueError, FileNotFoundError : as `find_source`.
     """
-    tag = _tag_config(model, pretrained)
-    if not tag:
-        if os.path.isfile(pretrained):
-            return Path(pretrained)
-        raise FileNotFoundError(_no_such_weights(model, pretrained))
+    return find_source(model, pretrained).weights
+
+
+def _weights_of_tag(model: str, tag: dict[str, Any], pretrained: str | os.PathLike) -> Path:
     where = tag.get("hf_hub") or tag.get("url", "")
     cached = _cached(tag)
     if cached is not None:
@@ -255,7 +337,10 @@ def _tag_config(model: str, pretrained: str | os.PathLike) -> dict[str, Any]:
     if model not in known:
         near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"model={model!r} is not one of open_clip.list_models(){hint}")
+        raise ValueError(
+            f"model={model!r} is not one of open_clip.list_models(), no folder, and does not begin "
+            f"with hf-hub: or local-dir:{hint}"
+        )
     return dict(open_clip.get_pretrained_cfg(model, str(pretrained)) or {})
 
 

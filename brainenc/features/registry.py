@@ -19,8 +19,9 @@ def make_features(spec: str, **parameters: Any) -> FeatureExtractor:
     Parameters
     ----------
     spec : str
-        A key of `FEATURES`; "openclip:MODEL:PRETRAINED" names the model and its weights (a tag or
-        a local file).
+        A key of `FEATURES`; "openclip:MODEL:PRETRAINED" names the model and its weights (a tag, a
+        local file or folder), "openclip:hf-hub:OWNER/MODEL" and "openclip:local-dir:FOLDER" a model
+        with its own weights.
     **parameters
         Constructor arguments.
 
@@ -33,6 +34,8 @@ def make_features(spec: str, **parameters: Any) -> FeatureExtractor:
     ValueError : unknown name; the message lists the known ones.
     """
     name, *details = spec.split(":", 2)
+    if details and details[0] in ("hf-hub", "local-dir"):
+        details = [":".join(details)]
     if name not in FEATURES or (details and name != "openclip"):
         raise ValueError(
             f"features {spec!r} are unknown; there are {', '.join(FEATURES)} and "

@@ -14,12 +14,13 @@ from PIL import Image
 from brainenc.devices import resolve_device
 from brainenc.features._weights import cached_on_disk, hub_reachable, module_hash, weights_hash
 from brainenc.features.base import FeatureExtractor
-from brainenc.process_state import state_lock, torch_seeded
+from brainenc.features.layout import ARRANGED, arranged, check_layout, find_layout
+from brainenc.process_state import own_settings, state_lock, torch_seeded
 from brainenc.storage import fingerprint
 
 
 class TorchFeatures(FeatureExtractor):
-    """Activations of one layer of a torch module.
+    """Activations of one layer of a torch module, with their axes in one order.
 
     Parameters
     ----------
@@ -43,7 +44,14 @@ class TorchFeatures(FeatureExtractor):
         tokens (n, c)                  c           n · c           (n, c)
         =============================  ==========  ==============  ============
 
-        An activation with three axes has channels first, as in convolutions.
+        Feature maps are in this order whatever the order of the network's axes (`layout`). The
+        mean over tokens includes class and register tokens; without them, take "tokens" and leave
+        them out by their positions.
+    layout : str
+        Order of the axes of the activation, a letter for each: N images, C channels, L tokens, H
+        and W rows and columns; "NCHW", "NHWC", "NLC", "LNC", "NCL" or "NC" for example. "auto"
+        finds it out by running the network on a few artificial images, and refuses to guess where
+        these do not say it.
     pretrained : bool or path
         Only with a name: True for timm's weights, downloaded on first use, a checkpoint file, or
         False for random weights with a fixed seed.
@@ -77,6 +85,7 @@ class TorchFeatures(FeatureExtractor):
         *,
         preprocess: Callable[[Image.Image], torch.Tensor] | None = None,
         pool: str = "avg",
+        layout: str = "auto",
         pretrained: bool | str | os.PathLike = True,
         device: str = "auto",
         batch_size: int = 32,
@@ -87,11 +96,14 @@ class TorchFeatures(FeatureExtractor):
         self.layer = layer
         self.preprocess = preprocess
         self.pool = pool
+        self.layout = layout
         self.pretrained = pretrained
         self.device = device
         self.batch_size = batch_size
         self.store = store
         self.verbose = verbose
+
+    version = 2  # in version 1, channels-last activations were averaged over channels
 
     def key(self) -> dict[str, Any]:
         """See `FeatureExtractor.key`; weights by content, `preprocess` by effect."""
@@ -101,6 +113,7 @@ class TorchFeatures(FeatureExtractor):
             "weights": module_hash(module),
             "layer": self.layer,
             "pool": self.pool,
+            "layout": self.layout,
             "preprocess": _behaviour(self._prepare(module)),
         }
 
@@ -122,8 +135,40 @@ class TorchFeatures(FeatureExtractor):
         prepare = self._prepare(module)
         images = torch.stack([prepare(Image.fromarray(image)) for image in batch])
         with state_lock(), _evaluating(module, device):  # other extractors may have the module too
-            activation = activation_at(module, self.layer, images.to(device))
+            images = _as_weights(images, module).to(device)
+            activation = activation_at(module, self.layer, images)
+            activation = arranged(activation, self._layout(module, images, activation))
         return pool_activation(activation, self.pool).float().cpu().numpy()
+
+    def _layout(
+        self, module: torch.nn.Module, images: torch.Tensor, activation: torch.Tensor
+    ) -> str:
+        """Axes of the activation: as given, or found out once per module, layer and image size."""
+        shape = tuple(activation.shape)
+        what = f"the activation of layer={self.layer!r}, {shape} for {len(images)} images"
+        if activation.ndim not in ARRANGED:
+            raise ValueError(
+                f"{what}, has {activation.ndim} axes: choose a layer with two to four, such as "
+                "(b, c), (b, n_tokens, c) or (b, c, h, w)"
+            )
+        given = check_layout(self.layout)
+        if given is not None:
+            if len(given) != len(shape) or shape[given.index("N")] != len(images):
+                raise ValueError(f"{what}, is not in the layout={given!r} that was given")
+            return given
+        where = (id(module), self.layer, tuple(images.shape[1:]), len(shape))
+        if getattr(self, "_found", (None,))[0] != where:
+            try:
+                layout = find_layout(
+                    lambda probes: activation_at(module, self.layer, probes),
+                    images,
+                    activation,
+                    module,
+                )
+            except ValueError as error:
+                raise ValueError(f"{what}, cannot be used: {error}") from None
+            self._found = (where, layout)
+        return self._found[1]
 
     def _built(self) -> torch.nn.Module:
         if isinstance(self.module, torch.nn.Module):
@@ -148,8 +193,15 @@ class TorchFeatures(FeatureExtractor):
         import timm
 
         config = timm.data.resolve_model_data_config(module)
-        transform = timm.data.create_transform(**config, is_training=False)
+        with own_settings():  # it has tensors of mean and s.d.
+            transform = timm.data.create_transform(**config, is_training=False)
         return lambda image: transform(image.convert("RGB"))
+
+
+def _as_weights(images: torch.Tensor, module: torch.nn.Module) -> torch.Tensor:
+    """Images in the precision of the module's weights, which its layers take no other than."""
+    floats = (p.dtype for p in module.parameters() if p.is_floating_point())
+    return images.to(next(floats, images.dtype)) if images.is_floating_point() else images
 
 
 class _Reached(Exception):
@@ -265,7 +317,7 @@ def build_timm(name: str, pretrained: bool | str | os.PathLike) -> torch.nn.Modu
     if not isinstance(pretrained, bool) and not Path(pretrained).is_file():
         raise FileNotFoundError(f"pretrained={str(pretrained)!r} is not a file with weights")
     # timm draws random weights first, and a worker or a later run must get the same ones.
-    with torch_seeded(0):
+    with own_settings(), torch_seeded(0):
         return _created(name, pretrained)
 
 
@@ -306,18 +358,19 @@ def _source(name: str) -> dict[str, str]:
 def _behaviour(preprocess: Callable[[Image.Image], torch.Tensor]) -> str:
     """Hash of a function's results for fixed images, which identify it better than its name."""
     results = []
-    for image in _test_images():
-        try:
-            first, second = (np.asarray(preprocess(image)) for _ in range(2))
-        except Exception as error:  # of grey or small images: images as these have no features
-            results.append(fingerprint(type(error).__name__))
-            continue
-        if not np.array_equal(first, second):
-            raise ValueError(
-                "preprocess gives another result each time for one image, so its features cannot "
-                "be stored; remove the random steps, or use store=None"
-            )
-        results.append(fingerprint(first))
+    with own_settings():  # torchvision's conversions use torch's default dtype
+        for image in _test_images():
+            try:
+                first, second = (np.asarray(preprocess(image)) for _ in range(2))
+            except Exception as error:  # of grey or small images: images as these have no features
+                results.append(fingerprint(type(error).__name__))
+                continue
+            if not np.array_equal(first, second):
+                raise ValueError(
+                    "preprocess gives another result each time for one image, so its features "
+                    "cannot be stored; remove the random steps, or use store=None"
+                )
+            results.append(fingerprint(first))
     return fingerprint(results)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from brainenc.arrays import blocks
+from brainenc.numeric import as_doubles, as_numbers, as_whole_numbers
 
 #: Images × voxels at a time: 8 MiB of float64, and a few temporary arrays of that size.
 _BLOCK_VALUES = 2**20
@@ -114,8 +115,8 @@ def check_variances(
     ------
     ValueError : shapes that do not match, or several folds without `folds`.
     """
-    drawn = np.atleast_2d(np.asarray(draw_variance, dtype=np.float64))
-    trials = trial_variance if isinstance(trial_variance, np.ndarray) else np.array(trial_variance)
+    drawn = np.atleast_2d(as_doubles(draw_variance, "draw_variance"))
+    trials = as_numbers(trial_variance, "trial_variance")
     if drawn.ndim != 2 or trials.ndim != 2 or drawn.shape[1] != trials.shape[1]:
         raise ValueError(
             f"draw_variance {drawn.shape} and trial_variance {trials.shape} must be (n_folds, "
@@ -123,7 +124,9 @@ def check_variances(
         )
     if folds is None and len(drawn) > 1:
         raise ValueError(f"draw_variance has {len(drawn)} rows: give folds, the row of each image")
-    fold = np.zeros(len(trials), dtype=np.int64) if folds is None else np.asarray(folds)
+    last = len(drawn) - 1
+    given = np.zeros(len(trials)) if folds is None else folds
+    fold = as_whole_numbers(given, "folds", lowest=0, highest=last)
     image = np.arange(len(trials)) if images is None else np.asarray(images)
     for name, labels in {"folds": fold, "images": image}.items():
         if labels.shape != (len(trials),):

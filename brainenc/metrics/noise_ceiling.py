@@ -39,6 +39,7 @@ from brainenc.metrics.variance_components import (
     variance_components,
 )
 from brainenc.model_selection import bootstrap_interval, bootstrap_weights
+from brainenc.numeric import as_doubles, as_numbers
 from brainenc.repeats import shared_number, trials_of_averages
 from brainenc.validation import check_beta_values, check_betas, check_index
 
@@ -100,18 +101,18 @@ class NoiseCeiling:
 
     def __post_init__(self) -> None:
         _check_space(self.space)
-        values = np.atleast_1d(np.asarray(self.values, dtype=np.float64))
+        values = np.atleast_1d(as_doubles(self.values, "values"))
         if values.ndim != 1:
             raise ValueError(f"values {values.shape} must have one entry per voxel, (n_voxels,)")
         self._set("values", _check_range(values, self.space, "values"))
-        n_trials = np.asarray(self.n_trials, dtype=np.float64)
+        n_trials = as_doubles(self.n_trials, "n_trials")
         if n_trials.shape not in ((), values.shape) or (n_trials < 1).any():
             raise ValueError(
                 f"n_trials={self.n_trials!r} must be a number >= 1, or one per voxel {values.shape}"
             )
         self._set("n_trials", shared_number(n_trials))
         if self.interval is not None:
-            interval = np.asarray(self.interval, dtype=np.float64)
+            interval = as_doubles(self.interval, "interval")
             if interval.shape != (2, *values.shape):
                 raise ValueError(f"interval {interval.shape} must be {(2, *values.shape)}")
             self._set("interval", _check_range(interval, self.space, "interval"))
@@ -232,7 +233,7 @@ class NoiseCeiling:
                 f"the score is for averages of {n_trials} trials and the ceiling for "
                 f"{self.n_trials}: convert with ceiling.with_n_trials({n_trials}) first"
             )
-        score = np.asarray(score, dtype=np.float64)
+        score = as_doubles(score, "score")
         if score.shape[-1:] != self.values.shape:
             raise ValueError(
                 f"score {score.shape} must have {self.values.size} voxels on its last axis, "
@@ -344,7 +345,7 @@ def noise_ceiling_from_ncsnr(
     >>> noise_ceiling_from_ncsnr([0.5, 1.0], n_trials=3, space="percent").values.round(1)
     array([42.9, 75. ])
     """
-    ncsnr = np.atleast_1d(np.asarray(ncsnr, dtype=np.float64))
+    ncsnr = np.atleast_1d(as_doubles(ncsnr, "ncsnr"))
     if (ncsnr < 0).any():
         raise ValueError(
             f"ncsnr has negative values (smallest {np.nanmin(ncsnr):g}): it is a ratio "
@@ -475,7 +476,7 @@ def noise_ceiling_split_half(
     _check_space(space)
     if n_splits < 1:
         raise ValueError(f"n_splits={n_splits} must be >= 1")
-    betas = check_betas(betas)
+    betas = check_betas(as_numbers(betas, "betas"))
     split_seed, bootstrap_seed = np.random.SeedSequence(random_state).spawn(2)
     r2, n_trials = split_half_reliability(
         betas,
@@ -488,7 +489,7 @@ def noise_ceiling_split_half(
 
 
 def _components(betas: ArrayLike, n_bootstraps: int, random_state: Any) -> VarianceComponents:
-    betas = check_betas(betas, values=False)
+    betas = check_betas(as_numbers(betas, "betas"), values=False)
     components = variance_components(betas, _sets(len(betas), n_bootstraps, random_state))
     # An infinite beta makes the variance infinite or NaN: only then all betas are checked.
     if not np.isfinite(components.signal[0]).all():

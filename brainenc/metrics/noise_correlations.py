@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainenc.metrics._jackknife import Estimate, jackknife
 from brainenc.metrics.variances import _N_GROUPS
+from brainenc.numeric import as_doubles, as_numbers
 from brainenc.repeats import within_image_residuals
 
 
@@ -21,15 +22,29 @@ def noise_correlation(betas: ArrayLike) -> NDArray[np.float64]:
     array, shape (n_voxels, n_voxels)
         From deviations from the average of each image, pooled over images. NaN for a voxel
         without repeats or variance.
+
+    Raises
+    ------
+    ValueError : betas of another number of dimensions.
     """
-    residuals, _ = within_image_residuals(np.asarray(betas))
+    residuals, _ = within_image_residuals(_trials(betas))
     flat = np.nan_to_num(_trial_after_trial(residuals).astype(np.float64))
     return correlation_of(flat.T @ flat)
 
 
+def _trials(betas: ArrayLike) -> np.ndarray:
+    array = as_numbers(betas, "betas")
+    if array.ndim != 3:
+        raise ValueError(
+            f"betas {array.shape} must be (n_images, n_repeats, n_voxels); draws are "
+            "np.moveaxis(draws, 0, 1)"
+        )
+    return array
+
+
 def correlation_of(covariance: ArrayLike) -> NDArray[np.float64]:
     """Covariance matrix, or a multiple of one, to correlations; NaN where the variance is 0."""
-    covariance = np.asarray(covariance, dtype=np.float64)
+    covariance = as_doubles(covariance, "covariance")
     sd = np.sqrt(np.diag(covariance))
     sd = np.where(sd > 0, sd, np.nan)
     return covariance / sd / sd[:, None]
@@ -56,7 +71,7 @@ def noise_correlation_agreement(a: ArrayLike, b: ArrayLike) -> float:
     ------
     ValueError : not square, or of different shapes.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = as_doubles(a, "a"), as_doubles(b, "b")
     if a.ndim != 2 or a.shape != b.shape or a.shape[0] != a.shape[1]:
         raise ValueError(f"a {a.shape} and b {b.shape} must be square matrices of one size")
     above = np.triu_indices(len(a), k=1)
@@ -94,10 +109,14 @@ def agreement_with_repeats(
 
     Raises
     ------
-    ValueError : not square, or of different shapes.
+    ValueError : not square, or of different shapes, or `images` of another length.
     """
-    residuals, _ = within_image_residuals(np.asarray(betas))
+    residuals, _ = within_image_residuals(_trials(betas))
     image = np.arange(len(residuals)) if images is None else np.asarray(images)
+    if image.shape != residuals.shape[:1]:
+        raise ValueError(
+            f"images {image.shape} must have one number per image of betas {residuals.shape}"
+        )
     repeated = np.isfinite(residuals).any(axis=(1, 2))
     flat = np.nan_to_num(residuals[repeated].astype(np.float64))
     total = _cross_products(flat)

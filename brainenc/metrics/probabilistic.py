@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cholesky
 
 from brainenc.arrays import blocks
+from brainenc.numeric import as_doubles, as_numbers, as_whole_numbers
 
 #: Values of draws at a time: temporary arrays of a few MB, in memory that is already mapped.
 _BLOCK_VALUES = 2**21
@@ -230,10 +231,10 @@ def variogram_score(
 
     Raises
     ------
-    ValueError : shapes that do not match, or fewer than two draws.
+    ValueError : shapes that do not match, fewer than two draws, or voxels that there are not.
     """
     draws, trials = check_draws(draws, trials)
-    first, second = np.asarray(pairs).T
+    first, second = _check_pairs(pairs, draws.shape[2]).T
     n = len(draws)
     score = np.full(draws.shape[1], np.nan)
     for i in range(draws.shape[1]):
@@ -246,6 +247,13 @@ def variogram_score(
             variance = np.einsum("pn,pn->", drawn, drawn) / (n - 1) / len(first)
             score[i] = np.square(measured - mean).mean() - variance / n
     return score
+
+
+def _check_pairs(pairs: ArrayLike, n_voxels: int) -> np.ndarray:
+    positions = as_whole_numbers(pairs, "pairs", lowest=-n_voxels, highest=n_voxels - 1)
+    if positions.ndim != 2 or positions.shape[1] != 2:
+        raise ValueError(f"pairs {positions.shape} must be (n_pairs, 2), positions of two voxels")
+    return positions
 
 
 def _distances(
@@ -276,7 +284,7 @@ def random_pairs(
     -------
     array, shape (n_pairs, 2)
     """
-    voxels = np.asarray(voxels, dtype=np.int64)
+    voxels = as_whole_numbers(voxels, "voxels", lowest=0, highest=2**53)
     n_all = len(voxels) * (len(voxels) - 1) // 2
     rng = np.random.default_rng(random_state)
     chosen = np.sort(rng.choice(n_all, size=min(n_pairs, n_all), replace=False))
@@ -304,10 +312,16 @@ def gaussian_log_density(
         n_voxels² if that is smaller. NaN where a residual is NaN, and everywhere if a private s.d.
         is 0 or NaN, since there is no density then.
     """
-    residuals, sd = np.asarray(residuals), np.asarray(private_sd, dtype=np.float64)
+    residuals, sd = as_numbers(residuals, "residuals"), as_doubles(private_sd, "private_sd")
+    factors = as_numbers(factors, "factors")
+    if sd.ndim != 1 or factors.shape[1:] != sd.shape or residuals.shape[-1:] != sd.shape:
+        raise ValueError(
+            f"residuals {residuals.shape}, factors {factors.shape} and private_sd {sd.shape} must "
+            "be (..., n_voxels), (n_factors, n_voxels) and (n_voxels,)"
+        )
     if not (np.isfinite(sd) & (sd > 0)).all():
         return np.full(residuals.shape[:-1], np.nan)
-    scaled: Any = np.asarray(factors) / sd
+    scaled: Any = factors / sd
     residuals = residuals / sd
     if len(scaled) > len(sd):
         scaled = np.linalg.qr(scaled, mode="r")  # n_voxels factors are equivalent
@@ -333,21 +347,22 @@ def log_score(log_density: ArrayLike) -> NDArray[np.float64]:
         In nats per trial. Other units of the betas add a constant. NaN where no trial has a
         density.
     """
-    log_density = np.asarray(log_density, dtype=np.float64)
+    log_density = as_doubles(log_density, "log_density")
+    if log_density.ndim != 2:
+        raise ValueError(f"log_density {log_density.shape} must be (n_images, n_repeats)")
     present = np.isfinite(log_density)
     with np.errstate(invalid="ignore"):
         return -np.where(present, log_density, 0).sum(axis=1) / present.sum(axis=1)
 
 
 def check_draws(draws: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Draws and trials as arrays whose images and voxels match.
+    """Draws and trials as arrays of floats whose images and voxels match.
 
     Raises
     ------
     ValueError : they do not match, or there are fewer than two draws.
     """
-    draws = draws if isinstance(draws, np.ndarray) else np.asarray(draws)
-    trials = trials if isinstance(trials, np.ndarray) else np.asarray(trials)
+    draws, trials = as_numbers(draws, "draws"), as_numbers(trials, "trials")
     if draws.ndim != 3 or len(draws) < 2:
         raise ValueError(
             f"draws {draws.shape} must be (n, n_images, n_voxels) with n >= 2: the variance "

@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainenc.arrays import blocks
 from brainenc.metrics.probabilistic import _CACHED_VALUES, check_draws, image_blocks, sort_draws
+from brainenc.numeric import as_whole_numbers
 
 #: Rank of a trial that is missing.
 MISSING = -1
@@ -56,20 +57,28 @@ def rank_histogram(ranks: ArrayLike, n_draws: int) -> NDArray[np.int64]:
     Parameters
     ----------
     ranks : array of int, shape (..., n_voxels)
-        From `trial_ranks`; -1 is left out.
+        From `trial_ranks`; -1, NaN and masked ranks are left out.
     n_draws : int
 
     Returns
     -------
     array, shape (n_draws + 1, n_voxels)
+
+    Raises
+    ------
+    ValueError : ranks that n_draws draws do not give.
     """
-    ranks = np.asarray(ranks)
+    ranks = _check_ranks(ranks, n_draws)
     flat = ranks.reshape(-1, ranks.shape[-1])
     counts = np.zeros((n_draws + 2, flat.shape[1]), dtype=np.int64)  # the last row: missing
     voxels = np.arange(flat.shape[1])
     for row in flat:
         counts[row, voxels] += 1
     return counts[:-1]
+
+
+def _check_ranks(ranks: ArrayLike, n_draws: int) -> np.ndarray:
+    return as_whole_numbers(ranks, "ranks", lowest=MISSING, highest=n_draws, missing=MISSING)
 
 
 def pit_histogram(ranks: ArrayLike, n_draws: int, *, n_bins: int = 20) -> NDArray[np.float64]:
@@ -115,7 +124,7 @@ def interval_coverage(ranks: ArrayLike, n_draws: int, level: float) -> NDArray[n
 
     Raises
     ------
-    ValueError : level outside (0, 1].
+    ValueError : level outside (0, 1], or ranks that n_draws draws do not give.
 
     Examples
     --------
@@ -129,7 +138,7 @@ def interval_coverage(ranks: ArrayLike, n_draws: int, level: float) -> NDArray[n
         raise ValueError(f"level={level} must be a share in (0, 1], .9 say")
     edges = np.arange(n_draws + 2) / (n_draws + 1)
     inside = _share_inside(edges, (1 - level) / 2, (1 + level) / 2)
-    return np.append(inside, np.nan)[np.asarray(ranks)]  # -1, missing, is the last
+    return np.append(inside, np.nan)[_check_ranks(ranks, n_draws)]  # -1, missing, is the last
 
 
 def _share_inside(edges: np.ndarray, low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from scipy.spatial.distance import pdist, squareform
 from brainenc.arrays import blocks
 from brainenc.metrics._patterns import finite_voxels, unit_patterns
 from brainenc.metrics.sums import check_matrix, check_weights, pearson, round_off
+from brainenc.numeric import as_doubles
 
 
 def rdm(responses: ArrayLike, metric: str = "correlation") -> NDArray[np.float64]:
@@ -100,7 +101,7 @@ def rdm_correlation(
     Nili et al. (2014), PLoS Computational Biology 10, e1003553.
     """
     _check_choice(method, ("spearman", "pearson", "kendall"), "method")
-    a, b = np.asarray(rdm_a, dtype=np.float64), np.asarray(rdm_b, dtype=np.float64)
+    a, b = as_doubles(rdm_a, "rdm_a"), as_doubles(rdm_b, "rdm_b")
     if a.ndim != 2 or a.shape[0] != a.shape[1] or a.shape != b.shape:
         raise ValueError(
             f"rdm_a {a.shape} and rdm_b {b.shape} must both be (n_images, n_images) for the same "

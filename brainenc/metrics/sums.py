@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.arrays import blocks
+from brainenc.numeric import as_doubles, as_numbers
 
 #: Entries of one array of sums (n_sets × voxels of a block): 2 MiB of float64.
 _SUM_ENTRIES = 2**18
@@ -107,7 +108,7 @@ def pearson(
 
 
 def check_pair(predictions: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets as numeric arrays of one shape (n_images, n_voxels).
+    """Predictions and targets as arrays of floats of one shape (n_images, n_voxels).
 
     Raises
     ------
@@ -130,16 +131,14 @@ def check_pair(predictions: ArrayLike, targets: ArrayLike) -> tuple[np.ndarray, 
 
 
 def check_matrix(values: ArrayLike, name: str) -> np.ndarray:
-    """`values` as a numeric array (n_images, n_voxels), without a copy if possible.
+    """`values` as an array of floats (n_images, n_voxels); see `as_numbers`.
 
     Raises
     ------
     ValueError : not two-dimensional, or empty.
     TypeError : not numeric.
     """
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+    array = as_numbers(values, name)
     if array.ndim == 3:
         raise ValueError(
             f"{name} {array.shape} must be (n_images, n_voxels): average the repeats first "
@@ -162,7 +161,7 @@ def check_weights(weights: ArrayLike | None, n_images: int) -> NDArray[np.float6
     """
     if weights is None:
         return np.ones((1, n_images))
-    array = np.asarray(weights, dtype=np.float64)
+    array = as_doubles(weights, "weights")
     if array.ndim != 2 or array.shape[1] != n_images or len(array) == 0:
         raise ValueError(
             f"weights {array.shape} must be (n_sets, n_images) with n_images = {n_images}; "

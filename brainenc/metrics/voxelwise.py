@@ -33,6 +33,7 @@ from brainenc.metrics.sums import (
     variance,
     weighted_sums,
 )
+from brainenc.numeric import as_doubles, as_numbers
 
 Sums = Sequence[NDArray[np.float64]]
 
@@ -191,7 +192,7 @@ def mean_squared_error_to_trials(
     ------
     ValueError : shapes that do not match, negative or non-finite weights, a negative scale.
     """
-    betas = betas if isinstance(betas, np.ndarray) else np.asarray(betas)
+    betas = as_numbers(betas, "betas")
     if betas.ndim != 3 or betas.shape[1] == 0:
         raise ValueError(
             f"betas {betas.shape} must be (n_images, n_repeats, n_voxels); "
@@ -271,7 +272,7 @@ def _nan_if_infinite(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _check_scale(scale: ArrayLike | None, n_voxels: int) -> NDArray[np.float64]:
     if scale is None:
         return np.ones(n_voxels)
-    array = np.asarray(scale, dtype=np.float64)
+    array = as_doubles(scale, "scale")
     if array.shape != (n_voxels,):
         raise ValueError(f"scale {array.shape} must have one entry per voxel, ({n_voxels},)")
     if (array < 0).any():

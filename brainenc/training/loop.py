@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from brainenc.process_state import keeps_interrupted_training, state_lock
+from brainenc.process_state import keeps_interrupted_training, own_settings, state_lock
 from brainenc.progress import progress
 from brainenc.reading import reading
 from brainenc.training.batches import Batch, Examples, Order, prefetched
@@ -161,7 +161,7 @@ def train(
     True
     """
     _check_arguments(settings, evaluate, ema, checkpoint_dir, checkpoint_every, resume)
-    with state_lock(), ExitStack() as stack:
+    with state_lock(), own_settings(), ExitStack() as stack:
         stack.enter_context(_globals_kept())
         fabric = start_fabric(device, settings.precision)
         gpus = [fabric.device] if fabric.device.type == "cuda" else []

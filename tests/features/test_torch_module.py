@@ -101,7 +101,7 @@ def test_later_layers_do_not_run(resnet, images):
     torch_features(resnet, "layer2").transform(images)
     for hook in hooks:
         hook.remove()
-    assert ran == ["layer1"]
+    assert set(ran) == {"layer1"}  # twice: the axes of the activation are found out first
 
 
 def test_the_module_is_left_as_it_was(resnet, images):

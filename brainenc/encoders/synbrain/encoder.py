@@ -19,6 +19,7 @@ from brainenc.encoders.synbrain.sizes import (
 from brainenc.encoders.trained import Published, TrainedEncoder, check_number
 from brainenc.nets import S2N, BrainVAE
 from brainenc.noise.trials import TrialDistribution
+from brainenc.process_state import own_settings
 from brainenc.training import TrainingRun
 
 
@@ -223,6 +224,7 @@ class SynBrainEncoder(Published, TrainedEncoder):
         return adapted
 
     @classmethod
+    @own_settings()
     def from_official(
         cls,
         *,

@@ -1,0 +1,107 @@
+"""Numbers as arrays of floats, whatever kind of array or number they come as."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainenc.conversion import FLOATS, numeric_array, plain_array
+
+
+def as_numbers(values: Any, name: str) -> np.ndarray:
+    """Values as float32 or float64, so that no score depends on the kind of the numbers.
+
+    Differences of unsigned integers wrap around, sums of float16 overflow, and truncated means of
+    integers are no means; so integers, bool and half precision become float64 before anything is
+    computed.
+
+    Parameters
+    ----------
+    values : array-like
+        NumPy array, masked array, DataFrame or Series, torch tensor, or nested list.
+    name : str
+        Name of the argument in errors.
+
+    Returns
+    -------
+    array of the same shape
+        float32 and float64 arrays as they are, without a copy; others as float64. NaN where a
+        masked array is masked, and for None and pandas' NA.
+
+    Raises
+    ------
+    TypeError : sparse, complex, text, dates or other things that are no numbers.
+    ValueError : None, or rows of different lengths.
+    """
+    if values is None:
+        raise ValueError(f"{name} is missing: give an array of numbers, not None")
+    if isinstance(values, (list, tuple)) and any(_is_special(part) for part in values):
+        values = [as_numbers(part, name) for part in values]
+    array = plain_array(values, name)
+    if array.dtype.kind in "biu" or array.dtype == np.float16:
+        return array.astype(np.float64)
+    if array.dtype.kind == "c":
+        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
+    # Longer floats become float64 as well.
+    return numeric_array(
+        array.astype(np.float64)
+        if array.dtype.kind == "f" and array.dtype not in FLOATS
+        else array,
+        name,
+    )
+
+
+def _is_special(value: Any) -> bool:
+    """Whether NumPy would lose the mask, or fail, in an array of such values."""
+    return isinstance(value, np.ma.MaskedArray) or hasattr(value, "detach")
+
+
+def as_doubles(values: Any, name: str) -> NDArray[np.float64]:
+    """`as_numbers`, float64 always: for small arguments such as one number per voxel."""
+    return as_numbers(values, name).astype(np.float64, copy=False)
+
+
+def as_whole_numbers(
+    values: Any, name: str, *, lowest: int, highest: int, missing: int | None = None
+) -> NDArray[np.integer]:
+    """Positions, ranks or numbers of folds as integers; whole numbers may have another dtype.
+
+    Parameters
+    ----------
+    values : array-like, any shape
+    name : str
+        Name of the argument in errors.
+    lowest, highest : int
+        Range that values must be in.
+    missing : int, optional
+        Stands for NaN and masked values, which are refused without it.
+
+    Returns
+    -------
+    array of the same shape
+        Integer arrays without a copy.
+
+    Raises
+    ------
+    TypeError : not numeric, or bool, which could be a mask.
+    ValueError : not whole, missing, or outside the range.
+    """
+    array = plain_array(values, name) if hasattr(values, "detach") else values
+    if isinstance(array, (list, tuple)) and not any(_is_special(part) for part in array):
+        array = np.asarray(array)
+    if getattr(array, "dtype", None) == np.bool_:
+        raise TypeError(f"{name} must be whole numbers, got bool: give np.flatnonzero of a mask")
+    plain = isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
+    if plain and array.dtype.kind in "iu":
+        wrong = array[(array < lowest) | (array > highest)]
+    else:
+        array = as_doubles(array, name)
+        if missing is not None:
+            array = np.where(np.isnan(array), missing, array)
+        wrong = array[~((array == np.round(array)) & (array >= lowest) & (array <= highest))]
+    if wrong.size:
+        raise ValueError(
+            f"{name} has {wrong.flat[0]:g}, but must be whole numbers from {lowest} to {highest}"
+        )
+    # Not uint64, which NumPy mixes with other integers to float64.
+    return array if array.dtype.kind in "iu" and array.dtype != np.uint64 else array.astype(int)

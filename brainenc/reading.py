@@ -106,8 +106,14 @@ def check_claim(path: str | os.PathLike, n_bytes: int, *, compressed: bool = Fal
 # ------------------------------------------------------------------ arrays of NumPy
 
 
-def array_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype in the header of a ``.npy`` file; the file is then at the first value.
+def array_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Header of a ``.npy`` file; the file is then at the first value.
+
+    Returns
+    -------
+    shape : tuple of int
+    fortran_order : bool
+    dtype : numpy.dtype
 
     Raises
     ------
@@ -120,12 +126,12 @@ def array_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }[version]
-    shape, _, dtype = read(file)
+    shape, fortran_order, dtype = read(file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects (dtype object): save numbers, or labels as text")
     if any(n < 0 for n in shape) or (dtype.itemsize == 0 and np.dtype(dtype).kind not in "US"):
         raise ValueError(f"its header says shape {shape} and dtype {dtype}")
-    return shape, dtype
+    return shape, fortran_order, dtype
 
 
 def n_bytes_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
@@ -165,7 +171,7 @@ def read_array(path: str | os.PathLike, *, mapped: bool = False) -> np.ndarray:
     """
     with reading(path, "a .npy file"):
         with open(path, "rb") as file:
-            shape, dtype = array_header(file)
+            shape, _, dtype = array_header(file)
             present = os.path.getsize(path) - file.tell()
         if (wanted := n_bytes_of(shape, dtype)) > present:
             raise ValueError(
@@ -208,7 +214,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Any) -> np.n
         check_claim(path, entry.file_size)
     with archive.open(entry) as member:
         try:
-            shape, dtype = array_header(member)  # type: ignore[arg-type]
+            shape, _, dtype = array_header(member)  # type: ignore[arg-type]
         except ValueError as error:
             raise ValueError(f"its entry {entry.filename}: {error}") from None
         header = member.tell()

@@ -5,6 +5,7 @@ features, what a stopped training or conversion goes on with.
 """
 
 import io
+import math
 import os
 import zlib
 from pathlib import Path
@@ -91,12 +92,13 @@ def read_sealed(
             size = os.path.getsize(path) - array.offset if isinstance(array, np.memmap) else 0
         else:
             content = io.BytesIO(whole)
-            shape, stored = array_header(content)
+            shape, fortran_order, stored = array_header(content)
             size = len(whole) - content.tell()
             if n_bytes_of(shape, stored) > size:
                 raise ValueError("it ends early")
-            content.seek(0)
-            array = np.lib.format.read_array(content, allow_pickle=False)
+            # Read-only, and not copied once more.
+            flat = np.frombuffer(whole, stored, math.prod(shape), content.tell())
+            array = flat.reshape(shape, order="F" if fortran_order else "C")
         if size != array.nbytes + _LENGTH * sealed:
             raise ValueError("its header does not fit its size")
         if array.dtype != np.dtype(dtype):

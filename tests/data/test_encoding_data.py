@@ -496,7 +496,7 @@ def test_parts_of_memory_mapped_betas_are_not_walked_again(data, tmp_path, monke
         raise AssertionError("all betas were read")
 
     monkeypatch.setattr("brainenc.data.encoding_data.check_betas", walked)
-    monkeypatch.setattr("brainenc.data.encoding_data.trials_present", walked)
+    monkeypatch.setattr("brainenc.data.trials.trials_present", walked)
     loaded.train_test(0.25)
     loaded.select(roi="V1v")
     EncodingData.load(tmp_path / "subj01.brain")

@@ -8,6 +8,6 @@ TypeError: images[0] is a list: a list of images holds paths, PIL images or uint
 """
 
 from brainenc.data.image_files import ImageFiles, natural_order
-from brainenc.data.images import as_images, looks_like_images, open_images
+from brainenc.data.images import as_images, open_images
 
-__all__ = ["ImageFiles", "as_images", "looks_like_images", "natural_order", "open_images"]
+__all__ = ["ImageFiles", "as_images", "natural_order", "open_images"]

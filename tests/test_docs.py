@@ -122,6 +122,7 @@ NOT_LISTED = {
     "encoders": {"ENCODERS"},
     "encoders.synbrain": set(),
     "features": {"FEATURES", "make_features"},
+    "images": set(),
     "metrics": set(),
     "nets": set(),
     "noise": set(),

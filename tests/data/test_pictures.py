@@ -11,9 +11,9 @@ from PIL import Image
 
 from brainenc import EncodingData, PixelFeatures
 from brainenc.data.hdf5_images import HDF5Images
-from brainenc.data.images import ImageFiles, as_images, open_images
+from brainenc.data.images import ImageFiles, as_images, looks_like_images, open_images
 from brainenc.data.pictures import over_background, rgb_of
-from brainenc.images import looks_like_images, natural_order
+from brainenc.images import natural_order
 
 GREY = (128, 128, 128)
 

@@ -99,7 +99,7 @@ class SimulatedTruth:
         n_voxels = self.signal.shape[1]
         index = np.arange(n_voxels) if voxels is None else check_index(voxels, n_voxels, "voxels")
         factors = self.noise_factors[:, index].astype(np.float64)
-        # The private part is added to all entries of equal voxels, for repeated positions.
+        # The private part is on the diagonal.
         same = index[:, None] == index
         return (factors.T @ factors).toarray() + same * self.noise_private_variance[index]
 

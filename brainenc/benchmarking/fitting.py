@@ -1,8 +1,9 @@
 """Fit the pairs of a run in parallel, and hand each on as soon as it is fitted."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import BrokenExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
@@ -37,11 +38,14 @@ def run_pairs(
     for name in progress(known, desc="scoring", unit="encoder", verbose=verbose):
         when_fitted(name)
     bar = progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose)
-    with bar, warnings.catch_warnings():
+    with bar, warnings.catch_warnings(), ExitStack() as stack:
         # joblib may take the memory of a large fit for a leak and replace the worker, which is
         # harmless.
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
-        for pair in _as_they_end(jobs, todo, n_jobs):
+        # After Ctrl-C the pairs that were not fitted are no news.
+        warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed")
+        pairs_as_they_end = stack.enter_context(closing(_as_they_end(jobs, todo, n_jobs)))
+        for pair in pairs_as_they_end:
             pairs[pair.name][pair.fold] = pair
             bar.set_postfix_str(f"{pair.name}, fold {pair.fold}", refresh=False)
             bar.update()
@@ -50,23 +54,48 @@ def run_pairs(
                 when_fitted(pair.name)
 
 
-def _as_they_end(jobs: list[Any], todo: list[Pair], n_jobs: int | None) -> Iterator[Pair]:
+def _as_they_end(
+    jobs: list[Any], todo: list[Pair], n_jobs: int | None
+) -> Generator[Pair, None, None]:
     """The pairs in the order in which they are fitted, those too that take their process down."""
     ended: set[tuple[str, int]] = set()
+    found = iter(_parallel(n_jobs)(jobs))
     try:
-        for pair in _parallel(n_jobs)(jobs):
+        for pair in found:
             ended.add((pair.name, pair.fold))
             yield pair
-    except BrokenExecutor:
-        # One of the pairs took its process down, for lack of memory mostly. Which one is unknown:
-        # those that are left are fitted one at a time, each in a process of its own.
-        for pair, job in zip(todo, jobs, strict=True):
-            if (pair.name, pair.fold) not in ended:
-                try:
-                    yield from Parallel(n_jobs=2)([job])
-                except BrokenExecutor as error:
-                    why = f"its process was killed, for lack of memory? ({error})"
-                    yield replace(pair, lost=" ".join(why.split()))
+    except GeneratorExit:
+        if hasattr(found, "close"):
+            found.close()
+        raise
+    except Exception as error:
+        # joblib gives up all of them if one cannot be sent, or takes its process down, for lack of
+        # memory mostly; which one is unknown. Those that are left are fitted one at a time, each in
+        # a process of its own.
+        left = [
+            (pair, job)
+            for pair, job in zip(todo, jobs, strict=True)
+            if (pair.name, pair.fold) not in ended
+        ]
+        all_lost = not ended and not isinstance(error, BrokenExecutor)
+        for pair, job in left:
+            pair = _alone(pair, job)
+            all_lost = all_lost and bool(pair.lost)
+            yield pair
+        if all_lost:  # nothing can be fitted at all, for example because a cluster is gone
+            raise
+
+
+def _alone(pair: Pair, job: Any) -> Pair:
+    """The pair, fitted in a process of its own, or with the reason why it could not be."""
+    try:
+        return Parallel(n_jobs=2)([job])[0]
+    except BrokenExecutor as error:
+        why = f"its process was killed, for lack of memory? ({error})"
+    except Exception as error:
+        cause = str(error.__cause__ or "").strip().splitlines()[-1:]  # of a worker: a traceback
+        why = " ".join([f"{type(error).__name__}: {error}", *cause])
+    return replace(pair, lost=" ".join(why.split()))
 
 
 def _parallel(n_jobs: int | None) -> Any:

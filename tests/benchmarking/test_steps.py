@@ -224,6 +224,28 @@ def test_a_process_that_is_killed_costs_its_pair_alone(call, whole, tmp_path):
     pd.testing.assert_frame_equal(rows_of(result.maps), rows_of(whole.maps))
 
 
+class Unsendable:
+    """Something that no other process can get."""
+
+    def __call__(self):
+        pass
+
+    def __deepcopy__(self, memory):
+        return self
+
+    def __reduce__(self):
+        raise TypeError("it holds an open file")
+
+
+@pytest.mark.slow
+def test_an_encoder_that_cannot_be_sent_costs_itself_alone(call, whole):
+    result = call(deed=Unsendable(), n_jobs=2)
+    errors = result.encoders.set_index("encoder")["error"]
+    assert "it holds an open file" in errors["second"]
+    assert errors["first"] == errors["third"] == ""
+    pd.testing.assert_frame_equal(rows_of(result.maps), rows_of(whole.maps))
+
+
 class LikeRay(MultiprocessingBackend):
     """Gives no results as they come, as Ray's backend does not."""
 

@@ -105,6 +105,27 @@ def test_ctrl_c_keeps_the_best_weights_and_the_history(tmp_path, uninterrupted):
         assert float(parts["evaluate"](parts["module"].eval())["heldout_mse"]) == min(heldout)
 
 
+def test_two_trainings_do_not_share_a_folder_of_checkpoints(tmp_path, uninterrupted):
+    folder = tmp_path / "checkpoints"
+    process = started(tmp_path, "--stop-at", "loss", 24)
+    with process.stderr:
+        wait_for(tmp_path / "ready", process)
+        present = sorted(path.name for path in folder.glob("step-*.pt"))
+        for resume in (True, False):
+            with pytest.raises(
+                BlockingIOError,
+                match=rf"^checkpoint_dir='.*checkpoints' is in use by process {process.pid} on .*: "
+                "wait until that training has ended, or choose another checkpoint_dir",
+            ):
+                training_problem.run(checkpoint_dir=folder, checkpoint_every=5, resume=resume)
+        assert sorted(path.name for path in folder.glob("step-*.pt")) == present
+        process.kill()
+        process.wait()
+    # The lock went with the process that held it.
+    resumed = training_problem.run(checkpoint_dir=folder, checkpoint_every=5, resume=True)
+    assert_same(resumed, uninterrupted)
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -1,0 +1,108 @@
+"""What commands show at their end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from brainenc import terminal
+
+if TYPE_CHECKING:
+    from brainenc.benchmarking import BenchmarkResult
+
+
+def ceiling_line(ceiling: Any) -> str:
+    """What the ceiling is from, and for averages of how many trials."""
+    import numpy as np
+
+    if np.isnan(ceiling.values).all():
+        return (
+            "No voxel has a noise ceiling: that takes images with repeats, or a column ncsnr in "
+            "the voxel table."
+        )
+    extremes = np.nanmin(ceiling.n_trials), np.nanmax(ceiling.n_trials)  # voxels may differ
+    n_trials = " to ".join(dict.fromkeys(f"{n:.3g}" for n in extremes))
+    return f"From {ceiling.estimator}, for averages of {n_trials} trials (1 / the mean of 1/n)."
+
+
+def ceiling_columns(ceiling: Any) -> dict[str, Any]:
+    """Ceiling of R² and of r per voxel, with intervals if it has them, by name of column."""
+    columns = {}
+    for space in ("r2", "r"):
+        converted = ceiling.to(space)
+        columns[space] = converted.values
+        if converted.interval is not None:
+            columns[f"{space}_low"], columns[f"{space}_high"] = converted.interval
+    return columns
+
+
+def show_benchmark(result: "BenchmarkResult", out: Path, *, debug: bool) -> None:
+    """Report on disk, then table and warnings in the terminal, the path of the report last.
+
+    What fails of these costs itself alone.
+
+    Parameters
+    ----------
+    result : BenchmarkResult
+    out : path
+        Folder of the run.
+    debug : bool
+        Raise the error of a report that cannot be made.
+
+    Raises
+    ------
+    typer.Exit : status 2 if tables or report are not written, 1 if an encoder failed.
+    """
+    from brainenc.benchmarking.result import NOT_SAVED
+
+    failed = [warning for warning in result.warnings if warning.startswith(NOT_SAVED)]
+    report = None
+    try:
+        report = result.to_html(out / "report.html").resolve()
+    except Exception as error:
+        if debug:
+            raise
+        failed.append(
+            f"the report is not written ({type(error).__name__}: {terminal.one_line(error)}); "
+            f"`brainenc report {out}` writes it, and needs no fits"
+        )
+    _print_table(result)
+    typer.echo(f"tables: {', '.join(path.name for path in sorted(out.glob('*.csv')))} in {out}")
+    for problem in failed:
+        terminal.say_error(problem)
+    if report is not None:
+        typer.echo(report)
+    if failed or (result.encoders["error"] != "").any():
+        raise typer.Exit(2 if failed else 1)
+
+
+def _print_table(result: "BenchmarkResult") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:  # a log file has room
+        console = Console(width=120)
+    data = terminal.printable(result.manifest["data"]["name"])
+    title = Text(f"Scores on held-out images of {data}")
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("encoder", min_width=12)
+    for column in ("r [95 %]", "ceiling", "r/ceiling", "MSE (z)", "fit (s)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, row in result.summary().iterrows():
+        interval = f" [{row['r_low']:.3f}, {row['r_high']:.3f}]" if row["r"] == row["r"] else ""
+        cells = [_number(row["r"]) + interval]
+        for column in ("noise_ceiling", "r_normalized", "mse_z"):
+            cells.append(_number(row[column]))
+        cells.append(_number(row["fit_seconds"], digits=1))
+        # As text: names are not rich's markup.
+        table.add_row(Text(terminal.printable(name)), *map(Text, cells))
+    console.print(table)
+    for warning in result.warnings:
+        console.print(Text(f"! {terminal.printable(warning)}"), style="yellow", highlight=False)
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "–" if value != value else f"{value:.{digits}f}"

@@ -256,7 +256,8 @@ def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
     seen = reached(
         monkeypatch, brainenc, "benchmark", "benchmark", folder / "subject.brain",
         "--encoders", "mean", "--cv", 4, "--groups", "run", "--n-bootstraps", 11,
-        "--n-permutations", 12, "--n-draws", 13, "--n-jobs", 2, "--scheduler", "tcp://10.0.0.1:8786", "--zscore",
+        "--n-permutations", 12, "--n-draws", 13, "--n-jobs", 2,
+        "--scheduler", "tcp://10.0.0.1:8786", "--zscore",
         "--random-state", 9, "--no-check", "--quiet", "--out", tmp_path / "run",
     )  # fmt: skip
     data, encoders = seen.pop("given")
@@ -264,7 +265,8 @@ def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
     assert list(encoders) == ["mean"]
     assert seen == {
         "cv": 4, "groups": "run", "n_bootstraps": 11, "n_permutations": 12, "n_draws": 13,
-        "n_jobs": 2, "scheduler": "tcp://10.0.0.1:8786", "random_state": 9, "check": False, "verbose": False,
+        "n_jobs": 2, "scheduler": "tcp://10.0.0.1:8786", "random_state": 9, "check": False,
+        "verbose": False,
         "out": tmp_path / "run",
     }  # fmt: skip
     seen = reached(

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 from sklearn.model_selection import KFold, check_cv
 
+from brainenc.conversion import column
+from brainenc.validation import check_index
+
 Folds = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
@@ -18,9 +21,11 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
 
     Parameters
     ----------
-    cv : int, scikit-learn splitter, or iterable of (train, test) positions
-        An int is the number of folds of shuffled images: neighbouring rows are often similar
-        (figures of one kind, frames of one scene), and unshuffled folds would test on other kinds.
+    cv : int, scikit-learn splitter, or iterable of (train, test)
+        Train and test images are positions, or masks of bool, shape (n_images,): one fold is
+        ``[(train, test)]``. An int is the number of folds of shuffled images: neighbouring rows are
+        often similar (figures of one kind, frames of one scene), and unshuffled folds would test on
+        other kinds.
     n_images : int
     groups : array, shape (n_images,), optional
         Group of each image. An int makes folds of whole groups, as `group_folds`; a splitter gets
@@ -35,8 +40,9 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
     Raises
     ------
     ValueError : fewer images than folds, fewer than two folds, an empty side, an image or a group
-        on both sides of a fold, or a splitter that needs groups, such as `GroupKFold`, without
-        them.
+        on both sides of a fold or an image twice on one, a fold that is no pair, a mask of other
+        numbers than bool, or a splitter that needs groups, such as `GroupKFold`, without them.
+    TypeError : train or test images that are neither positions nor a mask.
 
     Examples
     --------
@@ -57,6 +63,8 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
         if groups is not None:
             return group_folds(groups, int(cv), random_state=random_state)
         cv = KFold(cv, shuffle=True, random_state=_as_seed(random_state))
+    elif not hasattr(cv, "split") and not isinstance(cv, str) and np.iterable(cv):
+        cv = _pairs(cv)
     try:
         with warnings.catch_warnings():
             # Splitters that take no notice of groups; what they make is checked below.
@@ -70,10 +78,14 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
             "such an argument, or the splits it makes: cv=list(splitter.split(images, "
             "groups=groups))"
         ) from error
-    folds = [(np.asarray(train), np.asarray(test)) for train, test in splits]
-    for i, (train, test) in enumerate(folds):
-        if len(train) == 0 or len(test) == 0:
-            raise ValueError(f"fold {i} of cv has {len(train)} train and {len(test)} test images")
+    folds = []
+    for i, (train, test) in enumerate(splits):
+        if not _n_chosen(train) or not _n_chosen(test):
+            raise ValueError(
+                f"fold {i} of cv has {_n_chosen(train)} train and {_n_chosen(test)} test images"
+            )
+        train = check_index(train, n_images, f"train of fold {i} of cv")
+        test = check_index(test, n_images, f"test of fold {i} of cv")
         if shared := np.intersect1d(train, test).tolist():
             raise ValueError(
                 f"fold {i} of cv has images {shared[:5]} in both train and test: "
@@ -85,7 +97,41 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
                 "give the number of folds (cv=5) or a splitter that keeps groups whole, such as "
                 "GroupKFold"
             )
+        folds.append((train, test))
     return folds
+
+
+def _pairs(cv: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Folds given one by one, each a pair of train and test images."""
+    folds = [fold if hasattr(fold, "shape") else list(fold) for fold in _listed(cv)]
+    # Two sides of numbers instead of two folds of two sides each.
+    if len(folds) == 2 and all(np.ndim(part) == 0 for fold in folds for part in fold):
+        raise ValueError(
+            "cv=(train, test) is a single pair of train and test images, and cv lists such pairs: "
+            "give cv=[(train, test)]"
+        )
+    for i, fold in enumerate(folds):
+        if len(fold) != 2:
+            raise ValueError(
+                f"fold {i} of cv has {len(fold)} parts, but it must be a pair of train and test "
+                "images, positions or masks of bool: cv=[(train, test), …]"
+            )
+    return [(train, test) for train, test in folds]
+
+
+def _listed(cv: Iterable[Any]) -> list[Any]:
+    folds = list(cv)
+    if any(isinstance(fold, (str, bytes)) or not np.iterable(fold) for fold in folds):
+        raise ValueError(
+            "cv must be a number of folds, a splitter of scikit-learn, or a list of pairs of "
+            f"train and test images, cv=[(train, test), …], got {cv!r}"
+        )
+    return folds
+
+
+def _n_chosen(side: Any) -> int:
+    side = np.asarray(side)
+    return int(side.sum()) if side.dtype == bool else side.size
 
 
 def check_groups(groups: Any, n_images: int) -> NDArray:
@@ -101,7 +147,7 @@ def check_groups(groups: Any, n_images: int) -> NDArray:
     ------
     ValueError : another shape, or an image without a group (NaN, None).
     """
-    values = np.asarray(groups)
+    values = column(groups, "groups", "n_images")
     if values.shape != (n_images,):
         raise ValueError(
             f"groups {values.shape} must have one value for each of the {n_images} images"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.arrays import blocks, release, row_slices
+from brainenc.conversion import numeric_array
 
 #: Betas at a time in counting trials: temporary arrays of a few MB.
 _BLOCK_VALUES = 2**20
@@ -95,7 +96,7 @@ def trials_of_averages(n_trials: ArrayLike, n_voxels: int) -> float | NDArray[np
     ------
     ValueError : fewer than one trial, a shape that does not fit, or one with two meanings.
     """
-    counts = np.asarray(n_trials, dtype=np.float64)
+    counts = numeric_array(n_trials, "n_trials").astype(np.float64)
     few = ValueError(f"n_trials={n_trials!r} must be >= 1: trials averaged per image")
     if counts.ndim == 1 and counts.shape == (n_voxels,) and n_voxels > 1:
         known = counts[np.isfinite(counts)]

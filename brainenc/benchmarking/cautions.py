@@ -1,6 +1,7 @@
 """Warnings about data and scores for the reader of a result."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.data.ceiling import TAKEN_FOR_SINGLE_TRIALS
 from brainenc.data.encoding_data import EncodingData
+from brainenc.identity import unidentified
 from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_interval
 
@@ -118,6 +120,22 @@ def _alike(scores: Mapping[str, EncoderScores]) -> list[str]:
         "calibrated encoder always predicts what the encoder does."
         for names in groups.values()
         if len(names) > 1
+    ]
+
+
+def not_identified(described: Mapping[str, Any]) -> list[str]:
+    """Sentences about encoders that hold something whose content cannot be read.
+
+    Parameters
+    ----------
+    described : dict of encoder name to its description
+    """
+    return [
+        f"{name} holds a {', a '.join(dict.fromkeys(kinds))}, whose content cannot be read: its "
+        "features are not shared with other encoders, and a run that is continued may fit it "
+        "again."
+        for name, kinds in ((name, unidentified(value)) for name, value in described.items())
+        if kinds
     ]
 
 

@@ -3,39 +3,48 @@
 import os
 import re
 import tempfile
+import unicodedata
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 
 import brainenc
 from brainenc.arrays import release
-from brainenc.benchmarking import cluster, scoring, tables
-from brainenc.benchmarking.cautions import find_warnings
+from brainenc.benchmarking import cluster
+from brainenc.benchmarking.cautions import not_identified
 from brainenc.benchmarking.ceilings import (
     ceiling_of_tested,
     trials_averaged,
     trials_per_draw,
 )
+from brainenc.benchmarking.controls import (
+    check_controls,
+    control_warnings,
+    make_controls,
+    with_controls,
+)
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
-from brainenc.benchmarking.draw_run import score_all_draws
+from brainenc.benchmarking.fitting import run_pairs
 from brainenc.benchmarking.folds import make_folds, near_copies
-from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
+from brainenc.benchmarking.inputs import Entry, Inputs, collect, ridges_with_reference_rows
+from brainenc.benchmarking.interim import Interim
+from brainenc.benchmarking.leaks import feature_warnings
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
-from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
+from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult, check_run_folder
+from brainenc.benchmarking.run_scores import RunScores
 from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
-from brainenc.progress import progress
 from brainenc.storage import fingerprint
+from brainenc.temporaries import scratch_folder
 
 
 def benchmark(
@@ -46,6 +55,7 @@ def benchmark(
     groups: Any = None,
     features: Any = None,
     references: bool = True,
+    controls: bool | Sequence[str] | None = None,
     n_bootstraps: int = 1000,
     n_permutations: int = 1000,
     n_draws: int = 200,
@@ -80,6 +90,12 @@ def benchmark(
     references : bool
         Add the mean response, and ridge on every set of features, if missing. For that ridge,
         tokens of more than 1 GiB in single precision are averaged over neighbours.
+    controls : bool or list of "permuted", "untrained", optional
+        Add null controls, rows of ridge marked in the column ``control`` of the encoder table:
+        on every set of features, permuted over images before folds are made; and on features of
+        the same networks with random weights, for extractors that run one (if they take at most
+        two minutes, unless the list names "untrained"). They have no draws. Encoders that are not
+        credibly above their controls are named in the warnings. By default as `references`.
     n_bootstraps, n_permutations : int
         Resamples of images for intervals and for p-values.
     n_draws : int
@@ -100,8 +116,8 @@ def benchmark(
     random_state : int
         Seed of folds, bootstrap, permutations and draws.
     check : bool
-        First check in seconds whether images and betas belong together (`EncodingData.check`); if
-        not, warn at once and in the result.
+        First check in seconds whether images and betas belong together (`EncodingData.check`) and
+        whether features contain betas; if so, warn at once and in the result.
     verbose : bool
         Show progress bars.
 
@@ -114,7 +130,8 @@ def benchmark(
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
         on both sides of a fold, near copies that connect most of the images ("similar"), features
-        with another number of rows, no resamples, one draw, or an empty encoder name.
+        with another number of rows, no resamples, one draw, or an encoder name that is empty or has
+        control characters.
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -139,6 +156,7 @@ def benchmark(
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
     check_n_draws(n_draws)
+    kinds = check_controls(controls, references)
     if out is not None:
         check_run_folder(out)
     similar = cache(data.similar_images)
@@ -147,7 +165,19 @@ def benchmark(
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
     copies = near_copies(similar(), folds)
-    entries, failed = collect(data, encoders, features, references, verbose)
+    inputs = Inputs(data, verbose)
+    entries, failed = collect(data, encoders, features, references, verbose, inputs)
+    leaks = feature_warnings(data, entries, random_state) if check else []
+    for message in leaks:
+        warnings.warn(message, stacklevel=2)
+    null, notes = make_controls(
+        entries,
+        inputs,
+        kinds,
+        random_state=random_state,
+        only_cheap=controls is None or isinstance(controls, bool),
+    )
+    entries |= null
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
@@ -159,7 +189,7 @@ def benchmark(
         "min_ceiling": min_ceiling,
         "random_state": random_state,
     }
-    with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
+    with _run_folder(out) as folder, scratch_folder(folder, "samples") as samples:
         data_key = data_hash(data)
         pairs = _make_pairs(
             entries,
@@ -168,19 +198,49 @@ def benchmark(
             Path(folder).resolve() / "pairs",
             plan,
         )
-        with cluster.connected(scheduler, out) as send:
-            _run_pairs(pairs, entries, data.betas, send, n_jobs, verbose)
         manifest = make_manifest(data, data_key, split.folds, settings)
-        with tempfile.TemporaryDirectory(prefix=".samples-", dir=folder) as samples:
-            result = _score(
-                data, pairs, failed, split, plan, manifest, verbose, folder=Path(samples)
-            )
+        interim = Interim(out)
+        targets = partial(_targets, data, split, settings)
+        run = RunScores(data, pairs, failed, split, plan, targets, manifest, samples)
+
+        def when_fitted(name: str) -> None:
+            run.score(name)
+            interim.write(run.unfinished)
+
+        with cluster.connected(scheduler, out) as send:
+            run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
+        result = run.result()
+    described = {name: entry.description for name, entry in entries.items()}
+    result.warnings.extend(not_identified(described) + notes)
+    if null:
+        result.warnings.extend(control_warnings(result.encoders, result.pairs, null))
+        result = replace(result, encoders=with_controls(result.encoders, null))
     result.warnings[:0] = copies
-    if alignment is not None and alignment.suspicious:
-        result.warnings.insert(0, alignment.message)
+    if alignment is not None:
+        result.warnings[:0] = alignment.warnings + leaks
     if out is not None:
-        result.save(out)
+        _save(result, out)
     return result
+
+
+def _run_folder(out: str | os.PathLike | None) -> Any:
+    """Folder of the pairs, as a context."""
+    if out is None:
+        return scratch_folder(tempfile.gettempdir(), "brainenc-benchmark")
+    Path(out).mkdir(parents=True, exist_ok=True)
+    return nullcontext(out)
+
+
+def _save(result: BenchmarkResult, out: str | os.PathLike) -> None:
+    """Write the tables; if that fails, warn, since the result would be lost with an error."""
+    try:
+        result.save(out)
+    except OSError as error:
+        result.warnings.append(
+            f"{NOT_SAVED}: {error}. The fits are kept: the same call writes them without fitting "
+            "again."
+        )
+        warnings.warn(result.warnings[-1], RuntimeWarning, stacklevel=3)
 
 
 def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations: int) -> None:
@@ -194,6 +254,12 @@ def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations
             raise ValueError(f"{name}={value} must be 1 or more")
     if isinstance(encoders, Mapping) and any(not str(name).strip() for name in encoders):
         raise ValueError("an encoder has an empty name")
+    for name in map(str, encoders if isinstance(encoders, Mapping) else ()):
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+            raise ValueError(
+                f"the encoder name {name!r} has line breaks or other control characters, which "
+                "tables and terminals do not show; give the encoder another name"
+            )
 
 
 # -------------------------------------------------------------------- fitting
@@ -207,11 +273,16 @@ def _make_pairs(
     plan: DrawPlan | None,
 ) -> dict[str, list[Pair]]:
     pairs: dict[str, list[Pair]] = {}
-    with_references = ridges_with_reference_rows(entries) if plan is not None else set()
+    encoders = {name: entry for name, entry in entries.items() if not entry.control}
+    with_references = ridges_with_reference_rows(encoders) if plan is not None else set()
     for name, entry in entries.items():
         references = name in with_references
-        drawn = None if plan is None else [*plan.key(), references]
-        key = fingerprint(brainenc.__version__, describe(entry.encoder), entry.key, data_key, drawn)
+        drawn = None if plan is None or entry.control else plan
+        of_draws = None if drawn is None else [*drawn.key(), references]
+        order = [] if entry.rows is None else [entry.rows]
+        key = fingerprint(
+            brainenc.__version__, describe(entry.encoder), entry.key, data_key, of_draws, *order
+        )
         # Names are arbitrary, and runs with other settings may share the folder: the fingerprint
         # distinguishes them, the name is for readers.
         readable = re.sub(r"[^\w+-]+", "_", name)[:40]
@@ -225,89 +296,17 @@ def _make_pairs(
                 test=test,
                 folder=home / f"fold{fold}",
                 key=key,
-                plan=plan,
+                plan=drawn,
                 scale=split.scale[fold],
                 references=references,
+                rows=entry.rows,
             )
             for fold, (train, test) in enumerate(split.folds)
         ]
     return pairs
 
 
-def _run_pairs(
-    pairs: Mapping[str, list[Pair]],
-    entries: Mapping[str, Entry],
-    betas: np.ndarray,
-    send: Callable[[Any], Any],
-    n_jobs: int | None,
-    verbose: bool,
-) -> None:
-    todo = [pair for of_encoder in pairs.values() for pair in of_encoder if not pair.finished()]
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
-    jobs = (
-        delayed(cluster.run_pair)(pair, send(entries[pair.name].X), send(betas)) for pair in todo
-    )
-    bar = progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose)
-    with bar, warnings.catch_warnings():
-        # joblib may take the memory of a large fit for a leak and replace the worker, which is
-        # harmless.
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
-        for pair in parallel(jobs):
-            bar.set_postfix_str(f"{pair.name}, fold {pair.fold}")
-            bar.update()
-
-
 # -------------------------------------------------------------------- scoring
-
-
-def _score(
-    data: EncodingData,
-    pairs: Mapping[str, list[Pair]],
-    failed: Mapping[str, str],
-    split: Split,
-    plan: DrawPlan | None,
-    manifest: dict[str, Any],
-    verbose: bool,
-    *,
-    folder: Path,
-) -> BenchmarkResult:
-    settings = manifest["settings"]
-    targets = _targets(data, split, settings)
-    n_trials = np.atleast_1d(targets.ceiling.n_trials)
-    extremes = [float(f(n_trials)) for f in (np.nanmin, np.nanmedian, np.nanmax)]
-    manifest["noise_ceiling"] = {
-        "estimator": targets.ceiling.estimator,
-        "n_trials": float(np.nanmean(n_trials)),
-        "n_trials_min_median_max": extremes,  # voxels may lack different trials
-    }
-    finished = {
-        name: group for name, group in pairs.items() if all(pair.finished() for pair in group)
-    }
-    scores = {
-        name: scoring.score_encoder(
-            [pair.predictions() for pair in finished[name]],
-            targets,
-            n_permutations=settings["n_permutations"],
-            random_state=settings["random_state"],
-            folder=folder,
-        )
-        for name in progress(list(finished), desc="scoring", unit="encoder", verbose=verbose)
-    }
-    drawn = of_draws = None
-    if plan is not None:
-        drawn = score_all_draws(data, finished, split, targets, plan, folder)
-        of_draws = drawn.scores
-    ceiling, groups = targets.ceiling, tables.voxel_groups(data)
-    result = BenchmarkResult(
-        encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),
-        rois=tables.roi_table(scores, ceiling.values, groups),
-        pairs=tables.pair_table(scores, groups),
-        maps=tables.map_table(scores, ceiling.values, data.voxels, of_draws),
-        voxels=tables.voxel_table(scores),
-        manifest=manifest,
-        warnings=find_warnings(data, ceiling, scores, pairs, failed),
-    )
-    return result if drawn is None else drawn.beside(result, groups, scores)
 
 
 def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> Targets:

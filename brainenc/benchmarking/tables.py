@@ -22,6 +22,12 @@ from brainenc.model_selection import bootstrap_interval, fdr
 #: Metrics whose differences between encoders are tested.
 PAIR_METRICS = ("r", "mse_z")
 
+#: Columns of the table of differences.
+PAIR_COLUMNS = [
+    *("encoder_a", "encoder_b", "metric", "atlas", "roi"),
+    *("difference", "low", "high", "p", "n_voxels"),
+]
+
 #: Name of the group of all voxels.
 ALL = "all"
 
@@ -38,8 +44,12 @@ def encoder_table(
     ceiling_r: np.ndarray,
     pairs: Mapping[str, Sequence[Pair]],
     failed: Mapping[str, str],
+    errors: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """One row per encoder; failed encoders have NaN scores and their error."""
+    """One row per encoder; failed encoders have NaN scores and their error.
+
+    Those of `failed` were not fitted, those of `errors` were fitted and not scored.
+    """
     rows = []
     for name, of_folds in pairs.items():
         row: dict[str, Any] = {"encoder": name}
@@ -48,6 +58,7 @@ def encoder_table(
             row |= _image_row(scores[name])
             row["n_significant"] = int((fdr(scores[name].p) < 0.05).sum())
         row |= _cost_row([pair.info() for pair in of_folds], of_folds)
+        row["error"] = row["error"] or (errors or {}).get(name, "")
         rows.append(row)
     rows += [{"encoder": name, "error": error} for name, error in failed.items()]
     return pd.DataFrame(rows)
@@ -118,9 +129,7 @@ def pair_table(
                 row = difference_row(difference[voxels], samples[:, voxels])
                 key = {"encoder_a": a, "encoder_b": b, "metric": metric, "atlas": atlas, "roi": roi}
                 rows.append(key | row)
-    columns = ["encoder_a", "encoder_b", "metric", "atlas", "roi"]
-    columns += ["difference", "low", "high", "p", "n_voxels"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 
 def map_table(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from brainenc.arrays import row_slices
+from brainenc.conversion import numeric_array
 from brainenc.repeats import count_repeats
 
 #: Column of the trial table with the count of an image, where all voxels share it.
@@ -68,16 +69,17 @@ def counts_of_table(trials: pd.DataFrame, n_images: int) -> np.ndarray | None:
         return None
     counts = np.zeros((n_images, 1))
     # The largest of an image with repeats shows whether all are 1.
-    largest = trials.groupby("image")[COLUMN].max()
-    counts[largest.index, 0] = largest.to_numpy(dtype=np.float64)
+    values = numeric_array(trials[COLUMN], f"trials[{COLUMN!r}]")
+    largest = pd.Series(values).groupby(trials["image"].to_numpy()).max()
+    counts[largest.index, 0] = largest
     return counts
 
 
 def _of_shape(n_averaged: Any, betas: np.ndarray) -> np.ndarray:
-    counts = np.asarray(n_averaged, dtype=np.float64)
-    if counts.ndim < 2:
-        counts = counts.reshape(-1, 1)
+    counts = numeric_array(n_averaged, "n_averaged").astype(np.float64)
     n_images, _, n_voxels = betas.shape
+    if counts.ndim < 2 or counts.shape == (1, n_images):  # a column of MATLAB is (n, 1) or (1, n)
+        counts = counts.reshape(-1, 1)
     if counts.shape == (1, 1):
         return np.repeat(counts, n_images, axis=0)
     if counts.shape not in ((n_images, 1), (n_images, n_voxels)):
@@ -125,6 +127,22 @@ def compact(counts: np.ndarray) -> np.ndarray:
         ((counts[rows] == largest[rows]) | (counts[rows] == 0)).all() for rows in row_slices(counts)
     )
     return (largest if shared else counts).astype(np.min_scalar_type(int(largest.max(initial=0))))
+
+
+def counts_of_voxels(n_averaged: Any, voxels: np.ndarray, n_voxels: int) -> np.ndarray:
+    """Counts of some voxels, for `brainenc.metrics.noise_ceiling_from_ncsnr`.
+
+    Parameters
+    ----------
+    n_averaged : number, or array of shape (n_images,), (n_images, 1) or (n_images, n_voxels)
+    voxels : array of int
+    n_voxels : int
+        Number of all voxels.
+    """
+    counts = np.asarray(n_averaged)
+    if counts.shape[1:] == (n_voxels,):
+        return counts[:, voxels]
+    return counts[:, None] if counts.ndim == 1 else counts
 
 
 def with_counts(trials: pd.DataFrame, n_averaged: np.ndarray | None) -> pd.DataFrame:

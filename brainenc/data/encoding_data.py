@@ -6,7 +6,7 @@ Long because most of it is documentation; the methods hand over to the modules b
 import dataclasses
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pandas as pd
 from brainenc import metrics
 from brainenc.brain.maps import VoxelMaps
 from brainenc.brain.volumes import Volume
+from brainenc.conversion import check_row_order
 from brainenc.data import brain_folder
 from brainenc.data.alignment import AlignmentCheck, check_alignment
 from brainenc.data.ceiling import ceiling_of_averages
@@ -27,20 +28,20 @@ from brainenc.data.counts import (
     counts_of_table,
     with_counts,
 )
+from brainenc.data.feature_noise import check_features
+from brainenc.data.image_ids import names_of
 from brainenc.data.images import as_images, take_images
 from brainenc.data.similarity import SimilarImages, similar_images
 from brainenc.data.splits import held_out_images
 from brainenc.data.trials import (
+    as_trials,
     averaged_trials,
-    check_complete,
     check_trials,
     group_by_image,
     trials_of_images,
-    trials_present,
-    without_missing,
     zscore_by_session,
 )
-from brainenc.data.voxels import atlas_columns, check_voxels, in_rois, roi_positions
+from brainenc.data.voxels import as_voxels, atlas_columns, check_voxels, in_rois, roi_positions
 from brainenc.repeats import average_repeats, effective_trials
 from brainenc.validation import check_betas, check_index, check_same_length
 
@@ -57,8 +58,9 @@ class EncodingData(VoxelMaps):
         Single-trial responses, NaN where a repeat is missing. float32 or float64; memory-mapped
         arrays stay on disk.
     voxels : pandas.DataFrame, optional
-        One row per voxel: one column of ROI labels per atlas (missing or "" outside every ROI),
-        and any of ``ncsnr``, ``i, j, k``, ``x, y, z``, ``vertex``, ``hemisphere``.
+        One row per voxel: one column of ROI labels (text) per atlas, missing or "" outside every
+        ROI, or one column of bool per ROI; and any of ``ncsnr``, ``i, j, k``, ``x, y, z``,
+        ``vertex``, ``hemisphere``.
     trials : pandas.DataFrame, optional
         One row per trial present: ``image`` and ``repeat`` (positions in `betas`), and any of
         ``session``, ``run``. Made from `betas` when not given; otherwise it must list every
@@ -111,21 +113,16 @@ class EncodingData(VoxelMaps):
     def __post_init__(self, checked: bool) -> None:
         if checked:
             return
+        check_row_order(images=self.images, betas=self.betas, n_averaged=self.n_averaged)
         images = as_images(self.images)
         betas = check_betas(self.betas, n_images=len(images))
-        voxels = pd.DataFrame(index=range(betas.shape[2])) if self.voxels is None else self.voxels
-        present = trials_present(betas)
-        trials = present if self.trials is None else self.trials
-        check_voxels(voxels, betas.shape)
-        check_trials(trials, betas.shape)
-        check_complete(trials, present)
-        trials = without_missing(trials, present)
+        voxels = as_voxels(self.voxels, betas.shape[2])
+        trials = as_trials(self.trials, betas)
         n_averaged = check_n_averaged(self.n_averaged, betas, trials)
         if n_averaged is not None:
             trials = with_counts(trials, n_averaged)
         if self.volume is not None:
             self.volume.check_positions(voxels)
-        voxels, trials = voxels.reset_index(drop=True), trials.reset_index(drop=True)
         converted = {"images": images, "betas": betas, "voxels": voxels, "trials": trials}
         converted["n_averaged"] = n_averaged
         for name, value in converted.items():
@@ -191,7 +188,7 @@ class EncodingData(VoxelMaps):
         cls,
         images: Any,
         betas: np.ndarray,
-        image_ids: Sequence[int] | np.ndarray,
+        image_ids: Sequence | np.ndarray,
         *,
         session: Sequence | np.ndarray | None = None,
         run: Sequence | np.ndarray | None = None,
@@ -204,12 +201,13 @@ class EncodingData(VoxelMaps):
 
         Parameters
         ----------
-        images : array or sequence, shape (n_unique, H, W[, 3])
+        images : array or sequence, shape (n_unique, H, W[, 3]), or dict of name to image
             Unique images. Images without trials are left out.
         betas : array, shape (n_trials, n_voxels)
             One row per trial, in the order of presentation.
-        image_ids : array of int, shape (n_trials,)
-            Row of `images` (counted from 0) that each trial showed.
+        image_ids : array, shape (n_trials,)
+            Row of `images` (counted from 0) that each trial showed; or its name, as text: the name
+            of the image's file, with or without folder and ending, or its key in a dict.
         session, run : array, shape (n_trials,), optional
             Columns of the trial table; `zscore_by_session` needs the session.
         voxels, name, volume, units
@@ -218,16 +216,18 @@ class EncodingData(VoxelMaps):
         Returns
         -------
         EncodingData
-            Images in increasing order of id, repeats in order of presentation. The trial table
+            Images in the order of `images`, repeats in order of presentation. The trial table
             also has ``trial``, the row of `betas` that each trial came from.
 
         Raises
         ------
-        ValueError : lengths differ, or ids are outside `images` (counted from 1, for example).
+        ValueError : lengths differ, or ids are missing, outside `images` (counted from 1, for
+            example) or names of no image, or of several.
         """
-        images = as_images(images)
+        names = names_of(images)
+        images = as_images(list(images.values()) if isinstance(images, Mapping) else images)
         grouped, shown, trials = group_by_image(
-            betas, image_ids, n_images=len(images), session=session, run=run
+            betas, image_ids, n_images=len(images), names=names, session=session, run=run
         )
         tables: Any = {"voxels": voxels, "trials": trials}
         images = take_images(images, shown)
@@ -334,11 +334,15 @@ class EncodingData(VoxelMaps):
             random_state=random_state,
         )
 
-    def check(self, *, n_images: int = 600, random_state: int | None = 0) -> AlignmentCheck:
+    def check(
+        self, *, features: Any = None, n_images: int = 600, random_state: int | None = 0
+    ) -> AlignmentCheck:
         """Check in seconds whether images and betas belong together, against permuted images.
 
         Parameters
         ----------
+        features : array, shape (n_images, ...), optional
+            Features to check for betas in them, by `brainenc.data.check_features`.
         n_images : int
             Number of images drawn at random for the check.
         random_state : int
@@ -349,21 +353,18 @@ class EncodingData(VoxelMaps):
 
         Warns
         -----
-        UserWarning : images and betas do not match, or betas of a neighbouring row fit better.
-            Missing evidence gives no warning: see `brainenc.data.check_alignment`.
+        UserWarning : each of `AlignmentCheck.warnings`. Missing evidence gives none.
         """
-        found = check_alignment(
-            self.images,
-            self.betas,
-            rows=self.trials["image"].to_numpy(),
-            ncsnr=self.voxels.get("ncsnr"),
-            n_averaged=1 if self.n_averaged is None else self.n_averaged,
-            name=self.name,
-            n_images=n_images,
-            random_state=random_state,
-        )
-        if found.suspicious:
-            warnings.warn(found.message, stacklevel=2)
+        known: Any = {"trials": self.trials, "ncsnr": self.voxels.get("ncsnr")}
+        counts = 1 if self.n_averaged is None else self.n_averaged
+        known |= {"n_averaged": counts, "random_state": random_state}
+        of_images: Any = {"rows": self.trials["image"].to_numpy(), "n_images": n_images}
+        found = check_alignment(self.images, self.betas, name=self.name, **of_images, **known)
+        if features is not None:
+            about = check_features(features, self.betas, **known)
+            found = dataclasses.replace(found, features=about)
+        for message in found.warnings:
+            warnings.warn(message, stacklevel=2)
         return found
 
     def similar_images(self) -> SimilarImages:
@@ -390,12 +391,12 @@ class EncodingData(VoxelMaps):
 
         Parameters
         ----------
-        images : mask of shape (n_images,) or positions, each once, optional
-        voxels : mask of shape (n_voxels,) or positions, optional
+        images : mask of bool, shape (n_images,), or positions, each once, optional
+        voxels : mask of shape (n_voxels,) or positions, each once, optional
         roi : label or several, optional
             Voxels of these ROIs; not together with `voxels`.
         atlas : str, optional
-            The atlas that `roi` is in; the first by default.
+            The atlas that `roi` is in; by default the first, or the only one that has the ROI.
 
         Raises
         ------
@@ -414,8 +415,6 @@ class EncodingData(VoxelMaps):
         return data
 
     def _take_images(self, index: np.ndarray) -> "EncodingData":
-        if len(np.unique(index)) < len(index):
-            raise ValueError("images names a row twice, but each row must be a unique image")
         return self._with(
             images=take_images(self.images, index),
             betas=self.betas[index],
@@ -466,7 +465,7 @@ class EncodingData(VoxelMaps):
         """Write a ``.brain`` folder atomically; `truth` is not written.
 
         `brainenc.data.brain_folder` lists its files. A killed save leaves the old folder, and a
-        hidden ``.*.tmp`` folder beside it to delete.
+        hidden ``.*.tmp`` folder beside it.
 
         Parameters
         ----------
@@ -501,19 +500,21 @@ class EncodingData(VoxelMaps):
         return folder
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "EncodingData":
+    def load(cls, folder: str | os.PathLike, *, verify: bool | None = None) -> "EncodingData":
         """Read a ``.brain`` folder; betas and images are memory-mapped and not read yet.
 
         Parameters
         ----------
         folder : path
+        verify : bool, optional
+            Compare sizes and tables with what was saved (by default), betas and images too (True;
+            reads them), or nothing (False; for tables changed by hand).
 
         Raises
         ------
-        FileNotFoundError : the folder or one of its files is missing; the message names it.
-        ValueError : a file is truncated or inconsistent, or from a newer version.
+        FileNotFoundError, ValueError : a file is missing, damaged, changed or of a newer version.
         """
-        parts = brain_folder.read(Path(folder))
+        parts = brain_folder.read(Path(folder), verify=verify)
         check_same_length(images=parts["images"], betas=parts["betas"])
         check_voxels(parts["voxels"], parts["betas"].shape)
         check_trials(parts["trials"], parts["betas"].shape)

@@ -122,8 +122,7 @@ def similar_images(images: Any) -> SimilarImages:
     the width), size (up to a quarter), rotation (up to 7°) and mirroring; gratings, bars and other
     simple pictures are compared in place. The threshold is .85 (.7 for an image and the next),
     up to .93 where random pairs of these images correlate (digits, letters), and .93 for copies in
-    other colours. Seconds for
-    10 000 images, growing with the square of their number; memory 8 kB per image.
+    other colours. Time grows with the square of the number of images; memory is 25 kB per image.
 
     Parameters
     ----------
@@ -164,10 +163,10 @@ def similar_images(images: Any) -> SimilarImages:
     take 12 s of one core at 64 × 64 pixels and 23 s at 425 × 425.
 
     Not found: crops of less than 70 %, other views of the same object, the same object on another
-    background, turns of more than 7°, negatives, and changes of pictures below 8 × 8 pixels or
-    without detail in luminance, of which only identical ones are found. Found as well, since they
-    are the same picture by this measure: gratings that differ in phase or contrast alone, and
-    photographs that share their background.
+    background, turns of more than 7°, negatives; shifted, turned, cropped or mirrored gratings,
+    bars and discs, which are other stimuli; and, unless they are identical, pictures below 8 × 8
+    pixels or without detail in luminance. Found as well: pictures that differ in contrast alone,
+    rings of another size, and photographs that share their background.
 
     Examples
     --------

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainenc.conversion import plain_array
 from brainenc.metrics.variance_components import (
     VarianceComponents,
     reliability_of_average,
@@ -39,7 +40,7 @@ from brainenc.metrics.variance_components import (
 )
 from brainenc.model_selection import bootstrap_interval, bootstrap_weights
 from brainenc.repeats import shared_number, trials_of_averages
-from brainenc.validation import check_beta_values, check_betas
+from brainenc.validation import check_beta_values, check_betas, check_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,8 +177,10 @@ class NoiseCeiling:
 
         Parameters
         ----------
-        voxels : slice, mask of shape (n_voxels,) or positions
+        voxels : slice, mask of bool, shape (n_voxels,), or positions, each once
         """
+        if not isinstance(voxels, slice):
+            voxels = check_index(voxels, self.values.size, "voxels")
         n_trials = self.n_trials
         return replace(
             self,
@@ -256,7 +259,10 @@ class NoiseCeiling:
         r, r2 = self.to("r").values, self.to("r2").values
         rows = []
         for roi, chosen in {"all": np.arange(r.size), **rois}.items():
-            voxels = np.asarray(chosen)
+            name = f"rois[{roi!r}]"
+            array = plain_array(chosen, name)
+            some = array.any() if array.dtype == bool else array.size
+            voxels = check_index(chosen, r.size, name) if some else np.arange(0)
             known = voxels[np.isfinite(r[voxels])]
             row = {"roi": roi, "n_voxels": voxels.size, "without_ceiling": voxels.size - known.size}
             means = (r[known].mean(), r2[known].mean()) if known.size else (np.nan, np.nan)

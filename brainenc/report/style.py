@@ -32,6 +32,9 @@ PALETTE = (
 #: Colours of text, lines and background elements.
 INK, MUTED, FAINT = "#1f2933", "#52606d", "#c3cad2"
 
+#: Colour of null controls.
+GREY = "#a3acb5"
+
 #: Axis labels of metrics.
 LABELS = {
     "r": "Pearson r",
@@ -95,20 +98,25 @@ def styled() -> Any:
     return style.context([STYLE], after_reset=True)
 
 
-def encoder_colors(encoders: Iterable[Any]) -> dict[str, str]:
+def encoder_colors(encoders: Iterable[Any], controls: Iterable[Any] = ()) -> dict[str, str]:
     """Colour of each encoder, by order of appearance; `PALETTE` repeats after its last colour.
 
     Parameters
     ----------
     encoders : iterable of str
         Names, possibly repeated, such as a column of a table.
+    controls : iterable of str, optional
+        Names among them of null controls, which are grey.
 
     Returns
     -------
     dict of name to "#rrggbb"
     """
     names = dict.fromkeys(map(str, encoders))
-    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    grey = dict.fromkeys(map(str, controls), GREY)
+    colored = [name for name in names if name not in grey]
+    found = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(colored)}
+    return {name: grey.get(name) or found[name] for name in names}
 
 
 def ordered_colors(n: int) -> list[str]:
@@ -117,8 +125,13 @@ def ordered_colors(n: int) -> list[str]:
 
 
 def short(name: Any, width: int = 26) -> str:
-    """A name as a label, without control characters; the middle of a long name is cut."""
-    text = re.sub(r"[\x00-\x1f\x7f]", " ", str(name))
+    """A name as a label, without control characters; the middle of a long name is cut.
+
+    Those of the direction of writing are control characters, too: a label stands alone, and they
+    would turn what is beside it. Characters that are none in a file are "�".
+    """
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", str(name))
+    text = re.sub(r"[\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
     if len(text) > width:
         text = f"{text[: width // 2]}…{text[len(text) - width // 2 + 1 :]}"
     # Matplotlib leaves labels with a leading underscore out of legends.

@@ -4,6 +4,8 @@ In every simulation signal and noise have variance 1, so that the reliability of
 trials is n / (n + 1), and over images with n_i trials 1 / (1 + mean(1 / n_i)).
 """
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,7 +147,10 @@ def test_a_folder_of_an_earlier_version_has_its_counts_in_the_trial_table(tmp_pa
     average = as_data(betas).average_repeats()
     average.save(tmp_path / "a.brain")
     meta = tmp_path / "a.brain" / "meta.json"
-    meta.write_text(meta.read_text().replace('"n_averaged_shape"', '"unknown"'))
+    content = json.loads(meta.read_text())
+    new = ("n_averaged_shape", "files", "checksum")
+    former = {key: value for key, value in content.items() if key not in new}
+    meta.write_text(json.dumps(former | {"format_version": 1}))
     (tmp_path / "a.brain" / "n_averaged.npy").unlink()
     loaded = EncodingData.load(tmp_path / "a.brain")
     np.testing.assert_array_equal(loaded.n_averaged, average.n_averaged)

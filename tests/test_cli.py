@@ -287,18 +287,24 @@ def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
     )
     seen = reached(
         monkeypatch, brainenc, "benchmark", "benchmark", folder / "subject.brain",
-        "--encoders", "mean", "--cv", 4, "--n-bootstraps", 11, "--n-permutations", 12,
-        "--n-draws", 13, "--n-jobs", 2, "--scheduler", "tcp://10.0.0.1:8786", "--zscore",
+        "--encoders", "mean", "--cv", 4, "--groups", "run", "--n-bootstraps", 11,
+        "--n-permutations", 12, "--n-draws", 13, "--n-jobs", 2,
+        "--scheduler", "tcp://10.0.0.1:8786", "--zscore",
         "--random-state", 9, "--no-check", "--quiet", "--out", tmp_path / "run",
     )  # fmt: skip
     data, encoders = seen.pop("given")
     assert data.units == "z-scored"
     assert list(encoders) == ["mean"]
     assert seen == {
-        "cv": 4, "n_bootstraps": 11, "n_permutations": 12, "n_draws": 13, "n_jobs": 2,
-        "scheduler": "tcp://10.0.0.1:8786", "random_state": 9, "check": False, "verbose": False,
+        "cv": 4, "groups": "run", "n_bootstraps": 11, "n_permutations": 12, "n_draws": 13,
+        "n_jobs": 2, "scheduler": "tcp://10.0.0.1:8786", "random_state": 9, "check": False,
+        "verbose": False,
         "out": tmp_path / "run",
     }  # fmt: skip
+    seen = reached(
+        monkeypatch, brainenc, "benchmark", "benchmark", folder / "subject.brain", "--cv", "similar"
+    )
+    assert (seen["cv"], seen["groups"]) == ("similar", None)
 
 
 def test_every_option_of_the_conversion_reaches_it(tmp_path, monkeypatch):
@@ -359,6 +365,7 @@ def broken(folder, tmp_path):
         (["benchmark", "{tmp}/missing.brain"], "betas.npy"),
         (["benchmark", "{tmp}/nowhere.npz"], "nowhere.npz"),
         (["benchmark", "{data}", "--cv", "100"], "100 folds need at least 100 images"),
+        (["benchmark", "{data}", "--cv", "similr"], "cv='similr' must be a number of folds"),
         (["benchmark", "{data}", "--encoders", "ridge,magic"], "'magic' is unknown; there are"),
         (["benchmark", "{data}", "--features", "magic"], "'magic' are unknown; there are"),
         (["benchmark", "{data}", "--encoders", ","], "encoders=',' names none"),

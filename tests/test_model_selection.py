@@ -44,6 +44,53 @@ def test_a_splitter_that_needs_groups_says_so():
     assert sorted(len(test) for _, test in ms.image_folds(splits, 6)) == [2, 4]
 
 
+@pytest.mark.parametrize("kind", [int, str, object])
+def test_folds_of_groups_are_whole_balanced_and_shuffled(kind):
+    rng = np.random.default_rng(0)
+    sizes = [30, 20, *rng.integers(1, 6, size=50)]
+    groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    given = groups.astype(str) if kind is str else groups.astype(kind)
+    tests = {}
+    for seed in (0, 0, 1):
+        folds = ms.image_folds(5, len(groups), groups=given, random_state=seed)
+        assert np.unique(np.concatenate([test for _, test in folds])).tolist() == list(
+            range(len(groups))
+        )
+        for train, test in folds:
+            assert not set(groups[train]) & set(groups[test])
+            assert len(train) + len(test) == len(groups)
+        lengths = [len(test) for _, test in folds]
+        # Largest first leaves folds within the smallest group of one another, here 1 or 2.
+        assert max(lengths) - min(lengths) <= 2
+        found = sorted(tuple(test.tolist()) for _, test in folds)
+        assert tests.setdefault(seed, found) == found
+    assert tests[0] != tests[1]
+
+
+def test_a_splitter_gets_the_groups():
+    groups = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    expected = list(GroupKFold(2).split(np.empty(8), groups=groups))
+    for (train, test), wanted in zip(
+        ms.image_folds(GroupKFold(2), 8, groups=groups), expected, strict=True
+    ):
+        np.testing.assert_array_equal(train, wanted[0])
+        np.testing.assert_array_equal(test, wanted[1])
+
+
+@pytest.mark.parametrize(
+    ("cv", "groups", "message"),
+    [
+        (KFold(4), [0, 0, 0, 1, 1, 1, 2, 2], r"fold 0 .* groups \[0\] in both train and test"),
+        (4, [0, 0, 0, 1, 1, 1, 2, 2], "3 groups of images are too few for 4 folds"),
+        (2, [0, 0, 0, 1, 1, 1, 2], r"groups \(7,\) must have one value for each of the 8 images"),
+        (2, [0, 0, 0, 1, 1, 1, 2, None], "no value for 1 of 8 images"),
+    ],
+)
+def test_groups_that_cannot_be_kept_whole_are_refused(cv, groups, message):
+    with pytest.raises(ValueError, match=message):
+        ms.image_folds(cv, 8, groups=groups)
+
+
 def test_bootstrap_of_a_mean_has_its_standard_error():
     rng = np.random.default_rng(0)
     values = rng.standard_normal(400)

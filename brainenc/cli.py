@@ -78,6 +78,9 @@ def benchmark(
     zscore: Annotated[bool, typer.Option(help="z-score voxels within sessions first.")] = False,
     random_state: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
     check: Check = True,
+    check_memory: Annotated[
+        bool, typer.Option(help="Estimate memory and disk before anything is fitted.")
+    ] = True,
     store: Store = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -104,6 +107,7 @@ def benchmark(
             scheduler=scheduler,
             random_state=random_state,
             check=check,
+            check_memory=check_memory,
             verbose=not quiet,
         )
     _show(result, out)

@@ -30,6 +30,7 @@ from brainenc.benchmarking.draw_run import score_all_draws
 from brainenc.benchmarking.inputs import Entry, Inputs, collect, ridges_with_reference_rows
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
+from brainenc.benchmarking.preflight import check_resources
 from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
 from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
@@ -57,6 +58,7 @@ def benchmark(
     out: str | os.PathLike | None = None,
     random_state: int = 0,
     check: bool = True,
+    check_memory: bool = True,
     verbose: bool = True,
 ) -> BenchmarkResult:
     """Compare encoders on held-out images, voxel by voxel and per ROI.
@@ -105,6 +107,10 @@ def benchmark(
     check : bool
         First check in seconds whether images and betas belong together (`EncodingData.check`); if
         not, warn at once and in the result.
+    check_memory : bool
+        Before anything is fitted, estimate the memory of every fit, of `n_jobs` fits at once, and
+        the disk that the run takes. Limits of control groups and of ``ulimit`` count. If even two
+        thirds of an estimate are not there, nothing is fitted; if it is close, warn.
     verbose : bool
         Show progress bars.
 
@@ -116,7 +122,8 @@ def benchmark(
     ------
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images than folds, a fold with fewer than two test images, features with
-        another number of rows, no resamples, one draw, or an empty encoder name.
+        another number of rows, no resamples, one draw, an empty encoder name, or too little memory
+        or disk (see `check_memory`).
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -157,6 +164,14 @@ def benchmark(
         only_cheap=controls is None or isinstance(controls, bool),
     )
     entries |= null
+    if check_memory:
+        # Workers of a cluster have memory of their own, of which nothing is known here.
+        at_once = n_jobs if scheduler is None else 1
+        for warning in check_resources(
+            entries, data.betas, split.folds, n_jobs=at_once, n_draws=n_draws, out=out
+        ):
+            warnings.warn(warning, UserWarning, stacklevel=2)
+            notes.append(warning)
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
+from brainenc.encoders.memory import warn_of_memory
 from brainenc.features.learned import Columns, LearnedFeatures, Within
 from brainenc.metrics import correlation
 from brainenc.noise.gaussian import ResidualNoise
@@ -177,6 +178,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 "
                     "to fit"
                 )
+            warn_of_memory(self, features.shape, betas.shape)
             self.n_voxels_, self.betas_ndim_ = betas.shape[2], np.asarray(y).ndim
             found = self._fit(features, betas, **how)
             found = found if isinstance(found, HeldOut) else HeldOut(found)

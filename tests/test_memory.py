@@ -27,7 +27,9 @@ def group(folder, **files):
 
 @pytest.fixture(autouse=True)
 def large_machine(monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * GIB))
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * GIB, total=64 * GIB)
+    )
 
 
 @pytest.fixture

@@ -58,7 +58,8 @@ def fit_memory(encoder: Any, features: Sequence[int], betas: Sequence[int]) -> N
     Returns
     -------
     Need
-        On the CPU; with a network on a GPU its own memory is not counted apart.
+        On the CPU: the memory of a GPU is not counted. Networks are of the default sizes; the
+        published ones take more.
 
     Examples
     --------
@@ -71,7 +72,8 @@ def fit_memory(encoder: Any, features: Sequence[int], betas: Sequence[int]) -> N
     n_features = prod(features[1:])
     X, averages = 4.0 * n_images * n_features, 4.0 * n_images * n_voxels
     all_trials = averages * n_repeats
-    noise = 3.5 * averages + (2.1 * all_trials if n_repeats > 1 else 0)
+    # Trials are read in blocks: with many, the blocks are what counts.
+    noise = 3.5 * averages + (min(2.1 * all_trials, 500 * MIB) if n_repeats > 1 else 0)
     sizes = _Sizes(n_images, n_features, n_voxels, X, averages, all_trials, noise)
     for kind in type(encoder).__mro__:
         if kind.__name__ in _TABLE:
@@ -140,16 +142,21 @@ def _is_mapping(encoder: Any) -> bool:
     return isinstance(encoder.bands, Mapping) or isinstance(encoder.features, Mapping)
 
 
-def _network(weights_of: Callable[[Any, _Sizes], float], constant: float) -> Callable:
+def _network(constant: float, per_voxel: int, *, linear: bool = False) -> Callable[..., Need]:
+    """Networks that end in weights of every voxel; `linear` ones fit ridge or a kernel too."""
+
     def need(encoder: Any, sizes: _Sizes) -> Need:
-        few = sizes.n_images < (getattr(encoder, "min_images", 0) or 0)
-        if few:
+        if sizes.n_images < (getattr(encoder, "min_images", 0) or 0):
             return _ridge(None, sizes)
-        inputs = min(sizes.X, tokens.TOKENS_IN_MEMORY)
+        # Larger tokens are standardised batch by batch, and averaged for linear maps.
+        inputs = sizes.X if sizes.X <= tokens.TOKENS_IN_MEMORY else 0
+        own = constant * MIB + 2 * inputs
+        if linear:
+            own += 8.0 * sizes.n_images * min(sizes.n_features, tokens.MAX_LINEAR)
+            own += 12.0 * sizes.n_images**2
         # Weights, gradients, two moments, and the best ones so far.
-        own = constant * MIB + 2 * inputs + 5 * 4.0 * weights_of(encoder, sizes)
-        remedy = "select fewer voxels, or smaller sizes= and batch_size="
-        return Need(own + sizes.noise + 2 * sizes.averages, remedy)
+        own += 5 * 4.0 * per_voxel * sizes.n_voxels
+        return Need(own + sizes.noise, "select fewer voxels, or smaller sizes= and batch_size=")
 
     return need
 
@@ -183,6 +190,11 @@ _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "MeanEncoder": _mean,
     "RidgeEncoder": _ridge,
     "BandedRidgeEncoder": _banded,
+    "LatentEncoder": _network(150, 64, linear=True),
+    "MindReaderEncoder": _network(165, 256),
+    "ROITransformerEncoder": _network(150, 128),
+    "MindSimulatorEncoder": _network(210, 650, linear=True),
+    "SynBrainEncoder": _network(325, 390),
     "StackedEncoder": _stacked,
     "CalibratedEncoder": _calibrated,
 }

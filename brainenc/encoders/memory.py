@@ -190,7 +190,7 @@ _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "MeanEncoder": _mean,
     "RidgeEncoder": _ridge,
     "BandedRidgeEncoder": _banded,
-    "LatentEncoder": _network(150, 64, linear=True),
+    "LatentEncoder": _network(250, 64, linear=True),
     "MindReaderEncoder": _network(165, 256),
     "ROITransformerEncoder": _network(150, 128),
     "MindSimulatorEncoder": _network(210, 650, linear=True),

@@ -36,6 +36,7 @@ from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
+from brainenc.memory import Limit
 from brainenc.model_selection import Folds, image_folds
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
@@ -144,7 +145,7 @@ def benchmark(
     ... )
     >>> r = result.encoders.set_index("encoder")["r"]
     >>> list(r.index), bool(r["ridge"] > 0.5)  # r of the mean is undefined
-    (['mean', 'ridge'], True)
+    (['mean', 'ridge', 'ridge, permuted images'], True)
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
     check_n_draws(n_draws)
@@ -166,9 +167,10 @@ def benchmark(
     entries |= null
     if check_memory:
         # Workers of a cluster have memory of their own, of which nothing is known here.
+        limit = None if scheduler is None else Limit(2**62, "workers of a cluster")
         at_once = n_jobs if scheduler is None else 1
         for warning in check_resources(
-            entries, data.betas, split.folds, n_jobs=at_once, n_draws=n_draws, out=out
+            entries, data.betas, split.folds, n_jobs=at_once, n_draws=n_draws, out=out, limit=limit
         ):
             warnings.warn(warning, UserWarning, stacklevel=2)
             notes.append(warning)

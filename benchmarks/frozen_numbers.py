@@ -287,7 +287,7 @@ def benchmark() -> Iterator[tuple[str, str]]:
     options = {"n_bootstraps": 20, "n_permutations": 20, "n_draws": 20, "verbose": False}
     with tempfile.TemporaryDirectory() as folder:
         result = brainenc.benchmark(
-            data, encoders, cv=2, features=data.truth.tokens, out=folder, **options
+            data, encoders, cv=2, features=data.truth.tokens, out=folder, controls=False, **options
         )
     for name, table in vars(result).items():
         if isinstance(table, pd.DataFrame):

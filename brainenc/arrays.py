@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+#: Largest size in bytes of rows that `take_rows` takes of a memory map into memory.
+TAKEN_IN_MEMORY = 2**30
+
 #: An s.d. of at most this share of the mean is round-off of equal float32 values.
 CONSTANT = 1e-6
 
@@ -62,7 +65,7 @@ def write_array(path: str | os.PathLike, array: Any) -> None:
             write(block)
 
 
-def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = 2**30) -> Any:
+def take_rows(array: Any, rows: np.ndarray, scratch: Path, n_bytes: int = TAKEN_IN_MEMORY) -> Any:
     """``array[rows]``; large rows of a memory-mapped array are written to disk.
 
     Parameters
@@ -141,6 +144,11 @@ def _map_of(array: Any) -> Any:
     while array is not None and getattr(array, "_mmap", None) is None:
         array = getattr(array, "base", None)
     return array
+
+
+def is_mapped(array: Any) -> bool:
+    """Whether an array is a memory map, or a view of one."""
+    return isinstance(array, np.ndarray) and _map_of(array) is not None
 
 
 def release(array: Any) -> None:

@@ -71,9 +71,7 @@ def benchmark(
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
     n_draws: Annotated[int, typer.Option(help="Draws per image to score; 0: none.")] = 200,
-    controls: Annotated[
-        bool, typer.Option(help="Add null controls: permuted images, untrained networks.")
-    ] = True,
+    controls: Annotated[bool, typer.Option(help="Null controls: permuted, untrained.")] = True,
     n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler (tcp://…) whose workers fit instead.")
@@ -81,6 +79,7 @@ def benchmark(
     zscore: Annotated[bool, typer.Option(help="z-score voxels within sessions first.")] = False,
     random_state: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
     check: Check = True,
+    check_memory: Annotated[bool, typer.Option(help="Estimate memory and disk first.")] = True,
     store: Store = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -90,8 +89,7 @@ def benchmark(
     from brainenc.data.npz import load_data
 
     loaded = load_data(data)
-    if zscore:
-        loaded = loaded.zscore_by_session()
+    loaded = loaded.zscore_by_session() if zscore else loaded
     out = out or Path(f"{loaded.name}-benchmark")
     with terminal.resumable("the fits that are finished"):
         result = brainenc.benchmark(
@@ -108,6 +106,7 @@ def benchmark(
             scheduler=scheduler,
             random_state=random_state,
             check=check,
+            check_memory=check_memory,
             verbose=not quiet,
         )
     show_benchmark(result, out, debug=_state["debug"])

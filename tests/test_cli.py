@@ -86,7 +86,8 @@ def test_benchmark_writes_tables_and_a_report_and_prints_its_path_last(folder, t
     assert result.stdout.strip().splitlines()[-1] == str(out / "report.html")
     table = pd.read_csv(out / "encoders.csv")
     names = ["ridge (for banded)", "mean", "ridge (pixels)", "ridge (gabor)", "banded"]
-    assert list(table["encoder"]) == names
+    assert list(table["encoder"])[: len(names)] == names
+    assert list(table["control"].fillna("")) == [""] * len(names) + ["permuted"] * 3
     for name in names:
         assert name in result.stdout
     content = json.loads((out / "manifest.json").read_text())
@@ -289,8 +290,8 @@ def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
         monkeypatch, brainenc, "benchmark", "benchmark", folder / "subject.brain",
         "--encoders", "mean", "--cv", 4, "--groups", "run", "--n-bootstraps", 11,
         "--n-permutations", 12, "--n-draws", 13, "--n-jobs", 2,
-        "--scheduler", "tcp://10.0.0.1:8786", "--zscore",
-        "--random-state", 9, "--no-check", "--quiet", "--out", tmp_path / "run",
+        "--scheduler", "tcp://10.0.0.1:8786", "--zscore", "--random-state", 9, "--no-check",
+        "--no-controls", "--no-check-memory", "--quiet", "--out", tmp_path / "run",
     )  # fmt: skip
     data, encoders = seen.pop("given")
     assert data.units == "z-scored"
@@ -298,7 +299,7 @@ def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
     assert seen == {
         "cv": 4, "groups": "run", "n_bootstraps": 11, "n_permutations": 12, "n_draws": 13,
         "n_jobs": 2, "scheduler": "tcp://10.0.0.1:8786", "random_state": 9, "check": False,
-        "verbose": False,
+        "verbose": False, "controls": False, "check_memory": False,
         "out": tmp_path / "run",
     }  # fmt: skip
     seen = reached(

@@ -37,12 +37,14 @@ from brainenc.benchmarking.interim import Interim
 from brainenc.benchmarking.leaks import feature_warnings
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
+from brainenc.benchmarking.preflight import check_resources
 from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult, check_run_folder
 from brainenc.benchmarking.run_scores import RunScores
 from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
+from brainenc.memory import Limit
 from brainenc.storage import fingerprint
 from brainenc.temporaries import scratch_folder
 
@@ -65,6 +67,7 @@ def benchmark(
     out: str | os.PathLike | None = None,
     random_state: int = 0,
     check: bool = True,
+    check_memory: bool = True,
     verbose: bool = True,
 ) -> BenchmarkResult:
     """Compare encoders on held-out images, voxel by voxel and per ROI.
@@ -118,6 +121,10 @@ def benchmark(
     check : bool
         First check in seconds whether images and betas belong together (`EncodingData.check`) and
         whether features contain betas; if so, warn at once and in the result.
+    check_memory : bool
+        Before anything is fitted, estimate the memory of every fit, of `n_jobs` fits at once, and
+        the disk that the run takes. Limits of control groups and of ``ulimit`` count. If even two
+        thirds of an estimate are not there, nothing is fitted; if it is close, warn.
     verbose : bool
         Show progress bars.
 
@@ -130,8 +137,8 @@ def benchmark(
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
         on both sides of a fold, near copies that connect most of the images ("similar"), features
-        with another number of rows, no resamples, one draw, or an encoder name that is empty or has
-        control characters.
+        with another number of rows, no resamples, one draw, an encoder name that is empty or has
+        control characters, or too little memory or disk (see `check_memory`).
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -152,7 +159,7 @@ def benchmark(
     ... )
     >>> r = result.encoders.set_index("encoder")["r"]
     >>> list(r.index), bool(r["ridge"] > 0.5)  # r of the mean is undefined
-    (['mean', 'ridge'], True)
+    (['mean', 'ridge', 'ridge, permuted images'], True)
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
     check_n_draws(n_draws)
@@ -178,6 +185,15 @@ def benchmark(
         only_cheap=controls is None or isinstance(controls, bool),
     )
     entries |= null
+    if check_memory:
+        # Workers of a cluster have memory of their own, of which nothing is known here.
+        limit = None if scheduler is None else Limit(2**62, "workers of a cluster")
+        at_once = n_jobs if scheduler is None else 1
+        for warning in check_resources(
+            entries, data.betas, split.folds, n_jobs=at_once, n_draws=n_draws, out=out, limit=limit
+        ):
+            warnings.warn(warning, UserWarning, stacklevel=2)
+            notes.append(warning)
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},

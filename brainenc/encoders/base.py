@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from brainenc.conversion import check_one_order, plain_array
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
+from brainenc.encoders.memory import warn_of_memory
 from brainenc.features.learned import Columns, LearnedFeatures, Within
 from brainenc.metrics import correlation
 from brainenc.noise.gaussian import ResidualNoise
@@ -181,6 +182,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 "
                     "to fit"
                 )
+            warn_of_memory(self, features.shape, betas.shape)
             self.n_voxels_, self.betas_ndim_ = betas.shape[2], plain_array(y, "betas").ndim
             with own_settings():
                 found = self._fit(features, betas, **how)

@@ -18,7 +18,7 @@ from brainenc.encoders import BaseEncoder, make_encoder
 from brainenc.encoders import tokens as token_features
 from brainenc.model_selection import image_folds
 
-FEW = {"n_bootstraps": 50, "n_permutations": 19, "n_draws": 10, "verbose": False}
+FEW = {"n_bootstraps": 50, "n_permutations": 19, "n_draws": 10, "controls": False, "verbose": False}
 
 
 class Told(BaseEncoder):

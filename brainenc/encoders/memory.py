@@ -1,0 +1,200 @@
+"""Memory that fits take, estimated from shapes; ``benchmarks/memory_preflight.py`` measures it.
+
+One table for all encoders: their largest arrays, counted, and constants that were measured.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+from sklearn.pipeline import Pipeline
+
+from brainenc.encoders import tokens
+from brainenc.memory import Limit, free_memory, size
+
+#: Estimates are right within this factor.
+WITHIN = 1.5
+MIB = 2**20
+
+
+class Need(NamedTuple):
+    """Memory of a fit.
+
+    Attributes
+    ----------
+    n_bytes : float
+        Above that of the interpreter, the features and the betas.
+    remedy : str
+        What makes it less.
+    """
+
+    n_bytes: float
+    remedy: str
+
+
+class _Sizes(NamedTuple):
+    """Bytes, in single precision."""
+
+    n_images: int
+    n_features: int
+    n_voxels: int
+    X: float
+    averages: float
+    betas: float
+    #: Residuals and trial noise of single trials, around the prediction.
+    noise: float
+
+
+def fit_memory(encoder: Any, features: Sequence[int], betas: Sequence[int]) -> Need:
+    """Estimate of the largest memory that a fit takes, within a factor of 1.5.
+
+    Parameters
+    ----------
+    encoder : estimator, unfitted
+    features : shape of the features or images, (n_images, …)
+    betas : shape, (n_images, n_repeats, n_voxels)
+
+    Returns
+    -------
+    Need
+        On the CPU: the memory of a GPU is not counted. Networks are of the default sizes; the
+        published ones take more.
+
+    Examples
+    --------
+    >>> import brainenc
+    >>> need = fit_memory(brainenc.RidgeEncoder(), (9000, 30_000), (9000, 3, 15_000))
+    >>> bool(5 * 2**30 < need.n_bytes < 12 * 2**30)
+    True
+    """
+    n_images, n_repeats, n_voxels = betas
+    n_features = prod(features[1:])
+    X, averages = 4.0 * n_images * n_features, 4.0 * n_images * n_voxels
+    all_trials = averages * n_repeats
+    # Trials are read in blocks: with many, the blocks are what counts.
+    noise = 3.5 * averages + (min(2.1 * all_trials, 500 * MIB) if n_repeats > 1 else 0)
+    sizes = _Sizes(n_images, n_features, n_voxels, X, averages, all_trials, noise)
+    for kind in type(encoder).__mro__:
+        if kind.__name__ in _TABLE:
+            return _TABLE[kind.__name__](encoder, sizes)
+    if isinstance(encoder, Pipeline):
+        return fit_memory(encoder.steps[-1][1], features, betas)
+    return Need(100 * MIB + noise + 2 * X, "select fewer voxels")
+
+
+def warn_of_memory(encoder: Any, features: Sequence[int], betas: Sequence[int]) -> None:
+    """Warn before a fit that does not fit into the free memory, whatever the estimate's error."""
+    if prod(betas) + prod(features) < _TOO_SMALL:  # no time for the system's limits
+        return
+    need, limit = fit_memory(encoder, features, betas), free_memory()
+    if need.n_bytes / WITHIN > limit.n_bytes:
+        warnings.warn(_text(type(encoder).__name__, need, limit), UserWarning, stacklevel=5)
+
+
+#: Numbers in features and betas below which no fit is larger than a gigabyte or so.
+_TOO_SMALL = 2**24
+
+
+def _text(name: str, need: Need, limit: Limit) -> str:
+    return (
+        f"the fit of {name} takes about {size(need.n_bytes)} of memory, and there are "
+        f"{size(limit.n_bytes)} ({limit.source}): {need.remedy}"
+    )
+
+
+# ---------------------------------------------------------------- one function per encoder
+
+
+def _mean(encoder: Any, sizes: _Sizes) -> Need:
+    return Need(50 * MIB + sizes.noise + sizes.averages, "select fewer voxels")
+
+
+def _search(sizes: _Sizes) -> float:
+    """Predictions of all penalties for a batch of voxels; see `solvers.kernel.SEARCH_BYTES`."""
+    return min(2**29, 15 * sizes.n_images / 5 * sizes.n_voxels * 4) / 2
+
+
+def _ridge(encoder: Any, sizes: _Sizes) -> Need:
+    form = getattr(encoder, "form", "auto")
+    if form == "kernel" or (form == "auto" and sizes.n_features >= sizes.n_images):
+        gram = 4.0 * sizes.n_images**2
+        remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
+        own = 130 * MIB + 3 * sizes.X + 4 * gram + _search(sizes)
+    else:
+        gram = 4.0 * sizes.n_features**2
+        remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
+        if sizes.n_features > sizes.n_images:
+            remedy = 'use form="kernel"'
+        weights = 4.0 * sizes.n_features * sizes.n_voxels
+        own = 80 * MIB + 3 * sizes.X + 20 * gram + weights
+    return Need(own + sizes.noise, remedy)
+
+
+def _banded(encoder: Any, sizes: _Sizes) -> Need:
+    n_bands = len(encoder.bands or encoder.features or [1]) if _is_mapping(encoder) else 2
+    gram = 4.0 * sizes.n_images**2
+    own = 100 * MIB + 3 * sizes.X + (3 + n_bands) * gram + _search(sizes)
+    return Need(own + sizes.noise, "select fewer voxels, or reduce the features of each band")
+
+
+def _is_mapping(encoder: Any) -> bool:
+    return isinstance(encoder.bands, Mapping) or isinstance(encoder.features, Mapping)
+
+
+def _network(constant: float, per_voxel: int, *, linear: bool = False) -> Callable[..., Need]:
+    """Networks that end in weights of every voxel; `linear` ones fit ridge or a kernel too."""
+
+    def need(encoder: Any, sizes: _Sizes) -> Need:
+        if sizes.n_images < (getattr(encoder, "min_images", 0) or 0):
+            return _ridge(None, sizes)
+        # Larger tokens are standardised batch by batch, and averaged for linear maps.
+        inputs = sizes.X if sizes.X <= tokens.TOKENS_IN_MEMORY else 0
+        own = constant * MIB + 2 * inputs
+        if linear:
+            own += 8.0 * sizes.n_images * min(sizes.n_features, tokens.MAX_LINEAR)
+            own += 12.0 * sizes.n_images**2
+        # Weights, gradients, two moments, and the best ones so far.
+        own += 5 * 4.0 * per_voxel * sizes.n_voxels
+        return Need(own + sizes.noise, "select fewer voxels, or smaller sizes= and batch_size=")
+
+    return need
+
+
+def _stacked(encoder: Any, sizes: _Sizes) -> Need:
+    members = encoder.encoders or []
+    members = list(members.values()) if isinstance(members, Mapping) else list(members)
+    members = [member[1] if isinstance(member, tuple) else member for member in members]
+    shapes = _shapes(sizes)
+    needs = [fit_memory(member, *shapes) for member in members] or [_ridge(None, sizes)]
+    # Fitted one after the other; each leaves its held-out predictions and what it has fitted.
+    kept = 2 * len(needs) * sizes.averages
+    largest = max(needs, key=lambda need: need.n_bytes)
+    return Need(largest.n_bytes + kept + sizes.noise / 2, largest.remedy)
+
+
+def _calibrated(encoder: Any, sizes: _Sizes) -> Need:
+    member = encoder.encoder
+    inner = _ridge(None, sizes) if member is None else fit_memory(member, *_shapes(sizes))
+    # Distances of all trials, and those of a fold.
+    return Need(inner.n_bytes + sizes.X + 3 * sizes.betas + 2 * sizes.averages, inner.remedy)
+
+
+def _shapes(sizes: _Sizes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    n_repeats = round(sizes.betas / max(1.0, sizes.averages))
+    return (sizes.n_images, sizes.n_features), (sizes.n_images, n_repeats, sizes.n_voxels)
+
+
+#: Largest memory by class. A subclass has that of the nearest class here.
+_TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
+    "MeanEncoder": _mean,
+    "RidgeEncoder": _ridge,
+    "BandedRidgeEncoder": _banded,
+    "LatentEncoder": _network(250, 64, linear=True),
+    "MindReaderEncoder": _network(165, 256),
+    "ROITransformerEncoder": _network(150, 128),
+    "MindSimulatorEncoder": _network(210, 650, linear=True),
+    "SynBrainEncoder": _network(325, 390),
+    "StackedEncoder": _stacked,
+    "CalibratedEncoder": _calibrated,
+}

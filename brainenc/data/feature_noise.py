@@ -27,6 +27,9 @@ MIN_IMAGES = 40
 #: Products of a feature and a beta at most: a second or two.
 BUDGET = 2e10
 
+#: Values of features and of betas at most, of random images, features and voxels.
+MAX_FEATURES, MAX_BETAS = 2**25, 2**24
+
 #: Probability that a column of features correlates with noise by chance, over all columns.
 ALPHA = 1e-3
 
@@ -120,6 +123,7 @@ def check_features(
 
     Notes
     -----
+    Of many images, features and voxels a random part is looked at, so that it takes seconds.
     Averages of all trials as features do not correlate with deviations from them; there a column is
     suspicious whose r with the averages exceeds the noise ceiling, or .95.
 
@@ -136,9 +140,15 @@ def check_features(
     betas = check_betas(betas, values=False)
     check_same_length(features=features, betas=betas)
     rng = np.random.default_rng(random_state)
-    rows = np.sort(rng.permutation(len(betas))[:N_IMAGES])
-    columns = np.stack([np.asarray(features[row], np.float32).ravel() for row in rows.tolist()])
-    n_used = max(20, int(BUDGET / (columns.size * min(betas.shape[1], N_REPEATS))))
+    n_features = int(np.prod(np.shape(features)[1:]))
+    n_images = min(N_IMAGES, max(400, MAX_FEATURES // max(1, n_features)))
+    rows = np.sort(rng.permutation(len(betas))[:n_images])
+    kept = np.sort(rng.permutation(n_features)[: MAX_FEATURES // len(rows)])
+    columns = np.stack(
+        [np.asarray(features[row]).ravel()[kept].astype(np.float32) for row in rows.tolist()]
+    )
+    n_used = int(BUDGET / (columns.size * min(betas.shape[1], N_REPEATS)))
+    n_used = max(20, min(n_used, MAX_BETAS // (len(rows) * betas.shape[1])))
     voxels = np.sort(rng.permutation(betas.shape[2])[:n_used])
     read = np.stack([betas[row][:, voxels] for row in rows.tolist()])
     shown = np.isfinite(read).any(axis=(1, 2)) & np.isfinite(columns).all(axis=1)
@@ -156,6 +166,7 @@ def check_features(
     if r > max(chance, MIN_COLUMN_R):  # rarely, so that this costs time
         least = max(chance, MIN_COLUMN_R, ROTATED * _rotated(columns, noise))
         column, r, of_column = _robust(columns, noise, least)
+    column = int(kept[column]) if column >= 0 else column
     of_ridge = ridge_r > max(ridge_chance, MIN_RIDGE_R)
     reasons = []
     if of_column:

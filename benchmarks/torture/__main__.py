@@ -1,0 +1,163 @@
+"""Command line of the campaigns; see the package."""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.dont_write_bytecode = True  # else a lazy import writes files outside the folder that is watched
+
+import pandas as pd
+import torch
+
+import brainenc
+from brainenc.benchmarking.manifest import hardware, versions
+from brainenc.progress import progress
+from brainenc.storage import atomic_path, write_json
+from torture import mutations
+from torture.subjects import Subject, digest, subjects
+
+CAMPAIGNS = ("kills", "mutations", "injection", "concurrency")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], prog="python -m torture")
+    parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=", ".join(CAMPAIGNS))
+    parser.add_argument("--out", type=Path, help="folder for tables; none: only print them")
+    parser.add_argument("--state", type=Path, default=Path("brainenc-torture"), help="for going on")
+    parser.add_argument("--only", nargs="+", default=[], help="subjects or commands of that name")
+    parser.add_argument("--n", type=int, help="inputs, kills, pairs or pages in all")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--show", action="store_true", help="the traceback of the input --seed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if unknown := set(arguments.campaigns) - set(CAMPAIGNS):
+        parser.error(f"there are {CAMPAIGNS}, and no {sorted(unknown)}")
+    for campaign in arguments.campaigns or CAMPAIGNS:
+        globals()[f"run_{campaign}"](arguments)
+
+
+def run_mutations(arguments: argparse.Namespace) -> None:
+    found = chosen(subjects(), arguments.only)
+    if arguments.show:
+        for subject in found.values():
+            show(subject, arguments.seed)
+        return
+    n_of = inputs_of(found, arguments.n or 110_000)
+    log = mutations.Log(arguments.state / "mutations.jsonl", source_hash())
+    start = time.perf_counter()
+    with scratch() as home:
+        n_done = 0
+
+        def todo() -> Any:
+            for subject in found.values():
+                parts = mutations.chunks(n_of[subject.name], arguments.seed)
+                left = [part for part in parts if not log.has(subject, part)]
+                if left:
+                    sample = mutations.Sample(subject, home)
+                    yield from ((sample, part) for part in left)
+
+        with progress(total=sum(n_of.values()), desc="inputs", unit="input", verbose=True) as bar:
+            for sample, seeds, outcomes in mutations.run(todo(), home, arguments.jobs):
+                log.add(sample.subject, seeds, outcomes)
+                bar.update(len(seeds))
+                n_done += len(seeds)
+                if n_done % 5000 < len(seeds):
+                    save(arguments, "mutations", log.table(), {})
+    table = log.table()
+    print(table.to_string(index=False))
+    print(log.groups().drop(columns=["how", "text"], errors="ignore").to_string(index=False))
+    seconds = time.perf_counter() - start
+    save(arguments, "mutations", table, {"seconds": round(seconds), "first seed": arguments.seed})
+    write_json(arguments.state / "faults.json", log.faults())
+
+
+def show(subject: Subject, seed: int) -> None:
+    """Read one input here, without limits; print what was changed and what came of it."""
+    with scratch() as home:
+        sample = mutations.Sample(subject, home)
+        changes, how = mutations.changes_of(sample, seed)
+        sample.build(home / "work", changes)
+        print(subject.name, seed, how, flush=True)
+        try:
+            numbers = digest(subject.read(home / "work"))
+            print("the same numbers" if numbers == sample.numbers else "other numbers")
+        except Exception:
+            traceback.print_exc(file=sys.stdout)
+
+
+def chosen(found: dict[str, Any], only: list[str]) -> dict[str, Any]:
+    """Those whose names begin with one of `only`."""
+    kept = {
+        name: one for name, one in found.items() if not only or name.startswith(tuple(only))
+    }
+    if not kept:
+        raise SystemExit(f"there are {list(found)}, and none begins with {only}")
+    return kept
+
+
+def inputs_of(found: dict[str, Subject], n: int) -> dict[str, int]:
+    """Inputs per subject: whole chunks, in proportion to the shares, at least `n` in all."""
+    total = sum(subject.share for subject in found.values())
+    return {
+        name: max(10, mutations.CHUNK * round(n * subject.share / total / mutations.CHUNK + 0.5))
+        if subject.share >= 0.1
+        else max(10, round(n * subject.share / total))
+        for name, subject in found.items()
+    }
+
+
+def scratch() -> Any:
+    """Folder in memory if there is one: a campaign writes millions of small files."""
+    memory = Path("/dev/shm")
+    return _Folder(memory if os.access(memory, os.W_OK) else None)
+
+
+class _Folder(tempfile.TemporaryDirectory):
+    def __init__(self, where: Path | None):
+        super().__init__(prefix="torture-", dir=where, ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Path:  # type: ignore[override]
+        return Path(super().__enter__())
+
+
+def source_hash() -> str:
+    """Hash of the code under test and of the campaign's: results of other code are not gone on with."""
+    state = hashlib.blake2b(digest_size=8)
+    for root in (Path(brainenc.__file__).parent, Path(__file__).parent):
+        for path in sorted(root.rglob("*.py")):
+            state.update(path.read_bytes())
+    return state.hexdigest()
+
+
+def save(arguments: argparse.Namespace, name: str, table: pd.DataFrame, more: dict) -> None:
+    """Table and manifest in the folder of results."""
+    if arguments.out is None:
+        return
+    with atomic_path(arguments.out / f"torture_{name}.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    path = arguments.out / "torture.json"
+    content = json.loads(path.read_text()) if path.exists() else {}
+    content[name] = {
+        "command": f"python -m torture {name} --seed {arguments.seed}",
+        "date": time.strftime("%Y-%m-%d"),
+        "source": source_hash(),
+        "versions": versions(),
+        "hardware": hardware(),
+        **more,
+    }
+    write_json(path, content)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,7 +23,7 @@ import brainenc
 from brainenc.benchmarking.manifest import hardware, versions
 from brainenc.progress import progress
 from brainenc.storage import atomic_path, write_json
-from torture import mutations
+from torture import kills, mutations
 from torture.subjects import Subject, digest, subjects
 
 CAMPAIGNS = ("kills", "mutations", "injection", "concurrency")
@@ -45,6 +45,41 @@ def main() -> None:
         parser.error(f"there are {CAMPAIGNS}, and no {sorted(unknown)}")
     for campaign in arguments.campaigns or CAMPAIGNS:
         globals()[f"run_{campaign}"](arguments)
+
+
+def run_kills(arguments: argparse.Namespace) -> None:
+    found = chosen(kills.commands(), arguments.only)
+    total = sum(command.n for command in kills.commands().values())
+    log = kills.Log(arguments.state / "kills.jsonl", source_hash())
+    start = time.perf_counter()
+    n_of = {
+        name: max(1, round((arguments.n or total) * command.n / total))
+        for name, command in found.items()
+    }
+    with (
+        scratch() as home,
+        progress(total=sum(n_of.values()), desc="kills", unit="kill", verbose=True) as bar,
+    ):
+        for name, command in found.items():
+            first = arguments.seed
+            left = [s for s in range(first, first + n_of[name]) if not log.has(name, s)]
+            bar.update(n_of[name] - len(left))
+            gallery = kills.Range(command, home) if left else None
+            for seed in left:
+                found_now = gallery.kill(seed)
+                log.add(command.what, found_now)
+                if faults := {k: found_now.get(k) for k in FAULTS_OF_KILLS if found_now.get(k)}:
+                    print(f"{name} {seed}: {faults}", flush=True)
+                bar.update()
+            if left:
+                save(arguments, "kills", log.table(), {})
+    table = log.table()
+    print(table.to_string(index=False))
+    seconds = round(time.perf_counter() - start)
+    save(arguments, "kills", table, {"seconds": seconds, "first seed": arguments.seed})
+
+
+FAULTS_OF_KILLS = ("lost", "unequal", "left", "failed")
 
 
 def run_mutations(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ class Subject:
         What a clear error may name besides a file: arguments.
     share : float
         Inputs of this subject, relative to others.
-    skip : tuple of str
-        Endings of files that are not changed: large ones, of formats that others read.
+    valid : tuple of str
+        Mutators that make another valid input, checksums included: nobody could notice it.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Subject:
     checked: bool = True
     words: tuple[str, ...] = ()
     share: float = 1.0
-    skip: tuple[str, ...] = field(default=())
+    valid: tuple[str, ...] = ()
 
 
 def digest(value: Any) -> str:
@@ -340,10 +340,10 @@ def small_benchmark(out: Path, encoders: Any = None, **changes: Any) -> Any:
 
 def _read_result(folder: Path) -> Any:
     result = brainenc.benchmarking.BenchmarkResult.load(folder / "run")
-    return _result_numbers(result)
+    return result_numbers(result)
 
 
-def _result_numbers(result: Any) -> Any:
+def result_numbers(result: Any) -> Any:
     from brainenc.result_tables import DRAW_TABLES, TABLES
 
     tables = {name: getattr(result, name) for name in TABLES + DRAW_TABLES}
@@ -393,6 +393,7 @@ def subjects() -> dict[str, Subject]:
 
     partial = functools.partial
     checkpoint, images = "official checkpoint", "image files"
+    archive = ("zip_member",)
     mask, nsd = "NIfTI, MGH, npy masks", "NSD trees"
     found = [
         *(
@@ -401,14 +402,15 @@ def subjects() -> dict[str, Subject]:
         ),
         Subject(".brain folders", "brain", _write_brain, _read_brain, share=3),
         Subject(".brain folders", "brain-files", _write_brain_files, _read_brain, share=2),
-        Subject(".npz", "npz", _write_npz, _read_npz, share=2),
+        Subject(".npz", "npz", _write_npz, _read_npz, share=2, valid=archive),
         Subject(
-            ".npz", "npz-compressed", partial(_write_npz, save=np.savez_compressed), _read_npz
-        ),
+            ".npz", "npz-compressed", partial(_write_npz, save=np.savez_compressed), _read_npz,
+            valid=archive,
+        ),  # fmt: skip
         *(
             Subject(
                 checkpoint, f"official-{which}", partial(_write_checkpoint, which),
-                partial(_read_checkpoint, which), share=2,
+                partial(_read_checkpoint, which), share=2, valid=archive,
             )  # fmt: skip
             for which in ("vae", "s2n")
         ),
@@ -420,7 +422,7 @@ def subjects() -> dict[str, Subject]:
         *(
             Subject(
                 images, f"images-{ending}", partial(_write_images, ending), _read_images,
-                checked=ending == "png",
+                checked=ending == "png", valid=("delete", "swap"),
             )  # fmt: skip
             for ending in ("png", "jpg", "bmp", "tif", "webp")
         ),
@@ -429,14 +431,15 @@ def subjects() -> dict[str, Subject]:
         *(
             Subject(
                 mask, f"mask-{ending}", partial(_write_mask, ending), partial(_read_mask, ending),
-                checked=False, words=("mask",),
+                checked="z" in ending, words=("mask",), valid=("gzip_inside",),
             )  # fmt: skip
             for ending in ("nii", "nii.gz", "mgh", "mgz", "npy")
         ),
         *(
             Subject(
                 mask, f"volume-{ending}", partial(_write_mask, ending),
-                partial(_read_volume, ending), checked=False, words=("mask",),
+                partial(_read_volume, ending), checked="z" in ending, words=("mask",),
+                valid=("gzip_inside",),
             )  # fmt: skip
             for ending in ("nii", "nii.gz", "mgh")
         ),

@@ -4,12 +4,10 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
 import traceback
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,13 @@ sys.dont_write_bytecode = True  # else a lazy import writes files outside the fo
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 import brainenc
 from brainenc.benchmarking.manifest import hardware, versions
-from brainenc.progress import progress
 from brainenc.storage import atomic_path, write_json
-from torture import kills, mutations
+from torture import concurrency, kills, mutations
+from torture.rows import Rows
 from torture.subjects import Subject, digest, subjects
 
 CAMPAIGNS = ("kills", "mutations", "injection", "concurrency")
@@ -49,37 +48,52 @@ def main() -> None:
 
 def run_kills(arguments: argparse.Namespace) -> None:
     found = chosen(kills.commands(), arguments.only)
-    total = sum(command.n for command in kills.commands().values())
-    log = kills.Log(arguments.state / "kills.jsonl", source_hash())
-    start = time.perf_counter()
+    in_turn(
+        arguments, "kills", found, lambda command, home: kills.Range(command, home).kill,
+        kills.table, lambda row: [row[name] for name in kills.FAULTS if row.get(name)],
+    )  # fmt: skip
+
+
+def run_concurrency(arguments: argparse.Namespace) -> None:
+    found = chosen(concurrency.pairs(), arguments.only)
+    in_turn(
+        arguments, "concurrency", found,
+        lambda pair, home: concurrency.Range(pair, home).together, concurrency.table,
+        lambda row: [row["text"]] if row["outcome"] not in concurrency.OUTCOMES[:2] else [],
+    )  # fmt: skip
+
+
+def in_turn(
+    arguments: argparse.Namespace,
+    campaign: str,
+    found: dict[str, Any],
+    make: Any,
+    table: Any,
+    faults: Any,
+) -> None:
+    """Tries of every command, a row each, but those that an earlier run has done."""
+    total = sum(one.n for one in found.values())
     n_of = {
-        name: max(1, round((arguments.n or total) * command.n / total))
-        for name, command in found.items()
+        name: max(1, round((arguments.n or total) * one.n / total)) for name, one in found.items()
     }
-    with (
-        scratch() as home,
-        progress(total=sum(n_of.values()), desc="kills", unit="kill", verbose=True) as bar,
-    ):
-        for name, command in found.items():
-            first = arguments.seed
-            left = [s for s in range(first, first + n_of[name]) if not log.has(name, s)]
-            bar.update(n_of[name] - len(left))
-            gallery = kills.Range(command, home) if left else None
+    log = Rows(arguments.state / f"{campaign}.jsonl", source_hash())
+    start, first = time.perf_counter(), arguments.seed
+    with scratch() as home, bar_of(sum(n_of.values()), campaign) as bar:
+        for name, one in found.items():
+            seeds = range(first, first + n_of[name])
+            left = [seed for seed in seeds if not log.find(name=name, seed=seed)]
+            bar.update(len(seeds) - len(left))
+            work = make(one, home) if left else None
             for seed in left:
-                found_now = gallery.kill(seed)
-                log.add(command.what, found_now)
-                if faults := {k: found_now.get(k) for k in FAULTS_OF_KILLS if found_now.get(k)}:
-                    print(f"{name} {seed}: {faults}", flush=True)
+                row = work(seed)
+                log.add(what=one.what, name=name, **row)
+                if wrong := faults(row):
+                    print(f"{name} {seed}: {'; '.join(wrong)}", flush=True)
                 bar.update()
-            if left:
-                save(arguments, "kills", log.table(), {})
-    table = log.table()
-    print(table.to_string(index=False))
+            save(arguments, campaign, table(log.rows), {})
+    print(table(log.rows).to_string(index=False))
     seconds = round(time.perf_counter() - start)
-    save(arguments, "kills", table, {"seconds": seconds, "first seed": arguments.seed})
-
-
-FAULTS_OF_KILLS = ("lost", "unequal", "left", "failed")
+    save(arguments, campaign, table(log.rows), {"seconds": seconds, "first seed": first})
 
 
 def run_mutations(arguments: argparse.Namespace) -> None:
@@ -89,32 +103,44 @@ def run_mutations(arguments: argparse.Namespace) -> None:
             show(subject, arguments.seed)
         return
     n_of = inputs_of(found, arguments.n or 110_000)
-    log = mutations.Log(arguments.state / "mutations.jsonl", source_hash())
+    log = Rows(arguments.state / "mutations.jsonl", source_hash())
     start = time.perf_counter()
-    with scratch() as home:
-        n_done = 0
+    with scratch() as home, bar_of(sum(n_of.values()), "inputs") as bar:
 
         def todo() -> Any:
-            for subject in found.values():
-                parts = mutations.chunks(n_of[subject.name], arguments.seed)
-                left = [part for part in parts if not log.has(subject, part)]
+            for name, subject in found.items():
+                parts = mutations.chunks(n_of[name], arguments.seed)
+                done = {(row["first"], row["n"]) for row in log.find(subject=name)}
+                left = [part for part in parts if (part[0], len(part)) not in done]
+                bar.update(n_of[name] - sum(map(len, left)))
                 if left:
                     sample = mutations.Sample(subject, home)
                     yield from ((sample, part) for part in left)
 
-        with progress(total=sum(n_of.values()), desc="inputs", unit="input", verbose=True) as bar:
-            for sample, seeds, outcomes in mutations.run(todo(), home, arguments.jobs):
-                log.add(sample.subject, seeds, outcomes)
-                bar.update(len(seeds))
-                n_done += len(seeds)
-                if n_done % 5000 < len(seeds):
-                    save(arguments, "mutations", log.table(), {})
-    table = log.table()
-    print(table.to_string(index=False))
-    print(log.groups().drop(columns=["how", "text"], errors="ignore").to_string(index=False))
-    seconds = time.perf_counter() - start
-    save(arguments, "mutations", table, {"seconds": round(seconds), "first seed": arguments.seed})
-    write_json(arguments.state / "faults.json", log.faults())
+        for sample, seeds, outcomes in mutations.run(todo(), home, arguments.jobs):
+            log.add(**mutations.counts(sample.subject, seeds, outcomes))
+            bar.update(len(seeds))
+            if len(log.rows) % 50 == 0:
+                save(arguments, "mutations", mutations.table(log.rows), {})
+    print(mutations.table(log.rows).to_string(index=False))
+    faults = mutations.faults(log.rows)
+    print(mutations.groups(faults).to_string(index=False))
+    write_json(arguments.state / "faults.json", faults)
+    more = {"seconds": round(time.perf_counter() - start), "first seed": arguments.seed}
+    save(arguments, "mutations", mutations.table(log.rows), more)
+
+
+def bar_of(total: int, unit: str) -> Any:
+    tqdm.monitor_interval = 0  # a thread, which forks would lack
+    return tqdm(total=total, desc=unit, mininterval=5)
+
+
+def chosen(found: dict[str, Any], only: list[str]) -> dict[str, Any]:
+    """Those whose names begin with one of `only`."""
+    kept = {name: one for name, one in found.items() if not only or name.startswith(tuple(only))}
+    if not kept:
+        raise SystemExit(f"there are {list(found)}, and none begins with {only}")
+    return kept
 
 
 def show(subject: Subject, seed: int) -> None:
@@ -129,16 +155,6 @@ def show(subject: Subject, seed: int) -> None:
             print("the same numbers" if numbers == sample.numbers else "other numbers")
         except Exception:
             traceback.print_exc(file=sys.stdout)
-
-
-def chosen(found: dict[str, Any], only: list[str]) -> dict[str, Any]:
-    """Those whose names begin with one of `only`."""
-    kept = {
-        name: one for name, one in found.items() if not only or name.startswith(tuple(only))
-    }
-    if not kept:
-        raise SystemExit(f"there are {list(found)}, and none begins with {only}")
-    return kept
 
 
 def inputs_of(found: dict[str, Subject], n: int) -> dict[str, int]:

@@ -5,7 +5,7 @@ final result is that of a run without a kill to the bit, and no hidden file is l
 """
 
 import contextlib
-import json
+import functools
 import os
 import shutil
 import sys
@@ -73,7 +73,7 @@ class Command:
 # -------------------------------------------------------------------- fits
 
 
-def _fit(name: str, folder: Path) -> tuple[str, list[str]]:
+def fit(name: str, folder: Path, random_state: int = 0) -> tuple[str, list[str]]:
     from tiny_encoders import tiny_encoder
 
     from brainenc.training.checkpoints import Checkpoints
@@ -85,7 +85,7 @@ def _fit(name: str, folder: Path) -> tuple[str, list[str]]:
         return write(self, step, state)
 
     Checkpoints.write = noted  # type: ignore[method-assign]
-    quiet = {"features": None, "random_state": 0, "verbose": False, "device": "cpu"}
+    quiet = {"features": None, "random_state": random_state, "verbose": False, "device": "cpu"}
     encoder = tiny_encoder(name, **quiet, checkpoint_dir=folder / "training")
     tokens, betas = problem()
     encoder.fit(tokens, betas, resume=True)
@@ -131,7 +131,7 @@ def _command_line(folder: Path) -> tuple[str, list[str]]:
     out = folder / "run"
     arguments = [
         *("benchmark", str(folder / "subject.brain"), "--encoders", "mean,ridge", "--features"),
-        *("pixels,gabor", "--cv", "3", "--n-jobs", "2", "--n-bootstraps", "10", "--quiet"),
+        *("pixels", "--cv", "3", "--n-jobs", "2", "--n-bootstraps", "10", "--quiet"),
         *("--n-permutations", "10", "--n-draws", "10", "--out", str(out)),
     ]
     pid = os.fork()
@@ -199,11 +199,8 @@ def _sessions(folder: Path) -> dict[str, Any]:
 
 def _ridges() -> list[Any]:
     tokens, betas = problem()
-    made = brainenc.RidgeEncoder(alphas=[1.0, 10.0])
     return [
-        made.__sklearn_clone__().fit(tokens.mean(axis=1), betas * factor)
-        if hasattr(made, "__sklearn_clone__")
-        else brainenc.RidgeEncoder(alphas=[1.0, 10.0]).fit(tokens.mean(axis=1), betas * factor)
+        brainenc.RidgeEncoder(alphas=[1.0, 10.0]).fit(tokens.mean(axis=1), betas * factor)
         for factor in (1, 2)
     ]
 
@@ -276,15 +273,14 @@ def _whole_draws(folder: Path) -> str:
 def commands() -> dict[str, Command]:
     """All commands by name."""
 
-    def fit(name: str, what: str, n: int) -> Command:
-        def run(folder: Path) -> tuple[str, list[str]]:
-            return _fit(name, folder)
-
-        return Command(f"fit of {what}, checkpoint_dir", f"fit-{name}", run, finished=_checkpoints, n=n)
+    def of_fit(name: str, what: str, n: int) -> Command:
+        run = functools.partial(fit, name)
+        title = f"fit of {what}, checkpoint_dir"
+        return Command(title, f"fit-{name}", run, finished=_checkpoints, n=n)
 
     found = [
-        fit("synbrain", "SynBrainEncoder", 25),
-        fit("latent", "LatentEncoder", 20),
+        of_fit("synbrain", "SynBrainEncoder", 25),
+        of_fit("latent", "LatentEncoder", 20),
         Command("benchmark, 1 job", "benchmark-1", _benchmark, finished=_pairs, n=30),
         Command(
             "benchmark, 2 jobs, command line", "benchmark-2", _command_line, _subject, _pairs,
@@ -311,7 +307,7 @@ def commands() -> dict[str, Command]:
 # -------------------------------------------------------------------- a kill
 
 
-def _quietly(work: Callable[[], Any]) -> Any:
+def quietly(work: Callable[[], Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return work()
@@ -326,17 +322,17 @@ class Range:
         folder = self.fresh("warm")
         # Here first, so that what it imports is in all the forks.
         if not command.alone:
-            sandbox.answered(lambda: _quietly(lambda: command.run(folder)))
+            sandbox.answered(lambda: quietly(lambda: command.run(folder)))
         folder = self.fresh("straight")
         start = time.perf_counter()
-        self.answer, _ = sandbox.answered(lambda: _quietly(lambda: command.run(folder)))
+        self.answer, _ = sandbox.answered(lambda: quietly(lambda: command.run(folder)))
         self.seconds = time.perf_counter() - start
 
     def fresh(self, name: str) -> Path:
         folder = self.home / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        sandbox.answered(lambda: _quietly(lambda: self.command.prepare(folder)) and None)
+        sandbox.answered(lambda: quietly(lambda: self.command.prepare(folder)) and None)
         return folder
 
     def kill(self, seed: int) -> dict[str, Any]:
@@ -352,7 +348,7 @@ class Range:
         for _ in range(10):
             folder = self.fresh("killed")
             seconds = rng.uniform(0, self.seconds)
-            pid = sandbox.forked(lambda: _quietly(lambda: self.command.run(folder)) and None)
+            pid = sandbox.forked(lambda: quietly(lambda: self.command.run(folder)) and None)
             if sandbox.wait(pid, seconds) is None:
                 found |= {"killed": True, "after": round(seconds, 4)}
                 break
@@ -366,13 +362,13 @@ class Range:
         lost = []
         try:
             # The folder as others see it, before anything mends it.
-            if wrong := sandbox.answered(lambda: _quietly(lambda: self.command.whole(folder))):
+            if wrong := sandbox.answered(lambda: quietly(lambda: self.command.whole(folder))):
                 lost.append(wrong)
         except RuntimeError as error:
             lost.append(f"cannot be read after the kill: {error}")
         found |= {"unequal": "", "left": "", "failed": ""}
         try:
-            answer, again = sandbox.answered(lambda: _quietly(lambda: self.command.run(folder)))
+            answer, again = sandbox.answered(lambda: quietly(lambda: self.command.run(folder)))
             after = self.command.finished(folder)
             lost += [f"computed again: {name}" for name in again if name in before]
             lost += [
@@ -406,36 +402,18 @@ def _kill_one(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-class Log:
-    """Kills on disk, a line each."""
+def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Counts by command."""
+    columns = ["what", "kills", "lost", "unequal", "leftovers", "second run failed"]
+    lines = []
+    for what in dict.fromkeys(row["what"] for row in rows):
+        killed = [row for row in rows if row["what"] == what and row["killed"]]
+        counts = [sum(bool(row[name]) for row in killed) for name in FAULTS]
+        lines.append(dict(zip(columns, [what, len(killed), *counts], strict=True)))
+    counted = pd.DataFrame(lines, columns=columns)
+    total = {"what": "all", **counted.drop(columns="what").sum().to_dict()}
+    return pd.concat([counted, pd.DataFrame([total])], ignore_index=True)
 
-    def __init__(self, path: Path, code: str):
-        self.path, self.code = path, code
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                with contextlib.suppress(ValueError):
-                    row = json.loads(line)
-                    if row["code"] == code:
-                        self.rows.append(row)
 
-    def has(self, name: str, seed: int) -> bool:
-        return any(row["command"] == name and row["seed"] == seed for row in self.rows)
-
-    def add(self, what: str, found: dict[str, Any]) -> None:
-        row = {"code": self.code, "what": what, **found}
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def table(self) -> pd.DataFrame:
-        columns = ["what", "kills", "lost", "unequal", "leftovers", "second run failed"]
-        rows = []
-        for what in dict.fromkeys(row["what"] for row in self.rows):
-            killed = [row for row in self.rows if row["what"] == what and row["killed"]]
-            counts = [sum(bool(row[key]) for row in killed) for key in ("lost", "unequal", "left", "failed")]
-            rows.append(dict(zip(columns, [what, len(killed), *counts], strict=True)))
-        table = pd.DataFrame(rows, columns=columns)
-        total = {"what": "all", **table.drop(columns="what").sum().to_dict()}
-        return pd.concat([table, pd.DataFrame([total])], ignore_index=True)
+#: Entries of what `Range.kill` gives, "" if all is well.
+FAULTS = ("lost", "unequal", "left", "failed")

@@ -7,10 +7,8 @@ numbers without a word although the format has checksums; "ugly", another error,
 nothing; "memory", more than the limits; "hang"; "crash", a signal; "code run".
 """
 
-import contextlib
 import json
 import os
-import re
 import selectors
 import shutil
 import time
@@ -295,75 +293,41 @@ def chunks(n: int, first: int) -> list[list[int]]:
     ]
 
 
-class Log:
-    """Outcomes on disk, a line per chunk, so that a campaign goes on where it was stopped."""
+def counts(subject: Subject, seeds: list[int], found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Entry of the log for a chunk of inputs."""
+    return {
+        "kind": subject.kind,
+        "subject": subject.name,
+        "first": seeds[0],
+        "n": len(seeds),
+        "counts": dict(Counter(one["outcome"] for one in found)),
+        "faults": [one for one in found if one["outcome"] in FAULTS],
+    }
 
-    def __init__(self, path: Path, code: str):
-        self.path, self.code = path, code
-        self.rows: list[dict[str, Any]] = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                with contextlib.suppress(ValueError):  # a line that a kill cut off
-                    row = json.loads(line)
-                    if row["code"] == code:
-                        self.rows.append(row)
 
-    def has(self, subject: Subject, seeds: list[int]) -> bool:
-        return any(
-            row["subject"] == subject.name and row["first"] == seeds[0] and row["n"] >= len(seeds)
-            for row in self.rows
-        )
+def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Counts by kind of input."""
+    lines = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        of_kind = [Counter(row["counts"]) for row in rows if row["kind"] == kind]
+        total = sum(of_kind, Counter())
+        line = {"input": kind, "inputs": sum(total.values())}
+        lines.append(line | {name: total[name] for name in OUTCOMES + FAULTS})
+    counted = pd.DataFrame(lines, columns=["input", "inputs", *OUTCOMES, *FAULTS])
+    total = {"input": "all", **counted.drop(columns="input").sum().to_dict()}
+    return pd.concat([counted, pd.DataFrame([total])], ignore_index=True)
 
-    def add(self, subject: Subject, seeds: list[int], found: list[dict[str, Any]]) -> None:
-        counts = Counter(one["outcome"] for one in found)
-        row = {
-            "code": self.code,
-            "kind": subject.kind,
-            "subject": subject.name,
-            "first": seeds[0],
-            "n": len(seeds),
-            "counts": dict(counts),
-            "faults": [one for one in found if one["outcome"] in FAULTS],
-        }
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
 
-    def table(self) -> pd.DataFrame:
-        """Counts by kind of input."""
-        kinds = list(dict.fromkeys(row["kind"] for row in self.rows))
-        rows = []
-        for kind in kinds:
-            of_kind = [row for row in self.rows if row["kind"] == kind]
-            counts = sum((Counter(row["counts"]) for row in of_kind), Counter())
-            row = {"input": kind, "inputs": sum(counts.values())}
-            rows.append(row | {name: counts[name] for name in OUTCOMES + FAULTS})
-        table = pd.DataFrame(rows, columns=["input", "inputs", *OUTCOMES, *FAULTS])
-        total = {"input": "all", **table.drop(columns="input").sum().to_dict()}
-        return pd.concat([table, pd.DataFrame([total])], ignore_index=True)
+def faults(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every input that was a fault."""
+    return [{"subject": row["subject"], **one} for row in rows for one in row["faults"]]
 
-    def faults(self) -> list[dict[str, Any]]:
-        return [{"subject": row["subject"], **one} for row in self.rows for one in row["faults"]]
 
-    def groups(self) -> pd.DataFrame:
-        """Faults that look the same, most frequent first."""
-        found = [
-            {
-                **{"subject": one["subject"], "outcome": one["outcome"]},
-                "error": one.get("error", ""),
-                "at": one.get("at", ""),
-                "text": re.sub(r"[\d']+", "#", one.get("text", ""))[:60],
-                "seed": one["seed"],
-                "how": ", ".join(one["how"]),
-            }
-            for one in self.faults()
-        ]
-        if not found:
-            return pd.DataFrame(columns=["subject", "outcome", "error", "at", "n"])
-        keys = ["outcome", "subject", "error", "at"]
-        grouped = pd.DataFrame(found).groupby(keys)
-        table = grouped.agg(
-            n=("seed", "size"), seed=("seed", "first"), how=("how", "first"), text=("text", "first")
-        )
-        return table.reset_index().sort_values(["outcome", "n"], ascending=[True, False])
+def groups(found: list[dict[str, Any]]) -> pd.DataFrame:
+    """Faults that look the same, most frequent first, each with the seed of one of them."""
+    keys = ["outcome", "subject", "error", "at"]
+    if not found:
+        return pd.DataFrame(columns=[*keys, "n", "seed"])
+    lines = [{"error": "", "at": "", **one} for one in found]
+    grouped = pd.DataFrame(lines).groupby(keys)["seed"].agg(n="size", seed="first").reset_index()
+    return grouped.sort_values(["outcome", "n"], ascending=[True, False])

@@ -173,6 +173,47 @@ def kill(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
+class Answer:
+    """What `work` returns in a fork of this process, which starts at once."""
+
+    def __init__(self, work: Callable[[], Any]):
+        receive, send = os.pipe()
+
+        def answer() -> None:
+            os.close(receive)
+            try:
+                found = (True, work())
+            except Exception as error:
+                found = (False, (type(error).__name__, str(error), _is_clear(error)))
+            with os.fdopen(send, "wb") as pipe:
+                pickle.dump(found, pipe)
+
+        self.receive = receive
+        self.pid = forked(answer)
+        os.close(send)
+
+    def get(self, seconds: float = 600) -> tuple[bool, Any]:
+        """Whether it returned, and what; or the name of the error, its text, and whether it is a
+        ValueError, TypeError or OSError. "Died" stands for a process that ended or took too long.
+        """
+        end = time.monotonic() + seconds
+        text = b""
+        with os.fdopen(self.receive, "rb", buffering=0) as pipe:
+            while select.select([pipe], [], [], max(0, end - time.monotonic()))[0]:
+                if not (part := pipe.read(2**16)):
+                    break
+                text += part
+        kill(self.pid)
+        try:
+            return pickle.loads(text)
+        except (EOFError, pickle.UnpicklingError):
+            return False, ("Died", "the process ended without an answer, or took too long", False)
+
+
+def _is_clear(error: BaseException) -> bool:
+    return isinstance(error, (ValueError, TypeError, OSError))
+
+
 def answered(work: Callable[[], Any], seconds: float = 600) -> Any:
     """What `work` returns in a fork of this process.
 
@@ -180,30 +221,7 @@ def answered(work: Callable[[], Any], seconds: float = 600) -> Any:
     ------
     RuntimeError : it raised an error, died, or took too long.
     """
-    receive, send = os.pipe()
-
-    def answer() -> None:
-        os.close(receive)
-        try:
-            found = (True, work())
-        except Exception as error:
-            found = (False, f"{type(error).__name__}: {error}")
-        with os.fdopen(send, "wb") as pipe:
-            pickle.dump(found, pipe)
-
-    pid = forked(answer)
-    os.close(send)
-    end = time.monotonic() + seconds
-    text = b""
-    with os.fdopen(receive, "rb", buffering=0) as pipe:
-        while select.select([pipe], [], [], max(0, end - time.monotonic()))[0]:
-            if not (part := pipe.read(2**16)):
-                break
-            text += part
-    kill(pid)
-    if not text:
-        raise RuntimeError("it ended without an answer, or took too long")
-    good, value = pickle.loads(text)
+    good, value = Answer(work).get(seconds)
     if not good:
-        raise RuntimeError(value)
+        raise RuntimeError(": ".join(value[:2]))
     return value

@@ -21,7 +21,8 @@ from tqdm import tqdm
 import brainenc
 from brainenc.benchmarking.manifest import hardware, versions
 from brainenc.storage import atomic_path, write_json
-from torture import concurrency, kills, mutations
+from torture import concurrency, injection, kills, mutations
+from torture.browser import chromium
 from torture.rows import Rows
 from torture.subjects import Subject, digest, subjects
 
@@ -61,6 +62,16 @@ def run_concurrency(arguments: argparse.Namespace) -> None:
         lambda pair, home: concurrency.Range(pair, home).together, concurrency.table,
         lambda row: [row["text"]] if row["outcome"] not in concurrency.OUTCOMES[:2] else [],
     )  # fmt: skip
+
+
+def run_injection(arguments: argparse.Namespace) -> None:
+    faults = ("markup", "ran", "changed", "failed")
+    with chromium() as browser:
+        in_turn(
+            arguments, "injection", {"page": injection.Named()},
+            lambda _, home: injection.Pages(home, browser).page, injection.table,
+            lambda row: [f"{name}: {row[name]}" for name in faults if row[name]],
+        )  # fmt: skip
 
 
 def in_turn(

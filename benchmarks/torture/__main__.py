@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -10,9 +11,6 @@ import time
 import traceback
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.dont_write_bytecode = True  # else a lazy import writes files outside the folder that is watched
 
 import pandas as pd
 import torch
@@ -24,9 +22,8 @@ from brainenc.storage import atomic_path, write_json
 from torture import concurrency, injection, kills, mutations
 from torture.browser import chromium
 from torture.rows import Rows
-from torture.subjects import Subject, digest, subjects
-
-CAMPAIGNS = ("kills", "mutations", "injection", "concurrency")
+from torture.samples import digest
+from torture.subjects import Subject, subjects
 
 
 def main() -> None:
@@ -37,41 +34,54 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="subjects or commands of that name")
     parser.add_argument("--n", type=int, help="inputs, kills, pairs or pages in all")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--chunk", type=int, default=mutations.CHUNK, help="inputs per process")
+    parser.add_argument("--strict", action="store_true", help="status 1 if there is a fault")
     parser.add_argument("--show", action="store_true", help="the traceback of the input --seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at once")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if unknown := set(arguments.campaigns) - set(CAMPAIGNS):
         parser.error(f"there are {CAMPAIGNS}, and no {sorted(unknown)}")
-    for campaign in arguments.campaigns or CAMPAIGNS:
-        globals()[f"run_{campaign}"](arguments)
+    n_faults = sum(RUN[campaign](arguments) for campaign in arguments.campaigns or CAMPAIGNS)
+    if arguments.strict and n_faults:
+        raise SystemExit(f"{n_faults} faults")
 
 
-def run_kills(arguments: argparse.Namespace) -> None:
+def run_kills(arguments: argparse.Namespace) -> int:
     found = chosen(kills.commands(), arguments.only)
-    in_turn(
-        arguments, "kills", found, lambda command, home: kills.Range(command, home).kill,
-        kills.table, lambda row: [row[name] for name in kills.FAULTS if row.get(name)],
-    )  # fmt: skip
+    return in_turn(
+        arguments,
+        "kills",
+        found,
+        lambda command, home: kills.Range(command, home).kill,
+        kills.table,
+        lambda row: [row[name] for name in kills.FAULTS if row.get(name)],
+    )
 
 
-def run_concurrency(arguments: argparse.Namespace) -> None:
+def run_concurrency(arguments: argparse.Namespace) -> int:
     found = chosen(concurrency.pairs(), arguments.only)
-    in_turn(
-        arguments, "concurrency", found,
-        lambda pair, home: concurrency.Range(pair, home).together, concurrency.table,
+    return in_turn(
+        arguments,
+        "concurrency",
+        found,
+        lambda pair, home: concurrency.Range(pair, home).together,
+        concurrency.table,
         lambda row: [row["text"]] if row["outcome"] not in concurrency.OUTCOMES[:2] else [],
-    )  # fmt: skip
+    )
 
 
-def run_injection(arguments: argparse.Namespace) -> None:
+def run_injection(arguments: argparse.Namespace) -> int:
     faults = ("markup", "ran", "changed", "failed")
     with chromium() as browser:
-        in_turn(
-            arguments, "injection", {"page": injection.Named()},
-            lambda _, home: injection.Pages(home, browser).page, injection.table,
+        return in_turn(
+            arguments,
+            "injection",
+            {"page": injection.Named()},
+            lambda _, home: injection.Pages(home, browser).page,
+            injection.table,
             lambda row: [f"{name}: {row[name]}" for name in faults if row[name]],
-        )  # fmt: skip
+        )
 
 
 def in_turn(
@@ -81,8 +91,8 @@ def in_turn(
     make: Any,
     table: Any,
     faults: Any,
-) -> None:
-    """Tries of every command, a row each, but those that an earlier run has done."""
+) -> int:
+    """Tries of every command, a row each, but those that an earlier run has done; count faults."""
     total = sum(one.n for one in found.values())
     n_of = {
         name: max(1, round((arguments.n or total) * one.n / total)) for name, one in found.items()
@@ -105,22 +115,23 @@ def in_turn(
     print(table(log.rows).to_string(index=False))
     seconds = round(time.perf_counter() - start)
     save(arguments, campaign, table(log.rows), {"seconds": seconds, "first seed": first})
+    return sum(bool(faults(row)) for row in log.rows)
 
 
-def run_mutations(arguments: argparse.Namespace) -> None:
+def run_mutations(arguments: argparse.Namespace) -> int:
     found = chosen(subjects(), arguments.only)
     if arguments.show:
         for subject in found.values():
             show(subject, arguments.seed)
-        return
-    n_of = inputs_of(found, arguments.n or 110_000)
+        return 0
+    n_of = inputs_of(found, arguments.n or 110_000, arguments.chunk)
     log = Rows(arguments.state / "mutations.jsonl", source_hash())
     start = time.perf_counter()
     with scratch() as home, bar_of(sum(n_of.values()), "inputs") as bar:
 
         def todo() -> Any:
             for name, subject in found.items():
-                parts = mutations.chunks(n_of[name], arguments.seed)
+                parts = mutations.chunks(n_of[name], arguments.seed, arguments.chunk)
                 done = {(row["first"], row["n"]) for row in log.find(subject=name)}
                 left = [part for part in parts if (part[0], len(part)) not in done]
                 bar.update(n_of[name] - sum(map(len, left)))
@@ -139,6 +150,7 @@ def run_mutations(arguments: argparse.Namespace) -> None:
     write_json(arguments.state / "faults.json", faults)
     more = {"seconds": round(time.perf_counter() - start), "first seed": arguments.seed}
     save(arguments, "mutations", mutations.table(log.rows), more)
+    return len(faults)
 
 
 def bar_of(total: int, unit: str) -> Any:
@@ -168,14 +180,14 @@ def show(subject: Subject, seed: int) -> None:
             traceback.print_exc(file=sys.stdout)
 
 
-def inputs_of(found: dict[str, Subject], n: int) -> dict[str, int]:
+def inputs_of(found: dict[str, Subject], n: int, chunk: int) -> dict[str, int]:
     """Inputs per subject: whole chunks, in proportion to the shares, at least `n` in all."""
     total = sum(subject.share for subject in found.values())
+    wanted = {name: n * subject.share / total for name, subject in found.items()}
     return {
-        name: max(10, mutations.CHUNK * round(n * subject.share / total / mutations.CHUNK + 0.5))
-        if subject.share >= 0.1
-        else max(10, round(n * subject.share / total))
-        for name, subject in found.items()
+        # A page of a report takes seconds.
+        name: max(1, math.ceil(number)) if name == "report" else chunk * math.ceil(number / chunk)
+        for name, number in wanted.items()
     }
 
 
@@ -194,7 +206,7 @@ class _Folder(tempfile.TemporaryDirectory):
 
 
 def source_hash() -> str:
-    """Hash of the code under test and of the campaign's: results of other code are not gone on with."""
+    """Hash of the code under test and of the campaigns: results of other code do not count."""
     state = hashlib.blake2b(digest_size=8)
     for root in (Path(brainenc.__file__).parent, Path(__file__).parent):
         for path in sorted(root.rglob("*.py")):
@@ -220,6 +232,14 @@ def save(arguments: argparse.Namespace, name: str, table: pd.DataFrame, more: di
     }
     write_json(path, content)
 
+
+RUN = {
+    "kills": run_kills,
+    "mutations": run_mutations,
+    "injection": run_injection,
+    "concurrency": run_concurrency,
+}
+CAMPAIGNS = tuple(RUN)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Two runs at once on one folder: both end right, or one says so clearly, and the folder is whole."""
+"""Two runs at once on one folder: both end right, or one says so clearly."""
 
 import functools
 import re
@@ -78,7 +78,8 @@ class Range:
         for run in pair.runs:
             folder = self.fresh()
             start = time.perf_counter()
-            self.answers.append(sandbox.answered(lambda: quietly(lambda: run(folder)))[0])
+            alone = functools.partial(quietly, functools.partial(run, folder))
+            self.answers.append(sandbox.answered(alone)[0])
             times.append(time.perf_counter() - start)
         self.seconds = min(times)
 
@@ -95,14 +96,17 @@ class Range:
         Returns
         -------
         dict
-            "outcome": "both right", "one said so", or a fault, "wrong", "unclear", "leftovers"; "text".
+            "outcome": "both right", "one said so", or a fault: "wrong", "unclear", "leftovers".
+            "text": what was said.
         """
         rng = np.random.default_rng([seed, zlib.crc32(self.pair.name.encode())])
         folder = self.fresh()
         delay = rng.choice([0.0, rng.uniform(0, 0.8 * self.seconds)])
         started = []
         for run in self.pair.runs:
-            started.append(sandbox.Answer(lambda run=run: quietly(lambda: run(folder))))
+            started.append(
+                sandbox.Answer(functools.partial(quietly, functools.partial(run, folder)))
+            )
             if len(started) == 1:
                 time.sleep(delay)
         found = {"pair": self.pair.name, "seed": seed, "delay": round(float(delay), 3)}

@@ -1,8 +1,8 @@
-"""Names with markup, scripts and formulas, in every place where a benchmark and its report show names.
+"""Names with markup, scripts and formulas, wherever a benchmark and its report show names.
 
-A page is parsed as a browser parses it, the page in its iframe too: apart from text, it has the same
-elements, handlers and addresses as the page of harmless names. Some pages are opened in Chromium,
-where a script that ran would have left a mark.
+A page is parsed as a browser parses it, the page in its iframe too: apart from text, it has the
+same elements, handlers and addresses as the page of harmless names. Some pages are opened in
+Chromium, where a script that ran would have left a mark.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import pandas as pd
 
 import brainenc
 from torture.browser import ran
-from torture.mutate import CANARY
+from torture.mutate_bytes import CANARY
 
 #: What a script that ran does.
 RUN = f"window.{CANARY}=1"
@@ -35,26 +35,26 @@ PAYLOADS = (
     f"</script><script>{RUN}</script>",
     f"</title><script>{RUN}</script>",
     f"</style><script>{RUN}</script>",
-    f"</textarea></pre></svg><img src=x onerror=\"{RUN}\">",
-    f"<img src=x onerror=\"{RUN}\">",
-    f"<svg onload=\"{RUN}\"></svg>",
-    f"\" onmouseover=\"{RUN}\" x=\"",
+    f'</textarea></pre></svg><img src=x onerror="{RUN}">',
+    f'<img src=x onerror="{RUN}">',
+    f'<svg onload="{RUN}"></svg>',
+    f'" onmouseover="{RUN}" x="',
     f"' autofocus onfocus='{RUN}' tabindex='0",
-    f"\"><iframe srcdoc=\"&lt;script&gt;parent.{CANARY}=1&lt;/script&gt;\"></iframe>",
+    f'"><iframe srcdoc="&lt;script&gt;parent.{CANARY}=1&lt;/script&gt;"></iframe>',
     f"&lt;script&gt;{RUN}&lt;/script&gt;",
     f"&#60;script&#62;{RUN}&#60;/script&#62;",
     f"&quot; onload=&quot;{RUN}",
     f"<!--<script>{RUN}//",
     f"]]><script>{RUN}</script><![CDATA[",
     f"\\u003cscript\\u003e{RUN}\\u003c/script\\u003e",
-    f"\";{RUN};//",
+    f'";{RUN};//',
     f"';{RUN};//",
     f"${{{RUN}}}",
     f"`;{RUN};`",
     "{{ 7 * 191 }}{% for x in (1,) %}{{ self }}{% endfor %}",
-    f"<a href=\"javascript:{RUN}\">here</a>",
+    f'<a href="javascript:{RUN}">here</a>',
     f"<base href=//{CANARY}.example/><link rel=stylesheet href=//{CANARY}.example/x>",
-    f"<meta http-equiv=refresh content=\"0;url=//{CANARY}.example\">",
+    f'<meta http-equiv=refresh content="0;url=//{CANARY}.example">',
     f"<form action=//{CANARY}.example><button>x</button></form>",
     f"<math><mtext></form><form><mglyph><style></math><img src onerror={RUN}>",
     f"<a href='https://{CANARY}.example'>",
@@ -62,13 +62,27 @@ PAYLOADS = (
     f"\u2028<script>{RUN}</script>\u2029",
     f"<scr\x00ipt>{RUN}</scr\x00ipt>",
     f"<ſcript>{RUN}</ſcript>",
-    "$\\frac{a}{b", "$x$ and $y", "\\unknown{", "%s %(name)s {0} {name}",
-    f"=HYPERLINK(\"http://{CANARY}.example\",\"x\")",
+    "$\\frac{a}{b",
+    "$x$ and $y",
+    "\\unknown{",
+    "%s %(name)s {0} {name}",
+    f'=HYPERLINK("http://{CANARY}.example","x")',
     f"=cmd|' /C {CANARY}'!A0",
-    "+1+1", "-1+1", "@SUM(1,1)", "\t=1+1", "\r=1+1", " =1+1", "=1+1\",\"=2+2",
-    "a,b", "a\"b", "a\nb", "\u202egnp.exe", "e\u0301", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
+    "+1+1",
+    "-1+1",
+    "@SUM(1,1)",
+    "\t=1+1",
+    "\r=1+1",
+    " =1+1",
+    '=1+1","=2+2',
+    "a,b",
+    'a"b',
+    "a\nb",
+    "\u202egnp.exe",
+    "e\u0301",
+    "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
     "x" * 300,
-)  # fmt: skip
+)
 
 #: How many of them are short.
 N_SHORT = 6
@@ -77,8 +91,16 @@ N_SHORT = 6
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+#: Elements that run, fetch or send something, or change how the page is read.
+ACTIVE = {
+    *("script", "iframe", "object", "embed", "applet", "base", "link", "meta", "form", "input"),
+    *("button", "frame", "frameset", "portal", "video", "audio", "math", "mglyph", "textarea"),
+    *("animate", "set", "foreignobject", "title", "style", "template", "noscript", "plaintext"),
+}
+
+
 class Elements(HTMLParser):
-    """Elements that can run or fetch something, with the attributes that do, of a page and its iframes.
+    """Elements and attributes of a page and its iframes that can run or fetch something.
 
     Text and harmless elements are not noted.
     """
@@ -91,15 +113,9 @@ class Elements(HTMLParser):
         self.feed(html)
         self.close()
 
-    ACTIVE = {
-        *("script", "iframe", "object", "embed", "applet", "base", "link", "meta", "form", "input"),
-        *("button", "frame", "frameset", "portal", "video", "audio", "math", "mglyph", "textarea"),
-        *("animate", "set", "foreignobject", "title", "style", "template", "noscript", "plaintext"),
-    }
-
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.in_script = tag == "script"
-        if tag in self.ACTIVE:
+        if tag in ACTIVE:
             self.found[f"<{tag}>"] += 1
         for name, value in attrs:
             value = value or ""
@@ -109,7 +125,9 @@ class Elements(HTMLParser):
                 inside = Elements(value)
                 self.scripts += inside.scripts
                 self.found.update({f"iframe: {key}": n for key, n in inside.found.items()})
-            elif name in ("href", "src", "xlink:href") and not value.startswith(("#", "data:image")):
+            elif name in ("href", "src", "xlink:href") and not value.startswith(
+                ("#", "data:image")
+            ):
                 self.found[f"<{tag} {name}={value[:40]}>"] += 1
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -212,7 +230,9 @@ class Pages:
         except Exception as error:
             # A name may be refused, if the error says so.
             clear = isinstance(error, (ValueError, TypeError)) and "name" in str(error)
-            return found | {"failed" if not clear else "refused": f"{type(error).__name__}: {error}"[:300]}
+            return found | {
+                "failed" if not clear else "refused": f"{type(error).__name__}: {error}"[:300]
+            }
         more = Elements(html).found - self.clean[surface]
         found["markup"] = ", ".join(f"{key} × {n}" for key, n in more.items())[:300]
         if self.browser is not None and (surface == "interactive" or seed % 3 == 1):

@@ -22,7 +22,7 @@ import pandas as pd
 
 import brainenc
 from torture import sandbox
-from torture.subjects import (
+from torture.samples import (
     digest,
     make_data,
     numbers_of,
@@ -283,23 +283,40 @@ def commands() -> dict[str, Command]:
         of_fit("latent", "LatentEncoder", 20),
         Command("benchmark, 1 job", "benchmark-1", _benchmark, finished=_pairs, n=30),
         Command(
-            "benchmark, 2 jobs, command line", "benchmark-2", _command_line, _subject, _pairs,
-            n=10, alone=True,
-        ),  # fmt: skip
+            "benchmark, 2 jobs, command line",
+            "benchmark-2",
+            _command_line,
+            _subject,
+            _pairs,
+            n=10,
+            alone=True,
+        ),
         Command("convert nsd", "convert", _convert, _nsd, _sessions, n=25),
         Command(
-            "encoder.save over a model", "save-model", _save_models,
-            lambda folder: _ridges()[0].save(folder / "model"), whole=_whole_model, n=25,
-        ),  # fmt: skip
+            "encoder.save over a model",
+            "save-model",
+            _save_models,
+            lambda folder: _ridges()[0].save(folder / "model"),
+            whole=_whole_model,
+            n=25,
+        ),
         Command(
-            "EncodingData.save over a folder", "save-data", _save_data,
-            lambda folder: _datas()[0].save(folder / "subject.brain"), whole=_whole_data, n=25,
-        ),  # fmt: skip
+            "EncodingData.save over a folder",
+            "save-data",
+            _save_data,
+            lambda folder: _datas()[0].save(folder / "subject.brain"),
+            whole=_whole_data,
+            n=25,
+        ),
         Command("feature store", "store", _fill, finished=_stored, n=20),
         Command(
-            "sample(out=) over a file", "sample", _sample,
-            lambda folder: _sample(folder, 0), whole=_whole_draws, n=20,
-        ),  # fmt: skip
+            "sample(out=) over a file",
+            "sample",
+            _sample,
+            lambda folder: _sample(folder, 0),
+            whole=_whole_draws,
+            n=20,
+        ),
     ]
     return {command.name: command for command in found}
 
@@ -348,7 +365,8 @@ class Range:
         for _ in range(10):
             folder = self.fresh("killed")
             seconds = rng.uniform(0, self.seconds)
-            pid = sandbox.forked(lambda: quietly(lambda: self.command.run(folder)) and None)
+            run = functools.partial(self.command.run, folder)
+            pid = sandbox.forked(functools.partial(quietly, run))
             if sandbox.wait(pid, seconds) is None:
                 found |= {"killed": True, "after": round(seconds, 4)}
                 break

@@ -1,10 +1,12 @@
 """Mutated inputs: every one is read in a worker process with limits, and its outcome noted.
 
-Outcomes: "clear", a ValueError, TypeError or OSError that names a file or the argument; "right", the
-numbers of the unchanged input; "warned", other numbers and a warning that names the file; "another
-valid file", other numbers from a format without checksums. These are faults: "accepted", other
-numbers without a word although the format has checksums; "ugly", another error, or one that names
-nothing; "memory", more than the limits; "hang"; "crash", a signal; "code run".
+Outcomes: "clear", a ValueError, TypeError or OSError that names a file or the argument; "right",
+the numbers of the unchanged input; "warned", other numbers and a warning that names the file;
+"another valid file", other numbers from a format without checksums.
+
+These are faults: "accepted", other numbers without a word although the format has checksums;
+"ugly", another error, or one that names nothing; "memory", more than the limits; "hang"; "crash",
+a signal; "code run".
 """
 
 import json
@@ -24,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from torture.mutate import mutated
+from torture.samples import digest
 from torture.sandbox import (
     PATIENCE,
     RESIDENT,
@@ -37,7 +40,7 @@ from torture.sandbox import (
     kill,
     limit_memory,
 )
-from torture.subjects import Subject, digest
+from torture.subjects import Subject
 
 OUTCOMES = ("clear", "right", "warned", "another valid file")
 FAULTS = ("accepted", "ugly", "memory", "hang", "crash", "code run")
@@ -174,7 +177,11 @@ def _names(sample: Sample, work: Path, text: str) -> bool:
 def _for_memory(error: BaseException | None) -> bool:
     while error is not None:
         text = str(error)
-        if isinstance(error, MemoryError) or "can't allocate memory" in text or "mmap" in text and "Cannot allocate" in text:
+        if (
+            isinstance(error, MemoryError)
+            or "can't allocate memory" in text
+            or ("mmap" in text and "Cannot allocate" in text)
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -242,7 +249,7 @@ class Worker:
         return not part
 
     def ended(self, outcome: str = "crash") -> bool:
-        """After the end of the process: whether all inputs were read; else go on with the others."""
+        """After the end of the process: whether all were read; else go on with the others."""
         os.close(self.receive)
         kill(self.pid)
         shutil.rmtree(self.home / f"work-{self.pid}", ignore_errors=True)
@@ -286,11 +293,10 @@ def run(
             kill(worker.pid)
 
 
-def chunks(n: int, first: int) -> list[list[int]]:
-    """Seeds of n inputs, in chunks that start at multiples of their length."""
-    return [
-        list(range(start, min(start + CHUNK, first + n))) for start in range(first, first + n, CHUNK)
-    ]
+def chunks(n: int, first: int, size: int = CHUNK) -> list[list[int]]:
+    """Seeds of n inputs from the first on, in chunks."""
+    last = first + n
+    return [list(range(start, min(start + size, last))) for start in range(first, last, size)]
 
 
 def counts(subject: Subject, seeds: list[int], found: list[dict[str, Any]]) -> dict[str, Any]:

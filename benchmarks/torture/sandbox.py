@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torture.mutate import CANARY
+from torture.mutate_bytes import CANARY
 
 #: Address space that an input may take above that of the warm process, and resident memory.
 LIMIT, RESIDENT = 2 * 2**30, 2**30
@@ -193,8 +193,10 @@ class Answer:
         os.close(send)
 
     def get(self, seconds: float = 600) -> tuple[bool, Any]:
-        """Whether it returned, and what; or the name of the error, its text, and whether it is a
-        ValueError, TypeError or OSError. "Died" stands for a process that ended or took too long.
+        """Whether it returned, and what.
+
+        After an error the name, the text, and whether it is a ValueError, TypeError or OSError;
+        "Died" stands for a process that ended or took too long.
         """
         end = time.monotonic() + seconds
         text = b""

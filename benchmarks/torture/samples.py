@@ -21,7 +21,6 @@ import brainenc
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import ImageFiles, open_images
 
-
 Image.init()  # else every worker imports the readers of all formats
 
 

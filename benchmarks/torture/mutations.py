@@ -129,7 +129,9 @@ def outcome(sample: Sample, seed: int, work: Path, watch: Watch) -> dict[str, An
                 watch.on = False
     except BaseException as raised:
         error = raised
-    said = " ".join(str(warning.message) for warning in caught)
+    # Python's own that a file was not closed names it, too.
+    told = [one for one in caught if not issubclass(one.category, ResourceWarning)]
+    said = " ".join(str(warning.message) for warning in told)
     found["outcome"] = _classified(sample, how, work, error, numbers, said)
     if watch.seen:
         found["outcome"], found["text"] = "code run", "; ".join(watch.seen[:3])

@@ -79,7 +79,10 @@ def _archives() -> Iterator[Subject]:
     """Zip archives: their checksums are of single members."""
     for name, save in {"npz": np.savez, "npz-compressed": np.savez_compressed}.items():
         write = partial(samples.write_npz, save)
-        yield Subject(".npz", name, write, samples.read_npz, share=1.5, valid=("zip_member",))
+        yield Subject(
+            ".npz", name, write, samples.read_npz, share=1.5, valid=("zip_member",),
+            words=("images", "betas", "roi", "ncsnr", "session"),
+        )  # fmt: skip
     for which in ("vae", "s2n"):
         write, read = (
             partial(f, which) for f in (samples.write_checkpoint, samples.read_checkpoint)
@@ -96,7 +99,7 @@ def _images() -> Iterator[Subject]:
         png = ending == "png"  # the only one with checksums
         yield Subject(kind, f"images-{ending}", write, samples.read_images, png, valid=other)
     write, read = samples.write_images_npy, samples.read_images_npy
-    yield Subject(kind, "images-npy", write, read, checked=False)
+    yield Subject(kind, "images-npy", write, read, checked=False, words=("images",))
     write, read = samples.write_hdf5_images, samples.read_hdf5_images
     yield Subject(kind, "images-hdf5", write, read, checked=False)
 

@@ -209,8 +209,9 @@ def _predictions(encoder: Any) -> str:
     return digest(encoder.predict(problem()[0][:5].mean(axis=1)))
 
 
-def _save_models(folder: Path) -> tuple[str, list[str]]:
-    for encoder in _ridges() * 6:
+def save_models(folder: Path, which: slice = slice(None)) -> tuple[str, list[str]]:
+    """Two models in turn, or one of them, over and over."""
+    for encoder in _ridges()[which] * 6:
         encoder.save(folder / "model")
     return _predictions(brainenc.load(folder / "model")), []
 
@@ -225,8 +226,9 @@ def _datas() -> list[Any]:
     return [make_data(), make_data(9)]
 
 
-def _save_data(folder: Path) -> tuple[str, list[str]]:
-    for data in _datas() * 4:
+def save_data(folder: Path, which: slice = slice(None)) -> tuple[str, list[str]]:
+    """Two data sets in turn, or one of them, over and over."""
+    for data in _datas()[which] * 4:
         data.save(folder / "subject.brain")
     return digest(numbers_of(brainenc.EncodingData.load(folder / "subject.brain"))), []
 
@@ -295,7 +297,7 @@ def commands() -> dict[str, Command]:
         Command(
             "encoder.save over a model",
             "save-model",
-            _save_models,
+            save_models,
             lambda folder: _ridges()[0].save(folder / "model"),
             whole=_whole_model,
             n=25,
@@ -303,7 +305,7 @@ def commands() -> dict[str, Command]:
         Command(
             "EncodingData.save over a folder",
             "save-data",
-            _save_data,
+            save_data,
             lambda folder: _datas()[0].save(folder / "subject.brain"),
             whole=_whole_data,
             n=25,

@@ -1,6 +1,7 @@
 from . import datasets as datasets
 from . import encoders as encoders
 from . import features as features
+from . import images as images
 from . import metrics as metrics
 from . import report as report
 from .benchmarking import BenchmarkResult as BenchmarkResult

@@ -1,12 +1,13 @@
 """The command line: the same functions as from Python, with paths for arguments."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from brainenc import terminal
 
 if TYPE_CHECKING:
     from brainenc.benchmarking import BenchmarkResult
@@ -28,6 +29,9 @@ Store = Annotated[Path | None, typer.Option(help="Folder to keep computed featur
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 OtherDevice = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda, …; by default as when it was fitted.")
+]
+Background = Annotated[
+    str | None, typer.Option(help="Colour behind transparent pixels, such as white or #808080.")
 ]
 Check = Annotated[
     bool, typer.Option(help="Test first whether images and betas belong together (seconds).")
@@ -51,7 +55,7 @@ def demo(
     data = brainenc.datasets.simulate_subject(n_images, n_voxels, verbose=not quiet)
     typer.echo(repr(data))
     typer.echo(reductions())
-    with _resumable("the fits that are finished"):
+    with terminal.resumable("the fits that are finished"):
         result = compare(data, out, verbose=not quiet)
     _show(result, out)
 
@@ -87,7 +91,7 @@ def benchmark(
     if zscore:
         loaded = loaded.zscore_by_session()
     out = out or Path(f"{loaded.name}-benchmark")
-    with _resumable("the fits that are finished"):
+    with terminal.resumable("the fits that are finished"):
         result = brainenc.benchmark(
             loaded,
             _make_encoders(encoders, features, store=store, device=device),
@@ -120,6 +124,7 @@ def fit(
     """Fit an encoder to all images and save it."""
     from brainenc.data.npz import load_data
     from brainenc.encoders.saving import check_model_folder
+    from brainenc.process_state import interruption_ends_fit
 
     check_model_folder(out)
     loaded = load_data(data)
@@ -128,8 +133,9 @@ def fit(
         raise ValueError(f"fit takes one encoder and one set of features, not {list(made)}")
     if check:
         loaded.check()
-    fitted = next(iter(made.values())).fit(loaded.images, loaded.betas)
-    typer.echo(fitted.save(out))
+    with interruption_ends_fit():
+        fitted = next(iter(made.values())).fit(loaded.images, loaded.betas)
+    typer.echo(fitted.save(out, voxels=loaded.voxels))
 
 
 @app.command()
@@ -138,14 +144,18 @@ def predict(
     images: Images,
     out: Annotated[Path, typer.Option(help="The .npy file to write.")],
     device: OtherDevice = None,
+    background: Background = None,
 ) -> None:
-    """Expected responses: (n_images, n_voxels)."""
+    """Expected responses: (n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
+    from brainenc.prediction_files import save_predictions
     from brainenc.storage import check_file_path
 
     check_file_path(out)
-    _save_array(out, brainenc.load(model, device=device).predict(open_images(images)))
+    opened = open_images(images, background=background)
+    predictions = brainenc.load(model, device=device).predict(opened)
+    typer.echo(save_predictions(out, predictions, opened))
 
 
 @app.command()
@@ -156,16 +166,19 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="Draws per image.")] = 5,
     random_state: Annotated[int | None, typer.Option(help="Seed.")] = None,
     device: OtherDevice = None,
+    background: Background = None,
 ) -> None:
-    """Single-trial draws: (n, n_images, n_voxels)."""
+    """Single-trial draws: (n, n_images, n_voxels). Image files of the rows go to OUT.rows.csv."""
     import brainenc
     from brainenc.data.images import open_images
+    from brainenc.prediction_files import save_rows
     from brainenc.storage import check_file_path
 
     check_file_path(out)
     encoder = brainenc.load(model, device=device)
-    draws = encoder.sample(open_images(images), n=n, random_state=random_state, out=out)
-    typer.echo(f"{out}: {draws.shape} {draws.dtype}")
+    opened = open_images(images, background=background)
+    draws = encoder.sample(opened, n=n, random_state=random_state, out=out)
+    typer.echo(save_rows(out, draws, opened))
 
 
 @app.command("check")
@@ -173,15 +186,15 @@ def check_data(
     data: Data,
     n_images: Annotated[int, typer.Option(help="Images drawn at random to look at.")] = 600,
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare checksums of files.")] = False,
 ) -> None:
     """Test whether images and betas belong together; exit status 1 if they do not seem to."""
-    import warnings
-
     from brainenc.data.npz import load_data
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its text is printed below
-        found = load_data(data).check(n_images=n_images, random_state=random_state)
+        loaded = load_data(data, verify=verify or None)
+        found = loaded.check(n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
     if found.suspicious:
         raise typer.Exit(1)
@@ -193,8 +206,9 @@ def noise_ceiling(
     out: Annotated[Path | None, typer.Option(help="CSV file, one row per voxel.")] = None,
 ) -> None:
     """Noise ceiling of r and R² against repeat averages, by ROI."""
+    from brainenc.csv_files import write_csv
     from brainenc.data.npz import load_data
-    from brainenc.storage import atomic_path, check_file_path
+    from brainenc.storage import check_file_path
 
     if out is not None:
         check_file_path(out)
@@ -205,8 +219,7 @@ def noise_ceiling(
     typer.echo(_ceiling_line(ceiling))
     if out is not None:
         table = loaded.voxels.assign(**_ceiling_columns(ceiling))
-        with atomic_path(out) as temporary:
-            table.to_csv(temporary, index_label="voxel")
+        write_csv(out, table, index=True, index_label="voxel")
         typer.echo(out)
 
 
@@ -276,7 +289,7 @@ def convert_nsd(
     from brainenc import datasets
 
     try:
-        with _resumable("the sessions that are finished"):
+        with terminal.resumable("the sessions that are finished"):
             path = datasets.convert_nsd(
                 root,
                 out,
@@ -311,14 +324,7 @@ _state = {"debug": False}
 
 def main() -> None:
     """Run the command line; an error a user can mend is one line on stderr and exit status 2."""
-    try:
-        app()
-    except (ValueError, TypeError, OSError) as error:
-        if _state["debug"]:
-            raise
-        message = " ".join(str(error).split())
-        typer.echo(f"brainenc: {message}", err=True)
-        sys.exit(2)
+    sys.exit(terminal.run(app, lambda: _state["debug"]))
 
 
 def _make_encoders(names: str, features: str, *, store: Path | None, device: str) -> dict[str, Any]:
@@ -391,35 +397,45 @@ def _ceiling_columns(ceiling: Any) -> dict[str, Any]:
     return columns
 
 
-def _save_array(out: Path, array: Any) -> None:
-    from brainenc.arrays import write_array
-    from brainenc.storage import atomic_path
-
-    with atomic_path(out) as temporary:
-        write_array(temporary, array)
-    typer.echo(f"{out}: {array.shape} {array.dtype}")
-
-
-@contextmanager
-def _resumable(what: str) -> Iterator[None]:
-    """Say how to go on when the work is stopped by Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"\nbrainenc: stopped; the same command goes on after {what}", err=True)
-        raise
-
-
 def _show(result: "BenchmarkResult", out: Path) -> None:
-    """Table and warnings in the terminal, report on disk, its path last."""
+    """Report on disk, then table and warnings in the terminal, the path of the report last.
+
+    What fails of these costs itself alone.
+    """
+    from brainenc.benchmarking.result import NOT_SAVED
+
+    failed = [warning for warning in result.warnings if warning.startswith(NOT_SAVED)]
+    report = None
+    try:
+        report = result.to_html(out / "report.html").resolve()
+    except Exception as error:
+        if _state["debug"]:
+            raise
+        failed.append(
+            f"the report is not written ({type(error).__name__}: {terminal.one_line(error)}); "
+            f"`brainenc report {out}` writes it, and needs no fits"
+        )
+    _print_table(result)
+    typer.echo(f"tables: {', '.join(path.name for path in sorted(out.glob('*.csv')))} in {out}")
+    for problem in failed:
+        terminal.say_error(problem)
+    if report is not None:
+        typer.echo(report)
+    if failed or (result.encoders["error"] != "").any():
+        raise typer.Exit(2 if failed else 1)
+
+
+def _print_table(result: "BenchmarkResult") -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     if not console.is_terminal:  # a log file has room
         console = Console(width=120)
-    title = f"Scores on held-out images of {result.manifest['data']['name']}"
+    data = terminal.printable(result.manifest["data"]["name"])
+    title = Text(f"Scores on held-out images of {data}")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("encoder", min_width=12)
     for column in ("r [95 %]", "ceiling", "r/ceiling", "MSE (z)", "fit (s)"):
@@ -429,14 +445,12 @@ def _show(result: "BenchmarkResult", out: Path) -> None:
         cells = [_number(row["r"]) + interval]
         for column in ("noise_ceiling", "r_normalized", "mse_z"):
             cells.append(_number(row[column]))
-        table.add_row(str(name), *cells, _number(row["fit_seconds"], digits=1))
+        cells.append(_number(row["fit_seconds"], digits=1))
+        # As text: names are not rich's markup.
+        table.add_row(Text(terminal.printable(name)), *map(Text, cells))
     console.print(table)
     for warning in result.warnings:
-        console.print(f"! {warning}", style="yellow", highlight=False, markup=False)
-    typer.echo(f"tables: {', '.join(path.name for path in sorted(out.glob('*.csv')))} in {out}")
-    typer.echo(result.to_html(out / "report.html").resolve())
-    if (result.encoders["error"] != "").any():
-        raise typer.Exit(1)
+        console.print(Text(f"! {terminal.printable(warning)}"), style="yellow", highlight=False)
 
 
 def _number(value: float, digits: int = 3) -> str:

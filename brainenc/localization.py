@@ -12,10 +12,11 @@ from scipy import stats
 
 from brainenc.arrays import blocks
 from brainenc.brain.volumes import to_nifti
+from brainenc.conversion import check_row_order, plain_array
+from brainenc.csv_files import write_csv
 from brainenc.data.images import as_images, image_batches, looks_like_images
 from brainenc.model_selection import fdr
 from brainenc.progress import progress
-from brainenc.storage import atomic_path
 from brainenc.validation import check_index
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ class ConceptMap:
         -------
         pathlib.Path : `path`
         """
-        table = self.table(voxels)
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(path, self.table(voxels))
         return Path(path)
 
     def to_nifti(
@@ -149,6 +148,7 @@ class ConceptMap:
         return to_nifti(values, voxels, path=path, **grid)
 
     def _check_rows(self, voxels: pd.DataFrame) -> None:
+        check_row_order(t=self.t, voxels=voxels)
         if len(voxels) != self.t.size:
             raise ValueError(f"voxels has {len(voxels)} rows, but the map has {self.t.size} voxels")
 
@@ -354,7 +354,7 @@ def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, A
         images = as_images(images)
         parts = image_batches(images, batch_size)
     else:
-        images = images if hasattr(images, "shape") else np.asarray(images)
+        images = images if isinstance(images, np.ndarray) else plain_array(images, "images")
         parts = (images[rows] for rows in blocks(len(images), batch_size))
     return len(images), zip(blocks(len(images), batch_size), parts, strict=True)
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 from sklearn.model_selection import KFold, check_cv
 
+from brainenc.validation import check_index
+
 Folds = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
@@ -16,9 +18,11 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
 
     Parameters
     ----------
-    cv : int, scikit-learn splitter, or iterable of (train, test) positions
-        An int is the number of folds of shuffled images: neighbouring rows are often similar
-        (figures of one kind, frames of one scene), and unshuffled folds would test on other kinds.
+    cv : int, scikit-learn splitter, or iterable of (train, test)
+        Train and test images are positions, or masks of bool, shape (n_images,): one fold is
+        ``[(train, test)]``. An int is the number of folds of shuffled images: neighbouring rows are
+        often similar (figures of one kind, frames of one scene), and unshuffled folds would test on
+        other kinds.
     n_images : int
     random_state : int, Generator or None
         Seed of the shuffle when `cv` is an int.
@@ -30,7 +34,9 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
     Raises
     ------
     ValueError : fewer images than folds, fewer than two folds, an empty side, an image on both
-        sides of a fold, or a splitter that needs groups, such as `GroupKFold` (give its splits).
+        sides of a fold or twice on one, a fold that is no pair, a mask of other numbers than
+        bool, or a splitter that needs groups, such as `GroupKFold` (give its splits).
+    TypeError : train or test images that are neither positions nor a mask.
     """
     if isinstance(cv, (int, np.integer)):
         if cv < 2:
@@ -41,6 +47,8 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
                 f"(n_samples={n_images}); lower cv or give more images"
             )
         cv = KFold(cv, shuffle=True, random_state=_as_seed(random_state))
+    elif not hasattr(cv, "split") and not isinstance(cv, str) and np.iterable(cv):
+        cv = _pairs(cv)
     try:
         splits = list(check_cv(cv).split(np.empty(n_images)))
     except ValueError as error:
@@ -50,16 +58,54 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
             f"cv={cv!r} splits by groups, which are not known here; give the splits it makes: "
             "cv=list(splitter.split(images, groups=groups))"
         ) from error
-    folds = [(np.asarray(train), np.asarray(test)) for train, test in splits]
-    for i, (train, test) in enumerate(folds):
-        if len(train) == 0 or len(test) == 0:
-            raise ValueError(f"fold {i} of cv has {len(train)} train and {len(test)} test images")
+    folds = []
+    for i, (train, test) in enumerate(splits):
+        if not _n_chosen(train) or not _n_chosen(test):
+            raise ValueError(
+                f"fold {i} of cv has {_n_chosen(train)} train and {_n_chosen(test)} test images"
+            )
+        train = check_index(train, n_images, f"train of fold {i} of cv")
+        test = check_index(test, n_images, f"test of fold {i} of cv")
         if shared := np.intersect1d(train, test).tolist():
             raise ValueError(
                 f"fold {i} of cv has images {shared[:5]} in both train and test: "
                 "its test scores would be too high"
             )
+        folds.append((train, test))
     return folds
+
+
+def _pairs(cv: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Folds given one by one, each a pair of train and test images."""
+    folds = [fold if hasattr(fold, "shape") else list(fold) for fold in _listed(cv)]
+    # Two sides of numbers instead of two folds of two sides each.
+    if len(folds) == 2 and all(np.ndim(part) == 0 for fold in folds for part in fold):
+        raise ValueError(
+            "cv=(train, test) is a single pair of train and test images, and cv lists such pairs: "
+            "give cv=[(train, test)]"
+        )
+    for i, fold in enumerate(folds):
+        if len(fold) != 2:
+            raise ValueError(
+                f"fold {i} of cv has {len(fold)} parts, but it must be a pair of train and test "
+                "images, positions or masks of bool: cv=[(train, test), …]"
+            )
+    return [(train, test) for train, test in folds]
+
+
+def _listed(cv: Iterable[Any]) -> list[Any]:
+    folds = list(cv)
+    if any(isinstance(fold, (str, bytes)) or not np.iterable(fold) for fold in folds):
+        raise ValueError(
+            "cv must be a number of folds, a splitter of scikit-learn, or a list of pairs of "
+            f"train and test images, cv=[(train, test), …], got {cv!r}"
+        )
+    return folds
+
+
+def _n_chosen(side: Any) -> int:
+    side = np.asarray(side)
+    return int(side.sum()) if side.dtype == bool else side.size
 
 
 def _as_seed(random_state: Any) -> Any:

@@ -24,6 +24,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class _Locks:
@@ -59,6 +60,28 @@ def pair_lock() -> "threading.RLock":
     starts and waits for, as ``GridSearchCV(encoder, n_jobs=2)`` does in joblib's processes.
     """
     return _locks.pair
+
+
+_keeps_interrupted = ContextVar("keeps_interrupted", default=True)
+
+
+@contextmanager
+def interruption_ends_fit() -> Iterator[None]:
+    """Let Ctrl-C during a training in this block end the block.
+
+    Otherwise it ends the training early, and the encoder is fitted with the network as it then is:
+    for a result that is kept to be compared, that would be another encoder under the same name.
+    """
+    token = _keeps_interrupted.set(False)
+    try:
+        yield
+    finally:
+        _keeps_interrupted.reset(token)
+
+
+def keeps_interrupted_training() -> bool:
+    """Whether a training that Ctrl-C interrupts keeps its network; see `interruption_ends_fit`."""
+    return _keeps_interrupted.get()
 
 
 @contextmanager

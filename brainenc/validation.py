@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 
 from brainenc.arrays import row_blocks
-
-#: dtypes that are kept; other numeric dtypes are converted to float32.
-FLOATS = (np.float32, np.float64)
+from brainenc.conversion import FLOATS, check_row_order, numeric_array, plain_array
 
 
 def check_betas(
@@ -24,8 +22,9 @@ def check_betas(
     Parameters
     ----------
     betas : array-like, shape (n_images,), (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
-        NaN, or the mask of a masked array, marks a missing repeat. float32 and float64 keep
-        their precision, integers become float32. One dimension means one voxel.
+        NaN, ``pd.NA`` or the mask of a masked array marks a missing repeat. float32 and float64
+        keep their precision; integers become float32, or float64 if float32 would round them.
+        Tensors are taken too. One dimension means one voxel.
     n_images, n_voxels : int, optional
         Required number of rows, and of voxels: those an encoder was fitted to.
     name : str
@@ -48,7 +47,7 @@ def check_betas(
             f"{name} is missing (fit requires y to be passed, but the target y is None): "
             f"give an array of shape (n_images, n_voxels) or (n_images, n_repeats, n_voxels)"
         )
-    array = _numeric_array(betas, name)
+    array = numeric_array(betas, name)
     if array.ndim == 0 or array.ndim > 3:
         raise ValueError(
             f"{name} {array.shape} must be (n_images, n_voxels) or (n_images, n_repeats, n_voxels)"
@@ -94,25 +93,6 @@ def check_beta_values(array: np.ndarray, name: str = "betas") -> None:
         raise ValueError(f"{name} {array.shape} contains nothing but NaN: there is nothing to fit")
 
 
-def _numeric_array(values: Any, name: str) -> np.ndarray:
-    if hasattr(values, "toarray"):
-        raise TypeError(f"sparse {name} are not supported: pass {name}.toarray()")
-    if isinstance(values, np.ma.MaskedArray):
-        dtype = np.result_type(values.dtype, np.float32)
-        values = np.ma.filled(values.astype(dtype), np.nan)
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    if array.dtype == object:
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} must be numeric, got dtype object: {error}") from None
-    if array.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}")
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be numeric, float32 for choice, got dtype {array.dtype}")
-    return array if array.dtype in FLOATS else array.astype(np.float32)
-
-
 def check_same_length(**arguments: Sized) -> int:
     """Common number of rows of the named arguments.
 
@@ -128,11 +108,12 @@ def check_same_length(**arguments: Sized) -> int:
 
 
 def check_index(index: Any, n: int, name: str) -> np.ndarray:
-    """Boolean mask or integer index as non-negative integer positions.
+    """A choice of rows, as a mask or as positions, as non-negative positions.
 
     Parameters
     ----------
-    index : array-like of bool, shape (n,), or of int
+    index : array-like of bool, shape (n,), or of int, or slice
+        Positions name each row once. A Series is taken in the order of its rows.
     n : int
         Length of the axis indexed.
     name : str
@@ -144,25 +125,107 @@ def check_index(index: Any, n: int, name: str) -> np.ndarray:
 
     Raises
     ------
-    ValueError : a mask of another length, nothing selected, or a position outside the axis.
+    ValueError : a mask of another length or with missing entries, nothing selected, a position
+        outside the axis or named twice; or n numbers of -1, 0 and 1, which may be a mask or
+        positions.
     TypeError : neither bool nor int.
+
+    Examples
+    --------
+    >>> check_index(np.array([0, 0, 1, 1]) == 1, 4, "images")
+    array([2, 3])
+    >>> check_index([0, 0, 1, 1], 4, "images")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: images has 4 numbers of 0 and 1 only, so it may be a mask of the 4 rows or ...
     """
-    index = np.atleast_1d(np.asarray(index))
-    if index.dtype == bool:
-        if index.shape != (n,):
-            raise ValueError(f"{name} is a mask of shape {index.shape}, but {n} entries are wanted")
-        index = np.flatnonzero(index)
-    elif index.size and index.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be a boolean mask or integer positions, got {index.dtype}")
-    if index.size == 0:
-        raise ValueError(f"{name} selects nothing of {n}")
-    if index.ndim != 1:
-        raise ValueError(f"{name} {index.shape} must have one dimension")
-    if index.min() < -n or index.max() >= n:
+    if isinstance(index, slice):
+        index = np.arange(n)[index]
+    array = _one_dimension(plain_array(index, name), name)
+    array = _bool_of_objects(array, name) if array.dtype == object else array
+    if array.dtype == bool:
+        if array.shape != (n,):
+            raise ValueError(f"{name} is a mask of shape {array.shape}, but {n} entries are wanted")
+        check_row_order(**{"axis": array, name: index})
+        positions = np.flatnonzero(array)
+        if not len(positions):
+            raise ValueError(f"{name} selects nothing of {n}")
+        return positions
+    _refuse_number_masks(array, n, name)
+    positions = check_positions(array, n, name)
+    different, count = np.unique(positions, return_counts=True)
+    if len(different) < len(positions):
         raise ValueError(
-            f"{name} has positions from {index.min()} to {index.max()}, outside 0 … {n - 1}"
+            f"{name} names a row twice ({different[count > 1][0]}, for example), but each may be "
+            "selected once; if it is a mask of 0 and 1, pass it as bool: mask > 0"
         )
-    return np.where(index < 0, index + n, index).astype(np.int64)
+    return positions
+
+
+def check_positions(positions: Any, n: int, name: str) -> np.ndarray:
+    """Positions on an axis of length n as non-negative integers; rows may occur several times.
+
+    Parameters
+    ----------
+    positions : array-like of int, shape (n_selected,)
+    n : int
+    name : str
+
+    Returns
+    -------
+    array of int64, shape (n_selected,)
+
+    Raises
+    ------
+    ValueError : no positions, or one outside the axis.
+    TypeError : not integers.
+    """
+    array = _one_dimension(plain_array(positions, name), name)
+    if array.size == 0:
+        raise ValueError(f"{name} selects nothing of {n}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be a boolean mask or integer positions, got {array.dtype}")
+    if array.min() < -n or array.max() >= n:
+        raise ValueError(
+            f"{name} has positions from {array.min()} to {array.max()}, outside 0 … {n - 1}"
+        )
+    return np.where(array < 0, array + n, array).astype(np.int64)
+
+
+def _one_dimension(array: np.ndarray, name: str) -> np.ndarray:
+    array = np.atleast_1d(array)
+    if array.ndim == 2 and 1 in array.shape:  # a column of MATLAB
+        array = array.reshape(-1)
+    if array.ndim != 1:
+        raise ValueError(f"{name} {array.shape} must have one dimension")
+    return array
+
+
+def _bool_of_objects(array: np.ndarray, name: str) -> np.ndarray:
+    """A mask of dtype object, as pandas makes of a column with missing entries."""
+    kinds = {type(value) for value in array}
+    if kinds <= {bool, np.bool_}:
+        return array.astype(bool)
+    if kinds & {bool, np.bool_}:
+        raise ValueError(
+            f"{name} is a mask with missing entries: say whether they are selected, with "
+            ".fillna(False) for example"
+        )
+    return array
+
+
+def _refuse_number_masks(array: np.ndarray, n: int, name: str) -> None:
+    """Refuse n numbers of -1, 0 and 1: they are a mask to some programs, and positions to NumPy."""
+    if array.dtype.kind not in "iuf" or len(array) != n or n < 3:
+        return
+    values = np.unique(array).tolist()
+    if set(values) <= {-1, 0, 1}:
+        listed = " and ".join(f"{value:g}" for value in values)
+        raise ValueError(
+            f"{name} has {n} numbers of {listed} only, so it may be a mask of the {n} rows or "
+            "positions: pass a mask as bool (mask > 0, or mask.astype(bool) without negative "
+            "numbers), or positions (np.flatnonzero(mask > 0))"
+        )
 
 
 def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
@@ -189,8 +252,8 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     """
     from sklearn.utils.validation import validate_data
 
-    if not hasattr(X, "dtype") and not hasattr(X, "columns"):
-        X = np.asarray(X)  # a list of floats gets the same precision as an array
+    if not hasattr(X, "columns"):  # names of columns are kept by scikit-learn
+        X = plain_array(X, "features")  # a list of floats gets the same precision as an array
     floats = isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim > 1
     if floats:
         _refuse_non_finite(X)

@@ -120,6 +120,38 @@ def test_ctrl_c_says_how_to_go_on(folder, tmp_path, monkeypatch):
         assert f"the same command goes on after the {what} that are finished" in result.stderr
 
 
+def test_rows_of_predictions_and_draws_are_named(folder, tmp_path, refused):
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for i in range(1, 13):
+        picture = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"img{i}.png")
+    images = brainenc.ImageFiles([tmp_path / "pictures" / f"img{i}.png" for i in range(1, 13)])
+    pixels = brainenc.PixelFeatures(size=8, verbose=False)
+    encoder = brainenc.RidgeEncoder(pixels).fit(images, rng.standard_normal((12, 4)))
+    model = encoder.save(tmp_path / "model")
+    for command in ("predict", "sample"):
+        for source in (tmp_path / "pictures", tmp_path / "pictures" / "*.png"):
+            out = tmp_path / f"{command}.npy"
+            shown = run_here(command, model, source, "--out", out)
+            rows = pd.read_csv(tmp_path / f"{command}.rows.csv")
+            assert rows["row"].tolist() == list(range(12))
+            assert rows["file"].tolist() == [str(path) for path in images.paths]
+            assert f"{command}.rows.csv" in shown.stdout
+    np.testing.assert_allclose(
+        np.load(tmp_path / "predict.npy"), encoder.predict(images), atol=1e-5
+    )
+    np.save(tmp_path / "images.npy", np.asarray(images))
+    run_here("predict", model, tmp_path / "images.npy", "--out", tmp_path / "array.npy")
+    assert not (tmp_path / "array.rows.csv").exists()  # rows of an array have no other name
+    Image.new("RGBA", (8, 8)).save(tmp_path / "clear.png")
+    command = ["predict", model, tmp_path / "clear.png", "--out", tmp_path / "clear.npy"]
+    assert "background" in refused(*command)
+    run_here(*command, "--background", "white")
+    white = np.full((1, 8, 8, 3), 255, np.uint8)
+    np.testing.assert_allclose(np.load(tmp_path / "clear.npy"), encoder.predict(white), atol=1e-5)
+
+
 def test_fit_predict_sample_agree_with_python(folder, tmp_path):
     model = tmp_path / "model"
     run("fit", "ridge", folder / "subject.brain", "--features", "pixels", "--out", model)

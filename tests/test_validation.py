@@ -4,7 +4,13 @@ import pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
-from brainenc.validation import check_betas, check_features, check_index, check_same_length
+from brainenc.validation import (
+    check_betas,
+    check_features,
+    check_index,
+    check_positions,
+    check_same_length,
+)
 
 # ------------------------------------------------------------------ check_betas
 
@@ -137,8 +143,9 @@ def test_masks_and_positions_select_the_same(index):
     np.testing.assert_array_equal(selected, [1, 4])
 
 
-def test_positions_keep_order_and_duplicates():
-    np.testing.assert_array_equal(check_index([3, 0, 3], 4, "voxels"), [3, 0, 3])
+def test_positions_keep_their_order_and_duplicates_where_these_may_be():
+    np.testing.assert_array_equal(check_index([3, 0], 4, "voxels"), [3, 0])
+    np.testing.assert_array_equal(check_positions([3, 0, -1], 4, "rows"), [3, 0, 3])
 
 
 def test_one_position_is_an_index():
@@ -149,7 +156,7 @@ def test_one_position_is_an_index():
     ("index", "error", "message"),
     [
         ([True, False], ValueError, r"mask of shape \(2,\), but 5"),
-        (np.ones((5, 1), dtype=bool), ValueError, "mask of shape"),
+        (np.ones((5, 5), dtype=bool), ValueError, "must have one dimension"),
         ([], ValueError, "images selects nothing of 5"),
         (np.zeros(5, dtype=bool), ValueError, "images selects nothing"),
         ([0, 5], ValueError, r"images has positions from 0 to 5, outside 0 … 4"),

@@ -9,6 +9,7 @@ import pandas as pd
 from brainenc.arrays import blocks, release, row_blocks
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import EncoderScores
+from brainenc.data.ceiling import TAKEN_FOR_SINGLE_TRIALS
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.images import image_batches, take_images
 from brainenc.metrics import NoiseCeiling
@@ -85,6 +86,8 @@ def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
             else ""
         )
         found.append(f"{without_ceiling} of {data.n_voxels} voxels have no noise ceiling{reason}.")
+    if ceiling.estimator == "ncsnr" and data.n_averaged is None:
+        found.append(f"{TAKEN_FOR_SINGLE_TRIALS[0].upper()}{TAKEN_FOR_SINGLE_TRIALS[1:]}.")
     without_trials = data.n_images - data.trials["image"].nunique()
     if without_trials:
         found.append(

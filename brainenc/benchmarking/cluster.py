@@ -7,11 +7,10 @@ its memory, and losing a worker loses no array.
 import mmap
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from brainenc.arrays import write_array
 from brainenc.benchmarking import pairs
 from brainenc.benchmarking.pairs import Pair
 from brainenc.data.images import ImageFiles
+from brainenc.temporaries import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ def connected(
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix=".inputs-", dir=out) as folder,
+        scratch_folder(out, "inputs") as folder,
         Client(scheduler) as client,
     ):
-        _check_workers(client, folder)
+        _check_workers(client, str(folder))
         with joblib.parallel_config(_backend(client), n_jobs=-1):
-            yield _Sender(Path(folder))
+            yield _Sender(folder)
 
 
 def _backend(client: Any) -> Any:
@@ -161,8 +161,18 @@ def _own_file(array: Any) -> ArrayFile | None:
 
 
 def run_pair(pair: Pair, X: Any, betas: Any) -> Pair:
-    """`pairs.run_pair` on a worker, unless a worker that was lost had finished it."""
-    if pair.finished():
+    """`pairs.run_pair` on a worker, unless a worker that was lost had finished it.
+
+    If its folder cannot be written, the pair says why in `lost`, and the others go on.
+    """
+    try:
+        return _run_unless_finished(pair, X, betas)
+    except Exception as error:
+        return replace(pair, lost=f"{type(error).__name__}: {error}")
+
+
+def _run_unless_finished(pair: Pair, X: Any, betas: Any) -> Pair:
+    if not pair.to_fit():
         return pair
     opened = (array.open() if isinstance(array, ArrayFile) else array for array in (X, betas))
     # joblib would send what the encoder itself runs in parallel to the cluster, behind all other

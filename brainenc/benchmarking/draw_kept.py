@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from brainenc.arrays import array_file
+from brainenc.reading import read_array, read_arrays
 
 Arrays = dict[str, np.ndarray]
 
@@ -72,6 +73,5 @@ class Kept:
 
 def read_kept(folder: Path) -> Arrays:
     """Arrays of a folder written by `Kept`; large ones are memory-mapped."""
-    with np.load(folder / "rest.npz") as rest:
-        small = dict(rest)
-    return small | {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in LARGE}
+    small = read_arrays(folder / "rest.npz")
+    return small | {name: read_array(folder / f"{name}.npy", mapped=True) for name in LARGE}

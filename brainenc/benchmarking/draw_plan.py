@@ -9,6 +9,7 @@ from brainenc.arrays import release, row_blocks
 from brainenc.benchmarking.draw_kept import VERSION
 from brainenc.benchmarking.split import Split
 from brainenc.data.encoding_data import EncodingData
+from brainenc.data.voxels import atlas_labels
 from brainenc.metrics import ncsnr_from_repeats
 
 #: Number of voxels with kept correlations; number of their pairs in the variogram score.
@@ -80,8 +81,7 @@ def _first_labels(data: EncodingData) -> np.ndarray:
     """ROI of every voxel in the first atlas, "" where it has none."""
     if not data.atlases:
         return np.full(data.n_voxels, "")
-    roi = data.voxels[data.atlases[0]].astype(object)
-    return roi.where(roi.notna(), "").to_numpy(dtype=str)
+    return atlas_labels(data.voxels, data.atlases[0]).astype(str)
 
 
 def _is_complete(betas: np.ndarray) -> np.ndarray:

@@ -1,14 +1,17 @@
 """Draws of a run: of every encoder, of the reference rows of ridge, and of the truth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from brainenc.benchmarking import draw_tables
 from brainenc.benchmarking.cautions import draw_warnings
 from brainenc.benchmarking.draw_blocks import score_draws
+from brainenc.benchmarking.draw_kept import Arrays
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_scores import (
     DrawScores,
@@ -27,6 +30,7 @@ from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult
 from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.benchmarking.split import Split
+from brainenc.benchmarking.steps import Steps
 from brainenc.benchmarking.targets import Targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.result_tables import TRUTH
@@ -61,23 +65,49 @@ class Drawn:
         result: BenchmarkResult,
         groups: Mapping[tuple[str, str], np.ndarray],
         scores: Mapping[str, EncoderScores],
+        steps: Steps,
     ) -> BenchmarkResult:
-        """Copy of the result with tables of draws, and their columns in encoder and ROI tables."""
-        draws = draw_tables.draw_table(self.scores, groups, self.references)
-        n_complete = len(self.plan.complete)
+        """Copy of the result with tables of draws, and their columns in encoder and ROI tables.
+
+        A table that cannot be made is empty.
+        """
+        found, n_complete = self.scores, len(self.plan.complete)
+
+        def table(name: str, make: Callable[[Mapping[str, DrawScores]], pd.DataFrame]) -> Any:
+            return steps.table(f"{name}.csv", make, found, pd.DataFrame(columns=["encoder"]))
+
+        def beside(of_predictions: pd.DataFrame, by_roi: bool) -> pd.DataFrame:
+            return steps.attempt(
+                "draws beside predictions",
+                lambda: draw_tables.beside(of_predictions, draws, by_roi=by_roi),
+                of_predictions,
+            )
+
+        draws = table("draws", lambda some: draw_tables.draw_table(some, groups, self.references))
         return replace(
             result,
-            encoders=draw_tables.beside(result.encoders, draws, by_roi=False),
-            rois=draw_tables.beside(result.rois, draws, by_roi=True),
+            encoders=beside(result.encoders, by_roi=False),
+            rois=beside(result.rois, by_roi=True),
             draws=draws,
-            draw_pairs=draw_tables.draw_pair_table(self.scores, groups, n_complete),
-            calibration=draw_tables.calibration_table(self.scores, groups),
-            k_fairness=draw_tables.k_fairness_table(self.scores, scores, self.targets),
-            noise_correlations=draw_tables.noise_correlation_table(
-                self.scores, self.measured, self.plan
+            draw_pairs=table(
+                "draw_pairs", lambda some: draw_tables.draw_pair_table(some, groups, n_complete)
             ),
-            shown_draws=draw_tables.shown_draw_table(self.scores, self.targets, self.plan),
-            warnings=result.warnings + draw_warnings(draws, self.errors),
+            calibration=table(
+                "calibration", lambda some: draw_tables.calibration_table(some, groups)
+            ),
+            k_fairness=table(
+                "k_fairness", lambda some: draw_tables.k_fairness_table(some, scores, self.targets)
+            ),
+            noise_correlations=table(
+                "noise_correlations",
+                lambda some: draw_tables.noise_correlation_table(some, self.measured, self.plan),
+            ),
+            shown_draws=table(
+                "shown_draws",
+                lambda some: draw_tables.shown_draw_table(some, self.targets, self.plan),
+            ),
+            warnings=result.warnings
+            + steps.attempt("warnings of draws", lambda: draw_warnings(draws, self.errors), []),
         )
 
 
@@ -120,21 +150,38 @@ def score_all_draws(
             if failed:
                 errors[name] = failed[0]
                 continue
-            kept = [pair.draws(label) for pair in group]
-            draws_from = infos[0]["draws"][label]["kind"]
-            scores[name] = score_encoder_draws(draws_from, kept, targets, plan, measured, folder)
-    if isinstance(data.truth, TrueDistribution):
-        kept = [
-            score_draws(
-                truth_source(data.truth, test),
-                data.betas[test],
-                split.scale[k],
-                plan,
-                k,
-                folder / f"truth{k}",
+            try:
+                kept = [pair.draws(label) for pair in group]
+                kind_of_draws = infos[0]["draws"][label]["kind"]
+                scores[name] = score_encoder_draws(
+                    kind_of_draws, kept, targets, plan, measured, folder
+                )
+            except Exception as error:
+                errors[name] = f"{type(error).__name__}: {error}"
+    # The truth is of single trials: beside averages its draws would vary too much.
+    if isinstance(data.truth, TrueDistribution) and data.n_averaged is None:
+        try:
+            kept = _draws_of_truth(data.truth, data, split, plan, folder)
+            references[TRUTH_NAME] = Reference(TRUTH, "")
+            scores[TRUTH_NAME] = score_encoder_draws(
+                TRUTH_NAME, kept, targets, plan, measured, folder
             )
-            for k, (_, test) in enumerate(split.folds)
-        ]
-        references[TRUTH_NAME] = Reference(TRUTH, "")
-        scores[TRUTH_NAME] = score_encoder_draws(TRUTH_NAME, kept, targets, plan, measured, folder)
+        except Exception as error:
+            errors[TRUTH_NAME] = f"{type(error).__name__}: {error}"
     return Drawn(scores, references, errors, measured, targets, plan)
+
+
+def _draws_of_truth(
+    truth: TrueDistribution, data: EncodingData, split: Split, plan: DrawPlan, folder: Path
+) -> list[Arrays]:
+    return [
+        score_draws(
+            truth_source(truth, test),
+            data.betas[test],
+            split.scale[k],
+            plan,
+            k,
+            folder / f"truth{k}",
+        )
+        for k, (_, test) in enumerate(split.folds)
+    ]

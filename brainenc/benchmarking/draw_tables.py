@@ -1,12 +1,14 @@
 """Tidy tables of the scores of draws, with reference rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from brainenc.arrays import take_columns
 from brainenc.benchmarking.draw_plan import QUANTILES, DrawPlan
 from brainenc.benchmarking.draw_scores import (
     CORRELATION_SCORES,
@@ -178,7 +180,7 @@ def k_fairness_table(
     draw_scores, scores : scores of draws and of predictions, by name
     targets : Targets
     """
-    floor, ceiling = _noise_variance_z(targets), targets.ceiling
+    floor, ceiling, per_draw = _noise_variance_z(targets), targets.ceiling, targets.trials_per_draw
     rows = []
     for name, found in draw_scores.items():
         for averaged in found.averages:
@@ -188,10 +190,13 @@ def k_fairness_table(
             )
             r, samples = averaged["r"], averaged["r_samples"]
             row = {"encoder": name, "average": label, "average_kind": kind, "n_averaged": float(n)}
-            row |= _against(r, samples, ceiling_of_draws(ceiling, n), targets)
+            noise = 1 / ceiling.n_trials + 1 / (n * per_draw)
+            row |= _against(
+                r, samples, ceiling_of_draws(ceiling, n, trials_per_draw=per_draw), targets
+            )
             error = {
                 "mse_z": mean_over_voxels(averaged["mse_z"]),
-                "mse_z_floor": mean_over_voxels(floor * (1 / ceiling.n_trials + 1 / n)),
+                "mse_z_floor": mean_over_voxels(floor * noise),
             }
             rows.append(row | error)
         if name in scores:
@@ -199,6 +204,7 @@ def k_fairness_table(
             r, samples = of_prediction.voxels["r"], of_prediction.voxel_samples["r"]
             row = {"encoder": name, "average": "prediction", "average_kind": PREDICTION}
             row |= {"n_averaged": np.nan}
+            noise = 1 / ceiling.n_trials + 1 / (n * per_draw)
             row |= _against(r, samples, ceiling, targets)
             error = {
                 "mse_z": mean_over_voxels(of_prediction.voxels["mse_z"]),
@@ -221,14 +227,26 @@ def _against(
 
 
 def _noise_variance_z(targets: Targets) -> np.ndarray:
-    """Trial-to-trial variance of the test images in z units; NaN without repeats."""
-    everything = np.ones((1, len(targets.rows)))
-    noise = [
-        variance_components(targets.trials(voxels), everything).noise[0]
-        for voxels in targets.blocks()
-    ]
+    """Trial-to-trial variance in z units; NaN without repeats.
+
+    Of the test images; a voxel without repeats of these gets that of all images, so that floors
+    are means over the voxels of the errors beside them.
+    """
+    noise = _noise_variance(targets.trials, targets.blocks(), len(targets.rows))
+    if not np.isfinite(noise).all():
+        n_images = len(targets.source)
+        trials = partial(take_columns, targets.source)
+        everywhere = _noise_variance(trials, targets.blocks(n_images), n_images)
+        noise = np.where(np.isfinite(noise), noise, everywhere)
     in_z = np.mean(1 / np.square(targets.scale, dtype=np.float64), axis=0)
-    return np.concatenate(noise) * in_z
+    return noise * in_z
+
+
+def _noise_variance(
+    trials: Callable[[slice], np.ndarray], some: Iterable[slice], n_images: int
+) -> np.ndarray:
+    sets = np.ones((1, n_images))
+    return np.concatenate([variance_components(trials(v), sets).noise[0] for v in some])
 
 
 def noise_correlation_table(scores: Scores, measured: Measured, plan: DrawPlan) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
+from brainenc.conversion import check_row_order, plain_array
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
 from brainenc.encoders.describe import describe
@@ -81,7 +82,8 @@ class Inputs:
     def _given(self, features: Any) -> np.ndarray:
         if hasattr(features, "fit") and hasattr(features, "transform"):
             return self.transform(features)
-        features = features if isinstance(features, np.ndarray) else np.asarray(features)
+        check_row_order(features=features, images=self.images)
+        features = plain_array(features, "features")
         if len(features) != len(self.images):
             raise ValueError(
                 f"features has {len(features)} rows, but there are {len(self.images)} images"

@@ -20,12 +20,13 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "himalaya", "torch", "pandas", "op
 
 
 def data_hash(data: EncodingData) -> str:
-    """Fingerprint of images and betas: 32 hexadecimal digits."""
+    """Fingerprint of images, betas and their counts: 32 hexadecimal digits."""
     images = []
     for batch in image_batches(data.images, 256):
         images.append(fingerprint(batch))
         release(batch)
-    return fingerprint(np.asarray(data.betas), images)
+    counts = [] if data.n_averaged is None else [np.asarray(data.n_averaged)]
+    return fingerprint(np.asarray(data.betas), images, *counts)
 
 
 def split_hash(folds: Folds) -> str:

@@ -5,7 +5,6 @@ reuses finished pairs and fits the rest.
 """
 
 import shutil
-import tempfile
 import threading
 import time
 import traceback
@@ -24,8 +23,16 @@ from brainenc.benchmarking.draw_blocks import score_draws
 from brainenc.benchmarking.draw_kept import Arrays, read_kept
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_sources import DrawSource, encoder_source, reference_sources
-from brainenc.process_state import pair_lock
-from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.process_state import interruption_ends_fit, pair_lock
+from brainenc.reading import read_array
+from brainenc.storage import (
+    atomic_path,
+    check_file,
+    file_record,
+    read_signed_json,
+    write_signed_json,
+)
+from brainenc.temporaries import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,9 @@ class Pair:
         Unit of "z" in this fold, as in `Split`, for scores of draws.
     references : bool
         Whether to add reference rows; the encoder must have `fit_held_out`.
+    lost : str
+        Why this run has nothing of the pair, "" if it has: its folder could not be written, or the
+        process that fitted it was killed.
     """
 
     encoder: BaseEstimator
@@ -60,24 +70,34 @@ class Pair:
     plan: DrawPlan | None = None
     scale: np.ndarray | None = None
     references: bool = False
+    lost: str = ""
 
     def finished(self) -> bool:
         """Whether an earlier run wrote predictions of this pair."""
         try:
-            info = read_json(self.folder / "info.json")
+            info = read_signed_json(self.folder / "info.json")
             if info.get("key") != self.key or info.get("error") is not None:
                 return False
+            # Pairs of versions before 0.2 have no checksums.
+            for name, record in info.get("files", {}).items():
+                check_file(self.folder / name, record)
             return len(self.predictions()) == len(self.test)
-        except (FileNotFoundError, ValueError, EOFError):  # missing or truncated: fit again
+        except (FileNotFoundError, ValueError, AttributeError):  # missing or damaged: fit again
             return False
+
+    def to_fit(self) -> bool:
+        """Whether a run must fit this pair: unfinished, or without room for its draws then."""
+        return not self.finished() or bool(self.info().get("draw_again"))
 
     def info(self) -> dict[str, Any]:
         """Times, memory, and the error if there was one."""
-        return read_json(self.folder / "info.json")
+        if self.lost:
+            return {"key": self.key, "error": self.lost, "draws": {}, "draw_errors": {}}
+        return read_signed_json(self.folder / "info.json")
 
     def predictions(self) -> np.ndarray:
         """Predictions of the test images, shape (n_test, n_voxels), memory-mapped."""
-        return np.load(self.folder / "predictions.npy", mmap_mode="r")
+        return read_array(self.folder / "predictions.npy", mapped=True)
 
     def draws(self, label: str = "") -> Arrays:
         """Kept arrays of the draws of the encoder, or of the reference row of that label.
@@ -94,8 +114,10 @@ def _draws_folder(label: str) -> str:
 def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     """Fit, predict and draw; an error is recorded and does not stop the other pairs.
 
-    After an error in drawing, predictions are still scored. Warnings and memory are recorded for
-    the whole process: pairs in several threads of one process run one after the other.
+    After an error in drawing, predictions are still scored. Ctrl-C ends the pair without a result,
+    so that no network that was trained for a part of the time is scored and kept. Warnings and
+    memory are recorded for the whole process: pairs in several threads of one process run one after
+    the other.
 
     Parameters
     ----------
@@ -108,14 +130,22 @@ def run_pair(pair: Pair, X: Any, betas: np.ndarray) -> Pair:
     Pair : the one given, with its folder written.
     """
     info: dict[str, Any] = {"key": pair.key, "error": None, "draws": {}, "draw_errors": {}}
-    with pair_lock(), atomic_path(pair.folder) as temporary:
+    with pair_lock(), interruption_ends_fit(), atomic_path(pair.folder) as temporary:
         temporary.mkdir()
         try:
             _fit_and_draw(pair, X, betas, temporary, info)
         except Exception as error:
             info["error"] = f"{type(error).__name__}: {error}"
             info["traceback"] = traceback.format_exc()
-        write_json(temporary / "info.json", info)
+            # What is half written is of no use, and the disk may be full.
+            shutil.rmtree(temporary)
+            temporary.mkdir()
+        # A later run that goes on with this pair compares them.
+        files = [path for path in sorted(temporary.rglob("*")) if path.is_file()]
+        info["files"] = {
+            path.relative_to(temporary).as_posix(): file_record(path) for path in files
+        }
+        write_signed_json(temporary / "info.json", info)
     return pair
 
 
@@ -124,9 +154,9 @@ def _fit_and_draw(
 ) -> None:
     """Write predictions and kept arrays of draws to a folder."""
     # Folds are shuffled: indexing rows of a memory map would copy them into memory.
-    with tempfile.TemporaryDirectory(prefix=".rows-", dir=pair.folder.parent) as scratch:
-        train = [take_rows(array, pair.train, Path(scratch)) for array in (X, betas)]
-        X_test = take_rows(X, pair.test, Path(scratch))
+    with scratch_folder(pair.folder.parent, "rows") as scratch:
+        train = [take_rows(array, pair.train, scratch) for array in (X, betas)]
+        X_test = take_rows(X, pair.test, scratch)
         encoder, predictions, held_out = _timed_fit(pair, train, X_test, info)
         np.save(folder / "predictions.npy", predictions)
         if pair.plan is None or pair.scale is None:
@@ -134,7 +164,7 @@ def _fit_and_draw(
         sources = [encoder_source(encoder, X_test, predictions)]
         if held_out is not None:
             sources += reference_sources(encoder, predictions, train[1], held_out)
-        test = take_rows(betas, pair.test, Path(scratch))
+        test = take_rows(betas, pair.test, scratch)
         _score_all_draws(pair, pair.plan, sources, test, pair.scale, folder, info)
 
 
@@ -180,7 +210,8 @@ def _score_all_draws(
             score_draws(source, test, scale, plan, pair.fold, folder / _draws_folder(source.label))
         except Exception as error:
             info["draw_errors"][source.label] = f"{type(error).__name__}: {error}"
-            shutil.rmtree(folder / _draws_folder(source.label))
+            info["draw_again"] = info.get("draw_again") or isinstance(error, OSError | MemoryError)
+            shutil.rmtree(folder / _draws_folder(source.label), ignore_errors=True)
         else:
             seconds = time.perf_counter() - start
             info["draws"][source.label] = {"kind": source.kind, "seconds": seconds}

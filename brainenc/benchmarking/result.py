@@ -9,11 +9,25 @@ import numpy as np
 import pandas as pd
 
 from brainenc.benchmarking.former_tables import with_kinds
+from brainenc.csv_files import read_csv, write_csv
+from brainenc.locks import exclusive
+from brainenc.reading import reading
 from brainenc.result_tables import DRAW_TABLES, NAMES, TABLES, TEXTS, ResultTables
-from brainenc.storage import atomic_path, check_writable, read_json, write_json
+from brainenc.storage import (
+    atomic_path,
+    check_file,
+    check_writable,
+    file_record,
+    read_json,
+    read_signed_json,
+    write_signed_json,
+)
 
 #: Version of the folder layout that `BenchmarkResult.save` writes.
 FORMAT_VERSION = 1
+
+#: How the warning begins that a run could not write its tables.
+NOT_SAVED = "The tables are not written"
 
 
 def _in_doubles(table: pd.DataFrame) -> pd.DataFrame:
@@ -130,40 +144,80 @@ class BenchmarkResult(ResultTables):
         ------
         FileExistsError : `folder` contains a data set, a saved encoder or a file that is not of a
             run.
+        OSError : some tables could not be written, for example because the disk is full; those
+            that could are there.
         """
         folder = check_run_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Tables of two runs that end at the same time must not be mixed.
+        with exclusive(folder / ".lock", what=f"{folder}", way_out="try again", wait=-1):
+            return self._save(folder)
+
+    def _save(self, folder: Path) -> Path:
+        failed: dict[str, OSError] = {}
         for table in TABLES + DRAW_TABLES:
-            with atomic_path(folder / f"{table}.csv") as temporary:
-                _in_doubles(getattr(self, table)).to_csv(temporary, index=False)
+            try:
+                write_csv(folder / f"{table}.csv", _in_doubles(getattr(self, table)))
+            except OSError as error:
+                failed[table] = error
+        if failed:
+            names = ", ".join(f"{table}.csv" for table in failed)
+            raise OSError(f"{names} could not be written: {next(iter(failed.values()))}")
         content = {
             "format_version": FORMAT_VERSION,
+            "files": {
+                f"{table}.csv": file_record(folder / f"{table}.csv")
+                for table in TABLES + DRAW_TABLES
+            },
             "manifest": self.manifest,
             "warnings": self.warnings,
             "n_rows": {table: len(getattr(self, table)) for table in TABLES + DRAW_TABLES},
         }
-        write_json(folder / "manifest.json", content)
+        write_signed_json(folder / "manifest.json", content)
         return folder
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "BenchmarkResult":
+    def load(cls, folder: str | os.PathLike, *, verify: bool = True) -> "BenchmarkResult":
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        folder : path
+        verify : bool
+            Compare the tables with their checksums in ``manifest.json``; False for tables that were
+            changed by hand.
 
         Raises
         ------
         FileNotFoundError : a table is missing; the message names it.
-        ValueError : the folder is from a newer version, or a file is damaged.
+        ValueError : the folder is from a newer version, or a file is damaged, was changed, or is of
+            another run than the others.
         """
         folder = Path(folder)
-        _check_exists(folder / "manifest.json")
-        content = read_json(folder / "manifest.json")
-        if content["format_version"] > FORMAT_VERSION:
+        path = _check_exists(folder / "manifest.json")
+        content = read_signed_json(path) if verify else read_json(path)
+        with reading(path, "the manifest of a run"):
+            version, n_rows, records = (
+                content["format_version"],
+                dict(content["n_rows"]),
+                dict(content.get("files", {})),  # none before 0.2
+            )
+            manifest, warnings = content["manifest"], content["warnings"]
+            newer = version > FORMAT_VERSION
+            if unknown := set(n_rows) - set(TABLES + DRAW_TABLES):
+                raise ValueError(f"it names the table {min(unknown)!r}, which no run has")
+            if not isinstance(manifest, dict) or not isinstance(warnings, list):
+                raise ValueError("its manifest is no table or its warnings no list")
+        if newer:
             raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
-        tables = {
-            table: _read_table(_check_exists(folder / f"{table}.csv"), n_rows)
-            for table, n_rows in content["n_rows"].items()
-        }
+        for table in n_rows:
+            _check_exists(folder / f"{table}.csv")
+            if verify and f"{table}.csv" in records:
+                _check_table(folder / f"{table}.csv", records[f"{table}.csv"])
+        tables = {table: _read_table(folder / f"{table}.csv", n) for table, n in n_rows.items()}
         tables = with_kinds(tables)
-        return cls(**tables, manifest=content["manifest"], warnings=content["warnings"])
+        with reading(path, "the manifest of a run"):
+            return cls(**tables, manifest=manifest, warnings=warnings)
 
     def to_html(
         self,
@@ -192,7 +246,8 @@ class BenchmarkResult(ResultTables):
 
         with atomic_path(path) as temporary:
             page = render_report(self, surface=surface, attention=attention)
-            temporary.write_text(page, encoding="utf-8")
+            # Paths that are no text in this locale have characters that are none in a file.
+            temporary.write_bytes(page.encode("utf-8", errors="replace"))
         return Path(path)
 
 
@@ -219,22 +274,35 @@ def check_run_folder(folder: str | os.PathLike) -> Path:
     return check_writable(folder)
 
 
+def is_finished_run(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds the tables of a run, and all of them."""
+    try:
+        content = read_json(Path(folder) / "manifest.json")
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "unfinished" not in content.get("manifest", {})
+
+
 def _check_exists(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; did the benchmark finish?")
     return path
 
 
-def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
+def _check_table(path: Path, record: Any) -> None:
     try:
-        columns = pd.read_csv(path, nrows=0).columns
-        names = [column for column in columns if column in NAMES + TEXTS]
-        missing = {column: [""] for column in columns if column not in names}
-        table = pd.read_csv(
-            path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=missing
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        check_file(path, record)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. It was changed, or the run that replaced it was stopped: run the same "
+            "benchmark again, which does not fit again. If you changed it on purpose: "
+            "BenchmarkResult.load(folder, verify=False)"
+        ) from None
+
+
+def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
+    with reading(path, "a table"):
+        table = read_csv(path, texts=NAMES + TEXTS)
     if len(table) != n_rows:
         raise ValueError(f"{path} has {len(table)} rows, but {n_rows} were written: truncated?")
     return table

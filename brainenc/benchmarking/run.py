@@ -3,34 +3,40 @@
 import os
 import re
 import tempfile
+import unicodedata
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 
 import brainenc
 from brainenc.arrays import release
-from brainenc.benchmarking import cluster, scoring, tables
-from brainenc.benchmarking.cautions import find_warnings
-from brainenc.benchmarking.ceilings import ceiling_of_tested, trials_averaged
+from brainenc.benchmarking import cluster
+from brainenc.benchmarking.ceilings import (
+    ceiling_of_tested,
+    trials_averaged,
+    trials_per_draw,
+)
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
-from brainenc.benchmarking.draw_run import score_all_draws
+from brainenc.benchmarking.fitting import run_pairs
 from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
+from brainenc.benchmarking.interim import Interim
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
-from brainenc.benchmarking.result import BenchmarkResult, check_run_folder
+from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult, check_run_folder
+from brainenc.benchmarking.run_scores import RunScores
 from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
 from brainenc.model_selection import Folds, image_folds
-from brainenc.progress import progress
 from brainenc.storage import fingerprint
+from brainenc.temporaries import scratch_folder
 
 
 def benchmark(
@@ -102,7 +108,8 @@ def benchmark(
     ------
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images than folds, a fold with fewer than two test images, features with
-        another number of rows, no resamples, one draw, or an empty encoder name.
+        another number of rows, no resamples, one draw, or an encoder name that is empty or has
+        control characters.
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -143,7 +150,7 @@ def benchmark(
         "min_ceiling": min_ceiling,
         "random_state": random_state,
     }
-    with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as folder:
+    with _run_folder(out) as folder, scratch_folder(folder, "samples") as samples:
         data_key = data_hash(data)
         pairs = _make_pairs(
             entries,
@@ -152,18 +159,43 @@ def benchmark(
             Path(folder).resolve() / "pairs",
             plan,
         )
-        with cluster.connected(scheduler, out) as send:
-            _run_pairs(pairs, entries, data.betas, send, n_jobs, verbose)
         manifest = make_manifest(data, data_key, split.folds, settings)
-        with tempfile.TemporaryDirectory(prefix=".samples-", dir=folder) as samples:
-            result = _score(
-                data, pairs, failed, split, plan, manifest, verbose, folder=Path(samples)
-            )
+        interim = Interim(out)
+        targets = partial(_targets, data, split, settings)
+        run = RunScores(data, pairs, failed, split, plan, targets, manifest, samples)
+
+        def when_fitted(name: str) -> None:
+            run.score(name)
+            interim.write(run.unfinished)
+
+        with cluster.connected(scheduler, out) as send:
+            run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
+        result = run.result()
     if alignment is not None and alignment.suspicious:
         result.warnings.insert(0, alignment.message)
     if out is not None:
-        result.save(out)
+        _save(result, out)
     return result
+
+
+def _run_folder(out: str | os.PathLike | None) -> Any:
+    """Folder of the pairs, as a context."""
+    if out is None:
+        return scratch_folder(tempfile.gettempdir(), "brainenc-benchmark")
+    Path(out).mkdir(parents=True, exist_ok=True)
+    return nullcontext(out)
+
+
+def _save(result: BenchmarkResult, out: str | os.PathLike) -> None:
+    """Write the tables; if that fails, warn, since the result would be lost with an error."""
+    try:
+        result.save(out)
+    except OSError as error:
+        result.warnings.append(
+            f"{NOT_SAVED}: {error}. The fits are kept: the same call writes them without fitting "
+            "again."
+        )
+        warnings.warn(result.warnings[-1], RuntimeWarning, stacklevel=3)
 
 
 def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations: int) -> None:
@@ -177,6 +209,12 @@ def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations
             raise ValueError(f"{name}={value} must be 1 or more")
     if isinstance(encoders, Mapping) and any(not str(name).strip() for name in encoders):
         raise ValueError("an encoder has an empty name")
+    for name in map(str, encoders if isinstance(encoders, Mapping) else ()):
+        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+            raise ValueError(
+                f"the encoder name {name!r} has line breaks or other control characters, which "
+                "tables and terminals do not show; give the encoder another name"
+            )
 
 
 def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:
@@ -233,77 +271,7 @@ def _make_pairs(
     return pairs
 
 
-def _run_pairs(
-    pairs: Mapping[str, list[Pair]],
-    entries: Mapping[str, Entry],
-    betas: np.ndarray,
-    send: Callable[[Any], Any],
-    n_jobs: int | None,
-    verbose: bool,
-) -> None:
-    todo = [pair for of_encoder in pairs.values() for pair in of_encoder if not pair.finished()]
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
-    jobs = (
-        delayed(cluster.run_pair)(pair, send(entries[pair.name].X), send(betas)) for pair in todo
-    )
-    bar = progress(desc="fitting", total=len(todo), unit="fit", verbose=verbose)
-    with bar, warnings.catch_warnings():
-        # joblib may take the memory of a large fit for a leak and replace the worker, which is
-        # harmless.
-        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
-        for pair in parallel(jobs):
-            bar.set_postfix_str(f"{pair.name}, fold {pair.fold}")
-            bar.update()
-
-
 # -------------------------------------------------------------------- scoring
-
-
-def _score(
-    data: EncodingData,
-    pairs: Mapping[str, list[Pair]],
-    failed: Mapping[str, str],
-    split: Split,
-    plan: DrawPlan | None,
-    manifest: dict[str, Any],
-    verbose: bool,
-    *,
-    folder: Path,
-) -> BenchmarkResult:
-    settings = manifest["settings"]
-    targets = _targets(data, split, settings)
-    manifest["noise_ceiling"] = {
-        "estimator": targets.ceiling.estimator,
-        "n_trials": float(np.nanmean(targets.ceiling.n_trials)),
-    }
-    finished = {
-        name: group for name, group in pairs.items() if all(pair.finished() for pair in group)
-    }
-    scores = {
-        name: scoring.score_encoder(
-            [pair.predictions() for pair in finished[name]],
-            targets,
-            n_permutations=settings["n_permutations"],
-            random_state=settings["random_state"],
-            folder=folder,
-        )
-        for name in progress(list(finished), desc="scoring", unit="encoder", verbose=verbose)
-    }
-    drawn = of_draws = None
-    if plan is not None:
-        drawn = score_all_draws(data, finished, split, targets, plan, folder)
-        of_draws = drawn.scores
-    ceiling, groups = targets.ceiling, tables.voxel_groups(data)
-    result = BenchmarkResult(
-        encoders=tables.encoder_table(scores, ceiling.values, pairs, failed),
-        rois=tables.roi_table(scores, ceiling.values, groups),
-        pairs=tables.pair_table(scores, groups),
-        maps=tables.map_table(scores, ceiling.values, data.voxels, of_draws),
-        voxels=tables.voxel_table(scores),
-        manifest=manifest,
-        warnings=find_warnings(data, ceiling, scores, pairs, failed),
-    )
-    return result if drawn is None else drawn.beside(result, groups, scores)
 
 
 def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> Targets:
@@ -313,7 +281,8 @@ def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> T
         data.betas,
         split,
         ceiling,
-        n_trials=trials_averaged(data, split, ceiling),
+        n_trials=trials_averaged(data, split),
+        trials_per_draw=trials_per_draw(data),
         min_ceiling=settings["min_ceiling"],
         n_bootstraps=settings["n_bootstraps"],
         random_state=settings["random_state"],

@@ -38,8 +38,12 @@ def encoder_table(
     ceiling_r: np.ndarray,
     pairs: Mapping[str, Sequence[Pair]],
     failed: Mapping[str, str],
+    errors: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """One row per encoder; failed encoders have NaN scores and their error."""
+    """One row per encoder; failed encoders have NaN scores and their error.
+
+    Those of `failed` were not fitted, those of `errors` were fitted and not scored.
+    """
     rows = []
     for name, of_folds in pairs.items():
         row: dict[str, Any] = {"encoder": name}
@@ -48,6 +52,7 @@ def encoder_table(
             row |= _image_row(scores[name])
             row["n_significant"] = int((fdr(scores[name].p) < 0.05).sum())
         row |= _cost_row([pair.info() for pair in of_folds], of_folds)
+        row["error"] = row["error"] or (errors or {}).get(name, "")
         rows.append(row)
     rows += [{"encoder": name, "error": error} for name, error in failed.items()]
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ from brainenc.arrays import blocks, take_columns
 from brainenc.benchmarking.split import Split
 from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_weights
-from brainenc.repeats import average_repeats
+from brainenc.repeats import average_repeats, shared_number
 
 #: Betas at a time in sums: temporary arrays of a few MB.
 _BLOCK_VALUES = 2**20
@@ -43,8 +43,10 @@ class Targets:
         Ceiling of r against the averages.
     enough : array of bool, shape (n_voxels,)
         Voxels whose ceiling is high enough for normalisation.
-    n_trials : float, or array, shape (n_voxels,)
+    n_trials : array, shape (n_voxels,)
         Effective number of averaged trials; see `trials_averaged`.
+    trials_per_draw : float, or array, shape (n_voxels,)
+        Trials whose noise a draw has; see `trials_per_draw`.
     weights : array, shape (n_bootstraps, n_rows)
         Count of each image in each bootstrap sample, the same for every encoder.
     """
@@ -57,7 +59,8 @@ class Targets:
     scale: np.ndarray
     ceiling: NoiseCeiling
     enough: np.ndarray
-    n_trials: float | np.ndarray
+    n_trials: np.ndarray
+    trials_per_draw: float | np.ndarray
     weights: np.ndarray
 
     @property
@@ -80,13 +83,14 @@ class Targets:
         """Single trials of some voxels and rows, (n_rows, n_repeats, n_voxels)."""
         return take_columns(self.source, voxels, self.rows[rows])
 
-    def blocks(self) -> Iterator[slice]:
-        """Blocks of voxels to load at a time."""
-        return blocks(self.n_voxels, _TRIAL_VALUES // max(1, len(self.rows) * self.source.shape[1]))
+    def blocks(self, n_images: int | None = None) -> Iterator[slice]:
+        """Blocks of voxels to load at a time, with the trials of all rows or of `n_images`."""
+        n_images = len(self.rows) if n_images is None else n_images
+        return blocks(self.n_voxels, _TRIAL_VALUES // max(1, n_images * self.source.shape[1]))
 
     def of_voxels(self, voxels: slice) -> "Targets":
         """Targets of some voxels, in memory."""
-        n_trials = self.n_trials
+        per_draw = self.trials_per_draw
         return replace(
             self,
             source=self.trials(voxels),
@@ -94,7 +98,8 @@ class Targets:
             scale=self.scale[:, voxels],
             ceiling=self.ceiling.of_voxels(voxels),
             enough=self.enough[voxels],
-            n_trials=n_trials[voxels] if isinstance(n_trials, np.ndarray) else n_trials,
+            n_trials=self.n_trials[voxels],
+            trials_per_draw=per_draw[voxels] if isinstance(per_draw, np.ndarray) else per_draw,
         )
 
     def of_fold(self, fold: int) -> "Targets":
@@ -127,6 +132,7 @@ class Targets:
         ceiling = self.ceiling if ceiling is None else ceiling
         # A voxel without data has no number of trials, but its r is NaN.
         n_trials = np.where(np.isnan(self.n_trials), ceiling.n_trials, self.n_trials)
+        n_trials = shared_number(n_trials)  # for a short message
         normalized = ceiling.normalize(r, space="r", n_trials=n_trials)
         return np.where(self.enough, normalized, np.nan)
 
@@ -145,6 +151,7 @@ def make_targets(
     ceiling: NoiseCeiling,
     *,
     n_trials: float | np.ndarray,
+    trials_per_draw: float | np.ndarray = 1.0,
     min_ceiling: float,
     n_bootstraps: int,
     random_state: Any,
@@ -155,7 +162,7 @@ def make_targets(
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
     split : Split
-    ceiling, n_trials
+    ceiling, n_trials, trials_per_draw
         As in `Targets`.
     min_ceiling : float
         Smallest ceiling for normalisation, above 0.
@@ -175,7 +182,8 @@ def make_targets(
         scale=split.scale,
         ceiling=ceiling,
         enough=(ceiling.values >= min_ceiling) & (ceiling.values > 0),
-        n_trials=n_trials,
+        n_trials=np.broadcast_to(n_trials, split.scale.shape[1:]),
+        trials_per_draw=trials_per_draw,
         weights=weights[:, image_of_row],
     )
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from brainenc.brain.surfaces import FSAVERAGE, to_surface
 from brainenc.brain.volumes import Volume, to_nifti
-from brainenc.storage import atomic_path
+from brainenc.conversion import check_row_order, column
+from brainenc.csv_files import write_csv
 from brainenc.validation import check_same_length
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ class VoxelMaps:
 
         Parameters
         ----------
-        values : array, shape (n_voxels,), or dict of column name to such arrays
-            An array becomes the column ``value``.
+        values : array, shape (n_voxels,), or dict or DataFrame of columns of such arrays
+            An array becomes the column ``value``. A Series is taken in the order of its rows,
+            whatever its index.
         path : path
 
         Returns
@@ -86,18 +87,15 @@ class VoxelMaps:
 
         Raises
         ------
-        ValueError : the number of values differs from that of voxels, or a column name is taken.
+        ValueError : the number of values differs from that of voxels, a column name is taken, or
+            a Series has an index in another order.
         """
-        named = dict(values) if isinstance(values, Mapping) else {"value": values}
+        several = isinstance(values, (Mapping, pd.DataFrame))
+        given = {str(key): values[key] for key in values} if several else {"value": values}
+        named = {name: column(one, name, "n_voxels") for name, one in given.items()}
+        check_row_order(voxels=self.voxels, **given)
         check_same_length(voxels=self.voxels, **named)
-        for name, column in named.items():
-            if np.ndim(column) != 1:
-                raise ValueError(
-                    f"{name} {np.shape(column)} must be (n_voxels,): give several columns as a "
-                    "dict of name to values"
-                )
         if taken := [name for name in named if name in self.voxels]:
             raise ValueError(f"the voxel table has columns {taken} already; choose other names")
-        with atomic_path(path) as temporary:
-            self.voxels.assign(**named).to_csv(temporary, index_label="voxel")
+        write_csv(path, self.voxels.assign(**named), index=True, index_label="voxel")
         return Path(path)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from brainenc.brain.values import voxel_values
+from brainenc.conversion import numeric_array
 from brainenc.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -42,12 +44,7 @@ def to_hemispheres(
     ValueError : columns are missing, a hemisphere has another name, vertices are not whole numbers,
         lie outside the mesh or occur twice, or the number of values differs from that of voxels.
     """
-    values = np.asarray(values, dtype=np.float32)
-    if values.ndim not in (1, 2) or values.shape[-1] != len(voxels):
-        raise ValueError(
-            f"values {values.shape} must be (n_voxels,) or (n_maps, n_voxels), and voxels has "
-            f"{len(voxels)} rows"
-        )
+    values = voxel_values(values, voxels)
     vertex, hemisphere = _places(voxels, n_vertices)
     maps = {}
     for name in HEMISPHERES:
@@ -123,7 +120,7 @@ def _places(voxels: pd.DataFrame, n_vertices: int) -> tuple[np.ndarray, np.ndarr
             f"the voxel table has no column {missing}: a surface needs each voxel's vertex and "
             f"hemisphere (there are {list(voxels)})"
         )
-    vertex = voxels["vertex"].to_numpy(float)
+    vertex = numeric_array(voxels["vertex"], "vertex of voxels").astype(float)
     if not ((vertex >= 0) & (vertex < n_vertices) & (vertex % 1 == 0)).all():
         raise ValueError(
             f"vertex runs from {np.min(vertex):g} to {np.max(vertex):g}, but must be whole numbers "

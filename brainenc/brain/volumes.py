@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from brainenc.brain.values import voxel_values
+from brainenc.conversion import numeric_array
+from brainenc.reading import check_claim, n_bytes_of, reading
 from brainenc.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -97,7 +100,7 @@ def to_nifti(
     shape : (int, int, int), optional
         Shape of the volume; by default, without `mask`, the smallest with room for all voxels.
     mask : NIfTI image or path, optional
-        Source of affine and shape instead of the two arguments; must not be 0 at any voxel.
+        Source of affine and shape instead of the two arguments; must be above 0 at every voxel.
     path : path, optional
         Destination, ``.nii`` or ``.nii.gz``, written atomically.
 
@@ -123,12 +126,7 @@ def to_nifti(
 
     if path is not None and not str(path).endswith((".nii", ".nii.gz")):
         raise ValueError(f"path={str(path)!r} must end in .nii or .nii.gz")
-    values = np.asarray(values, dtype=np.float32)
-    if values.ndim not in (1, 2) or values.shape[-1] != len(voxels):
-        raise ValueError(
-            f"values {values.shape} must be (n_voxels,) or (n_maps, n_voxels), and voxels has "
-            f"{len(voxels)} rows"
-        )
+    values = voxel_values(values, voxels)
     position = _positions(voxels)
     if mask is not None:
         affine, shape = _from_mask(mask, position, affine, shape)
@@ -144,6 +142,52 @@ def to_nifti(
     return image
 
 
+def open_volume(path: str | os.PathLike) -> Any:
+    """A NIfTI or MGH file through nibabel, its header compared with the file's size.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    nibabel image; its values are not read yet
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file.
+    ValueError : not such a file, damaged, or its header says more values than the file can hold.
+    """
+    import nibabel as nib
+
+    with reading(path, "a volume (NIfTI or MGH)"):
+        image: Any = nib.load(path)
+        stored = image.file_map["image"].filename or path
+        n_bytes = n_bytes_of(image.shape, image.get_data_dtype())
+        check_claim(stored, n_bytes, compressed=str(stored).endswith((".gz", ".mgz", ".bz2")))
+    return image
+
+
+def read_volume(path: str | os.PathLike) -> tuple[Any, np.ndarray]:
+    """A NIfTI or MGH file and its values; see `open_volume`.
+
+    Returns
+    -------
+    image : nibabel image
+    values : array
+    """
+    image = open_volume(path)
+    with reading(path, "a volume (NIfTI or MGH)"):
+        values = np.asarray(image.dataobj)
+        if str(path).endswith((".gz", ".mgz")):
+            with gzip.open(path) as file:  # to its end, where the checksum is; nibabel stops before
+                while file.read(2**20):
+                    pass
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{path} holds {values.dtype}, but a map has one number per voxel")
+    return image, values
+
+
 def _positions(voxels: pd.DataFrame) -> np.ndarray:
     missing = [name for name in POSITION if name not in voxels]
     if missing:
@@ -151,7 +195,7 @@ def _positions(voxels: pd.DataFrame) -> np.ndarray:
             f"the voxel table has no column {', '.join(missing)}: a volume needs each voxel's "
             f"position in {', '.join(POSITION)} (there are {', '.join(map(str, voxels)) or 'none'})"
         )
-    position = voxels[POSITION].to_numpy(dtype=np.float64)
+    position = numeric_array(voxels[POSITION], "i, j, k of voxels").astype(np.float64)
     if not len(position):
         raise ValueError("the voxel table is empty: there is nothing to put into a volume")
     if not (np.isfinite(position).all() and (position == position.round()).all()):
@@ -159,7 +203,7 @@ def _positions(voxels: pd.DataFrame) -> np.ndarray:
             "i, j, k of the voxel table must be whole numbers counted from 0; for millimetres "
             "apply the inverse of the affine first"
         )
-    n_twice = int(voxels.duplicated(POSITION).sum())
+    n_twice = len(position) - len(np.unique(position, axis=0))
     if n_twice:
         raise ValueError(f"{n_twice} voxels have the i, j, k of another: one would hide the other")
     return position.astype(np.int64)
@@ -168,15 +212,15 @@ def _positions(voxels: pd.DataFrame) -> np.ndarray:
 def _from_mask(mask: Any, position: np.ndarray, affine: Any, shape: Any) -> tuple[Any, tuple]:
     if affine is not None or shape is not None:
         raise ValueError("give mask, or affine and shape, not both")
-    import nibabel as nib
-
-    mask = nib.load(mask) if isinstance(mask, (str, os.PathLike)) else mask
+    given = isinstance(mask, (str, os.PathLike))
+    mask, values = read_volume(mask) if given else (mask, np.asanyarray(mask.dataobj))
     _check_inside(position, mask.shape[:3])
-    n_outside = int((np.asanyarray(mask.dataobj)[tuple(position.T)] == 0).sum())
+    # Masks of NSD have -1 outside the cortex.
+    n_outside = int((~(values[tuple(position.T)] > 0)).sum())
     if n_outside:
         raise ValueError(
-            f"{n_outside} of {len(position)} voxels lie where mask is 0: is it the mask of "
-            "another subject or resolution?"
+            f"{n_outside} of {len(position)} voxels lie where mask is 0 or below: is it the mask "
+            "of another subject or resolution?"
         )
     return mask.affine, mask.shape[:3]
 

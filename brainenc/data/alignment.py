@@ -103,8 +103,9 @@ def check_alignment(
     ncsnr : array, shape (n_voxels,), optional
         Signal s.d. / noise s.d. of a single trial; used only if fewer than `MIN_IMAGES` of the
         images drawn have repeats.
-    n_averaged : int or array of int
-        Trials averaged in each row of `betas`, in any order, for the noise ceiling from `ncsnr`.
+    n_averaged : int, or array of shape (n_rows,), (n_rows, 1) or (n_rows, n_voxels)
+        Trials averaged in each row of `betas`, in any order of rows, for the noise ceiling from
+        `ncsnr`; see `brainenc.repeats.trials_of_averages`.
     name : str
         Name of the data in the message.
     n_images : int
@@ -247,7 +248,12 @@ def _reliable_voxels(
         ceiling = metrics.noise_ceiling_from_repeats(trials[~half]).values
     elif ncsnr is not None:
         ncsnr = np.asarray(ncsnr)[candidates]
-        ceiling = metrics.noise_ceiling_from_ncsnr(ncsnr, n_averaged).values
+        counts = np.asarray(n_averaged)
+        if counts.shape[1:] == (betas.shape[2],):
+            counts = counts[:, candidates]
+        elif counts.ndim == 1:
+            counts = counts[:, None]  # images, even if there are as many as candidates
+        ceiling = metrics.noise_ceiling_from_ncsnr(ncsnr, counts).values
     else:
         return np.empty(0, int), 0.0
     known = np.flatnonzero(np.isfinite(ncsnr) & np.isfinite(ceiling))

@@ -2,12 +2,17 @@
 
 ``meta.json``, ``betas.npy``, ``images.npy`` (or ``images/`` with image files, or ``image_rows.npy``
 with rows of an HDF5 file elsewhere), ``voxels.csv`` (one row per voxel) and ``trials.csv`` (one row
-per trial).
+per trial), and ``n_averaged.npy`` if the betas are averages over repeats.
+
+``meta.json`` has the size and a checksum (CRC-32) of every file, and a checksum of itself. On
+reading, sizes and the checksums of ``meta.json`` and the tables are compared; those of betas and
+images, which can be 40 GB, only on request.
 """
 
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +24,25 @@ from brainenc.arrays import write_array
 from brainenc.brain.volumes import Volume
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import ImageFiles, ImageSubset
-from brainenc.storage import atomic_path, read_json, write_json
+from brainenc.reading import read_array, reading
+from brainenc.storage import (
+    atomic_path,
+    check_file,
+    file_record,
+    fingerprint,
+    read_json,
+    write_json,
+)
 from brainenc.validation import FLOATS
 
 #: Value of ``format`` in ``meta.json``.
 FORMAT = "brainenc.EncodingData"
 
-#: Version of the layout that is written.
-FORMAT_VERSION = 1
+#: Version of the layout that is written. Folders of version 1 have no checksums.
+FORMAT_VERSION = 2
+
+#: Files that are small enough to be read whole when data are opened.
+_SMALL = ("voxels.csv", "trials.csv", "image_rows.npy", "n_averaged.npy")
 
 
 def write(
@@ -39,6 +55,7 @@ def write(
     name: str,
     volume: Volume | None = None,
     units: str = "",
+    n_averaged: np.ndarray | None = None,
     copy_images: bool = False,
 ) -> None:
     """Write the folder atomically; the arguments are the parts of `EncodingData`.
@@ -64,6 +81,7 @@ def write(
             name=name,
             volume=volume,
             units=units,
+            n_averaged=n_averaged,
             copy_images=copy_images,
         )
 
@@ -78,12 +96,15 @@ def write_beside_betas(
     name: str,
     volume: Volume | None,
     units: str,
+    n_averaged: np.ndarray | None = None,
     copy_images: bool,
 ) -> None:
     """Write the other files of a folder with ``betas.npy``, ``meta.json`` last."""
     image_files = _write_images(folder, images, copy_images)
     voxels.to_csv(folder / "voxels.csv", index_label="voxel")
     trials.to_csv(folder / "trials.csv", index=False)
+    if n_averaged is not None:
+        write_array(folder / "n_averaged.npy", n_averaged)
     meta = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -92,16 +113,34 @@ def write_beside_betas(
         "betas_shape": betas_shape,
         "images_shape": images.shape,
         **image_files,
+        **({} if n_averaged is None else {"n_averaged_shape": n_averaged.shape}),
         "n_trials": len(trials),
         "voxels_dtypes": _dtypes(voxels),
         "trials_dtypes": _dtypes(trials),
         "volume": None if volume is None else volume.to_json(),
     }
-    write_json(folder / "meta.json", meta)
+    names = sorted(_expected({"image_hdf5": None, "n_averaged_shape": None, **meta}))
+    meta["files"] = {name: file_record(folder / name) for name in names}
+    write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta)})
 
 
-def read(folder: Path) -> dict[str, Any]:
+def _checksum(meta: dict[str, Any]) -> str:
+    """Of all but the place of an HDF5 file, which may move."""
+    content = {name: value for name, value in meta.items() if name != "checksum"}
+    if isinstance(place := content.get("image_hdf5"), dict):
+        content["image_hdf5"] = {**place, "path": ""}
+    return fingerprint(content)
+
+
+def read(folder: Path, *, verify: bool | None = None) -> dict[str, Any]:
     """Parts of `EncodingData` by name: images, betas, voxels, trials, name, volume, units.
+
+    Parameters
+    ----------
+    folder : path
+    verify : bool, optional
+        Compare the checksums of all files (True), of none (False), or of ``meta.json`` and the
+        tables (by default).
 
     Raises
     ------
@@ -111,7 +150,20 @@ def read(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    meta = _read_meta(folder)
+    meta = _read_meta(folder, verify=verify is not False)
+    version, records = meta["format_version"], meta.get("files", {})
+    with reading(folder / "meta.json", "the description of a .brain folder"):
+        meta = _typed(meta)
+        if version >= 2 and set(records) != _expected(meta):
+            raise ValueError("its table of files is not that of such a folder")
+    if verify and version < 2:
+        warnings.warn(
+            f"{folder} was written by a version without checksums: only shapes could be compared. "
+            "Save it again to give it checksums",
+            stacklevel=3,
+        )
+    if verify is not False and version >= 2:
+        _check_files(folder, records, whole=bool(verify))
     betas = _mapped_array(folder / "betas.npy", meta["betas_shape"], FLOATS)
     voxels = _read_table(folder / "voxels.csv", meta["voxels_dtypes"], betas.shape[2])
     return {
@@ -120,17 +172,86 @@ def read(folder: Path) -> dict[str, Any]:
         "voxels": voxels.drop(columns="voxel"),
         "trials": _read_table(folder / "trials.csv", meta["trials_dtypes"], meta["n_trials"]),
         "name": meta["name"],
+        "volume": meta["volume"],
+        "units": meta["units"],
+        "n_averaged": _read_counts(folder, meta),
+    }
+
+
+def _expected(meta: dict[str, Any]) -> set[str]:
+    """Files that a folder with this description has beside meta.json."""
+    images = [f"images/{name}" for name in meta["image_files"] or []]
+    if meta["image_hdf5"] is not None:
+        images = ["image_rows.npy"]
+    elif meta["image_files"] is None:
+        images = ["images.npy"]
+    counts = [] if meta["n_averaged_shape"] is None else ["n_averaged.npy"]
+    return {"betas.npy", "voxels.csv", "trials.csv", *images, *counts}
+
+
+def _check_files(folder: Path, records: dict[str, Any], *, whole: bool) -> None:
+    """Compare the files with their records: sizes of all, contents of small ones or of all."""
+    for name, record in records.items():
+        content = whole or name in _SMALL
+        try:
+            check_file(folder / name, record, content=content)
+        except ValueError as error:
+            if not name.endswith(".csv"):
+                raise
+            raise ValueError(
+                f"{error}. If you changed the table on purpose, open the folder once with "
+                f"EncodingData.load({str(folder)!r}, verify=False) and save the data"
+            ) from None
+
+
+def _typed(meta: dict[str, Any]) -> dict[str, Any]:
+    """Entries of meta.json, of the right types."""
+    dtypes = {}
+    for table in ("voxels_dtypes", "trials_dtypes"):
+        dtypes[table] = {str(name): str(dtype) for name, dtype in dict(meta[table]).items()}
+        for dtype in set(dtypes[table].values()) - {"text"}:
+            if not pd.api.types.is_numeric_dtype(pd.api.types.pandas_dtype(dtype)):
+                raise ValueError(f"{table} has {dtype!r}, which is no dtype of numbers")
+    names = meta["image_files"]
+    # Plain names: the folder has no business with files elsewhere.
+    if not (names is None or all(os.path.basename(name) == name for name in names)):
+        raise ValueError(f"image_files is {names!r:.100}")
+    return {
+        "betas_shape": _shape(meta["betas_shape"], (3,)),
+        "images_shape": _shape(meta["images_shape"], (3, 4)),
+        "n_trials": int(meta["n_trials"]),
+        "name": str(meta["name"]),
+        "image_files": names,
+        "image_hdf5": None if meta.get("image_hdf5") is None else dict(meta["image_hdf5"]),
         # Folders of 0.1 have neither of these.
         "volume": Volume.from_json(meta.get("volume")),
-        "units": meta.get("units", ""),
+        "units": str(meta.get("units", "")),
+        "n_averaged_shape": _shape_of_counts(meta.get("n_averaged_shape")),
+        **dtypes,
     }
+
+
+def _shape(value: Any, n_axes: Sequence[int]) -> tuple[int, ...]:
+    if len(value) not in n_axes or not all(type(n) is int and n >= 0 for n in value):
+        raise ValueError(f"{value!r:.100} is no shape of {' or '.join(map(str, n_axes))} axes")
+    return tuple(value)
+
+
+def _shape_of_counts(value: Any) -> tuple[int, ...] | None:
+    return None if value is None else _shape(value, (2,))
+
+
+def _read_counts(folder: Path, meta: dict[str, Any]) -> np.ndarray | None:
+    shape = meta["n_averaged_shape"]
+    unsigned = (np.uint8, np.uint16, np.uint32)
+    return shape and _mapped_array(folder / "n_averaged.npy", shape, unsigned)
 
 
 def _check_replaceable(folder: Path, images: Any) -> None:
     if not folder.exists():
         return
     try:
-        _read_meta(folder)
+        _read_meta(folder, verify=False)
     except (OSError, ValueError) as error:
         raise FileExistsError(f"{folder} exists and will not be replaced: {error}") from None
     if isinstance(images, ImageFiles):
@@ -142,7 +263,7 @@ def _check_replaceable(folder: Path, images: Any) -> None:
             )
 
 
-def _read_meta(folder: Path) -> dict[str, Any]:
+def _read_meta(folder: Path, *, verify: bool) -> dict[str, Any]:
     if not (folder / "meta.json").exists():
         # It is written last, so without it the folder is incomplete or not a .brain folder.
         raise FileNotFoundError(
@@ -151,19 +272,25 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     meta = read_json(folder / "meta.json")
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise ValueError(f"{folder} is not a .brain folder: its meta.json does not say {FORMAT!r}")
-    if meta["format_version"] > FORMAT_VERSION:
+    version = meta.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{folder / 'meta.json'} is damaged: format_version={version!r}")
+    if version > FORMAT_VERSION:
         raise ValueError(
-            f"{folder} was written in format {meta['format_version']}, and this brainenc reads "
-            f"up to {FORMAT_VERSION}; upgrade brainenc"
+            f"{folder} was written in format {version}, and this brainenc reads up to "
+            f"{FORMAT_VERSION}; upgrade brainenc"
+        )
+    if verify and version >= 2 and meta.get("checksum") != _checksum(meta):
+        raise ValueError(
+            f"{folder / 'meta.json'} is damaged: it was changed after the folder was written. If "
+            f"you changed it on purpose, open the folder once with EncodingData.load("
+            f"{str(folder)!r}, verify=False) and save the data"
         )
     return meta
 
 
 def _mapped_array(path: Path, shape: Sequence[int], dtypes: Sequence[type]) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is truncated or no .npy file: {error}") from None
+    array = read_array(path, mapped=True)
     if array.shape != tuple(shape):
         raise ValueError(f"{path} has shape {array.shape}, but meta.json says {tuple(shape)}")
     if array.dtype not in dtypes:
@@ -176,7 +303,9 @@ def _write_images(folder: Path, images: Any, copy_images: bool) -> dict[str, Any
     rows = images[:] if isinstance(images, HDF5Images) else images
     if not copy_images and isinstance(rows, ImageSubset) and isinstance(rows.parent, HDF5Images):
         return _refer_to_hdf5(folder, rows)
-    if not isinstance(images, ImageFiles) or images.size is not None:
+    # Files that are resized or laid over a background are not the images themselves.
+    plain = isinstance(images, ImageFiles) and images.size is images.background is None
+    if not plain:
         write_array(folder / "images.npy", images)
         return {"image_files": None}
     (folder / "images").mkdir()
@@ -205,7 +334,16 @@ def _read_images(folder: Path, meta: dict[str, Any]) -> Any:
     shape, names = meta["images_shape"], meta["image_files"]
     if place := meta.get("image_hdf5"):
         rows = _mapped_array(folder / "image_rows.npy", shape[:1], (np.int64,))
-        return ImageSubset(HDF5Images(**place), np.array(rows))
+        with reading(folder / "meta.json", "the description of a .brain folder"):
+            images = HDF5Images(
+                place["path"], place["dataset"], place["size"], _shape(place["shape"], (3, 4))
+            )
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(images)):
+            raise ValueError(
+                f"{folder / 'image_rows.npy'} is damaged: rows {rows.min()} to {rows.max()} of "
+                f"{len(images)} images"
+            )
+        return ImageSubset(images, np.array(rows))
     if names is None:
         return _mapped_array(folder / "images.npy", shape, (np.uint8,))
     if missing := set(names).difference(os.listdir(folder / "images")):
@@ -227,12 +365,10 @@ def _read_table(path: Path, dtypes: dict[str, str], n_rows: int) -> pd.DataFrame
     numbers: Any = {column: dtype for column, dtype in dtypes.items() if dtype != "text"}
     if not path.read_bytes().endswith(b"\n"):
         raise ValueError(f"{path} does not end with a line break (truncated?)")
-    try:
+    with reading(path, "a table"):
         table = pd.read_csv(path, dtype=numbers)
         # Only an empty field is a missing label: "NA" may be the name of a region.
         labels = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}") from None
     if len(table) != n_rows:
         raise ValueError(f"{path} has {len(table)} rows (truncated?), but {n_rows} are expected")
     return table.assign(**{column: labels[column] for column in text if column in labels})

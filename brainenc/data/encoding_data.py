@@ -1,9 +1,12 @@
-"""EncodingData: the images, betas, voxel table and trial table of one subject."""
+"""EncodingData: the images, betas, voxel table and trial table of one subject.
+
+Long because most of it is documentation; the methods hand over to the modules beside this one.
+"""
 
 import dataclasses
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,21 +17,30 @@ import pandas as pd
 from brainenc import metrics
 from brainenc.brain.maps import VoxelMaps
 from brainenc.brain.volumes import Volume
+from brainenc.conversion import check_row_order
 from brainenc.data import brain_folder
 from brainenc.data.alignment import AlignmentCheck, check_alignment
+from brainenc.data.ceiling import ceiling_of_averages
+from brainenc.data.counts import (
+    check_n_averaged,
+    compact,
+    counts_of_average,
+    counts_of_table,
+    with_counts,
+)
+from brainenc.data.image_ids import names_of
 from brainenc.data.images import as_images, take_images
 from brainenc.data.splits import held_out_images
 from brainenc.data.trials import (
+    as_trials,
     averaged_trials,
-    check_complete,
     check_trials,
     group_by_image,
     trials_of_images,
-    trials_present,
     zscore_by_session,
 )
-from brainenc.data.voxels import atlas_columns, check_voxels, in_rois, roi_positions
-from brainenc.repeats import average_repeats, count_repeats
+from brainenc.data.voxels import as_voxels, atlas_columns, check_voxels, in_rois, roi_positions
+from brainenc.repeats import average_repeats, effective_trials
 from brainenc.validation import check_betas, check_index, check_same_length
 
 
@@ -44,12 +56,13 @@ class EncodingData(VoxelMaps):
         Single-trial responses, NaN where a repeat is missing. float32 or float64; memory-mapped
         arrays stay on disk.
     voxels : pandas.DataFrame, optional
-        One row per voxel: one column of ROI labels per atlas (missing or "" outside every ROI),
-        and any of ``ncsnr``, ``i, j, k``, ``x, y, z``, ``vertex``, ``hemisphere``.
+        One row per voxel: one column of ROI labels (text) per atlas, missing or "" outside every
+        ROI, or one column of bool per ROI; and any of ``ncsnr``, ``i, j, k``, ``x, y, z``,
+        ``vertex``, ``hemisphere``.
     trials : pandas.DataFrame, optional
         One row per trial present: ``image`` and ``repeat`` (positions in `betas`), and any of
         ``session``, ``run``. Made from `betas` when not given; otherwise it must list every
-        trial that `betas` has data for.
+        trial that `betas` has data for. Trials listed without data in any voxel are left out.
     name : str
         Shown in tables and reports.
     truth : object, optional
@@ -59,6 +72,10 @@ class EncodingData(VoxelMaps):
         Grid of the volume that the voxels come from; ``i, j, k`` are positions in it.
     units : str
         Units of the betas as text, such as "percent signal change"; "" if unknown.
+    n_averaged : number or array, shape (n_images,), (n_images, 1) or (n_images, n_voxels), optional
+        Trials averaged in each beta, if the betas are averages over repeats; also taken from a
+        column ``n_averaged`` of `trials`. By default a beta is a single trial. Kept as an array of
+        two dimensions; the trial table has the column if all voxels share the numbers.
     checked : bool
         True if all parts come from an `EncodingData`: nothing is checked or converted, since checks
         read all betas.
@@ -88,23 +105,24 @@ class EncodingData(VoxelMaps):
     truth: Any = None
     volume: Volume | None = None
     units: str = ""
+    n_averaged: Any = None
     checked: InitVar[bool] = field(default=False, kw_only=True)
 
     def __post_init__(self, checked: bool) -> None:
         if checked:
             return
+        check_row_order(images=self.images, betas=self.betas, n_averaged=self.n_averaged)
         images = as_images(self.images)
         betas = check_betas(self.betas, n_images=len(images))
-        voxels = pd.DataFrame(index=range(betas.shape[2])) if self.voxels is None else self.voxels
-        present = trials_present(betas)
-        trials = present if self.trials is None else self.trials
-        check_voxels(voxels, betas.shape)
-        check_trials(trials, betas.shape)
-        check_complete(trials, present)
+        voxels = as_voxels(self.voxels, betas.shape[2])
+        trials = as_trials(self.trials, betas)
+        n_averaged = check_n_averaged(self.n_averaged, betas, trials)
+        if n_averaged is not None:
+            trials = with_counts(trials, n_averaged)
         if self.volume is not None:
             self.volume.check_positions(voxels)
-        voxels, trials = voxels.reset_index(drop=True), trials.reset_index(drop=True)
         converted = {"images": images, "betas": betas, "voxels": voxels, "trials": trials}
+        converted["n_averaged"] = n_averaged
         for name, value in converted.items():
             object.__setattr__(self, name, value)  # how a frozen dataclass sets its fields
 
@@ -168,7 +186,7 @@ class EncodingData(VoxelMaps):
         cls,
         images: Any,
         betas: np.ndarray,
-        image_ids: Sequence[int] | np.ndarray,
+        image_ids: Sequence | np.ndarray,
         *,
         session: Sequence | np.ndarray | None = None,
         run: Sequence | np.ndarray | None = None,
@@ -181,12 +199,13 @@ class EncodingData(VoxelMaps):
 
         Parameters
         ----------
-        images : array or sequence, shape (n_unique, H, W[, 3])
+        images : array or sequence, shape (n_unique, H, W[, 3]), or dict of name to image
             Unique images. Images without trials are left out.
         betas : array, shape (n_trials, n_voxels)
             One row per trial, in the order of presentation.
-        image_ids : array of int, shape (n_trials,)
-            Row of `images` (counted from 0) that each trial showed.
+        image_ids : array, shape (n_trials,)
+            Row of `images` (counted from 0) that each trial showed; or its name, as text: the name
+            of the image's file, with or without folder and ending, or its key in a dict.
         session, run : array, shape (n_trials,), optional
             Columns of the trial table; `zscore_by_session` needs the session.
         voxels, name, volume, units
@@ -195,16 +214,18 @@ class EncodingData(VoxelMaps):
         Returns
         -------
         EncodingData
-            Images in increasing order of id, repeats in order of presentation. The trial table
+            Images in the order of `images`, repeats in order of presentation. The trial table
             also has ``trial``, the row of `betas` that each trial came from.
 
         Raises
         ------
-        ValueError : lengths differ, or ids are outside `images` (counted from 1, for example).
+        ValueError : lengths differ, or ids are missing, outside `images` (counted from 1, for
+            example) or names of no image, or of several.
         """
-        images = as_images(images)
+        names = names_of(images)
+        images = as_images(list(images.values()) if isinstance(images, Mapping) else images)
         grouped, shown, trials = group_by_image(
-            betas, image_ids, n_images=len(images), session=session, run=run
+            betas, image_ids, n_images=len(images), names=names, session=session, run=run
         )
         tables: Any = {"voxels": voxels, "trials": trials}
         images = take_images(images, shown)
@@ -238,29 +259,55 @@ class EncodingData(VoxelMaps):
         Returns
         -------
         EncodingData
-            n_repeats is 1. The trial table has one row per image with ``n_averaged``, the number of
-            trials in its average (largest over voxels). If the voxel table has no ``ncsnr`` and
-            there are repeats, it gets the estimate from the repeats, since averages lose it.
+            n_repeats is 1. `n_averaged` has the number of trials in each average: per image, or
+            per image and voxel if voxels lack different trials. If the voxel table has no ``ncsnr``
+            and there are repeats, it gets the estimate from the repeats, since averages lose it.
+            Data without repeats are returned as they are.
         """
+        if self.n_repeats == 1:
+            return self
         voxels = self.voxels
-        if "ncsnr" not in voxels and self.n_repeats > 1:
+        if "ncsnr" not in voxels:
             voxels = voxels.assign(ncsnr=metrics.ncsnr_from_repeats(self.betas))
+        n_averaged = counts_of_average(self.betas)
         return self._with(
             betas=average_repeats(self.betas)[:, None],
             voxels=voxels,
-            trials=averaged_trials(count_repeats(self.betas).max(axis=1)),
+            trials=with_counts(averaged_trials(n_averaged), n_averaged),
+            n_averaged=n_averaged,
         )
 
-    def noise_ceiling(
-        self, *, n_bootstraps: int = 0, random_state: int | None = 0
-    ) -> "metrics.NoiseCeiling":
-        """Noise ceiling for repeat-averaged betas, per voxel.
-
-        Estimated from the repeats or, without repeats, from the ``ncsnr`` of the voxel table and
-        the number of trials averaged; NaN without either.
+    def effective_trials(self, images: Any = None) -> np.ndarray:
+        """Effective number of trials behind the averages of each voxel: 1 / mean(1 / n_i).
 
         Parameters
         ----------
+        images : mask of shape (n_images,) or positions, optional
+            Images that count; all by default.
+
+        Returns
+        -------
+        array, shape (n_voxels,)
+            Over the images for which the voxel has data; NaN if there are none.
+        """
+        if images is not None:
+            images = check_index(images, self.n_images, "images")
+        return effective_trials(self.betas, self.n_averaged, images)
+
+    def noise_ceiling(
+        self, images: Any = None, *, n_bootstraps: int = 0, random_state: int | None = 0
+    ) -> "metrics.NoiseCeiling":
+        """Noise ceiling for repeat-averaged betas, per voxel.
+
+        Signal and noise are estimated from the repeats of all images or, without repeats, taken
+        from the ``ncsnr`` of the voxel table; the number of trials averaged is counted per voxel.
+        Without either, the ceiling is NaN.
+
+        Parameters
+        ----------
+        images : mask of shape (n_images,) or positions, optional
+            Images whose averages are scored, such as a fixed test set, which often has more
+            repeats than the others; all by default.
         n_bootstraps : int
             Resamples of images for the 95 % interval; none by default.
         random_state : int
@@ -268,16 +315,21 @@ class EncodingData(VoxelMaps):
         Returns
         -------
         NoiseCeiling, in space "r2"
+
+        Warns
+        -----
+        UserWarning : the ceiling comes from ``ncsnr``, and it is not said whether betas are single
+            trials or averages (`n_averaged`); they are taken for single trials.
         """
-        if count_repeats(self.betas).max() > 1:
-            return metrics.noise_ceiling_from_repeats(
-                self.betas, n_bootstraps=n_bootstraps, random_state=random_state
-            )
-        if "ncsnr" in self.voxels:
-            n_trials = self.trials.get("n_averaged", pd.Series(1, self.trials.index))
-            return metrics.noise_ceiling_from_ncsnr(self.voxels["ncsnr"], n_trials.to_numpy())
-        return metrics.NoiseCeiling(
-            np.full(self.n_voxels, np.nan), "r2", n_trials=1, estimator="none: no repeats, no ncsnr"
+        if images is not None:
+            images = check_index(images, self.n_images, "images")
+        return ceiling_of_averages(
+            self.betas,
+            self.voxels.get("ncsnr"),
+            self.n_averaged,
+            images,
+            n_bootstraps=n_bootstraps,
+            random_state=random_state,
         )
 
     def check(self, *, n_images: int = 600, random_state: int | None = 0) -> AlignmentCheck:
@@ -303,7 +355,7 @@ class EncodingData(VoxelMaps):
             self.betas,
             rows=self.trials["image"].to_numpy(),
             ncsnr=self.voxels.get("ncsnr"),
-            n_averaged=self.trials.get("n_averaged", 1),
+            n_averaged=1 if self.n_averaged is None else self.n_averaged,
             name=self.name,
             n_images=n_images,
             random_state=random_state,
@@ -326,12 +378,12 @@ class EncodingData(VoxelMaps):
 
         Parameters
         ----------
-        images : mask of shape (n_images,) or positions, each once, optional
-        voxels : mask of shape (n_voxels,) or positions, optional
+        images : mask of bool, shape (n_images,), or positions, each once, optional
+        voxels : mask of shape (n_voxels,) or positions, each once, optional
         roi : label or several, optional
             Voxels of these ROIs; not together with `voxels`.
         atlas : str, optional
-            The atlas that `roi` is in; the first by default.
+            The atlas that `roi` is in; by default the first, or the only one that has the ROI.
 
         Raises
         ------
@@ -350,18 +402,23 @@ class EncodingData(VoxelMaps):
         return data
 
     def _take_images(self, index: np.ndarray) -> "EncodingData":
-        if len(np.unique(index)) < len(index):
-            raise ValueError("images names a row twice, but each row must be a unique image")
         return self._with(
             images=take_images(self.images, index),
             betas=self.betas[index],
             trials=trials_of_images(self.trials, index, self.n_images),
+            n_averaged=None if self.n_averaged is None else self.n_averaged[index],
             truth=None if self.truth is None else self.truth.select(images=index),
         )
 
     def _take_voxels(self, index: np.ndarray) -> "EncodingData":
+        trials, n_averaged = self.trials, self.n_averaged
+        if n_averaged is not None and n_averaged.shape[1] > 1:
+            n_averaged = compact(n_averaged[:, index])  # these voxels may share their numbers
+            trials = with_counts(trials, n_averaged)
         return self._with(
             betas=np.take(self.betas, index, axis=2),
+            trials=trials,
+            n_averaged=n_averaged,
             voxels=self.voxels.iloc[index].reset_index(drop=True),
             truth=None if self.truth is None else self.truth.select(voxels=index),
         )
@@ -395,7 +452,7 @@ class EncodingData(VoxelMaps):
         """Write a ``.brain`` folder atomically; `truth` is not written.
 
         `brainenc.data.brain_folder` lists its files. A killed save leaves the old folder, and a
-        hidden ``.*.tmp`` folder beside it to delete.
+        hidden ``.*.tmp`` folder beside it.
 
         Parameters
         ----------
@@ -424,25 +481,31 @@ class EncodingData(VoxelMaps):
             name=self.name,
             volume=self.volume,
             units=self.units,
+            n_averaged=self.n_averaged,
             copy_images=copy_images,
         )
         return folder
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "EncodingData":
+    def load(cls, folder: str | os.PathLike, *, verify: bool | None = None) -> "EncodingData":
         """Read a ``.brain`` folder; betas and images are memory-mapped and not read yet.
 
         Parameters
         ----------
         folder : path
+        verify : bool, optional
+            Compare sizes and tables with what was saved (by default), betas and images too (True;
+            reads them), or nothing (False; for tables changed by hand).
 
         Raises
         ------
-        FileNotFoundError : the folder or one of its files is missing; the message names it.
-        ValueError : a file is truncated or inconsistent, or from a newer version.
+        FileNotFoundError, ValueError : a file is missing, damaged, changed or of a newer version.
         """
-        parts = brain_folder.read(Path(folder))
+        parts = brain_folder.read(Path(folder), verify=verify)
         check_same_length(images=parts["images"], betas=parts["betas"])
         check_voxels(parts["voxels"], parts["betas"].shape)
         check_trials(parts["trials"], parts["betas"].shape)
+        counts = counts_of_table(parts["trials"], len(parts["betas"]))
+        if parts["n_averaged"] is None and counts is not None:  # a folder of 0.1
+            parts["n_averaged"] = compact(counts)
         return cls(**parts, checked=True)

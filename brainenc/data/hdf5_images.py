@@ -1,5 +1,6 @@
 """Images in an HDF5 file, read lazily in any process."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,10 @@ import numpy as np
 from PIL import Image
 
 from brainenc.data.images import ImageSubset
+from brainenc.reading import reading
+
+#: Values of an image; a damaged file may claim any number.
+_MOST_PIXELS = 2**30
 
 
 class HDF5Images:
@@ -76,7 +81,8 @@ class HDF5Images:
         return f"HDF5Images({self.shape} of {self.path})"
 
     def _read(self, row: int) -> np.ndarray:
-        pixels = self._rows()[row]
+        with reading(self.path, "HDF5"):
+            pixels = self._rows()[row]
         if self.size is None:
             return pixels
         resized = Image.fromarray(pixels).resize(self.size[::-1], Image.Resampling.BICUBIC)
@@ -96,15 +102,17 @@ class HDF5Images:
                 f"{self.path} is missing, the file with the images: restore it or, if moved, "
                 "correct its path (image_hdf5 in the meta.json of a .brain folder)"
             )
-        try:
+        with reading(self.path, "HDF5"):
             file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise ValueError(f"{self.path} cannot be read as HDF5 (truncated?): {error}") from None
-        if self.dataset not in file:
-            raise ValueError(f"{self.path} has no data set {self.dataset!r}, but {list(file)}")
-        rows = file[self.dataset]
+            if not isinstance(rows := file.get(self.dataset), h5py.Dataset):
+                raise ValueError(f"{self.path} has no data set {self.dataset!r}, but {list(file)}")
         if rows.dtype != np.uint8:
             raise TypeError(f"{self.dataset!r} in {self.path} must be uint8, got {rows.dtype}")
+        if rows.ndim not in (3, 4) or not 0 < math.prod(rows.shape[1:]) <= _MOST_PIXELS:
+            raise ValueError(
+                f"{self.dataset!r} in {self.path} has shape {rows.shape}, but images are "
+                f"(n_images, H, W[, 3]), each of at most {_MOST_PIXELS} values"
+            )
         if (shape := self.__dict__.get("stored_shape", rows.shape)) != rows.shape:
             raise ValueError(
                 f"{self.dataset!r} in {self.path} is {rows.shape}, not {shape} as said"

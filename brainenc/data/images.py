@@ -1,10 +1,9 @@
-"""Images as arrays, files, PIL images and lazy sequences, and how they are read.
+"""Images as arrays, files, PIL images and lazy sequences.
 
 Inside the package images are always objects with ``shape`` (n_images, H, W[, 3]), ``dtype`` uint8
 and array-like indexing; `as_images` converts user input to them.
 """
 
-import copy
 import glob
 import os
 from collections.abc import Iterator, Sequence
@@ -14,38 +13,45 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainenc.arrays import blocks
-
-#: File name endings of images in a folder.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from brainenc.arrays import blocks, row_slices
+from brainenc.conversion import plain_array
+from brainenc.data.image_files import ImageFiles, check_sizes, natural_order
+from brainenc.data.pictures import Colour, over_background, pixels_of, rgb_of
 
 #: Weights of R, G and B in the grey of an RGB image (ITU-R BT.601, as PIL's mode "L").
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def looks_like_images(obj: Any) -> bool:
-    """Whether `obj` is images: a uint8 array of 3 or 4 axes, paths or PIL images."""
+    """Whether `obj` is images: a uint8 array or tensor of 3 or 4 axes, paths or PIL images."""
     obj = _paths_listed(obj)
     if hasattr(obj, "shape") and hasattr(obj, "dtype"):
-        return obj.dtype == np.uint8 and len(obj.shape) in (3, 4)
+        return _is_uint8(obj) and len(obj.shape) in (3, 4)
     if isinstance(obj, (list, tuple)) and len(obj):
         first = obj[0]
         return isinstance(first, (str, os.PathLike, Image.Image)) or (
-            isinstance(first, np.ndarray) and looks_like_images(first[None])
+            _is_uint8(first) and len(first.shape) in (2, 3)
         )
     return False
 
 
-def as_images(images: Any) -> Any:
+def _is_uint8(array: Any) -> bool:
+    return hasattr(array, "shape") and str(getattr(array, "dtype", "")) in ("uint8", "torch.uint8")
+
+
+def as_images(images: Any, *, background: Colour | None = None) -> Any:
     """Images as an array or lazy sequence of shape (n_images, H, W[, 3]), uint8.
 
     Parameters
     ----------
     images : array, or sequence of paths, PIL images or arrays, or lazy sequence
         Paths may also be an array or a Series; their files are read lazily, as RGB. PIL images
-        become grey if all are grey, else RGB. Arrays are (n_images, H, W) or (n_images, H, W, 3),
-        uint8; a lazy sequence is any object with such a ``shape``, a ``dtype`` and array indexing
-        (`ImageFiles`, an h5py dataset, a memmap) and is returned unread.
+        become grey if all are grey, else RGB; both are read upright (`ImageFiles`). Arrays and
+        tensors are (n_images, H, W) or (n_images, H, W, 3), uint8; a lazy sequence is any object
+        with such a ``shape``, a ``dtype`` and array indexing (`ImageFiles`, an h5py dataset, a
+        memmap) and is returned unread. A fourth channel is alpha.
+    background : str, int or (red, green, blue), optional
+        Colour behind transparent pixels, as of `ImageFiles`.
 
     Returns
     -------
@@ -54,24 +60,35 @@ def as_images(images: Any) -> Any:
     Raises
     ------
     TypeError : `images` is not uint8, or cannot be read as images.
-    ValueError : wrong number of axes or channels, no images, different sizes, or more than 8 bits.
+    ValueError : wrong number of axes or channels, one image in place of several, masked pixels, no
+        images, different sizes, more than 8 bits, or transparent pixels without a background.
+
+    Examples
+    --------
+    >>> as_images(np.zeros((8, 6, 3), np.uint8))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: images (8, 6, 3) may be one RGB image or 8 grey images of 6 x 3 pixels: for one ...
+    >>> as_images(np.zeros((1, 8, 6, 3), np.uint8)).shape
+    (1, 8, 6, 3)
     """
     images = _paths_listed(images)
     if hasattr(images, "shape") and hasattr(images, "dtype"):
-        return _checked(images)
+        return _checked(images, background)
     if not isinstance(images, Sequence) or isinstance(images, (str, bytes)):
         raise TypeError(
             "images must be a uint8 array (n_images, H, W[, 3]), or a list of paths or PIL images, "
-            f"got {type(images).__name__}. For a folder pass ImageFiles.from_folder(folder)."
+            f"got {type(images).__name__}. For one image pass [image], for a folder "
+            "ImageFiles.from_folder(folder)."
         )
     if len(images) == 0:
         raise ValueError("images is empty")
     if all(isinstance(image, (str, os.PathLike)) for image in images):
-        return ImageFiles(images)
+        return ImageFiles(images, background=background)
     mode = "L" if all(getattr(image, "mode", "") == "L" for image in images) else "RGB"
-    arrays = [_one_array(image, i, mode) for i, image in enumerate(images)]
-    _check_sizes([array.shape for array in arrays], [f"images[{i}]" for i in range(len(arrays))])
-    return _checked(np.stack(arrays))
+    arrays = [_one_array(image, i, mode, background) for i, image in enumerate(images)]
+    check_sizes([array.shape for array in arrays], [f"images[{i}]" for i in range(len(arrays))])
+    return _checked(np.stack(arrays), background)
 
 
 def _paths_listed(images: Any) -> Any:
@@ -80,10 +97,14 @@ def _paths_listed(images: Any) -> Any:
     return list(images) if is_text and len(images.shape) == 1 else images
 
 
-def _one_array(image: Any, i: int, mode: str) -> np.ndarray:
+def _one_array(image: Any, i: int, mode: str, background: Colour | None) -> np.ndarray:
     if isinstance(image, Image.Image):
-        return np.asarray(_converted(image, mode, f"images[{i}]"))
-    if isinstance(image, np.ndarray):
+        return pixels_of(image, mode, f"images[{i}]", background)
+    if _is_uint8(image) or isinstance(image, np.ndarray):
+        image = _unmasked(image, f"images[{i}]") if isinstance(image, np.ndarray) else image
+        image = plain_array(image, f"images[{i}]")
+        if image.ndim not in (2, 3):
+            raise ValueError(f"images[{i}] {image.shape} must be (H, W) or (H, W, 3)")
         return image
     raise TypeError(
         f"images[{i}] is a {type(image).__name__}: a list of images holds paths, PIL images or "
@@ -91,150 +112,124 @@ def _one_array(image: Any, i: int, mode: str) -> np.ndarray:
     )
 
 
-def _converted(image: Image.Image, mode: str, name: str) -> Image.Image:
-    # PIL would clip these to 0 … 255 silently.
-    if image.mode == "F" or image.mode.startswith("I"):
-        raise ValueError(
-            f"{name} has more than 8 bits (mode {image.mode}): scale it to 0 … 255 and save it as "
-            "uint8, since only you know its range"
-        )
-    return image.convert(mode)
-
-
-def _checked(images: Any) -> Any:
+def _checked(images: Any, background: Colour | None = None) -> Any:
+    is_tensor = str(images.dtype).startswith("torch.")
     shape = tuple(images.shape)
-    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] != 3):
+    if is_tensor and len(shape) == 3 and 3 in (shape[0], shape[2]):
         raise ValueError(
-            f"images {shape} must be (n_images, H, W) or (n_images, H, W, 3): grey "
-            "without a channel axis, or RGB with channels last"
+            f"images {shape} may be the channels of one image or grey images: for one image pass "
+            "images[None].permute(0, 2, 3, 1), for grey images images.numpy()"
         )
+    if is_tensor:
+        images = plain_array(images, "images")
+    images = _unmasked(images, "images")
     if images.dtype != np.uint8:
+        whole = getattr(images.dtype, "kind", "f") in "iu"
+        way = "images.astype('uint8') if all are in that range"
+        if not whole:
+            way = "(255 * images).round().astype('uint8') for values in 0 … 1"
         raise TypeError(
-            f"images must be uint8 in 0 … 255, got {images.dtype}. For values in 0 … 1 use (255 * "
-            "images).round().astype('uint8'); for features pass features=None to the encoder."
+            f"images must be uint8 in 0 … 255, got {images.dtype}: pass {way}. For features pass "
+            "features=None to the encoder."
         )
     if 0 in shape:
         raise ValueError(f"images {shape} is empty")
+    _check_shape(shape)
+    if len(shape) == 4 and shape[3] == 4:
+        return _without_alpha(images, background)
     return images
 
 
-def _check_sizes(sizes: Sequence[tuple], names: Sequence[str]) -> None:
-    for size, name in zip(sizes, names, strict=True):
-        if size != sizes[0]:
+def _check_shape(shape: tuple[int, ...]) -> None:
+    """Raise ValueError for shapes of other things, and of one image in place of several."""
+    # No picture is smaller than 8 pixels, but grey images of tests may be 4 pixels wide.
+    if len(shape) == 3 and (shape[2] == 3 or (shape[2] == 4 and min(shape[:2]) >= 8)):
+        n, height, width = shape
+        raise ValueError(
+            f"images {shape} may be one {'RGB' if width == 3 else 'RGBA'} image or {n} grey images "
+            f"of {height} x {width} pixels: for one image pass images[None]; grey images so narrow "
+            "are given as RGB"
+        )
+    if len(shape) in (3, 4) and (len(shape) == 3 or shape[3] in (3, 4)):
+        return
+    found = f"images {shape} must be (n_images, H, W) or (n_images, H, W, 3): grey "
+    found += "without a channel axis, or RGB with channels last"
+    if len(shape) == 4 and shape[1] in (3, 4):
+        found += "; these have channels first: pass np.moveaxis(images, 1, -1)"
+    elif len(shape) == 4 and 1 in (shape[1], shape[3]):
+        found += f": pass images{'[..., 0]' if shape[3] == 1 else '[:, 0]'}"
+    elif len(shape) == 2:
+        found += "; for one grey image pass images[None]"
+    raise ValueError(found)
+
+
+def _unmasked(images: Any, name: str) -> Any:
+    if not isinstance(images, np.ma.MaskedArray):
+        return images
+    if np.ma.is_masked(images):
+        raise ValueError(
+            f"{name} is a masked array with {int(images.mask.sum())} masked values: fill them "
+            "with what was shown there, images.filled(value)"
+        )
+    return images.data
+
+
+def _without_alpha(images: Any, background: Colour | None) -> Any:
+    """RGB of RGBA images: at once of an array, which is read, and on reading of a lazy sequence."""
+    if not isinstance(images, np.ndarray):
+        if background is None:
             raise ValueError(
-                f"images must have one size, but {names[0]} is {sizes[0]} and {name} is {size}; "
-                "resize them, or give paths as ImageFiles(paths, size=(height, width))"
+                f"images {tuple(images.shape)} have an alpha channel: name the colour behind "
+                'transparent pixels with as_images(images, background="white")'
             )
+        return OnBackground(images, background)
+    rgb = np.empty((*images.shape[:3], 3), np.uint8)
+    for rows in row_slices(images):
+        rgb[rows] = over_background(np.asarray(images[rows]), "images", background)
+    return rgb
 
 
-class ImageFiles:
-    """Image files, read lazily as RGB.
+class OnBackground:
+    """Lazy images with alpha, laid over a background of one colour when they are read.
 
     Parameters
     ----------
-    paths : sequence of paths
-    size : (height, width), optional
-        Resize every image on reading (bicubic). Without it all files must have one size, which is
-        checked by opening each once.
-
-    Attributes
-    ----------
-    paths : list of pathlib.Path
-    shape : (n_images, H, W, 3)
-    dtype : uint8
-
-    Raises
-    ------
-    FileNotFoundError, ValueError : a file is missing, is not an image, has more than 8 bits or
-        another size; the message names it. Damage after the header is found on reading.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     Image.new("RGB", (8, 6)).save(f"{folder}/first.png")
-    ...     images = ImageFiles.from_folder(folder)
-    ...     images.shape, images[0].shape
-    ((1, 6, 8, 3), (6, 8, 3))
+    parent : lazy sequence of shape (n_images, H, W, 4)
+    background : colour
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, paths: Sequence[str | os.PathLike], size: tuple[int, int] | None = None):
-        self.paths = [Path(path) for path in paths]
-        self.size = size
-        if not self.paths:
-            raise ValueError("paths is empty: there are no image files")
-        if size is None:
-            sizes = [_file_size(path) for path in self.paths]
-            _check_sizes(sizes, [str(path) for path in self.paths])
-            size = sizes[0]
-        self.shape = (len(self.paths), *size, 3)
-
-    @classmethod
-    def of_size(cls, paths: Sequence[str | os.PathLike], size: tuple[int, int]) -> "ImageFiles":
-        """Files known to be of one (height, width): opened only when read, and checked then."""
-        files = cls(paths, size)
-        files.size = None
-        return files
-
-    @classmethod
-    def from_folder(
-        cls, folder: str | os.PathLike, size: tuple[int, int] | None = None
-    ) -> "ImageFiles":
-        """All image files of a folder, in the order of their names."""
-        folder = Path(folder)
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not paths:
-            raise ValueError(f"{folder} holds no image files ({', '.join(IMAGE_SUFFIXES)})")
-        return cls(paths, size)
+    def __init__(self, parent: Any, background: Colour):
+        self.parent, self.background = parent, rgb_of(background)
+        self.shape = (*parent.shape[:3], 3)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return self.shape[0]
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, (int, np.integer)):
-            return self._read(self.paths[key])
-        subset = copy.copy(self)  # sizes were checked once, not again per subset
-        subset.paths = [self.paths[i] for i in np.arange(len(self))[key]]
-        subset.shape = (len(subset.paths), *self.shape[1:])
-        return subset
+            return over_background(np.asarray(self.parent[int(key)]), "images", self.background)
+        return ImageSubset(self, np.arange(len(self))[key])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        pixels = np.empty(self.shape, dtype or np.uint8)
-        for i, path in enumerate(self.paths):
-            pixels[i] = self._read(path)
-        return pixels
-
-    def __repr__(self) -> str:
-        return f"ImageFiles({self.shape}, {self.paths[:1]} …)"
-
-    def _read(self, path: Path) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                rgb = _converted(image, "RGB", "it")
-                if self.size is not None:
-                    rgb = rgb.resize((self.size[1], self.size[0]), Image.Resampling.BICUBIC)
-                pixels = np.asarray(rgb)
-        except Exception as error:  # the error for damaged data depends on the decoder
-            raise _unreadable(path, error) from None
-        if pixels.shape != self.shape[1:]:
-            raise ValueError(
-                f"image file {path} is {pixels.shape[:2]}, but {self.shape[1:3]} is expected: "
-                "it was replaced after its size was noted"
-            )
-        return pixels
+        return np.asarray(self[:], dtype)
 
 
-def open_images(source: str | os.PathLike) -> Any:
+def open_images(source: str | os.PathLike, *, background: Colour | None = None) -> Any:
     """Images on disk, read when they are needed.
+
+    Files of a folder or pattern come in the order of their names, with numbers in names compared
+    as numbers (`brainenc.images.natural_order`).
 
     Parameters
     ----------
     source : path or pattern
         A folder of image files, one image file, an ``.npy`` file of uint8 images (memory-mapped),
         or a glob pattern of image files.
+    background : str, int or (red, green, blue), optional
+        Colour behind transparent pixels, as of `ImageFiles`.
 
     Returns
     -------
@@ -244,30 +239,26 @@ def open_images(source: str | os.PathLike) -> Any:
     ------
     FileNotFoundError : there is nothing of that name or pattern.
     TypeError, ValueError : no images, or images of different sizes.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("img10.png", "img2.png"):
+    ...         Image.new("RGB", (8, 6)).save(f"{folder}/{name}")
+    ...     [path.name for path in open_images(folder).paths]
+    ['img2.png', 'img10.png']
     """
     path = Path(source)
     if path.is_dir():
-        return ImageFiles.from_folder(path)
+        return ImageFiles.from_folder(path, background=background)
     if path.suffix == ".npy":
-        return as_images(np.load(path, mmap_mode="r"))
-    paths = [path] if path.is_file() else sorted(glob.glob(str(source)))  # a name may have brackets
+        return as_images(np.load(path, mmap_mode="r"), background=background)
+    # A name may have brackets.
+    paths = [path] if path.is_file() else natural_order(glob.glob(str(source)))
     if not paths:
         raise FileNotFoundError(f"{source} is no folder, no .npy file and matches no image files")
-    return ImageFiles(paths)
-
-
-def _file_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> Exception:
-    if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"image file {path} does not exist")
-    return ValueError(f"image file {path} cannot be read: {error}")
+    return ImageFiles(paths, background=background)
 
 
 class ImageSubset:

@@ -1,14 +1,20 @@
 """Load data from an ``.npz`` file or a ``.brain`` folder."""
 
-import dataclasses
+import difflib
 import os
-import zipfile
-import zlib
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from brainenc.conversion import column, plain_array, text_labels
 from brainenc.data.encoding_data import EncodingData
+from brainenc.reading import read_arrays
+
+#: Arrays that an ``.npz`` file may hold.
+KEYS = ("images", "betas", "roi", "ncsnr", "session", "run", "n_averaged")
 
 
 def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingData:
@@ -18,8 +24,10 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     ----------
     path : path
         File with ``images`` (n_images, H, W[, 3]) uint8 and ``betas`` (n_images, n_repeats,
-        n_voxels) float; optionally ``roi`` (labels) and ``ncsnr``, both (n_voxels,), and
-        ``session`` and ``run``, both (n_images, n_repeats).
+        n_voxels) float; optionally ``roi`` and ``ncsnr``, both (n_voxels,), ``session`` and
+        ``run``, both (n_images, n_repeats), and ``n_averaged``, as in `EncodingData`. ``roi`` is
+        text, "" or "nan" (as NumPy writes NaN) outside every ROI; or codes, whole numbers, NaN or
+        not above 0 outside every ROI.
     name : str, optional
         Name of the data; by default the file's name without its ending.
 
@@ -32,6 +40,10 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     FileNotFoundError : there is no such file.
     ValueError : not an ``.npz`` file, truncated, or arrays are missing or do not match.
     TypeError : images that are not uint8, betas that are not numeric.
+
+    Warns
+    -----
+    UserWarning : arrays of other names, which are not read; codes of ``roi`` that are not above 0.
 
     Examples
     --------
@@ -50,56 +62,88 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     arrays = _read_npz(path)
     if missing := [key for key in ("images", "betas") if key not in arrays]:
         raise ValueError(f"{path} holds {list(arrays)}, but {' and '.join(missing)} is missing")
-    data = EncodingData(arrays["images"], arrays["betas"], name=name or path.stem)
-    of_voxels = {
-        key: _of_shape(arrays[key], data.betas.shape[2:], key, path)
+    if unknown := [key for key in arrays if key not in KEYS]:
+        warnings.warn(
+            f"{path} holds arrays that are not read: {', '.join(map(_guessed, unknown))}; the keys "
+            f"read are {', '.join(KEYS)}",
+            stacklevel=2,
+        )
+    data = EncodingData(
+        arrays["images"],
+        arrays["betas"],
+        name=name or path.stem,
+        n_averaged=arrays.get("n_averaged"),
+    )
+    of_voxels: dict[str, Any] = {
+        key: _of_voxels(arrays[key], data.n_voxels, key, path)
         for key in ("roi", "ncsnr")
         if key in arrays
     }
-    if "roi" in of_voxels:
-        of_voxels["roi"] = of_voxels["roi"].astype(str)
     at = (data.trials["image"], data.trials["repeat"])
     of_trials = {
-        key: _of_shape(arrays[key], data.betas.shape[:2], key, path)[at]
+        key: plain_array(_of_shape(arrays[key], data.betas.shape[:2], key, path), key)[at]
         for key in ("session", "run")
         if key in arrays
     }
-    return dataclasses.replace(
-        data,
-        voxels=data.voxels.assign(**of_voxels),
-        trials=data.trials.assign(**of_trials),
-        checked=True,
+    return EncodingData(
+        data.images,
+        data.betas,
+        pd.DataFrame(of_voxels, index=range(data.n_voxels)),
+        data.trials.assign(**of_trials),
+        name=data.name,
+        n_averaged=data.n_averaged,
     )
 
 
-def load_data(path: str | os.PathLike) -> EncodingData:
-    """EncodingData from a ``.brain`` folder or an ``.npz`` file."""
+def _guessed(key: str) -> str:
+    close = difflib.get_close_matches(key.lower(), KEYS, n=1)
+    return f"{key!r} (meant to be {close[0]!r}?)" if close else repr(key)
+
+
+def _of_voxels(array: np.ndarray, n_voxels: int, key: str, path: Path) -> np.ndarray:
+    """Labels or numbers, one per voxel."""
+    array = column(array, f"{key} of {path}")
+    _of_shape(array, (n_voxels,), key, path)
+    if key != "roi":
+        return array
+    if array.dtype.kind in "iuf":
+        if (outside := array <= 0).any():
+            warnings.warn(
+                f"{path}: roi has the codes {np.unique(array[outside]).tolist()}, which are read "
+                "as outside every ROI",
+                stacklevel=3,
+            )
+        array = np.where(outside, np.nan, array)
+    labels = text_labels(array, f"roi of {path}")
+    # NumPy writes NaN so in an array of text.
+    labels[labels == "nan"] = None
+    return labels
+
+
+def load_data(path: str | os.PathLike, *, verify: bool | None = None) -> EncodingData:
+    """EncodingData from a ``.brain`` folder or an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : path
+    verify : bool, optional
+        As for `EncodingData.load`; an ``.npz`` file is always read and compared.
+    """
     path = Path(path)
-    return EncodingData.load(path) if path.is_dir() else load_npz(path)
+    return EncodingData.load(path, verify=verify) if path.is_dir() else load_npz(path)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
-    # Opened here, since np.load leaves a damaged file open.
     with path.open("rb") as file:
-        # Checked by the first bytes, since NumPy's error for other files is about pickles.
+        # Checked by the first bytes, since the error for other files is about zip archives.
         if file.read(2) not in (b"PK", b""):
             raise ValueError(
                 f"{path} is neither a .brain folder nor an .npz file, as numpy.savez(path, "
                 "images=images, betas=betas) writes"
             )
-        file.seek(0)
-        try:
-            with np.load(file) as arrays:
-                return dict(arrays)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            if "allow_pickle" in str(error):
-                raise ValueError(
-                    f"{path} holds Python objects (an array of dtype object): save numbers, and "
-                    "labels as text"
-                ) from None
-            raise ValueError(f"{path} is not a readable .npz file (truncated?): {error}") from None
+    return read_arrays(path)
 
 
 def _of_shape(array: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:

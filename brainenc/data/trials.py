@@ -12,6 +12,9 @@ import numpy as np
 import pandas as pd
 
 from brainenc.arrays import row_blocks, varies
+from brainenc.conversion import check_row_order, column
+from brainenc.data.image_ids import image_positions
+from brainenc.data.tables import plain_table
 from brainenc.validation import check_betas, check_same_length
 
 #: `brainenc.arrays.CONSTANT` of sums in float64.
@@ -42,14 +45,14 @@ def check_trials(trials: pd.DataFrame, shape: tuple[int, ...]) -> None:
     ValueError : ``image`` or ``repeat`` missing or outside the axis, or a trial listed twice.
     TypeError : positions that are not integers.
     """
-    for column, n in (("image", shape[0]), ("repeat", shape[1])):
-        if column not in trials:
-            raise ValueError(f"trials has columns {list(trials.columns)}; it needs {column!r}")
-        values = trials[column]
+    for key, n in (("image", shape[0]), ("repeat", shape[1])):
+        if key not in trials:
+            raise ValueError(f"trials has columns {list(trials.columns)}; it needs {key!r}")
+        values = trials[key]
         if not pd.api.types.is_integer_dtype(values):
-            raise TypeError(f"trials[{column!r}] must be integer positions, got {values.dtype}")
+            raise TypeError(f"trials[{key!r}] must be integer positions, got {values.dtype}")
         if len(values) and (values.min() < 0 or values.max() >= n):
-            raise ValueError(f"trials[{column!r}] has positions outside 0 … {n - 1}")
+            raise ValueError(f"trials[{key!r}] has positions outside 0 … {n - 1}")
     if trials.duplicated(["image", "repeat"]).any():
         raise ValueError("trials lists the same image and repeat twice")
 
@@ -73,11 +76,35 @@ def check_complete(trials: pd.DataFrame, present: pd.DataFrame) -> None:
         )
 
 
+def as_trials(trials: Any, betas: np.ndarray) -> pd.DataFrame:
+    """A trial table given by a user, or None, as a plain table of all trials of betas.
+
+    Whole floats, as MATLAB saves positions, become integers. Trials without data are left out.
+
+    Raises
+    ------
+    ValueError, TypeError : as `check_trials`, `check_complete` and
+        `brainenc.data.tables.plain_table`.
+    """
+    present = trials_present(betas)
+    if trials is None:
+        return present
+    table = plain_table(trials, "trials")
+    for key in ("image", "repeat"):
+        values = table.get(key)
+        if values is not None and values.dtype.kind == "f" and (values % 1 == 0).all():
+            table[key] = values.astype(np.int64)
+    check_trials(table, betas.shape)
+    check_complete(table, present)
+    return without_missing(table, present)
+
+
 def group_by_image(
     betas: Any,
-    image_ids: Sequence[int] | np.ndarray,
+    image_ids: Sequence | np.ndarray,
     *,
     n_images: int,
+    names: list[str] | dict[Any, int] | None = None,
     session: Sequence | np.ndarray | None = None,
     run: Sequence | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
@@ -86,10 +113,13 @@ def group_by_image(
     Parameters
     ----------
     betas : array, shape (n_trials, n_voxels)
-        One row per trial, in the order of presentation.
-    image_ids : array of int, shape (n_trials,)
-        Number of the image that each trial showed, in 0 … `n_images` − 1.
+        One row per trial, in the order of presentation. A row of NaN alone, a censored trial, is
+        left out, as are images that only such trials showed.
+    image_ids : array, shape (n_trials,)
+        Number of the image that each trial showed, in 0 … `n_images` − 1, or its name.
     n_images : int
+    names : list of paths or dict of key to row, optional
+        Names of the images, as `brainenc.data.image_ids.names_of` gives them.
     session, run : array, shape (n_trials,), optional
         Columns of the trial table.
 
@@ -106,31 +136,29 @@ def group_by_image(
 
     Raises
     ------
-    ValueError : lengths differ, ids are outside the images (counted from 1, for example), or
-        `check_betas` rejects the betas.
-    TypeError : ids that are not integers.
+    ValueError : lengths differ, ids are outside the images (counted from 1, for example) or name
+        no image, or `check_betas` rejects the betas.
+    TypeError : ids that are neither numbers nor text.
     """
+    check_row_order(betas=betas, image_ids=image_ids, session=session, run=run)
     flat = check_betas(betas)
     if flat.shape[1] != 1:
         raise ValueError(f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial")
     flat = flat[:, 0]
     given = {"session": session, "run": run}
-    labels = {key: np.asarray(value) for key, value in given.items() if value is not None}
-    check_same_length(betas=flat, image_ids=image_ids, **labels)
-    ids = np.asarray(image_ids)
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"image_ids must be integers, got {ids.dtype}")
-    if ids.min() < 0 or ids.max() >= n_images:
-        raise ValueError(
-            f"image_ids run from {ids.min()} to {ids.max()}, but images has rows 0 … "
-            f"{n_images - 1}; are the ids counted from 1?"
-        )
-    shown, row = np.unique(ids, return_inverse=True)
-    trials = pd.DataFrame({"image": row, "trial": np.arange(len(row)), **labels})
+    labels = {
+        key: column(value, key, "n_trials") for key, value in given.items() if value is not None
+    }
+    check_same_length(betas=flat, image_ids=column(image_ids, "image_ids", "n_trials"), **labels)
+    ids = image_positions(image_ids, n_images, names)
+    present = trials_present(flat[:, None])["image"].to_numpy()
+    labels = {key: value[present] for key, value in labels.items()}
+    shown, row = np.unique(ids[present], return_inverse=True)
+    trials = pd.DataFrame({"image": row, "trial": present, **labels})
     trials.insert(1, "repeat", trials.groupby("image").cumcount())
     shape = (len(shown), trials["repeat"].max() + 1, flat.shape[1])
     grouped = np.full(shape, np.nan, flat.dtype)
-    grouped[trials["image"], trials["repeat"]] = flat
+    grouped[trials["image"], trials["repeat"]] = flat[present]
     return grouped, shown, trials.sort_values(["image", "repeat"])
 
 
@@ -189,15 +217,31 @@ def averaged_trials(n_averaged: np.ndarray) -> pd.DataFrame:
 
     Parameters
     ----------
-    n_averaged : array of int, shape (n_images,)
-        Trials in the average of each image; 0 without data.
+    n_averaged : array of int, shape (n_images, 1) or (n_images, n_voxels)
+        Trials in the average of each image and voxel; 0 without data.
 
     Returns
     -------
-    pandas.DataFrame with ``image``, ``repeat`` (0) and ``n_averaged``
+    pandas.DataFrame with ``image`` and ``repeat`` (0)
     """
-    image = np.flatnonzero(n_averaged)
-    return pd.DataFrame({"image": image, "repeat": 0, "n_averaged": n_averaged[image]})
+    return pd.DataFrame({"image": np.flatnonzero(n_averaged.any(axis=1)), "repeat": 0})
+
+
+def without_missing(trials: pd.DataFrame, present: pd.DataFrame) -> pd.DataFrame:
+    """Trial table without the trials that have no data in any voxel, which are no trials.
+
+    Parameters
+    ----------
+    trials : pandas.DataFrame
+        Checked by `check_trials` and `check_complete`.
+    present : pandas.DataFrame
+        As `trials_present` gives it.
+    """
+    if len(trials) == len(present):
+        return trials
+    keys = ["image", "repeat"]
+    kept = pd.MultiIndex.from_frame(trials[keys]).isin(pd.MultiIndex.from_frame(present))
+    return trials[kept].reset_index(drop=True)
 
 
 def trials_of_images(trials: pd.DataFrame, index: np.ndarray, n_images: int) -> pd.DataFrame:

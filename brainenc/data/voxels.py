@@ -1,16 +1,110 @@
-"""The voxel table, which gives the ROI of each voxel.
+"""The voxel table, which gives the ROIs of each voxel.
 
-A voxel table has one row per voxel: one column of ROI labels per atlas (missing or "" outside
-every ROI), and any of the columns in `NON_ATLAS_COLUMNS`.
+A voxel table has one row per voxel: ROI labels, as one column of text per atlas (missing or ""
+outside every ROI) or one column of bool per ROI, and any of the columns in `NON_ATLAS_COLUMNS`.
 """
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from brainenc.conversion import check_row_order, numeric_array, text_labels
+from brainenc.data.tables import plain_table
+
 #: Columns with the position or quality of a voxel, not its ROI.
 NON_ATLAS_COLUMNS = ("ncsnr", "i", "j", "k", "x", "y", "z", "vertex", "hemisphere")
+
+#: Label that NumPy makes of NaN in an array of text.
+_NAN_TEXT = "nan"
+
+
+def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
+    """A voxel table given by a user as a plain table in which no ROI is lost.
+
+    Parameters
+    ----------
+    voxels : pandas.DataFrame, n_voxels rows, or None
+    n_voxels : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `brainenc.data.tables.plain_table`; labels as text, missing where they were.
+
+    Raises
+    ------
+    ValueError : another number of rows, an index in another order, two columns of one name.
+    TypeError : not a DataFrame, or a position or ncsnr that is no number.
+
+    Warns
+    -----
+    UserWarning : columns of whole numbers or of other kinds, which name no ROI, and the label
+        "nan".
+    """
+    if voxels is None:
+        return pd.DataFrame(index=range(n_voxels))
+    check_row_order(betas=np.empty(0), voxels=voxels)
+    table = plain_table(voxels, "voxels")
+    check_voxels(table, (0, 0, n_voxels))
+    ignored = []
+    for name in table:
+        if name in NON_ATLAS_COLUMNS:
+            if name != "hemisphere" and not pd.api.types.is_numeric_dtype(table[name].dtype):
+                table[name] = numeric_array(table[name], f"voxels[{name!r}]")
+            continue
+        if (labels := _labels(table[name], f"voxels[{name!r}]")) is not None:
+            table[name] = labels
+            continue
+        if table[name].dtype == object:
+            table[name] = numeric_array(table[name], f"voxels[{name!r}]")
+        if not _is_measure(str(name), table[name]):
+            ignored.append(str(name))
+    if ignored:
+        warnings.warn(
+            f"columns {ignored} of voxels name no ROI: an atlas is a column of text, an ROI a "
+            "column of bool. Make 0 and 1 bool, .astype(bool); give codes their names, "
+            f"voxels[{ignored[0]!r}].map({{1: 'V1', …}}); or make them text, .astype('category')",
+            stacklevel=4,
+        )
+    if unclear := [name for name in atlas_columns(table) if (table[name] == _NAN_TEXT).any()]:
+        warnings.warn(
+            f"columns {unclear} of voxels have an ROI of the name 'nan', which NumPy makes of NaN "
+            "in an array of text: if it means outside every ROI, make it None or ''",
+            stacklevel=4,
+        )
+    return table
+
+
+def _labels(values: pd.Series, name: str) -> Any:
+    """Labels of an atlas, or bool of an ROI; None of a column that is neither."""
+    if values.dtype == bool:
+        return values
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return values if _is_text(values.cat.categories) else text_labels(values, name)
+    if values.dtype != object:
+        return values if isinstance(values.dtype, pd.StringDtype) else None
+    kinds = {type(value) for value in values.dropna()}
+    if kinds <= {bool, np.bool_} and kinds:  # a voxel of which it is not known is outside
+        return values.map(lambda inside: inside is True)
+    if kinds <= {str}:
+        return values
+    if all(issubclass(kind, (int, float, np.number)) for kind in kinds):
+        return None
+    return text_labels(values, name)
+
+
+def _is_text(values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_measure(name: str, values: pd.Series) -> bool:
+    """Whether a column of numbers is a count or a measure, no codes of ROIs."""
+    if values.dtype.kind == "f":
+        return not values.notna().any() or bool((values.dropna() % 1 != 0).any())
+    return values.dtype.kind in "iu" and name.startswith("n_")
 
 
 def check_voxels(voxels: pd.DataFrame, shape: tuple[int, ...]) -> None:
@@ -20,12 +114,38 @@ def check_voxels(voxels: pd.DataFrame, shape: tuple[int, ...]) -> None:
 
 
 def atlas_columns(voxels: pd.DataFrame) -> list[str]:
-    """Columns of a voxel table that hold ROI labels."""
-    return [
+    """Columns of a voxel table that hold ROI labels; then those of bool, which are an ROI each."""
+    found = [
         str(column)
         for column in voxels
-        if column not in NON_ATLAS_COLUMNS and not pd.api.types.is_numeric_dtype(voxels[column])
+        if column not in NON_ATLAS_COLUMNS and _holds_rois(voxels[column].dtype)
     ]
+    return sorted(found, key=lambda column: bool(voxels[column].dtype == bool))
+
+
+def _holds_rois(dtype: Any) -> bool:
+    text = isinstance(dtype, (pd.StringDtype, pd.CategoricalDtype))
+    return text or (isinstance(dtype, np.dtype) and dtype.kind in "bO")
+
+
+def atlas_labels(voxels: pd.DataFrame, atlas: str) -> np.ndarray:
+    """Label of every voxel in an atlas.
+
+    Parameters
+    ----------
+    voxels : pandas.DataFrame
+    atlas : str
+        A column; one of bool holds one ROI, of the column's name.
+
+    Returns
+    -------
+    array of object, shape (n_voxels,): str, "" outside every ROI
+    """
+    values = voxels[atlas]
+    if values.dtype == bool:
+        return np.where(values, atlas, "").astype(object)
+    text = values.astype(object)
+    return text.astype(str).where(text.notna(), "").to_numpy(dtype=object)
 
 
 def roi_positions(voxels: pd.DataFrame, atlas: str | None = None) -> dict[str, np.ndarray]:
@@ -52,8 +172,8 @@ def roi_positions(voxels: pd.DataFrame, atlas: str | None = None) -> dict[str, n
         atlas = atlases[0]
     if atlas not in atlases:
         raise ValueError(f"atlas {atlas!r} is not in the voxel table, which has {atlases}")
-    codes, labels = pd.factorize(voxels[atlas])  # missing labels get no code
-    return {str(label): np.flatnonzero(codes == i) for i, label in enumerate(labels) if label}
+    codes, labels = pd.factorize(atlas_labels(voxels, atlas))
+    return {label: np.flatnonzero(codes == i) for i, label in enumerate(labels) if label}
 
 
 def in_rois(voxels: pd.DataFrame, roi: str | Sequence[str], atlas: str | None = None) -> np.ndarray:
@@ -64,7 +184,7 @@ def in_rois(voxels: pd.DataFrame, roi: str | Sequence[str], atlas: str | None = 
     voxels : pandas.DataFrame
     roi : label or several
     atlas : str, optional
-        The atlas that `roi` is in; the first by default.
+        The atlas that `roi` is in; by default the first, or the only one that has the ROI.
 
     Returns
     -------
@@ -72,10 +192,19 @@ def in_rois(voxels: pd.DataFrame, roi: str | Sequence[str], atlas: str | None = 
 
     Raises
     ------
-    ValueError : no such ROI or atlas.
+    ValueError : no such ROI or atlas, or an ROI of several atlases other than the first.
     """
     known = roi_positions(voxels, atlas)
-    wanted = [roi] if isinstance(roi, str) else list(roi)
+    wanted = text_labels([roi] if np.ndim(roi) == 0 else roi, "roi").tolist()
+    for label in wanted if atlas is None else ():
+        if label not in known:
+            others = [
+                name for name in atlas_columns(voxels) if label in roi_positions(voxels, name)
+            ]
+            if len(others) > 1:
+                raise ValueError(f"ROI {label!r} is in the atlases {others}: name one with atlas=")
+            if others:
+                known[label] = roi_positions(voxels, others[0])[label]
     if missing := [label for label in wanted if label not in known]:
         raise ValueError(f"no ROI {missing} here; there are {list(known)}")
     mask = np.zeros(len(voxels), dtype=bool)

@@ -18,6 +18,7 @@ from brainenc.data.encoding_data import EncodingData
 from brainenc.data.images import ImageFiles
 from brainenc.datasets.nsd.files import ATLASES
 from brainenc.metrics import NoiseCeiling, correlation
+from brainenc.reading import read_array, reading
 from brainenc.storage import atomic_path
 
 _IMAGE_NAME = re.compile(r"(?:train|test)-(\d+)_nsd-(\d+)\.png")
@@ -59,7 +60,7 @@ def load_algonauts2023(root: str | os.PathLike, subject: int = 1) -> EncodingDat
     }
     _require([*responses.values(), *places.values()])
     images, nsd_id = _numbered_images(folder / "training_split/training_images")
-    betas = _side_by_side([np.load(path, mmap_mode="r") for path in responses.values()])
+    betas = _side_by_side([read_array(path, mapped=True) for path in responses.values()])
     if len(betas) != len(images):
         raise ValueError(
             f"{folder} has {len(images)} training images, but responses to {len(betas)}"
@@ -239,7 +240,8 @@ def _numbered_images(folder: Path) -> tuple[ImageFiles, np.ndarray]:
             "be numbered 1 … n without a gap"
         )
     paths = [folder / name for _, _, name in names]
-    with Image.open(paths[0]) as first:  # all have one size; opening thousands is slow
+    # All have one size; opening thousands is slow.
+    with reading(paths[0], "an image"), Image.open(paths[0]) as first:
         size = first.height, first.width
     return ImageFiles.of_size(paths, size), np.array([nsd_id for _, nsd_id, _ in names])
 
@@ -256,7 +258,7 @@ def _side_by_side(responses: Sequence[np.ndarray]) -> np.ndarray:
 def _voxel_table(folder: Path, places: dict[str, Path]) -> pd.DataFrame:
     sides = []
     for side, path in places.items():
-        vertex = np.flatnonzero(np.load(path))
+        vertex = np.flatnonzero(read_array(path))
         table = pd.DataFrame({"hemisphere": side, "vertex": vertex})
         for atlas in ATLASES:
             numbers = folder / f"roi_masks/{side}.{atlas}_challenge_space.npy"
@@ -270,10 +272,11 @@ def _voxel_table(folder: Path, places: dict[str, Path]) -> pd.DataFrame:
 
 
 def _labels(path: Path, mapping_path: Path, n_vertices: int) -> pd.Series:
-    numbers = np.load(path)
+    numbers = read_array(path)
     if numbers.shape != (n_vertices,):
         raise ValueError(f"{path} is {numbers.shape}, but its hemisphere has {n_vertices} vertices")
-    mapping = {int(number): str(label) for number, label in _read_mapping(mapping_path).items()}
+    with reading(mapping_path, "a saved dict of ROI labels"):
+        mapping = {int(number): str(label) for number, label in _read_mapping(mapping_path).items()}
     if unknown := set(np.unique(numbers).astype(int).tolist()) - {0, *mapping}:
         raise ValueError(f"{mapping_path} has no names for the labels {sorted(unknown)} of {path}")
     return pd.Series([mapping[n] if n > 0 else "" for n in numbers.astype(int).tolist()], dtype=str)

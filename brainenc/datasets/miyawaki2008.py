@@ -8,13 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from brainenc.brain.volumes import Volume
+from brainenc.brain.volumes import Volume, open_volume, read_volume
 from brainenc.data.encoding_data import EncodingData
 from brainenc.progress import progress
+from brainenc.reading import reading
 
 #: Squares of a pattern along each side.
 N_SQUARES = 10
@@ -79,7 +79,7 @@ def load_miyawaki2008(
     patterns = np.stack(list(blocks["pattern"]))
     images, ids = _unique_in_order(patterns)
     images = (255 * images.reshape(-1, N_SQUARES, N_SQUARES)).astype(np.uint8)
-    mask: Any = nib.load(files.mask)
+    mask = open_volume(files.mask)
     data = EncodingData.from_trials(
         images.repeat(square_size, axis=1).repeat(square_size, axis=2),
         betas,
@@ -111,7 +111,8 @@ def _read_runs(
     blocks, responses = [], []
     for number, kind, path, labels in progress(runs, desc="runs", unit="run", verbose=verbose):
         patterns = _read_patterns(labels)
-        series = masker.transform(path)
+        with reading(path, "a volume (NIfTI or MGH)"):
+            series = masker.transform(open_volume(path))
         if len(series) != len(patterns):
             raise ValueError(f"{path} has {len(series)} volumes, but {labels} {len(patterns)} rows")
         for pattern, response in _average_blocks(series, patterns, lag):
@@ -122,7 +123,9 @@ def _read_runs(
 
 def _read_patterns(path: str) -> np.ndarray:
     """Pattern of each volume, (n_volumes, 100), row by row; −1 at rest. Files go by column."""
-    by_column = np.loadtxt(path, delimiter=",", dtype=int, ndmin=2)
+    with reading(path, "a table of patterns"):
+        by_column = np.loadtxt(path, delimiter=",", dtype=int, ndmin=2)
+        by_column = by_column.reshape(-1, N_SQUARES**2)
     squares = by_column.reshape(-1, N_SQUARES, N_SQUARES)
     return squares.transpose(0, 2, 1).reshape(len(squares), -1)
 
@@ -160,7 +163,7 @@ def _voxel_table(mask: Any, roi_files: Sequence[str]) -> pd.DataFrame:
     hemisphere = np.full(len(table), "", dtype=object)
     for path in sorted(roi_files, key=_roi_order):
         side, name = _roi_name(path)
-        here = np.asarray(nib.load(path).dataobj)[inside] != 0  # type: ignore[attr-defined]
+        here = read_volume(path)[1][inside] != 0
         column = columns["area" if name in _AREAS else "eccentricity"]
         column[here & (column == "")] = name
         hemisphere[here & (hemisphere == "")] = side

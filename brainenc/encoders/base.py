@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.conversion import check_one_order, plain_array
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
 from brainenc.metrics import correlation
@@ -166,13 +168,14 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                 if name.endswith("_"):  # the new fit may not set all of these
                     delattr(self, name)
             features = self._features_of(X, reset=True)
+            check_one_order(X=X, y=y)  # else rows are matched by position, as in scikit-learn
             betas = check_betas(y, n_images=len(features))
             if len(features) < 2:
                 raise ValueError(
                     f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 "
                     "to fit"
                 )
-            self.n_voxels_, self.betas_ndim_ = betas.shape[2], np.asarray(y).ndim
+            self.n_voxels_, self.betas_ndim_ = betas.shape[2], plain_array(y, "betas").ndim
             found = self._fit(features, betas, **how)
             found = found if isinstance(found, HeldOut) else HeldOut(found)
             shape, given = (len(betas), self.n_voxels_), np.shape(found.predictions)
@@ -239,6 +242,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
             every voxel (constant predictions, for example).
         """
         prediction = self.predict(X)
+        check_one_order(X=X, y=y)  # else rows are matched by position, as in scikit-learn
         betas = check_betas(y, n_images=len(prediction), n_voxels=self.n_voxels_)
         targets = average_repeats(betas)
         r = correlation(prediction.reshape(targets.shape), targets)
@@ -269,9 +273,32 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         """
         return clone(self).fit(X, y)
 
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write the fitted encoder to a folder, which `brainenc.load` reads."""
+    def save(self, folder: str | os.PathLike, *, voxels: pd.DataFrame | None = None) -> Path:
+        """Write the fitted encoder to a folder, which `brainenc.load` reads.
+
+        The loaded encoder predicts and draws the same, bit by bit, on the same machine and
+        versions; what cannot be restored exactly is refused.
+
+        Parameters
+        ----------
+        folder : path
+            A former model there is replaced once the new one is complete.
+        voxels : DataFrame, one row per voxel, optional
+            Table of the voxels that the encoder was fitted to, such as ``data.voxels``; the loaded
+            encoder has it as ``voxels_``.
+
+        Returns
+        -------
+        pathlib.Path : `folder`
+
+        Raises
+        ------
+        FileExistsError : `folder` exists and holds no model.
+        TypeError : a parameter or attribute cannot be restored exactly, such as a `preprocess` or
+            a module of your own; the message names it and a way on.
+        ValueError : `voxels` has another number of rows than the encoder has voxels.
+        """
         from brainenc.encoders.saving import save
 
         check_is_fitted(self)
-        return save(self, folder)
+        return save(self, folder, voxels=voxels)

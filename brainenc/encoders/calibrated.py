@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.conversion import check_row_order, text_labels
 from brainenc.encoders.base import BaseEncoder, HeldOut
 from brainenc.encoders.composed import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
 from brainenc.encoders.ridge import RidgeEncoder
@@ -397,5 +398,6 @@ def calibrate(
     >>> bool((abs(calibrated.scale_ - 1) < 0.5).all())
     True
     """
-    labels = None if groups is None else np.asarray(groups).astype(str)
+    check_row_order(voxels=(), groups=groups)
+    labels = None if groups is None else text_labels(groups, "groups").astype(str)
     return CalibratedEncoder(encoder, groups=labels, cv="prefit").fit(images, betas)

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from brainenc.encoders import blocks_of_draws
 from brainenc.noise.calibration import check_coverage
 from brainenc.noise.trials import PARTS, TrialDistribution
-from brainenc.validation import check_betas
+from brainenc.validation import check_betas, check_index
 
 
 def part_of(attribute: str, name: str) -> Any:
@@ -210,7 +210,7 @@ class Draws(ABC):
         Parameters
         ----------
         X, y : as for `fit`
-        voxels : array of int or bool, optional
+        voxels : mask of bool, shape (n_voxels,), or positions, each once, optional
             Voxels of the joint density; all by default.
 
         Returns
@@ -226,5 +226,6 @@ class Draws(ABC):
         check_is_fitted(self)
         features = self._features_of(X)
         betas = check_betas(y, n_images=len(features), n_voxels=self.n_voxels_)
-        chosen = np.arange(self.n_voxels_) if voxels is None else np.asarray(voxels)
+        every = np.arange(self.n_voxels_)
+        chosen = every if voxels is None else check_index(voxels, self.n_voxels_, "voxels")
         return self._log_density(features, betas[..., chosen], chosen)

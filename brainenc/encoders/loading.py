@@ -11,8 +11,18 @@ from safetensors.numpy import load_file
 
 import brainenc
 from brainenc.encoders.model_reader import ModelReader
-from brainenc.encoders.saving import ARRAYS, FORMAT_VERSION, STRUCTURE, checksum
-from brainenc.storage import read_json
+from brainenc.encoders.saving import (
+    ARRAYS,
+    FORMAT_VERSION,
+    STRUCTURE,
+    checksum_of_format_2,
+    structure_checksum,
+)
+from brainenc.reading import reading
+from brainenc.storage import fingerprint, read_json
+
+#: The oldest format that is read.
+_OLDEST = 2
 
 
 def load(
@@ -66,23 +76,39 @@ def load(
         resolve_device(device)
     structure = _read_structure(folder)
     arrays = _read_arrays(folder / ARRAYS)
-    packed = structure.get("encoder")
-    encoder = ModelReader(str(folder / STRUCTURE), arrays, classes, device=device).encoder(packed)
-    # Last, so that damage with a place in the file is named with its place.
-    if structure.get("checksum") != checksum(packed, arrays):
-        raise ValueError(
-            f"{folder} is damaged: {STRUCTURE} or {ARRAYS} was changed after the encoder was saved"
-        )
-    return encoder
+    # Before anything is made of the values: sizes in a damaged file may be of any size.
+    try:
+        _check_sums(folder, structure, arrays)
+    except RecursionError:
+        raise ValueError(f"{folder / STRUCTURE} is damaged: it is nested too deeply") from None
+    reader = ModelReader(str(folder / STRUCTURE), arrays, classes, device=device)
+    return reader.encoder(structure.get("encoder"))
+
+
+def _check_sums(folder: Path, structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Compare the checksums of both files."""
+    changed = "was changed after the encoder was saved"
+    if structure["format_version"] == 2:
+        if structure.get("checksum") != checksum_of_format_2(structure.get("encoder"), arrays):
+            raise ValueError(f"{folder} is damaged: {STRUCTURE} or {ARRAYS} {changed}")
+        return
+    if structure.get("checksum") != structure_checksum(structure):
+        raise ValueError(f"{folder / STRUCTURE} is damaged: it {changed}")
+    saved = structure.get("arrays")
+    if not isinstance(saved, dict) or saved.keys() != arrays.keys():
+        raise ValueError(f"{folder / ARRAYS} is damaged: it holds arrays of another model")
+    for name, array in arrays.items():
+        if (found := fingerprint(array)) != saved[name]:
+            raise ValueError(
+                f"{folder / ARRAYS} is damaged: {name.strip('.')} {changed} (checksum {found}, "
+                f"and {saved[name]} when it was saved)"
+            )
 
 
 def _read_structure(folder: Path) -> dict[str, Any]:
     """What `save` wrote as JSON, if it is of the format that this version reads."""
     file = folder / STRUCTURE
-    try:
-        structure = read_json(file)
-    except RecursionError:
-        raise ValueError(f"{file} is damaged: it is nested too deeply") from None
+    structure = read_json(file)
     kind = structure.get("format") if isinstance(structure, dict) else None
     if kind != "brainenc.encoder":
         raise ValueError(f"{folder} holds no encoder: {STRUCTURE} says {kind!r}")
@@ -95,17 +121,18 @@ def _read_structure(folder: Path) -> dict[str, Any]:
             f"{folder} was written by brainenc {version} in format {found}, and this brainenc "
             f"{brainenc.__version__} reads up to {FORMAT_VERSION}; upgrade brainenc"
         )
-    if found < FORMAT_VERSION:
+    if found < _OLDEST:
         raise ValueError(
             f"{folder} was written in format {found}, by a version of brainenc ({version}) before "
-            f"attributes of encoders changed; this one reads format {FORMAT_VERSION}: fit the "
+            f"attributes of encoders changed; this one reads format {_OLDEST} and later: fit the "
             "encoder again and save it"
         )
     return structure
 
 
 def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_file(file)
-    except (SafetensorError, ValueError, LookupError) as error:  # KeyError: no such dtype in NumPy
-        raise ValueError(f"{file} is damaged: {error}") from None
+    with reading(file, "arrays of a model"):
+        try:
+            return load_file(file)
+        except (SafetensorError, LookupError) as error:  # KeyError: no such dtype in NumPy
+            raise ValueError(f"{file} is damaged: {error}") from None

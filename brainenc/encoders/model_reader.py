@@ -3,24 +3,40 @@
 import dataclasses
 import inspect
 import reprlib
+import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc import encoders, features
+from brainenc.encoders.known_classes import (
+    is_encoder,
+    is_extractor,
+    is_of_scikit_learn,
+    own_class,
+    scikit_learn_class,
+)
 from brainenc.noise.trials import TrialDistribution
 from brainenc.process_state import torch_seeded
 
 #: Keys of a packed value besides the one that says its kind; `saving.save` writes no others.
 _BESIDES: dict[str, list[set[str]]] = {
-    **{kind: [set()] for kind in ("$array", "$strings", "$dict", "$table", "$tuple")},
+    **{kind: [set()] for kind in ("$dict", "$path", "$scalar", "$table", "$tuple")},
+    "$array": [set(), {"order"}],
+    "$strings": [set(), {"dtype"}],
     "$net": [{"sizes", "weights"}],
-    "$class": [{"fields"}, {"parameters", "state"}],
+    "$class": [
+        *({"fields"}, {"attributes"}),
+        *({"parameters", "state"}, {"parameters", "state", "version"}),
+    ],
 }
 
 #: A size of a net may be this large with any weights; a larger one needs as many weights.
@@ -91,7 +107,7 @@ class ModelReader:
             found = self.value(packed, where)
         except RecursionError:
             raise self.damaged(where, "is nested too deeply") from None
-        if not isinstance(found, encoders.BaseEncoder):
+        if not is_encoder(type(found)):
             raise self.damaged(where, f"is a {type(found).__name__} and no encoder")
         try:
             check_is_fitted(found)
@@ -116,13 +132,34 @@ class ModelReader:
         key = packed["$array"]
         if not isinstance(key, str) or key not in self.arrays:
             raise self.damaged(where, f"is the array {key!r}, which is missing")
-        return self.arrays[key]
+        # Stored by columns, as it was in memory: products then sum in the same order.
+        return self.arrays[key].T if packed.get("order") == "F" else self.arrays[key]
+
+    def _read_scalar(self, packed: dict, where: str) -> Any:
+        array = self._read_array({"$array": packed["$scalar"]}, where)
+        if array.ndim:
+            raise self.damaged(where, f"is no number, but an array of shape {array.shape}")
+        return array[()]
+
+    def _read_path(self, packed: dict, where: str) -> Path:
+        if not isinstance(packed["$path"], str):
+            raise self.damaged(where, "is no path")
+        return Path(packed["$path"])
 
     def _read_strings(self, packed: dict, where: str) -> np.ndarray:
         texts = packed["$strings"]
         if not isinstance(texts, list) or any(isinstance(text, dict) for text in texts):
             raise self.damaged(where, "is no list of strings")
-        return np.array(texts, dtype=object)
+        dtype = packed.get("dtype", "|O")
+        found = np.array(texts, dtype=object)
+        longest = max((len(text) for text in texts if isinstance(text, str)), default=1)
+        if dtype == "|O":
+            return found
+        # "<U12", say; a dtype from elsewhere could ask for any memory.
+        fits = isinstance(dtype, str) and dtype[:2] in ("<U", ">U") and dtype[2:].isdecimal()
+        if not fits or int(dtype[2:]) > max(longest, 1) + 1000:
+            raise self.damaged(where, f"has {_brief(dtype)} in place of a dtype of strings")
+        return found.astype(dtype)
 
     def _read_dict(self, packed: dict, where: str) -> dict:
         pairs = packed["$dict"]
@@ -131,12 +168,18 @@ class ModelReader:
         return {key: self.value(value, f"{where}[{key!r}]") for key, value in pairs}
 
     def _read_table(self, packed: dict, where: str) -> pd.DataFrame:
-        columns = self._by_name(packed["$table"], where)
-        shapes = [np.shape(column) for column in columns.values()]
-        one_axis = all(isinstance(c, np.ndarray) and c.ndim == 1 for c in columns.values())
+        pairs = packed["$table"]
+        if isinstance(pairs, dict):  # of format 2
+            pairs = [list(pair) for pair in pairs.items()]
+        if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
+            raise self.damaged(where, "is no list of pairs of a name and a column")
+        columns = [self.value(column, f"{where}.{name}") for name, column in pairs]
+        shapes = [np.shape(column) for column in columns]
+        one_axis = all(isinstance(c, np.ndarray) and c.ndim == 1 for c in columns)
         if not one_axis or len(set(shapes)) > 1:
             raise self.damaged(where, f"is a table of columns of shapes {shapes}")
-        return pd.DataFrame(columns)
+        table = pd.DataFrame(dict(enumerate(columns)))
+        return table.set_axis([name for name, _ in pairs], axis=1)
 
     def _read_tuple(self, packed: dict, where: str) -> tuple:
         if not isinstance(packed["$tuple"], list):
@@ -157,7 +200,9 @@ class ModelReader:
         with torch_seeded(0):  # initial weights are drawn and replaced; others' draws stay the same
             net = self._made(found, sizes, where)
         try:
-            net.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+            # Assigned and not copied into: weights keep their type whatever torch's default is.
+            copies = {name: torch.from_numpy(array).clone() for name, array in weights.items()}
+            net.load_state_dict(copies, assign=True)
         except (RuntimeError, TypeError) as error:
             problem = " ".join(str(error).split())  # torch takes a line per weight
             raise self.damaged(f"{where}.weights", f"go with another net: {problem}") from error
@@ -169,6 +214,18 @@ class ModelReader:
             if not dataclasses.is_dataclass(found):
                 raise self.damaged(where, f"has fields, but {found.__name__} is no dataclass")
             return self._made(found, self._by_name(packed["fields"], f"{where}.fields"), where)
+        if "attributes" in packed:
+            if not is_of_scikit_learn(found) or issubclass(found, BaseEstimator):
+                raise self.damaged(where, f"has attributes, but {found.__name__} is no splitter")
+            splitter: Any = object.__new__(found)
+            vars(splitter).update(self._by_name(packed["attributes"], f"{where}.attributes"))
+            return splitter
+        if "version" in packed and packed["version"] != sklearn.__version__:
+            warnings.warn(
+                f"{found.__name__} in {self.source} was fitted with scikit-learn "
+                f"{packed['version']}, and this is {sklearn.__version__}: features may differ",
+                stacklevel=2,
+            )
         if not issubclass(found, BaseEstimator):
             raise self.damaged(where, f"has parameters, but {found.__name__} is no estimator")
         outside = self.classes
@@ -177,12 +234,13 @@ class ModelReader:
         parameters = self._by_name(packed["parameters"], f"{where}.parameters")
         state = self._by_name(packed["state"], f"{where}.state")
         self.classes = outside
-        if wrong := [name for name in state if not _may_be_fitted(found, name)]:
+        own = own_class(found.__name__) is found
+        if wrong := [name for name in state if not _may_be_fitted(found, name, own)]:
             raise self.damaged(
                 f"{where}.state",
                 f"sets {wrong[0]}, which is no fitted attribute of {found.__name__}",
             )
-        if issubclass(found, encoders.BaseEncoder) and "trials_" in state:
+        if is_encoder(found) and "trials_" in state:
             self._check_fit(state, f"{where}.state")
         if self.device is not None and "device" in parameters:
             parameters["device"] = self.device
@@ -207,13 +265,12 @@ class ModelReader:
             raise self.damaged(where, f"has {_brief(name)} in place of the name of a class")
         if name in self.classes:
             return self.classes[name]
-        for module in (encoders, features):
-            if name in module.__all__:
-                found = getattr(module, name)
-                kinds = encoders.BaseEncoder, features.FeatureExtractor
-                if not (isinstance(found, type) and issubclass(found, kinds)):
-                    raise self.damaged(where, f"names {name}, which is no encoder or extractor")
-                return found
+        if (own := own_class(name)) is not None:
+            if not (isinstance(own, type) and (is_encoder(own) or is_extractor(own))):
+                raise self.damaged(where, f"names {name}, which is no encoder or extractor")
+            return own
+        if (theirs := scikit_learn_class(name)) is not None:
+            return theirs
         raise ValueError(
             f"the model uses the class {name}, which brainenc does not have; "
             f"pass it as load(folder, classes=[{name}])"
@@ -247,8 +304,12 @@ class ModelReader:
             if not all(abs(number) <= largest for number in _integers(size)):
                 raise self.damaged(f"{where}.sizes.{name}", f"is {_brief(size)}: too large")
         try:
-            with torch.device("meta"):  # shapes without numbers
+            with torch.device("meta"), _few_parameters(2 * len(weights) + 100):
                 expected = {k: tuple(v.shape) for k, v in net_class(**sizes).state_dict().items()}
+        except _TooMany:
+            raise self.damaged(
+                f"{where}.sizes", f"give {net_class.__name__} more weights than are saved"
+            ) from None
         except Exception:
             return  # a net that cannot be made without numbers, or that cannot be made at all
         saved = {name: array.shape for name, array in weights.items()}
@@ -261,9 +322,39 @@ class ModelReader:
                 )
 
 
-def _may_be_fitted(estimator: type, name: str) -> bool:
-    """Whether a name is that of a fitted attribute, and not of a method or property."""
-    if not name.endswith("_") or name.startswith("_"):
+class _TooMany(BaseException):
+    """More parameters than expected; no Exception, so that no constructor catches it."""
+
+
+@contextmanager
+def _few_parameters(most: int) -> Iterator[None]:
+    """Stop this thread when it has made more parameters of networks than that."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    thread, n = threading.get_ident(), 0
+
+    def count(*_: Any) -> None:
+        nonlocal n
+        if threading.get_ident() == thread:  # the hook is that of all threads
+            n += 1
+            if n > most:
+                raise _TooMany
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _may_be_fitted(estimator: type, name: str, own: bool) -> bool:
+    """Whether a name is that of a fitted attribute, and not of a method or property.
+
+    Fitted attributes of brainenc's `own` classes end in ``_``; others may have any.
+    """
+    if name.startswith("__") or not name.isidentifier():
+        return False
+    if own and (name.startswith("_") or not name.endswith("_")):
         return False
     known = inspect.getattr_static(estimator, name, None)
     return not callable(known) and not hasattr(known, "__get__")

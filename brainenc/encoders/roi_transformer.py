@@ -10,7 +10,8 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from brainenc.data.voxels import atlas_columns
+from brainenc.conversion import check_row_order, text_labels
+from brainenc.data.voxels import atlas_columns, atlas_labels
 from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.encoders.tokens import TokenAdapter, principal_components
@@ -314,7 +315,7 @@ def roi_labels(voxels: pd.DataFrame, atlas: str | None, hemispheres: bool) -> np
             f"rois has columns {list(voxels.columns)}, but "
             + ("no atlas of ROI labels" if atlas is None else f"no atlas {atlas!r}")
         )
-    labels = _clean(voxels[columns[0]])
+    labels = _clean(atlas_labels(voxels, columns[0]))
     if hemispheres and "hemisphere" in voxels:
         sides = _clean(voxels["hemisphere"], "")
         labels = np.array(
@@ -326,9 +327,9 @@ def roi_labels(voxels: pd.DataFrame, atlas: str | None, hemispheres: bool) -> np
 
 def _clean(labels: Any, missing: str = REST) -> np.ndarray:
     """Labels as strings, (n_voxels,); `missing` replaces missing and empty ones."""
-    series = pd.Series(labels, dtype=object)
-    text = series.astype(str).where(series.notna(), "").to_numpy(dtype=object)
-    return np.where(text == "", missing, text)
+    check_row_order(voxels=(), rois=labels)
+    text = [label or missing for label in text_labels(labels, "rois")]
+    return np.array(text, dtype=object)
 
 
 def response_clusters(responses: np.ndarray, n_clusters: int, random_state: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Saving fitted encoders: JSON for structure, safetensors for arrays, no pickle."""
 
-import dataclasses
+import json
 import os
-import warnings
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,26 @@ from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator
 
 import brainenc
+from brainenc.encoders.model_reader import ModelReader
+from brainenc.encoders.packing import Packer
+from brainenc.features.saved import difference, probe
 from brainenc.storage import atomic_path, check_writable, fingerprint, write_json
 
 #: Version of the folder layout that `save` writes.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 STRUCTURE, ARRAYS = "model.json", "arrays.safetensors"
 
+#: Relative difference of features that sums in another order explain.
+_ROUND_OFF = 1e-3
 
-def save(encoder: BaseEstimator, folder: str | os.PathLike) -> Path:
-    """Write a fitted encoder to a folder, whole or not at all.
+
+def save(
+    encoder: BaseEstimator, folder: str | os.PathLike, *, voxels: pd.DataFrame | None = None
+) -> Path:
+    """Write a fitted encoder to a folder, whole and exactly, or not at all.
+
+    What is written is read back and compared before the folder gets its name.
 
     Parameters
     ----------
@@ -30,6 +40,9 @@ def save(encoder: BaseEstimator, folder: str | os.PathLike) -> Path:
         Its parameters and fitted attributes (those ending in ``_``) are written.
     folder : path
         A former model there is replaced once the new one is complete.
+    voxels : DataFrame, one row per voxel, optional
+        Table of the voxels that the encoder was fitted to, such as ``data.voxels``; the loaded
+        encoder has it as ``voxels_``.
 
     Returns
     -------
@@ -38,29 +51,116 @@ def save(encoder: BaseEstimator, folder: str | os.PathLike) -> Path:
     Raises
     ------
     FileExistsError : `folder` exists and holds no model.
-    TypeError : a fitted attribute of a kind that cannot be written.
+    TypeError : a parameter or attribute that cannot be restored exactly (a function, a module or
+        object of another library); the message names it and a way on.
+    ValueError : `voxels` has another number of rows than the encoder has voxels.
     """
     folder = check_model_folder(folder)
-    arrays: dict[str, np.ndarray] = {}
-    packed = _pack(encoder, "", arrays)
+    packer = Packer()
+    packed = packer.pack(encoder, "")
+    if voxels is not None:
+        packed["state"]["voxels_"] = packer.pack(_voxel_table(voxels, encoder), ".voxels_")
+    _check_it_comes_back(packed, packer)
     structure = {
         "format": "brainenc.encoder",
         "format_version": FORMAT_VERSION,
         "brainenc_version": brainenc.__version__,
-        "checksum": checksum(packed, arrays),
+        "needs_classes": sorted(kind.__name__ for kind in packer.classes),
         "encoder": packed,
     }
+    structure = signed(structure, packer.arrays)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        save_file(arrays, temporary / ARRAYS)
         write_json(temporary / STRUCTURE, structure)
+        save_file(packer.arrays, temporary / ARRAYS)
+        # safetensors makes files that only the user may read, whatever the umask.
+        shutil.copymode(temporary / STRUCTURE, temporary / ARRAYS)
     return folder
 
 
-def checksum(packed: Any, arrays: Mapping[str, np.ndarray]) -> str:
-    """Fingerprint of all that a saved encoder holds: a lost value or a flipped bit changes it."""
+def signed(structure: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The structure with checksums of the arrays and of itself."""
+    found = {**structure, "arrays": {name: fingerprint(array) for name, array in arrays.items()}}
+    return {**found, "checksum": structure_checksum(found)}
+
+
+def structure_checksum(structure: Mapping[str, Any]) -> str:
+    """Checksum of all of ``model.json``, which holds those of the arrays."""
+    return fingerprint({name: value for name, value in structure.items() if name != "checksum"})
+
+
+def checksum_of_format_2(packed: Any, arrays: Mapping[str, np.ndarray]) -> str:
+    """The one checksum of a model of format 2."""
     names = sorted(arrays)
     return fingerprint(packed, names, *(arrays[name] for name in names))
+
+
+def _voxel_table(voxels: pd.DataFrame, encoder: Any) -> pd.DataFrame:
+    """The table with plain columns: labels as text, None where there is none."""
+    if not isinstance(voxels, pd.DataFrame):
+        raise TypeError(f"voxels must be a DataFrame, one row per voxel, got {type(voxels)}")
+    if len(voxels) != encoder.n_voxels_:
+        raise ValueError(
+            f"voxels has {len(voxels)} rows, but the encoder was fitted to {encoder.n_voxels_} "
+            "voxels: give the table of the data it was fitted to"
+        )
+    columns = {}
+    for name in voxels:
+        column = voxels[name].reset_index(drop=True)
+        if not (pd.api.types.is_numeric_dtype(column) and isinstance(column.dtype, np.dtype)):
+            plain = column.astype(object).where(column.notna(), None)
+            columns[name] = plain.map(lambda label: None if label is None else str(label))
+        else:
+            columns[name] = column
+    return pd.DataFrame(columns, index=range(len(voxels)))
+
+
+def _check_it_comes_back(packed: Any, packer: Packer) -> None:
+    """Read the packed encoder as `load` does, and compare it with what was packed."""
+    text = json.dumps(packed)
+    again = Packer()
+    try:
+        loaded = ModelReader("the encoder", packer.arrays, packer.classes).encoder(json.loads(text))
+        found = json.dumps(again.pack(loaded, ""))
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"the encoder cannot be saved, since it does not come back: {error}") from (
+            error
+        )
+    names = {*packer.arrays, *again.arrays}
+    changed = [name for name in names if not _same(packer.arrays.get(name), again.arrays.get(name))]
+    if found != text or changed:
+        place = min(changed, default="a value of its parameters or attributes").strip(".")
+        raise TypeError(
+            f"the encoder cannot be saved: {place} comes back as another one. A constructor must "
+            "store its arguments as they are"
+        )
+    for ours, theirs in zip(packer.extractors, again.extractors, strict=True):
+        _check_same_features(ours, theirs)
+
+
+def _check_same_features(ours: Any, theirs: Any) -> None:
+    """Compare features of a test picture with those of the extractor that was read back."""
+    off = difference(probe(ours), probe(theirs))
+    if not off < _ROUND_OFF:
+        raise TypeError(
+            f"the encoder cannot be saved: its {type(ours).__name__} gives other features when it "
+            f"is made again from its parameters (those of a test picture differ by {100 * off:.2g} "
+            "% of their spread). All that features depend on must be a parameter, random numbers "
+            "must have a seed, and extracting must not change the extractor"
+        )
+
+
+def _same(ours: np.ndarray | None, theirs: np.ndarray | None) -> bool:
+    """Whether two arrays are equal bit by bit."""
+    if ours is theirs:
+        return True
+    if ours is None or theirs is None or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+        return False
+    return bool(np.array_equal(_as_bytes(ours), _as_bytes(theirs)))
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def check_model_folder(folder: str | os.PathLike) -> Path:
@@ -76,63 +176,3 @@ def check_model_folder(folder: str | os.PathLike) -> Path:
         raise FileExistsError(f"{folder} exists and holds no model; choose another name")
     check_writable(folder.absolute().parent)
     return folder
-
-
-# Every value becomes plain JSON, or a dict with one key that says what it stands for.
-
-
-def _pack(value: Any, key: str, arrays: dict[str, np.ndarray]) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind in "OUS":
-            return {"$strings": value.tolist()}
-        arrays[key] = np.ascontiguousarray(value)
-        return {"$array": key}
-    if isinstance(value, Mapping):
-        pairs = [(k.item() if isinstance(k, np.generic) else k, item) for k, item in value.items()]
-        if wrong := [k for k, _ in pairs if not isinstance(k, (str, int, float, type(None)))]:
-            raise TypeError(f"{key.strip('.')} has the key {wrong[0]!r}, which cannot be saved")
-        return {"$dict": [[k, _pack(item, f"{key}.{k}", arrays)] for k, item in pairs]}
-    if isinstance(value, (list, tuple)):
-        items = [_pack(item, f"{key}.{i}", arrays) for i, item in enumerate(value)]
-        return {"$tuple": items} if isinstance(value, tuple) else items
-    if isinstance(value, BaseEstimator):
-        return _pack_estimator(value, key, arrays)
-    if hasattr(value, "state_dict") and hasattr(value, "sizes"):  # a torch net of ours
-        weights = {name: tensor.cpu().numpy() for name, tensor in value.state_dict().items()}
-        sizes = _pack(dict(value.sizes), f"{key}.sizes", arrays)
-        packed = _pack(weights, f"{key}.weights", arrays)
-        return {"$net": type(value).__name__, "sizes": sizes, "weights": packed}
-    if isinstance(value, pd.DataFrame):
-        columns = {
-            str(name): _pack(value[name].to_numpy(), f"{key}.{name}", arrays) for name in value
-        }
-        return {"$table": columns}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        packed = {k: _pack(v, f"{key}.{k}", arrays) for k, v in fields.items()}
-        return {"$class": type(value).__name__, "fields": packed}
-    raise TypeError(f"{key.strip('.')} is a {type(value).__name__}, which cannot be saved")
-
-
-def _pack_estimator(estimator: BaseEstimator, key: str, arrays: dict[str, np.ndarray]) -> Any:
-    parameters = {}
-    for name, value in estimator.get_params(deep=False).items():
-        try:
-            parameters[name] = _pack(value, f"{key}.{name}", arrays)
-        except TypeError:
-            # A splitter, say: fitting is done, so the model must not be lost over it.
-            warnings.warn(
-                f"{name}={value!r} of {type(estimator).__name__} cannot be saved; the loaded "
-                "encoder predicts the same and has the default there",
-                stacklevel=4,
-            )
-    state = {
-        name: _pack(value, f"{key}.{name}", arrays)
-        for name, value in vars(estimator).items()
-        if name.endswith("_") and not name.startswith("_")
-    }
-    return {"$class": type(estimator).__name__, "parameters": parameters, "state": state}

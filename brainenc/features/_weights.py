@@ -61,7 +61,16 @@ def _file_hash(path: str, size: int, modified: int) -> str:
 
 def module_hash(module: torch.nn.Module) -> str:
     """Hash of a module's architecture as printed and of its parameters and buffers."""
-    digest = hashlib.blake2b(repr(module).encode(), digest_size=16)
+    return _hash(module, repr(module))
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """Hash of a module's parameters and buffers: names, types, shapes and numbers."""
+    return _hash(module, "")
+
+
+def _hash(module: torch.nn.Module, architecture: str) -> str:
+    digest = hashlib.blake2b(architecture.encode(), digest_size=16)
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         plain = tensor.detach().cpu().contiguous().reshape(-1)

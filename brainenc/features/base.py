@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from brainenc.data.images import as_images, image_batches
+from brainenc.features.saved import check_as_saved
 from brainenc.features.store import FeatureStore
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
@@ -31,6 +32,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
     ----------
     image_shape_ : tuple
         (H, W) or (H, W, 3) of the images given to `fit`.
+    weights_ : dict
+        Of an extractor in a loaded encoder: `weights` when the encoder was saved.
+    probe_ : array
+        Likewise, features of a test picture. Both are compared before the first features.
     """
 
     #: Part of `key`; raise it when a change of code changes the features, so that stored features
@@ -64,6 +69,23 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
             **parameters,
         }
 
+    def weights(self) -> dict[str, str] | None:
+        """Source and checksum of the network weights that the features depend on.
+
+        A saved encoder has them, and the loaded one compares them before it computes features.
+
+        Returns
+        -------
+        dict of "source" (a file or a name) and "checksum" (text); None for features without weights
+
+        Examples
+        --------
+        >>> import brainenc
+        >>> brainenc.PixelFeatures().weights() is None
+        True
+        """
+        return None
+
     def fit(self, X: Any, y: Any = None) -> "FeatureExtractor":
         """Check the images; nothing is learnt from them.
 
@@ -73,6 +95,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         y : ignored
         """
         self.image_shape_ = tuple(as_images(X).shape[1:])
+        for name in ("weights_", "probe_"):  # of an encoder that was loaded
+            self.__dict__.pop(name, None)
         return self
 
     def transform(self, X: Any, *, out: Any = None) -> np.ndarray:
@@ -93,9 +117,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
 
         Raises
         ------
-        TypeError, ValueError : X are not images; `out` has another shape; features are not finite.
+        TypeError, ValueError : X are not images; `out` has another shape; features are not finite;
+            or, in a loaded encoder, the weights are not those it was saved with.
         """
         images = as_images(X)
+        if not getattr(self, "_as_saved", False):
+            check_as_saved(self)
+            self._as_saved = True
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size} must be at least 1")
         with _destination(out, len(images)) as allocate:
@@ -146,7 +174,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Each worker loads the network again instead of receiving it.
-        return {k: v for k, v in super().__getstate__().items() if k != "_loaded"}
+        left_out = ("_loaded", "_as_saved")
+        return {k: v for k, v in super().__getstate__().items() if k not in left_out}
 
 
 @contextmanager

@@ -94,6 +94,13 @@ class OpenCLIPFeatures(FeatureExtractor):
             "preprocess": {k: tag[k] for k in (*_PREPROCESS, "quick_gelu") if k in tag},
         }
 
+    def weights(self) -> dict[str, str]:
+        """See `FeatureExtractor.weights`: the file, by its content."""
+        path = weights_file(self.model, self.pretrained)
+        loaded = getattr(self, "_loaded", None)  # in memory, even if the file was replaced since
+        checksum = file_hash(path) if loaded is None else loaded.checksum
+        return {"source": str(path), "checksum": checksum}
+
     def _check(self) -> None:
         if self.layer not in ("pooled", "tokens"):
             raise ValueError(f'layer={self.layer!r} must be "pooled" or "tokens"')
@@ -118,6 +125,8 @@ class LoadedModel:
     clip: Any
     preprocess: Any
     device: torch.device
+    #: Of the file that the weights were read from.
+    checksum: str = ""
 
     @torch.inference_mode()
     def features(self, batch: np.ndarray, layer: str, bf16: bool) -> np.ndarray:
@@ -170,13 +179,14 @@ def load_model(model: str, pretrained: str | os.PathLike, device: torch.device) 
     """
     path = weights_file(model, pretrained)
     tag = _tag_config(model, pretrained)
-    identity = (model, str(pretrained), file_hash(path), str(device))
+    checksum = file_hash(path)
+    identity = (model, str(pretrained), checksum, str(device))
     with torch_seeded(0):  # the random weights that it is made with stay out of others' draws
         loaded = _MODELS.get(identity)
         if loaded is None:
             clip, preprocess = _create(model, path, tag)
             clip.visual.to(device)  # the text tower is never run
-            loaded = _MODELS[identity] = LoadedModel(clip.eval(), preprocess, device)
+            loaded = _MODELS[identity] = LoadedModel(clip.eval(), preprocess, device, checksum)
     return loaded
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.sealed import read_sealed, save_sealed
 from brainenc.storage import atomic_path, fingerprint, write_json
 
 
@@ -21,7 +22,9 @@ class FeatureStore:
 
     Files are written under a temporary name and renamed. Two processes may compute the same image
     at once (the later file replaces an equal one), and a killed process leaves only complete files.
-    A damaged file is computed again, with a warning.
+    Every file ends with a checksum of its content and its name, which is compared when it is read:
+    a damaged file, or one in the place of another, is computed again, with a warning. Files of
+    versions before 0.2 have no checksum and are read as they are.
 
     Parameters
     ----------
@@ -99,17 +102,22 @@ class Shelf:
         if missing.size:
             for i, features in zip(missing, compute(missing), strict=True):
                 found[i] = features
-                with atomic_path(paths[i]) as temporary, temporary.open("wb") as file:
-                    np.save(file, features)
+                with atomic_path(paths[i]) as temporary:
+                    save_sealed(temporary, features, _identity(paths[i]))
         return np.stack([features for features in found if features is not None])
+
+
+def _identity(path: Path) -> str:
+    """Extractor and image of a file, as its name has them."""
+    return f"{path.parent.parent.name}/{path.stem}"
 
 
 def _read(path: Path) -> np.ndarray | None:
     try:
-        return np.load(path, allow_pickle=False)
+        return read_sealed(path, _identity(path), dtype=np.float32, unsealed=True)
     except FileNotFoundError:
         return None
-    except (ValueError, EOFError) as error:  # NumPy's errors for truncated or foreign files
+    except ValueError as error:
         warnings.warn(
             f"{path} is damaged and will be computed again: {error}", RuntimeWarning, stacklevel=2
         )

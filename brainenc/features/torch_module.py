@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from brainenc.devices import resolve_device
-from brainenc.features._weights import cached_on_disk, hub_reachable, module_hash
+from brainenc.features._weights import cached_on_disk, hub_reachable, module_hash, weights_hash
 from brainenc.features.base import FeatureExtractor
 from brainenc.process_state import state_lock, torch_seeded
 from brainenc.storage import fingerprint
@@ -105,6 +105,18 @@ class TorchFeatures(FeatureExtractor):
             "pool": self.pool,
             "preprocess": _behaviour(self._prepare(module)),
         }
+
+    def weights(self) -> dict[str, str]:
+        """See `FeatureExtractor.weights`: names, shapes and numbers of all weights."""
+        module = self._built()
+        if not isinstance(self.module, str):
+            source = f"a {type(module).__name__}"
+        elif isinstance(self.pretrained, bool):
+            kind = "published" if self.pretrained else "random"
+            source = f"the {kind} weights of timm's {self.module}"
+        else:
+            source = str(self.pretrained)
+        return {"source": source, "checksum": weights_hash(module)}
 
     @torch.inference_mode()
     def _extract(self, batch: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from brainenc.conversion import plain_array
 from brainenc.metrics.variance_components import (
     VarianceComponents,
     reliability_of_average,
@@ -38,7 +39,8 @@ from brainenc.metrics.variance_components import (
     variance_components,
 )
 from brainenc.model_selection import bootstrap_interval, bootstrap_weights
-from brainenc.validation import check_beta_values, check_betas
+from brainenc.repeats import shared_number, trials_of_averages
+from brainenc.validation import check_beta_values, check_betas, check_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +109,7 @@ class NoiseCeiling:
             raise ValueError(
                 f"n_trials={self.n_trials!r} must be a number >= 1, or one per voxel {values.shape}"
             )
-        self._set("n_trials", _one_if_shared(n_trials))
+        self._set("n_trials", shared_number(n_trials))
         if self.interval is not None:
             interval = np.asarray(self.interval, dtype=np.float64)
             if interval.shape != (2, *values.shape):
@@ -144,18 +146,23 @@ class NoiseCeiling:
 
         Parameters
         ----------
-        n_trials : float, or array of counts, one per image
-            As in `noise_ceiling_from_ncsnr`.
+        n_trials : float, or array of shape (n_images,), (n_images, 1) or (n_images, n_voxels)
+            As in `noise_ceiling_from_ncsnr`. The `n_trials` of a ceiling of the same voxels is
+            taken too.
 
         Returns
         -------
-        NoiseCeiling : in the same space.
+        NoiseCeiling : in the same space; this one if the numbers are its own.
 
         Raises
         ------
-        ValueError : fewer than one trial.
+        ValueError : fewer than one trial, or a shape that does not fit or has two meanings.
         """
-        new = _effective_trials(n_trials)
+        if n_trials is self.n_trials:
+            return self
+        new = trials_of_averages(n_trials, self.values.size)
+        if np.array_equal(new, self.n_trials, equal_nan=True):
+            return self
         ratio = self.n_trials / new
 
         def rescale(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -170,8 +177,10 @@ class NoiseCeiling:
 
         Parameters
         ----------
-        voxels : slice, mask of shape (n_voxels,) or positions
+        voxels : slice, mask of bool, shape (n_voxels,), or positions, each once
         """
+        if not isinstance(voxels, slice):
+            voxels = check_index(voxels, self.values.size, "voxels")
         n_trials = self.n_trials
         return replace(
             self,
@@ -250,7 +259,10 @@ class NoiseCeiling:
         r, r2 = self.to("r").values, self.to("r2").values
         rows = []
         for roi, chosen in {"all": np.arange(r.size), **rois}.items():
-            voxels = np.asarray(chosen)
+            name = f"rois[{roi!r}]"
+            array = plain_array(chosen, name)
+            some = array.any() if array.dtype == bool else array.size
+            voxels = check_index(chosen, r.size, name) if some else np.arange(0)
             known = voxels[np.isfinite(r[voxels])]
             row = {"roi": roi, "n_voxels": voxels.size, "without_ceiling": voxels.size - known.size}
             means = (r[known].mean(), r2[known].mean()) if known.size else (np.nan, np.nan)
@@ -308,8 +320,10 @@ def noise_ceiling_from_ncsnr(
     ----------
     ncsnr : array, shape (n_voxels,)
         Signal s.d. / single-trial noise s.d., >= 0. NaN stays NaN.
-    n_trials : float, or array of counts, one per image
-        Trials averaged per image, >= 1; counts enter as 1 / mean(1 / n_i).
+    n_trials : float, or array of shape (n_images,), (n_images, 1) or (n_images, n_voxels)
+        Trials averaged, >= 1: one number, one per image, or one per image and voxel where voxels
+        lack different trials (0 where a voxel has none of an image). They enter as 1 / mean(1 /
+        n_i), per voxel if voxels differ. See `brainenc.repeats.trials_of_averages`.
     space : {"r", "r2", "percent"}
 
     Returns
@@ -318,7 +332,8 @@ def noise_ceiling_from_ncsnr(
 
     Raises
     ------
-    ValueError : a negative ncsnr, fewer than one trial, an unknown space.
+    ValueError : a negative ncsnr, fewer than one trial, numbers whose shape does not fit or has
+        two meanings, an unknown space.
 
     References
     ----------
@@ -335,7 +350,7 @@ def noise_ceiling_from_ncsnr(
             f"ncsnr has negative values (smallest {np.nanmin(ncsnr):g}): it is a ratio "
             "of standard deviations, >= 0"
         )
-    n = _effective_trials(n_trials)
+    n = trials_of_averages(n_trials, ncsnr.size)
     return NoiseCeiling(reliability_of_average(ncsnr**2, n), "r2", n, "ncsnr").to(space)
 
 
@@ -354,9 +369,10 @@ def noise_ceiling_from_repeats(
     ----------
     betas : array, shape (n_images, n_repeats, n_voxels)
         Single trials, NaN where a repeat is missing. May be memory-mapped.
-    n_trials : float, or array of counts, one per image, optional
-        Trials averaged in the scored responses. By default all repeats in `betas`: 1 / mean(1 /
-        n_i) over the images with data, per voxel if voxels lack different trials.
+    n_trials : float or array, optional
+        Trials averaged in the scored responses, as in `noise_ceiling_from_ncsnr`. By default all
+        repeats in `betas`: 1 / mean(1 / n_i) over the images with data, per voxel if voxels lack
+        different trials.
     space : {"r", "r2", "percent"}
     n_bootstraps : int
         Resamples of the images for `interval`; 0 for none.
@@ -389,7 +405,9 @@ def noise_ceiling_from_repeats(
     """
     _check_space(space)
     components = _components(betas, n_bootstraps, random_state)
-    n = _one_if_shared(components.n_trials[0]) if n_trials is None else _effective_trials(n_trials)
+    n: Any = components.n_trials[0]
+    if n_trials is not None:
+        n = trials_of_averages(n_trials, n.size)
     r2 = reliability_of_average(_signal_to_noise(components), n)
     return _from_sets(r2, n, "repeats (NSD formula)", confidence).to(space)
 
@@ -497,22 +515,6 @@ def _from_sets(
         interval = np.stack(bootstrap_interval(r2[1:], confidence=confidence))
         interval[:, np.isnan(r2[0])] = np.nan
     return NoiseCeiling(r2[0], "r2", n_trials, estimator, interval)
-
-
-def _effective_trials(n_trials: ArrayLike) -> float:
-    counts = np.asarray(n_trials, dtype=np.float64)
-    if counts.size == 0 or not (counts >= 1).all():
-        raise ValueError(f"n_trials={n_trials!r} must be >= 1: trials averaged per image")
-    return float(1 / np.mean(1 / counts))
-
-
-def _one_if_shared(n_trials: ArrayLike) -> Any:
-    """One number if all voxels with data have it; else the array."""
-    n_trials = np.asarray(n_trials, dtype=np.float64)
-    known = n_trials[np.isfinite(n_trials)]
-    if known.size and np.allclose(known, known.flat[0], rtol=1e-9):
-        return float(known.flat[0])
-    return n_trials
 
 
 def _check_range(values: NDArray[np.float64], space: str, name: str) -> NDArray[np.float64]:

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.conversion import check_row_order, text_labels
+
 
 def check_coverage(coverage: float) -> float:
     """Return `coverage` if it is strictly between 0 and 1.
@@ -35,7 +37,8 @@ def check_groups(groups: Any, n_voxels: int) -> np.ndarray:
             f"groups={groups!r} names an atlas, but the encoder has no voxel table: call "
             "with_voxels first (the benchmark does), or give the labels of the voxels"
         )
-    labels = np.asarray(groups).astype(str)
+    check_row_order(voxels=(), groups=groups)
+    labels = text_labels(groups, "groups").astype(str)  # a missing label is a label of its own
     if labels.shape != (n_voxels,):
         raise ValueError(
             f"groups {labels.shape} must have one label for each of the {n_voxels} voxels"

@@ -117,8 +117,13 @@ def ordered_colors(n: int) -> list[str]:
 
 
 def short(name: Any, width: int = 26) -> str:
-    """A name as a label, without control characters; the middle of a long name is cut."""
-    text = re.sub(r"[\x00-\x1f\x7f]", " ", str(name))
+    """A name as a label, without control characters; the middle of a long name is cut.
+
+    Those of the direction of writing are control characters, too: a label stands alone, and they
+    would turn what is beside it. Characters that are none in a file are "�".
+    """
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", str(name))
+    text = re.sub(r"[\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
     if len(text) > width:
         text = f"{text[: width // 2]}…{text[len(text) - width // 2 + 1 :]}"
     # Matplotlib leaves labels with a leading underscore out of legends.

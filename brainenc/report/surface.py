@@ -1,6 +1,7 @@
 """Maps on the cortical surface of fsaverage5, by nilearn: figures or interactive views."""
 
 import base64
+import html
 import io
 import re
 import warnings
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 
 from brainenc.brain.surfaces import FSAVERAGE, FSAVERAGE5, HEMISPHERES, to_hemispheres
 from brainenc.brain.volumes import Volume, to_nifti
+from brainenc.conversion import check_row_order, numeric_array
 from brainenc.data.encoding_data import EncodingData
 from brainenc.report.style import MUTED, NothingToDraw, short, styled
 
@@ -147,7 +149,12 @@ def _of_fsaverage5(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
             'without data, values must be a dict of "lh" and "rh" to an array each; with values '
             "per voxel give data, too"
         )
-    arrays = {name: np.asarray(maps[name], dtype=np.float32) for name in HEMISPHERES}
+    for name in HEMISPHERES:
+        check_row_order(**{f"values[{name!r}]": maps[name], "mesh": ()})
+    arrays = {
+        name: numeric_array(maps[name], f"values[{name!r}]").astype(np.float32, copy=False)
+        for name in HEMISPHERES
+    }
     for name, array in arrays.items():
         if array.shape not in [(FSAVERAGE,), (FSAVERAGE5,)]:
             raise ValueError(
@@ -254,6 +261,9 @@ def surface_view(
 
     coordinates, faces, depth = _side_by_side()
     values = np.concatenate([maps[name] for name in HEMISPHERES])
+    # nilearn writes the title into the page as it is: as its title, as JSON of a script, and as
+    # text that plotly reads as HTML. Entities are right in all three.
+    title = html.escape(title, quote=False)
     return view_surf(
         (coordinates, faces), values, bg_map=depth, cmap=cmap, vmin=limits[0], vmax=limits[1],
         symmetric_cmap=False, title=title or None, title_fontsize=16, colorbar_fontsize=14,
@@ -324,7 +334,9 @@ def report_panel(
 def figure_to_img(figure: Figure, alt: str) -> Markup:
     """Figure as a raster ``<img>``: tens of thousands of faces are too many for SVG."""
     buffer = io.BytesIO()
-    with styled():
+    with styled(), warnings.catch_warnings():
+        # A picture has only the characters of Matplotlib's font; the page beside it has the name.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     content = base64.b64encode(buffer.getvalue()).decode()
     return Markup('<img alt="{}" style="max-width:100%" src="data:image/png;base64,{}">').format(

@@ -235,7 +235,8 @@ def ceiling_note(manifest: dict[str, Any]) -> str:
     ceiling = manifest.get("noise_ceiling", {})
     if not ceiling:
         return "Its estimator is not in the manifest."
-    trials = np.ravel(np.asarray(ceiling.get("n_trials", np.nan), dtype=float))
+    n_trials = ceiling.get("n_trials_min_median_max", ceiling.get("n_trials", np.nan))
+    trials = np.ravel(np.asarray(n_trials, dtype=float))
     trials = trials[np.isfinite(trials)]
     if not len(trials):
         return f"Estimator: {ceiling.get('estimator')}."

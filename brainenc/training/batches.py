@@ -11,7 +11,7 @@ import torch
 
 from brainenc.arrays import release
 from brainenc.storage import fingerprint
-from brainenc.validation import check_index, check_same_length
+from brainenc.validation import check_positions, check_same_length
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -78,7 +78,7 @@ def _field(name: str, value: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     if not index:
         index = [np.arange(len(array))]
     parts = tuple(
-        check_index(part, array.shape[axis], f"index {axis} of {name}")
+        check_positions(part, array.shape[axis], f"index {axis} of {name}")
         for axis, part in enumerate(index)
     )
     check_same_length(**{f"index {axis} of {name}": part for axis, part in enumerate(parts)})

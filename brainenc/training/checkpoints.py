@@ -4,11 +4,14 @@ import json
 import os
 import re
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from brainenc.locks import exclusive
+from brainenc.reading import check_archive
 from brainenc.storage import atomic_path
 
 FORMAT = "brainenc training checkpoint 1"
@@ -32,6 +35,21 @@ class Checkpoints:
     def __init__(self, folder: str | os.PathLike, identity: dict[str, Any]):
         self.folder = Path(folder)
         self.identity = json.loads(json.dumps(identity))  # tuples become lists, as in a file
+        #: The checkpoint that `read` has read.
+        self.resumed_from = self.folder
+
+    def held(self) -> AbstractContextManager[None]:
+        """Context in which no other process trains in the folder.
+
+        Raises
+        ------
+        BlockingIOError : another one does; the message says which.
+        """
+        return exclusive(
+            self.folder / ".lock",
+            what=f"checkpoint_dir={str(self.folder)!r}",
+            way_out="wait until that training has ended, or choose another checkpoint_dir",
+        )
 
     def paths(self) -> list[Path]:
         """Checkpoints present, oldest first."""
@@ -58,8 +76,6 @@ class Checkpoints:
             torch.save({"format": FORMAT, "identity": self.identity, "state": state}, temporary)
         for old in self.paths()[:-KEPT]:
             old.unlink(missing_ok=True)
-        for litter in self.folder.glob(".step-*.pt.*.tmp"):  # from a process killed while writing
-            litter.unlink(missing_ok=True)
         return path
 
     def read(self) -> dict[str, Any] | None:
@@ -83,6 +99,7 @@ class Checkpoints:
                 warnings.warn(
                     f"{'; '.join(unreadable)}; resuming from {path}", RuntimeWarning, stacklevel=4
                 )
+            self.resumed_from = path
             return content["state"]
         if unreadable:
             raise ValueError(
@@ -107,12 +124,15 @@ class Checkpoints:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
+        check_archive(path)  # torch does not compare the checksums
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # truncated, not from torch, or with code: the error differs
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read as a checkpoint ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of a brainenc training")
+    if not all(isinstance(content.get(name), dict) for name in ("identity", "state")):
+        raise ValueError(f"{path} is damaged: it lacks the identity or the state of the training")
     return content
 
 

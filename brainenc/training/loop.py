@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from brainenc.process_state import state_lock
+from brainenc.process_state import keeps_interrupted_training, state_lock
 from brainenc.progress import progress
+from brainenc.reading import reading
 from brainenc.training.batches import Batch, Examples, Order, prefetched
 from brainenc.training.checkpoints import Checkpoints
 from brainenc.training.learner import Learner, Loss, Weights, seed_everything, start_fabric
@@ -139,6 +140,7 @@ def train(
     TrainingError : the loss or gradient of a step is not finite. The module keeps the weights
         from before that step.
     FileExistsError : not `resume`, and there are checkpoints in `checkpoint_dir`.
+    BlockingIOError : another process trains in `checkpoint_dir`; the message says which.
     ValueError : a checkpoint is of another training, or none is readable; or arguments are
         inconsistent.
 
@@ -174,10 +176,15 @@ def train(
                 "network": learner.description(),
                 "identity": dict(identity or {}),
             }
-            run.open_checkpoints(Checkpoints(checkpoint_dir, mine), checkpoint_every, resume)
+            checkpoints = Checkpoints(checkpoint_dir, mine)
+            if fabric.is_global_zero:  # which writes them
+                stack.enter_context(checkpoints.held())
+            run.open_checkpoints(checkpoints, checkpoint_every, resume)
         try:
             run.fit_loop(verbose and fabric.is_global_zero, desc)
         except KeyboardInterrupt:
+            if not keeps_interrupted_training():
+                raise
             run.stopped = "interrupted"
         return run.finish()
 
@@ -394,9 +401,10 @@ class _Run:
         if not resume:
             checkpoints.refuse_any()
         elif (state := checkpoints.read()) is not None:
-            self.learner.load_state(state["learner"])
-            for name in (*_STATE, "seconds_before"):
-                setattr(self, name, state["run"][name])
+            with reading(checkpoints.resumed_from, "a checkpoint of this training"):
+                self.learner.load_state(state["learner"])
+                for name in (*_STATE, "seconds_before"):
+                    setattr(self, name, state["run"][name])
         self.fabric.barrier()  # no process writes before all have read
 
     def write_checkpoint(self) -> None:

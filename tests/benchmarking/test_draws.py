@@ -447,7 +447,7 @@ def test_tables_of_draws_come_back_and_older_runs_have_none(result, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"draws\.csv"):
         BenchmarkResult.load(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    del manifest["n_rows"]["draws"]
+    del manifest["n_rows"]["draws"], manifest["files"], manifest["checksum"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert BenchmarkResult.load(tmp_path).draws.empty
 

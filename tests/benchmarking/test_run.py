@@ -326,7 +326,7 @@ def test_saved_tables_come_back(result, tmp_path):
     assert loaded.manifest["data"] == result.manifest["data"]
     maps = tmp_path / "run" / "maps.csv"
     maps.write_bytes(maps.read_bytes()[: maps.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"maps\.csv has \d+ rows, but 80 were written|damaged"):
+    with pytest.raises(ValueError, match=r"maps\.csv is truncated or was changed"):
         BenchmarkResult.load(tmp_path / "run")
     maps.unlink()
     with pytest.raises(FileNotFoundError, match=r"maps\.csv"):

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from brainenc.brain.volumes import Volume
+from brainenc.data import brain_folder
 from brainenc.data.encoding_data import EncodingData
+from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import ImageFiles
 
 N = 6
@@ -36,7 +38,7 @@ def voxels():
         {
             "prf": ["V1v", None, "V1v", "V2d"],
             "numbered": ["1", "2", "", "01"],
-            "awkward": ["NA", 'a,"b"', "nan", "größer"],
+            "awkward": ["NA", 'a,"b"', "None", "größer"],
             "ncsnr": np.array([0.1, np.nan, 1 / 3, 2], dtype=np.float32),
             "x": [0.1, np.nan, 1 / 3, 1e-300],
             "vertex": np.array([3, 1, 2, 4], dtype=np.int32),
@@ -94,7 +96,7 @@ def test_what_is_loaded_is_what_was_saved(folder, data):
     loaded = EncodingData.load(folder)
     assert_same(loaded, data)
     assert loaded.voxels["hemisphere"].tolist() == list("LRLR")
-    assert loaded.voxels["awkward"].tolist() == ["NA", 'a,"b"', "nan", "größer"]
+    assert loaded.voxels["awkward"].tolist() == ["NA", 'a,"b"', "None", "größer"]
     assert sorted(p.name for p in folder.iterdir()) == [
         "betas.npy",
         "images.npy",
@@ -116,9 +118,7 @@ def test_the_grid_of_the_volume_comes_back(data, tmp_path):
 
 
 def test_folders_written_before_there_was_a_grid_have_none(folder):
-    meta = json.loads((folder / "meta.json").read_text())
-    del meta["volume"]
-    (folder / "meta.json").write_text(json.dumps(meta))
+    change_meta(folder, volume=REMOVED)
     assert EncodingData.load(folder).volume is None
 
 
@@ -342,7 +342,9 @@ def test_a_truncated_image_file_is_named_when_it_is_read(with_files, tmp_path):
     folder = with_files.save(tmp_path / "files.brain")
     path = folder / "images" / "000004_4.png"
     path.write_bytes(path.read_bytes()[:60])
-    loaded = EncodingData.load(folder)
+    with pytest.raises(ValueError, match=r"000004_4\.png is truncated or was changed: it has 60"):
+        EncodingData.load(folder)
+    loaded = EncodingData.load(folder, verify=False)
     np.testing.assert_array_equal(loaded.images[3], with_files.images[3])
     with pytest.raises(ValueError, match=r"000004_4\.png cannot be read"):
         np.asarray(loaded.images)
@@ -353,9 +355,15 @@ def test_a_missing_folder_is_named(tmp_path):
         EncodingData.load(tmp_path / "subj01.brain")
 
 
+REMOVED = object()
+
+
 def change_meta(folder, **changes):
+    """Entries of meta.json changed, as in a folder of version 1, which has no checksums."""
     path = folder / "meta.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    first = {"format_version": 1, "files": REMOVED, "checksum": REMOVED}
+    meta = {**json.loads(path.read_text()), **first, **changes}
+    path.write_text(json.dumps({k: v for k, v in meta.items() if v is not REMOVED}))
 
 
 @pytest.mark.parametrize(
@@ -391,7 +399,7 @@ def test_files_of_another_dtype_are_named(folder, name, dtype):
 def test_files_of_other_data_are_noticed(folder, data, tmp_path):
     other = data.select(images=[0, 1, 2]).save(tmp_path / "other.brain")
     shutil.copy(other / "images.npy", folder / "images.npy")
-    with pytest.raises(ValueError, match=r"images\.npy has shape \(3, 5, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"images\.npy is truncated or was changed"):
         EncodingData.load(folder)
     change_meta(folder, images_shape=[3, 5, 4, 3])
     with pytest.raises(ValueError, match="images has 3, betas has 6"):
@@ -407,7 +415,101 @@ def test_columns_may_be_added_to_and_taken_from_the_voxel_table(folder):
         kastner=["IPS0", "NA", "", "IPS1"], y=[1, 2, 3, 4]
     )
     table.to_csv(folder / "voxels.csv", index=False)
-    loaded = EncodingData.load(folder)
+    with pytest.raises(ValueError, match=r"voxels\.csv .* was changed.*verify=False\)"):
+        EncodingData.load(folder)
+    loaded = EncodingData.load(folder, verify=False)
     assert list(loaded.rois("kastner")) == ["IPS0", "IPS1"]
     assert loaded.voxels["y"].tolist() == [1, 2, 3, 4]
     assert "ncsnr" not in loaded.voxels
+    loaded.save(folder)
+    assert list(EncodingData.load(folder, verify=True).rois("kastner")) == ["IPS0", "IPS1"]
+
+
+# ------------------------------------------------------------------ checksums
+
+
+def test_a_flipped_byte_is_found_in_every_file(folder):
+    """Small files when the folder is opened, large ones on request."""
+    rng = np.random.default_rng(0)
+    for name in FILES:
+        whole = (folder / name).read_bytes()
+        for place in rng.integers(len(whole), size=25).tolist():
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << int(rng.integers(8))
+            (folder / name).write_bytes(damaged)
+            try:
+                EncodingData.load(folder, verify=True if name.endswith("npy") else None)
+            except ValueError as error:
+                assert name in str(error) or "meta.json" in str(error)  # noqa: PT017
+            else:
+                # White space between the values of JSON, which changes none of them.
+                assert json.loads(damaged) == json.loads(whole)
+            (folder / name).write_bytes(whole)
+    EncodingData.load(folder, verify=True)
+
+
+def test_betas_of_the_same_size_that_were_swapped_are_found_on_request(folder, data, tmp_path):
+    other = dataclasses.replace(data, betas=data.betas + 1).save(tmp_path / "other.brain")
+    shutil.copy(other / "betas.npy", folder / "betas.npy")
+    EncodingData.load(folder)  # betas are not read
+    with pytest.raises(ValueError, match=r"betas\.npy is damaged or was changed: its checksum is"):
+        EncodingData.load(folder, verify=True)
+
+
+def test_image_files_are_compared_on_request(with_files, tmp_path):
+    folder = with_files.save(tmp_path / "files.brain")
+    path = folder / "images" / "000004_4.png"
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"000004_4\.png is damaged or was changed"):
+        EncodingData.load(folder, verify=True)
+
+
+def test_the_path_of_an_hdf5_file_may_be_corrected(pixels, betas, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "stimuli.hdf5", "w") as file:
+        file.create_dataset("imgBrick", data=pixels)
+    data = EncodingData(HDF5Images(tmp_path / "stimuli.hdf5"), betas)
+    folder = data.save(tmp_path / "a.brain")
+    (tmp_path / "stimuli.hdf5").rename(tmp_path / "moved.hdf5")
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["image_hdf5"]["path"] = str(tmp_path / "moved.hdf5")
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+    np.testing.assert_array_equal(np.asarray(EncodingData.load(folder).images), pixels)
+    meta["image_hdf5"]["dataset"] = "other"
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
+    with pytest.raises(ValueError, match=r"meta\.json is damaged: it was changed"):
+        EncodingData.load(folder)
+
+
+def test_a_folder_of_version_1_is_read_and_says_what_it_lacks(folder, data):
+    change_meta(folder)
+    assert_same(EncodingData.load(folder), data)
+    with pytest.warns(UserWarning, match="written by a version without checksums"):
+        assert_same(EncodingData.load(folder, verify=True), data)
+
+
+@pytest.mark.parametrize("change", ["remove", 3, "text", None, [], {}, [1], -1, [10**9] * 3, 1e300])
+@pytest.mark.parametrize("signed", [True, False])
+def test_nonsense_in_meta_is_named(folder, change, signed):
+    """Every entry replaced; with its checksum as who means harm would write it, and without."""
+    meta = json.loads((folder / "meta.json").read_text())
+    for name in meta.keys() - {"checksum", "format"}:
+        changed = {k: v for k, v in meta.items() if k != "checksum"}
+        if change == "remove":
+            del changed[name]
+        else:
+            changed[name] = change
+        if changed.get(name, "removed") == meta[name]:
+            continue
+        if signed:
+            changed["checksum"] = brain_folder._checksum(changed)
+        (folder / "meta.json").write_text(json.dumps(changed))
+        try:
+            EncodingData.load(folder)
+        except ValueError as error:
+            assert str(folder) in str(error)  # noqa: PT017
+        else:  # nothing else reads these, or 3 is a number of trials
+            assert signed
+            assert name in ("name", "units", "volume", "files", "trials_dtypes", "voxels_dtypes")

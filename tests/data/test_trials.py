@@ -60,8 +60,8 @@ def test_a_constant_voxel_has_a_mean_and_no_sd():
 
 
 def test_averages_are_listed_where_there_are_trials():
-    trials = averaged_trials(np.array([3, 0, 1]))
-    assert trials.to_dict("list") == {"image": [0, 2], "repeat": [0, 0], "n_averaged": [3, 1]}
+    trials = averaged_trials(np.array([[3, 2], [0, 0], [0, 1]]))
+    assert trials.to_dict("list") == {"image": [0, 2], "repeat": [0, 0]}
 
 
 def test_trials_of_images_take_their_new_rows():

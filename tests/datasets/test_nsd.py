@@ -212,6 +212,12 @@ def test_masks(tree, tmp_path):
         np.testing.assert_array_equal(data.voxels[["i", "j", "k"]], np.argwhere(inside))
     with pytest.raises(ValueError, match=r"prf-visualrois has no \['V9'\]"):
         load(tree, mask="prf-visualrois:V9")
+    np.testing.assert_array_equal(
+        load(tree, mask=np.where(mask, 1, -1), sessions=1).voxels[["i", "j", "k"]],
+        data.voxels[["i", "j", "k"]],
+    )
+    with pytest.raises(ValueError, match=r"mask \(an array\) has values such as 0\.3.*threshold"):
+        load(tree, mask=0.3 * mask, sessions=1)
     with pytest.raises(ValueError, match="mask is \\(5, 6, 7\\)"):
         load(tree, mask=mask.T, sessions=1)
     with pytest.raises(ValueError, match="most of a volume is no brain"):

@@ -10,12 +10,12 @@ from typing import BinaryIO
 import numpy as np
 from filelock import FileLock, Timeout
 
-from brainenc.arrays import write_array
 from brainenc.data import brain_folder
 from brainenc.datasets.nsd.design import N_REPEATS
 from brainenc.datasets.nsd.files import existing
 from brainenc.datasets.nsd.plan import UNITS, Plan, coverage_line
 from brainenc.progress import progress
+from brainenc.sealed import read_sealed, save_sealed
 from brainenc.storage import atomic_path, check_writable, fingerprint, read_json, write_json
 
 
@@ -117,14 +117,23 @@ def _write_row(
 def _write_sessions(plan: Plan, partial: Path, verbose: bool) -> list[np.ndarray]:
     """Write betas of unfinished sessions; return which voxels have data in each session."""
     records = {session: partial / f"session_{session:02d}.npy" for session in plan.sessions}
-    todo = [session for session, record in records.items() if not record.exists()]
+    todo = [session for session, record in records.items() if not _is_whole(record)]
     with progress(desc="sessions", total=len(records), unit="session", verbose=verbose) as bar:
         bar.update(len(records) - len(todo))
         for session in todo:
             # A separate function, so that one session's betas are freed before the next.
             _write_session(plan, session, partial / "brain" / "betas.npy", records[session])
             bar.update()
-    return [np.load(record) for record in records.values()]
+    return [read_sealed(record, record.name, dtype=bool) for record in records.values()]
+
+
+def _is_whole(record: Path) -> bool:
+    """Whether a session is finished; a damaged record is written again, with its betas."""
+    try:
+        read_sealed(record, record.name, dtype=bool)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def _write_session(plan: Plan, session: int, path: Path, record: Path) -> None:
@@ -135,6 +144,6 @@ def _write_session(plan: Plan, session: int, path: Path, record: Path) -> None:
         file.flush()
         os.fsync(file.fileno())  # before the session counts as finished
     with atomic_path(record) as temporary:
-        write_array(temporary, has_data)
+        save_sealed(temporary, has_data, record.name)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut can leave an empty record under the name

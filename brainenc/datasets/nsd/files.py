@@ -20,7 +20,8 @@ from nibabel.openers import ImageOpener
 
 from brainenc.arrays import blocks
 from brainenc.brain.surfaces import HEMISPHERES
-from brainenc.brain.volumes import Volume
+from brainenc.brain.volumes import Volume, open_volume, read_volume
+from brainenc.reading import check_claim, n_bytes_of, reading
 
 #: Bucket with the files, under the same names.
 BUCKET = "s3://natural-scenes-dataset"
@@ -145,7 +146,7 @@ class NSDVolumeFiles(NSDFiles):
 
     def read_map(self, files: Sequence[Path]) -> np.ndarray:
         """As in `NSDFiles.read_map`."""
-        return np.asarray(nib.load(files[0]).dataobj)  # type: ignore[attr-defined]
+        return read_volume(files[0])[1]
 
     def voxel_table(self, mask: np.ndarray) -> pd.DataFrame:
         """As in `NSDFiles.voxel_table`."""
@@ -173,8 +174,9 @@ class NSDVolumeFiles(NSDFiles):
             candidates.insert(0, mask_file)
         for path in candidates:
             if path.exists():
-                image: Any = nib.load(path)
-                return Volume(image.shape[:3], image.affine)
+                image = open_volume(path)
+                with reading(path, "a volume (NIfTI or MGH)"):
+                    return Volume(image.shape[:3], image.affine)
         return None
 
     def read_betas(self, session: int, mask: np.ndarray) -> np.ndarray:
@@ -253,6 +255,7 @@ def _read_hdf5(path: Path, mask: np.ndarray) -> np.ndarray:
 def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
     betas = np.empty((N_TRIALS, int(mask.sum())), dtype=np.int16)
     # Kept open, since a reopened compressed file is read from its start for each block.
+    check_claim(path, 2 * N_TRIALS * mask.size, compressed=path.suffix == ".gz")
     image: Any = nib.load(path, keep_file_open=True)
     _check_shape(path, image.shape, (*mask.shape, N_TRIALS))
     _check_integers(path, image.get_data_dtype())
@@ -269,15 +272,16 @@ def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
 
 def _mgh_frames(path: Path, shape: tuple[int, ...] | None = None) -> Iterator[np.ndarray]:
     """Values of all vertices, one time point after the other; nib.load leaves the file open."""
-    with ImageOpener(str(path)) as file:
+    with reading(path, "an MGH file"), ImageOpener(str(path)) as file:
         header = MGHHeader.from_fileobj(file)
         stored, dtype = header.get_data_shape(), header.get_data_dtype()
         _check_shape(path, stored, shape or stored)
+        check_claim(path, n_bytes_of(stored, dtype), compressed=path.suffix == ".mgz")
         n_bytes = math.prod(stored[:3]) * dtype.itemsize
         file.seek(header.get_data_offset())
         for _ in range(math.prod(stored[3:])):
             if len(frame := file.read(n_bytes)) < n_bytes:
-                raise EOFError(f"{path} ends early")
+                raise EOFError("it ends early")
             yield np.frombuffer(frame, dtype)
 
 
@@ -299,8 +303,12 @@ def _check_integers(path: Path, dtype: np.dtype) -> None:
 
 def read_labels(path: Path) -> dict[int, str]:
     """Labels of a FreeSurfer colour table, by number; 0 means no label and is left out."""
-    rows = [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
-    return {int(row[0]): row[1] for row in rows if len(row) > 1 and int(row[0]) > 0}
+    with reading(path, "a colour table"):
+        rows = [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
+        labels = [(int(row[0]), row[1]) for row in rows if len(row) > 1 and int(row[0]) > 0]
+        if len(dict(labels)) < len(labels):
+            raise ValueError("it has a number twice")
+    return dict(labels)
 
 
 # ------------------------------------------------------------------ existing files

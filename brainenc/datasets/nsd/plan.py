@@ -1,17 +1,16 @@
 """Plan of reading NSD, checked before large files are read."""
 
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
 from brainenc.arrays import blocks
-from brainenc.brain.volumes import Volume
+from brainenc.brain.volumes import Volume, read_volume
+from brainenc.conversion import plain_array
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import take_images
 from brainenc.datasets.nsd.design import ONE_HOUR, make_trials, read_design
@@ -26,6 +25,7 @@ from brainenc.datasets.nsd.files import (
     read_labels,
     require,
 )
+from brainenc.reading import read_array
 
 #: Units of betas, and their names in the data.
 UNITS = {"percent": "percent signal change", "zscore": "z-scored within session"}
@@ -84,10 +84,15 @@ class Plan:
         ------
         ValueError : a file is truncated or differs from NSD's layout; the message names it.
         """
+        files = existing(self.files.sessions(session))
         try:
             raw = self.files.read_betas(session, self.mask)
-        except (OSError, EOFError, KeyError, zlib.error) as error:
-            paths = ", ".join(map(str, existing(self.files.sessions(session))))
+        except Exception as error:  # each format has its own
+            of_the_system = isinstance(error, OSError) and error.errno is not None
+            named = isinstance(error, ValueError) and "truncated or damaged" not in str(error)
+            if of_the_system or (named and any(str(path) in str(error) for path in files)):
+                raise
+            paths = ", ".join(map(str, files))
             raise ValueError(
                 f"{paths} cannot be read ({error}): truncated? Fetch it again; a conversion then "
                 "goes on where it was"
@@ -244,11 +249,11 @@ def _read_mask(files: NSDFiles, mask: Any, session: int) -> np.ndarray:
     if isinstance(mask, str) and mask == "all":
         inside = _all_vertices(files, session)
     elif _is_file_name(mask):
-        inside = _read_mask_file(Path(mask)) > 0
+        inside = _above_zero(_read_mask_file(Path(mask)), str(mask))
     elif isinstance(mask, str):
         inside = _read_roi(files, mask)
     else:
-        inside = np.asarray(mask) > 0
+        inside = _above_zero(plain_array(mask, "mask"), "an array")
     if files.space == "fsaverage":
         inside = inside.reshape(-1)
     if inside.ndim != (1 if files.space == "fsaverage" else 3) or not inside.any():
@@ -257,6 +262,16 @@ def _read_mask(files: NSDFiles, mask: Any, session: int) -> np.ndarray:
             f"{int(inside.sum())} voxels, but it must be on the grid of {files.space} and not empty"
         )
     return inside
+
+
+def _above_zero(values: np.ndarray, source: str) -> np.ndarray:
+    """Where a mask is above 0: a bool, a label or NSD's -1, 0, 1, but no probability."""
+    if values.dtype.kind == "f" and (np.isfinite(values) & (values % 1 != 0)).any():
+        raise ValueError(
+            f"mask ({source}) has values such as {values[values % 1 > 0].flat[0]:g} between whole "
+            "numbers, as maps of probabilities have: choose a threshold, mask > 0.5 for example"
+        )
+    return values > 0
 
 
 def _read_roi(files: NSDFiles, mask: str) -> np.ndarray:
@@ -274,8 +289,8 @@ def _read_roi(files: NSDFiles, mask: str) -> np.ndarray:
 
 def _read_mask_file(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
-        return np.load(path)
-    return np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+        return read_array(path)
+    return read_volume(path)[1]
 
 
 def _all_vertices(files: NSDFiles, session: int) -> np.ndarray:
@@ -309,6 +324,8 @@ def _on_mask(files: NSDFiles, paths: list[Path], inside: np.ndarray) -> np.ndarr
 
 
 def _labelled(values: np.ndarray, labels: dict[int, str], path: Path) -> pd.Series:
+    if not (np.isfinite(values) & (values % 1 == 0)).all():
+        raise ValueError(f"the volume that {path} names the labels of holds no whole numbers")
     numbers = values.astype(np.int64)
     if unknown := set(numbers[numbers > 0].tolist()) - set(labels):
         raise ValueError(f"{path} has no names for the labels {sorted(unknown)} of its atlas")

@@ -7,9 +7,7 @@ inference) and `args`, an `argparse.Namespace` with the number of attention head
 
 import os
 import re
-import struct
 import warnings
-import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from brainenc.nets.brainvae import BrainVAE
 from brainenc.nets.s2n import S2N, Constant
 from brainenc.process_state import state_lock
+from brainenc.reading import check_archive
 from brainenc.storage import atomic_path
 
 Weights = dict[str, Tensor]
@@ -29,9 +28,6 @@ Net = TypeVar("Net", bound=nn.Module)
 
 VAE, MAPPER = "a SynBrain autoencoder checkpoint", "a SynBrain mapper checkpoint"
 PREFIX = "module."
-
-#: Errors that zipfile raises for broken headers.
-BROKEN_ZIP = (zipfile.BadZipFile, ValueError, RuntimeError, OSError, EOFError, struct.error)
 
 
 def read_vae(path: str | os.PathLike) -> tuple[BrainVAE, dict[str, Any]]:
@@ -218,7 +214,7 @@ def _load(path: str | os.PathLike) -> dict[str, Any]:
     """Top level of a checkpoint; tensors stay in the file until they are copied."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    _check_archive(path)
+    check_archive(path)
     try:
         # Warnings and torch's list of safe classes are those of the whole process.
         with (
@@ -234,24 +230,6 @@ def _load(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, not a dict with the key 'model'")
     return content
-
-
-def _check_archive(path: str | os.PathLike) -> None:
-    with open(path, "rb") as file:
-        try:
-            archive = zipfile.ZipFile(file)
-            # A mapped file must not be compressed, and nothing else checks it for lost blocks.
-            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-            damaged = archive.testzip() if stored else None
-        except BROKEN_ZIP as error:
-            raise ValueError(
-                f"it is not the zip archive that torch.save writes ({error}); truncated, or a "
-                "file of another kind?"
-            ) from None
-    if not stored:
-        raise ValueError("its records are compressed, which torch.save does not do")
-    if damaged:
-        raise ValueError(f"it is damaged: the checksum of its record {damaged} is wrong")
 
 
 def _reason(error: Exception) -> str:

@@ -16,6 +16,8 @@ from brainenc.devices import resolve_device
 from brainenc.encoders.ensemble import seeded
 from brainenc.encoders.synbrain.sizes import Sizes
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
+from brainenc.reading import read_array
+from brainenc.sealed import read_sealed, seal
 from brainenc.storage import atomic_path, fingerprint
 from brainenc.training import Examples, TrainingRun
 from brainenc.training.precision import autocast
@@ -299,10 +301,13 @@ def posterior_means(
         weights = [value.cpu().numpy() for value in vae.state_dict().values()]
         key = fingerprint(*weights, image, repeat, betas[image[:16], repeat[:16]])
         path = Path(run.checkpoint_dir) / f"posterior-means-{key[:12]}.npy"
-        if not path.exists():
+        try:
+            return read_sealed(path, key, dtype=encoded.dtype, mapped=True)
+        except (FileNotFoundError, ValueError):  # new, or damaged: computed again
             with atomic_path(path) as temporary:
                 write_array(temporary, encoded)
-        return np.load(path, mmap_mode="r")
+                seal(temporary, key)
+        return read_array(path, mapped=True)
     return encoded[:] if 2 * math.prod(shape) <= MEANS_IN_MEMORY else None
 
 

@@ -1,0 +1,93 @@
+"""CSV files of tables with names: written so that a spreadsheet shows names and runs none of them.
+
+A spreadsheet takes a text that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and names of
+encoders and labels of ROIs come from anybody. `write_csv` puts an apostrophe before such a text, as
+one does by hand in a spreadsheet, and `read_csv` takes it away: names come back as they were.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Callable, Collection
+from typing import Any
+
+import pandas as pd
+
+from brainenc.storage import atomic_path
+
+#: Text that is written with one apostrophe more, and read with one less. Those in front are counted
+#: in, so that a name that begins with an apostrophe comes back, too.
+_FORMULA = re.compile(r"'*[=+\-@\t\r].", re.DOTALL)
+_PROTECTED = re.compile(r"'+[=+\-@\t\r].", re.DOTALL)
+
+
+def write_csv(path: str | os.PathLike, table: pd.DataFrame, **changes: Any) -> None:
+    """Write a table, atomically; text that a spreadsheet would take for a formula is protected.
+
+    Parameters
+    ----------
+    path : path
+    table : DataFrame
+    **changes
+        Options of ``DataFrame.to_csv``; without the index by default.
+
+    Raises
+    ------
+    OSError : the file could not be written.
+    """
+    with atomic_path(path) as temporary:
+        # Characters of paths that are no text in this locale are written as they are.
+        protected = _changed(table, _protect)
+        options: Any = {"index": False, "errors": "surrogatepass"}
+        if _has_carriage_return(protected):  # unquoted, it would end the row
+            options["quoting"] = csv.QUOTE_NONNUMERIC
+        protected.to_csv(temporary, **options | changes)
+
+
+def read_csv(path: str | os.PathLike, *, texts: Collection[str] = ()) -> pd.DataFrame:
+    """Read what `write_csv` wrote.
+
+    Parameters
+    ----------
+    path : path
+    texts : collection of str
+        Columns of text, in which "1" and "NA" are text.
+    """
+    options: dict[str, Any] = {"encoding_errors": "surrogatepass"}
+    columns = pd.read_csv(path, nrows=0, **options).columns
+    names = [column for column in columns if column in texts]
+    missing = {column: [""] for column in columns if column not in names}
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(names, str),
+        keep_default_na=False,
+        na_values=missing,
+        **options,
+    )
+    return _changed(table, _unprotect)
+
+
+def _changed(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    """The table with every text changed, of cells and of headings."""
+    changed = table.copy(deep=False)
+    for position, (_, column) in enumerate(table.items()):  # names of columns may be numbers
+        if _is_text(column):
+            changed.isetitem(position, column.map(change).array)
+    return changed.rename(columns=change)
+
+
+def _has_carriage_return(table: pd.DataFrame) -> bool:
+    texts = [table.columns, *(column for _, column in table.items() if _is_text(column))]
+    return any("\r" in value for column in texts for value in column if isinstance(value, str))
+
+
+def _is_text(column: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(column.dtype)
+
+
+def _protect(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _unprotect(value: Any) -> Any:
+    return value[1:] if isinstance(value, str) and _PROTECTED.match(value) else value

@@ -17,6 +17,8 @@ import numpy as np
 FREE_BYTES = 2**30
 #: … and above that at most so many times the file. Betas and photographs reach 1 to 20.
 LARGEST_RATIO = 100
+#: So many times smaller than its contents a file of gzip is at most.
+GZIP_RATIO = 1032
 
 _OF_THE_SYSTEM = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
@@ -100,6 +102,11 @@ def check_claim(path: str | os.PathLike, n_bytes: int, *, compressed: bool = Fal
         raise ValueError(
             f"{path} is truncated or damaged: its header says {n_bytes:,} bytes of values, and the "
             f"file has {size:,}"
+        )
+    if compressed and str(path).endswith((".gz", ".mgz")) and n_bytes > GZIP_RATIO * size:
+        raise ValueError(
+            f"{path} is truncated or damaged: its header says {n_bytes:,} bytes of values, which "
+            f"gzip cannot have written as {size:,}"
         )
     if n_bytes > max(FREE_BYTES, LARGEST_RATIO * size):
         raise ValueError(

@@ -10,6 +10,7 @@ from .brain import Volume as Volume
 from .data import EncodingData as EncodingData
 from .data import ImageFiles as ImageFiles
 from .data import load_npz as load_npz
+from .data import similar_groups as similar_groups
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import CalibratedEncoder as CalibratedEncoder

@@ -67,11 +67,15 @@ def benchmark(
         str, typer.Option(help="Short names, with commas; `brainenc info` lists them.")
     ] = "mean,ridge",
     features: Features = "gabor",
-    cv: Annotated[int, typer.Option(help="Folds over images.")] = 5,
+    cv: Annotated[str, typer.Option(help="Folds over images; similar: of near copies.")] = "5",
+    groups: Annotated[str | None, typer.Option(help="Trial column to keep together.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
     n_draws: Annotated[int, typer.Option(help="Draws per image to score; 0: none.")] = 200,
+    controls: Annotated[
+        bool, typer.Option(help="Add null controls: permuted images, untrained networks.")
+    ] = True,
     n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler (tcp://…) whose workers fit instead.")
@@ -95,11 +99,13 @@ def benchmark(
         result = brainenc.benchmark(
             loaded,
             _make_encoders(encoders, features, store=store, device=device),
-            cv=cv,
+            cv=int(cv) if cv.isdecimal() else cv,
+            groups=groups,
             out=out,
             n_bootstraps=n_bootstraps,
             n_permutations=n_permutations,
             n_draws=n_draws,
+            controls=controls,
             n_jobs=n_jobs,
             scheduler=scheduler,
             random_state=random_state,
@@ -188,7 +194,7 @@ def check_data(
     random_state: Annotated[int, typer.Option(help="Seed.")] = 0,
     verify: Annotated[bool, typer.Option("--verify", help="Compare checksums of files.")] = False,
 ) -> None:
-    """Test whether images and betas belong together; exit status 1 if they do not seem to."""
+    """Test whether images and betas belong together; exit status 1 if something is suspicious."""
     from brainenc.data.npz import load_data
 
     with warnings.catch_warnings():
@@ -196,7 +202,9 @@ def check_data(
         loaded = load_data(data, verify=verify or None)
         found = loaded.check(n_images=n_images, random_state=random_state)
     typer.echo(f"{found.verdict}: {found.message}")
-    if found.suspicious:
+    if found.session is not None:
+        typer.echo(f"sessions: {found.session.message}")
+    if found.warnings:
         raise typer.Exit(1)
 
 

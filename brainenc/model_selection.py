@@ -1,19 +1,22 @@
 """Splits by image, bootstrap weights, permutation p-values and false discovery rates."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 from sklearn.model_selection import KFold, check_cv
 
+from brainenc.conversion import column
 from brainenc.validation import check_index
 
 Folds = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
-def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
+def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any = 0) -> Folds:
     """Train and test positions of every fold, split by image.
 
     Parameters
@@ -24,6 +27,9 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
         often similar (figures of one kind, frames of one scene), and unshuffled folds would test on
         other kinds.
     n_images : int
+    groups : array, shape (n_images,), optional
+        Group of each image. An int makes folds of whole groups, as `group_folds`; a splitter gets
+        them; and no fold may have a group on both sides.
     random_state : int, Generator or None
         Seed of the shuffle when `cv` is an int.
 
@@ -33,11 +39,19 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
 
     Raises
     ------
-    ValueError : fewer images than folds, fewer than two folds, an empty side, an image on both
-        sides of a fold or twice on one, a fold that is no pair, a mask of other numbers than
-        bool, or a splitter that needs groups, such as `GroupKFold` (give its splits).
+    ValueError : fewer images than folds, fewer than two folds, an empty side, an image or a group
+        on both sides of a fold or an image twice on one, a fold that is no pair, a mask of other
+        numbers than bool, or a splitter that needs groups, such as `GroupKFold`, without them.
     TypeError : train or test images that are neither positions nor a mask.
+
+    Examples
+    --------
+    >>> folds = image_folds(3, 6, groups=["cat", "cat", "dog", "dog", "cow", "cow"])
+    >>> sorted(test.tolist() for train, test in folds)
+    [[0, 1], [2, 3], [4, 5]]
     """
+    if groups is not None:
+        groups = check_groups(groups, n_images)
     if isinstance(cv, (int, np.integer)):
         if cv < 2:
             raise ValueError(f"cv={cv}: cross-validation takes at least 2 folds")
@@ -46,17 +60,23 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
                 f"cv={cv} folds need at least {cv} images, but there are {n_images} "
                 f"(n_samples={n_images}); lower cv or give more images"
             )
+        if groups is not None:
+            return group_folds(groups, int(cv), random_state=random_state)
         cv = KFold(cv, shuffle=True, random_state=_as_seed(random_state))
     elif not hasattr(cv, "split") and not isinstance(cv, str) and np.iterable(cv):
         cv = _pairs(cv)
     try:
-        splits = list(check_cv(cv).split(np.empty(n_images)))
+        with warnings.catch_warnings():
+            # Splitters that take no notice of groups; what they make is checked below.
+            warnings.filterwarnings("ignore", "The groups parameter is ignored")
+            splits = list(check_cv(cv).split(np.empty(n_images), groups=groups))
     except ValueError as error:
         if "groups" not in str(error):
             raise
         raise ValueError(
-            f"cv={cv!r} splits by groups, which are not known here; give the splits it makes: "
-            "cv=list(splitter.split(images, groups=groups))"
+            f"cv={cv!r} splits by groups, which are not known here; give groups= where there is "
+            "such an argument, or the splits it makes: cv=list(splitter.split(images, "
+            "groups=groups))"
         ) from error
     folds = []
     for i, (train, test) in enumerate(splits):
@@ -70,6 +90,12 @@ def image_folds(cv: Any, n_images: int, *, random_state: Any = 0) -> Folds:
             raise ValueError(
                 f"fold {i} of cv has images {shared[:5]} in both train and test: "
                 "its test scores would be too high"
+            )
+        if groups is not None and len(both := np.intersect1d(groups[train], groups[test])):
+            raise ValueError(
+                f"fold {i} of cv has images of groups {both.tolist()[:5]} in both train and test; "
+                "give the number of folds (cv=5) or a splitter that keeps groups whole, such as "
+                "GroupKFold"
             )
         folds.append((train, test))
     return folds
@@ -106,6 +132,75 @@ def _listed(cv: Iterable[Any]) -> list[Any]:
 def _n_chosen(side: Any) -> int:
     side = np.asarray(side)
     return int(side.sum()) if side.dtype == bool else side.size
+
+
+def check_groups(groups: Any, n_images: int) -> NDArray:
+    """Groups as an array with one value per image.
+
+    Parameters
+    ----------
+    groups : array, shape (n_images,)
+        Numbers or text.
+    n_images : int
+
+    Raises
+    ------
+    ValueError : another shape, or an image without a group (NaN, None).
+    """
+    values = column(groups, "groups", "n_images")
+    if values.shape != (n_images,):
+        raise ValueError(
+            f"groups {values.shape} must have one value for each of the {n_images} images"
+        )
+    if missing := int(pd.isna(values).sum()):
+        raise ValueError(
+            f"groups has no value for {missing} of {n_images} images; give each a group of its own"
+        )
+    return values.astype(str) if values.dtype == object else values
+
+
+def group_folds(groups: Any, n_folds: int, *, random_state: Any = 0) -> Folds:
+    """Shuffled folds of whole groups, of nearly equal numbers of images.
+
+    The largest groups are dealt out first, each to the smallest fold so far; the seed decides among
+    groups of one size. (`GroupKFold` either balances or shuffles.)
+
+    Parameters
+    ----------
+    groups : array, shape (n_images,)
+        Group of each image.
+    n_folds : int
+    random_state : int, Generator or None
+
+    Returns
+    -------
+    list of (train, test), arrays of int in increasing order
+
+    Raises
+    ------
+    ValueError : fewer groups than folds.
+
+    Examples
+    --------
+    >>> folds = group_folds([0, 0, 0, 1, 2, 3], 2)
+    >>> [test.tolist() for train, test in folds]
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    _, number, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if n_folds < 2 or len(sizes) < n_folds:
+        raise ValueError(
+            f"{len(sizes)} groups of images are too few for {n_folds} folds of whole groups: the "
+            f"largest has {sizes.max()} of {len(number)} images; give a cv from 2 to the number of "
+            "groups, or smaller groups"
+        )
+    order = np.random.default_rng(_as_seed(random_state)).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    filled, fold = np.zeros(n_folds, dtype=int), np.empty(len(sizes), dtype=int)
+    for group in order:
+        fold[group] = filled.argmin()
+        filled[fold[group]] += sizes[group]
+    of_image = fold[number]
+    return [(np.flatnonzero(of_image != i), np.flatnonzero(of_image == i)) for i in range(n_folds)]
 
 
 def _as_seed(random_state: Any) -> Any:

@@ -24,11 +24,14 @@ DRAW_TABLES = (
 NAMES = ("encoder", "encoder_a", "encoder_b", "reference_of", "atlas", "roi", "metric")
 
 #: Other columns of text.
-TEXTS = ("error", "draws_from", "reference_kind", "quantity", "average", "average_kind")
+TEXTS = ("error", "control", "draws_from", "reference_kind", "quantity", "average", "average_kind")
 
 #: Values of ``reference_kind``: residuals around an encoder's predictions, and the true
 #: distribution. Encoders have "".
 INDEPENDENT, RESAMPLED, TRUTH = "independent", "resampled", "truth"
+
+#: Values of ``control``, the kind of a null control. Encoders have "".
+PERMUTED, UNTRAINED = "permuted", "untrained"
 
 #: Values of ``average_kind``, in the order in which they are shown.
 ONE_DRAW, MEAN_OF_DRAWS, PREDICTION = AVERAGE_KINDS = ("one draw", "mean of draws", "prediction")

@@ -18,6 +18,8 @@ WITHOUT_EXAMPLE = {
     "SimulatedTruth": "made by simulate_subject; its method log_density has an example",
     "SessionDrift": "a part of SimulatedTruth",
     "AlignmentCheck": "made by check_alignment, which has one",
+    "SessionEffect": "a part of AlignmentCheck",
+    "FeatureCheck": "made by check_features, which has one",
     "read_vae": "reads a file of the official code",
     "read_s2n": "reads a file of the official code",
     "write_vae": "writes a file of the official code",

@@ -55,13 +55,12 @@ def test_characters_that_the_terminal_lacks_are_replaced(folder, tmp_path, envir
     here = tmp_path / "Gehörte – 模型"
     here.mkdir()
     options = [*OPTIONS, "--encoders", "mean", "--out", "run ü"]
-    status, out, error = run(
-        "benchmark", folder / "d.npz", *options, cwd=here, environment=environment
-    )
+    there = {"cwd": here, "environment": environment}
+    status, out, error = run("benchmark", folder / "d.npz", *options, **there)
     assert (status, "Traceback" in error) == (0, False)
     assert b"?" in out
     assert (here / "run ü" / "report.html").exists()
-    status, out, _ = run("benchmark", "--help", cwd=here, environment=environment)
+    status, out, _ = run("benchmark", "--help", **there)
     assert status == 0
     assert b"--n-" in out or "COLUMNS" in environment
 
@@ -83,7 +82,7 @@ def test_a_path_that_is_no_text_is_written_and_printed(folder, tmp_path):
 def test_a_reader_that_goes_away_costs_nothing(folder, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
-    options = [*OPTIONS, "--encoders", "mean", "--out", tmp_path / "run"]
+    options = [*OPTIONS, "--encoders", "mean", "-q", "--out", tmp_path / "run"]
     status, _, error = run("benchmark", folder / "d.npz", *options, cwd=tmp_path, stdout=writer)
     os.close(writer)
     assert (status, error) == (0, "")
@@ -126,6 +125,7 @@ def test_no_cache_folder_and_no_temporary_folder(folder, tmp_path):
 # ------------------------------------------------------------------ disks
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes on this system")
 def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(folder, tmp_path):
     resource = pytest.importorskip("resource")

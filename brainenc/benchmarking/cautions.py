@@ -1,7 +1,7 @@
 """Warnings about data and scores for the reader of a result."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,9 @@ from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.scoring import EncoderScores
 from brainenc.data.ceiling import TAKEN_FOR_SINGLE_TRIALS
 from brainenc.data.encoding_data import EncodingData
-from brainenc.data.images import image_batches, take_images
+from brainenc.identity import unidentified
 from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_interval
-from brainenc.storage import fingerprint
-
-#: Number of random images searched for duplicates: enough to detect trials given as images among 30
-#: 000 rows, in seconds.
-N_COMPARED = 1000
 
 
 def find_warnings(
@@ -49,26 +44,8 @@ def find_warnings(
         found += [f"{name} failed: {info['error']}" for info in infos if info["error"]][:1]
         messages = {message for info in infos for message in info.get("warnings", [])}
         found += [f"{name}: {message}" for message in sorted(messages)]
-    found += _same_images(data) + _gaps(data, ceiling)
+    found += _gaps(data, ceiling)
     return found + _too_good(ceiling, scores) + _alike(scores)
-
-
-def _same_images(data: EncodingData) -> list[str]:
-    """Warn of rows with the same picture, as when rows are trials instead of images."""
-    rows = np.random.default_rng(0).permutation(data.n_images)[:N_COMPARED]
-    pictures = Counter(
-        fingerprint(image)
-        for batch in image_batches(take_images(data.images, np.sort(rows)), 64)
-        for image in batch
-    )
-    n_same = sum(n for n in pictures.values() if n > 1)
-    if not n_same:
-        return []
-    return [
-        f"{n_same} of {len(rows)} images looked at are the same picture as another one, so that "
-        "folds may test what they have trained on. If rows are trials, group them with "
-        "EncodingData.from_trials; else keep the same pictures in one fold (cv=)."
-    ]
 
 
 def _gaps(data: EncodingData, ceiling: NoiseCeiling) -> list[str]:
@@ -143,6 +120,22 @@ def _alike(scores: Mapping[str, EncoderScores]) -> list[str]:
         "calibrated encoder always predicts what the encoder does."
         for names in groups.values()
         if len(names) > 1
+    ]
+
+
+def not_identified(described: Mapping[str, Any]) -> list[str]:
+    """Sentences about encoders that hold something whose content cannot be read.
+
+    Parameters
+    ----------
+    described : dict of encoder name to its description
+    """
+    return [
+        f"{name} holds a {', a '.join(dict.fromkeys(kinds))}, whose content cannot be read: its "
+        "features are not shared with other encoders, and a run that is continued may fit it "
+        "again."
+        for name, kinds in ((name, unidentified(value)) for name, value in described.items())
+        if kinds
     ]
 
 

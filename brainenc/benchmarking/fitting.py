@@ -43,7 +43,7 @@ def run_pairs(
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         for pair in _as_they_end(jobs, todo, n_jobs):
             pairs[pair.name][pair.fold] = pair
-            bar.set_postfix_str(f"{pair.name}, fold {pair.fold}")
+            bar.set_postfix_str(f"{pair.name}, fold {pair.fold}", refresh=False)
             bar.update()
             left[pair.name] -= 1
             if left[pair.name] == 0:

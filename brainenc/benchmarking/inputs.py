@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
 
 from brainenc.conversion import check_row_order, plain_array
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
 from brainenc.encoders.describe import describe
+from brainenc.features.learned import fit_nothing, learns, share
 from brainenc.storage import fingerprint
 
 
@@ -23,15 +25,31 @@ class Entry:
     encoder : estimator, unfitted
     X : features (n_images, …), or images
     key : str
-        Fingerprint of the features; "images" for the images themselves.
+        Fingerprint of the features, and of what is learned from them; "images" for the images
+        themselves.
     description : dict
         The given encoder, with its features.
+    learned : transformer or None
+        What the encoder learns from `X` before it is fitted, if anything.
+    features : list of transformers
+        As given, the encoder's own or its members'; empty for arrays.
+    control : str
+        Kind of a null control; "" for encoders.
+    rows : array of int or None
+        Row of `X` of each image, for permuted images; by default its own.
+    of : tuple of str
+        Encoders that a control is a control of.
     """
 
     encoder: BaseEstimator
     X: Any
     key: str
     description: dict[str, Any]
+    learned: Any = None
+    features: Any = ()
+    control: str = ""
+    rows: np.ndarray | None = None
+    of: tuple[str, ...] = ()
 
 
 class Inputs:
@@ -52,13 +70,22 @@ class Inputs:
         self._alive: list[Any] = [images]  # ids are unique only while the objects live
 
     def transform(self, extractor: Any) -> np.ndarray:
-        """Features of the images; the same array for the same features."""
+        """Features of the images, of an extractor that learns nothing from them.
+
+        The same array for the same features.
+
+        Raises
+        ------
+        ValueError : the extractor learns; it must be fitted to training images.
+        """
+        if learns(extractor):
+            raise ValueError(f"{extractor!r} learns from images: fit it to training images")
         key = fingerprint(describe(extractor))
         if key not in self._features:
             extractor = clone(extractor)
             if "verbose" in extractor.get_params(deep=False):
                 extractor.set_params(verbose=self.verbose)
-            self._features[key] = extractor.fit(self.images).transform(self.images)
+            self._features[key] = fit_nothing(extractor, self.images).transform(self.images)
         return self._features[key]
 
     def entry(self, encoder: Any, features: Any) -> Entry:
@@ -72,16 +99,35 @@ class Inputs:
             encoder = encoder.with_voxels(self.voxels)
         if features is not None:
             description["features"] = describe_features(features)
-            prepared, X = _without_features(encoder), self._given(features)
+            prepared, X = self._given(encoder, features)
         elif hasattr(encoder, "precompute"):
             prepared, X = encoder.precompute(self.images, self.transform)
         else:
             prepared, X = clone(encoder), self.images
-        return Entry(prepared, X, self.key(X), description)
+        learned = prepared.learned_features() if hasattr(prepared, "learned_features") else None
+        if X is self.images and hasattr(getattr(prepared, "features", None), "transform"):
+            learned = prepared.features  # of the images themselves
+        key = self.key(X)
+        if learned is not None:
+            key = fingerprint(key, describe(learned))
+        shown = _own_features(encoder) if features is None else [features]
+        shown = [part for part in shown if hasattr(part, "transform")]
+        return Entry(prepared, X, key, description, learned, features=shown)
 
-    def _given(self, features: Any) -> np.ndarray:
-        if hasattr(features, "fit") and hasattr(features, "transform"):
-            return self.transform(features)
+    def _given(self, encoder: Any, features: Any) -> tuple[BaseEstimator, Any]:
+        """The encoder that takes given features, and these."""
+        if not (hasattr(features, "fit") and hasattr(features, "transform")):
+            return _without_features(encoder), self._array(features)
+        if not learns(features):
+            return _without_features(encoder), self.transform(features)
+        if "features" in encoder.get_params(deep=False) and hasattr(encoder, "precompute"):
+            return (
+                clone(encoder).set_params(features=features).precompute(self.images, self.transform)
+            )
+        rest, X = share(features, self.images, self.transform)
+        return Pipeline([("features", rest), ("encoder", clone(encoder))]), X
+
+    def _array(self, features: Any) -> np.ndarray:
         check_row_order(features=features, images=self.images)
         features = plain_array(features, "features")
         if len(features) != len(self.images):
@@ -96,6 +142,22 @@ class Inputs:
             self._keys[id(X)] = fingerprint(np.asarray(X))
             self._alive.append(X)
         return self._keys[id(X)]
+
+
+def _own_features(encoder: Any) -> list[Any]:
+    """Extractors of an encoder and of its members."""
+    found = [step for _, step in getattr(encoder, "steps", [])][:-1]
+    own = getattr(encoder, "features", None)
+    found += list(own.values()) if isinstance(own, Mapping) else [own]
+    members = getattr(encoder, "encoders", None) or getattr(encoder, "encoder", None) or []
+    if isinstance(own, str) and own == "auto" and not members:
+        from brainenc.features import OpenCLIPFeatures  # imports torch
+
+        found.append(OpenCLIPFeatures(verbose=False))
+    members = list(members.values()) if isinstance(members, Mapping) else members
+    for member in members if isinstance(members, (list, tuple)) else [members]:
+        found += _own_features(member[1] if isinstance(member, tuple) else member)
+    return found
 
 
 def describe_features(features: Any) -> Any:
@@ -120,6 +182,7 @@ def collect(
     features: Any,
     references: bool,
     verbose: bool,
+    inputs: Inputs | None = None,
 ) -> tuple[dict[str, Entry], dict[str, str]]:
     """Entries by name, references first, and the errors of encoders whose features failed.
 
@@ -127,6 +190,8 @@ def collect(
     ----------
     data, encoders, features, references, verbose
         As for `brainenc.benchmark`.
+    inputs : Inputs, optional
+        Features of the data, which may be used further.
 
     Returns
     -------
@@ -146,7 +211,7 @@ def collect(
     given = features if isinstance(features, Mapping) else dict.fromkeys(encoders, features)
     if unknown := [name for name in given if name not in encoders]:
         raise ValueError(f"features names {unknown}, but the encoders are {list(encoders)}")
-    inputs = Inputs(data, verbose)
+    inputs = inputs or Inputs(data, verbose)
     entries: dict[str, Entry] = {}
     errors: dict[str, Exception] = {}
     for name, encoder in encoders.items():
@@ -181,11 +246,14 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
         if entry.key not in has_ridge | {"images"}:
             label = f"ridge (for {name})" if has_ridge or "ridge" in entries else "ridge"
             has_ridge.add(entry.key)
-            add(label, RidgeEncoder(features=None), _for_ridge(entry.X))
+            if entry.learned is None:
+                add(label, RidgeEncoder(features=None), for_ridge(entry.X))
+            else:
+                add(label, RidgeEncoder(features=entry.learned), entry.X)
     return found
 
 
-def _for_ridge(X: Any) -> Any:
+def for_ridge(X: Any) -> Any:
     """Features of the reference ridge: tokens that would fill the memory are averaged."""
     if getattr(X, "ndim", 0) != 3 or 4 * X.size <= tokens.TOKENS_IN_MEMORY:
         return X

@@ -58,6 +58,8 @@ class Pair:
     lost : str
         Why this run has nothing of the pair, "" if it has: its folder could not be written, or the
         process that fitted it was killed.
+    rows : array of int or None
+        Row of `X` of each image, where it is not its own: a control with permuted images.
     """
 
     encoder: BaseEstimator
@@ -71,6 +73,7 @@ class Pair:
     scale: np.ndarray | None = None
     references: bool = False
     lost: str = ""
+    rows: np.ndarray | None = None
 
     def finished(self) -> bool:
         """Whether an earlier run wrote predictions of this pair."""
@@ -155,8 +158,11 @@ def _fit_and_draw(
     """Write predictions and kept arrays of draws to a folder."""
     # Folds are shuffled: indexing rows of a memory map would copy them into memory.
     with scratch_folder(pair.folder.parent, "rows") as scratch:
-        train = [take_rows(array, pair.train, scratch) for array in (X, betas)]
-        X_test = take_rows(X, pair.test, scratch)
+        learnt, shown = (
+            part if pair.rows is None else pair.rows[part] for part in (pair.train, pair.test)
+        )
+        train = [take_rows(X, learnt, scratch), take_rows(betas, pair.train, scratch)]
+        X_test = take_rows(X, shown, scratch)
         encoder, predictions, held_out = _timed_fit(pair, train, X_test, info)
         np.save(folder / "predictions.npy", predictions)
         if pair.plan is None or pair.scale is None:

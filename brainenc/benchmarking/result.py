@@ -54,17 +54,19 @@ class BenchmarkResult(ResultTables):
         against averages and, with ``_trials``, against single trials; ``pattern_r``,
         ``pattern_mse``, ``pattern_cosine`` (across voxels per image, the SynBrain paper's
         protocol), ``identification`` (two-way, chance .5), ``rdm_correlation``, ``cka``;
-        ``n_voxels``, ``n_undefined`` (voxels whose r is undefined), ``n_significant`` (q < .05);
+        ``r_within_session`` (r of averages and predictions without the means of sessions; if the
+        trial table has two sessions); ``n_voxels``, ``n_undefined`` (voxels whose r is undefined),
+        ``n_significant`` (q < .05);
         ``fit_seconds`` and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``,
         "" if none; and the columns of `draws`, NaN for an encoder without draws.
     rois : DataFrame, one row per (encoder, atlas, roi)
-        The voxel metrics above, of predictions and of draws.
+        The voxel metrics above, of predictions and of draws, and ``r_within_session``.
     pairs : DataFrame, one row per (encoder_a, encoder_b, metric, roi)
         ``difference`` a − b over voxels defined in both, its interval and two-sided p from a
         paired bootstrap over images; roi "all" is every voxel.
     maps : DataFrame, one row per (encoder, voxel)
-        Voxel metrics, ``noise_ceiling``, permutation ``p``, FDR ``q``, and the
-        voxel table of the data.
+        Voxel metrics, ``noise_ceiling``, permutation ``p``, FDR ``q``, the voxel table of the
+        data, and ``r_within_session``.
     voxels : DataFrame, one row per (encoder, fold, voxel)
         Voxel metrics within each fold; noisy for small test sets.
     draws : DataFrame, one row per (encoder, atlas, roi), roi "all" being every voxel

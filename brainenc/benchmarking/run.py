@@ -5,27 +5,36 @@ import re
 import tempfile
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
 
 import brainenc
 from brainenc.arrays import release
 from brainenc.benchmarking import cluster
+from brainenc.benchmarking.cautions import not_identified
 from brainenc.benchmarking.ceilings import (
     ceiling_of_tested,
     trials_averaged,
     trials_per_draw,
 )
+from brainenc.benchmarking.controls import (
+    check_controls,
+    control_warnings,
+    make_controls,
+    with_controls,
+)
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.fitting import run_pairs
-from brainenc.benchmarking.inputs import Entry, collect, ridges_with_reference_rows
+from brainenc.benchmarking.folds import make_folds, near_copies
+from brainenc.benchmarking.inputs import Entry, Inputs, collect, ridges_with_reference_rows
 from brainenc.benchmarking.interim import Interim
+from brainenc.benchmarking.leaks import feature_warnings
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult, check_run_folder
@@ -34,7 +43,6 @@ from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
-from brainenc.model_selection import Folds, image_folds
 from brainenc.storage import fingerprint
 from brainenc.temporaries import scratch_folder
 
@@ -44,8 +52,10 @@ def benchmark(
     encoders: Mapping[str, BaseEstimator],
     *,
     cv: Any = 5,
+    groups: Any = None,
     features: Any = None,
     references: bool = True,
+    controls: bool | Sequence[str] | None = None,
     n_bootstraps: int = 1000,
     n_permutations: int = 1000,
     n_draws: int = 200,
@@ -68,13 +78,24 @@ def benchmark(
     data : EncodingData
     encoders : dict of name to encoder
         Unfitted or fitted; copies are fitted, the given encoders are not changed.
-    cv : int, splitter or iterable of (train, test)
-        Folds over images; an int means shuffled folds.
+    cv : int, "similar", splitter or iterable of (train, test)
+        Folds over images; an int means shuffled folds. "similar": five shuffled folds with near
+        copies of a picture in one fold (`brainenc.similar_groups`), as ``cv=5, groups="similar"``.
+        Near copies on both sides of a fold are named in the warnings of the result.
+    groups : array of shape (n_images,), "similar" or column of the trial table, optional
+        Images of one group stay in one fold: an int `cv` makes shuffled folds of whole groups, and
+        a splitter gets the groups.
     features : array (n_images, …), transformer, or dict of encoder name to either, optional
         Features that replace the encoders' own.
     references : bool
         Add the mean response, and ridge on every set of features, if missing. For that ridge,
         tokens of more than 1 GiB in single precision are averaged over neighbours.
+    controls : bool or list of "permuted", "untrained", optional
+        Add null controls, rows of ridge marked in the column ``control`` of the encoder table:
+        on every set of features, permuted over images before folds are made; and on features of
+        the same networks with random weights, for extractors that run one (if they take at most
+        two minutes, unless the list names "untrained"). They have no draws. Encoders that are not
+        credibly above their controls are named in the warnings. By default as `references`.
     n_bootstraps, n_permutations : int
         Resamples of images for intervals and for p-values.
     n_draws : int
@@ -95,8 +116,8 @@ def benchmark(
     random_state : int
         Seed of folds, bootstrap, permutations and draws.
     check : bool
-        First check in seconds whether images and betas belong together (`EncodingData.check`); if
-        not, warn at once and in the result.
+        First check in seconds whether images and betas belong together (`EncodingData.check`) and
+        whether features contain betas; if so, warn at once and in the result.
     verbose : bool
         Show progress bars.
 
@@ -107,8 +128,9 @@ def benchmark(
     Raises
     ------
     TypeError : data, encoders or features have a wrong type.
-    ValueError : fewer images than folds, a fold with fewer than two test images, features with
-        another number of rows, no resamples, one draw, or an encoder name that is empty or has
+    ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
+        on both sides of a fold, near copies that connect most of the images ("similar"), features
+        with another number of rows, no resamples, one draw, or an encoder name that is empty or has
         control characters.
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
@@ -134,16 +156,33 @@ def benchmark(
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
     check_n_draws(n_draws)
+    kinds = check_controls(controls, references)
     if out is not None:
         check_run_folder(out)
-    split = make_split(data.betas, _folds(data, cv, random_state))
+    similar = cache(data.similar_images)
+    folds = make_folds(data, cv, groups, random_state, similar)
+    split = make_split(data.betas, folds)
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
     alignment = data.check(random_state=random_state) if check else None
-    entries, failed = collect(data, encoders, features, references, verbose)
+    copies = near_copies(similar(), folds)
+    inputs = Inputs(data, verbose)
+    entries, failed = collect(data, encoders, features, references, verbose, inputs)
+    leaks = feature_warnings(data, entries, random_state) if check else []
+    for message in leaks:
+        warnings.warn(message, stacklevel=2)
+    null, notes = make_controls(
+        entries,
+        inputs,
+        kinds,
+        random_state=random_state,
+        only_cheap=controls is None or isinstance(controls, bool),
+    )
+    entries |= null
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
-        "cv": cv if isinstance(cv, int) else repr(cv),
+        "cv": cv if isinstance(cv, int | str) else repr(cv),
+        "groups": groups if groups is None or isinstance(groups, str) else "given",
         "n_bootstraps": n_bootstraps,
         "n_permutations": n_permutations,
         "n_draws": n_draws,
@@ -171,8 +210,14 @@ def benchmark(
         with cluster.connected(scheduler, out) as send:
             run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
         result = run.result()
-    if alignment is not None and alignment.suspicious:
-        result.warnings.insert(0, alignment.message)
+    described = {name: entry.description for name, entry in entries.items()}
+    result.warnings.extend(not_identified(described) + notes)
+    if null:
+        result.warnings.extend(control_warnings(result.encoders, result.pairs, null))
+        result = replace(result, encoders=with_controls(result.encoders, null))
+    result.warnings[:0] = copies
+    if alignment is not None:
+        result.warnings[:0] = alignment.warnings + leaks
     if out is not None:
         _save(result, out)
     return result
@@ -217,22 +262,6 @@ def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations
             )
 
 
-def _folds(data: EncodingData, cv: Any, random_state: int) -> Folds:
-    """Folds over the images that have trials."""
-    shown = np.unique(data.trials["image"])
-    folds = [
-        (np.intersect1d(train, shown), np.intersect1d(test, shown))
-        for train, test in image_folds(cv, data.n_images, random_state=random_state)
-    ]
-    for i, (train, test) in enumerate(folds):
-        if len(test) < 2 or len(train) < 2:
-            raise ValueError(
-                f"fold {i} has {len(train)} train and {len(test)} test images with trials, and "
-                "scores take at least 2 of each; use fewer folds"
-            )
-    return folds
-
-
 # -------------------------------------------------------------------- fitting
 
 
@@ -244,11 +273,16 @@ def _make_pairs(
     plan: DrawPlan | None,
 ) -> dict[str, list[Pair]]:
     pairs: dict[str, list[Pair]] = {}
-    with_references = ridges_with_reference_rows(entries) if plan is not None else set()
+    encoders = {name: entry for name, entry in entries.items() if not entry.control}
+    with_references = ridges_with_reference_rows(encoders) if plan is not None else set()
     for name, entry in entries.items():
         references = name in with_references
-        drawn = None if plan is None else [*plan.key(), references]
-        key = fingerprint(brainenc.__version__, describe(entry.encoder), entry.key, data_key, drawn)
+        drawn = None if plan is None or entry.control else plan
+        of_draws = None if drawn is None else [*drawn.key(), references]
+        order = [] if entry.rows is None else [entry.rows]
+        key = fingerprint(
+            brainenc.__version__, describe(entry.encoder), entry.key, data_key, of_draws, *order
+        )
         # Names are arbitrary, and runs with other settings may share the folder: the fingerprint
         # distinguishes them, the name is for readers.
         readable = re.sub(r"[^\w+-]+", "_", name)[:40]
@@ -262,9 +296,10 @@ def _make_pairs(
                 test=test,
                 folder=home / f"fold{fold}",
                 key=key,
-                plan=plan,
+                plan=drawn,
                 scale=split.scale[fold],
                 references=references,
+                rows=entry.rows,
             )
             for fold, (train, test) in enumerate(split.folds)
         ]

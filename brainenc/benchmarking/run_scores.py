@@ -13,6 +13,7 @@ from brainenc.benchmarking import scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_run import Drawn, score_all_draws
+from brainenc.benchmarking.leaks import WithinSession, within_session
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult
 from brainenc.benchmarking.split import Split
@@ -92,6 +93,9 @@ class RunScores:
             drawn = self.steps.attempt("scores of draws", partial(self._drawn, self.plan), None)
         result = self._tables(scores, self.pairs, None if drawn is None else drawn.scores)
         result.warnings.extend(self.steps.attempt("warnings", partial(self._warnings, scores), []))
+        within = self.steps.attempt("scores within sessions", partial(self._within, scores), None)
+        if within is not None:
+            result = within.beside(result, scores, self.groups)
         if drawn is not None:
             result = drawn.beside(result, self.groups, scores, self.steps)
         if self.steps.tracebacks:
@@ -102,9 +106,13 @@ class RunScores:
         finished = {
             name: group
             for name, group in self.pairs.items()
-            if all(pair.finished() for pair in group)
+            if group[0].plan is not None and all(pair.finished() for pair in group)
         }
         return score_all_draws(self.data, finished, self.split, self.targets, plan, self.folder)
+
+    def _within(self, scores: Mapping[str, scoring.EncoderScores]) -> WithinSession | None:
+        predictions = {name: [pair.predictions() for pair in self.pairs[name]] for name in scores}
+        return within_session(self.data, predictions, self.targets, self.folder)
 
     def _warnings(self, scores: Mapping[str, scoring.EncoderScores]) -> list[str]:
         return find_warnings(self.data, self.targets.ceiling, scores, self.pairs, self.failed)
@@ -139,7 +147,12 @@ class RunScores:
             rois=table(
                 "rois.csv", lambda some: tables.roi_table(some, ceiling, groups), scores, empty
             ),
-            pairs=table("pairs.csv", lambda some: tables.pair_table(some, groups), scores, empty),
+            pairs=table(
+                "pairs.csv",
+                lambda some: tables.pair_table(some, groups),
+                scores,
+                pd.DataFrame(columns=tables.PAIR_COLUMNS),
+            ),
             maps=table(
                 "maps.csv",
                 lambda some: tables.map_table(some, ceiling, self.data.voxels, of_draws),

@@ -22,6 +22,12 @@ from brainenc.model_selection import bootstrap_interval, fdr
 #: Metrics whose differences between encoders are tested.
 PAIR_METRICS = ("r", "mse_z")
 
+#: Columns of the table of differences.
+PAIR_COLUMNS = [
+    *("encoder_a", "encoder_b", "metric", "atlas", "roi"),
+    *("difference", "low", "high", "p", "n_voxels"),
+]
+
 #: Name of the group of all voxels.
 ALL = "all"
 
@@ -123,9 +129,7 @@ def pair_table(
                 row = difference_row(difference[voxels], samples[:, voxels])
                 key = {"encoder_a": a, "encoder_b": b, "metric": metric, "atlas": atlas, "roi": roi}
                 rows.append(key | row)
-    columns = ["encoder_a", "encoder_b", "metric", "atlas", "roi"]
-    columns += ["difference", "low", "high", "p", "n_voxels"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 
 def map_table(

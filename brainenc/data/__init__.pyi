@@ -1,6 +1,12 @@
 from .alignment import AlignmentCheck as AlignmentCheck
 from .alignment import check_alignment as check_alignment
 from .encoding_data import EncodingData as EncodingData
+from .feature_noise import FeatureCheck as FeatureCheck
+from .feature_noise import check_features as check_features
 from .images import ImageFiles as ImageFiles
 from .npz import load_npz as load_npz
+from .session_effects import SessionEffect as SessionEffect
+from .similarity import SimilarImages as SimilarImages
+from .similarity import similar_groups as similar_groups
+from .similarity import similar_images as similar_images
 from .voxels import atlas_columns as atlas_columns

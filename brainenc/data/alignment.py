@@ -2,23 +2,40 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from brainenc import metrics
 from brainenc.arrays import row_blocks
-from brainenc.data.images import LUMA, area_weights, as_images, image_batches, take_images
+from brainenc.data.cheap_features import cheap_features
+from brainenc.data.counts import counts_of_voxels
+from brainenc.data.feature_noise import FeatureCheck
+from brainenc.data.held_out_ridge import (
+    VOXELS,
+    held_out_correlations,
+    held_out_score,
+    ridge_folds,
+    ridge_smoothers,
+)
+from brainenc.data.images import as_images, take_images
+from brainenc.data.misaligned_parts import MisalignedPart, misaligned_rows, misaligned_trials
+from brainenc.data.session_effects import SessionEffect, session_effect
+from brainenc.data.trials import trials_of_images, trials_present
 from brainenc.repeats import average_repeats, count_repeats
 from brainenc.validation import check_betas
 
 #: Smallest number of images with trials for a verdict.
 MIN_IMAGES = 20
 
-#: Numbers of candidate voxels, and of the most reliable of them, which are predicted.
-CANDIDATES, VOXELS = 20_000, 100
+#: Number of voxels of which the most reliable `VOXELS` are predicted.
+CANDIDATES = 20_000
+
+#: Number of random voxels if none is known to be reliable; r is the mean over the best `VOXELS`.
+UNKNOWN_VOXELS = 400
 
 #: Smallest share of reliable variance in visual cortex that cheap features explain.
 PLANTED_SHARE = 0.1
@@ -26,8 +43,8 @@ PLANTED_SHARE = 0.1
 #: Number of data sets with a planted relation; their lowest score is the expected minimum.
 N_PLANTED = 40
 
-#: Ridge penalties, in units of the mean squared norm of an image's features.
-ALPHAS = (0.3, 3.0, 30.0)
+#: Shifts that are tried: image i with the betas of row i + shift.
+SHIFTS = (-2, -1, 1, 2)
 
 #: A shift fits better if its r is larger by this number of s.d. of the permuted scores.
 SHIFT_SD = 4.0
@@ -41,20 +58,30 @@ class AlignmentCheck:
     ----------
     verdict : str
         "aligned": better than permuted images. "misaligned": no better, although the betas are
-        reliable enough for the test. "shifted": betas of a neighbouring row fit better. "unknown":
-        no evidence, because of too few images, unreliable voxels or no relation to pixels.
+        reliable enough for the test. "shifted": betas of a neighbouring row fit better. "partly
+        misaligned": some rows, sessions, runs or repeats do not fit their images (`parts`).
+        "unknown": no evidence, because of too few images, unreliable voxels or no relation to
+        pixels.
     r : float
-        Held-out Pearson r, mean over the most reliable voxels.
+        Held-out Pearson r, mean over the most reliable voxels. If none is known to be reliable,
+        over the best `VOXELS` of `UNKNOWN_VOXELS` voxels, also in `null` and `shifted`.
     p : float
         One-sided p of `r` among permuted images.
     null : array, shape (n_permutations,)
         The same r with images permuted; its mean is a little below 0.
     expected : float
-        Smallest r when a tenth of the reliable variance is planted in permuted betas.
+        Smallest r when a tenth of the reliable variance is planted in permuted betas; NaN if no
+        voxel is known to be reliable.
     shifted : dict of int to float
-        r when image i is paired with the betas of row i − 1 and of row i + 1.
+        r when image i is paired with the betas of row i + shift, for shifts of −2 to 2.
     message : str
         Summary in a sentence.
+    parts : tuple of str
+        Parts that do not fit their images: "rows 300–599", "session 7", "repeat 2".
+    session : SessionEffect or None
+        Differences between sessions; None without two sessions or too few images.
+    features : FeatureCheck or None
+        Whether features given to `EncodingData.check` contain betas.
     """
 
     verdict: str
@@ -64,6 +91,9 @@ class AlignmentCheck:
     expected: float
     shifted: dict[int, float]
     message: str
+    parts: tuple[str, ...] = ()
+    session: SessionEffect | None = None
+    features: FeatureCheck | None = None
 
     def __repr__(self) -> str:
         return f"AlignmentCheck({self.verdict}: {self.message})"
@@ -71,7 +101,17 @@ class AlignmentCheck:
     @property
     def suspicious(self) -> bool:
         """Whether there is evidence that images and betas do not belong together."""
-        return self.verdict in ("misaligned", "shifted")
+        return self.verdict in ("misaligned", "shifted", "partly misaligned")
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what is suspicious: alignment, offsets of sessions, features."""
+        found = [self.message] if self.suspicious else []
+        if self.session is not None and self.session.confounded:
+            found.append(self.session.message)
+        if self.features is not None and self.features.suspicious:
+            found.append(self.features.message)
+        return found
 
 
 def check_alignment(
@@ -81,6 +121,7 @@ def check_alignment(
     rows: np.ndarray | None = None,
     ncsnr: ArrayLike | None = None,
     n_averaged: ArrayLike = 1,
+    trials: pd.DataFrame | None = None,
     name: str = "data",
     n_images: int = 600,
     n_permutations: int = 200,
@@ -91,6 +132,10 @@ def check_alignment(
     Ridge on pixels and contrast energy predicts held-out averages of the most reliable voxels. A
     low score may also come from weak features or data; the verdict is "misaligned" only if a weak
     relation, planted in the same betas, would have been detected.
+
+    Parts are checked by the scores of `brainenc.data.matching`: rows in blocks and one by one
+    against predictions from their images; sessions, runs, repeats and blocks of trials against the
+    other trials of the same images, and against predictions.
 
     Parameters
     ----------
@@ -106,6 +151,9 @@ def check_alignment(
     n_averaged : int, or array of shape (n_rows,), (n_rows, 1) or (n_rows, n_voxels)
         Trials averaged in each row of `betas`, in any order of rows, for the noise ceiling from
         `ncsnr`; see `brainenc.repeats.trials_of_averages`.
+    trials : DataFrame, optional
+        Trial table (``image``, ``repeat``, and any of ``session``, ``run``, ``trial``), for checks
+        of sessions, runs and blocks of trials. By default repeats alone are compared.
     name : str
         Name of the data in the message.
     n_images : int
@@ -148,30 +196,84 @@ def check_alignment(
         return _unknown(f"too few images to tell: {n_seen}, where {MIN_IMAGES} are needed")
     drawn = np.sort(rng.permutation(shown)[:n_images])
     voxels, reliability = _reliable_voxels(betas, drawn, rng, ncsnr, n_averaged)
-    if not len(voxels) or not reliability > 0:
-        return _unknown(
-            f"no voxel is known to be reliable, which takes {MIN_IMAGES} images with repeats, or "
-            "ncsnr in the voxel table, and betas with signal in them"
-        )
+    known = len(voxels) > 0 and reliability > 0
+    if not known:  # the order of the betas can still be tested
+        voxels = np.sort(rng.permutation(betas.shape[2])[:UNKNOWN_VOXELS])
     features = cheap_features(take_images(images, drawn))
-    smoothers = _smoothers(features, rng)
-    if not smoothers:
+    if not features.shape[1]:
         return _unknown("all images look the same to pixels and contrast energy")
-    targets = _averages(betas, drawn, voxels)
-    shifted = {
-        shift: _score(smoothers, _averages(betas, (drawn + shift) % len(betas), voxels))
-        for shift in (-1, 1)
+    folds = ridge_folds(len(drawn), rng)
+    smoothers = ridge_smoothers(features, folds)
+    read = _read(betas, drawn, voxels)
+    targets = _standardised(average_repeats(read))
+    if not targets.any():
+        return _unknown(f"{UNRELIABLE}, and betas with signal in them")
+    near = {
+        shift: _averages(betas, (drawn + shift) % len(betas), voxels)
+        for shift in SHIFTS
+        if abs(shift) < len(betas) / 2
     }
+    shifted = {shift: held_out_score(smoothers, moved) for shift, moved in near.items()}
 
     def permuted() -> np.ndarray:
         return targets[rng.permutation(len(drawn))]
 
-    null = np.array([_score(smoothers, permuted()) for _ in range(n_permutations)])
+    null = np.array([held_out_score(smoothers, permuted()) for _ in range(n_permutations)])
     planted = [
-        _score(smoothers, _plant(permuted(), features, reliability, rng)) for _ in range(N_PLANTED)
+        held_out_score(smoothers, _plant(permuted(), features, reliability, rng))
+        for _ in range(N_PLANTED if known else 0)
     ]
-    r = _score(smoothers, targets)
-    return _judge(name, r, null, min(planted), shifted, (len(voxels), len(drawn)))
+    r = held_out_score(smoothers, targets)
+    found = _judge(name, r, null, min(planted, default=np.nan), shifted, (len(voxels), len(drawn)))
+    predictions = max(smoothers, key=lambda smoother: held_out_score([smoother], targets)) @ targets
+    if not known:
+        best = np.argsort(-held_out_correlations(predictions, targets), kind="stable")[:VOXELS]
+        predictions, targets, read = predictions[:, best], targets[:, best], read[:, :, best]
+        near = {shift: moved[:, best] for shift, moved in near.items()}
+    table = _trials_drawn(trials, read, drawn, len(betas))
+    session = session_effect(
+        read, table, features, predictions, name=name, random_state=random_state
+    )
+    found = replace(found, session=session)
+    if found.suspicious:  # all of it
+        return found
+    # Offsets of sessions that images predict would look like rows of other images.
+    related = found.verdict == "aligned" and not (session and session.confounded)
+    parts = misaligned_rows(predictions, targets, near, folds, drawn) if related else []
+    parts += misaligned_trials(read, table, predictions if related else None, folds)
+    return _partly(found, parts, name) if parts else found
+
+
+def _trials_drawn(
+    trials: pd.DataFrame | None, read: np.ndarray, drawn: np.ndarray, n_rows: int
+) -> pd.DataFrame:
+    """Trial table of the images drawn, of trials with data."""
+    present = trials_present(read)
+    if trials is None:
+        return present
+    return trials_of_images(trials, drawn, n_rows).merge(present, on=["image", "repeat"])
+
+
+def _partly(found: AlignmentCheck, parts: Sequence[MisalignedPart], name: str) -> AlignmentCheck:
+    listed = "; ".join(part.found for part in parts[:10])
+    more = f"; and {len(parts) - 10} more" if len(parts) > 10 else ""
+    message = (
+        f"part of the images and betas of {name!r} do not seem to belong together: {listed}{more}. "
+        "A score of 0 is that of betas of other images. Check the order and the image ids there"
+    )
+    return replace(
+        found,
+        verdict="partly misaligned",
+        message=message,
+        parts=tuple(part.name for part in parts),
+    )
+
+
+#: Why a low score says nothing.
+UNRELIABLE = (
+    f"no voxel is known to be reliable, which takes {MIN_IMAGES} images with repeats, or ncsnr in "
+    "the voxel table, and betas with signal in them"
+)
 
 
 def _rows_with_trials(betas: np.ndarray) -> np.ndarray:
@@ -195,19 +297,22 @@ def _judge(
     n_voxels, n_images = size
     p = (1 + int((null >= r).sum())) / (1 + len(null))
     spread = null.std()
-    best = max(shifted, key=shifted.__getitem__)
-    better = shifted[best] > max(r, null.mean()) + SHIFT_SD * spread
+    best = max(shifted, key=shifted.__getitem__, default=0)
+    better = best and shifted[best] > max(r, null.mean()) + SHIFT_SD * spread
+    which = f"the {n_voxels} most reliable voxels"
+    if np.isnan(expected):
+        which = f"the best of {n_voxels} voxels"
     found = (
-        f"ridge on pixels and contrast energy predicts the {n_voxels} most reliable voxels with "
+        f"ridge on pixels and contrast energy predicts {which} with "
         f"r = {r:.3f} over {n_images} held-out images (permuted: {null.mean():.3f} ± {spread:.3f}, "
         f"p = {p:.2g})"
     )
     apart = f"images and betas of {name!r} do not seem to belong together: {found}"
     if better:
         verdict = "shifted"
-        way = "next" if best == 1 else "previous"
+        way = ("next" if best > 0 else "previous") + " row" + " but one" * (abs(best) == 2)
         message = (
-            f"{apart}; with the betas of the {way} row r = {shifted[best]:.3f}. Is an order or an "
+            f"{apart}; with the betas of the {way} r = {shifted[best]:.3f}. Is an order or an "
             "id off by one (counted from 1, say)?"
         )
     elif p <= 0.05:
@@ -221,6 +326,7 @@ def _judge(
         )
     else:
         verdict, message = "unknown", f"no evidence either way: {found}"
+        message += f"; {UNRELIABLE}" if np.isnan(expected) else ""
     return AlignmentCheck(verdict, r, p, null, expected, shifted, message)
 
 
@@ -248,11 +354,7 @@ def _reliable_voxels(
         ceiling = metrics.noise_ceiling_from_repeats(trials[~half]).values
     elif ncsnr is not None:
         ncsnr = np.asarray(ncsnr)[candidates]
-        counts = np.asarray(n_averaged)
-        if counts.shape[1:] == (betas.shape[2],):
-            counts = counts[:, candidates]
-        elif counts.ndim == 1:
-            counts = counts[:, None]  # images, even if there are as many as candidates
+        counts = counts_of_voxels(n_averaged, candidates, betas.shape[2])
         ceiling = metrics.noise_ceiling_from_ncsnr(ncsnr, counts).values
     else:
         return np.empty(0, int), 0.0
@@ -268,7 +370,12 @@ def _read(betas: np.ndarray, rows: np.ndarray, voxels: np.ndarray) -> np.ndarray
 
 def _averages(betas: np.ndarray, rows: np.ndarray, voxels: np.ndarray) -> np.ndarray:
     """Averages with mean 0 and s.d. 1 over images; 0 without data or variance."""
-    averages = average_repeats(_read(betas, rows, voxels)).astype(np.float32)
+    return _standardised(average_repeats(_read(betas, rows, voxels)))
+
+
+def _standardised(averages: np.ndarray) -> np.ndarray:
+    """Averages with mean 0 and s.d. 1 over images; 0 without data or variance."""
+    averages = averages.astype(np.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom")
         averages -= np.nanmean(averages, axis=0)
@@ -291,91 +398,3 @@ def _plant(
     signal /= signal.std(axis=0)
     share = PLANTED_SHARE * reliability
     return np.sqrt(1 - share) * permuted + np.sqrt(share) * signal
-
-
-# ------------------------------------------------------------------ features
-
-
-def cheap_features(images: Any, *, batch_size: int = 64) -> np.ndarray:
-    """Luminance, colour and contrast energy on coarse grids.
-
-    Parameters
-    ----------
-    images : array or lazy sequence, shape (n_images, H, W[, 3]), uint8
-    batch_size : int
-
-    Returns
-    -------
-    array of float32, shape (n_images, n_features)
-        Centred over the images. Each of the three kinds, unless constant, has the same total
-        variance, and the mean squared norm of a row is 1; no columns if all are constant.
-    """
-    batches = [_feature_maps(batch) for batch in image_batches(images, batch_size)]
-    kinds = [np.concatenate(kind) for kind in zip(*batches, strict=True)]
-    kinds = [kind - kind.mean(axis=0) for kind in kinds]
-    sizes = [np.sqrt(np.square(kind).sum(axis=1).mean()) for kind in kinds]
-    varying = [kind / size for kind, size in zip(kinds, sizes, strict=True) if size > 1e-4]
-    if not varying:
-        return np.empty((len(images), 0), np.float32)
-    return np.hstack(varying) / np.sqrt(np.float32(len(varying)))
-
-
-def _feature_maps(batch: np.ndarray) -> list[np.ndarray]:
-    """Luminance, two opponent colours, energy along x, y and the diagonals at two scales."""
-    pixels = batch.astype(np.float32) / 255
-    colours = []
-    if pixels.ndim == 4:
-        red, green, blue = np.moveaxis(pixels, -1, 0)
-        colours = [red - green, blue - (red + green) / 2]
-        pixels = pixels @ LUMA
-    energy = []
-    for size in (64, 32):
-        shrunk = _shrink(pixels, size)
-        y, x = np.gradient(shrunk, axis=(1, 2))
-        # Square root of the sum: contrast instead of energy, which a few edges would dominate.
-        energy += [np.sqrt(_shrink(part**2, 8)) for part in (x, y, x + y, x - y)]
-    maps = [[_shrink(pixels, 16)], [_shrink(colour, 8) for colour in colours], energy]
-    flat = [[part.reshape(len(batch), -1) for part in kind] for kind in maps]
-    return [np.hstack(kind) if kind else np.zeros((len(batch), 1), np.float32) for kind in flat]
-
-
-def _shrink(maps: np.ndarray, size: int) -> np.ndarray:
-    rows, columns = (area_weights(n, min(n, size)) for n in maps.shape[1:])
-    return rows @ maps @ columns.T
-
-
-# ------------------------------------------------------------------ ridge
-
-
-def _smoothers(features: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Matrices from the responses of all images to held-out predictions, one per alpha.
-
-    They do not depend on the responses, so that a permutation costs one matrix product.
-    """
-    # Imported here, since scikit-learn takes a second and opening data does not need it.
-    from brainenc.model_selection import image_folds
-
-    if not features.shape[1]:
-        return []
-    kernel = features @ features.T
-    smoothers = [np.zeros_like(kernel) for _ in ALPHAS]
-    for train, test in image_folds(5, len(kernel), random_state=rng):
-        values, vectors = np.linalg.eigh(kernel[np.ix_(train, train)])
-        projected = kernel[np.ix_(test, train)] @ vectors
-        for smoother, alpha in zip(smoothers, ALPHAS, strict=True):
-            weights = (projected / (np.maximum(values, 0) + alpha)) @ vectors.T
-            weights -= weights.mean(axis=1, keepdims=True)  # responses around their train mean
-            smoother[np.ix_(test, train)] = weights
-    return smoothers
-
-
-def _score(smoothers: Sequence[np.ndarray], responses: np.ndarray) -> float:
-    """Mean over voxels of held-out r, at the best alpha: the same choice in every permutation."""
-    best = -np.inf
-    y = responses / np.maximum(np.linalg.norm(responses, axis=0), 1e-12)
-    for smoother in smoothers:
-        predictions = smoother @ y
-        predictions -= predictions.mean(axis=0)
-        norm = np.maximum(np.linalg.norm(predictions, axis=0), 1e-12)
-        best = max(best, float((np.einsum("iv,iv->v", predictions, y) / norm).mean()))
-    return best

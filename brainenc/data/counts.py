@@ -129,6 +129,22 @@ def compact(counts: np.ndarray) -> np.ndarray:
     return (largest if shared else counts).astype(np.min_scalar_type(int(largest.max(initial=0))))
 
 
+def counts_of_voxels(n_averaged: Any, voxels: np.ndarray, n_voxels: int) -> np.ndarray:
+    """Counts of some voxels, for `brainenc.metrics.noise_ceiling_from_ncsnr`.
+
+    Parameters
+    ----------
+    n_averaged : number, or array of shape (n_images,), (n_images, 1) or (n_images, n_voxels)
+    voxels : array of int
+    n_voxels : int
+        Number of all voxels.
+    """
+    counts = np.asarray(n_averaged)
+    if counts.shape[1:] == (n_voxels,):
+        return counts[:, voxels]
+    return counts[:, None] if counts.ndim == 1 else counts
+
+
 def with_counts(trials: pd.DataFrame, n_averaged: np.ndarray | None) -> pd.DataFrame:
     """Trial table with the column of counts if all voxels share them, else without."""
     if n_averaged is None or n_averaged.shape[1] > 1:

@@ -28,8 +28,10 @@ from brainenc.data.counts import (
     counts_of_table,
     with_counts,
 )
+from brainenc.data.feature_noise import check_features
 from brainenc.data.image_ids import names_of
 from brainenc.data.images import as_images, take_images
+from brainenc.data.similarity import SimilarImages, similar_images
 from brainenc.data.splits import held_out_images
 from brainenc.data.trials import (
     as_trials,
@@ -332,11 +334,15 @@ class EncodingData(VoxelMaps):
             random_state=random_state,
         )
 
-    def check(self, *, n_images: int = 600, random_state: int | None = 0) -> AlignmentCheck:
+    def check(
+        self, *, features: Any = None, n_images: int = 600, random_state: int | None = 0
+    ) -> AlignmentCheck:
         """Check in seconds whether images and betas belong together, against permuted images.
 
         Parameters
         ----------
+        features : array, shape (n_images, ...), optional
+            Features to check for betas in them, by `brainenc.data.check_features`.
         n_images : int
             Number of images drawn at random for the check.
         random_state : int
@@ -347,22 +353,29 @@ class EncodingData(VoxelMaps):
 
         Warns
         -----
-        UserWarning : images and betas do not match, or betas of a neighbouring row fit better.
-            Missing evidence gives no warning: see `brainenc.data.check_alignment`.
+        UserWarning : each of `AlignmentCheck.warnings`. Missing evidence gives none.
         """
-        found = check_alignment(
-            self.images,
-            self.betas,
-            rows=self.trials["image"].to_numpy(),
-            ncsnr=self.voxels.get("ncsnr"),
-            n_averaged=1 if self.n_averaged is None else self.n_averaged,
-            name=self.name,
-            n_images=n_images,
-            random_state=random_state,
-        )
-        if found.suspicious:
-            warnings.warn(found.message, stacklevel=2)
+        known: Any = {"trials": self.trials, "ncsnr": self.voxels.get("ncsnr")}
+        counts = 1 if self.n_averaged is None else self.n_averaged
+        known |= {"n_averaged": counts, "random_state": random_state}
+        of_images: Any = {"rows": self.trials["image"].to_numpy(), "n_images": n_images}
+        found = check_alignment(self.images, self.betas, name=self.name, **of_images, **known)
+        if features is not None:
+            about = check_features(features, self.betas, **known)
+            found = dataclasses.replace(found, features=about)
+        for message in found.warnings:
+            warnings.warn(message, stacklevel=2)
         return found
+
+    def similar_images(self) -> SimilarImages:
+        """Near copies among the images: `brainenc.data.similar_images` of them.
+
+        Returns
+        -------
+        SimilarImages
+            ``pairs``, and ``groups`` for `GroupKFold` or `brainenc.benchmark`.
+        """
+        return similar_images(self.images)
 
     # ---------------------------------------------------------------- selection
 

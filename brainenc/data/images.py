@@ -175,7 +175,7 @@ def _unmasked(images: Any, name: str) -> Any:
 
 
 def _without_alpha(images: Any, background: Colour | None) -> Any:
-    """RGB of RGBA images: at once of an array, which is read, and on reading of a lazy sequence."""
+    """RGB of RGBA images: at once of an array in memory, else on reading."""
     if not isinstance(images, np.ndarray):
         if background is None:
             raise ValueError(
@@ -183,9 +183,14 @@ def _without_alpha(images: Any, background: Colour | None) -> Any:
                 'transparent pixels with as_images(images, background="white")'
             )
         return OnBackground(images, background)
-    rgb = np.empty((*images.shape[:3], 3), np.uint8)
-    for rows in row_slices(images):
-        rgb[rows] = over_background(np.asarray(images[rows]), "images", background)
+    if isinstance(images, np.memmap) and background is not None:
+        return OnBackground(images, background)
+    on_disk = isinstance(images, np.memmap)
+    rgb = images[..., :3] if on_disk else np.empty((*images.shape[:3], 3), np.uint8)
+    for rows in row_slices(images):  # without a background, transparent pixels are refused here
+        block = over_background(np.asarray(images[rows]), "images", background)
+        if not on_disk:
+            rgb[rows] = block
     return rgb
 
 

@@ -9,6 +9,13 @@ from sklearn.base import clone
 from brainenc.data.images import looks_like_images
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
+from brainenc.features.learned import (
+    LearnedFeatures,
+    SideBySide,
+    learns,
+    share_all,
+    takes_features,
+)
 from brainenc.model_selection import Folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers import RidgeFit, banded_ridge_cv
@@ -96,20 +103,33 @@ class BandedRidgeEncoder(BaseEncoder):
     def precompute(
         self, images: Any, transform: Callable[[Any], np.ndarray]
     ) -> tuple[BaseEncoder, Any]:
-        """As `BaseEncoder.precompute`; a dict of transformers becomes `bands`."""
+        """As `BaseEncoder.precompute`; a dict of transformers becomes `bands` if none learns."""
         if not isinstance(self.features, Mapping):
             return super().precompute(images, transform)
+        if any(learns(t) for t in self.features.values()):
+            shared = share_all(dict(self.features), images, transform)
+            rests = {name: rest for name, (rest, _) in shared.items()}
+            return clone(self).set_params(features=rests), next(iter(shared.values()))[1]
         parts = {name: flatten_tokens(transform(clone(t))) for name, t in self.features.items()}
         bands = {name: part.shape[1] for name, part in parts.items()}
         given = clone(self).set_params(features=None, bands=bands)
         return given, np.concatenate(list(parts.values()), axis=1)
+
+    def learned_features(self) -> Any:
+        """As `BaseEncoder.learned_features`, of all bands side by side."""
+        if not isinstance(self.features, Mapping):
+            return super().learned_features()
+        if not all(map(takes_features, self.features.values())):
+            return None
+        return LearnedFeatures(SideBySide(list(self.features.values())))
 
     def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
         # After the fit, what it found counts, not the parameter.
         transformers = self.features if reset else getattr(self, "features_", None)
         if not isinstance(transformers, Mapping):
             return super()._features_of(X, reset=reset)
-        if not looks_like_images(X):
+        before = all(map(takes_features, transformers.values()))
+        if not before and not looks_like_images(X):
             raise TypeError(
                 "features is a dict of transformers, so images are wanted, not features"
             )

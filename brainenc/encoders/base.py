@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from brainenc.conversion import check_one_order, plain_array
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
+from brainenc.features.learned import Columns, LearnedFeatures, Within
 from brainenc.metrics import correlation
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.noise.shape import ResidualShape
@@ -99,8 +100,12 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     """
 
     features: Any = None
-    #: Dataclasses and nets among the fitted attributes, which `brainenc.load` may create.
-    saved_parts: tuple[type, ...] = (TrialDistribution, ResidualNoise, ResidualShape)
+    #: Dataclasses, nets and transformers among the fitted attributes, which `brainenc.load` may
+    #: create.
+    saved_parts: tuple[type, ...] = (
+        *(TrialDistribution, ResidualNoise, ResidualShape),
+        *(LearnedFeatures, Columns, Within),
+    )
 
     # ---------------------------------------------------------------- what an encoder provides
 

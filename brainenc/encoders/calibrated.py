@@ -10,8 +10,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.conversion import check_row_order, text_labels
 from brainenc.encoders.base import BaseEncoder, HeldOut
-from brainenc.encoders.composed import NOT_PREFIT, cross_fits, extraction, for_arrays, prepare
+from brainenc.encoders.composed import (
+    NOT_PREFIT,
+    cross_fits,
+    extraction,
+    for_arrays,
+    inputs_of,
+    prepare,
+    prepare_own,
+    with_features,
+)
 from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.features.learned import learns
 from brainenc.model_selection import image_folds
 from brainenc.noise.calibration import (
     check_coverage,
@@ -42,7 +52,8 @@ class CalibratedEncoder(BaseEncoder):
         It is cloned. None is ridge.
     features : "auto", None or transformer
         "auto" uses the `features` of the encoder. None (arrays are features) or a transformer
-        overrides them.
+        overrides them. Features that learn from images (a pipeline with PCA) are learned anew for
+        each fold.
     groups : array-like of labels, shape (n_voxels,), or str, optional
         Voxels with the same label (a ROI) are calibrated together, which needs fewer images;
         without groups each voxel is calibrated alone. A str is the name of an atlas in the voxel
@@ -175,12 +186,24 @@ class CalibratedEncoder(BaseEncoder):
             return clone(self), images
         if not self._own_features:
             return super().precompute(images, transform)
-        prepared, X = self._given().precompute(images, transform)
-        return clone(self).set_params(encoder=prepared), X
+        prepared, X = prepare_own(self._with_own(), images, transform)
+        return clone(self).set_params(encoder=prepared, features="auto"), X
+
+    def learned_features(self) -> Any:
+        """As `BaseEncoder.learned_features`: those of the encoder."""
+        return self._given().learned_features() if self._own_features else None
 
     @property
     def _own_features(self) -> bool:
-        return isinstance(self.features, str) and self.features == "auto"
+        """Whether the encoder makes its features; those it learns, from each fold's images."""
+        if isinstance(self.features, str):
+            return self.features == "auto"
+        return self.features is not None and learns(self.features)
+
+    def _with_own(self) -> BaseEncoder:
+        """The given encoder, with `features` in place of its own if it is to learn these."""
+        given = self._given()
+        return given if isinstance(self.features, str) else with_features(given, self.features)
 
     def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
         if reset:
@@ -210,7 +233,7 @@ class CalibratedEncoder(BaseEncoder):
             check_is_fitted(given, msg=NOT_PREFIT)
             self.encoder_ = given
         elif self._own_features:
-            self.given_, self.features_ = clone(given), {}
+            self.given_, self.features_ = clone(self._with_own()), {}
         else:
             self.encoder_ = for_arrays(given)
 
@@ -242,8 +265,9 @@ class CalibratedEncoder(BaseEncoder):
         held_out = np.full((n_images, n_voxels), np.nan, dtype=np.float32)
         standardized = np.full(betas.shape, np.nan, dtype=np.float32)
         for images, fitted in self._fits(features, betas):
-            held_out[images] = fitted._predict(features[images])
-            sd = fitted._spread(features[images], held_out[images])
+            seen = self._seen(features[images], fitted)
+            held_out[images] = fitted._predict(seen)
+            sd = fitted._spread(seen, held_out[images])
             residuals = betas[images] - held_out[images][:, None]
             standardized[images] = residuals / np.where(sd > 0, sd, np.nan)[:, None]
         self.scale_ = variance_scale(standardized, self.group_)
@@ -281,8 +305,12 @@ class CalibratedEncoder(BaseEncoder):
 
     # ---------------------------------------------------------------- predicting and drawing
 
+    def _seen(self, features: np.ndarray, encoder: BaseEncoder | None = None) -> np.ndarray:
+        """Features for the encoder's own methods: what it has learned from them, if it learns."""
+        return features if self.prefit_ else inputs_of(encoder or self.encoder_, features)
+
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        return self.encoder_._predict(features)
+        return self.encoder_._predict(self._seen(features))
 
     @property
     def _parts(self) -> tuple[str, ...]:
@@ -293,22 +321,24 @@ class CalibratedEncoder(BaseEncoder):
     ) -> np.ndarray:
         if part in ("trial", "signal"):
             return super()._draw(features, n, rng, part)
-        draws, prediction = self.encoder_._draw(features, n, rng, part), self._predict(features)
+        seen = self._seen(features)
+        draws, prediction = self.encoder_._draw(seen, n, rng, part), self.encoder_._predict(seen)
         draws -= prediction
         draws *= self.scale_.astype(np.float32)
         draws += prediction
         return draws
 
     def _spread(self, features: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        return self.scale_ * self.encoder_._spread(features, expected)
+        return self.scale_ * self.encoder_._spread(self._seen(features), expected)
 
     def _log_density(self, features: np.ndarray, betas: np.ndarray, voxels: Any) -> np.ndarray:
         # Voxels without data, of the encoder or of the calibration, are left out.
         known = np.isfinite(self.scale_[voxels])
         voxels, betas = np.arange(self.n_voxels_)[voxels][known], betas[..., known]
-        scale, prediction = self.scale_[voxels], self._predict(features)[:, None, voxels]
+        seen = self._seen(features)
+        scale, prediction = self.scale_[voxels], self.encoder_._predict(seen)[:, None, voxels]
         unscaled = prediction + (betas - prediction) / scale
-        return self.encoder_._log_density(features, unscaled, voxels) - np.log(scale).sum()
+        return self.encoder_._log_density(seen, unscaled, voxels) - np.log(scale).sum()
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that contains a trial of a new image.
@@ -351,7 +381,7 @@ class CalibratedEncoder(BaseEncoder):
             )
         features = self._features_of(X)
         expected = self._predict(features)
-        sd = self.encoder_._spread(features, expected)
+        sd = self.encoder_._spread(self._seen(features), expected)
         bounds = self.encoder_.trials_.interval(expected, sd, np.stack([-bound, bound]))
         lower, upper = bounds[..., 0] if self.betas_ndim_ == 1 else bounds
         return lower, upper

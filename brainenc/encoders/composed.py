@@ -10,6 +10,7 @@ from sklearn.base import clone
 from brainenc.data.images import looks_like_images
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.describe import describe
+from brainenc.features.learned import fit_nothing, learns, on_arrays, takes_features
 from brainenc.model_selection import Folds
 from brainenc.storage import fingerprint
 
@@ -21,22 +22,70 @@ NOT_PREFIT = (
 
 
 def for_arrays(member: BaseEncoder) -> BaseEncoder:
-    """Unfitted copy that takes features as they are."""
+    """Unfitted copy that takes features as they are, or learns its own from them."""
     member = clone(member)
-    if "features" in member.get_params(deep=False):
+    own = member.get_params(deep=False).get("features")
+    if own is not None and not _all_take_features(own):
         member.set_params(features=None)
     return member
+
+
+def _all_take_features(features: Any) -> bool:
+    parts = list(features.values()) if isinstance(features, Mapping) else [features]
+    return bool(parts) and all(map(takes_features, parts))
+
+
+def with_features(member: BaseEncoder, features: Any) -> BaseEncoder:
+    """Unfitted copy with other features, where the encoder has any."""
+    member = clone(member)
+    if "features" in member.get_params(deep=False):
+        member.set_params(features=clone(features))
+    return member
+
+
+def prepare_own(
+    member: BaseEncoder, X: Any, transform: Callable[[Any], np.ndarray]
+) -> tuple[BaseEncoder, Any]:
+    """As `BaseEncoder.precompute`, with an array also where the encoder learns all its features.
+
+    It then takes the images as rows of numbers, which can be joined with other features and
+    divided into folds.
+    """
+    prepared, features = member.precompute(X, transform)
+    extractor = getattr(prepared, "features", None)
+    if features is not X or extractor is None or isinstance(extractor, str):
+        return prepared, features
+    if _all_take_features(extractor):
+        return prepared, features
+    if isinstance(extractor, Mapping):
+        found = {name: on_arrays(part, X) for name, part in extractor.items()}
+        extractor = {name: part for name, (part, _) in found.items()}
+        features = next(iter(found.values()))[1]
+    else:
+        extractor, features = on_arrays(extractor, X)
+    return prepared.set_params(features=extractor), features
 
 
 def prepare(
     member: BaseEncoder, X: Any, transform: Callable[[Any], np.ndarray]
 ) -> tuple[BaseEncoder, Any]:
-    """Unfitted copy that takes features, and its features of X."""
-    prepared, features = member.precompute(X, transform)
+    """Unfitted copy that takes features of X, and these.
+
+    They are all that can be computed once; features that are learned from them are left to the
+    copy, which fits them to the images that it is fitted to (`inputs_of`).
+    """
+    prepared, features = prepare_own(member, X, transform)
     if features is X and looks_like_images(X):
         # MeanEncoder accepts images and uses none; other encoders raise the error.
         features = clone(member)._features_of(X, reset=True)
     return prepared, features
+
+
+def inputs_of(member: BaseEncoder, features: np.ndarray) -> np.ndarray:
+    """Features for the methods with an underscore of a fitted member that `prepare` prepared."""
+    if not _all_take_features(getattr(member, "features_", None)):
+        return features
+    return member._features_of(features)
 
 
 def extraction(X: Any, extractors: dict[str, Any]) -> Callable[[Any], np.ndarray]:
@@ -53,7 +102,8 @@ def extraction(X: Any, extractors: dict[str, Any]) -> Callable[[Any], np.ndarray
     def transform(extractor: Any) -> np.ndarray:
         key = fingerprint(describe(extractor))
         if key not in extractors:
-            extractors[key] = clone(extractor).fit(X)
+            extractor = clone(extractor)
+            extractors[key] = extractor.fit(X) if learns(extractor) else fit_nothing(extractor, X)
         if key not in found:
             found[key] = extractors[key].transform(X)
         return found[key]
@@ -64,7 +114,10 @@ def extraction(X: Any, extractors: dict[str, Any]) -> Callable[[Any], np.ndarray
 def cross_fits(
     member: BaseEncoder, X: np.ndarray, betas: np.ndarray, folds: Folds
 ) -> Iterator[tuple[np.ndarray, BaseEncoder]]:
-    """Test images of every fold, and a copy of the member fitted to the training images."""
+    """Test images of every fold, and a copy of the member fitted to the training images.
+
+    What the member learns of its features is learnt from the training images too.
+    """
     for train, test in folds:
         fitted = clone(member)
         if "checkpoint_dir" in fitted.get_params(deep=False):

@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.images import as_images, looks_like_images
+from brainenc.features.learned import share, takes_features
 from brainenc.validation import check_feature_shape, check_features
 
 
@@ -22,23 +23,32 @@ class Inputs:
     def precompute(self, images: Any, transform: Callable[[Any], np.ndarray]) -> tuple[Any, Any]:
         """Copy of the encoder that takes precomputed features, and these features.
 
-        The benchmark uses it to compute features once for all folds and encoders.
+        The benchmark uses it to compute features once for all folds and encoders. Extractors that
+        learn from images (a pipeline with PCA) are fitted with the encoder, to the images that it
+        is fitted to: only what comes before them is computed once.
 
         Parameters
         ----------
         images : images, as for `fit`
         transform : callable
-            Takes an extractor and returns the features of `images`, (n_images, ...).
+            Takes an extractor that learns nothing and returns the features of `images`,
+            (n_images, ...).
 
         Returns
         -------
-        encoder : BaseEncoder, unfitted, with features=None
-        X : array, or `images` if the encoder computes no features from them
+        encoder : BaseEncoder, unfitted
+            With features=None, or the part of its extractor that learns.
+        X : array, or `images` if the encoder computes no features from them, or learns all of them
         """
         extractor = extractor_for(self.features, images)
         if extractor is None:
             return clone(self), images
-        return clone(self).set_params(features=None), transform(extractor)
+        rest, X = share(extractor, images, transform)
+        return clone(self).set_params(features=rest), X
+
+    def learned_features(self) -> Any:
+        """Unfitted transformer of what `precompute` gave, if features are learned; else None."""
+        return self.features if takes_features(self.features) else None
 
     def with_voxels(self, voxels: pd.DataFrame) -> Any:
         """Copy of the encoder that has the table of the voxels it will be fitted to.
@@ -108,6 +118,8 @@ def extractor_for(features: Any, X: Any) -> Any:
     if features is None:
         return None
     if not isinstance(features, str):
+        if takes_features(features):
+            return clone(features)
         as_images(X)  # a clearer error than the transformer's own
         return clone(features)
     if features != "auto":

@@ -14,16 +14,22 @@ from brainenc.encoders.composed import (
     cross_fits,
     extraction,
     for_arrays,
+    inputs_of,
     joined_features,
     named_encoders,
     prepare,
     view,
+    with_features,
 )
+from brainenc.encoders.describe import describe
 from brainenc.encoders.latent.encoder import LatentEncoder
+from brainenc.encoders.mean import MeanEncoder
 from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.features.learned import Columns, LearnedFeatures, SideBySide, Within, learns
 from brainenc.model_selection import Folds, image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers.simplex import blend, measure_errors
+from brainenc.storage import fingerprint
 from brainenc.validation import check_feature_shape, check_features
 
 #: Members are cross-fitted if fewer images have held-out predictions of all members.
@@ -47,7 +53,8 @@ class StackedEncoder(BaseEncoder):
     features : "auto", None or transformer
         "auto": each member uses its own `features` for images (equal ones are computed once) and
         takes float arrays as features. None (arrays are features) or a transformer overrides them
-        for all members.
+        for all members. Members that learn features from images (a pipeline with PCA) are fitted
+        once per fold, features included.
     inputs : dict of name to (first column, followed by the shape of an image's features), optional
         Position of each member's features in a joined feature matrix; `precompute` makes it. By
         default members get all features.
@@ -197,13 +204,38 @@ class StackedEncoder(BaseEncoder):
         """As `BaseEncoder.precompute`; features of several kinds are joined to one matrix."""
         if not self._each_its_own or self._prefit:
             return super().precompute(images, transform)
-        members, X, inputs = _join(self._members(), images, transform)
+        members, X, inputs = _join(self._with_own(), images, transform)
         given = {"encoders": list(members.items()), "features": None, "inputs": inputs}
         return clone(self).set_params(**given), X
 
+    def learned_features(self) -> Any:
+        """As `BaseEncoder.learned_features`: those of all members, side by side."""
+        members = self._given()
+        if not any(member.learned_features() for member in members.values()):
+            return None
+        parts = {}
+        for name, member in members.items():
+            if isinstance(member, MeanEncoder):
+                continue
+            start, *shape = (self.inputs or {}).get(name, [None])
+            own = member.learned_features() or Columns()
+            part = Within(Columns(start, shape), own)
+            parts[fingerprint(describe(part))] = part
+        return LearnedFeatures(SideBySide(list(parts.values())))
+
     @property
     def _each_its_own(self) -> bool:
-        return isinstance(self.features, str) and self.features == "auto" and self.inputs is None
+        """Whether members make their features; those they learn, from each fold's images."""
+        if self.inputs is not None or self.features is None:
+            return False
+        return self.features == "auto" if isinstance(self.features, str) else learns(self.features)
+
+    def _with_own(self) -> dict[str, BaseEncoder]:
+        """The members, with `features` in place of their own if they are to learn these."""
+        members = self._members()
+        if isinstance(self.features, str):
+            return members
+        return {name: with_features(member, self.features) for name, member in members.items()}
 
     @property
     def _prefit(self) -> bool:
@@ -216,7 +248,7 @@ class StackedEncoder(BaseEncoder):
             # Parameters may be changed after the fit, and members are the user's own objects.
             self.prefit_, self.given_ = self._prefit, None
             if self._each_its_own and not self._prefit:
-                self.given_ = {name: clone(m) for name, m in self._members().items()}
+                self.given_ = {name: clone(m) for name, m in self._with_own().items()}
                 self.features_: Any = {}
         if self.prefit_:
             arrays = {name: member._features_of(X) for name, member in self.encoders_.items()}
@@ -290,6 +322,9 @@ class StackedEncoder(BaseEncoder):
         }
         own = isinstance(self.cv, str)
         folds_wanted = _incomplete(held_out, betas) if own else list(held_out)
+        # A fit of its own holds out images from the solver alone: learned features have seen them.
+        learning = [name for name, m in self.encoders_.items() if m.learned_features() is not None]
+        folds_wanted = [name for name in held_out if name in {*folds_wanted, *learning}]
         if folds_wanted:
             cv = 5 if own else self.cv
             folds = image_folds(cv, len(betas), random_state=self.random_state)
@@ -313,8 +348,15 @@ class StackedEncoder(BaseEncoder):
     def _predict(self, features: np.ndarray) -> np.ndarray:
         return blend(self.weights_, self._predictions(self._views(features), self.n_voxels_))
 
+    def _seen(self, member: BaseEncoder, view: np.ndarray) -> np.ndarray:
+        """Features for a member's own methods: what it has learned from them, if it learns."""
+        return view if self.prefit_ else inputs_of(member, view)
+
     def _predictions(self, views: dict[str, np.ndarray], n_voxels: int) -> list[np.ndarray]:
-        found = [member._predict(views[name]) for name, member in self.encoders_.items()]
+        found = [
+            member._predict(self._seen(member, views[name]))
+            for name, member in self.encoders_.items()
+        ]
         for name, prediction in zip(self.encoders_, found, strict=True):
             if prediction.shape[1] != n_voxels:
                 raise ValueError(
@@ -337,7 +379,7 @@ class StackedEncoder(BaseEncoder):
         upper[-1] = 1
         for (name, member), edge in zip(self.encoders_.items(), upper, strict=True):
             now = (number < edge) & ~picked
-            of_member = member._draw(views[name], n, rng, member._parts[0])
+            of_member = member._draw(self._seen(member, views[name]), n, rng, member._parts[0])
             np.copyto(draws, of_member, where=now, casting="same_kind")
             picked |= now
         return draws

@@ -11,6 +11,9 @@ from pathlib import Path
 import huggingface_hub
 import torch
 
+from brainenc.identity import identity
+from brainenc.storage import fingerprint
+
 
 def reachable(url: str, timeout: float = 5.0) -> bool:
     """Whether a server answers, from a single request.
@@ -60,17 +63,13 @@ def _file_hash(path: str, size: int, modified: int) -> str:
 
 
 def module_hash(module: torch.nn.Module) -> str:
-    """Hash of a module's architecture as printed and of its parameters and buffers."""
-    return _hash(module, repr(module))
+    """Hash of a module's layers with their settings, and of its parameters and buffers."""
+    return fingerprint(identity(module))
 
 
 def weights_hash(module: torch.nn.Module) -> str:
     """Hash of a module's parameters and buffers: names, types, shapes and numbers."""
-    return _hash(module, "")
-
-
-def _hash(module: torch.nn.Module, architecture: str) -> str:
-    digest = hashlib.blake2b(architecture.encode(), digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         plain = tensor.detach().cpu().contiguous().reshape(-1)

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from brainenc.data.images import as_images, image_batches
 from brainenc.features.saved import check_as_saved
 from brainenc.features.store import FeatureStore
+from brainenc.identity import fitted_identity, identity, unidentified
 from brainenc.progress import progress
 from brainenc.storage import atomic_path
 
@@ -26,7 +27,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
     ``verbose``, and `_extract`. If features depend on more than the constructor's arguments (such
     as weights), it extends `key` too.
 
-    Extractors are not fitted to images: `transform` works without `fit`.
+    Extractors are not fitted to images: `transform` works without `fit`. A subclass that learns
+    from images overrides `fit`; the benchmark then fits it to the training images of each fold, and
+    a store keeps its features by what it has learnt.
 
     Attributes
     ----------
@@ -59,15 +62,17 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         """Identity of the features, JSON-able: equal keys give equal features of an image.
 
         The class, its version and all constructor arguments except batch_size, device, store and
-        verbose.
+        verbose, each by its content (`brainenc.identity.identity`). A class of your own enters
+        with its code.
         """
-        kind = type(self)
         parameters = {k: v for k, v in self.get_params(deep=False).items() if k not in _HOW}
-        return {
-            "extractor": f"{kind.__module__}.{kind.__qualname__}",
-            "version": self.version,
-            **parameters,
-        }
+        return {**self._class_key(), **identity(parameters)}
+
+    def _class_key(self) -> dict[str, Any]:
+        kind = type(self)
+        name = {"extractor": f"{kind.__module__}.{kind.__qualname__}", "version": self.version}
+        code = identity(kind)
+        return name | ({"code": code["code"]} if "code" in code else {})
 
     def weights(self) -> dict[str, str] | None:
         """Source and checksum of the network weights that the features depend on.
@@ -139,7 +144,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
 
     def _batches(self, images: Any) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, features) of each batch, from the store if they are in it."""
-        shelf = None if self.store is None else FeatureStore.at(self.store).shelf(self.key())
+        shelf = None if self.store is None else FeatureStore.at(self.store).shelf(self._stored_as())
         name = type(self).__name__
         with progress(desc=name, total=len(images), unit="image", verbose=self.verbose) as bar:
             start = 0
@@ -152,6 +157,20 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
                 yield start, compute(everything) if shelf is None else shelf.get(batch, compute)
                 start += len(batch)
                 bar.update(len(batch))
+
+    def _stored_as(self) -> dict[str, Any]:
+        """Key of features in a store: with what a subclass has learnt from images, if it learns."""
+        key = self.key()
+        if learns_from_images(self):
+            own = {*self.get_params(deep=False), "image_shape_", "_loaded"}
+            learnt = {name: value for name, value in vars(self).items() if name not in own}
+            key = key | {"learnt": fitted_identity(learnt)}
+        if unknown := unidentified(key):
+            raise ValueError(
+                f"{type(self).__name__} holds a {unknown[0]}, whose content cannot be read, so its "
+                "features cannot be told from others in a store: use store=None"
+            )
+        return key
 
     def _checked(self, batch: np.ndarray, rows: np.ndarray) -> np.ndarray:
         features = np.asarray(self._extract(batch), dtype=np.float32)
@@ -176,6 +195,13 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         # Each worker loads the network again instead of receiving it.
         left_out = ("_loaded", "_as_saved")
         return {k: v for k, v in super().__getstate__().items() if k not in left_out}
+
+
+def learns_from_images(extractor: FeatureExtractor) -> bool:
+    """Whether an extractor has a `fit` of its own, which may learn from images."""
+    kind = type(extractor)
+    own_fit = kind.fit is not FeatureExtractor.fit
+    return own_fit or kind.fit_transform is not FeatureExtractor.fit_transform
 
 
 @contextmanager

@@ -51,9 +51,8 @@ class TorchFeatures(FeatureExtractor):
     batch_size : int
         Images per batch.
     store : path or FeatureStore, optional
-        Store of computed features, keyed by the module's printed architecture, its weights, and the
-        result of `preprocess` for a test image. A module with settings that ``repr(module)`` does
-        not show needs a separate store.
+        Store of computed features, keyed by the module's layers with their settings, its weights,
+        and the results of `preprocess` for test images of several sizes, grey ones among them.
     verbose : bool
         Show a progress bar.
 
@@ -95,11 +94,10 @@ class TorchFeatures(FeatureExtractor):
         self.verbose = verbose
 
     def key(self) -> dict[str, Any]:
-        """See `FeatureExtractor.key`; weights count by content, `preprocess` by effect."""
+        """See `FeatureExtractor.key`; weights by content, `preprocess` by effect."""
         module = self._built()
         return {
-            "extractor": f"{type(self).__module__}.{type(self).__qualname__}",
-            "version": self.version,
+            **self._class_key(),
             "weights": module_hash(module),
             "layer": self.layer,
             "pool": self.pool,
@@ -306,12 +304,28 @@ def _source(name: str) -> dict[str, str]:
 
 
 def _behaviour(preprocess: Callable[[Image.Image], torch.Tensor]) -> str:
-    """Hash of a function's result for a fixed image, which identifies it better than its name."""
-    noise = np.random.default_rng(0).integers(0, 256, (256, 320, 3), dtype=np.uint8)
-    first, second = (np.asarray(preprocess(Image.fromarray(noise))) for _ in range(2))
-    if not np.array_equal(first, second):
-        raise ValueError(
-            "preprocess gives another result each time for one image, so its features cannot be "
-            "stored; remove the random steps, or use store=None"
-        )
-    return fingerprint(first)
+    """Hash of a function's results for fixed images, which identify it better than its name."""
+    results = []
+    for image in _test_images():
+        try:
+            first, second = (np.asarray(preprocess(image)) for _ in range(2))
+        except Exception as error:  # of grey or small images: images as these have no features
+            results.append(fingerprint(type(error).__name__))
+            continue
+        if not np.array_equal(first, second):
+            raise ValueError(
+                "preprocess gives another result each time for one image, so its features cannot "
+                "be stored; remove the random steps, or use store=None"
+            )
+        results.append(fingerprint(first))
+    return fingerprint(results)
+
+
+def _test_images() -> list[Image.Image]:
+    """Noise and a smooth picture, wide and high, small, dark and grey."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (256, 320, 3), dtype=np.uint8)
+    rows, columns = np.mgrid[0:425, 0:425] / 424
+    smooth = (255 * np.stack([rows, columns, 1 - rows * columns], axis=-1)).astype(np.uint8)
+    dark, small = noise[:96, :64] // 16, noise[:40, :40]
+    return [Image.fromarray(image) for image in (noise, smooth, dark, small, noise[..., 0])]

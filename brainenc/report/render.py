@@ -114,7 +114,8 @@ def _names_as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def _context(result: ResultTables, surface_kind: str) -> dict[str, Any]:
     encoders, kinds = result.encoders, text.classes(result)
-    order = text.ranking(encoders)
+    order, controls = text.ranking(encoders), text.controls_of(encoders)
+    colors = encoder_colors(encoders["encoder"], controls)
     pairs = text.oriented(result.pairs, order)
     overall = _over_all_voxels(pairs)
     scored = encoders[encoders["encoder"].isin(order)]
@@ -125,7 +126,8 @@ def _context(result: ResultTables, surface_kind: str) -> dict[str, Any]:
         "ran": text.what_was_run(result),
         "findings": text.findings(encoders, overall, kinds),
         "warnings": result.warnings,
-        "colors": encoder_colors(encoders["encoder"]),
+        "colors": colors,
+        "controls": controls,
         "kinds": kinds,
         "voxel_table": table_of(scored, VOXEL_COLUMNS),
         "pattern_table": table_of(scored, PATTERN_COLUMNS + SET_COLUMNS),
@@ -143,8 +145,8 @@ def _context(result: ResultTables, surface_kind: str) -> dict[str, Any]:
         "labels": style.LABELS,
         "ceiling_note": text.ceiling_note(result.manifest),
         "surface": _surface(result, order, surface_kind),
-        "draws": draws.draw_panel(result, encoder_colors(encoders["encoder"])),
-        **_pictures(result, pairs, order),
+        "draws": draws.draw_panel(result, colors),
+        **_pictures(result, pairs, order, colors),
     }
 
 
@@ -190,8 +192,9 @@ def _roi_table(rois: pd.DataFrame) -> dict[str, Any]:
 # -------------------------------------------------------------------- figures
 
 
-def _pictures(result: ResultTables, pairs: pd.DataFrame, order: list[str]) -> dict[str, Any]:
-    colors = encoder_colors(result.encoders["encoder"])
+def _pictures(
+    result: ResultTables, pairs: pd.DataFrame, order: list[str], colors: dict[str, str]
+) -> dict[str, Any]:
     overall = _over_all_voxels(pairs)
     atlases = list(result.rois["atlas"].unique()) if len(result.rois) else []
     first = atlases[0] if atlases else None

@@ -32,6 +32,9 @@ PALETTE = (
 #: Colours of text, lines and background elements.
 INK, MUTED, FAINT = "#1f2933", "#52606d", "#c3cad2"
 
+#: Colour of null controls.
+GREY = "#a3acb5"
+
 #: Axis labels of metrics.
 LABELS = {
     "r": "Pearson r",
@@ -95,20 +98,25 @@ def styled() -> Any:
     return style.context([STYLE], after_reset=True)
 
 
-def encoder_colors(encoders: Iterable[Any]) -> dict[str, str]:
+def encoder_colors(encoders: Iterable[Any], controls: Iterable[Any] = ()) -> dict[str, str]:
     """Colour of each encoder, by order of appearance; `PALETTE` repeats after its last colour.
 
     Parameters
     ----------
     encoders : iterable of str
         Names, possibly repeated, such as a column of a table.
+    controls : iterable of str, optional
+        Names among them of null controls, which are grey.
 
     Returns
     -------
     dict of name to "#rrggbb"
     """
     names = dict.fromkeys(map(str, encoders))
-    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
+    grey = dict.fromkeys(map(str, controls), GREY)
+    colored = [name for name in names if name not in grey]
+    found = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(colored)}
+    return {name: grey.get(name) or found[name] for name in names}
 
 
 def ordered_colors(n: int) -> list[str]:

@@ -75,10 +75,26 @@ def joined(names: list[str]) -> str:
 
 
 def ranking(encoders: pd.DataFrame) -> list[str]:
-    """Scored encoders, best first: by r; those without r last, by squared error."""
+    """Scored encoders, best first: by r; those without r last, by squared error.
+
+    Null controls come after all encoders.
+    """
+    if controls := controls_of(encoders):
+        of_control = encoders["encoder"].isin(controls)
+        return ranking(encoders[~of_control].drop(columns="control")) + ranking(
+            encoders[of_control].drop(columns="control")
+        )
     scored = encoders[encoders["r"].notna() | encoders["mse_z"].notna()]
     ranked = scored.sort_values(["r", "mse_z"], ascending=[False, True], na_position="last")
     return list(ranked["encoder"])
+
+
+def controls_of(encoders: pd.DataFrame) -> list[str]:
+    """Names of the null controls in the encoder table."""
+    if "control" not in encoders:
+        return []
+    kinds = encoders["control"].fillna("").astype(str)
+    return [str(name) for name in encoders.loc[kinds != "", "encoder"]]
 
 
 def oriented(pairs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
@@ -110,10 +126,11 @@ def classes(result: ResultTables) -> dict[str, str]:
     """Class name of each encoder; its own name if the manifest lacks the class."""
     described = result.manifest.get("settings", {}).get("encoders", {})
     fallback = {"mean": "MeanEncoder", "ridge": "RidgeEncoder"}
-    return {
+    kinds = {
         name: described.get(name, {}).get("class") or fallback.get(name, name)
         for name in result.encoders["encoder"].astype(str)
     }
+    return kinds | dict.fromkeys(controls_of(result.encoders), "null control")
 
 
 def findings(encoders: pd.DataFrame, pairs: pd.DataFrame, kinds: dict[str, str]) -> list[Markup]:
@@ -127,6 +144,7 @@ def findings(encoders: pd.DataFrame, pairs: pd.DataFrame, kinds: dict[str, str])
         ``BenchmarkResult.pairs`` over all voxels, oriented by `ranking`.
     kinds : dict of encoder to class name
     """
+    encoders = encoders[~encoders["encoder"].isin(controls_of(encoders))]
     order = ranking(encoders)
     rows = encoders.set_index("encoder")
     if not order:
@@ -214,7 +232,8 @@ def _other_winner(rows: pd.DataFrame, best: str) -> list[Markup]:
 def what_was_run(result: ResultTables) -> str:
     """One sentence: data, folds and encoders."""
     data, split = result.manifest.get("data", {}), result.manifest.get("split", {})
-    n = len(result.encoders)
+    n_controls = len(controls_of(result.encoders))
+    n = len(result.encoders) - n_controls
     parts = [
         plural(data[key], word)
         for key, word in [("n_images", "image"), ("n_trials", "trial"), ("n_voxels", "voxel")]
@@ -224,6 +243,8 @@ def what_was_run(result: ResultTables) -> str:
         parts[:1] = [f"{parts[0]} with up to {data['n_repeats']} repeats"]
     folds = f" in {plural(split['n_folds'], 'fold')}" if "n_folds" in split else ""
     subject = "One encoder was" if n == 1 else f"{n} encoders were"
+    if n_controls:
+        subject = f"{plural(n, 'encoder')} and {plural(n_controls, 'null control')} were"
     return (
         f"{subject} fitted and scored{folds} of images: every score is of images that the fitted "
         "encoder had not seen." + (f" The data: {joined(parts)}." if parts else "")

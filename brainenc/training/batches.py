@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from brainenc.arrays import release
+from brainenc.arrays import blocks, release
 from brainenc.storage import fingerprint
 from brainenc.validation import check_positions, check_same_length
+
+#: Examples of at most this size are hashed whole, in a second or two; of more, at least so many.
+_HASHED_BYTES, _FEWEST = 2**30, 4096
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -59,14 +62,22 @@ class Examples:
         return batch
 
     def description(self) -> dict[str, Any]:
-        """Number, shapes and dtypes, and a hash of the index arrays and of 16 examples."""
-        some = np.linspace(0, len(self) - 1, 16).astype(int)
-        content = [part for _, index in self._fields.values() for part in index]
+        """Number, shapes and dtypes, and a hash of the index arrays and of the examples.
+
+        Of examples of more than a gigabyte, a few thousand spread over them are hashed.
+        """
+        bytes_each = sum(values.nbytes for values in self[np.array([0])].values())
+        most = max(_FEWEST, _HASHED_BYTES // max(1, bytes_each))
+        some = np.linspace(0, len(self) - 1, min(len(self), most)).astype(int)
+        content: list[Any] = [part for _, index in self._fields.values() for part in index]
+        at_once = min(2**24 // max(1, bytes_each), len(some) // 32)
+        for block in blocks(len(some), at_once):
+            content += [fingerprint(values) for values in self[some[block]].values()]
         shapes = {name: f"{array.dtype} {array.shape}" for name, (array, _) in self._fields.items()}
         return {
             "n_examples": len(self),
             **shapes,
-            "content": fingerprint(*content, *self[some].values()),
+            "content": fingerprint(*content),
         }
 
 

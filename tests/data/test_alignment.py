@@ -8,8 +8,9 @@ from sklearn.linear_model import Ridge
 
 import brainenc
 from brainenc import metrics, model_selection
-from brainenc.data import alignment
-from brainenc.data.alignment import cheap_features, check_alignment
+from brainenc.data import alignment, held_out_ridge
+from brainenc.data.alignment import check_alignment
+from brainenc.data.cheap_features import cheap_features
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.npz import load_npz
 
@@ -129,7 +130,6 @@ def test_weak_features_raise_no_alarm(data, features):
     ("change", "reason"),
     [
         (lambda data: data.select(images=range(15)), "too few images to tell: 15, where 20"),
-        (lambda data: with_betas(data, data.betas[:, :1]), "20 images with repeats, or ncsnr"),
         (
             lambda data: dataclasses.replace(data, images=np.full_like(data.images, 7)),
             "all images look the same",
@@ -158,6 +158,24 @@ def test_without_repeats_ncsnr_tells_what_is_reliable(data):
     said_to_be_noise = data.voxels.assign(ncsnr=0.1)
     found = EncodingData(data.images, betas[order], said_to_be_noise).check()
     assert found.verdict == "unknown"
+
+
+def test_without_repeats_and_ncsnr_the_order_is_tested(data):
+    """Whether permuted betas are reliable is unknown, but they have to be related to images."""
+    single = with_betas(data, data.betas[:, :1])
+    found = single.check()
+    assert found.verdict == "aligned"
+    assert np.isnan(found.expected)
+    with pytest.warns(UserWarning, match="next row r = 0.[12].* off by one"):
+        assert with_betas(data, np.roll(data.betas[:, :1], 1, axis=0)).check().verdict == "shifted"
+    with pytest.warns(UserWarning, match="previous row but one r = 0.[12]"):
+        assert with_betas(data, np.roll(data.betas[:, :1], -2, axis=0)).check().suspicious
+    order = np.random.default_rng(0).permutation(data.n_images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = with_betas(data, data.betas[order, :1]).check()
+    assert found.verdict == "unknown"
+    assert "20 images with repeats, or ncsnr" in found.message
 
 
 def test_images_without_trials_and_voxels_without_data_are_passed_over(data):
@@ -229,10 +247,11 @@ def test_scores_are_those_of_ridge_in_cross_validation(features):
     rng = np.random.default_rng(1)
     responses = (features @ rng.standard_normal((features.shape[1], 4))).astype(np.float32)
     responses += 2 * rng.standard_normal(responses.shape).astype(np.float32)
-    smoothers = alignment._smoothers(features, np.random.default_rng(5))
+    tested = held_out_ridge.ridge_folds(len(features), np.random.default_rng(5))
+    smoothers = held_out_ridge.ridge_smoothers(features, tested)
     folds = model_selection.image_folds(5, len(features), random_state=np.random.default_rng(5))
     scores = []
-    for smoother, alpha in zip(smoothers, alignment.ALPHAS, strict=True):
+    for smoother, alpha in zip(smoothers, held_out_ridge.ALPHAS, strict=True):
         expected = np.zeros_like(responses)
         for train, test in folds:
             centred = responses[train] - responses[train].mean(axis=0)
@@ -245,7 +264,7 @@ def test_scores_are_those_of_ridge_in_cross_validation(features):
         )
     centred = responses - responses.mean(axis=0)
     best = np.mean(scores, axis=1).max()
-    assert abs(alignment._score(smoothers, centred) - best) < 1e-3
+    assert abs(held_out_ridge.held_out_score(smoothers, centred) - best) < 1e-3
 
 
 def test_the_reliability_of_averages_is_that_of_so_many_trials(data):

@@ -48,6 +48,11 @@ def in_folder(pixels, folder):
     return folder
 
 
+def in_npy(pixels, folder):
+    np.save(folder / "images.npy", pixels[None])
+    return folder / "images.npy"
+
+
 def in_hdf5(pixels, folder):
     with h5py.File(folder / "images.hdf5", "w") as file:
         file["imgBrick"] = pixels[None]
@@ -66,6 +71,7 @@ WAYS = {
     "list of tensors": lambda pixels, folder: [torch.from_numpy(pixels)],
     "hdf5": in_hdf5,
     "folder": in_folder,
+    "npy": in_npy,
 }
 
 

@@ -148,8 +148,8 @@ TITLE = """
 const done = arguments[0];
 const look = () => {
   const title = document.querySelector(".gtitle");
-  const name = document.title.replace(/^Nilearn - /, "");
-  if (title) done([name, title.textContent, title.querySelectorAll("a").length]);
+  const ofPage = document.title.replace(/^Nilearn - /, "");
+  if (title) done([ofPage, title.textContent, title.querySelectorAll("a").length]);
   else setTimeout(look, 100);
 };
 look();

@@ -299,7 +299,7 @@ def posterior_means(
     if run.checkpoint_dir is not None:
         # A resumed training finds the file by a hash of its inputs.
         weights = [value.cpu().numpy() for value in vae.state_dict().values()]
-        key = fingerprint(*weights, image, repeat, betas[image[:16], repeat[:16]])
+        key = fingerprint(*weights, image, repeat, np.asarray(betas))
         path = Path(run.checkpoint_dir) / f"posterior-means-{key[:12]}.npy"
         try:
             return read_sealed(path, key, dtype=encoded.dtype, mapped=True)

@@ -67,7 +67,7 @@ def _ours() -> Iterator[Subject]:
         yield Subject(".brain folders", name, write, samples.read_brain, share=2.5)
     yield Subject(
         "training checkpoints", "training", partial(samples.train, resume=False),
-        partial(samples.train, resume=True), share=2,
+        partial(samples.train, resume=True), share=2, valid=("zip_member",),
     )  # fmt: skip
     yield Subject("feature store", "store", samples.pixels, samples.pixels, share=3)
     result = "result folders"

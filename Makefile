@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # Test workers share the cores: threads of their own would only fight.
 WORKERS ?= 2
 
-.PHONY: help install demo test lint docs bench clean
+.PHONY: help install demo test lint docs bench torture clean
 
 help:
 	@echo "make demo   compare every encoder on a simulated subject (under 2 minutes after the install)"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint   ruff, mypy, import layers"
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make bench  run the benchmarks whose tables the documentation shows"
+	@echo "make torture  kills, mutated inputs, odd names, two runs at once (an hour; goes on where it stopped)"
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,5 +48,8 @@ bench: install
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/memory.py
 
+torture: install
+	PYTHONPATH=benchmarks:tests $(BIN)/python -m torture --out docs/results
+
 clean:
-	rm -rf docs/_build docs/api/generated docs/gallery brainenc-demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf docs/_build docs/api/generated docs/gallery brainenc-demo brainenc-torture .pytest_cache .mypy_cache .ruff_cache

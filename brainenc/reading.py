@@ -4,6 +4,7 @@ What a file says of itself is not believed: sizes in a header are compared with 
 memory is taken, and an error of a library becomes a ValueError that names the file.
 """
 
+import errno
 import os
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import numpy as np
 FREE_BYTES = 2**30
 #: … and above that at most so many times the file. Betas and photographs reach 1 to 20.
 LARGEST_RATIO = 100
+#: So many times smaller than its contents a file of gzip is at most.
+GZIP_RATIO = 1032
 
 _OF_THE_SYSTEM = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
@@ -51,10 +54,15 @@ def reading(path: str | os.PathLike, kind: str = "a file") -> Iterator[None]:
             raise unreadable(path, kind, error) from error
         raise
     except OSError as error:
-        # Of the system, or of brainenc; HDF5's and gzip's own have neither a kind nor a number.
-        if type(error) in _OF_THE_SYSTEM or error.errno is not None:
+        # Of the system, or of brainenc; HDF5's and gzip's own have neither a kind nor a number, and
+        # a position that a damaged file asks for is an invalid argument.
+        of_a_library = error.errno is None and type(error) not in _OF_THE_SYSTEM
+        if of_a_library or error.errno == errno.EINVAL:
+            raise unreadable(path, kind, error) from error
+        if error.errno is None or error.filename is not None:
             raise
-        raise unreadable(path, kind, error) from error
+        # Such as an input/output error of the disk, which does not say where.
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     except ValueError as error:
         if str(path) in str(error):
             raise
@@ -94,6 +102,11 @@ def check_claim(path: str | os.PathLike, n_bytes: int, *, compressed: bool = Fal
         raise ValueError(
             f"{path} is truncated or damaged: its header says {n_bytes:,} bytes of values, and the "
             f"file has {size:,}"
+        )
+    if compressed and str(path).endswith((".gz", ".mgz")) and n_bytes > GZIP_RATIO * size:
+        raise ValueError(
+            f"{path} is truncated or damaged: its header says {n_bytes:,} bytes of values, which "
+            f"gzip cannot have written as {size:,}"
         )
     if n_bytes > max(FREE_BYTES, LARGEST_RATIO * size):
         raise ValueError(
@@ -200,6 +213,8 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         if len(set(names)) < len(names):
             raise ValueError(f"it has two entries of one name among {names}")
         check_claim(path, sum(entry.file_size for entry in entries), compressed=True)
+        for entry in entries:  # of those with another name, too: a name has no checksum
+            archive.open(entry).close()
         return {
             entry.filename.removesuffix(".npy"): _member(archive, entry, path)
             for entry in entries

@@ -36,6 +36,7 @@ def header(shape, descr="<f4"):
         *(MemoryError(), OverflowError("int"), IndexError("3"), ValueError("no magic")),
         *(OSError("file signature not found"), TypeError("no dtype"), zipfile.BadZipFile("x")),
         *(AttributeError("dataobj"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "start byte")),
+        OSError(errno.EINVAL, "Invalid argument"),  # seek to before the start of a file
     ],
 )
 def test_an_error_of_a_library_names_the_file(error):
@@ -55,13 +56,19 @@ def test_an_error_of_a_library_names_the_file(error):
             TypeError("a/b.mat must be uint8"),
             KeyboardInterrupt(),
         ),
-        OSError(errno.EIO, "input/output error"),
+        OSError(errno.ENOSPC, "no space", "a/c"),
     ],
 )
 def test_an_error_that_says_enough_is_kept(error):
     with pytest.raises(type(error)) as caught, reading("a/b.mat"):
         raise error
     assert caught.value is error
+
+
+def test_an_error_of_the_disk_says_where():
+    with pytest.raises(OSError, match=r"a/b\.mat") as caught, reading("a/b.mat"):
+        raise OSError(errno.EIO, "input/output error")
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, "a/b.mat")
 
 
 # ------------------------------------------------------------------ sizes
@@ -150,6 +157,17 @@ def test_odd_entries_of_an_archive(tmp_path):
         archive.writestr("notes.txt", "thesis")
         archive.writestr("a.npy", header((1,)) + bytes(4))
     assert read_arrays(tmp_path / "notes.npz")["a"].tolist() == [0]
+
+
+def test_a_damaged_name_in_the_table_of_an_archive_is_found(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, betas=np.arange(4), roi=np.arange(3))
+    content = path.read_bytes()
+    for damaged in (b"\0oi.npy", b"roi.npz", b"rois.np"):
+        start, end = content[: (at := content.rindex(b"roi.npy"))], content[at + 7 :]
+        path.write_bytes(start + damaged + end)
+        with pytest.raises(ValueError, match=r"a\.npz cannot be read"):
+            read_arrays(path)
 
 
 def test_a_flipped_byte_of_an_archive_is_found(tmp_path):

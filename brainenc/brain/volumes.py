@@ -133,9 +133,10 @@ def to_nifti(
     elif shape is None:
         shape = tuple(int(size) for size in position.max(axis=0) + 1)
     _check_inside(position, shape)
+    grid = Volume(tuple(shape), np.eye(4) if affine is None else affine)
     volume = np.full((*shape, *values.shape[:-1]), np.nan, dtype=np.float32)
     volume[tuple(position.T)] = values.T
-    image = nib.Nifti1Image(volume, np.eye(4) if affine is None else np.asarray(affine))
+    image = nib.Nifti1Image(volume, grid.affine)
     image.header.set_xyzt_units("mm")
     if path is not None:
         _write(image, Path(path))
@@ -213,8 +214,12 @@ def _from_mask(mask: Any, position: np.ndarray, affine: Any, shape: Any) -> tupl
     if affine is not None or shape is not None:
         raise ValueError("give mask, or affine and shape, not both")
     given = isinstance(mask, (str, os.PathLike))
+    name = f"mask {os.fspath(mask)}" if given else "mask"
     mask, values = read_volume(mask) if given else (mask, np.asanyarray(mask.dataobj))
-    _check_inside(position, mask.shape[:3])
+    try:
+        _check_inside(position, Volume(mask.shape[:3], mask.affine).shape)
+    except ValueError as error:
+        raise ValueError(f"{name} is no grid of these voxels: {error}") from None
     # Masks of NSD have -1 outside the cortex.
     n_outside = int((~(values[tuple(position.T)] > 0)).sum())
     if n_outside:

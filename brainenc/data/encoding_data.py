@@ -507,8 +507,9 @@ class EncodingData(VoxelMaps):
         ----------
         folder : path
         verify : bool, optional
-            Compare sizes and tables with what was saved (by default), betas and images too (True;
-            reads them), or nothing (False; for tables changed by hand).
+            Compare sizes and tables with what was saved, and betas and images too if the folder
+            has at most 256 MiB (by default) or always (True; reads them); or compare nothing
+            (False; for tables changed by hand).
 
         Raises
         ------

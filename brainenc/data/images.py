@@ -17,6 +17,7 @@ from brainenc.arrays import blocks, row_slices
 from brainenc.conversion import plain_array
 from brainenc.data.image_files import ImageFiles, check_sizes, natural_order
 from brainenc.data.pictures import Colour, over_background, pixels_of, rgb_of
+from brainenc.reading import read_array
 
 #: Weights of R, G and B in the grey of an RGB image (ITU-R BT.601, as PIL's mode "L").
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -258,7 +259,7 @@ def open_images(source: str | os.PathLike, *, background: Colour | None = None) 
     if path.is_dir():
         return ImageFiles.from_folder(path, background=background)
     if path.suffix == ".npy":
-        return as_images(np.load(path, mmap_mode="r"), background=background)
+        return as_images(read_array(path, mapped=True), background=background)
     # A name may have brackets.
     paths = [path] if path.is_file() else natural_order(glob.glob(str(source)))
     if not paths:

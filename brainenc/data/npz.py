@@ -62,6 +62,11 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     arrays = _read_npz(path)
     if missing := [key for key in ("images", "betas") if key not in arrays]:
         raise ValueError(f"{path} holds {list(arrays)}, but {' and '.join(missing)} is missing")
+    if arrays["images"].dtype.kind in "OSU":
+        raise TypeError(
+            f"images in {path} is text, but must be uint8: for names of files use "
+            "EncodingData(paths, betas)"
+        )
     if unknown := [key for key in arrays if key not in KEYS]:
         warnings.warn(
             f"{path} holds arrays that are not read: {', '.join(map(_guessed, unknown))}; the keys "

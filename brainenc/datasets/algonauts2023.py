@@ -60,7 +60,7 @@ def load_algonauts2023(root: str | os.PathLike, subject: int = 1) -> EncodingDat
     }
     _require([*responses.values(), *places.values()])
     images, nsd_id = _numbered_images(folder / "training_split/training_images")
-    betas = _side_by_side([read_array(path, mapped=True) for path in responses.values()])
+    betas = _side_by_side(responses)
     if len(betas) != len(images):
         raise ValueError(
             f"{folder} has {len(images)} training images, but responses to {len(betas)}"
@@ -246,10 +246,17 @@ def _numbered_images(folder: Path) -> tuple[ImageFiles, np.ndarray]:
     return ImageFiles.of_size(paths, size), np.array([nsd_id for _, nsd_id, _ in names])
 
 
-def _side_by_side(responses: Sequence[np.ndarray]) -> np.ndarray:
+def _side_by_side(paths: dict[str, Path]) -> np.ndarray:
+    responses = [read_array(path, mapped=True) for path in paths.values()]
     left, right = (array.shape for array in responses)
     if len(left) != 2 or len(right) != 2 or left[0] != right[0]:
-        raise ValueError(f"the hemispheres' responses are {left} and {right}: rows must be images")
+        raise ValueError(
+            f"the hemispheres' responses in {' and '.join(map(str, paths.values()))} are {left} "
+            f"and {right}: rows must be images"
+        )
+    for path, array in zip(paths.values(), responses, strict=True):
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"{path} holds {array.dtype}, but responses are numbers")
     betas = np.empty((left[0], 1, left[1] + right[1]), dtype=np.float32)
     betas[:, 0, : left[1]], betas[:, 0, left[1] :] = responses
     return betas

@@ -75,3 +75,19 @@ def test_a_mask_gives_shape_and_affine(voxels, tmp_path):
 def test_what_does_not_fit_is_named(voxels, change, options, message):
     with pytest.raises(ValueError, match=message):
         to_nifti(np.ones(4), change(voxels), **options)
+
+
+@pytest.mark.parametrize("name", ["mask.nii", "mask.nii.gz"])
+def test_a_mask_without_a_usable_grid_is_named(voxels, tmp_path, name):
+    flat = AFFINE.copy()
+    flat[2, :3] = 0  # k moves nowhere
+    image = nib.Nifti1Image(np.ones((6, 5, 4), np.uint8), None)
+    image.header.set_sform(flat, code=1)
+    nib.save(image, tmp_path / name)
+    with pytest.raises(ValueError, match=rf"mask .*{name} is no grid .*invertible"):
+        to_nifti(np.zeros(len(voxels)), voxels, mask=tmp_path / name)
+    with pytest.raises(ValueError, match="affine must be invertible"):
+        to_nifti(np.zeros(len(voxels)), voxels, affine=flat, shape=(6, 5, 4))
+    nib.save(nib.Nifti1Image(np.ones((2, 5, 4), np.uint8), AFFINE), tmp_path / name)
+    with pytest.raises(ValueError, match=rf"mask .*{name} is no grid .*do not fit"):
+        to_nifti(np.zeros(len(voxels)), voxels, mask=tmp_path / name)

@@ -448,11 +448,21 @@ def test_a_flipped_byte_is_found_in_every_file(folder):
     EncodingData.load(folder, verify=True)
 
 
-def test_betas_of_the_same_size_that_were_swapped_are_found_on_request(folder, data, tmp_path):
+def test_betas_of_the_same_size_that_were_swapped_are_found(folder, data, tmp_path, monkeypatch):
     other = dataclasses.replace(data, betas=data.betas + 1).save(tmp_path / "other.brain")
     shutil.copy(other / "betas.npy", folder / "betas.npy")
-    EncodingData.load(folder)  # betas are not read
-    with pytest.raises(ValueError, match=r"betas\.npy is damaged or was changed: its checksum is"):
+    found = pytest.raises(
+        ValueError, match=r"betas\.npy is damaged or was changed: its checksum is"
+    )
+    with found:
+        EncodingData.load(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.name != "meta.json")
+    monkeypatch.setattr(brain_folder, "_SMALL_FOLDER", size)
+    with found:
+        EncodingData.load(folder)
+    monkeypatch.setattr(brain_folder, "_SMALL_FOLDER", size - 1)
+    EncodingData.load(folder)  # betas of a large folder are not read
+    with found:
         EncodingData.load(folder, verify=True)
 
 

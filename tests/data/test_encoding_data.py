@@ -572,6 +572,12 @@ def test_load_npz_refuses_arrays_that_do_not_fit(npz, changes, error, message):
         load_npz(npz(**changes))
 
 
+def test_load_npz_takes_no_text_for_images(tmp_path, betas):
+    np.savez(tmp_path / "s.npz", images=np.array(["a.png", "b.png"]), betas=betas)
+    with pytest.raises(TypeError, match=r"images in .*s\.npz is text, but must be uint8"):
+        load_npz(tmp_path / "s.npz")
+
+
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
 def test_a_truncated_npz_is_named(npz, share):
     path = npz()

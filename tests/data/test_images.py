@@ -352,3 +352,12 @@ def test_open_images_names_what_it_did_not_find(tmp_path):
     np.save(tmp_path / "features.npy", np.zeros((3, 4, 4)))
     with pytest.raises(TypeError, match="images must be uint8"):
         open_images(tmp_path / "features.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"notes", b"\x93NUMPY\x01\0v\0{'descr': '|u1'", None])
+def test_open_images_names_a_damaged_array(tmp_path, pixels, content):
+    path = tmp_path / "images.npy"
+    np.save(path, pixels)
+    path.write_bytes(path.read_bytes()[:-1] if content is None else content)
+    with pytest.raises(ValueError, match=r"images\.npy"):
+        open_images(path)

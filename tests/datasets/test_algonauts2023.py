@@ -110,7 +110,11 @@ def test_arrays_that_do_not_fit_are_refused(root):
     with pytest.raises(ValueError, match="12 training images, but responses to 11"):
         load_algonauts2023(root, 3)
     np.save(fmri / "lh_training_fmri.npy", responses("lh").T)
-    with pytest.raises(ValueError, match="rows must be images"):
+    with pytest.raises(ValueError, match=r"lh_training_fmri\.npy .* rows must be images"):
+        load_algonauts2023(root, 3)
+    for side in ("lh", "rh"):
+        np.save(fmri / f"{side}_training_fmri.npy", responses(side).astype(str))
+    with pytest.raises(TypeError, match=r"lh_training_fmri\.npy holds <U"):
         load_algonauts2023(root, 3)
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.io import loadmat
 
 from brainenc.datasets.nsd.files import N_TRIALS
-from brainenc.reading import reading
+from brainenc.datasets.nsd.mat_file import read_numbers
 
 #: Presentations of an image over the whole experiment.
 N_REPEATS = 3
@@ -44,13 +43,10 @@ def read_design(path: Path) -> Design:
     ValueError : arrays missing or of other shapes, or ids that do not count from 1.
     """
     shapes = {"masterordering": (1, 30_000), "subjectim": (8, 10_000), "sharedix": (1, 1000)}
-    with reading(path, "a MATLAB file"):
-        stored = loadmat(path, variable_names=list(shapes))
-    found = {name: np.shape(stored.get(name)) for name in shapes}
+    stored = read_numbers(path, list(shapes))
+    found = {name: np.shape(stored[name]) for name in shapes if name in stored}
     if found != shapes:
-        raise ValueError(f"{path} holds {found}, but NSD's design has {shapes}")
-    if wrong := [name for name in shapes if stored[name].dtype.kind not in "iuf"]:
-        raise ValueError(f"{wrong[0]} in {path} holds {stored[wrong[0]].dtype} and no numbers")
+        raise ValueError(f"{path} holds the numbers {found}, but NSD's design has {shapes}")
     if wrong := [name for name in shapes if not (stored[name] % 1 == 0).all()]:
         raise ValueError(f"{wrong[0]} in {path} holds ids that are no whole numbers")
     order, images, shared = (stored[name].astype(np.int64) for name in shapes)

@@ -120,7 +120,7 @@ def _extractors(encoder):
     return list(features.values()) if isinstance(features, dict) else [features]
 
 
-@pytest.mark.parametrize("fault", FAULTS.keys() - {"nothing"})
+@pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"nothing"}))
 def test_mistakes_are_named_in_a_benchmark(fault):
     data = EncodingData(images=IMAGES, betas=BETAS)
     with pytest.raises(ValueError, match=FAULTS[fault][1]):

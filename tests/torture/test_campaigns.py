@@ -30,7 +30,7 @@ def campaign(folder, *arguments):
 
 
 def test_no_mutated_input_is_taken_for_another_or_does_harm(tmp_path):
-    table = campaign(tmp_path, "mutations", "--n", 500, "--chunk", 15)
+    table = campaign(tmp_path, "mutations", "--n", 300, "--chunk", 10)
     assert table.splitlines()[-1].startswith("all,")
 
 

@@ -64,7 +64,7 @@ def read_csv(path: str | os.PathLike, *, texts: Collection[str] = ()) -> pd.Data
         na_values=missing,
         **options,
     )
-    return _changed(table, _unprotect)
+    return _changed(table, unprotected)
 
 
 def _changed(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
@@ -89,5 +89,12 @@ def _protect(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
-def _unprotect(value: Any) -> Any:
+def unprotected(value: Any) -> Any:
+    """A text as it was before `write_csv` protected it; other values unchanged.
+
+    Examples
+    --------
+    >>> unprotected("'=V1"), unprotected("V1's"), unprotected(2)
+    ('=V1', "V1's", 2)
+    """
     return value[1:] if isinstance(value, str) and _PROTECTED.match(value) else value

@@ -72,7 +72,7 @@ def run_concurrency(arguments: argparse.Namespace) -> int:
 
 
 def run_injection(arguments: argparse.Namespace) -> int:
-    faults = ("markup", "ran", "changed", "failed")
+    faults = ("markup", "ran", "formulas", "changed", "failed")
     with chromium() as browser:
         return in_turn(
             arguments,
@@ -146,7 +146,8 @@ def run_mutations(arguments: argparse.Namespace) -> int:
                 save(arguments, "mutations", mutations.table(log.rows), {})
     print(mutations.table(log.rows).to_string(index=False))
     faults = mutations.faults(log.rows)
-    print(mutations.groups(faults).to_string(index=False))
+    if faults:
+        print(mutations.groups(faults).to_string(index=False))
     write_json(arguments.state / "faults.json", faults)
     more = {"seconds": round(time.perf_counter() - start), "first seed": arguments.seed}
     save(arguments, "mutations", mutations.table(log.rows), more)

@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import pandas as pd
 
 from brainenc.arrays import write_array
 from brainenc.brain.volumes import Volume
+from brainenc.csv_files import unprotected, write_csv
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import ImageFiles, ImageSubset
 from brainenc.reading import read_array, reading
@@ -103,8 +105,8 @@ def write_beside_betas(
 ) -> None:
     """Write the other files of a folder with ``betas.npy``, ``meta.json`` last."""
     image_files = _write_images(folder, images, copy_images)
-    voxels.to_csv(folder / "voxels.csv", index_label="voxel")
-    trials.to_csv(folder / "trials.csv", index=False)
+    write_csv(folder / "voxels.csv", voxels, index=True, index_label="voxel")
+    write_csv(folder / "trials.csv", trials)
     if n_averaged is not None:
         write_array(folder / "n_averaged.npy", n_averaged)
     meta = {
@@ -167,12 +169,14 @@ def read(folder: Path, *, verify: bool | None = None) -> dict[str, Any]:
     if verify is not False and version >= 2:
         _check_files(folder, records, whole=bool(verify))
     betas = _mapped_array(folder / "betas.npy", meta["betas_shape"], FLOATS)
-    voxels = _read_table(folder / "voxels.csv", meta["voxels_dtypes"], betas.shape[2])
+    # Folders of version 1 have their texts as they are.
+    read = partial(_read_table, restore=unprotected if version >= 2 else str)
+    voxels = read(folder / "voxels.csv", meta["voxels_dtypes"], betas.shape[2])
     return {
         "images": _read_images(folder, meta),
         "betas": betas,
         "voxels": voxels.drop(columns="voxel"),
-        "trials": _read_table(folder / "trials.csv", meta["trials_dtypes"], meta["n_trials"]),
+        "trials": read(folder / "trials.csv", meta["trials_dtypes"], meta["n_trials"]),
         "name": meta["name"],
         "volume": meta["volume"],
         "units": meta["units"],
@@ -364,15 +368,27 @@ def _dtypes(table: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _read_table(path: Path, dtypes: dict[str, str], n_rows: int) -> pd.DataFrame:
+def _read_table(
+    path: Path, dtypes: dict[str, str], n_rows: int, *, restore: Callable[[Any], Any]
+) -> pd.DataFrame:
     text = [column for column, dtype in dtypes.items() if dtype == "text"]
-    numbers: Any = {column: dtype for column, dtype in dtypes.items() if dtype != "text"}
     if not path.read_bytes().endswith(b"\n"):
         raise ValueError(f"{path} does not end with a line break (truncated?)")
+    options: Any = {"encoding_errors": "surrogatepass"}
     with reading(path, "a table"):
-        table = pd.read_csv(path, dtype=numbers)
+        names = {column: restore(column) for column in pd.read_csv(path, nrows=0, **options)}
+        numbers: Any = {
+            column: dtypes[name]
+            for column, name in names.items()
+            if dtypes.get(name, "text") != "text"
+        }
+        table = pd.read_csv(path, dtype=numbers, **options).rename(columns=names)
         # Only an empty field is a missing label: "NA" may be the name of a region.
-        labels = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+        labels = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], **options)
+        labels = labels.rename(columns=names)
     if len(table) != n_rows:
         raise ValueError(f"{path} has {len(table)} rows (truncated?), but {n_rows} are expected")
-    return table.assign(**{column: labels[column] for column in text if column in labels})
+    restored = {
+        name: labels[name].map(restore, na_action="ignore") for name in text if name in labels
+    }
+    return table.assign(**restored)

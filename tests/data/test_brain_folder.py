@@ -523,3 +523,23 @@ def test_nonsense_in_meta_is_named(folder, change, signed):
         else:  # nothing else reads these, or 3 is a number of trials
             assert signed
             assert name in ("name", "units", "volume", "files", "trials_dtypes", "voxels_dtypes")
+
+
+def test_texts_that_a_spreadsheet_would_run_are_protected_and_come_back(pixels, betas, tmp_path):
+    names = ["=1+1", "'=x", "+a"]
+    voxels = pd.DataFrame(
+        {
+            names[0]: ["@SUM(1,1)", None, "-V1", "V1's"],
+            "-x": [-1.5, 2, 3, 4],
+            "=n": [0.5, 1.5, 2.5, 1e-9],
+        }
+    )
+    trials = pd.DataFrame(np.argwhere(np.isfinite(betas[:, :, 0])), columns=["image", "repeat"])
+    trials["run"] = names[1]
+    folder = EncodingData(pixels, betas, voxels, trials).save(tmp_path / "a.brain")
+    rows = (folder / "voxels.csv").read_text().splitlines()
+    assert rows[:3] == ["voxel,'=1+1,'-x,'=n", '0,"\'@SUM(1,1)",-1.5,0.5', "1,,2.0,1.5"]
+    loaded = EncodingData.load(folder)
+    pd.testing.assert_frame_equal(loaded.voxels, voxels, check_dtype=False)
+    assert loaded.voxels["=n"].dtype == voxels["=n"].dtype
+    assert set(loaded.trials["run"]) == {names[1]}

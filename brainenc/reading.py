@@ -7,11 +7,14 @@ memory is taken, and an error of a library becomes a ValueError that names the f
 import errno
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
+
+Result = TypeVar("Result")
 
 #: Contents of a compressed file may fill this many bytes without a further check, …
 FREE_BYTES = 2**30
@@ -114,6 +117,44 @@ def check_claim(path: str | os.PathLike, n_bytes: int, *, compressed: bool = Fal
             f"than {LARGEST_RATIO} times as many: damaged? If it is meant, write the file without "
             "compression"
         )
+
+
+def read_whole(folder: Path, read: Callable[[], Result]) -> Result:
+    """What `read` gives of a folder, from one version of it.
+
+    Another process may replace the folder while its files are opened one after the other: then
+    they are read again.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    read : function
+        Opens or reads all files of the folder.
+
+    Raises
+    ------
+    ValueError : the folder is replaced again and again.
+    Exception : what `read` raises, of a folder that stays.
+    """
+    for _ in range(100):
+        before = _version(folder)
+        try:
+            found = read()
+        except (OSError, ValueError):
+            if _version(folder) == before:
+                raise
+        else:
+            if _version(folder) == before:
+                return found
+    raise ValueError(f"{folder} is being replaced by another process all the time")
+
+
+def _version(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 # ------------------------------------------------------------------ arrays of NumPy

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from brainenc.brain.volumes import open_volume, read_volume
-from brainenc.reading import check_archive, check_claim, read_array, read_arrays, reading
+from brainenc.reading import (
+    check_archive,
+    check_claim,
+    read_array,
+    read_arrays,
+    read_whole,
+    reading,
+)
 from brainenc.storage import read_json
 
 
@@ -379,3 +386,49 @@ def test_records_of_an_archive(tmp_path):
     path.write_text("no archive")
     with pytest.raises(ValueError, match="not the zip archive"):
         check_archive(path)
+
+
+# ------------------------------------------------------------------ folders that change
+
+
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
+    folder, calls = tmp_path / "a", []
+    folder.mkdir()
+
+    def read():
+        calls.append(folder.stat().st_ino)
+        if len(calls) < 4:  # replaced in the middle, with an error or without
+            folder.rename(tmp_path / f"old{len(calls)}")
+            folder.mkdir()
+        if len(calls) == 2:
+            raise ValueError("of two versions")
+        return calls[-1]
+
+    assert read_whole(folder, read) == folder.stat().st_ino
+    assert len(calls) == 4
+
+
+def test_an_error_of_a_folder_that_stays_is_raised_at_once(tmp_path):
+    calls = []
+
+    def read():
+        calls.append(1)
+        raise FileNotFoundError("a is missing")
+
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match="a is missing"):
+            read_whole(folder, read)
+    assert len(calls) == 2
+
+
+def test_a_folder_that_never_stays_is_named(tmp_path):
+    def read():
+        (tmp_path / "a").rename(tmp_path / "b")
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").rmdir()
+        (tmp_path / "a" / "file").touch()
+        (tmp_path / "a" / "file").unlink()
+
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match="a is being replaced"):
+        read_whole(tmp_path / "a", read)

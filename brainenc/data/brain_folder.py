@@ -26,7 +26,7 @@ from brainenc.brain.volumes import Volume
 from brainenc.csv_files import unprotected, write_csv
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import ImageFiles, ImageSubset
-from brainenc.reading import read_array, reading
+from brainenc.reading import read_array, read_whole, reading
 from brainenc.storage import (
     atomic_path,
     check_file,
@@ -154,6 +154,10 @@ def read(folder: Path, *, verify: bool | None = None) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
+    return read_whole(folder, partial(_read, folder, verify))
+
+
+def _read(folder: Path, verify: bool | None) -> dict[str, Any]:
     meta = _read_meta(folder, verify=verify is not False)
     version, records = meta["format_version"], meta.get("files", {})
     with reading(folder / "meta.json", "the description of a .brain folder"):

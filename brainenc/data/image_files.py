@@ -154,6 +154,8 @@ class ImageFiles:
     def _read(self, path: Path) -> np.ndarray:
         try:
             with Image.open(path) as image:
+                if image.format == "PNG":
+                    _verify(path)
                 pixels = pixels_of(image, "RGB", "it", self.background)
         except Exception as error:  # the error for damaged data depends on the decoder
             raise _unreadable(path, error) from None
@@ -182,12 +184,20 @@ def _file_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             check_picture(image, "it")
-            return upright_size(image)
+            if 0 in (size := upright_size(image)):
+                raise ValueError(f"it has no pixels: {size}")
+            return size
     except Exception as error:
         raise _unreadable(path, error) from None
+
+
+def _verify(path: Path) -> None:
+    """Compare the checksums in a PNG file: of its pixels Pillow passes over some."""
+    with Image.open(path) as image:
+        image.verify()
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"image file {path} does not exist")
-    return ValueError(f"image file {path} cannot be read: {error}")
+    return ValueError(f"image file {path} cannot be read: {str(error) or type(error).__name__}")

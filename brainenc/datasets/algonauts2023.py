@@ -1,16 +1,17 @@
 """The Algonauts Project 2023 challenge: its folders, its score and its submission files."""
 
+import io
 import os
 import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickletools import genops
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from brainenc.arrays import row_blocks, write_array
 from brainenc.brain.surfaces import HEMISPHERES
@@ -241,9 +242,8 @@ def _numbered_images(folder: Path) -> tuple[ImageFiles, np.ndarray]:
         )
     paths = [folder / name for _, _, name in names]
     # All have one size; opening thousands is slow.
-    with reading(paths[0], "an image"), Image.open(paths[0]) as first:
-        size = first.height, first.width
-    return ImageFiles.of_size(paths, size), np.array([nsd_id for _, nsd_id, _ in names])
+    height, width = ImageFiles(paths[:1]).shape[1:3]
+    return ImageFiles.of_size(paths, (height, width)), np.array([nsd_id for _, nsd_id, _ in names])
 
 
 def _side_by_side(paths: dict[str, Path]) -> np.ndarray:
@@ -282,6 +282,8 @@ def _labels(path: Path, mapping_path: Path, n_vertices: int) -> pd.Series:
     numbers = read_array(path)
     if numbers.shape != (n_vertices,):
         raise ValueError(f"{path} is {numbers.shape}, but its hemisphere has {n_vertices} vertices")
+    if numbers.dtype.kind not in "iuf" or not np.all(numbers % 1 == 0):
+        raise ValueError(f"{path} holds {numbers.dtype}, but labels are whole numbers")
     with reading(mapping_path, "a saved dict of ROI labels"):
         mapping = {int(number): str(label) for number, label in _read_mapping(mapping_path).items()}
     if unknown := set(np.unique(numbers).astype(int).tolist()) - {0, *mapping}:
@@ -315,7 +317,12 @@ def _read_mapping(path: Path) -> dict:
         if version != (1, 0):
             read_header = np.lib.format.read_array_header_2_0
         read_header(file)
+        content = file.read()
         try:
-            return _ArrayUnpickler(file).load().item()
+            # Places beyond the length of the file: memory is taken for all before them.
+            places = [arg for code, arg, _ in genops(content) if "PUT" in code.name]
+            if any(place is not None and int(place) > len(content) for place in places):
+                raise ValueError("it is damaged")
+            return _ArrayUnpickler(io.BytesIO(content)).load().item()
         except (pickle.UnpicklingError, AttributeError, ValueError) as error:
             raise ValueError(f"{path} is no saved dict of ROI labels: {error}") from None

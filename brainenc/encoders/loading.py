@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from brainenc.encoders.saving import (
     structure_checksum,
 )
 from brainenc.process_state import own_settings
-from brainenc.reading import reading
+from brainenc.reading import read_whole, reading
 from brainenc.storage import fingerprint, read_json
 
 #: The oldest format that is read.
@@ -69,13 +70,19 @@ def load(
     True
     """
     folder = Path(folder)
-    for name in (STRUCTURE, ARRAYS):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name} is missing; is {folder} a saved encoder?")
     if device is not None:
         from brainenc.devices import resolve_device  # imports torch
 
         resolve_device(device)
+    structure, arrays = read_whole(folder, partial(_read_files, folder))
+    reader = ModelReader(str(folder / STRUCTURE), arrays, classes, device=device)
+    return reader.encoder(structure.get("encoder"))
+
+
+def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    for name in (STRUCTURE, ARRAYS):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} is missing; is {folder} a saved encoder?")
     structure = _read_structure(folder)
     arrays = _read_arrays(folder / ARRAYS)
     # Before anything is made of the values: sizes in a damaged file may be of any size.
@@ -83,8 +90,7 @@ def load(
         _check_sums(folder, structure, arrays)
     except RecursionError:
         raise ValueError(f"{folder / STRUCTURE} is damaged: it is nested too deeply") from None
-    reader = ModelReader(str(folder / STRUCTURE), arrays, classes, device=device)
-    return reader.encoder(structure.get("encoder"))
+    return structure, arrays
 
 
 def _check_sums(folder: Path, structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

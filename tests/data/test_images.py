@@ -1,5 +1,6 @@
 import pickle
 import re
+import struct
 
 import numpy as np
 import pandas as pd
@@ -361,3 +362,27 @@ def test_open_images_names_a_damaged_array(tmp_path, pixels, content):
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
     with pytest.raises(ValueError, match=r"images\.npy"):
         open_images(path)
+
+
+def test_a_png_whose_pixels_were_damaged_is_not_shown(tmp_path, pixels):
+    # Pillow compares no checksum once it has enough pixels.
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels[0]).save(path)
+    content = path.read_bytes()
+    start = content.index(b"IDAT") + 4
+    (length,) = struct.unpack(">I", content[start - 8 : start - 4])
+    for at in range(start, start + length + 4):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        with pytest.raises(ValueError, match=r"a\.png cannot be read"):
+            np.asarray(ImageFiles([path]))
+
+
+def test_a_picture_without_pixels_is_named(tmp_path):
+    (tmp_path / "a.bmp").write_bytes(b"")
+    Image.new("RGB", (3, 2)).save(tmp_path / "b.bmp")
+    content = bytearray((tmp_path / "b.bmp").read_bytes())
+    content[18:22] = bytes(4)  # its width
+    (tmp_path / "b.bmp").write_bytes(content)
+    for name in ("a.bmp", "b.bmp"):
+        with pytest.raises(ValueError, match=f"{name[0]}\\.bmp cannot be read"):
+            ImageFiles([tmp_path / name])

@@ -223,3 +223,20 @@ def test_bad_submissions_are_refused(data, tmp_path):
     no_side = data.voxels.drop(columns="hemisphere")
     with pytest.raises(ValueError, match="column 'hemisphere'"):
         write_algonauts2023_submission(tmp_path, 3, np.zeros((4, 16)), no_side)
+
+
+def test_a_table_of_labels_takes_no_memory_for_places_that_it_does_not_have(root):
+    path = root / "subj03/roi_masks/mapping_streams.npy"
+    text = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\n"
+    # LONG_BINPUT: memory would be taken for four billion places.
+    pickled = b"\x80\x03}r" + (2**32 - 1).to_bytes(4, "little") + b"."
+    path.write_bytes(b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text + pickled)
+    with pytest.raises(ValueError, match=r"mapping_streams\.npy is no saved dict .*damaged"):
+        load_algonauts2023(root, 3)
+
+
+def test_labels_that_are_no_numbers_are_named(root):
+    path = root / "subj03/roi_masks/lh.streams_challenge_space.npy"
+    np.save(path, np.load(path).astype("S4"))
+    with pytest.raises(ValueError, match=r"lh\.streams_challenge_space\.npy holds \|S4"):
+        load_algonauts2023(root, 3)

@@ -214,6 +214,7 @@ def test_what_another_process_finished_meanwhile_is_left_alone(
     with pytest.raises(FileExistsError, match="delete it or choose another name"):
         convert_nsd(root, out, units="zscore", sessions=SESSIONS, verbose=False)
     assert contents(out) == contents(converted)
+    assert [path.name for path in tmp_path.iterdir()] == ["subj01.brain"]  # no lock stays
 
 
 def test_a_lock_that_cannot_be_removed_while_it_is_held_does_no_harm(root, tmp_path, monkeypatch):

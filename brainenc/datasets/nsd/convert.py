@@ -31,7 +31,11 @@ def convert(plan: Plan, out: Path, *, copy_images: bool, verbose: bool) -> list[
     lock = FileLock(f"{partial}.lock", timeout=0)
     try:
         with lock:
-            check_new(out)  # another process may have written it meanwhile
+            try:
+                check_new(out)  # another process may have written it meanwhile
+            except FileExistsError:
+                _remove(lock)
+                raise
             lines = _start(plan, partial)
             has_data = _write_sessions(plan, partial, verbose)
             voxels, trials = plan.tables(has_data)
@@ -48,11 +52,16 @@ def convert(plan: Plan, out: Path, *, copy_images: bool, verbose: bool) -> list[
             )
             (partial / "brain").rename(out)
             shutil.rmtree(partial)
-            with suppress(OSError):  # Windows cannot delete a locked file
-                Path(lock.lock_file).unlink()
+            _remove(lock)
     except Timeout:
         raise FileExistsError(f"another process is writing {out}") from None
     return [*lines, coverage_line(voxels["n_sessions"].to_numpy(), len(plan.sessions))]
+
+
+def _remove(lock: FileLock) -> None:
+    """Delete the file of a lock that nobody needs any more, as the folder is there."""
+    with suppress(OSError):  # Windows cannot delete a locked file
+        Path(lock.lock_file).unlink()
 
 
 def check_new(out: Path) -> None:

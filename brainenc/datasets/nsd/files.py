@@ -162,7 +162,9 @@ class NSDVolumeFiles(NSDFiles):
             for name in ("nsdgeneral", *ATLASES):
                 path = self.roi_folder / f"{side}.{name}.nii.gz"
                 if path.exists():
-                    labelled[side] |= self.read_map([path])[mask] > 0
+                    values = self.read_map([path])
+                    _check_shape(path, values.shape, mask.shape)
+                    labelled[side] |= values[mask] > 0
         left, right = labelled.values()
         sides = np.select([left & ~right, right & ~left], HEMISPHERES, default="")
         return sides.tolist() if (left | right).any() else []

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainenc.conversion import FLOATS, numeric_array, plain_array
+#: dtypes that are kept; other numeric dtypes become float64.
+FLOATS = (np.float32, np.float64)
 
 
 def as_numbers(values: Any, name: str) -> np.ndarray:
@@ -35,25 +36,54 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
     """
     if values is None:
         raise ValueError(f"{name} is missing: give an array of numbers, not None")
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{name} is sparse, which is not supported: give {name}.toarray()")
+    if hasattr(values, "detach"):
+        values = _from_torch(values)
+    if isinstance(values, np.ma.MaskedArray):
+        floats = values.astype(_float_type(values.dtype, name), copy=False)
+        return np.ma.filled(floats, np.nan)
     if isinstance(values, (list, tuple)) and any(_is_special(part) for part in values):
         values = [as_numbers(part, name) for part in values]
-    array = plain_array(values, name)
-    if array.dtype.kind in "biu" or array.dtype == np.float16:
-        return array.astype(np.float64)
-    if array.dtype.kind == "c":
-        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}")
-    # Longer floats become float64 as well.
-    return numeric_array(
-        array.astype(np.float64)
-        if array.dtype.kind == "f" and array.dtype not in FLOATS
-        else array,
-        name,
-    )
+    try:
+        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} is no array: {error}") from None
+    if array.dtype == object:
+        return _from_objects(array, name)
+    return array.astype(_float_type(array.dtype, name), copy=False)
 
 
 def _is_special(value: Any) -> bool:
     """Whether NumPy would lose the mask, or fail, in an array of such values."""
     return isinstance(value, np.ma.MaskedArray) or hasattr(value, "detach")
+
+
+def _from_torch(tensor: Any) -> np.ndarray:
+    plain = tensor.detach().cpu().resolve_conj()
+    half = plain.dtype.is_floating_point and plain.dtype.itemsize < 4  # NumPy has no bfloat16
+    found: np.ndarray = (plain.double() if half else plain).numpy()
+    return found
+
+
+def _float_type(dtype: np.dtype, name: str) -> Any:
+    """float32 or float64, in the byte order of this machine."""
+    if dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be numeric, got dtype {dtype}")
+    native = dtype.newbyteorder("=")
+    return native if native in FLOATS else np.float64
+
+
+def _from_objects(array: np.ndarray, name: str) -> NDArray[np.float64]:
+    """Numbers, None and pandas' NA as float64."""
+    from pandas import isna
+
+    if any(isinstance(value, (str, bytes)) for value in array.flat):
+        raise TypeError(f"{name} must be numeric, but holds text")
+    try:
+        return np.where(isna(array), np.nan, array).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be numeric, got dtype object: {error}") from None
 
 
 def as_doubles(values: Any, name: str) -> NDArray[np.float64]:
@@ -86,7 +116,7 @@ def as_whole_numbers(
     TypeError : not numeric, or bool, which could be a mask.
     ValueError : not whole, missing, or outside the range.
     """
-    array = plain_array(values, name) if hasattr(values, "detach") else values
+    array = _from_torch(values) if hasattr(values, "detach") else values
     if isinstance(array, (list, tuple)) and not any(_is_special(part) for part in array):
         array = np.asarray(array)
     if getattr(array, "dtype", None) == np.bool_:

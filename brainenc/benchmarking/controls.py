@@ -137,12 +137,12 @@ def _add_untrained(
     notes: list[str],
     found: Mapping[str, Entry],
 ) -> None:
-    trained = fingerprint(describe(features))
-    if any(trained in control.of for control in found.values()):
-        return
     try:
+        trained = fingerprint(describe(features))
+        if any(trained in control.of for control in found.values()):
+            return
         copy, name = untrained(features, random_state)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:  # OSError: there are no weights here
         note = f"There is no untrained control for features of {type(features).__name__}: {error}"
         if note not in notes:
             notes.append(note)

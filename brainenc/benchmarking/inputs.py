@@ -151,6 +151,8 @@ def _own_features(encoder: Any) -> list[Any]:
     own = getattr(encoder, "features", None)
     found += list(own.values()) if isinstance(own, Mapping) else [own]
     members = getattr(encoder, "encoders", None) or getattr(encoder, "encoder", None) or []
+    if hasattr(own, "transform"):  # members get these, whatever theirs are
+        return [part for part in found if part is not None]
     if isinstance(own, str) and own == "auto" and not members:
         from brainenc.features import OpenCLIPFeatures  # imports torch
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import norm, rankdata
 
 from brainenc import metrics
 from brainenc.data.counts import counts_of_voxels
@@ -227,6 +226,8 @@ def _noise(
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
     """Ranks per column as quantiles of a normal distribution; 0 for NaN."""
+    from scipy.stats import norm, rankdata
+
     ranks = rankdata(values, axis=0, nan_policy="omit")
     n = np.isfinite(values).sum(axis=0)
     return np.nan_to_num(norm.ppf((ranks - 0.5) / np.maximum(n, 1)))
@@ -247,6 +248,8 @@ def _columns(columns: np.ndarray, noise: list[Noise]) -> tuple[int, float, float
     largest = np.max([_largest(columns[images], values) for images, values in noise], axis=0)
     n_tests = columns.shape[1] * sum(values.shape[1] for _, values in noise)
     fewest = min(len(images) for images, _ in noise)
+    from scipy.stats import norm
+
     chance = norm.isf(ALPHA / 2 / n_tests) / np.sqrt(fewest - 1)
     column = int(largest.argmax())
     return column, float(largest[column]), float(min(chance, 1))
@@ -271,6 +274,8 @@ def _robust(columns: np.ndarray, noise: list[Noise], least: float) -> tuple[int,
     symmetric (Efron, 1969, Journal of the American Statistical Association 64).
     """
     n_tests = columns.shape[1] * sum(values.shape[1] for _, values in noise)
+    from scipy.stats import norm
+
     z = norm.isf(ALPHA / 2 / n_tests)
     largest = np.max([_largest(columns[images], values) for images, values in noise], axis=0)
     candidates = np.argsort(-largest)[:N_CANDIDATES]
@@ -339,6 +344,8 @@ def _averages(columns: np.ndarray, averages: np.ndarray, ceiling: np.ndarray) ->
 
     The allowance is eight standard errors of r and of the ceiling, in Fisher's z.
     """
+    from scipy.stats import rankdata  # SciPy takes a second, which opening data is spared
+
     complete = np.isfinite(averages).all(axis=0)
     if not complete.any():
         return 0.0

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 #: Share of the mean noise variance that is added to the noise covariance before it is inverted.
 SHRINKAGE = 0.3
@@ -220,4 +219,6 @@ def _mean(
     n = len(per_image)
     # Few scores that are alike by chance must not look certain.
     sd = max(per_image.std(ddof=1), 0.5)
+    from scipy.stats import t as student
+
     return float(per_image.mean()), float(student.isf(level, n - 1) * sd / np.sqrt(n))

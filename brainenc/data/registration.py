@@ -1,7 +1,6 @@
 """Correlation of pairs of small pictures at their best shift, size and rotation."""
 
 import numpy as np
-from scipy import fft
 
 from brainenc.arrays import blocks
 from brainenc.data.small_pictures import blur_matrix
@@ -121,6 +120,8 @@ def _magnified(maps: np.ndarray, relative: float) -> np.ndarray:
 def _correlations(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndarray:
     """Mean products at shifts of −reach … reach pixels, over root mean squares of all pixels."""
     padded = (a.shape[1] + reach,) * 2
+    from scipy import fft
+
     spectrum = np.conj(fft.rfft2(a, padded)) * fft.rfft2(b, padded)
     shifts = np.arange(-reach, reach + 1)
     products = fft.irfft2(spectrum, padded)[:, shifts][:, :, shifts]

@@ -5,9 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import fft
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from brainenc.arrays import blocks
 from brainenc.data.images import as_images
@@ -264,6 +261,8 @@ def _simple(maps: np.ndarray, luminance: np.ndarray) -> np.ndarray:
     """Pictures of few contours or of few spatial frequencies, (n,) bool."""
     size = maps.shape[1]
     window = np.hanning(size + 2)[1:-1].astype(np.float32)
+    from scipy import fft
+
     spectrum = np.abs(fft.rfft2(maps * np.outer(window, window))) ** 2
     contours = np.square(contour_directions(luminance))
     few = _effective_number(contours) < MIN_CONTOURS
@@ -316,6 +315,9 @@ def _kinds(transform: np.ndarray, log_contrast: np.ndarray, mirrored: np.ndarray
 def _components(n: int, pairs: pd.DataFrame) -> np.ndarray:
     """Connected components, numbered by first appearance."""
     a, b = (pairs[side].to_numpy(int) for side in ("image_a", "image_b"))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(a), dtype=bool), (a, b)), shape=(n, n))
     labels = connected_components(graph, directed=False)[1]
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter1d
 
 from brainenc.data.images import LUMA, area_weights, image_batches
 from brainenc.storage import fingerprint
@@ -108,6 +107,8 @@ def _small(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def blur_matrix(sd: float, size: int = SIDE) -> np.ndarray:
     """Matrix (size, size) that blurs one axis of pictures by a Gaussian of s.d. `sd` pixels."""
+    from scipy.ndimage import gaussian_filter1d
+
     return gaussian_filter1d(np.eye(size), sd, axis=0, mode="nearest").astype(np.float32)
 
 

@@ -15,6 +15,7 @@ from sklearn.utils import get_tags
 
 from brainenc.data.images import as_images, take_images
 from brainenc.features.base import FeatureExtractor, learns_from_images
+from brainenc.validation import check_extracted
 
 try:
     from sklearn.frozen import FrozenEstimator
@@ -207,8 +208,13 @@ class LearnedFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> Any:
-        """Features of rows of such an array."""
-        return self.transformer_.transform(X)
+        """Features of rows of such an array, checked."""
+        return check_extracted(self.transformer_.transform(X), len(X), _named(self.transformer_))
+
+
+def _named(transformer: Any) -> Any:
+    """The transformer that a user wrote, for errors."""
+    return _named(transformer.transformer_) if isinstance(transformer, Within) else transformer
 
 
 class Within(TransformerMixin, BaseEstimator):
@@ -254,7 +260,9 @@ class SideBySide(TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """All features, (n_images, n_features)."""
-        parts = [np.asarray(transformer.transform(X)) for transformer in self.transformers_]
+        parts = [
+            check_extracted(part.transform(X), len(X), _named(part)) for part in self.transformers_
+        ]
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
 

@@ -35,16 +35,18 @@ def tests_all_once(data: EncodingData, split: Split) -> bool:
     return bool((counts == counts[0]).all() and counts[0] > 0)
 
 
-def trials_averaged(data: EncodingData, split: Split) -> np.ndarray:
+def trials_averaged(data: EncodingData, split: Split, ceiling: NoiseCeiling) -> Any:
     """Trials averaged in the responses of the tested images, per voxel: 1 / mean(1 / n_i).
 
-    Counted from the betas, independently of the ceiling, so that a ceiling for other averages
-    raises an error.
+    If all images are tested, the numbers that `ceiling` was counted for; else counted from the
+    betas, so that a ceiling for other averages raises an error.
 
     Returns
     -------
-    array, shape (n_voxels,); NaN for a voxel without data
+    float, or array, shape (n_voxels,); NaN for a voxel without data
     """
+    if tests_all_once(data, split):  # one pass through the betas less
+        return ceiling.n_trials
     return effective_trials(data.betas, data.n_averaged, split.rows)
 
 

@@ -105,7 +105,8 @@ class WithinSession:
         ]
         keys = result.rois[["encoder", "atlas", "roi"]].itertuples(index=False, name=None)
         of_roi = [means.get(key, np.nan) for key in keys]
-        of_voxel = [self.r[name] for name in scores]
+        # In the order of the table, which lacks encoders whose maps could not be made.
+        of_voxel = [self.r[name] for name in result.maps["encoder"].unique()]
         return replace(
             result,
             encoders=result.encoders.assign(**{WITHIN: of_encoder}),

@@ -332,7 +332,7 @@ def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> T
         data.betas,
         split,
         ceiling,
-        n_trials=trials_averaged(data, split),
+        n_trials=trials_averaged(data, split, ceiling),
         trials_per_draw=trials_per_draw(data),
         min_ceiling=settings["min_ceiling"],
         n_bootstraps=settings["n_bootstraps"],

@@ -95,7 +95,8 @@ class RunScores:
         result.warnings.extend(self.steps.attempt("warnings", partial(self._warnings, scores), []))
         within = self.steps.attempt("scores within sessions", partial(self._within, scores), None)
         if within is not None:
-            result = within.beside(result, scores, self.groups)
+            beside = partial(within.beside, result, scores, self.groups)
+            result = self.steps.attempt("columns of scores within sessions", beside, result)
         if drawn is not None:
             result = drawn.beside(result, self.groups, scores, self.steps)
         if self.steps.tracebacks:

@@ -419,11 +419,12 @@ def test_trials_are_counted_voxel_by_voxel_where_the_trial_table_is_not_enough()
     images = rng.integers(0, 255, (6, 4, 4), dtype=np.uint8)
     data = brainenc.EncodingData(images, betas)
     split = make_split(betas, [(np.arange(3, 6), np.arange(3)), (np.arange(3), np.arange(3, 6))])
-    found = ceilings.trials_averaged(data, split)
+    found = ceilings.trials_averaged(data, split, ceilings.ceiling_of_tested(data, split))
     np.testing.assert_allclose(found, [3, 1 / np.mean([1 / 2, *[1 / 3] * 5]), 3, np.nan])
     whole = brainenc.EncodingData(images, np.delete(betas, [1, 2, 3], axis=2))
     # Sums of thirds: round-off of float64.
-    np.testing.assert_allclose(ceilings.trials_averaged(whole, split), [3], rtol=1e-14)
+    of_whole = ceilings.ceiling_of_tested(whole, split)
+    np.testing.assert_allclose(ceilings.trials_averaged(whole, split, of_whole), 3, rtol=1e-14)
 
 
 def test_trials_are_those_of_the_images_tested():
@@ -435,10 +436,10 @@ def test_trials_are_those_of_the_images_tested():
     split = make_split(betas, [(np.arange(3), np.arange(3, 6))])
     of_all = data.noise_ceiling().to("r")
     assert of_all.n_trials == pytest.approx(1 / np.mean([1, 1 / 4]))
-    np.testing.assert_array_equal(ceilings.trials_averaged(data, split), [4, 4, 4])
+    np.testing.assert_array_equal(ceilings.trials_averaged(data, split, of_all), [4, 4, 4])
     assert ceilings.ceiling_of_tested(data, split).n_trials == 4
     targets = make_targets(
-        betas, split, of_all, n_trials=ceilings.trials_averaged(data, split),
+        betas, split, of_all, n_trials=ceilings.trials_averaged(data, split, of_all),
         min_ceiling=0, n_bootstraps=1, random_state=0,
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"for averages of .* trials and the ceiling for 1.6"):

@@ -193,6 +193,8 @@ def test_no_title_runs_in_a_browser(browser, tmp_path):
             path = tmp_path / f"{i}.html"
             surface.plot_surface(MAPS, title=NAMES[label], interactive=True).save_as_html(str(path))
             browser.get(path.as_uri())
+            assert browser.execute_script("return window.hit") is None
+            browser.switch_to.frame(browser.find_element("tag name", "iframe"))
             assert browser.execute_async_script(TITLE)[1] == NAMES[label]
             assert browser.execute_script("return window.hit") is None
 

@@ -359,7 +359,7 @@ def test_each_member_has_its_own_features_of_images(pictures, tmp_path):
     assert len(stack.features_) == 2
     loaded = brainenc.load(stack.save(tmp_path / "model"))
     np.testing.assert_allclose(loaded.predict(images), prediction, atol=1e-6)
-    with pytest.raises(ValueError, match="images"):
+    with pytest.raises(TypeError, match="images must be uint8"):
         StackedEncoder(members).fit(betas, betas)
     with pytest.raises(TypeError, match="GaborPyramid"):
         StackedEncoder([RidgeEncoder(None), MeanEncoder()]).fit(images, betas)

@@ -62,7 +62,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
                     check_file_path(path)
                 temporary.replace(path)
         except Exception as error:
-            if isinstance(error, NotWrittenError) or (number := _refused_by_system(error)) is None:
+            # A file within the temporary folder is named by the folder that was asked for.
+            named = isinstance(error, NotWrittenError) and str(temporary) not in str(error)
+            if named or (number := _refused_by_system(error)) is None:
                 raise
             raise NotWrittenError(
                 number,

@@ -114,7 +114,12 @@ def in_turn(
             save(arguments, campaign, table(log.rows), {})
     print(table(log.rows).to_string(index=False))
     seconds = round(time.perf_counter() - start)
-    save(arguments, campaign, table(log.rows), {"seconds": seconds, "first seed": first})
+    save(
+        arguments,
+        campaign,
+        table(log.rows),
+        {"seconds of the last stretch": seconds, "first seed": first},
+    )
     return sum(bool(faults(row)) for row in log.rows)
 
 
@@ -149,7 +154,10 @@ def run_mutations(arguments: argparse.Namespace) -> int:
     if faults:
         print(mutations.groups(faults).to_string(index=False))
     write_json(arguments.state / "faults.json", faults)
-    more = {"seconds": round(time.perf_counter() - start), "first seed": arguments.seed}
+    more = {
+        "seconds of the last stretch": round(time.perf_counter() - start),
+        "first seed": arguments.seed,
+    }
     save(arguments, "mutations", mutations.table(log.rows), more)
     return len(faults)
 

@@ -158,7 +158,8 @@ def _classified(
     if error is not None:
         if _for_memory(error):
             return "memory"
-        wanted = isinstance(error, (ValueError, TypeError, OSError))
+        own = type(error).__name__ in sample.subject.errors
+        wanted = own or isinstance(error, (ValueError, TypeError, OSError))
         return "clear" if wanted and _names(sample, work, str(error)) else "ugly"
     if numbers == sample.numbers:
         return "right"

@@ -35,6 +35,8 @@ class Subject:
         What a clear error may name besides a file: arguments.
     share : float
         Inputs of this subject, relative to others.
+    errors : tuple of str
+        Names of errors of brainenc's own that say what is wrong with an input.
     valid : tuple of str
         Mutators that make another valid input, checksums included: nobody could notice it.
     """
@@ -46,6 +48,7 @@ class Subject:
     checked: bool = True
     words: tuple[str, ...] = ()
     share: float = 1.0
+    errors: tuple[str, ...] = ()
     valid: tuple[str, ...] = ()
 
 
@@ -68,6 +71,7 @@ def _ours() -> Iterator[Subject]:
     yield Subject(
         "training checkpoints", "training", partial(samples.train, resume=False),
         partial(samples.train, resume=True), share=2, valid=("zip_member",),
+        errors=("TrainingError",),
     )  # fmt: skip
     yield Subject("feature store", "store", samples.pixels, samples.pixels, share=3)
     result = "result folders"

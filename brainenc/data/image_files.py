@@ -3,7 +3,8 @@
 import copy
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,7 @@ class ImageFiles:
 
     def _read(self, path: Path) -> np.ndarray:
         try:
-            with Image.open(path) as image:
-                if image.format == "PNG":
-                    _verify(path)
+            with _opened(path) as image:
                 pixels = pixels_of(image, "RGB", "it", self.background)
         except Exception as error:  # the error for damaged data depends on the decoder
             raise _unreadable(path, error) from None
@@ -182,7 +181,7 @@ def check_sizes(sizes: Sequence[tuple], names: Sequence[str]) -> None:
 
 def _file_size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             check_picture(image, "it")
             if 0 in (size := upright_size(image)):
                 raise ValueError(f"it has no pixels: {size}")
@@ -191,10 +190,17 @@ def _file_size(path: Path) -> tuple[int, int]:
         raise _unreadable(path, error) from None
 
 
-def _verify(path: Path) -> None:
-    """Compare the checksums in a PNG file: of its pixels Pillow passes over some."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture, its checksums compared if it is a PNG file.
+
+    Pillow passes over some of those of the pixels, and takes memory for lengths that they belie.
+    """
     with Image.open(path) as image:
-        image.verify()
+        if image.format == "PNG":
+            with Image.open(path) as whole:
+                whole.verify()
+        yield image
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:

@@ -1,6 +1,7 @@
 import pickle
 import re
 import struct
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -386,3 +387,19 @@ def test_a_picture_without_pixels_is_named(tmp_path):
     for name in ("a.bmp", "b.bmp"):
         with pytest.raises(ValueError, match=f"{name[0]}\\.bmp cannot be read"):
             ImageFiles([tmp_path / name])
+
+
+@pytest.mark.parametrize("claimed", [2**31 - 1, 2**32 - 1])
+def test_a_png_takes_no_memory_for_a_length_that_is_only_claimed(tmp_path, pixels, claimed):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels[0]).save(path)
+    content = path.read_bytes()
+    start = content.index(b"IDAT") - 4
+    path.write_bytes(content[:start] + struct.pack(">I", claimed) + content[start + 4 :])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"a\.png cannot be read"):
+            ImageFiles([path])
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()

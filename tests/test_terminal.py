@@ -220,6 +220,12 @@ def test_a_bug_shows_a_traceback_and_debug_shows_each(capsys):
 # ------------------------------------------------------------------ signals
 
 
+def _hears_signals():
+    """Signals as in a terminal: shells in the background, and nohup, have some ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def processes_of(group):
     shown = subprocess.run(
         ["ps", "-o", "pid=,stat=", "-g", str(group)], capture_output=True, text=True
@@ -239,7 +245,7 @@ def test_a_signal_ends_a_benchmark_with_one_line_and_no_process_left(
     command = ["benchmark", "d.npz", *OPTIONS, "--encoders", "ridge,synbrain", "-q", "--out", "run"]
     process = start(
         *command, "--n-jobs", n_jobs, cwd=tmp_path, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=_hears_signals,
     )  # fmt: skip
     while not list(tmp_path.glob("run/pairs/*/fold*/info.json")) and process.poll() is None:
         time.sleep(0.2)

@@ -13,6 +13,7 @@ import argparse
 import ast
 import importlib
 import json
+import os
 import sys
 import traceback
 import types
@@ -51,9 +52,23 @@ def stand_in_for_lazy_loader() -> None:
 
 
 def stand_in_for_pil() -> None:
-    """A kind of image that no array is: what is asked of features."""
+    """A kind of image that no array is: what is asked of features. No picture is opened here."""
     stand_in("PIL.Image", Image=type("Image", (), {}))
     stand_in("PIL", Image=sys.modules["PIL.Image"])
+    for name in ("ImageColor", "ImageOps"):
+        stand_in(f"PIL.{name}")
+        setattr(sys.modules["PIL"], name, sys.modules[f"PIL.{name}"])
+
+
+def stand_in_for_psutil() -> None:
+    """The free memory of the machine, which a fit looks at before it begins."""
+
+    def virtual_memory() -> types.SimpleNamespace:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total, available = (page * os.sysconf(f"SC_{kind}PHYS_PAGES") for kind in ("", "AV"))
+        return types.SimpleNamespace(total=total, available=available)
+
+    stand_in("psutil", virtual_memory=virtual_memory)
 
 
 def stand_in(name: str, **content: Any) -> None:
@@ -63,7 +78,12 @@ def stand_in(name: str, **content: Any) -> None:
 
 # Above all that imports brainenc, also in the processes that measure: they import this file.
 sys.path[:0] = [str(HERE.parent), str(HERE)]
-for package, replace in {"lazy_loader": stand_in_for_lazy_loader, "PIL": stand_in_for_pil}.items():
+STAND_INS = {
+    "lazy_loader": stand_in_for_lazy_loader,
+    "PIL": stand_in_for_pil,
+    "psutil": stand_in_for_psutil,
+}
+for package, replace in STAND_INS.items():
     try:
         importlib.import_module(package)
     except ImportError:

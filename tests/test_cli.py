@@ -77,6 +77,7 @@ def test_help_and_import_are_light():
     assert shown.strip().endswith("set()")
 
 
+@pytest.mark.slow
 def test_benchmark_writes_tables_and_a_report_and_prints_its_path_last(folder, tmp_path):
     out = tmp_path / "run"
     result = run(
@@ -153,6 +154,7 @@ def test_rows_of_predictions_and_draws_are_named(folder, tmp_path, refused):
     np.testing.assert_allclose(np.load(tmp_path / "clear.npy"), encoder.predict(white), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_predict_sample_agree_with_python(folder, tmp_path):
     model = tmp_path / "model"
     run("fit", "ridge", folder / "subject.brain", "--features", "pixels", "--out", model)
@@ -198,6 +200,7 @@ def test_noise_ceiling_and_info(folder, tmp_path):
     assert "mean, ridge, banded, latent, synbrain" in shown
 
 
+@pytest.mark.slow
 def test_check_tells_by_its_exit_status_whether_images_and_betas_match(tmp_path):
     data = brainenc.datasets.simulate_subject(240, 100, image_size=48)
     arrays = {"images": data.images, "betas": data.betas}

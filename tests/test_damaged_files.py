@@ -112,6 +112,7 @@ def test_stored_features_of_earlier_versions_are_used(data, tmp_path):
     np.testing.assert_array_equal(Halved(store=tmp_path).transform(data.images), truth + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_finished_pairs_and_tables_of_a_benchmark(data, tmp_path):
     run = {"encoders": {"ridge": ridge()}, "out": tmp_path / "run", "check": False, **FEW}

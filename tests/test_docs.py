@@ -67,6 +67,7 @@ def test_code_of_the_readme_runs(tmp_path):
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", runnable())
 def test_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     """In this process, where warnings are errors too: importing everything takes seconds."""

@@ -141,6 +141,7 @@ def test_values_that_differ_are_told_apart_and_equal_ones_are_not(kind):
     json.dumps(one)
 
 
+@pytest.mark.slow
 def test_identities_are_the_same_in_another_process():
     names = ", ".join(map(repr, MAKERS))
     program = (

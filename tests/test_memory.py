@@ -177,6 +177,7 @@ print(json.dumps([estimate, resident("VmHWM") - before]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     "case",

@@ -41,6 +41,7 @@ def run(*arguments, **options):
 # ------------------------------------------------------------------ outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [
@@ -65,6 +66,7 @@ def test_characters_that_the_terminal_lacks_are_replaced(folder, tmp_path, envir
     assert b"--n-" in out or "COLUMNS" in environment
 
 
+@pytest.mark.slow
 def test_a_path_that_is_no_text_is_written_and_printed(folder, tmp_path):
     if sys.platform != "linux":
         pytest.skip("names of files are text on this system")
@@ -97,6 +99,7 @@ def test_closed_outputs_cost_nothing(folder, tmp_path):
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_an_output_that_is_full_is_one_line_and_costs_nothing_else(folder, tmp_path):
     options = [*OPTIONS, "--encoders", "mean", "-q", "--out", tmp_path / "run"]
@@ -109,6 +112,7 @@ def test_an_output_that_is_full_is_one_line_and_costs_nothing_else(folder, tmp_p
         assert run("info", cwd=tmp_path, stderr=full)[0] == 0
 
 
+@pytest.mark.slow
 def test_no_cache_folder_and_no_temporary_folder(folder, tmp_path):
     nowhere = tmp_path / "read-only"
     nowhere.write_text("no folder")

@@ -81,6 +81,7 @@ def test_without_sessions_there_is_no_column(data, features):
     assert "r_within_session" not in run(plain, features).encoders
 
 
+@pytest.mark.slow
 def test_betas_as_features_are_warned_of(data):
     leak = np.nan_to_num(data.betas[:, 0])
     with pytest.warns(UserWarning, match="the features of ridge seem to contain the betas"):

@@ -58,6 +58,7 @@ def test_copies_kept_in_one_fold_are_no_reason_to_warn(thrice):
         assert said(run(data, **options)) == []
 
 
+@pytest.mark.slow
 def test_mirrored_copies_with_the_same_betas_are_heard_and_cured():
     data = brainenc.datasets.simulate_subject(100, 60, random_state=1)
     images = np.concatenate([data.images, data.images[:, :, ::-1]])
@@ -79,6 +80,7 @@ def test_mirrored_copies_with_the_same_betas_are_heard_and_cured():
     assert abs(r[0] - r[1]) < 0.05
 
 
+@pytest.mark.slow
 def test_frames_of_films_score_by_film_with_similar_folds(real_data):
     with np.load(real_data("henaff2021_v1_ay3_u001.npz")) as file:
         data = brainenc.EncodingData(file["images"], file["betas"])

@@ -158,6 +158,7 @@ def test_a_stopped_run_is_taken_up_where_it_was(data, tmp_path):
     pd.testing.assert_frame_equal(result.maps, whole.maps)
 
 
+@pytest.mark.slow
 def test_another_parameter_or_other_data_is_fitted_anew(data, tmp_path):
     log = tmp_path / "fits"
     run = {"cv": 3, "references": False, "out": tmp_path / "run"} | FEW
@@ -241,6 +242,7 @@ def test_ridge_as_a_reference_gets_averages_of_tokens_that_would_fill_the_memory
     assert entries["ridge"].key != entries["told"].key
 
 
+@pytest.mark.slow
 def test_references_are_added_and_not_doubled(data):
     signal = np.asarray(data.truth.signal)
     run = {"cv": 3} | FEW
@@ -356,6 +358,7 @@ def test_a_run_in_which_everything_failed_still_shows_itself(data, tmp_path):
     assert "the net exploded" in result.to_html(tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_networks_that_differ_in_weights_alone_are_told_apart(data, tmp_path):
     import torch
     from sklearn.pipeline import make_pipeline

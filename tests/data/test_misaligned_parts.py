@@ -135,6 +135,7 @@ def test_a_repeat_of_real_data_is_named(real_data, name):
         assert wrong.check().parts == ("repeat 2",)
 
 
+@pytest.mark.slow
 def test_ten_repeats_of_a_public_recording_belong_to_other_images(real_data):
     """Hénaff et al.: r of the averages of the first 40 and last 10 repeats is 0 in every neuron."""
     with pytest.warns(UserWarning, match="'movie', 'category'"):  # arrays that are not read

@@ -71,6 +71,7 @@ def test_changed_copies_of_scenes_are_found_and_named(scenes, change):
     assert len(set(kinds) - set(wanted)) <= 4
 
 
+@pytest.mark.slow
 def test_changed_copies_of_photographs_are_found(photographs):
     # One copy of each of 330 photographs.
     of = np.concatenate([np.arange(330)[i :: len(KINDS)] for i in range(len(KINDS))])
@@ -104,6 +105,7 @@ def test_frames_of_films_are_grouped_by_film(real_data):
 # ------------------------------------------------------------------ what is not
 
 
+@pytest.mark.slow
 def test_independent_photographs_are_no_copies(photographs, real_data):
     assert len(similar_images(photographs).pairs) == 0
     for name in ("kriegeskorte2008_92", "vangerven2010_digits69_fmri", "miyawaki2008_s1_v1"):
@@ -226,6 +228,7 @@ def test_mirrored_pictures_are_registered_with_their_mirror_image(scenes):
     assert np.abs(transform).max() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(32, 32), (10, 14), (64, 40, 3), (150, 333, 3), (425, 425, 3)])
 def test_small_pictures_are_averages_over_areas(shape):
     noise = np.random.default_rng(0).random((3, *shape))

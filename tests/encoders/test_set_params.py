@@ -156,6 +156,7 @@ def test_every_parameter_has_another_value_here(name):
     assert OTHER[name].keys() == known - PLACE - SAMPLING.get(name, set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_no_parameter_moves_a_fitted_encoder(name, arrays, tmp_path):
     check(tiny_encoder(name).fit(*arrays), arrays, OTHER[name], tmp_path)

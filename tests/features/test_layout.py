@@ -125,6 +125,7 @@ def by_hand(name, layer, images):
     return seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "layer", "layout"), OF_TIMM)
 def test_layers_of_timm_by_hand(name, layer, layout):
     activation = by_hand(name, layer, IMAGES[:2])
@@ -134,6 +135,7 @@ def test_layers_of_timm_by_hand(name, layer, layout):
     assert extractor._found[1] == layout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["tokens", "flatten"])
 def test_order_of_features_of_a_swin_transformer(pool):
     name, layer = "swin_tiny_patch4_window7_224", "layers.2"

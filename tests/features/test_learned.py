@@ -139,6 +139,7 @@ def test_a_benchmark_scores_as_scikit_learn_does(data, kind):
     assert set(FITS) == {40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipeline", "of images"])
 @pytest.mark.parametrize("name", ENCODERS)
 def test_so_do_encoders_made_of_others(data, name, kind):
@@ -173,6 +174,7 @@ class Averaging(LinearRegression):
         return super().fit(np.asarray(X, dtype=float), np.nanmean(y, axis=1))
 
 
+@pytest.mark.slow
 def test_the_reference_ridge_learns_the_same_features(data):
     for name in ("calibrated", "stacked", "banded"):
         FITS.clear()

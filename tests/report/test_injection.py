@@ -130,6 +130,7 @@ def test_figures_take_any_name_and_show_it_as_text(make_result, label):
         assert "<script" not in svg
 
 
+@pytest.mark.slow
 def test_a_report_with_any_name_is_a_file_of_utf_8(make_result, tmp_path):
     for name in (NAMES["surrogate"], NAMES["emoji"]):
         path = result_with(make_result, name).to_html(tmp_path / "report.html")

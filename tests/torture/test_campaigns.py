@@ -29,21 +29,25 @@ def campaign(folder, *arguments):
     return table.read_text()
 
 
+@pytest.mark.slow
 def test_no_mutated_input_is_taken_for_another_or_does_harm(tmp_path):
     table = campaign(tmp_path, "mutations", "--n", 300, "--chunk", 10)
     assert table.splitlines()[-1].startswith("all,")
 
 
+@pytest.mark.slow
 def test_killed_commands_go_on(tmp_path):
     names = ("fit-synbrain", "benchmark-1", "convert", "save", "store", "sample")
     table = campaign(tmp_path, "kills", "--n", 7, "--only", *names)
     assert "benchmark" in table
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_folder(tmp_path):
     names = ("fit-synbrain", "benchmark-1", "convert", "save-model")
     campaign(tmp_path, "concurrency", "--n", 4, "--only", *names)
 
 
+@pytest.mark.slow
 def test_names_with_markup_and_formulas_stay_text(tmp_path):
     campaign(tmp_path, "injection", "--n", 2)

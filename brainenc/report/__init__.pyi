@@ -14,4 +14,5 @@ from .render import render_report as render_report
 from .style import NothingToDraw as NothingToDraw
 from .style import encoder_colors as encoder_colors
 from .style import figure_to_svg as figure_to_svg
+from .style import styled as styled
 from .surface import plot_surface as plot_surface

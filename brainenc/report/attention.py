@@ -8,13 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from brainenc.data.images import as_images
-from brainenc.report.style import FULL_WIDTH, MUTED, NothingToDraw, short, styled
+from brainenc.report.style import FULL_WIDTH, MUTED, NothingToDraw, short
 
 #: Side of a panel in inches; smaller maps are not readable.
 LEAST_SIDE = 0.85
 
 
-@styled()
 def attention_figure(
     images: Any,
     maps: np.ndarray,
@@ -53,7 +52,9 @@ def attention_figure(
     columns = _columns(relative, list(rois), shown)
     side = min(1.3, FULL_WIDTH / (len(columns) + 1))
     n_rows = len(pictures)
-    figure = Figure(figsize=(side * (len(columns) + 1) + 0.5, side * n_rows + 0.35))
+    figure = Figure(
+        figsize=(side * (len(columns) + 1) + 0.5, side * n_rows + 0.35), layout="constrained"
+    )
     panels = figure.subplots(n_rows, len(columns) + 1, squeeze=False)
     highest = max(float(np.nanmax(relative[:, columns])), 1.01)
     drawn: Any = None
@@ -63,10 +64,10 @@ def attention_figure(
             _draw_image(axes, pictures[i], color=False)
             drawn = _draw_map(axes, relative[i, k], pictures[i].shape, highest)
     for axes, k in zip(panels[0, 1:], columns, strict=True):
-        axes.set_title(short(rois[k], 12), fontsize=8)
-    panels[0, 0].set_title("image", fontsize=8, fontweight="normal")
+        axes.set_title(short(rois[k], 12), fontsize="small")
+    panels[0, 0].set_title("image", fontsize="small", fontweight="normal")
     bar = figure.colorbar(drawn, ax=panels[:, 1:], shrink=min(1.0, 1.6 / n_rows), pad=0.01)
-    bar.set_label("attention / even", fontsize=8, color=MUTED)
+    bar.set_label("attention / even", fontsize="small", color=MUTED)
     return figure
 
 

@@ -8,17 +8,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from brainenc.report.draw_figures import Names, chosen_rows, panel_grid
-from brainenc.report.style import MUTED, short, styled
+from brainenc.report.draw_figures import NO_DRAWS, panel_grid
+from brainenc.report.panels import Names, chosen_rows
+from brainenc.report.style import MUTED, short
 
 
-@styled()
 def noise_correlation_matrices(
     noise_correlations: pd.DataFrame,
     *,
     rois: Mapping[int, str] | None = None,
     agreement: Mapping[str, float] | None = None,
-    names: Names = None,
+    encoders: Names = None,
+    ax: Any = None,
 ) -> Figure:
     """Correlations within images of pairs of voxels: of repeats, true ones, and of draws.
 
@@ -30,7 +31,9 @@ def noise_correlation_matrices(
         Voxels are ordered by ROI as in this dict, with lines between ROIs.
     agreement : dict of encoder to r, optional
         Agreement with the repeats, written under the matrices.
-    names : sequence of str, optional
+    encoders : sequence of str, optional
+    ax : sequence of Axes, optional
+        One per matrix: of the repeats, of the truth if it is known, and of each encoder.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def noise_correlation_matrices(
     ------
     NothingToDraw : no draws of two voxels have a correlation.
     """
-    table = chosen_rows(noise_correlations, names, "draws")
+    table = chosen_rows(noise_correlations, encoders, "draws", NO_DRAWS)
     groups = dict(list(table.groupby("encoder", sort=False)))
     first = next(iter(groups.values()))
     rois = rois or {}
@@ -56,18 +59,18 @@ def noise_correlation_matrices(
     drawn = {name: matrix for name, matrix in matrices.items() if np.isfinite(matrix).any()}
     said = {f"draws: {name}": r for name, r in (agreement or {}).items() if np.isfinite(r)}
     limit = float(np.nanquantile(np.abs(np.stack(list(drawn.values()))), 0.99)) or 1.0
-    figure, panels = panel_grid(len(drawn), 2.75)
+    panels = panel_grid(ax, len(drawn), 2.75)
     labels = [rois.get(voxel, "") for voxel in voxels]
     image: Any = None
-    for axes, (name, matrix) in zip(panels, drawn.items(), strict=True):
+    for axes, (name, matrix) in zip(panels.flat, drawn.items(), strict=True):
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="none")
         axes.set_title(short(name, 24))
         axes.set_xlabel(f"r with repeats {said[name]:.2f}" if name in said else "")
         _mark_rois(axes, labels)
-    bar = figure.colorbar(image, ax=panels, fraction=0.025, pad=0.015, aspect=25)
+    bar = panels.figure.colorbar(image, ax=panels.flat, fraction=0.025, pad=0.015, aspect=25)
     bar.ax.spines[:].set_visible(False)
     bar.set_label("noise correlation")
-    return figure
+    return panels.finished()
 
 
 def _matrix(rows: pd.DataFrame, column: str, voxels: list[int]) -> np.ndarray:
@@ -90,6 +93,6 @@ def _mark_rois(axes: Axes, labels: list[str]) -> None:
     axes.set_yticks(
         [(start + end - 1) / 2 for start, end in tall],
         [short(labels[start], 10) for start, _ in tall],
-        fontsize=7,
+        fontsize="x-small",
     )
     axes.tick_params(length=0)

@@ -1,7 +1,9 @@
 """Figures of draws and single trials: tables in, `matplotlib.figure.Figure` out.
 
 Each function takes a table of a `BenchmarkResult` and raises `NothingToDraw` if it has no finite
-value to show. `names` chooses the encoders, in that order; without it all are drawn.
+value to show. `encoders` chooses the encoders, in that order; without it all are drawn. `ax` are
+Axes to draw on, one per panel. Figures have the user's ``rcParams``; in
+``with brainenc.report.styled():`` they look as in the report.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
+from brainenc.report.panels import Names, Panels, chosen_rows, make_panels
 from brainenc.report.style import (
     FAINT,
     FULL_WIDTH,
@@ -23,7 +26,6 @@ from brainenc.report.style import (
     NothingToDraw,
     encoder_colors,
     short,
-    styled,
 )
 
 NO_DRAWS = "No encoder has draws that could be scored."
@@ -37,23 +39,21 @@ WRITTEN_ON_BAR: dict[str, Any] = {
     "rotation": 90,
     "ha": "center",
     "va": "top",
-    "fontsize": 6.5,
+    "fontsize": "xx-small",
     "color": "white",
 }
 
 #: Scatters with more points are rasterised.
 MAX_VECTOR_POINTS = 3000
 
-Names = Sequence[str] | None
 Colors = Mapping[str, str] | None
 
 
 # -------------------------------------------------------------------- calibration
 
 
-@styled()
 def calibration_curves(
-    calibration: pd.DataFrame, *, names: Names = None, colors: Colors = None
+    calibration: pd.DataFrame, *, encoders: Names = None, colors: Colors = None, ax: Any = None
 ) -> Figure:
     """Share of trials inside central intervals of draws, one panel per encoder.
 
@@ -61,8 +61,10 @@ def calibration_curves(
     ----------
     calibration : DataFrame
         ``BenchmarkResult.calibration``.
-    names : sequence of str, optional
+    encoders : sequence of str, optional
     colors : dict of encoder to colour, optional
+    ax : Axes or sequence of Axes, optional
+        One per panel.
 
     Returns
     -------
@@ -73,9 +75,9 @@ def calibration_curves(
     ------
     NothingToDraw : no encoder has a coverage.
     """
-    table = chosen_rows(_of_quantity(calibration, "coverage"), names, "value")
-    figure, panels = _panels(table, colors, height=2.35)
-    for axes, rows, color in panels:
+    table = chosen_rows(_of_quantity(calibration, "coverage"), encoders, "value", NO_DRAWS)
+    panels, drawn = _panels(ax, table, colors, height=2.35)
+    for axes, rows, color in drawn:
         axes.axline((0, 0), slope=1, color=MUTED, lw=0.8, ls="--", zorder=1)
         whole = rows["atlas"] == "all"
         for _, roi in rows[~whole].groupby(["atlas", "roi"], sort=False):
@@ -84,18 +86,19 @@ def calibration_curves(
         axes.plot(levels, covered, color=color, lw=1.6, marker="o", ms=3)
         at = dict(zip(np.round(levels, 3), covered, strict=True))
         said = [f"{100 * at[k]:.1f} % in {100 * k:.0f} %" for k in (0.5, 0.9) if k in at]
-        axes.text(1, 0.02, "\n".join(said), ha="right", va="bottom", fontsize=7.5, color=MUTED)
+        axes.text(
+            1, 0.02, "\n".join(said), ha="right", va="bottom", fontsize="x-small", color=MUTED
+        )
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.set_aspect("equal")
-    _outer_labels(figure, "central interval of draws", "trials inside")
-    return figure
+    _outer_labels(panels, "central interval of draws", "trials inside")
+    return panels.finished()
 
 
-@styled()
 def pit_histograms(
-    calibration: pd.DataFrame, *, names: Names = None, colors: Colors = None
+    calibration: pd.DataFrame, *, encoders: Names = None, colors: Colors = None, ax: Any = None
 ) -> Figure:
     """PIT histograms of trials among draws, one per encoder, over all voxels.
 
@@ -103,8 +106,10 @@ def pit_histograms(
     ----------
     calibration : DataFrame
         ``BenchmarkResult.calibration``.
-    names : sequence of str, optional
+    encoders : sequence of str, optional
     colors : dict of encoder to colour, optional
+    ax : Axes or sequence of Axes, optional
+        One per panel.
 
     Returns
     -------
@@ -116,18 +121,17 @@ def pit_histograms(
     NothingToDraw : no encoder has ranks.
     """
     table = _of_quantity(calibration, "pit")
-    table = chosen_rows(table[table["atlas"] == "all"], names, "value")
-    figure, panels = _panels(table, colors, height=1.75)
-    for axes, rows, color in panels:
+    table = chosen_rows(table[table["atlas"] == "all"], encoders, "value", NO_DRAWS)
+    panels, drawn = _panels(ax, table, colors, height=1.75)
+    for axes, rows, color in drawn:
         _bars(axes, rows, color)
-    _density_axes(panels[0][0], [axes for axes, _, _ in panels])
-    _outer_labels(figure, "rank of the trial / number of draws", "density")
-    return figure
+    _density_axes(panels.flat)
+    _outer_labels(panels, "rank of the trial / number of draws", "density")
+    return panels.finished()
 
 
-@styled()
 def rank_histograms(
-    calibration: pd.DataFrame, *, names: Names = None, colors: Colors = None
+    calibration: pd.DataFrame, *, encoders: Names = None, colors: Colors = None, ax: Any = None
 ) -> Figure:
     """Ranks of trials among draws, of whole patterns and of single voxels, per encoder.
 
@@ -135,8 +139,10 @@ def rank_histograms(
     ----------
     calibration : DataFrame
         ``BenchmarkResult.calibration``.
-    names : sequence of str, optional
+    encoders : sequence of str, optional
     colors : dict of encoder to colour, optional
+    ax : Axes or sequence of Axes, optional
+        One per panel.
 
     Returns
     -------
@@ -152,24 +158,25 @@ def rank_histograms(
     patterns = _of_quantity(calibration, "pattern_rank")
     if patterns.empty:
         raise NothingToDraw("Ranks of whole patterns were not kept.")
-    patterns = chosen_rows(patterns, names, "value")
+    patterns = chosen_rows(patterns, encoders, "value", NO_DRAWS)
     voxels = _of_quantity(calibration, "rank")
     by_name = dict(list(voxels[voxels["atlas"] == "all"].groupby("encoder")))
-    figure, panels = _panels(patterns, colors or encoder_colors(calibration["encoder"]), 1.75)
-    for axes, rows, color in panels:
+    colors = colors or encoder_colors(calibration["encoder"])
+    panels, drawn = _panels(ax, patterns, colors, height=1.75)
+    for axes, rows, color in drawn:
         _bars(axes, rows, color, alpha=0.55)
         of_voxels = by_name.get(rows["encoder"].iloc[0])
         if of_voxels is not None:
             edges = np.linspace(0, 1, len(of_voxels) + 1)
             axes.stairs(of_voxels["value"], edges, baseline=None, color=INK, lw=1.1)
-    _density_axes(panels[0][0], [axes for axes, _, _ in panels])
-    _outer_labels(figure, "rank of the trial / number of draws", "density")
+    _density_axes(panels.flat)
+    _outer_labels(panels, "rank of the trial / number of draws", "density")
     handles = [
         Patch(color=MUTED, alpha=0.55, label="whole patterns, from central to outlying"),
         Line2D([], [], color=INK, lw=1.1, label="voxel by voxel, from low to high"),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=2)
-    return figure
+    panels.legend(handles, "outside upper left", ncols=2)
+    return panels.finished()
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, color: str, alpha: float = 1) -> None:
@@ -183,22 +190,23 @@ def _bars(axes: Axes, rows: pd.DataFrame, color: str, alpha: float = 1) -> None:
     axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"), yticks=(0, 1, 2))
 
 
-def _density_axes(shared: Axes, panels: Sequence[Axes]) -> None:
+def _density_axes(panels: Sequence[Axes]) -> None:
     """Shared limits of a density for all panels."""
     highest = max(axes.dataLim.y1 for axes in panels)
-    shared.set_ylim(0, min(max(1.1 * highest, 1.5), HIGHEST_DENSITY))
+    for axes in panels:
+        axes.set_ylim(0, min(max(1.1 * highest, 1.5), HIGHEST_DENSITY))
 
 
 # -------------------------------------------------------------------- draws and trials
 
 
-@styled()
 def draw_fan(
     shown_draws: pd.DataFrame,
     *,
     voxels: Mapping[int, str] | None = None,
-    names: Names = None,
+    encoders: Names = None,
     colors: Colors = None,
+    ax: Any = None,
 ) -> Figure:
     """Intervals of draws and single trials, per image: a row per encoder, a column per voxel.
 
@@ -208,8 +216,10 @@ def draw_fan(
         ``BenchmarkResult.shown_draws``.
     voxels : dict of voxel to title, optional
         Voxels to draw; by default the first three of the table.
-    names : sequence of str, optional
+    encoders : sequence of str, optional
     colors : dict of encoder to colour, optional
+    ax : Axes or sequence of Axes, optional
+        One per panel.
 
     Returns
     -------
@@ -224,22 +234,24 @@ def draw_fan(
         raise NothingToDraw(NO_DRAWS)
     if voxels is None:
         voxels = {voxel: f"voxel {voxel}" for voxel in pd.unique(shown_draws["voxel"])[:3]}
-    table = chosen_rows(shown_draws[shown_draws["voxel"].isin(list(voxels))], names, "q50")
+    table = chosen_rows(
+        shown_draws[shown_draws["voxel"].isin(list(voxels))], encoders, "q50", NO_DRAWS
+    )
     colors = colors or encoder_colors(shown_draws["encoder"])
     drawn = list(dict.fromkeys(table["encoder"]))
-    figure = Figure(figsize=(FULL_WIDTH, 1.75 * len(drawn) + 0.7))
-    rows = figure.subplots(len(drawn), len(voxels), sharex=True, sharey="col", squeeze=False)
-    for name, panels in zip(drawn, rows, strict=True):
+    n, size = len(drawn) * len(voxels), (FULL_WIDTH, 1.75 * len(drawn) + 0.7)
+    panels = make_panels(ax, n, len(voxels), size=size, sharex=True, sharey="col")
+    for name, row in zip(drawn, panels.axes, strict=True):
         of_encoder = table[table["encoder"] == name]
-        for axes, voxel in zip(panels, voxels, strict=True):
+        for axes, voxel in zip(row, voxels, strict=True):
             _fan(axes, of_encoder[of_encoder["voxel"] == voxel], colors.get(str(name), INK))
-        panels[0].set_ylabel(f"{short(name, 24)}\nresponse")
-    for axes, title in zip(rows[0], voxels.values(), strict=True):
+        row[0].set_ylabel(f"{short(name, 24)}\nresponse")
+    for axes, title in zip(panels.axes[0], voxels.values(), strict=True):
         axes.set_title(short(title, 34))
-    for axes in rows[-1]:
+    for axes in panels.lowest:
         axes.set_xlabel("held-out images, by median of draws")
-    figure.legend(handles=_fan_legend(), loc="outside upper left", ncols=4)
-    return figure
+    panels.legend(_fan_legend(), "outside upper left", ncols=4)
+    return panels.finished()
 
 
 def _fan(axes: Axes, rows: pd.DataFrame, color: str) -> None:
@@ -265,13 +277,13 @@ def _fan_legend() -> list[Any]:
     ]
 
 
-@styled()
 def variance_scatter(
     maps: pd.DataFrame,
     *,
     slopes: Mapping[str, float] | None = None,
-    names: Names = None,
+    encoders: Names = None,
     colors: Colors = None,
+    ax: Any = None,
 ) -> Figure:
     """Variance of draws against that of trials around their mean, per voxel, a panel per encoder.
 
@@ -281,8 +293,10 @@ def variance_scatter(
         ``BenchmarkResult.maps``. Voxels for which either is NaN or not above 0 are left out.
     slopes : dict of encoder to slope, optional
         Slopes written into the panels.
-    names : sequence of str, optional
+    encoders : sequence of str, optional
     colors : dict of encoder to colour, optional
+    ax : Axes or sequence of Axes, optional
+        One per panel.
 
     Returns
     -------
@@ -297,10 +311,10 @@ def variance_scatter(
     if not set(columns) <= set(maps):
         raise NothingToDraw("Variances of draws were not kept.")
     above_zero = (maps[columns] > 0).all(axis=1)
-    table = chosen_rows(maps[above_zero], names, "draw_variance")
-    figure, panels = _panels(table, colors, height=2.5)
+    table = chosen_rows(maps[above_zero], encoders, "draw_variance", NO_DRAWS)
+    panels, drawn = _panels(ax, table, colors, height=2.5)
     low, high = table[columns].min().min() / 1.3, table[columns].max().max() * 1.3
-    for axes, voxels, color in panels:
+    for axes, voxels, color in drawn:
         size = float(np.clip(5000 / len(voxels), 3, 14))
         x, y = voxels[columns].to_numpy().T
         axes.scatter(
@@ -317,14 +331,14 @@ def variance_scatter(
         slope = (slopes or {}).get(str(voxels["encoder"].iloc[0]), np.nan)
         if np.isfinite(slope):
             said = f"slope {slope:.2f}"
-            axes.text(0.97, 0.04, said, transform=axes.transAxes, ha="right", fontsize=8)
+            axes.text(0.97, 0.04, said, transform=axes.transAxes, ha="right", fontsize="small")
         axes.set_aspect("equal")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(FixedLocator(_round_numbers(low, high)))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    _outer_labels(figure, "variance of trials around the draws", "variance of draws")
-    return figure
+    _outer_labels(panels, "variance of trials around the draws", "variance of draws")
+    return panels.finished()
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
@@ -345,52 +359,32 @@ def _of_quantity(calibration: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return calibration[calibration["quantity"] == quantity]
 
 
-def chosen_rows(table: pd.DataFrame, names: Names, column: str) -> pd.DataFrame:
-    """Rows of the chosen encoders, in order, without encoders that have no finite value."""
-    if table.empty:
-        raise NothingToDraw(NO_DRAWS)
-    finite = table.groupby("encoder", sort=False)[column].transform("count") > 0
-    table = table[finite.astype(bool)]
-    names = list(dict.fromkeys(table["encoder"])) if names is None else names
-    parts = [table[table["encoder"] == name] for name in names]
-    chosen = pd.concat(parts) if parts else table.iloc[:0]
-    if chosen.empty:
-        raise NothingToDraw(NO_DRAWS)
-    return chosen
-
-
 def _panels(
-    table: pd.DataFrame, colors: Colors, height: float
-) -> tuple[Figure, list[tuple[Axes, pd.DataFrame, str]]]:
+    ax: Any, table: pd.DataFrame, colors: Colors, height: float
+) -> tuple[Panels, list[tuple[Axes, pd.DataFrame, str]]]:
     """One panel per encoder with its rows and colour, black if not in `colors`."""
     groups = dict(list(table.groupby("encoder", sort=False)))
     colors = colors or encoder_colors(table["encoder"])
-    figure, axes = panel_grid(len(groups), height, share=True)
-    for panel, name in zip(axes, groups, strict=True):
-        panel.set_title(short(name, 24))
+    panels = panel_grid(ax, len(groups), height, share=True)
+    for axes, name in zip(panels.flat, groups, strict=True):
+        axes.set_title(short(name, 24))
     rows = [(groups[name], colors.get(str(name), INK)) for name in groups]
-    return figure, [(panel, *found) for panel, found in zip(axes, rows, strict=True)]
+    return panels, [(axes, *found) for axes, found in zip(panels.flat, rows, strict=True)]
 
 
-def panel_grid(n: int, height: float, share: bool = False) -> tuple[Figure, list[Axes]]:
-    """Figure with `n` panels in rows of nearly equal length."""
+def panel_grid(ax: Any, n: int, height: float, share: bool = False) -> Panels:
+    """`n` panels, new ones in rows of nearly equal length."""
     n_rows = -(-n // MAX_COLUMNS)
     n_columns = -(-n // n_rows)
     width = min(FULL_WIDTH, (height + 0.65) * n_columns + 0.5) if height > 2 else 2.6 * n_columns
-    figure = Figure(figsize=(min(width, FULL_WIDTH), height * n_rows + 0.35))
-    panels = figure.subplots(n_rows, n_columns, sharex=share, sharey=share, squeeze=False)
-    for axes in panels.flat[n:]:
-        axes.remove()
-    return figure, list(panels.flat[:n])
+    size = (min(width, FULL_WIDTH), height * n_rows + 0.35)
+    return make_panels(ax, n, n_columns, size=size, sharex=share, sharey=share)
 
 
-def _outer_labels(figure: Figure, x: str, y: str) -> None:
+def _outer_labels(panels: Panels, x: str, y: str) -> None:
     """Labels on the left column, and on the lowest panel of every column."""
-    tops = [round(axes.get_position().y1, 6) for axes in figure.axes]
-    n_columns = tops.count(tops[0])
-    for i, axes in enumerate(figure.axes):
-        if i % n_columns == 0:
-            axes.set_ylabel(y)
-        if i + n_columns >= len(figure.axes):
-            axes.set_xlabel(x)
-            axes.tick_params(labelbottom=True)
+    for axes in panels.left:
+        axes.set_ylabel(y)
+    for axes in panels.lowest:
+        axes.set_xlabel(x)
+        axes.tick_params(labelbottom=True)

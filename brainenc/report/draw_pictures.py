@@ -112,14 +112,14 @@ class Shown:
 
 def _calibration(draw: Callable[..., Figure], shown: Shown) -> Figure:
     names = [*shown.order[: shown.n_panels], *shown.truths]
-    return draw(shown.result.calibration, names=names, colors=shown.colors)
+    return draw(shown.result.calibration, encoders=names, colors=shown.colors)
 
 
 def _ranks(shown: Shown) -> Figure:
     references = [shown.brief_names.get(name, name) for name in shown.references]
     return draw_figures.rank_histograms(
         shown.brief(shown.result.calibration, "encoder"),
-        names=[*shown.order[: MAX_PANELS - len(references)], *references],
+        encoders=[*shown.order[: MAX_PANELS - len(references)], *references],
         colors=shown.colors,
     )
 
@@ -128,7 +128,7 @@ def _fan(shown: Shown) -> Figure:
     return draw_figures.draw_fan(
         shown.result.shown_draws,
         voxels=_fan_voxels(shown),
-        names=[*shown.order[: shown.n_fans], *shown.truths],
+        encoders=[*shown.order[: shown.n_fans], *shown.truths],
         colors=shown.colors,
     )
 
@@ -150,7 +150,7 @@ def _variances(shown: Shown) -> Figure:
     return draw_figures.variance_scatter(
         shown.result.maps,
         slopes=shown.score("variance_slope"),
-        names=shown.order[: shown.n_panels],
+        encoders=shown.order[: shown.n_panels],
         colors=shown.colors,
     )
 
@@ -160,7 +160,7 @@ def _matrices(shown: Shown) -> Figure:
         shown.result.noise_correlations,
         rois=shown.rois,
         agreement=shown.score("noise_correlation_r"),
-        names=shown.order[:MAX_MATRICES],
+        encoders=shown.order[:MAX_MATRICES],
     )
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from brainenc.report import text
-from brainenc.report.style import NothingToDraw, figure_to_svg
+from brainenc.report.style import NothingToDraw, figure_to_svg, styled
 
 
 class Column(NamedTuple):
@@ -69,6 +69,7 @@ def with_all_columns(table: pd.DataFrame, columns: tuple[Column, ...]) -> pd.Dat
 def picture(draw: Callable[[], Figure], name: str, alt: str) -> Picture:
     """The figure that `draw` makes, as SVG; ids in it begin with `name`."""
     try:
-        return Picture(name, Markup(figure_to_svg(draw(), name)), alt)
+        with styled():
+            return Picture(name, Markup(figure_to_svg(draw(), name)), alt)
     except NothingToDraw as nothing:
         return Picture(name, None, alt, str(nothing))

@@ -221,7 +221,8 @@ def _surface(result: ResultTables, order: list[str], kind: str) -> dict[str, Any
     if panel is None:
         return None
     alt = f"Maps of voxelwise r on the cortex: {text.joined(panel['names'])}"
-    image = surface.figure_to_img(panel["figure"](), alt)
+    with style.styled():
+        image = surface.figure_to_img(panel["figure"](), alt)
     return {**panel, "picture": Picture("surface", image, alt)}
 
 

@@ -200,7 +200,6 @@ def _parts(mesh: Any) -> tuple[Any, Any]:
     return mesh.coordinates, mesh.faces
 
 
-@styled()
 def surface_figure(
     maps: Mapping[str, dict[str, np.ndarray]], *, cmap: str, limits: tuple[float, float]
 ) -> Figure:

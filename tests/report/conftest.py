@@ -4,7 +4,7 @@ import pytest
 
 import brainenc
 from brainenc.benchmarking import BenchmarkResult
-from brainenc.report import render_report
+from brainenc.report import render_report, styled
 
 VOXEL_METRICS = ("r", "r_normalized", "r2", "mse", "mse_z", "mse_trials", "mse_z_trials")
 IMAGE_METRICS = ("pattern_r", "pattern_mse", "pattern_cosine", "identification", "rdm_correlation")
@@ -83,6 +83,13 @@ def make_result(names=("mean", "ridge"), roi_names=("V1", "V2"), n_voxels=40, se
         "warnings": [],
     }
     return BenchmarkResult(**{**parts, **changes})
+
+
+@pytest.fixture
+def in_report_style():
+    """Figures as the report draws them: titles on the left, and so on."""
+    with styled():
+        yield
 
 
 @pytest.fixture(scope="session", name="make_result")

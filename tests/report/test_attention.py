@@ -6,6 +6,8 @@ import pytest
 from brainenc.report import NothingToDraw
 from brainenc.report.attention import attention_figure
 
+pytestmark = pytest.mark.usefixtures("in_report_style")
+
 
 @pytest.fixture
 def images():

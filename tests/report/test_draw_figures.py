@@ -16,6 +16,8 @@ from brainenc.report import (
     variance_scatter,
 )
 
+pytestmark = pytest.mark.usefixtures("in_report_style")
+
 NAMES = ("mean", "ridge", "net")
 
 
@@ -68,9 +70,11 @@ def test_curves_are_those_of_all_voxels_and_of_every_roi(calibration):
 def test_encoders_are_chosen_in_order_and_those_without_values_left_out(calibration):
     undefined = calibration["encoder"] == "ridge"
     table = calibration.assign(value=calibration["value"].mask(undefined))
-    figure = calibration_curves(table, names=["net", "ridge", "nobody", "mean"])
+    figure = calibration_curves(table, encoders=["net", "ridge", "mean"])
     assert titles(figure) == ["net", "mean"]
-    assert titles(pit_histograms(table, names=["net", "ridge", "mean"])) == ["net", "mean"]
+    with pytest.raises(ValueError, match=r"encoders has \['nobody'\], and the table has"):
+        calibration_curves(table, encoders=["net", "nobody"])
+    assert titles(pit_histograms(table, encoders=["net", "ridge", "mean"])) == ["net", "mean"]
 
 
 def test_many_encoders_take_several_rows_each_column_with_its_own_labels(calibration):
@@ -99,7 +103,7 @@ def test_histograms_hold_the_densities_and_cut_bars_say_their_height(calibration
 
 
 def test_ranks_of_patterns_are_bars_and_those_of_voxels_a_line(calibration):
-    figure = rank_histograms(calibration, names=["net", "mean"])
+    figure = rank_histograms(calibration, encoders=["net", "mean"])
     assert titles(figure) == ["net", "mean"]
     for axes, name in zip(figure.axes, ("net", "mean"), strict=True):
         *bars, line = axes.patches
@@ -134,7 +138,7 @@ def shown():
 
 def test_fan_has_every_trial_and_marks_those_outside(shown):
     voxels = {9: "V1, voxel 9", 2: "V2, voxel 2"}
-    figure = draw_fan(shown, voxels=voxels, names=["ridge", "net"])
+    figure = draw_fan(shown, voxels=voxels, encoders=["ridge", "net"])
     panels = np.reshape(figure.axes, (2, 2))
     assert [axes.get_title(loc="left") for axes in panels[0]] == list(voxels.values())
     for i, name in enumerate(["ridge", "net"]):
@@ -156,7 +160,7 @@ def test_fan_has_every_trial_and_marks_those_outside(shown):
 
 
 def test_bands_of_the_fan_reach_from_quantile_to_quantile(shown):
-    axes = draw_fan(shown, voxels={4: "voxel 4"}, names=["mean"]).axes[0]
+    axes = draw_fan(shown, voxels={4: "voxel 4"}, encoders=["mean"]).axes[0]
     rows = shown[(shown["encoder"] == "mean") & (shown["voxel"] == 4)]
     for band, (low, high) in zip(axes.collections, (("q05", "q95"), ("q25", "q75")), strict=True):
         heights = band.get_paths()[0].vertices[:, 1]
@@ -210,7 +214,7 @@ def correlations():
 def test_matrices_hold_the_correlations_in_the_order_of_rois(correlations):
     rois = {3: "V1", 1: "V1", 7: "FFA", 8: "FFA", 5: "FFA"}
     figure = noise_correlation_matrices(
-        correlations, rois=rois, agreement={"net": 0.876, "mean": np.nan}, names=["net", "mean"]
+        correlations, rois=rois, agreement={"net": 0.876, "mean": np.nan}, encoders=["net", "mean"]
     )
     panels = figure.axes[:-1]  # the last is the colour bar
     assert [axes.get_title(loc="left") for axes in panels] == [

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 
 from brainenc.report import (
     NothingToDraw,
@@ -17,7 +18,11 @@ from brainenc.report import (
     roi_bars,
     roi_difference_map,
     roi_distributions,
+    styled,
 )
+from brainenc.report.style import STYLE
+
+pytestmark = pytest.mark.usefixtures("in_report_style")
 
 ATLAS = "visual"
 NAMES, ROIS = ("mean", "ridge", "gabor"), ("V1", "V2", "V3", "FFA")
@@ -276,12 +281,78 @@ def test_ten_encoders_have_ten_colours_and_keep_them():
     assert encoder_colors(names * 2 + names[::-1]) == colors
 
 
-def test_figures_neither_take_nor_leave_matplotlib_settings(tables, monkeypatch):
-    monkeypatch.setitem(matplotlib.rcParams, "axes.labelcolor", "white")
-    before = dict(matplotlib.rcParams)
-    (axes,) = roi_bars(tables.rois).axes
-    assert axes.yaxis.label.get_color() != "white"
-    assert dict(matplotlib.rcParams) == before
+def test_figures_take_the_settings_of_the_user_and_leave_them(tables, monkeypatch):
+    with styled():
+        (axes,) = roi_bars(tables.rois).axes
+        assert axes.yaxis.label.get_color() == STYLE["axes.labelcolor"]
+    with matplotlib.rc_context({"axes.labelcolor": "red", "font.size": 17, "figure.dpi": 50}):
+        before = dict(matplotlib.rcParams)
+        (axes,) = roi_bars(tables.rois).axes
+        assert axes.yaxis.label.get_color() == "red"
+        assert axes.get_xticklabels()[0].get_fontsize() == 17
+        assert axes.figure.dpi == 50
+        assert dict(matplotlib.rcParams) == before
+
+
+# -------------------------------------------------------------------- choices of the caller
+
+
+@pytest.mark.parametrize(
+    ("draw", "table", "n_axes"),
+    [
+        (ceiling_scatter, "maps", 2),
+        (roi_bars, "rois", 1),
+        (roi_distributions, "maps", 1),
+        (difference_forest, "pairs", 2),
+        (roi_difference_map, "pairs", 1),
+    ],
+)
+def test_axes_of_the_caller_are_drawn_on_and_no_others(tables, draw, table, n_axes):
+    chosen = getattr(tables, table)
+    if draw is roi_difference_map:
+        chosen = chosen[chosen["atlas"] == ATLAS]
+    given = Figure().subplots(1, 3)
+    figure = draw(chosen, encoders=["gabor", "ridge"], ax=given[:n_axes])
+    assert figure is given[0].figure
+    assert not given[2].has_data()
+    assert not figure.legends
+    assert all(axes.has_data() for axes in given[:n_axes])
+    if draw not in (roi_bars, roi_distributions):  # these spread their ROIs over what is given
+        with pytest.raises(ValueError, match=f"ax has 3 Axes, and this figure has {n_axes} panel"):
+            draw(chosen, encoders=["gabor", "ridge"], ax=given)
+    with pytest.raises(TypeError, match="ax must be Axes of Matplotlib or a sequence of them"):
+        draw(chosen, encoders=["gabor", "ridge"], ax="V1")
+
+
+@pytest.mark.parametrize(("draw", "table"), [(roi_bars, "rois"), (roi_distributions, "maps")])
+def test_rois_and_encoders_are_chosen_in_order(tables, draw, table):
+    named = {"atlas": ATLAS} if table == "maps" else {}
+    chosen = {"order": ["FFA", "V2"], "encoders": ["gabor", "ridge"]}
+    (axes,) = draw(getattr(tables, table), **named, **chosen).axes
+    assert tick_labels(axes) == ["FFA", "V2"]
+    colors = encoder_colors(NAMES)  # as in the other figures
+    first = [colored(axes, colors[name])[0].get_x() for name in ("gabor", "ridge")]
+    assert first == sorted(first)
+    assert not colored(axes, colors["mean"])
+    if draw is roi_bars:
+        by_name = tables.rois.set_index(["encoder", "roi"])["r"]
+        heights = [bar.get_height() for bar in colored(axes, colors["gabor"])]
+        assert heights == [by_name["gabor", "FFA"], by_name["gabor", "V2"]]
+    with pytest.raises(ValueError, match=r"order has \['LO'\], and the table has \['V1', "):
+        draw(getattr(tables, table), **named, order=["LO"])
+    with pytest.raises(TypeError, match="encoders='ridge' is text"):
+        draw(getattr(tables, table), **named, encoders="ridge")
+
+
+def test_pairs_of_chosen_encoders_are_drawn(tables):
+    figure = difference_forest(tables.pairs, encoders=["mean", "gabor"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["mean − gabor"]
+    pairs = tables.pairs[tables.pairs["atlas"] == ATLAS]
+    axes = roi_difference_map(pairs, encoders=["mean", "gabor"], order=["V3", "V1"]).axes[0]
+    assert tick_labels(axes) == ["V3", "V1"]
+    of_pair = pairs[(pairs["encoder_b"] == "gabor") & (pairs["encoder_a"] == "mean")]
+    expected = of_pair[of_pair["metric"] == "r"].set_index("roi")["difference"][["V3", "V1"]]
+    np.testing.assert_array_equal(axes.images[0].get_array(), [expected])
 
 
 def test_pyplot_is_not_loaded():

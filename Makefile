@@ -47,6 +47,9 @@ bench: install
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/memory_preflight.py
+	$(BIN)/python benchmarks/similar_pictures.py
+	$(BIN)/python benchmarks/leak_checks.py --clean 0 --subjects 10 --sizes 200,600
 
 torture: install
 	PYTHONPATH=benchmarks:tests $(BIN)/python -m torture --out docs/results

@@ -1,4 +1,4 @@
-"""Estimates of the memory of fits, against what they take.
+"""Estimates of the memory of fits and of the disk of benchmarks, against what they take.
 
     python benchmarks/memory_preflight.py --out docs/results
 
@@ -12,6 +12,7 @@ import gc
 import json
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -19,10 +20,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import KFold
 from synbrain_common import show, write
 
 import brainenc
+from brainenc.benchmarking.inputs import Entry
 from brainenc.benchmarking.manifest import hardware, versions
+from brainenc.benchmarking.preflight import disk_bytes
 from brainenc.encoders import make_encoder
 from brainenc.encoders.memory import fit_memory
 
@@ -53,6 +57,9 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[tuple, tuple]]] = {
     "calibrated": ("calibrated", {"cv": 2}, (SMALL, LARGE)),
 }
 
+#: Images, repeats, voxels and draws of a benchmark whose folder is measured.
+DISK = (600, 3, 2000, 0), (300, 3, 1000, 50), (400, 1, 3000, 50), (300, 3, 1000, 200)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -71,8 +78,11 @@ def main() -> None:
         "versions": versions(),
         "hardware": hardware(),
     }
-    show({"memory": table})
-    write(arguments.out, "memory_preflight", {"memory": table}, manifest)
+    tables = {"memory": table}
+    if arguments.only == list(CASES):
+        tables["disk"] = pd.DataFrame([disk_row(*size) for size in DISK])
+    show(tables)
+    write(arguments.out, "memory_preflight", tables, manifest)
 
 
 def row(name: str, size: int) -> dict[str, Any]:
@@ -103,6 +113,33 @@ def row(name: str, size: int) -> dict[str, Any]:
         "estimate, MiB": round(estimate / 2**20),
         "measured, MiB": round(peak / 2**20),
         "ratio": round(estimate / peak, 2),
+    }
+
+
+def disk_row(n_images: int, n_repeats: int, n_voxels: int, n_draws: int) -> dict[str, Any]:
+    """Estimate and measurement of the folder of a benchmark of two encoders in three folds."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_images, 30), dtype=np.float32)
+    betas = rng.standard_normal((n_images, n_repeats, n_voxels), dtype=np.float32)
+    images = rng.integers(0, 256, (n_images, 8, 8, 3), dtype=np.uint8)
+    data = brainenc.EncodingData(images, betas)
+    ridge = brainenc.RidgeEncoder(None)
+    entries = {name: Entry(ridge, X, key="", description={}) for name in ("ridge", "mean")}
+    folds = list(KFold(3).split(X))
+    estimate = disk_bytes(entries, betas, folds, n_draws)
+    with tempfile.TemporaryDirectory() as folder:
+        brainenc.benchmark(
+            data, {"ridge": ridge}, cv=3, features=X, out=folder, n_draws=n_draws, controls=False,
+            n_bootstraps=10, n_permutations=10, check=False, verbose=False,
+        )  # fmt: skip
+        pairs = Path(folder) / "pairs"
+        taken = sum(path.stat().st_size for path in pairs.rglob("*") if path.is_file())
+    return {
+        "betas": " × ".join(map(str, betas.shape)),
+        "draws": n_draws,
+        "estimate, MiB": round(estimate / 2**20, 1),
+        "measured, MiB": round(taken / 2**20, 1),
+        "ratio": round(estimate / taken, 2),
     }
 
 

@@ -70,7 +70,10 @@ def benchmark(
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
-    n_draws: Annotated[int, typer.Option(help="Draws per image to score; 0: none.")] = 200,
+    n_draws: Annotated[
+        int | None,
+        typer.Option(help="Draws per image to score; 0: none.", show_default="200 or none"),
+    ] = None,
     controls: Annotated[bool, typer.Option(help="Null controls: permuted, untrained.")] = True,
     n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
     scheduler: Annotated[

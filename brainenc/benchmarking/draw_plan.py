@@ -1,5 +1,6 @@
 """DrawPlan: number of draws and voxels of their scores, for all encoders and folds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from brainenc.data.encoding_data import EncodingData
 from brainenc.data.voxels import atlas_labels
 from brainenc.metrics import ncsnr_from_repeats
 
+#: Draws per image, if a benchmark scores draws and is given no number.
+N_DRAWS = 200
 #: Number of voxels with kept correlations; number of their pairs in the variogram score.
 N_SUBSET, N_PAIRS = 200, 500
 #: Kept quantiles of the draws, for the voxels shown.
@@ -48,12 +51,28 @@ class DrawPlan:
         return [VERSION, self.n_draws, self.random_state, *(array.tolist() for array in voxels)]
 
 
-def check_n_draws(n_draws: int) -> None:
-    """Raise ValueError unless n_draws is 0 or within the range of ranks."""
+def number_of_draws(n_draws: int | None, encoders: Iterable[Any]) -> int:
+    """Draws per image to score: `n_draws`, or what None stands for.
+
+    Parameters
+    ----------
+    n_draws : int or None
+    encoders : iterable of encoders
+        With None, draws are scored if one of them has a distribution of its own, so that
+        its draws are more than its prediction with residuals added.
+
+    Raises
+    ------
+    ValueError : n_draws is neither 0 nor within the range of ranks.
+    """
+    if n_draws is None:
+        kinds = {getattr(encoder, "sample_kind", "residual") for encoder in encoders}
+        return 0 if kinds <= {"residual"} else N_DRAWS
     if n_draws != 0 and not 2 <= n_draws < np.iinfo(np.int16).max:
         raise ValueError(
             f"n_draws={n_draws} must be 0 (none), or from 2 to 32 766; 200 suffice for intervals"
         )
+    return n_draws
 
 
 def make_plan(data: EncodingData, split: Split, n_draws: int, random_state: int) -> DrawPlan:

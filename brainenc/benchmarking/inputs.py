@@ -206,11 +206,6 @@ def collect(
     TypeError, ValueError : arguments that are invalid for any data.
     Exception : error of the first encoder, if the features of all encoders failed.
     """
-    if not isinstance(encoders, Mapping):
-        raise TypeError(
-            f"encoders must be a dict of name to encoder, such as {{'ridge': RidgeEncoder()}}, "
-            f"got {type(encoders).__name__}"
-        )
     given = features if isinstance(features, Mapping) else dict.fromkeys(encoders, features)
     if unknown := [name for name in given if name not in encoders]:
         raise ValueError(f"features names {unknown}, but the encoders are {list(encoders)}")

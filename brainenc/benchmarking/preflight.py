@@ -106,14 +106,10 @@ def _judge(what: str, n_bytes: float, limit: Limit, remedy: str) -> list[str]:
     return [f"{text}."]
 
 
-def _disk(
-    entries: Mapping[str, Entry],
-    betas: np.ndarray,
-    folds: Folds,
-    n_draws: int,
-    out: str | os.PathLike | None,
-    disk: int | None,
-) -> list[str]:
+def disk_bytes(
+    entries: Mapping[str, Entry], betas: np.ndarray, folds: Folds, n_draws: int
+) -> float:
+    """Bytes that a run writes."""
     _, n_repeats, n_voxels = betas.shape
     n_tested = sum(len(test) for _, test in folds)
     # Predictions, and of draws what their scores are made of: a few numbers per trial and voxel.
@@ -123,6 +119,18 @@ def _disk(
     n_train = max(len(train) for train, _ in folds)
     rows = [n_train * _row_bytes(entry.X) for entry in entries.values() if is_mapped(entry.X)]
     n_bytes += max([n for n in rows if n > TAKEN_IN_MEMORY], default=0)
+    return n_bytes
+
+
+def _disk(
+    entries: Mapping[str, Entry],
+    betas: np.ndarray,
+    folds: Folds,
+    n_draws: int,
+    out: str | os.PathLike | None,
+    disk: int | None,
+) -> list[str]:
+    n_bytes = disk_bytes(entries, betas, folds, n_draws)
     folder = Path(tempfile.gettempdir() if out is None else out)
     free = free_disk(folder) if disk is None else disk
     if n_bytes <= free / 1.1:

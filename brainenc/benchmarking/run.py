@@ -29,7 +29,7 @@ from brainenc.benchmarking.controls import (
     make_controls,
     with_controls,
 )
-from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
+from brainenc.benchmarking.draw_plan import DrawPlan, make_plan, number_of_draws
 from brainenc.benchmarking.fitting import run_pairs
 from brainenc.benchmarking.folds import make_folds, near_copies
 from brainenc.benchmarking.inputs import Entry, Inputs, collect, ridges_with_reference_rows
@@ -60,7 +60,7 @@ def benchmark(
     controls: bool | Sequence[str] | None = None,
     n_bootstraps: int = 1000,
     n_permutations: int = 1000,
-    n_draws: int = 200,
+    n_draws: int | None = None,
     min_ceiling: float = 0.2,
     n_jobs: int | None = 1,
     scheduler: str | None = None,
@@ -101,10 +101,12 @@ def benchmark(
         credibly above their controls are named in the warnings. By default as `references`.
     n_bootstraps, n_permutations : int
         Resamples of images for intervals and for p-values.
-    n_draws : int
+    n_draws : int, optional
         Draws per held-out image from each encoder's `sample`, scored against single trials; 0 for
-        none. Reference rows are added: other residuals around ridge, and the true distribution if
-        `data` has one.
+        none. By default 200 if an encoder has a distribution of its own (such as
+        `SynBrainEncoder`, `MindSimulatorEncoder`, `LatentEncoder`, `CalibratedEncoder`), and none
+        if draws of all are predictions with residuals of held-out trials. Reference rows are
+        added: other residuals around ridge, and the true distribution if `data` has one.
     min_ceiling : float
         Smallest noise ceiling of r for NC-normalised scores.
     n_jobs : int
@@ -162,7 +164,7 @@ def benchmark(
     (['mean', 'ridge', 'ridge, permuted images'], True)
     """
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
-    check_n_draws(n_draws)
+    n_draws = number_of_draws(n_draws, encoders.values())
     kinds = check_controls(controls, references)
     if out is not None:
         check_run_folder(out)
@@ -265,12 +267,17 @@ def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations
             f"data must be an EncodingData, got {type(data).__name__}; make one with "
             "EncodingData(images, betas) or brainenc.load_npz(path)"
         )
+    if not isinstance(encoders, Mapping):
+        raise TypeError(
+            f"encoders must be a dict of name to encoder, such as {{'ridge': RidgeEncoder()}}, "
+            f"got {type(encoders).__name__}"
+        )
     for name, value in {"n_bootstraps": n_bootstraps, "n_permutations": n_permutations}.items():
         if value < 1:
             raise ValueError(f"{name}={value} must be 1 or more")
-    if isinstance(encoders, Mapping) and any(not str(name).strip() for name in encoders):
+    if any(not str(name).strip() for name in encoders):
         raise ValueError("an encoder has an empty name")
-    for name in map(str, encoders if isinstance(encoders, Mapping) else ()):
+    for name in map(str, encoders):
         if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
             raise ValueError(
                 f"the encoder name {name!r} has line breaks or other control characters, which "

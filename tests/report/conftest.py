@@ -107,7 +107,7 @@ def result():
         "banded": brainenc.BandedRidgeEncoder(features=pixels, n_iter=2),
     }
     return brainenc.benchmark(
-        data, encoders, cv=3, n_bootstraps=100, n_permutations=50, verbose=False
+        data, encoders, cv=3, n_bootstraps=100, n_permutations=50, n_draws=200, verbose=False
     )
 
 

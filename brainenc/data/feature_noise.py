@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from brainenc import metrics
 from brainenc.data.counts import counts_of_voxels
 from brainenc.data.held_out_ridge import held_out_score, ridge_folds, ridge_smoothers
-from brainenc.data.session_effects import centred_trials, session_codes
+from brainenc.data.session_effects import session_codes, trials_of_equal_gain
 from brainenc.repeats import average_repeats
 from brainenc.validation import check_betas, check_same_length
 
@@ -103,7 +103,7 @@ def check_features(
     betas : array, shape (n_images, n_repeats, n_voxels) or (n_images, n_voxels)
         NaN where a repeat is missing. Both may be memory-mapped; some rows are read.
     trials : DataFrame, optional
-        Trial table; with ``session``, betas are centred within sessions.
+        Trial table; with ``session``, betas are z-scored within sessions, whose gains may differ.
     ncsnr : array, shape (n_voxels,), optional
         Signal s.d. / noise s.d., for the noise ceiling without repeats.
     n_averaged : number, or array of shape (n_images,), (n_images, 1) or (n_images, n_voxels)
@@ -206,7 +206,7 @@ def _noise(
     """
     betas = read.astype(np.float64)
     if trials is not None and "session" in trials:
-        betas = centred_trials(betas, session_codes(trials, (n_rows, read.shape[1]))[rows])
+        betas = trials_of_equal_gain(betas, session_codes(trials, (n_rows, read.shape[1]))[rows])
     present = np.isfinite(betas)
     n = present.sum(axis=1)
     total = np.where(present, betas, 0).sum(axis=1)

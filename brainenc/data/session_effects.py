@@ -24,6 +24,9 @@ MIN_SHARE, MIN_EXCESS = 0.01, 0.03
 #: Smallest number of images with trials.
 MIN_IMAGES = 20
 
+#: Smallest number of trials of a session whose gain can be estimated.
+MIN_FOR_GAIN = 10
+
 
 @dataclass(frozen=True)
 class SessionEffect:
@@ -158,6 +161,29 @@ def centred_trials(trials: np.ndarray, codes: np.ndarray) -> np.ndarray:
         where = np.nonzero(codes == session)
         centred[where] = trials[where] - _mean_of_several(trials[where], where[0])
     return centred
+
+
+def trials_of_equal_gain(trials: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Trials with mean 0 and s.d. 1 in every session; NaN where a session has few trials.
+
+    Where the gain of a voxel differs between sessions, differences between trials of an image are
+    not only noise: they contain its signal.
+
+    Parameters
+    ----------
+    trials : array, shape (n_images, n_repeats, n_voxels), NaN where a trial is missing
+    codes : array of int, shape (n_images, n_repeats)
+        Session, −1 for trials to leave out.
+    """
+    equal = centred_trials(trials, codes)
+    for session in np.unique(codes[codes >= 0]):
+        where = np.nonzero(codes == session)
+        values = equal[where]
+        n = np.isfinite(values).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gain = np.sqrt(np.nansum(values**2, axis=0) / (n - 1))
+            equal[where] = values / np.where((n >= MIN_FOR_GAIN) & (gain > 0), gain, np.nan)
+    return equal
 
 
 def without_session_means(

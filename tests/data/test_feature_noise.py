@@ -99,6 +99,17 @@ def test_gains_of_sessions_raise_no_alarm():
     assert not check(data, np.exp(data.truth.signal / data.truth.signal.std(axis=0))).suspicious
 
 
+@pytest.mark.parametrize(
+    ("size", "n_sessions", "seed"),
+    [((400, 40, 4), 4, 10_022), ((600, 100, 4), 2, 10_026), ((600, 60, 4), 10, 10_052)],
+)
+def test_large_gains_with_the_features_of_the_check_raise_no_alarm(size, n_sessions, seed):
+    """Betas that are only centred within sessions: |r| up to .44, five alarms of 150 subjects."""
+    options = {"image_size": 48, "n_sessions": n_sessions, "session_drift": 0.5}
+    data = brainenc.datasets.simulate_subject(*size, **options, random_state=seed)
+    assert not check(data, cheap_features(data.images)).suspicious
+
+
 def test_noise_shared_by_neighbouring_rows_raises_no_alarm():
     """Frames of ten films in a row: noise and features change from film to film."""
     rng = np.random.default_rng(0)

@@ -1,6 +1,6 @@
 """Parts of the page: tables with one row per encoder, and pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,11 +32,20 @@ class Picture:
     note: str = ""
 
 
-def table_of(encoders: pd.DataFrame, columns: tuple[Column, ...]) -> dict[str, Any]:
-    """Headings and, per encoder, its name and cells for the template."""
-    best = {column.metric: _best(encoders[column.metric], column.better) for column in columns}
+def table_of(
+    encoders: pd.DataFrame, columns: tuple[Column, ...], controls: Collection[str] = ()
+) -> dict[str, Any]:
+    """Headings and, per encoder, its name and cells for the template; no control is the best."""
+    compared = encoders[~encoders["encoder"].isin(list(controls))]
+    best = {column.metric: _best(compared[column.metric], column.better) for column in columns}
     rows = [
-        (row["encoder"], [_cell(row, column, best[column.metric]) for column in columns])
+        (
+            row["encoder"],
+            [
+                _cell(row, column, np.nan if row["encoder"] in controls else best[column.metric])
+                for column in columns
+            ],
+        )
         for _, row in encoders.iterrows()
     ]
     return {"columns": columns, "rows": rows}

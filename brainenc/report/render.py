@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from brainenc.report import differences, draws, figures, style, surface, text
 from brainenc.report.attention import attention_figure
 from brainenc.report.parts import Column, Picture, picture, table_of, with_all_columns
-from brainenc.report.style import encoder_colors
+from brainenc.report.style import NothingToDraw, encoder_colors
 from brainenc.result_tables import NAMES, ResultTables
 
 #: Tables of the page, all with columns of names.
@@ -93,7 +93,25 @@ def render_report(
         lstrip_blocks=True,
     )
     context = _context(_tidied(result), surface) | {"attention": _attention(attention)}
+    context["contents"] = _contents(context)
     return environment.get_template("report.html.j2").render(context)
+
+
+def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
+    """Anchors and titles of the sections that the page has."""
+    sections = [
+        ("encoders", "Encoders", True),
+        ("ceiling", "Voxels and their noise ceiling", True),
+        ("rois", context["rois_title"], True),
+        ("surface", "On the cortex", context["surface"]),
+        ("differences", "Is one encoder better than another?", True),
+        ("draws", "Do draws vary as single trials do?", context["draws"]),
+        ("attention", "What ROIs look at", context["attention"]),
+        ("cost", "Cost", True),
+        ("methods", "How the scores are made", True),
+        ("manifest", "Manifest", True),
+    ]
+    return [(anchor, title) for anchor, title, is_there in sections if is_there]
 
 
 def _tidied(result: ResultTables) -> ResultTables:
@@ -129,8 +147,8 @@ def _context(result: ResultTables, surface_kind: str) -> dict[str, Any]:
         "colors": colors,
         "controls": controls,
         "kinds": kinds,
-        "voxel_table": table_of(scored, VOXEL_COLUMNS),
-        "pattern_table": table_of(scored, PATTERN_COLUMNS + SET_COLUMNS),
+        "voxel_table": table_of(scored, VOXEL_COLUMNS, controls),
+        "pattern_table": table_of(scored, PATTERN_COLUMNS + SET_COLUMNS, controls),
         "n_pattern_columns": len(PATTERN_COLUMNS),
         "n_set_columns": len(SET_COLUMNS),
         "cost_table": table_of(encoders, COST_COLUMNS),
@@ -208,6 +226,7 @@ def _pictures(
             forest, "forest", "Differences between encoders over all voxels with intervals"
         ),
         "scatter_atlas": first,
+        "rois_title": "ROI by ROI" if atlases else "All voxels",
         "groups": [
             _group(result, pairs, order, atlas, colors, i) for i, atlas in enumerate(atlases)
         ]
@@ -216,14 +235,17 @@ def _pictures(
 
 
 def _surface(result: ResultTables, order: list[str], kind: str) -> dict[str, Any] | None:
-    """Picture of the cortex and the rotatable one; None if there is nothing to show."""
-    panel = surface.report_panel(result.maps, result.manifest, order, kind)
-    if panel is None:
+    """Picture of the cortex and the rotatable one, or why there is none; None if unwanted."""
+    if kind == "none":
         return None
+    try:
+        panel = surface.report_panel(result.maps, result.manifest, order, kind)
+    except NothingToDraw as nothing:
+        return {"note": str(nothing), "frame": None}
     alt = f"Maps of voxelwise r on the cortex: {text.joined(panel['names'])}"
     with style.styled():
         image = surface.figure_to_img(panel["figure"](), alt)
-    return {**panel, "picture": Picture("surface", image, alt)}
+    return {**panel, "picture": Picture("surface", image, alt), "note": ""}
 
 
 def _attention(attention: tuple[Any, Any, Any] | None) -> Picture | None:

@@ -285,7 +285,7 @@ def _side_by_side() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def report_panel(
     maps: pd.DataFrame, manifest: Mapping[str, Any], order: Sequence[str], kind: str
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Content of the report's section on the cortex.
 
     Parameters
@@ -296,26 +296,32 @@ def report_panel(
         ``data.volume`` is the grid of ``i, j, k``.
     order : list of str
         Encoders, best first: `N_SHOWN` of those with an r are shown.
-    kind : "static", "interactive" or "none"
+    kind : "static" or "interactive"
 
     Returns
     -------
-    dict or None
+    dict
         ``names``; ``figure``, a function that draws them; ``frame``, the interactive page of the
-        best one, or None. None if positions of voxels on the cortex are unknown.
+        best one, or None.
+
+    Raises
+    ------
+    NothingToDraw : positions of voxels on the cortex are unknown, or no voxel there has an r.
     """
     volume = Volume.from_json(manifest.get("data", {}).get("volume"))
-    if kind == "none" or not ({"vertex", "hemisphere"} <= set(maps) or volume):
-        return None
     shown: dict[str, dict[str, np.ndarray]] = {}
-    try:
-        for name in order:
-            rows = maps[maps["encoder"] == name]
-            if rows["r"].notna().any() and len(shown) < N_SHOWN:
+    for name in order:
+        rows = maps[maps["encoder"] == name]
+        if rows["r"].notna().any() and len(shown) < N_SHOWN:
+            try:
                 shown[name] = on_fsaverage5(rows["r"].to_numpy(), rows, volume)
-        limits = shown_range(list(shown.values()))
-    except ValueError:  # native volumes and vertices of another mesh; NothingToDraw is one, too
-        return None
+            except NothingToDraw:
+                raise
+            except ValueError as error:  # such as vertices of another mesh
+                raise NothingToDraw(f"No map of the cortex: {error}.") from None
+    if not shown:
+        raise NothingToDraw("No map of the cortex: no encoder has an r.")
+    limits = shown_range(list(shown.values()))
     look: dict[str, Any] = {"cmap": "inferno", "limits": limits}
     best = next(iter(shown))
     frame = None

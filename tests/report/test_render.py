@@ -36,6 +36,7 @@ def test_tables_of_a_real_run_hold_its_scores(result, page):
 
 def test_the_best_of_each_column_is_bold(result, page):
     scores = result.encoders.set_index("encoder")
+    scores = scores[scores["control"] == ""]
     higher = ["r", "r_normalized", "r2", "pattern_r", "pattern_cosine", "identification"]
     lower = ["mse_z", "mse_z_trials", "mse", "pattern_mse"]
     expected = {(scores[metric].idxmax(), metric) for metric in [*higher, "rdm_correlation", "cka"]}
@@ -198,3 +199,23 @@ def test_long_arrays_in_the_manifest_are_cut(make_result):
 def test_page_of_a_whole_cortex_stays_small(make_result):
     html = render_report(make_result(["a", "b", "c", "d"], ["V1", "V2"], n_voxels=16_000))
     assert len(html) < 2e6  # 64 000 points as vectors would be some 8 MB
+
+
+def test_contents_lead_to_every_section_and_to_no_other(html):
+    listed = re.findall(r'<li><a href="#([\w-]+)">([^<]+)</a></li>', html)
+    sections = re.findall(r'<h2 id="([\w-]+)">([^<]+)</h2>', html)
+    assert listed == sections
+
+
+def test_the_table_of_rois_is_open(html):
+    assert re.search(r"<details open><summary>r per ROI in numbers", html)
+
+
+def test_a_null_control_is_never_the_best(make_result):
+    result = make_result(names=("ridge", "banded", "permuted"))
+    result.encoders["control"] = ["", "", "permuted"]
+    result.encoders["rdm_correlation"] = [0.1, 0.2, 0.3]
+    rows = re.findall(r'<tr[^>]*><th class="name".*?</tr>', render_report(result), re.DOTALL)
+    best = [row for row in rows if re.search(r'"best[^>]*data-metric="rdm_correlation"', row)]
+    assert len(best) == 1
+    assert "banded" in best[0]

@@ -132,8 +132,16 @@ def test_the_report_shows_the_cortex_and_loads_nothing(on_cortex):
         render_report(on_cortex, surface="3d")
 
 
-def test_reports_without_vertices_or_template_space_have_no_panel(head, make_result):
-    assert '<h2 id="surface">' not in render_report(make_result())
+def test_reports_without_positions_on_the_template_say_why_there_is_no_map(head, make_result):
+    def note(page):
+        return re.search(r'<h2 id="surface">.*?<p class="nothing">(.*?)</p>', page, re.DOTALL)[1]
+
+    assert note(render_report(make_result())) == (
+        "No map of the cortex: the voxels have no vertex and hemisphere, and no volume."
+    )
     _, shape, affine = head
     manifest = {"data": {"name": "x", "volume": Volume(shape, affine).to_json()}}
-    assert '<h2 id="surface">' not in render_report(make_result(manifest=manifest))
+    assert "the volume is in native space" in note(render_report(make_result(manifest=manifest)))
+    failed = make_result()
+    failed.maps["r"] = np.nan
+    assert "no encoder has an r" in note(render_report(failed))

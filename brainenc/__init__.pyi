@@ -33,6 +33,7 @@ from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
 from .noise import NoiseModel as NoiseModel
 from .noise import noise_model as noise_model
+from .report import plot_slices as plot_slices
 from .report import plot_surface as plot_surface
 
 __version__: str

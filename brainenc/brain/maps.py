@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
+from brainenc.brain.pycortex import to_pycortex
 from brainenc.brain.surfaces import FSAVERAGE, to_surface
 from brainenc.brain.volumes import Volume, to_nifti
 from brainenc.conversion import check_row_order, column
@@ -70,6 +72,18 @@ class VoxelMaps:
     ) -> "dict[str, nibabel.GiftiImage]":
         """Values per vertex as GIfTI, one per hemisphere: see `brainenc.brain.to_surface`."""
         return to_surface(values, self.voxels, n_vertices=n_vertices, path=path)
+
+    def to_pycortex(
+        self,
+        values: Any,
+        path: str | os.PathLike | None = None,
+        *,
+        n_vertices: int = FSAVERAGE,
+    ) -> np.ndarray:
+        """Values per voxel as an array for pycortex: see `brainenc.brain.to_pycortex`."""
+        return to_pycortex(
+            values, self.voxels, volume=self.volume, n_vertices=n_vertices, path=path
+        )
 
     def to_csv(self, values: Any, path: str | os.PathLike) -> Path:
         """Write the voxel table with columns of values.

@@ -11,6 +11,7 @@ from .figures import ceiling_scatter as ceiling_scatter
 from .figures import roi_bars as roi_bars
 from .figures import roi_distributions as roi_distributions
 from .render import render_report as render_report
+from .slices import plot_slices as plot_slices
 from .style import NothingToDraw as NothingToDraw
 from .style import encoder_colors as encoder_colors
 from .style import figure_to_svg as figure_to_svg

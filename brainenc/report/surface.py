@@ -20,6 +20,7 @@ from brainenc.brain.surfaces import FSAVERAGE, FSAVERAGE5, HEMISPHERES, to_hemis
 from brainenc.brain.volumes import Volume, to_nifti
 from brainenc.conversion import check_row_order, numeric_array
 from brainenc.data.encoding_data import EncodingData
+from brainenc.report.flatmap import flat_figure
 from brainenc.report.style import MUTED, NothingToDraw, short, styled
 
 #: Hemisphere and view of each panel of a row.
@@ -46,9 +47,12 @@ def plot_surface(
     title: str = "",
     cmap: str = "inferno",
     limits: tuple[float, float] | None = None,
+    view: str = "inflated",
+    outlines: Any = None,
     interactive: bool = False,
+    ax: Any = None,
 ) -> Any:
-    """Values on the inflated cortex of fsaverage5, in six views or interactive.
+    """Values on the cortex of fsaverage5: inflated in six views, flat, or interactive.
 
     Parameters
     ----------
@@ -63,8 +67,14 @@ def plot_surface(
         A Matplotlib colour map.
     limits : (low, high), optional
         Limits of the colours; by default the range of the values.
+    view : "inflated" or "flat"
+    outlines : str, or dict of "lh" and "rh" to arrays of labels, optional
+        ROIs whose outlines and names are drawn on the flat map: a column of ``data.voxels``, or
+        without `data` a label per vertex, "" for none.
     interactive : bool
         Return an interactive page with a rotatable brain instead of a figure.
+    ax : Axes, optional
+        Axes to draw the flat map on.
 
     Returns
     -------
@@ -73,8 +83,20 @@ def plot_surface(
     Raises
     ------
     NothingToDraw : no value on the surface is finite, or the data have no positions on it.
-    ValueError : arrays that fit neither the data nor the meshes.
+    ValueError : arrays that fit neither the data nor the meshes, an unknown view or column, or
+        outlines or `ax` for another view than "flat".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = {name: np.linspace(0, 1, 10242) for name in ("lh", "rh")}
+    >>> figure = plot_surface(values, view="flat", title="r")
+    >>> figure.savefig("r.png")  # doctest: +SKIP
     """
+    if view not in ("inflated", "flat"):
+        raise ValueError(f"view={view!r} must be 'inflated' or 'flat'")
+    if (outlines is not None or ax is not None) and (view != "flat" or interactive):
+        raise ValueError("outlines and ax are for view='flat'")
     if data is None:
         maps = _of_fsaverage5(values)
     else:
@@ -82,6 +104,11 @@ def plot_surface(
     limits = limits or shown_range([maps])
     if interactive:
         return surface_view(maps, title=title, cmap=cmap, limits=limits)
+    if view == "flat":
+        labels = None if outlines is None else _labels_on_fsaverage5(outlines, data)
+        meshes = {name: _template(name) for name in HEMISPHERES}
+        look: dict[str, Any] = {"cmap": cmap, "limits": limits, "outlines": labels, "ax": ax}
+        return flat_figure({title: maps}, meshes, **look)
     return surface_figure({title: maps}, cmap=cmap, limits=limits)
 
 
@@ -126,7 +153,44 @@ def on_fsaverage5(
     return _projected(values, voxels, volume)
 
 
-def _projected(values: Any, voxels: pd.DataFrame, volume: Volume) -> dict[str, np.ndarray]:
+def _labels_on_fsaverage5(outlines: Any, data: EncodingData | None) -> dict[str, np.ndarray]:
+    """ROI of each vertex, "" for none."""
+    if data is None:
+        if not isinstance(outlines, Mapping) or set(outlines) != set(HEMISPHERES):
+            raise ValueError('outlines must be a dict of "lh" and "rh" to a label per vertex')
+        return {name: _labels_of(outlines[name], name) for name in HEMISPHERES}
+    if not isinstance(outlines, str) or outlines not in data.voxels:
+        columns = list(data.voxels.columns)
+        raise ValueError(f"outlines={outlines!r} is not a column of the voxel table: {columns}")
+    labels = data.voxels[outlines]
+    names = labels.where(labels.notna(), "").map(str).to_numpy()
+    known = [name for name in dict.fromkeys(names) if name]
+    code = {name: float(i) for i, name in enumerate(known)}
+    codes = np.array([code.get(name, np.nan) for name in names])
+    if {"vertex", "hemisphere"} <= set(data.voxels):
+        maps = on_fsaverage5(codes, data.voxels)
+    else:
+        maps = _projected(codes, data.voxels, data.volume, "nearest_most_frequent")  # type: ignore[arg-type]
+    texts = np.array([*known, ""], dtype=object)
+    return {
+        name: texts[np.where(np.isfinite(values), values, len(known)).astype(int)]
+        for name, values in maps.items()
+    }
+
+
+def _labels_of(labels: Any, name: str) -> np.ndarray:
+    array = np.asarray(labels, dtype=object)
+    if array.shape not in [(FSAVERAGE,), (FSAVERAGE5,)]:
+        raise ValueError(
+            f"outlines[{name!r}] {array.shape} must have {FSAVERAGE} (fsaverage) or {FSAVERAGE5} "
+            "(fsaverage5) labels"
+        )
+    return np.array(["" if pd.isna(each) else str(each) for each in array[:FSAVERAGE5]], object)
+
+
+def _projected(
+    values: Any, voxels: pd.DataFrame, volume: Volume, interpolation: str = "linear"
+) -> dict[str, np.ndarray]:
     from nilearn.surface import vol_to_surf
 
     image = to_nifti(values, voxels, shape=volume.shape, affine=volume.affine)
@@ -137,7 +201,7 @@ def _projected(values: Any, voxels: pd.DataFrame, volume: Volume) -> dict[str, n
         for name in HEMISPHERES:
             mesh = _template(name)
             maps[name] = vol_to_surf(
-                image, mesh["pial"], inner_mesh=mesh["white"], interpolation="linear"
+                image, mesh["pial"], inner_mesh=mesh["white"], interpolation=interpolation
             )
     return maps
 
@@ -191,7 +255,7 @@ def _template(hemisphere: str) -> dict[str, Any]:
     side = {"lh": "left", "rh": "right"}[hemisphere]
     meshes = {
         kind: tuple(np.asarray(part) for part in _parts(load_surf_mesh(files[f"{kind}_{side}"])))
-        for kind in ("pial", "white", "infl")
+        for kind in ("pial", "white", "infl", "flat")
     }
     return {**meshes, "sulc": load_surf_data(files[f"sulc_{side}"])}
 

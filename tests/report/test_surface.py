@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 import brainenc
 from brainenc.brain.surfaces import FSAVERAGE, FSAVERAGE5
@@ -145,3 +146,52 @@ def test_reports_without_positions_on_the_template_say_why_there_is_no_map(head,
     failed = make_result()
     failed.maps["r"] = np.nan
     assert "no encoder has an r" in note(render_report(failed))
+
+
+# -------------------------------------------------------------------- flat
+
+
+def test_the_flat_map_has_the_values_of_its_faces_and_outlines_around_rois():
+    values, labels = {}, {}
+    for name in ("lh", "rh"):
+        y = surface._template(name)["pial"][0][:, 1]
+        values[name] = np.where(y < -60, y, np.nan)
+        labels[name] = np.where(y < -80, "V1", "").astype(object)
+    figure = brainenc.plot_surface(values, view="flat", outlines=labels, limits=(-110, 0))
+    axes = figure.axes[0]
+    coloured = [each for each in axes.collections if each.get_cmap().name == "inferno"]
+    assert len(coloured) == 2
+    for name, drawn in zip(("lh", "rh"), coloured, strict=True):
+        faces = surface._template(name)["flat"][1]
+        expected = pd.DataFrame(values[name][faces]).mean(axis=1).dropna()
+        np.testing.assert_allclose(drawn.get_array(), expected, rtol=1e-5)
+    assert [text.get_text() for text in axes.texts] == ["V1", "V1"]
+    # Every point of an outline is half-way between a vertex inside and one outside.
+    lines = [each for each in axes.collections if each not in coloured and len(each.get_paths())]
+    outline = lines[1].get_paths()[0].vertices
+    template = surface._template("lh")
+    x, y = template["flat"][0][:, :2].T
+    x = x - x[np.unique(template["flat"][1])].max() - 7.5
+    a, b = template["flat"][1][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).T
+    across = (labels["lh"][a] == "V1") != (labels["lh"][b] == "V1")
+    middles = np.column_stack([x[a] + x[b], y[a] + y[b]])[across] / 2
+    near = np.abs(outline[:, None] - middles[None]).sum(axis=2).min(axis=1)
+    assert near.max() < 1e-3
+
+
+def test_flat_maps_take_axes_and_a_column_of_the_data():
+    back = np.argsort(surface._template("lh")["infl"][0][:, 1])[:400]
+    voxels = pd.DataFrame({"vertex": back, "hemisphere": "lh", "visual": ["V1"] * 200 + [""] * 200})
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    data = brainenc.EncodingData(images, rng.standard_normal((3, 400)), voxels)
+    axes = Figure().subplots()
+    figure = brainenc.plot_surface(np.ones(400), data, view="flat", outlines="visual", ax=axes)
+    assert figure is axes.figure
+    assert axes.texts[0].get_text() == "V1"
+    with pytest.raises(ValueError, match="outlines='LO' is not a column"):
+        brainenc.plot_surface(np.ones(400), data, view="flat", outlines="LO")
+    with pytest.raises(ValueError, match="view='round'"):
+        brainenc.plot_surface(np.ones(400), data, view="round")
+    with pytest.raises(ValueError, match="are for view='flat'"):
+        brainenc.plot_surface(np.ones(400), data, outlines="visual")

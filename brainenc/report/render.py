@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from brainenc.brain.volumes import Volume, to_nifti
 from brainenc.report import differences, draws, figures, style, surface, text
 from brainenc.report.attention import attention_figure
 from brainenc.report.parts import Column, Picture, picture, table_of, with_all_columns
+from brainenc.report.slices import slice_figure
 from brainenc.report.style import NothingToDraw, encoder_colors
 from brainenc.result_tables import NAMES, ResultTables
 
@@ -241,11 +243,26 @@ def _surface(result: ResultTables, order: list[str], kind: str) -> dict[str, Any
     try:
         panel = surface.report_panel(result.maps, result.manifest, order, kind)
     except NothingToDraw as nothing:
-        return {"note": str(nothing), "frame": None}
+        return {"note": str(nothing), "frame": None, "slices": _slices(result, order)}
     alt = f"Maps of voxelwise r on the cortex: {text.joined(panel['names'])}"
     with style.styled():
         image = surface.figure_to_img(panel["figure"](), alt)
-    return {**panel, "picture": Picture("surface", image, alt), "note": ""}
+    return {**panel, "picture": Picture("surface", image, alt), "note": "", "slices": None}
+
+
+def _slices(result: ResultTables, order: list[str]) -> Picture | None:
+    """R of the best encoder in slices of the subject's own volume; None without one."""
+    volume = Volume.from_json(result.manifest.get("data", {}).get("volume"))
+    rows = result.maps[result.maps["encoder"] == next(iter(order), "")]
+    if volume is None or not {"i", "j", "k"} <= set(rows) or rows["r"].isna().all():
+        return None
+    try:
+        image = to_nifti(rows["r"].to_numpy(), rows, shape=volume.shape, affine=volume.affine)
+    except ValueError:  # positions that do not fit the volume of a changed table
+        return None
+    alt = f"Slices of voxelwise r of {order[0]}"
+    with style.styled():
+        return Picture("slices", surface.figure_to_img(slice_figure(image), alt), alt)
 
 
 def _attention(attention: tuple[Any, Any, Any] | None) -> Picture | None:

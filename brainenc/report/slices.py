@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from brainenc.arrays import row_blocks
-from brainenc.brain.volumes import open_volume
+from brainenc.brain.volumes import open_volume, to_nifti
 from brainenc.data.encoding_data import EncodingData
 from brainenc.report.panels import make_panels
 from brainenc.report.style import MUTED, NothingToDraw
@@ -78,13 +78,54 @@ def plot_slices(
     >>> len(plot_slices(np.arange(48.0), data).axes)  # three slices and the colour bar
     4
     """
+    if data.volume is None:
+        data.to_nifti(values)  # says what is missing
+    image = to_nifti(
+        np.asarray(values, dtype=float),
+        data.voxels,
+        shape=data.volume.shape,  # type: ignore[union-attr]
+        affine=data.volume.affine,  # type: ignore[union-attr]
+    )
+    behind = None
+    if isinstance(background, str) and background == MEAN_BETAS:
+        behind = data.to_nifti(_mean(data.betas))
+    elif background is not None:
+        behind = background if hasattr(background, "affine") else open_volume(background)
+    look: dict[str, Any] = {"axis": axis, "n_slices": n_slices, "cmap": cmap, "limits": limits}
+    return slice_figure(image, behind, title=title, ax=ax, **look)
+
+
+def slice_figure(
+    image: Any,
+    background: Any = None,
+    *,
+    axis: str = "z",
+    n_slices: int = 12,
+    title: str = "",
+    cmap: str = "inferno",
+    limits: tuple[float, float] | None = None,
+    ax: Any = None,
+) -> Figure:
+    """Slices of a volume; parameters as of `plot_slices`.
+
+    Parameters
+    ----------
+    image, background : NIfTI images
+        Values, NaN where there are none; anatomy in the same millimetres, or None.
+    axis, n_slices, title, cmap, limits, ax
+        As of `plot_slices`.
+
+    Returns
+    -------
+    Figure
+    """
     import nibabel as nib
 
     if axis not in AXES:
         raise ValueError(f"axis={axis!r} must be 'x', 'y' or 'z'")
     if n_slices < 1:
         raise ValueError(f"n_slices={n_slices} must be 1 or more")
-    image = nib.as_closest_canonical(data.to_nifti(np.asarray(values, dtype=float)))
+    image = nib.as_closest_canonical(image)
     drawn = np.moveaxis(np.asarray(image.dataobj), AXES[axis], 0)
     filled = np.flatnonzero(np.isfinite(drawn).any(axis=(1, 2)))
     if not filled.size:
@@ -92,7 +133,7 @@ def plot_slices(
     chosen = filled[np.unique(np.linspace(0, len(filled) - 1, n_slices).round().astype(int))]
     finite = drawn[np.isfinite(drawn)]
     limits = limits or (min(0.0, float(finite.min())), max(0.0, float(finite.max())))
-    behind = _behind(background, data, image, AXES[axis])
+    behind = None if background is None else _on_grid(background, image, AXES[axis])
     n_columns = min(len(chosen), 6)
     zooms = np.delete(image.header.get_zooms()[:3], AXES[axis])
     n_rows = -(-len(chosen) // n_columns)
@@ -115,16 +156,8 @@ def plot_slices(
     return panels.finished()
 
 
-def _behind(background: Any, data: EncodingData, image: Any, axis: int) -> np.ndarray | None:
-    """Background on the grid of the values, slices first."""
-    import nibabel as nib
-
-    if background is None:
-        return None
-    if isinstance(background, str) and background == MEAN_BETAS:
-        grid = data.to_nifti(_mean(data.betas))
-        return np.moveaxis(np.asarray(nib.as_closest_canonical(grid).dataobj), axis, 0)
-    anatomy = background if hasattr(background, "affine") else open_volume(background)
+def _on_grid(anatomy: Any, image: Any, axis: int) -> np.ndarray:
+    """Nearest voxel of the anatomy at each voxel of the grid of the values, slices first."""
     if len(anatomy.shape) != 3:
         raise ValueError(f"background {anatomy.shape} must be a volume of three dimensions")
     content = np.asarray(anatomy.dataobj, dtype=np.float32)

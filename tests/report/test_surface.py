@@ -142,7 +142,13 @@ def test_reports_without_positions_on_the_template_say_why_there_is_no_map(head,
     )
     _, shape, affine = head
     manifest = {"data": {"name": "x", "volume": Volume(shape, affine).to_json()}}
-    assert "the volume is in native space" in note(render_report(make_result(manifest=manifest)))
+    native = make_result(manifest=manifest)
+    assert "the volume is in native space" in note(render_report(native))
+    assert 'id="figure-slices"' not in render_report(native)
+    at = np.argwhere(np.ones((2, 2, 10)))
+    for k, name in enumerate("ijk"):
+        native.maps[name] = np.tile(at[:, k], 2)
+    assert 'id="figure-slices"' in render_report(native)
     failed = make_result()
     failed.maps["r"] = np.nan
     assert "no encoder has an r" in note(render_report(failed))

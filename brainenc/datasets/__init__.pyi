@@ -3,10 +3,16 @@ from .algonauts2023 import algonauts2023_score as algonauts2023_score
 from .algonauts2023 import algonauts2023_test_images as algonauts2023_test_images
 from .algonauts2023 import load_algonauts2023 as load_algonauts2023
 from .algonauts2023 import write_algonauts2023_submission as write_algonauts2023_submission
+from .bdata import BData as BData
+from .bdata import read_bdata as read_bdata
+from .bold5000 import load_bold5000 as load_bold5000
+from .generic_object_decoding import load_generic_object_decoding as load_generic_object_decoding
 from .miyawaki2008 import load_miyawaki2008 as load_miyawaki2008
 from .nsd import convert_nsd as convert_nsd
 from .nsd import load_nsd as load_nsd
 from .nsd import shared_test_mask as shared_test_mask
+from .published_split import published_test_mask as published_test_mask
 from .simulated import SessionDrift as SessionDrift
 from .simulated import SimulatedTruth as SimulatedTruth
 from .simulated import simulate_subject as simulate_subject
+from .things_fmri import load_things_fmri as load_things_fmri

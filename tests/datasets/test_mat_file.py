@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from brainenc.datasets.nsd.mat_file import read_numbers
+from brainenc.datasets.mat_file import read_numbers
 
 RNG = np.random.default_rng(0)
 ARRAYS = {

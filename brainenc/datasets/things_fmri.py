@@ -126,7 +126,7 @@ def load_things_fmri(
     if not len(chosen):
         raise ValueError(f"{stimuli} has no trials of split={split!r}")
     concept = chosen["concept"].astype(str)
-    names, trials = trials_by_image(concept + "/" + chosen["stimulus"].astype(str))
+    names, trials = trials_by_image((concept + "/" + chosen["stimulus"].astype(str)).to_numpy())
     pictures = open_pictures(_picture_files(names, folder), image_size)
     betas = empty_betas(
         len(names),

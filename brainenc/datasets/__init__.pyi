@@ -9,7 +9,11 @@ from .bold5000 import load_bold5000 as load_bold5000
 from .generic_object_decoding import load_generic_object_decoding as load_generic_object_decoding
 from .miyawaki2008 import load_miyawaki2008 as load_miyawaki2008
 from .nsd import convert_nsd as convert_nsd
+from .nsd import download_nsd as download_nsd
 from .nsd import load_nsd as load_nsd
+from .nsd import load_nsd_imagery as load_nsd_imagery
+from .nsd import load_nsd_synthetic as load_nsd_synthetic
+from .nsd import nsd_files as nsd_files
 from .nsd import shared_test_mask as shared_test_mask
 from .published_split import published_test_mask as published_test_mask
 from .simulated import SessionDrift as SessionDrift

@@ -358,8 +358,15 @@ def existing(files: Iterable[Alternatives]) -> list[Path]:
     return [] if None in found else found  # type: ignore[return-value]
 
 
-def require(files: Iterable[Alternatives], root: Path) -> None:
+def require(files: Iterable[Alternatives], root: Path, *, sessions: bool = True) -> None:
     """Check that all files exist.
+
+    Parameters
+    ----------
+    files : iterable of alternatives
+    root : Path
+    sessions : bool
+        Whether fewer sessions could be read, which the message then says.
 
     Raises
     ------
@@ -374,5 +381,10 @@ def require(files: Iterable[Alternatives], root: Path) -> None:
             + ". They belong here:\n  "
             + "\n  ".join(lines)
             + f"\nand can be had from {BUCKET}, where their names after {root}/ are the same. "
-            "To read those sessions only that are there, name them: sessions= or --sessions."
+            "`brainenc download nsd` lists them."
+            + (
+                " To read those sessions only that are there, name them: sessions= or --sessions."
+                if sessions
+                else ""
+            )
         )

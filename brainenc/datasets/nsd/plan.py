@@ -126,7 +126,7 @@ def make_plan(
     """Check arguments and files, and read small files. For the arguments see `load_nsd`."""
     check_choice("one_hour", one_hour, (None, *ONE_HOUR))
     files = choose_files(root, subject, units, space, betas, file_format)
-    numbers = _session_numbers(sessions, subject)
+    numbers = session_numbers(sessions, subject)
     require_inputs(files, numbers, mask, [(files.design,), (files.stimuli,)])
 
     trials = make_trials(read_design(files.design), subject, numbers, one_hour)
@@ -157,7 +157,8 @@ def require_inputs(
 ) -> None:
     """Check that all files that must be there are: the others, betas, and those of the mask."""
     betas = [paths for number in numbers for paths in files.sessions(number)]
-    require([*others, *betas, *mask_files(files, mask)], files.root)
+    needed = [*others, *betas, *mask_files(files, mask)]
+    require(needed, files.root, sessions=files.experiment is CORE)
 
 
 def plan_of_trials(
@@ -244,7 +245,8 @@ def _describe_units(units: str, scale: int) -> str:
     return f"betas in percent signal change ({stored}), not z-scored"
 
 
-def _session_numbers(sessions: Any, subject: int) -> list[int]:
+def session_numbers(sessions: Any, subject: int) -> list[int]:
+    """Sessions in increasing order, counted from 1; all of None."""
     last = N_SESSIONS[subject]
     if sessions is None:
         return list(range(1, last + 1))

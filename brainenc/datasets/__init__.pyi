@@ -7,6 +7,8 @@ from .bdata import BData as BData
 from .bdata import read_bdata as read_bdata
 from .bold5000 import load_bold5000 as load_bold5000
 from .generic_object_decoding import load_generic_object_decoding as load_generic_object_decoding
+from .laion_fmri import laion_fmri_split as laion_fmri_split
+from .laion_fmri import load_laion_fmri as load_laion_fmri
 from .miyawaki2008 import load_miyawaki2008 as load_miyawaki2008
 from .nsd import convert_nsd as convert_nsd
 from .nsd import download_nsd as download_nsd

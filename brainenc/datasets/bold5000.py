@@ -5,12 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from brainenc.arrays import blocks
-from brainenc.brain.volumes import Volume, open_volume, read_volume
+from brainenc.brain.volumes import Volume, read_volume
 from brainenc.data.encoding_data import EncodingData
 from brainenc.datasets.published_files import (
     chosen_names,
@@ -19,14 +17,16 @@ from brainenc.datasets.published_files import (
     find_pictures,
     first_existing,
     make_data,
+    n_volumes,
     open_pictures,
     pictures_of,
     read_names,
+    read_trial_volumes,
     require_files,
     trials_by_image,
 )
 from brainenc.datasets.published_split import SPLIT
-from brainenc.reading import read_array, reading
+from brainenc.reading import read_array
 
 #: Sessions of subjects CSI1 … CSI4.
 N_SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
@@ -38,9 +38,6 @@ N_RUN = 37
 ROIS = {"EarlyVis": (), "LOC": ("LO",), "OPA": (), "PPA": (), "RSC": ("RRSC",)}
 
 _SIDES = {"LH": "lh", "RH": "rh"}
-
-#: Volumes read at a time.
-_TRIALS_AT_ONCE = 25
 
 _SOURCE = (
     "Betas, brain masks and CSI1_imgnames.txt: figshare.com/articles/dataset/BOLD5000_Release_2_0/"
@@ -146,7 +143,7 @@ def load_bold5000(
     if form == "volumes":
         for session, path in zip(sessions, volumes, strict=True):
             here = (shown["session"] == session).to_numpy()
-            responses = _read_session(path, inside, int(here.sum()))
+            responses = read_trial_volumes(path, inside, int(here.sum()))
             grouped[trials.loc[here, "image"], trials.loc[here, "repeat"]] = responses
     else:
         _fill(grouped, arrays, trials)
@@ -187,7 +184,7 @@ def _listed(named: Path, volumes: list[Path], form: str) -> pd.DataFrame:
             f"form='rois' needs the folder Stimuli_Presentation_Lists beside {named}, since the "
             f"arrays of ROIs do not say where sessions begin. {_SOURCE}"
         )
-    lengths = [_n_trials(path) for path in volumes]
+    lengths = [n_volumes(path) for path in volumes]
     if sum(lengths) != len(names):
         raise ValueError(
             f"{named} lists {len(names)} trials, but the {len(volumes)} sessions have "
@@ -196,13 +193,6 @@ def _listed(named: Path, volumes: list[Path], form: str) -> pd.DataFrame:
     session = np.repeat(np.arange(1, len(lengths) + 1), lengths)
     trial = np.concatenate([np.arange(n) for n in lengths])
     return pd.DataFrame({"stimulus": names, "session": session, "run": 1 + trial // N_RUN})
-
-
-def _n_trials(path: Path) -> int:
-    shape = open_volume(path).shape
-    if len(shape) != 4:
-        raise ValueError(f"{path} is {shape}, but betas are (X, Y, Z, n_trials)")
-    return shape[3]
 
 
 def _check_same_order(shown: pd.DataFrame, named: Path) -> None:
@@ -290,20 +280,6 @@ def _roi_masks(root: Path, name: str, shape: tuple[int, ...]) -> dict[str, dict[
                 raise ValueError(f"{path} is {mask.shape}, but the brain mask is {shape}")
             found.setdefault(roi, {})[side] = mask
     return found
-
-
-def _read_session(path: Path, inside: np.ndarray, n_trials: int) -> np.ndarray:
-    """Betas of a session, (n_trials, n_voxels)."""
-    if (found := _n_trials(path)) != n_trials:
-        raise ValueError(f"{path} has {found} volumes, but {n_trials} trials are listed")
-    betas = np.empty((n_trials, int(inside.sum())), dtype=np.float32)
-    with reading(path, "a volume (NIfTI)"):
-        image: Any = nib.load(path, keep_file_open=True)  # else read from its start for each block
-        if image.shape[:3] != inside.shape:
-            raise ValueError(f"{path} is {image.shape[:3]}, but the brain mask is {inside.shape}")
-        for trials in blocks(n_trials, _TRIALS_AT_ONCE):
-            betas[trials] = np.asarray(image.dataobj[..., trials])[inside].T
-    return betas
 
 
 # ------------------------------------------------------------------ arrays of ROIs

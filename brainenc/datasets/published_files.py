@@ -7,13 +7,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 
+from brainenc.arrays import blocks
+from brainenc.brain.volumes import open_volume
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.image_files import IMAGE_SUFFIXES, ImageFiles
 from brainenc.memory import free_memory, size
 from brainenc.reading import reading
+
+#: Volumes read at a time.
+_TRIALS_AT_ONCE = 25
 
 #: Message of `brainenc.data.voxels.as_voxels` about numbers that may be codes of ROIs.
 _NO_ROI = "columns .* of voxels name no ROI"
@@ -156,6 +162,53 @@ def pictures_of(names: Sequence[str], found: dict[str, list[Path]], folder: Path
             + ", ".join(str(path) for path in found[several[0]][:5])
         )
     return [found[name][0] for name in names]
+
+
+# ------------------------------------------------------------------ volumes
+
+
+def n_volumes(path: Path) -> int:
+    """Volumes of a 4-D file, (X, Y, Z, n_trials).
+
+    Raises
+    ------
+    ValueError : no such file, or not of four dimensions.
+    """
+    shape = open_volume(path).shape
+    if len(shape) != 4:
+        raise ValueError(f"{path} is {shape}, but betas are (X, Y, Z, n_trials)")
+    return shape[3]
+
+
+def read_trial_volumes(path: Path, inside: np.ndarray, n_trials: int) -> np.ndarray:
+    """Betas of the voxels of a mask, from a file of one volume per trial.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        NIfTI, (X, Y, Z, n_trials).
+    inside : array of bool, shape (X, Y, Z)
+    n_trials : int
+        Trials that are listed elsewhere.
+
+    Returns
+    -------
+    array of float32, shape (n_trials, n_voxels)
+
+    Raises
+    ------
+    ValueError : another number of trials or another grid; the message names the file.
+    """
+    if (found := n_volumes(path)) != n_trials:
+        raise ValueError(f"{path} has {found} volumes, but {n_trials} trials are listed")
+    betas = np.empty((n_trials, int(inside.sum())), dtype=np.float32)
+    with reading(path, "a volume (NIfTI)"):
+        image: Any = nib.load(path, keep_file_open=True)  # else read from its start for each block
+        if image.shape[:3] != inside.shape:
+            raise ValueError(f"{path} is {image.shape[:3]}, but the mask is {inside.shape}")
+        for trials in blocks(n_trials, _TRIALS_AT_ONCE):
+            betas[trials] = np.asarray(image.dataobj[..., trials])[inside].T
+    return betas
 
 
 # ------------------------------------------------------------------ trials and data

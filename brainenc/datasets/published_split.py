@@ -12,8 +12,8 @@ def published_test_mask(data: EncodingData) -> np.ndarray:
     """Mask of the images that the authors of a data set keep for testing.
 
     ``data.train_test(published_test_mask(data))`` is their split. It reads the column ``split`` of
-    the trial table, which `load_bold5000`, `load_things_fmri`, `load_generic_object_decoding` and
-    `load_laion_fmri` make. For NSD use `shared_test_mask`.
+    the trial table, which `load_bold5000`, `load_things_fmri` and `load_generic_object_decoding`
+    make. For NSD use `shared_test_mask`, for LAION-fMRI `laion_fmri_split`.
 
     Parameters
     ----------

@@ -56,7 +56,8 @@ _COMPRESSED = 0.9
 
 #: Sizes of small files, roughly; some were said in public, others are guesses.
 _SMALL = {
-    "nsd_expdesign.mat": 400_000, ".mat": 5_000, ".ctab": 500, ".csv": 20_000, ".tsv": 10_000, ".mgz": 50_000, "/": 10_000_000,
+    "nsd_expdesign.mat": 400_000, ".mat": 5_000, ".ctab": 500, ".csv": 20_000, ".tsv": 10_000,
+    ".mgz": 50_000, "/": 10_000_000,
     "ncsnr.nii.gz": 1_100_000, ".nii.gz": 70_000,
 }  # fmt: skip
 

@@ -250,7 +250,7 @@ def empty_betas(n_images: int, n_repeats: int, n_voxels: int, ways_out: str) -> 
     ------
     ValueError : they need more memory than is free.
     """
-    shape = (n_images, n_repeats, n_voxels)
+    shape = (int(n_images), int(n_repeats), int(n_voxels))
     needed, free = 4 * math.prod(shape), free_memory()
     if needed > free.n_bytes:
         raise ValueError(

@@ -185,7 +185,7 @@ def test_arguments_that_are_refused(root, options, message):
 def test_pictures_of_two_sizes_take_a_size(root):
     path = root / "images/image_test" / f"{TEST[0]}.JPEG"
     Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(path, format="PNG")
-    with pytest.raises(ValueError, match="one size, but .* give image_size="):
+    with pytest.raises(ValueError, match=r"one size, but .* give image_size="):
         load_generic_object_decoding(root, 2)
     assert load_generic_object_decoding(root, 2, image_size=4).images.shape == (4, 4, 4, 3)
 

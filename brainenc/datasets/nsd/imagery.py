@@ -155,7 +155,6 @@ def load_nsd_imagery(
     )
     images = open_pictures([pictures[i] for i in names], image_size)
     plan = plan_of_trials(files, units, [1], trials, mask, images)
-    plan.voxels.rename(columns={"ncsnr": "nsd_ncsnr"}, inplace=True)
     return load_plan(plan, int(trials["repeat"].max()) + 1, verbose)
 
 

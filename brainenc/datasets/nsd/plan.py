@@ -170,6 +170,8 @@ def plan_of_trials(
     if volume is not None and volume.shape != inside.shape:
         raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
     voxels, notes = _voxel_table(files, inside)
+    if files.experiment is not CORE:  # whose ncsnr is of its images, and no ceiling for others
+        voxels = voxels.rename(columns={"ncsnr": "nsd_ncsnr"})
     described = mask if isinstance(mask, (str, Path)) else "mask given as an array"
     lines = [
         f"{files.experiment.name} subject {files.subject}, {files.space}, {files.betas}: "

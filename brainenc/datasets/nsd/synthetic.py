@@ -88,7 +88,6 @@ def load_nsd_synthetic(
     described = _described(design.with_name("nsdsyntheticimageinformation.csv"), trials)
     images = take_images(_open_images(stimuli, size), np.unique(trials["synthetic_id"]))
     plan = plan_of_trials(files, units, [1], trials.assign(**described), mask, images)
-    plan.voxels.rename(columns={"ncsnr": "nsd_ncsnr"}, inplace=True)
     return load_plan(plan, int(trials["repeat"].max()) + 1, verbose)
 
 

@@ -51,7 +51,8 @@ def show_files(files: Any, root: Path) -> None:
     there = [(root / path).exists() for path in files["path"]]
     for row, exists in zip(files.itertuples(), there, strict=True):
         # So few bytes are less than the 1 MiB that sizes are rounded to.
-        text = size(row.n_bytes) if row.n_bytes >= 2**20 else f"{row.n_bytes / 1024:.0f} KiB"
+        kib = f"{max(1, round(row.n_bytes / 1024))} KiB"
+        text = size(row.n_bytes) if row.n_bytes >= 2**20 else kib
         about = text if row.size == "computed" else f"~{text}"
         state = "there" if exists else "" if row.needed else "optional"
         typer.echo(f"{about:>10}  {state:8}  {row.path}")

@@ -36,6 +36,35 @@ def ceiling_columns(ceiling: Any) -> dict[str, Any]:
     return columns
 
 
+def show_files(files: Any, root: Path) -> None:
+    """Files of NSD, a line each, then what they take together and NSD's terms.
+
+    Parameters
+    ----------
+    files : pandas.DataFrame
+        Of `brainenc.datasets.nsd_files`.
+    root : path
+        The folder that some of them may be in.
+    """
+    from brainenc.memory import size
+
+    there = [(root / path).exists() for path in files["path"]]
+    for row, exists in zip(files.itertuples(), there, strict=True):
+        # So few bytes are less than the 1 MiB that sizes are rounded to.
+        kib = f"{max(1, round(row.n_bytes / 1024))} KiB"
+        text = size(row.n_bytes) if row.n_bytes >= 2**20 else kib
+        about = text if row.size == "computed" else f"~{text}"
+        state = "there" if exists else "" if row.needed else "optional"
+        typer.echo(f"{about:>10}  {state:8}  {row.path}")
+    missing = files[[not exists for exists in there]]
+    typer.echo(
+        f"{len(files)} files of s3://natural-scenes-dataset, {size(files['n_bytes'].sum())}; "
+        f"{len(missing)} of them, {size(missing['n_bytes'].sum())}, are not in {root}. ~ is an "
+        "estimate. Before you fetch them, NSD asks for its Data Access Agreement: "
+        "naturalscenesdataset.org"
+    )
+
+
 def show_benchmark(result: "BenchmarkResult", out: Path, *, debug: bool) -> None:
     """Report on disk, then table and warnings in the terminal, the path of the report last.
 

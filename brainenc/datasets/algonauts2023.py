@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickletools import genops
@@ -18,6 +17,7 @@ from brainenc.brain.surfaces import HEMISPHERES
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.images import ImageFiles
 from brainenc.datasets.nsd.files import ATLASES
+from brainenc.datasets.published_files import require_files
 from brainenc.metrics import NoiseCeiling, correlation
 from brainenc.reading import read_array, reading
 from brainenc.storage import atomic_path
@@ -59,7 +59,7 @@ def load_algonauts2023(root: str | os.PathLike, subject: int = 1) -> EncodingDat
     places = {
         side: folder / f"roi_masks/{side}.all-vertices_fsaverage_space.npy" for side in HEMISPHERES
     }
-    _require([*responses.values(), *places.values()])
+    require_files([*responses.values(), *places.values()], "Algonauts 2023")
     images, nsd_id = _numbered_images(folder / "training_split/training_images")
     betas = _side_by_side(responses)
     if len(betas) != len(images):
@@ -223,16 +223,9 @@ def _subject_folder(root: str | os.PathLike, subject: int) -> Path:
     return Path(root) / f"subj{subject:02d}"
 
 
-def _require(paths: Sequence[Path]) -> None:
-    if missing := [str(path) for path in paths if not path.exists()]:
-        raise FileNotFoundError(
-            f"{len(missing)} files of Algonauts 2023 are missing:\n  " + "\n  ".join(missing)
-        )
-
-
 def _numbered_images(folder: Path) -> tuple[ImageFiles, np.ndarray]:
     """Images in the order of their numbers, and NSD's ids, which count from 0 here."""
-    _require([folder])
+    require_files([folder], "Algonauts 2023")
     matches = [_IMAGE_NAME.fullmatch(name) for name in os.listdir(folder)]
     names = sorted((int(m[1]), int(m[2]), m[0]) for m in matches if m)
     if not names or [number for number, _, _ in names] != list(range(1, len(names) + 1)):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from brainenc.datasets.nsd.mat_file import read_numbers
+from brainenc.datasets.mat_file import read_numbers, read_variables
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -100,3 +100,67 @@ def test_no_damage_ends_in_another_error(tmp_path, compressed):
         path.write_bytes(changed[: rng.choice([len(changed), rng.integers(len(changed))])])
         with contextlib.suppress(ValueError):
             assert read_numbers(path, list(ARRAYS)).keys() <= {"small", "bytes"}
+
+
+# ------------------------------------------------------------------ text, cells, structures
+
+
+def cells(rows):
+    found = np.empty((len(rows), len(rows[0])), dtype=object)
+    for i, row in enumerate(rows):
+        found[i] = row
+    return found
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_text_cells_and_structures(tmp_path, compressed):
+    path = tmp_path / "a.mat"
+    inner = cells([["a", 2.0], ["größer", np.empty((0, 0))]])
+    content = {
+        "text": "größer",
+        "rows": np.array(["ab", "cde"]),
+        "empty": "",
+        "cells": cells([[1.0, "x", inner], [3j, True, "y"]]),
+        "fields": {"key": cells([["k1", "k2"]]), "value": np.arange(6.0).reshape(2, 3)},
+        "several": np.array([(1.0, "a"), (2.0, "b")], dtype=[("n", object), ("t", object)]),
+        "nothing": {},
+    }
+    savemat(path, content, do_compression=compressed)
+    found = read_variables(path, list(content))
+    assert found["text"] == "größer"
+    assert found["rows"] == ["ab ", "cde"]
+    assert found["empty"] == ""
+    assert found["cells"].shape == (2, 3)
+    assert found["cells"][0, 0].tolist() == [[1.0]]
+    assert found["cells"][0, 1] == "x"
+    assert found["cells"][0, 2][1, 0] == "größer"
+    assert found["cells"][0, 2][1, 1].size == 0
+    assert found["cells"][1, 0] is None  # complex
+    assert found["cells"][1, 1].tolist() == [[1]]
+    assert found["fields"]["key"].tolist() == [["k1", "k2"]]
+    np.testing.assert_array_equal(found["fields"]["value"], content["fields"]["value"])
+    assert [row["t"] for row in found["several"].ravel()] == ["a", "b"]
+    assert set(read_variables(path, ["text"])) == {"text"}
+
+
+def test_damage_anywhere_in_cells_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "a.mat"
+    content = {"fields": {"key": cells([["k1", "k2"]]), "value": np.arange(4.0)}}
+    savemat(path, content, do_compression=False)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        damaged[rng.integers(128, len(whole))] = rng.integers(256)
+        path.write_bytes(bytes(damaged[: rng.integers(130, len(whole) + 1)]))
+        with contextlib.suppress(ValueError):  # every other error fails the test
+            read_variables(path, ["fields"])
+
+
+def test_cells_too_deep_are_refused(tmp_path):
+    path, deep = tmp_path / "a.mat", cells([["x"]])
+    for _ in range(25):
+        deep = cells([[deep]])
+    savemat(path, {"deep": deep})
+    with pytest.raises(ValueError, match=r"a\.mat cannot be read .* more than 20 deep"):
+        read_variables(path, ["deep"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from brainenc.datasets.mat_file import read_numbers
 from brainenc.datasets.nsd.files import N_TRIALS
-from brainenc.datasets.nsd.mat_file import read_numbers
 
 #: Presentations of an image over the whole experiment.
 N_REPEATS = 3

@@ -7,7 +7,7 @@ have the grid (vertices,), the left hemisphere before the right.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,7 +29,7 @@ BUCKET = "s3://natural-scenes-dataset"
 #: Scanning sessions of each subject.
 N_SESSIONS = {1: 40, 2: 40, 3: 32, 4: 30, 5: 40, 6: 32, 7: 40, 8: 30}
 
-#: Trials of a session.
+#: Trials of a session of the main experiment.
 N_TRIALS = 750
 
 #: Atlases to look for; `EncodingData.rois` uses the first.
@@ -39,6 +39,33 @@ ATLASES = (
 
 #: Trials of a session read at a time.
 _TRIALS_AT_ONCE = 25
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment of NSD: how many betas a session has, and how their files are called.
+
+    Attributes
+    ----------
+    name : str
+        Shown in messages and names of data.
+    n_trials : int
+        Betas of a session.
+    prefix : str
+        What the name of a beta version's folder begins with.
+    stem : str
+        Name of the files of betas without hemisphere and ending; ``{}`` is the session.
+    """
+
+    name: str
+    n_trials: int
+    prefix: str
+    stem: str
+
+
+CORE = Experiment("NSD", N_TRIALS, "", "betas_session{:02d}")
+SYNTHETIC = Experiment("NSD-synthetic", 744, "nsdsynthetic", "betas_nsdsynthetic")
+IMAGERY = Experiment("NSD-imagery", 720, "nsdimagery", "betas_nsdimagery")
 
 #: A file, or alternatives of which one is enough.
 Alternatives = tuple[Path, ...]
@@ -57,12 +84,15 @@ class NSDFiles(ABC):
         Beta version: a folder's name.
     file_format : {"auto", "hdf5", "nifti"}
         Volume spaces only; "auto" takes the existing file.
+    experiment : Experiment
     """
 
     root: Path
     subject: int
     betas: str = "betas_fithrf_GLMdenoise_RR"
     file_format: str = "auto"
+    # Not shown, since a conversion of the main experiment goes by what is shown.
+    experiment: Experiment = field(default=CORE, repr=False)
 
     space: ClassVar[str]
     #: Factor on the numbers in the files; 1 for percent signal change.
@@ -80,7 +110,12 @@ class NSDFiles(ABC):
 
     @property
     def beta_folder(self) -> Path:
-        """Betas and ncsnr."""
+        """Betas of the experiment."""
+        return self.ncsnr_folder.with_name(self.experiment.prefix + self.betas)
+
+    @property
+    def ncsnr_folder(self) -> Path:
+        """Betas and ncsnr of the main experiment."""
         ppdata = self.root / f"nsddata_betas/ppdata/subj{self.subject:02d}"
         return ppdata / self.space / self.betas
 
@@ -116,7 +151,7 @@ class NSDFiles(ABC):
 
     @abstractmethod
     def read_betas(self, session: int, mask: np.ndarray) -> np.ndarray:
-        """Betas of a session, (750, n_voxels), in the numbers of the file."""
+        """Betas of a session, (n_trials, n_voxels), in the numbers of the file."""
 
 
 class NSDVolumeFiles(NSDFiles):
@@ -133,7 +168,7 @@ class NSDVolumeFiles(NSDFiles):
     def sessions(self, session: int) -> list[Alternatives]:
         """As in `NSDFiles.sessions`."""
         endings = {"hdf5": [".hdf5"], "nifti": [".nii.gz"], "auto": [".hdf5", ".nii.gz"]}
-        stem = f"betas_session{session:02d}"
+        stem = self.experiment.stem.format(session)
         return [tuple(self.beta_folder / (stem + end) for end in endings[self.file_format])]
 
     def roi_files(self, name: str) -> list[Alternatives]:
@@ -142,7 +177,7 @@ class NSDVolumeFiles(NSDFiles):
 
     def ncsnr_files(self) -> list[Alternatives]:
         """As in `NSDFiles.ncsnr_files`."""
-        return [(self.beta_folder / "ncsnr.nii.gz",)]
+        return [(self.ncsnr_folder / "ncsnr.nii.gz",)]
 
     def read_map(self, files: Sequence[Path]) -> np.ndarray:
         """As in `NSDFiles.read_map`."""
@@ -185,7 +220,7 @@ class NSDVolumeFiles(NSDFiles):
         """As in `NSDFiles.read_betas`."""
         (path,) = existing(self.sessions(session))
         read = _read_hdf5 if path.suffix == ".hdf5" else _read_nifti
-        return read(path, mask)
+        return read(path, mask, self.experiment.n_trials)
 
 
 class NSDSurfaceFiles(NSDFiles):
@@ -196,7 +231,7 @@ class NSDSurfaceFiles(NSDFiles):
 
     def sessions(self, session: int) -> list[Alternatives]:
         """As in `NSDFiles.sessions`."""
-        stem = f"betas_session{session:02d}.mgh"
+        stem = self.experiment.stem.format(session) + ".mgh"
         return [(self.beta_folder / f"{side}.{stem}",) for side in HEMISPHERES]
 
     def roi_files(self, name: str) -> list[Alternatives]:
@@ -206,7 +241,7 @@ class NSDSurfaceFiles(NSDFiles):
 
     def ncsnr_files(self) -> list[Alternatives]:
         """As in `NSDFiles.ncsnr_files`."""
-        return [(self.beta_folder / f"{side}.ncsnr.mgh",) for side in HEMISPHERES]
+        return [(self.ncsnr_folder / f"{side}.ncsnr.mgh",) for side in HEMISPHERES]
 
     def read_map(self, files: Sequence[Path]) -> np.ndarray:
         """As in `NSDFiles.read_map`."""
@@ -223,12 +258,13 @@ class NSDSurfaceFiles(NSDFiles):
 
     def read_betas(self, session: int, mask: np.ndarray) -> np.ndarray:
         """As in `NSDFiles.read_betas`."""
-        betas = np.empty((N_TRIALS, int(mask.sum())), dtype=np.float32)
+        n_trials = self.experiment.n_trials
+        betas = np.empty((n_trials, int(mask.sum())), dtype=np.float32)
         done = 0
         files = existing(self.sessions(session))
         for path, inside in zip(files, np.split(mask, 2), strict=True):
             columns = slice(done, done + int(inside.sum()))
-            frames = _mgh_frames(path, (len(inside), 1, 1, N_TRIALS))
+            frames = _mgh_frames(path, (len(inside), 1, 1, n_trials))
             for trial, frame in enumerate(frames):
                 betas[trial, columns] = frame[inside]
             done = columns.stop
@@ -238,13 +274,13 @@ class NSDSurfaceFiles(NSDFiles):
 SPACES = {files.space: files for files in (NSDVolumeFiles, NSDSurfaceFiles)}
 
 
-def _read_hdf5(path: Path, mask: np.ndarray) -> np.ndarray:
+def _read_hdf5(path: Path, mask: np.ndarray, n_trials: int) -> np.ndarray:
     """Read by slices: chunks hold all trials of a voxel, so that reading by trials reads it all."""
     i, j, k = np.nonzero(mask)
-    betas = np.empty((N_TRIALS, len(i)), dtype=np.int16)
+    betas = np.empty((n_trials, len(i)), dtype=np.int16)
     with h5py.File(path, "r") as file:
         stored = file["betas"]
-        _check_shape(path, stored.shape, (N_TRIALS, *mask.shape[::-1]))
+        _check_shape(path, stored.shape, (n_trials, *mask.shape[::-1]))
         _check_integers(path, stored.dtype)
         for z in np.unique(k):
             inside = np.flatnonzero(k == z)
@@ -254,12 +290,12 @@ def _read_hdf5(path: Path, mask: np.ndarray) -> np.ndarray:
     return betas
 
 
-def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
-    betas = np.empty((N_TRIALS, int(mask.sum())), dtype=np.int16)
+def _read_nifti(path: Path, mask: np.ndarray, n_trials: int) -> np.ndarray:
+    betas = np.empty((n_trials, int(mask.sum())), dtype=np.int16)
     # Kept open, since a reopened compressed file is read from its start for each block.
-    check_claim(path, 2 * N_TRIALS * mask.size, compressed=path.suffix == ".gz")
+    check_claim(path, 2 * n_trials * mask.size, compressed=path.suffix == ".gz")
     image: Any = nib.load(path, keep_file_open=True)
-    _check_shape(path, image.shape, (*mask.shape, N_TRIALS))
+    _check_shape(path, image.shape, (*mask.shape, n_trials))
     _check_integers(path, image.get_data_dtype())
     slope, intercept = image.dataobj.slope, image.dataobj.inter
     if (slope, intercept) != (1, 0):
@@ -267,7 +303,7 @@ def _read_nifti(path: Path, mask: np.ndarray) -> np.ndarray:
             f"{path} says that its numbers are {slope} · stored + {intercept}, but NSD's betas are "
             "plain int16, 300 × percent signal change: was the file written by another program?"
         )
-    for trials in blocks(N_TRIALS, _TRIALS_AT_ONCE):
+    for trials in blocks(n_trials, _TRIALS_AT_ONCE):
         betas[trials] = np.asarray(image.dataobj[..., trials])[mask].T
     return betas
 
@@ -322,8 +358,15 @@ def existing(files: Iterable[Alternatives]) -> list[Path]:
     return [] if None in found else found  # type: ignore[return-value]
 
 
-def require(files: Iterable[Alternatives], root: Path) -> None:
+def require(files: Iterable[Alternatives], root: Path, *, sessions: bool = True) -> None:
     """Check that all files exist.
+
+    Parameters
+    ----------
+    files : iterable of alternatives
+    root : Path
+    sessions : bool
+        Whether fewer sessions could be read, which the message then says.
 
     Raises
     ------
@@ -338,5 +381,10 @@ def require(files: Iterable[Alternatives], root: Path) -> None:
             + ". They belong here:\n  "
             + "\n  ".join(lines)
             + f"\nand can be had from {BUCKET}, where their names after {root}/ are the same. "
-            "To read those sessions only that are there, name them: sessions= or --sessions."
+            "`brainenc download nsd` lists them."
+            + (
+                " To read those sessions only that are there, name them: sessions= or --sessions."
+                if sessions
+                else ""
+            )
         )

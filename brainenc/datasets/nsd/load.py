@@ -11,7 +11,7 @@ from brainenc.data.encoding_data import EncodingData
 from brainenc.datasets.nsd.convert import check_new, convert
 from brainenc.datasets.nsd.design import N_REPEATS
 from brainenc.datasets.nsd.files import N_SESSIONS
-from brainenc.datasets.nsd.plan import UNITS, coverage_line, make_plan
+from brainenc.datasets.nsd.plan import UNITS, Plan, coverage_line, make_plan
 from brainenc.progress import progress
 
 
@@ -93,8 +93,13 @@ def load_nsd(
         one_hour=one_hour,
         image_size=image_size,
     )
+    return load_plan(plan, N_REPEATS, verbose)
+
+
+def load_plan(plan: Plan, n_repeats: int, verbose: bool) -> EncodingData:
+    """The data of a plan in memory."""
     _print(plan.lines, verbose)
-    grouped = np.full((len(plan.images), N_REPEATS, len(plan.voxels)), np.nan, dtype=np.float32)
+    grouped = np.full((len(plan.images), n_repeats, len(plan.voxels)), np.nan, dtype=np.float32)
     has_data = []
     for session in progress(plan.sessions, desc="sessions", unit="session", verbose=verbose):
         trials, session_betas, varies = plan.read(session)
@@ -109,7 +114,7 @@ def load_nsd(
         trials,
         plan.name,
         volume=plan.volume,
-        units=UNITS[units],
+        units=UNITS[plan.units],
     )
 
 

@@ -16,15 +16,18 @@ from brainenc.data.images import take_images
 from brainenc.datasets.nsd.design import ONE_HOUR, make_trials, read_design
 from brainenc.datasets.nsd.files import (
     ATLASES,
+    CORE,
     N_SESSIONS,
     SPACES,
     Alternatives,
+    Experiment,
     NSDFiles,
     NSDSurfaceFiles,
     existing,
     read_labels,
     require,
 )
+from brainenc.datasets.published_files import as_size
 from brainenc.reading import read_array
 
 #: Units of betas, and their names in the data.
@@ -67,7 +70,7 @@ class Plan:
     @property
     def name(self) -> str:
         """Name of the data."""
-        return f"NSD subj{self.files.subject:02d}"
+        return f"{self.files.experiment.name} subj{self.files.subject:02d}"
 
     def read(self, session: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
         """One session.
@@ -76,7 +79,7 @@ class Plan:
         -------
         trials : pandas.DataFrame
             The chosen trials.
-        betas : array, shape (750, n_voxels), float32
+        betas : array, shape (n_trials, n_voxels), float32
             All trials, in the chosen units; NaN in voxels without data.
         has_data : array of bool, shape (n_voxels,)
 
@@ -121,31 +124,58 @@ def make_plan(
     image_size: Any,
 ) -> Plan:
     """Check arguments and files, and read small files. For the arguments see `load_nsd`."""
-    _check_choice("subject", subject, N_SESSIONS)
-    _check_choice("units", units, UNITS)
-    _check_choice("space", space, SPACES)
-    _check_choice("file_format", file_format, ("auto", "hdf5", "nifti"))
-    _check_choice("one_hour", one_hour, (None, *ONE_HOUR))
-    files = SPACES[space](Path(root).absolute(), subject, betas, file_format)
-    numbers = _session_numbers(sessions, subject)
-    wanted: list[Alternatives] = [(files.design,), (files.stimuli,)]
-    wanted += [paths for number in numbers for paths in files.sessions(number)]
-    require([*wanted, *_mask_files(files, mask)], files.root)
+    check_choice("one_hour", one_hour, (None, *ONE_HOUR))
+    files = choose_files(root, subject, units, space, betas, file_format)
+    numbers = session_numbers(sessions, subject)
+    require_inputs(files, numbers, mask, [(files.design,), (files.stimuli,)])
 
     trials = make_trials(read_design(files.design), subject, numbers, one_hour)
+    stored = HDF5Images(files.stimuli, size=as_size(image_size))
+    images = take_images(stored, np.unique(trials["nsd_id"]))
+    return plan_of_trials(files, units, numbers, trials, mask, images)
+
+
+def choose_files(
+    root: Any,
+    subject: int,
+    units: str,
+    space: str,
+    betas: str,
+    file_format: str,
+    experiment: Experiment = CORE,
+) -> NSDFiles:
+    """Files of a subject in a space, of arguments that are checked."""
+    check_choice("subject", subject, N_SESSIONS)
+    check_choice("units", units, UNITS)
+    check_choice("space", space, SPACES)
+    check_choice("file_format", file_format, ("auto", "hdf5", "nifti"))
+    return SPACES[space](Path(root).absolute(), subject, betas, file_format, experiment)
+
+
+def require_inputs(
+    files: NSDFiles, numbers: list[int], mask: Any, others: list[Alternatives]
+) -> None:
+    """Check that all files that must be there are: the others, betas, and those of the mask."""
+    betas = [paths for number in numbers for paths in files.sessions(number)]
+    needed = [*others, *betas, *mask_files(files, mask)]
+    require(needed, files.root, sessions=files.experiment is CORE)
+
+
+def plan_of_trials(
+    files: NSDFiles, units: str, numbers: list[int], trials: pd.DataFrame, mask: Any, images: Any
+) -> Plan:
+    """Plan of reading some trials, of which the files are there."""
     inside = _read_mask(files, mask, numbers[0])
     volume = files.volume(Path(mask) if _is_file_name(mask) else None)
     if volume is not None and volume.shape != inside.shape:
         raise ValueError(f"mask is {inside.shape}, but the volume of the subject is {volume.shape}")
     voxels, notes = _voxel_table(files, inside)
-    square = isinstance(image_size, (int, np.integer))
-    size = (int(image_size), int(image_size)) if square else image_size
-    if size is not None and min(size) < 1:
-        raise ValueError(f"image_size={image_size} must be 1 or more pixels, or None")
-    images = take_images(HDF5Images(files.stimuli, size=size), np.unique(trials["nsd_id"]))
+    if files.experiment is not CORE:  # whose ncsnr is of its images, and no ceiling for others
+        voxels = voxels.rename(columns={"ncsnr": "nsd_ncsnr"})
     described = mask if isinstance(mask, (str, Path)) else "mask given as an array"
     lines = [
-        f"NSD subject {subject}, {space}, {betas}: {len(trials)} trials of {len(images)} images in "
+        f"{files.experiment.name} subject {files.subject}, {files.space}, {files.betas}: "
+        f"{len(trials)} trials of {len(images)} images in "
         f"{len(numbers)} sessions, {len(voxels)} voxels ({described})",
         _describe_units(units, files.scale),
         *notes,
@@ -204,7 +234,8 @@ def coverage_line(n_sessions: np.ndarray, n_read: int) -> str:
 # ------------------------------------------------------------------ arguments
 
 
-def _check_choice(name: str, value: Any, choices: Iterable) -> None:
+def check_choice(name: str, value: Any, choices: Iterable) -> None:
+    """Raise ValueError if an argument is not among its choices."""
     if value not in choices:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
 
@@ -216,7 +247,8 @@ def _describe_units(units: str, scale: int) -> str:
     return f"betas in percent signal change ({stored}), not z-scored"
 
 
-def _session_numbers(sessions: Any, subject: int) -> list[int]:
+def session_numbers(sessions: Any, subject: int) -> list[int]:
+    """Sessions in increasing order, counted from 1; all of None."""
     last = N_SESSIONS[subject]
     if sessions is None:
         return list(range(1, last + 1))
@@ -235,7 +267,8 @@ def _is_file_name(mask: Any) -> bool:
     return isinstance(mask, Path) or (isinstance(mask, str) and mask.endswith(MASK_ENDINGS))
 
 
-def _mask_files(files: NSDFiles, mask: Any) -> list[Alternatives]:
+def mask_files(files: NSDFiles, mask: Any) -> list[Alternatives]:
+    """Files that the argument `mask` names."""
     if _is_file_name(mask):
         return [(Path(mask),)]
     if not isinstance(mask, str) or mask == "all":

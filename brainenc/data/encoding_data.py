@@ -33,6 +33,7 @@ from brainenc.data.image_ids import names_of
 from brainenc.data.images import as_images, take_images
 from brainenc.data.similarity import SimilarImages, similar_images
 from brainenc.data.splits import held_out_images
+from brainenc.data.stimuli import as_stimuli, stimuli_of_images
 from brainenc.data.trials import (
     as_trials,
     averaged_trials,
@@ -78,6 +79,9 @@ class EncodingData(VoxelMaps):
         Trials averaged in each beta, if the betas are averages over repeats; also taken from a
         column ``n_averaged`` of `trials`. By default a beta is a single trial. Kept as an array of
         two dimensions; the trial table has the column if all voxels share the numbers.
+    stimuli : pandas.DataFrame, n_images rows, optional
+        What is known of each image, such as its name and category, in the order of `images`. It
+        goes where the images go: subsets, files, results. Without columns by default.
     checked : bool
         True if all parts come from an `EncodingData`: nothing is checked or converted, since checks
         read all betas.
@@ -108,6 +112,8 @@ class EncodingData(VoxelMaps):
     volume: Volume | None = None
     units: str = ""
     n_averaged: Any = None
+    # None only until __post_init__ has made the table.
+    stimuli: pd.DataFrame = None  # type: ignore[assignment]
     checked: InitVar[bool] = field(default=False, kw_only=True)
 
     def __post_init__(self, checked: bool) -> None:
@@ -125,6 +131,7 @@ class EncodingData(VoxelMaps):
             self.volume.check_positions(voxels)
         converted = {"images": images, "betas": betas, "voxels": voxels, "trials": trials}
         converted["n_averaged"] = n_averaged
+        converted["stimuli"] = as_stimuli(self.stimuli, len(images))
         for name, value in converted.items():
             object.__setattr__(self, name, value)  # how a frozen dataclass sets its fields
 
@@ -196,6 +203,7 @@ class EncodingData(VoxelMaps):
         name: str = "data",
         volume: Volume | None = None,
         units: str = "",
+        stimuli: Any = None,
     ) -> "EncodingData":
         """Group trial-wise betas by image.
 
@@ -212,12 +220,16 @@ class EncodingData(VoxelMaps):
             Columns of the trial table; `zscore_by_session` needs the session.
         voxels, name, volume, units
             As for `EncodingData`.
+        stimuli : pandas.DataFrame, or path of a .tsv or .csv file, optional
+            One row per image: found by a column with the images' names if they have names,
+            otherwise in the order of `images`.
 
         Returns
         -------
         EncodingData
             Images in the order of `images`, repeats in order of presentation. The trial table
-            also has ``trial``, the row of `betas` that each trial came from.
+            also has ``trial``, the row of `betas` that each trial came from; the table of stimuli
+            has the ``name`` of images with names.
 
         Raises
         ------
@@ -229,7 +241,8 @@ class EncodingData(VoxelMaps):
         grouped, shown, trials = group_by_image(
             betas, image_ids, n_images=len(images), names=names, session=session, run=run
         )
-        tables: Any = {"voxels": voxels, "trials": trials}
+        stimuli = stimuli_of_images(stimuli, len(images), names)
+        tables: Any = {"voxels": voxels, "trials": trials, "stimuli": stimuli.iloc[shown]}
         images = take_images(images, shown)
         return cls(images, grouped, **tables, name=name, volume=volume, units=units)
 
@@ -420,6 +433,7 @@ class EncodingData(VoxelMaps):
             betas=self.betas[index],
             trials=trials_of_images(self.trials, index, self.n_images),
             n_averaged=None if self.n_averaged is None else self.n_averaged[index],
+            stimuli=self.stimuli.iloc[index].reset_index(drop=True),
             truth=None if self.truth is None else self.truth.select(images=index),
         )
 
@@ -495,6 +509,7 @@ class EncodingData(VoxelMaps):
             volume=self.volume,
             units=self.units,
             n_averaged=self.n_averaged,
+            stimuli=self.stimuli,
             copy_images=copy_images,
         )
         return folder
@@ -519,6 +534,7 @@ class EncodingData(VoxelMaps):
         check_same_length(images=parts["images"], betas=parts["betas"])
         check_voxels(parts["voxels"], parts["betas"].shape)
         check_trials(parts["trials"], parts["betas"].shape)
+        parts["stimuli"] = as_stimuli(parts["stimuli"], len(parts["betas"]))
         counts = counts_of_table(parts["trials"], len(parts["betas"]))
         if parts["n_averaged"] is None and counts is not None:  # a folder of 0.1
             parts["n_averaged"] = compact(counts)

@@ -38,7 +38,7 @@ def _in_doubles(table: pd.DataFrame) -> pd.DataFrame:
 
 def texts_of(table: pd.DataFrame) -> list[str]:
     """Columns that hold no numbers."""
-    return [name for name in table if not pd.api.types.is_numeric_dtype(table[name].dtype)]
+    return [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name].dtype)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -179,8 +179,7 @@ class BenchmarkResult(ResultTables):
         content = {
             "format_version": FORMAT_VERSION,
             "files": {
-                f"{table}.csv": file_record(folder / f"{table}.csv")
-                for table in names_of_tables
+                f"{table}.csv": file_record(folder / f"{table}.csv") for table in names_of_tables
             },
             "manifest": self.manifest,
             "warnings": self.warnings,

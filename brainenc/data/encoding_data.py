@@ -18,7 +18,7 @@ from brainenc import metrics
 from brainenc.brain.maps import VoxelMaps
 from brainenc.brain.volumes import Volume
 from brainenc.conversion import check_row_order
-from brainenc.data import brain_folder
+from brainenc.data import brain_folder, from_volumes
 from brainenc.data.alignment import AlignmentCheck, check_alignment
 from brainenc.data.ceiling import ceiling_of_averages
 from brainenc.data.counts import (
@@ -245,6 +245,107 @@ class EncodingData(VoxelMaps):
         tables: Any = {"voxels": voxels, "trials": trials, "stimuli": stimuli.iloc[shown]}
         images = take_images(images, shown)
         return cls(images, grouped, **tables, name=name, volume=volume, units=units)
+
+    @classmethod
+    def from_volumes(
+        cls,
+        betas: Any,
+        mask: Any,
+        image_ids: Any,
+        images: Any,
+        *,
+        atlases: Any = None,
+        labels: Any = None,
+        session: Any = None,
+        run: Any = None,
+        stimuli: Any = None,
+        units: str = "",
+        name: str | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        axes: str | None = None,
+        affine: Any = None,
+        space: str = "native",
+        without_image: str = "refuse",
+    ) -> "EncodingData":
+        """Betas of trials in volumes or on surfaces, with a mask, atlases and pictures.
+
+        Betas are read some trials at a time and kept in single precision, voxels of the mask only.
+
+        Parameters
+        ----------
+        betas : array, path, image, or a list of these, one per run
+            Volumes: an array (X, Y, Z, n_trials), a NIfTI file or image, an HDF5 data set (also
+            ``("file.h5", "betas")``), or ``.npy``; a file of three axes is one trial; axes in other
+            orders are recognised by the mask's shape. Surfaces: ``{"lh": …, "rh": …}`` of GIFTI
+            (``.func.gii``), MGH or arrays (n_vertices, n_trials), or of lists of runs; CIFTI
+            (``.dscalar.nii``, ``.dtseries.nii``).
+        mask : path, image or array (X, Y, Z)
+            Above 0 is inside. Surfaces: a dict of hemispheres, or None for all vertices; CIFTI: a
+            CIFTI map, "cortex", "subcortex" or None.
+        image_ids : array, shape (n_trials,), or a list of such, one per run
+            Name of the image that each trial showed, or its row in `images`, counted from 0.
+        images : folder, dict of name to image, list of files, array, or None
+            None: files that a column of `stimuli` names.
+        atlases : dict of name to map, or paths, optional
+            NIfTI, arrays; ``.annot`` and ``.label.gii`` of hemispheres; ``.dlabel.nii``.
+        labels : dict of atlas to label table, or one table, optional
+            Names of the codes: a dict, FreeSurfer's ``.ctab`` or ``.txt``, or a ``.tsv`` of BIDS.
+            Codes of an atlas without a table are its labels: "12".
+        session, run : value per trial or per run, optional
+            Columns of the trial table. Several runs are numbered from 1 by default.
+        stimuli : pandas.DataFrame, or path of a .tsv or .csv file, optional
+            Table with a row per image; see `from_trials`.
+        units, name : str
+        image_size : int or (height, width), optional
+            Size that image files are resized to.
+        axes : str, optional
+            Order of the axes of arrays where shapes leave several: "xyzt", "txyz" or "tzyx"; with
+            "v" for the voxels of the mask, "vt" or "tv".
+        affine : array, shape (4, 4), optional
+            Of arrays, for maps in NIfTI files.
+        space : str
+            As of `brainenc.Volume`: "native" or "MNI152".
+        without_image : "refuse" or "leave out"
+            Trials whose id is missing or names no image.
+
+        Returns
+        -------
+        EncodingData
+            The voxel table has ``i, j, k`` (and `volume` the grid), or ``vertex`` and
+            ``hemisphere``, in the order of ``grid[mask]``, and a column of ROI labels per atlas.
+
+        Raises
+        ------
+        ValueError : a volume or map of another shape or affine than the mask (nothing is
+            resampled), an empty mask or one of labels, trials without a picture, a label table
+            that lacks codes or has a name twice.
+
+        Warns
+        -----
+        UserWarning : pictures without a trial, atlases without label tables, trials or voxels
+            without data.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> betas = np.random.default_rng(0).standard_normal((4, 4, 4, 6))  # 6 trials
+        >>> mask = np.zeros((4, 4, 4), dtype=bool)
+        >>> mask[1:3, 1:3, 1:3] = True
+        >>> codes = np.where(np.arange(4) < 2, 1, 2)[:, None, None] * mask
+        >>> images = {name: np.zeros((16, 16, 3), np.uint8) for name in ("cat", "dog")}
+        >>> data = EncodingData.from_volumes(
+        ...     betas, mask, ["dog", "cat", "cat", "dog", "cat", "dog"], images,
+        ...     atlases={"visual": codes}, labels={1: "V1", 2: "V2"}, affine=np.eye(4),
+        ... )
+        >>> data.betas.shape, list(data.rois()), data.stimuli["name"].tolist()
+        ((2, 3, 8), ['V1', 'V2'], ['cat', 'dog'])
+        """
+        given: Any = {"atlases": atlases, "labels": labels, "session": session, "run": run}
+        given |= {"stimuli": stimuli, "units": units, "name": name, "image_size": image_size}
+        given |= {"axes": axes, "affine": affine, "space": space, "without_image": without_image}
+        return cls(
+            **from_volumes.load(from_volumes.make_plan(betas, mask, image_ids, images, **given))
+        )
 
     def zscore_by_session(self) -> "EncodingData":
         """Each voxel z-scored within each session, over all its trials.

@@ -111,7 +111,8 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     )
 
 
-def _stimuli(columns: dict[str, Any], n_images: int, path: Path) -> pd.DataFrame | None:
+def _stimuli(columns: dict[str, Any], n_images: int, path: Path) -> Any:
+    """The table of stimuli, or None."""
     for key, values in columns.items():
         _of_shape(values, (n_images,), STIMULI + key, path)
     return pd.DataFrame(columns) if columns else None

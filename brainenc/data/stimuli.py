@@ -194,7 +194,6 @@ def read_table(source: Any, name: str) -> pd.DataFrame:
             raise ValueError(f"{name} is no table: {error}") from None
     if not isinstance(source, pd.DataFrame):
         raise TypeError(
-            f"{name} must be a pandas.DataFrame or a .tsv or .csv file, got "
-            f"{type(source).__name__}"
+            f"{name} must be a pandas.DataFrame or a .tsv or .csv file, got {type(source).__name__}"
         )
     return plain_table(source, name)

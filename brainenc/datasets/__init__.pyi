@@ -3,6 +3,9 @@ from .algonauts2023 import algonauts2023_score as algonauts2023_score
 from .algonauts2023 import algonauts2023_test_images as algonauts2023_test_images
 from .algonauts2023 import load_algonauts2023 as load_algonauts2023
 from .algonauts2023 import write_algonauts2023_submission as write_algonauts2023_submission
+from .bids import load_bids as load_bids
+from .glmsingle import convert_glmsingle as convert_glmsingle
+from .glmsingle import load_glmsingle as load_glmsingle
 from .miyawaki2008 import load_miyawaki2008 as load_miyawaki2008
 from .nsd import convert_nsd as convert_nsd
 from .nsd import load_nsd as load_nsd
@@ -10,3 +13,4 @@ from .nsd import shared_test_mask as shared_test_mask
 from .simulated import SessionDrift as SessionDrift
 from .simulated import SimulatedTruth as SimulatedTruth
 from .simulated import simulate_subject as simulate_subject
+from .volumes import convert_volumes as convert_volumes

@@ -45,7 +45,7 @@ def image_positions(
     ----------
     image_ids : array-like, shape (n_trials,), (n_trials, 1) or (1, n_trials)
         Rows of images, counted from 0, as integers or whole floats; or names: of files, with or
-        without folder and ending, or the keys of a dict of images.
+        without folder and ending, or the ends of their paths; or the keys of a dict of images.
     n_images : int
     names : list of paths or dict of key to row, optional
         As `names_of` gives them. Ids are keys of the dict, numbers too.
@@ -102,14 +102,20 @@ def _named(ids: np.ndarray, names: list[str] | None) -> NDArray[np.int64]:
         )
     found = []
     errors = []
-    for what, known in (
+    ways = [
         ("the path of an image", names),
         ("the name of an image file", [os.path.basename(name) for name in names]),
         (
             "the name of an image file without its ending",
             [os.path.splitext(os.path.basename(name))[0] for name in names],
         ),
-    ):
+    ]
+    depths = {name.count("/") for name in ids}
+    if len(depths) == 1 and 0 not in depths:  # such as "faces/1.png" of "/data/faces/1.png"
+        depth = -1 - depths.pop()
+        ends = ["/".join(name.replace(os.sep, "/").split("/")[depth:]) for name in names]
+        ways.append(("the end of the path of an image", ends))
+    for what, known in ways:
         rows: dict[Any, list[int]] = {}
         for i, name in enumerate(known):
             rows.setdefault(name, []).append(i)

@@ -14,7 +14,7 @@ import numpy as np
 
 from brainenc.arrays import blocks, is_mapped, release
 from brainenc.brain.volumes import open_volume
-from brainenc.data.voxel_grids import GrayordinateGrid, SurfaceGrid
+from brainenc.data.voxel_grids import MGH, GrayordinateGrid, SurfaceGrid, read_mgh
 from brainenc.reading import check_claim, n_bytes_of, read_array, reading
 
 #: Bytes of values outside the mask, or in double precision, that are in memory at a time.
@@ -298,7 +298,7 @@ class SurfaceTrials:
         self.parts, self.grid, self.name = parts, grid, name
         self.files = [Path(p) for p in parts.values() if isinstance(p, (str, os.PathLike))]
         self._last: dict[str, np.ndarray] = {}
-        counts = {side: surface_shape(parts[side], f"{name} of {side}")[1] for side in parts}
+        counts = {side: surface_shape(part, f"{name} of {side}")[1] for side, part in parts.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"{name} has {counts} trials: hemispheres must have the same")
         self.n_trials = next(iter(counts.values()))
@@ -330,9 +330,11 @@ def surface_values(source: Any, name: str) -> np.ndarray:
                 import nibabel as nib
 
                 source = nib.load(source)
+            elif Path(source).suffix in MGH:
+                values = read_mgh(Path(source))
+                source = values.reshape(len(values), -1)
             else:
-                image = open_volume(source)
-                source = np.asanyarray(image.dataobj).reshape(image.shape[0], -1)
+                raise ValueError(f"{source} must end in .gii, .mgh, .mgz or .npy")
     if hasattr(source, "darrays"):
         arrays = [array.data for array in source.darrays]
         if not arrays:

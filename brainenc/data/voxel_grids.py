@@ -12,13 +12,17 @@ import numpy as np
 import pandas as pd
 
 from brainenc.brain.surfaces import HEMISPHERES
-from brainenc.brain.volumes import POSITION, Volume, open_volume, read_volume
+from brainenc.brain.volumes import POSITION, Volume, read_volume
 from brainenc.conversion import plain_array
+from brainenc.data.atlas_labels import labelled
 from brainenc.reading import read_array, reading
 
 #: Difference in mm, or in mm per voxel, up to which two affines are those of one grid: headers
 #: store single precision.
 SAME_AFFINE = 1e-3
+
+#: Endings of files of FreeSurfer with values of vertices.
+MGH = (".mgh", ".mgz")
 
 #: Labels that come with an atlas; None of maps without.
 Labels = dict[int, str] | None
@@ -184,10 +188,7 @@ class SurfaceGrid:
             tables.append(labels)
         if all(table == tables[0] for table in tables):
             return np.concatenate(found), tables[0]
-        texts = [
-            np.array([(table or {}).get(code, str(code)) for code in values.astype(int).tolist()])
-            for values, table in zip(found, tables, strict=True)
-        ]
+        texts = [labelled(*part, name)[0] for part in zip(found, tables, strict=True)]
         return np.concatenate(texts), None
 
 
@@ -200,6 +201,16 @@ def as_hemispheres(source: Any, name: str) -> dict[str, Any] | None:
     if len(found) < len(source) or not found or not set(found) <= set(HEMISPHERES):
         raise ValueError(f"{name} has the keys {list(source)}, but hemispheres are 'lh' and 'rh'")
     return {side: found[side] for side in HEMISPHERES if side in found}
+
+
+def read_mgh(path: Path) -> np.ndarray:
+    """Values of an MGH file; `nibabel.load` leaves the file open."""
+    import nibabel as nib
+    from nibabel.openers import ImageOpener
+
+    with ImageOpener(str(path)) as file:
+        image = nib.MGHImage.from_bytes(file.read())
+    return np.asarray(image.dataobj)
 
 
 def read_surface_map(source: Any, name: str) -> tuple[np.ndarray, Labels]:
@@ -215,8 +226,8 @@ def read_surface_map(source: Any, name: str) -> tuple[np.ndarray, Labels]:
                 return codes, labels
             if path.suffix == ".npy":
                 return read_array(path), None
-            if path.suffix != ".gii":
-                return np.asarray(open_volume(path).dataobj).reshape(-1), None
+            if path.suffix in MGH:
+                return read_mgh(path).reshape(-1), None
             source = nib.load(path)
     if hasattr(source, "darrays"):
         if len(source.darrays) != 1:

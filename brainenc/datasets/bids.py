@@ -122,7 +122,8 @@ def load_bids(
     subject = f"sub-{str(subject).removeprefix('sub-')}"
     series = _series(root, subject, task, session, in_space)
     folders = [Path(events)] if events is not None else [root, *root.absolute().parents[:2]]
-    paths, tables = [], []
+    paths: list[str] = []
+    tables: list[pd.DataFrame] = []
     for group in dict.fromkeys(one.group for one in series):
         of_group = [one for one in series if one.group == group]
         path = _events_file(folders, subject, group)
@@ -133,14 +134,16 @@ def load_bids(
         tables.append(table)
     trials = pd.concat(tables, ignore_index=True)
     grid, source = open_betas(paths, mask, space=space)
-    expected = trials.groupby("path", sort=False).size().reindex(paths).tolist()
+    expected: list[int] = trials.groupby("path", sort=False).size().reindex(paths).tolist()
     for one, n_events in zip(source.sources, expected, strict=True):
         if one.n_trials != n_events:
             raise ValueError(
                 f"{one.name} has {one.n_trials} volumes, but its events.tsv has {n_events} events "
                 "of the trial type"
             )
-    known = {key: trials[key].to_numpy() for key in ("session", "run") if (trials[key] != "").any()}
+    session_of, run_of = (
+        trials[key].to_numpy() if (trials[key] != "").any() else None for key in ("session", "run")
+    )
     others = trials.drop(columns=["path", "picture", "session", "run", "presented"])
     plan = from_volumes.plan_trials(
         grid,

@@ -222,6 +222,8 @@ def glmsingle_plan(
     )
     about = stimuli if is_table else None
     pictures = open_pictures(images if is_table else stimuli, about, image_size=image_size)
+    if trials is None and isinstance(pictures[1], Mapping):  # ids are keys, and no rows
+        table["picture"] = _keys(table["picture"].to_numpy(), list(pictures[1]))
     if units is None:
         plain = any(not design.get("wantpercentbold", 1) for design in designs)
         units = "" if plain else UNITS
@@ -276,6 +278,16 @@ def _surfaces(paths: list[Any], kind: str | None, mask: Any) -> tuple[Grid, Runs
     grid, source = open_betas(runs, mask)
     assert isinstance(source.sources[0], SurfaceTrials)
     return grid, source, designs
+
+
+def _keys(conditions: np.ndarray, keys: list[Any]) -> list[Any]:
+    """Key of the image of each condition."""
+    if conditions.max() >= len(keys):
+        raise ValueError(
+            f"DESIGNINFO has {conditions.max() + 1} conditions, but there are {len(keys)} images: "
+            "give trials, a table with the picture of each trial"
+        )
+    return [keys[condition] for condition in conditions.tolist()]
 
 
 def _design(output: Output) -> dict[str, Any]:

@@ -10,7 +10,8 @@ Two layouts are read:
   ``nilearn.glm.save_glm_to_bids``, one file for each trial, where trials are called as in nilearn's
   example of beta series: the trial type and a number, ``face__003``, which is ``face003`` in the
   name of a file. That events are numbered in the order of the rows is a convention of that example;
-  nilearn itself does not fix the names of trials.
+  nilearn itself does not fix the names of trials. It leaves the run out of these names unless the
+  prefix has it.
 
 Other programs' layouts are not known to be the same: use `EncodingData.from_volumes` for them.
 """
@@ -213,19 +214,27 @@ def _number(text: str) -> tuple[int, str]:
 
 
 def _events_file(folders: list[Path], subject: str, group: tuple[str, str, str]) -> Path:
+    """Events of a run; betas without a number of a run need a session of one run."""
     session, task, run = group
     for folder in folders:
+        found = []
         for path in natural_order((folder / subject).rglob("*_events.tsv")):
             parts = entities(path.name)
-            same_run = _number(parts.get("run", "")) == _number(run)
+            same_run = not run or _number(parts.get("run", "")) == _number(run)
             if parts.get("ses", "") == session and same_run and parts.get("task", task) == task:
-                return path
-    wanted = "_".join(
-        [subject] + [f"{k}-{v}" for k, v in zip(("ses", "task", "run"), group, strict=True) if v]
-    )
+                found.append(path)
+        if len(found) > 1:
+            raise ValueError(
+                f"the names of the betas of {subject} do not say their run, and there are the "
+                f"events of {len(found)} runs, such as {found[0].name}: put run- into the names, "
+                "or use EncodingData.from_volumes"
+            )
+        if found:
+            return found[0]
+    entity = [f"{k}-{v}" for k, v in zip(("ses", "task", "run"), group, strict=True) if v]
     raise FileNotFoundError(
-        f"there is no {wanted}_events.tsv in {', '.join(map(str, folders))}: name the folder of "
-        "the data set with events="
+        f"there is no {'_'.join([subject, *entity])}_events.tsv in "
+        f"{', '.join(map(str, folders))}: name the folder of the data set with events="
     )
 
 

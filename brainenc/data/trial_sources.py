@@ -164,8 +164,6 @@ class ArrayTrials:
                 found = self._of_voxels(values, trials)
             else:
                 found = self._of_grid(values, trials)
-            if is_mapped(values):
-                release(values)
         if not self.infinite:
             found[np.isinf(found)] = np.nan
         return found if self._columns is None else found[:, self._columns]
@@ -176,10 +174,12 @@ class ArrayTrials:
             for some in blocks(len(found), max(1, _AT_ONCE // (8 * self.n_voxels))):
                 rows = slice(trials.start + some.start, trials.start + some.stop)
                 found[some] = np.asarray(values[rows]).reshape(-1, self.n_voxels)
+                _release(values)
             return found
         for some in blocks(self.n_voxels, max(1, _AT_ONCE // (8 * len(found)))):
             block = values[some, ..., trials]
             found[:, some] = np.asarray(block).reshape(-1, len(found)).T
+            _release(values)
         return found
 
     def _of_grid(self, values: Any, trials: slice) -> np.ndarray:
@@ -201,7 +201,14 @@ class ArrayTrials:
                 else:
                     block = np.moveaxis(np.asarray(values[(rows, int(plane), *box)]), 0, -1)
                 found[some, columns] = block[a, b].T
+            _release(values)
         return found
+
+
+def _release(values: Any) -> None:
+    """Give back the memory of a map's pages: the system maps many around each that is read."""
+    if is_mapped(values):
+        release(values)
 
 
 def columns_of_matlab(inside: np.ndarray) -> np.ndarray:

@@ -1,12 +1,15 @@
 """Outputs of GLMsingle of every type and format, written as its own code writes them."""
 
 import dataclasses
+import re
+import textwrap
 
 import h5py
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REPOSITORY
 from own_data import (
     AFFINE,
     N_IMAGES,
@@ -330,15 +333,9 @@ def test_a_truncated_file_is_named(own, tmp_path):
 
 # ------------------------------------------------------------------ the new user's job
 
-SCRIPT = """
-import brainenc
-data = brainenc.datasets.load_glmsingle("glmsingle", "trials.tsv", "stimuli", "mask.nii.gz",
-                                        atlases="visual.nii.gz", labels="labels.ctab")
-ridge = brainenc.RidgeEncoder(brainenc.GaborPyramid(verbose=False))
-result = brainenc.benchmark(data, {"ridge": ridge}, cv=5, verbose=False)
-result.to_html("report.html")
-data.to_nifti(result.maps.query("encoder == 'ridge'")["r"], "r.nii.gz")
-"""
+PAGE = (REPOSITORY / "docs" / "howto_own_data.rst").read_text(encoding="utf-8")
+#: First block of Python on the page about own data.
+SCRIPT = textwrap.dedent(re.search(r"code-block:: python\n\n((?:   .*\n)+)", PAGE)[1])
 
 
 def write_job(folder, n_images=240, n_repeats=3, n_voxels=300):

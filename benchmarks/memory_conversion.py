@@ -68,29 +68,27 @@ def make_files(folder: Path, n_trials: int, write_betas) -> None:
     write_betas(folder, n_trials, rng)
 
 
-def blocks_of(rng, n_trials):
-    """Volumes of some trials at a time, trials last."""
-    texture = rng.standard_normal((*GRID, BLOCK), dtype=np.float32)
-    for start in range(0, n_trials, BLOCK):
-        yield start, texture[..., : n_trials - start] + np.float32(start)
+def planes(n_trials: int, rng):
+    """Volumes of all trials, plane by plane of the slowest axis; trials last."""
+    texture = rng.standard_normal((*GRID[1:], n_trials), dtype=np.float32)
+    for plane in range(GRID[0]):
+        yield plane, texture + np.float32(plane)
 
 
 def hdf5(folder: Path, n_trials: int, rng) -> None:
     """As GLMsingle writes it: trials last and contiguous, not chunked."""
     with h5py.File(folder / "TYPED_FITHRF_GLMDENOISE_RR.hdf5", "w") as file:
         stored = file.create_dataset("betasmd", (*GRID, n_trials), np.float32)
-        for start, block in blocks_of(rng, n_trials):
-            stored[..., start : start + block.shape[-1]] = block
+        for plane, values in planes(n_trials, rng):
+            stored[plane] = values
 
 
 def pickled(folder: Path, n_trials: int, rng) -> None:
-    """GLMsingle's default file, a pickled dict, from a memory map."""
-    path = folder / "betas.npy"
-    betas = np.lib.format.open_memmap(path, "w+", np.float32, (*GRID, n_trials))
-    for start, block in blocks_of(rng, n_trials):
-        betas[..., start : start + block.shape[-1]] = block
-    np.save(folder / "TYPED_FITHRF_GLMDENOISE_RR.npy", {"betasmd": np.asarray(betas)})
-    path.unlink()
+    """GLMsingle's default file, a pickled dict."""
+    betas = np.empty((*GRID, n_trials), np.float32)
+    for plane, values in planes(n_trials, rng):
+        betas[plane] = values
+    np.save(folder / "TYPED_FITHRF_GLMDENOISE_RR.npy", {"betasmd": betas})
 
 
 def nifti(folder: Path, n_trials: int, rng) -> None:
@@ -104,8 +102,10 @@ def nifti(folder: Path, n_trials: int, rng) -> None:
         header["magic"] = b"n+2"
         header.write_to(file)
         file.write(b"\0" * (544 - file.tell()))
-        for _, block in blocks_of(rng, n_trials):
-            file.write(np.asfortranarray(block).tobytes(order="F"))
+        texture = rng.standard_normal((*GRID, BLOCK), dtype=np.float32)
+        for start in range(0, n_trials, BLOCK):
+            block = texture[..., : n_trials - start] + np.float32(start)
+            file.write(block.tobytes(order="F"))
 
 
 def of_glmsingle(folder: Path) -> dict:

@@ -8,7 +8,9 @@ import typer
 from brainenc import terminal
 
 Out = Annotated[Path, typer.Option(help="The .brain folder to write.")]
-Mask = Annotated[Path, typer.Option(help="NIfTI or .npy; above 0 is inside.")]
+Mask = Annotated[
+    str, typer.Option(help="NIfTI or .npy; above 0 is inside. Of CIFTI also cortex or subcortex.")
+]
 Trials = Annotated[
     list[Path],
     typer.Option(

@@ -126,7 +126,9 @@ def _tables(labels: Any, names: list[str]) -> dict[str, dict[int, str]]:
     """Label table of each atlas that has one."""
     if labels is None:
         return {}
-    if isinstance(labels, Mapping) and labels and all(isinstance(key, str) for key in labels):
+    texts = isinstance(labels, Mapping) and all(isinstance(key, str) for key in labels)
+    # A dict of JSON has its codes as text.
+    if texts and labels and not all(key.isdecimal() and key not in names for key in labels):
         if unknown := [name for name in labels if name not in names]:
             raise ValueError(f"labels has {unknown}, but the atlases are {names}")
         return {

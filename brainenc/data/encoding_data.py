@@ -6,7 +6,7 @@ Long because most of it is documentation; the methods hand over to the modules b
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,10 @@ from brainenc.data.counts import (
     with_counts,
 )
 from brainenc.data.feature_noise import check_features
-from brainenc.data.image_ids import names_of
 from brainenc.data.images import as_images, take_images
 from brainenc.data.similarity import SimilarImages, similar_images
 from brainenc.data.splits import held_out_images
-from brainenc.data.stimuli import as_stimuli, stimuli_of_images
+from brainenc.data.stimuli import as_stimuli
 from brainenc.data.trials import (
     as_trials,
     averaged_trials,
@@ -42,7 +41,15 @@ from brainenc.data.trials import (
     trials_of_images,
     zscore_by_session,
 )
-from brainenc.data.voxels import as_voxels, atlas_columns, check_voxels, in_rois, roi_positions
+from brainenc.data.volume_images import open_pictures
+from brainenc.data.voxels import (
+    as_voxels,
+    atlas_columns,
+    check_voxels,
+    in_rois,
+    roi_positions,
+    with_codes_as_labels,
+)
 from brainenc.repeats import average_repeats, effective_trials
 from brainenc.validation import check_betas, check_index, check_same_length
 
@@ -209,7 +216,7 @@ class EncodingData(VoxelMaps):
 
         Parameters
         ----------
-        images : array or sequence, shape (n_unique, H, W[, 3]), or dict of name to image
+        images : array or sequence, shape (n_unique, H, W[, 3]), dict of name to image, or folder
             Unique images. Images without trials are left out.
         betas : array, shape (n_trials, n_voxels)
             One row per trial, in the order of presentation.
@@ -236,12 +243,10 @@ class EncodingData(VoxelMaps):
         ValueError : lengths differ, or ids are missing, outside `images` (counted from 1, for
             example) or names of no image, or of several.
         """
-        names = names_of(images)
-        images = as_images(list(images.values()) if isinstance(images, Mapping) else images)
+        images, names, stimuli = open_pictures(images, stimuli)
         grouped, shown, trials = group_by_image(
             betas, image_ids, n_images=len(images), names=names, session=session, run=run
         )
-        stimuli = stimuli_of_images(stimuli, len(images), names)
         tables: Any = {"voxels": voxels, "trials": trials, "stimuli": stimuli.iloc[shown]}
         images = take_images(images, shown)
         return cls(images, grouped, **tables, name=name, volume=volume, units=units)
@@ -634,6 +639,8 @@ class EncodingData(VoxelMaps):
         parts = brain_folder.read(Path(folder), verify=verify)
         check_same_length(images=parts["images"], betas=parts["betas"])
         check_voxels(parts["voxels"], parts["betas"].shape)
+        # Folders of older versions may have atlases of codes.
+        parts["voxels"] = with_codes_as_labels(parts["voxels"])
         check_trials(parts["trials"], parts["betas"].shape)
         parts["stimuli"] = as_stimuli(parts["stimuli"], len(parts["betas"]))
         counts = counts_of_table(parts["trials"], len(parts["betas"]))

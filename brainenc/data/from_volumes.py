@@ -21,7 +21,7 @@ from brainenc.data.image_ids import image_positions
 from brainenc.data.images import take_images
 from brainenc.data.open_betas import Grid, open_betas
 from brainenc.data.stimuli import NAME, positions_known
-from brainenc.data.trial_sources import Runs
+from brainenc.data.trial_sources import Runs, TrialSource
 from brainenc.data.volume_images import Names, open_pictures
 from brainenc.storage import fingerprint
 
@@ -85,7 +85,8 @@ class VolumesPlan:
         paths = [Path(path) for path in self.source.files]
         stats = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
         places = self.trials[["image", "repeat", "trial"]].to_numpy(dtype=np.int64)
-        return fingerprint(stats, self.shape, self.mask_key, BLOCK, places)
+        in_memory = [_content(one) for one in self.source.sources if not one.files]
+        return fingerprint(stats, in_memory, self.shape, self.mask_key, BLOCK, places)
 
     def read(self, part: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
         """One block.
@@ -263,6 +264,11 @@ def load(plan: VolumesPlan) -> dict[str, Any]:
         "units": plan.unit_name,
         "stimuli": stimuli,
     }
+
+
+def _content(source: TrialSource) -> str:
+    """Hash of trials that are in no file."""
+    return fingerprint([fingerprint(source.read(rows)) for rows in blocks(source.n_trials, 64)])
 
 
 # ------------------------------------------------------------------ trials

@@ -180,13 +180,17 @@ def read_table(source: Any, name: str) -> pd.DataFrame:
             if len(set(columns)) < len(columns):
                 twice = max(columns, key=columns.count)
                 raise ValueError(f"{path} has two columns of the name {twice!r}")
-            source = pd.read_csv(
-                path,
-                sep=separator,
-                encoding="utf-8-sig",
-                keep_default_na=False,
-                na_values=["n/a", ""],
-            )
+            options: Any = {"sep": separator, "encoding": "utf-8-sig", "keep_default_na": False}
+            options["na_values"] = ["n/a", ""]
+            source = pd.read_csv(path, **options)
+            texts = pd.read_csv(path, dtype=str, **options)
+            for heading in source:
+                # "0012" is a name, of which a number would lose the zeros.
+                padded = texts[heading].astype(str).str.fullmatch("0[0-9]+").any()
+                if padded and pd.api.types.is_integer_dtype(source[heading].dtype):
+                    source[heading] = texts[heading]
+                elif padded and pd.api.types.is_float_dtype(source[heading].dtype):
+                    source[heading] = texts[heading]  # whole numbers, some missing
     elif isinstance(source, (dict, list)):
         try:
             source = pd.DataFrame(source)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from brainenc.arrays import blocks, is_mapped, release
-from brainenc.brain.volumes import open_volume
+from brainenc.brain.volumes import check_gzip, open_volume
 from brainenc.data.voxel_grids import MGH, GrayordinateGrid, SurfaceGrid, read_mgh
 from brainenc.reading import check_claim, n_bytes_of, read_array, reading
 
@@ -243,7 +243,12 @@ def files_of(array: Any) -> list[Path]:
     """File that an array is read from, if it is known."""
     if isinstance(array, (str, os.PathLike)):
         return [Path(array)]
-    return [Path(array[0])] if isinstance(array, tuple) else []
+    if isinstance(array, tuple):
+        return [Path(array[0])]
+    path = getattr(array, "filename", None)  # of a memory map
+    if path is None and hasattr(array, "chunks"):  # of an HDF5 data set
+        path = getattr(getattr(array, "file", None), "filename", None)
+    return [Path(path)] if isinstance(path, (str, os.PathLike)) else []
 
 
 class ImageTrials:
@@ -275,8 +280,10 @@ class ImageTrials:
                 whole = len(self._image.shape) == 3
                 block = np.asarray(proxy if whole else proxy[..., rows])
             found[some] = block[self.inside].reshape(-1, some.stop - some.start).T
-        if trials.stop >= self.n_trials:
+        if trials.stop >= self.n_trials and self._kept is not None:
             self._kept = None  # closes the file
+            with reading(self.name, "a volume (NIfTI or MGH)"):
+                check_gzip(self.files[0])
         return found
 
     def _proxy(self) -> Any:
@@ -303,7 +310,8 @@ class SurfaceTrials:
 
     def __init__(self, parts: dict[str, Any], grid: SurfaceGrid, name: str):
         self.parts, self.grid, self.name = parts, grid, name
-        self.files = [Path(p) for p in parts.values() if isinstance(p, (str, os.PathLike))]
+        files = [Path(p) for p in parts.values() if isinstance(p, (str, os.PathLike))]
+        self.files = files if len(files) == len(parts) else []
         self._last: dict[str, np.ndarray] = {}
         counts = {side: surface_shape(part, f"{name} of {side}")[1] for side, part in parts.items()}
         if len(set(counts.values())) > 1:

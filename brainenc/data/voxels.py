@@ -53,7 +53,7 @@ def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
     check_row_order(betas=np.empty(0), voxels=voxels)
     table = plain_table(voxels, "voxels")
     check_voxels(table, (0, 0, n_voxels))
-    coded, ignored = [], []
+    ignored = []
     for name in table:
         if name in NON_ATLAS_COLUMNS:
             if name != "hemisphere" and not pd.api.types.is_numeric_dtype(table[name].dtype):
@@ -64,22 +64,9 @@ def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
             continue
         if table[name].dtype == object:
             table[name] = numeric_array(table[name], f"voxels[{name!r}]")
-        if _is_measure(str(name), table[name]):
-            continue
-        if _looks_like_codes(table[name]):
-            table[name] = labels_of_codes(table[name].to_numpy())
-            coded.append(str(name))
-        else:
+        if not _is_measure(str(name), table[name]) and not _looks_like_codes(table[name]):
             ignored.append(str(name))
-    if coded:
-        warnings.warn(
-            f"columns {coded} of voxels are whole numbers: they are read as codes of ROIs, whose "
-            "labels are their digits, and 0, -1 and NaN are outside every ROI. Name the ROIs with "
-            f"voxels[{coded[0]!r}].map({{1: 'V1', …}}); an ROI of 0 and 1 is .astype(bool); a "
-            f"count gets a name that begins with n_: rename(columns={{{coded[0]!r}: "
-            f"{'n_' + coded[0]!r}}})",
-            stacklevel=4,
-        )
+    table = with_codes_as_labels(table, stacklevel=5)
     if ignored:
         warnings.warn(
             f"columns {ignored} of voxels name no ROI, as they are no text, bool or codes that "
@@ -94,6 +81,41 @@ def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
             stacklevel=4,
         )
     return table
+
+
+def with_codes_as_labels(voxels: pd.DataFrame, stacklevel: int = 3) -> pd.DataFrame:
+    """The table with codes of ROIs as labels of their digits.
+
+    Parameters
+    ----------
+    voxels : pandas.DataFrame
+    stacklevel : int
+        Of the warning.
+
+    Warns
+    -----
+    UserWarning : there are such columns.
+    """
+    coded = [
+        str(name)
+        for name in voxels
+        if name not in NON_ATLAS_COLUMNS
+        and isinstance(voxels[name].dtype, np.dtype)
+        and voxels[name].dtype.kind in "iuf"
+        and not _is_measure(str(name), voxels[name])
+        and _looks_like_codes(voxels[name])
+    ]
+    if not coded:
+        return voxels
+    warnings.warn(
+        f"columns {coded} of voxels are whole numbers: they are read as codes of ROIs, whose "
+        "labels are their digits, and 0, -1 and NaN are outside every ROI. Name the ROIs with "
+        f"voxels[{coded[0]!r}].map({{1: 'V1', …}}); an ROI of 0 and 1 is .astype(bool); a "
+        f"count gets a name that begins with n_: rename(columns={{{coded[0]!r}: "
+        f"{'n_' + coded[0]!r}}})",
+        stacklevel=stacklevel,
+    )
+    return voxels.assign(**{name: labels_of_codes(voxels[name].to_numpy()) for name in coded})
 
 
 def _labels(values: pd.Series, name: str) -> Any:

@@ -83,7 +83,8 @@ def load_bids(
     subject : str
         Label, with or without "sub-".
     images : folder, dict, list or array of images, or None
-        As of `EncodingData.from_volumes`.
+        As of `EncodingData.from_volumes`; None without `stimuli` is the folder ``stimuli`` of the
+        data set.
     mask : path, image or array (X, Y, Z)
     events : path, optional
         The folder with ``sub-…/func/…_events.tsv``; by default `root`, or the data set that `root`
@@ -123,6 +124,8 @@ def load_bids(
     subject = f"sub-{str(subject).removeprefix('sub-')}"
     series = _series(root, subject, task, session, in_space)
     folders = [Path(events)] if events is not None else [root, *root.absolute().parents[:2]]
+    if images is None and stimuli is None:
+        images = next((one / "stimuli" for one in folders if (one / "stimuli").is_dir()), None)
     paths: list[str] = []
     tables: list[pd.DataFrame] = []
     for group in dict.fromkeys(one.group for one in series):

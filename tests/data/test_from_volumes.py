@@ -597,3 +597,55 @@ def test_grayordinates_of_the_cortex_or_below(own, cifti, tmp_path):
     atlases = {"visual": tmp_path / "a.dlabel.nii"}
     data = from_volumes(path, "cortex", own.ids, own.pictures, atlases=atlases)
     np.testing.assert_array_equal(data.rois()["V1"], np.arange(1, 54, 2))
+
+
+# ------------------------------------------------------------------ names of digits, and damage
+
+
+def rename_pictures(own, names):
+    own.pictures = dict(zip(names, own.pictures.values(), strict=True))
+    own.names = names
+    return own
+
+
+def test_numbers_that_are_names_or_rows_are_asked_for(own, tmp_path):
+    """Files 1.png … 8.png: 3 may be the fourth file or the third."""
+    rename_pictures(own, [str(i + 1) for i in range(N_IMAGES)])
+    folder = own.write_pictures(tmp_path / "stimuli")
+    few = own.shown[own.shown < 7] + 1  # all are names and rows
+    check_refused(r"1 may be row 1 of images, which is '2.png', or the name of '1.png'", own,
+                  betas=own.betas[..., own.shown < 7], image_ids=few, images=folder)  # fmt: skip
+    # With an 8, which is no row, they are names.
+    assert_is_own(from_volumes(own.betas, own.mask, own.shown + 1, folder), own)
+    assert_is_own(from_volumes(own.betas, own.mask, own.ids, folder), own)
+
+
+def test_numbers_are_rows_where_both_say_the_same(own, tmp_path):
+    rename_pictures(own, [f"{i:04d}" for i in range(N_IMAGES)])
+    folder = own.write_pictures(tmp_path / "stimuli")
+    assert_is_own(from_volumes(own.betas, own.mask, own.shown, folder), own)
+
+
+def test_names_with_zeros_in_front_stay_names_in_tables(own, tmp_path):
+    rename_pictures(own, [f"{i + 1:04d}" for i in range(N_IMAGES)])
+    folder = own.write_pictures(tmp_path / "stimuli")
+    table = pd.DataFrame({"name": own.names, "category": list("abcdabcd")})[::-1]
+    table.to_csv(tmp_path / "stimuli.csv", index=False)
+    data = from_volumes(own.betas, own.mask, own.ids, folder, stimuli=tmp_path / "stimuli.csv")
+    assert data.stimuli["category"].tolist() == list("abcdabcd")
+    assert data.stimuli["name"].tolist() == own.names
+
+
+def test_a_changed_byte_in_a_compressed_file_is_found(own, tmp_path):
+    path = as_nifti(own, tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1  # of the checksum: the values themselves are whole
+    path.write_bytes(bytes(content))
+    check_refused("betas.nii.gz.*CRC", own, betas=path)
+
+
+def test_from_trials_takes_a_folder_too(own, tmp_path):
+    folder = own.write_pictures(tmp_path / "stimuli")
+    data = EncodingData.from_trials(folder, own.betas[own.mask].T, own.ids)
+    np.testing.assert_array_equal(data.betas, own.expected())
+    assert data.stimuli["name"].tolist() == [f"{name}.png" for name in own.names]

@@ -139,6 +139,18 @@ def test_codes_survive_files_and_subsets(images, betas, tmp_path):
     assert data.select(roi="12").n_voxels == 2
 
 
+def test_codes_in_a_folder_of_an_older_version_become_labels(images, betas, tmp_path):
+    folder = EncodingData(images, betas, pd.DataFrame({"n_a": [1, 1, 12, 0, 0, 12]})).save(
+        tmp_path / "a.brain"
+    )
+    for name in ("voxels.csv", "meta.json"):
+        path = folder / name
+        path.write_text(path.read_text().replace("n_a", "visual"))
+    with pytest.warns(UserWarning, match=r"columns \['visual'\] of voxels are whole numbers"):
+        data = EncodingData.load(folder, verify=False)
+    assert rois_of(data) == {"1": [0, 1], "12": [2, 5]}
+
+
 @pytest.mark.parametrize(
     "values",
     [np.arange(6), np.array([-40, -40, 12, 12, 3, 5]), np.array([2.0, 1, 4, 3, 5, np.nan])],

@@ -144,6 +144,14 @@ def test_what_nilearn_itself_writes_is_read(own, tmp_path):
     np.testing.assert_allclose(data.betas[1], found[[1, 2]], rtol=1e-5)
 
 
+def test_pictures_are_those_of_the_data_set_by_default(own, tmp_path):
+    tree = tree_of(own, tmp_path / "data")
+    own.write_pictures(tmp_path / "data" / "stimuli")
+    write_series(tree)
+    mask = own.nifti(own.mask, tmp_path / "mask.nii.gz")
+    check(load_bids(tree.derivative, "sub-01", None, mask), own)
+
+
 # ------------------------------------------------------------------ bad input
 
 

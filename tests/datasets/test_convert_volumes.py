@@ -155,6 +155,21 @@ def test_other_files_start_over(own, files, tmp_path, capsys, monkeypatch):
         convert_volumes(files / "betas.h5", out, *args)
 
 
+def test_arrays_in_memory_are_compared_by_their_content(own, tmp_path, monkeypatch, capsys):
+    """A process that was killed comes back with an array that has no file to look at."""
+    monkeypatch.setattr(from_volumes, "BLOCK", 1000)
+    args = (own.mask, own.ids, own.pictures)
+
+    def plan(betas):
+        return from_volumes.make_plan(betas, *args)
+
+    assert plan(own.betas).fingerprint() == plan(own.betas.copy()).fingerprint()
+    changed = own.betas.copy()
+    i, j, k = np.argwhere(own.mask)[3]
+    changed[i, j, k, 17] += 1
+    assert plan(own.betas).fingerprint() != plan(changed).fingerprint()
+
+
 def test_trials_without_data_are_left_out_of_the_table(own, files, tmp_path):
     own.betas[..., 3] = np.nan
     args = (own.mask, own.ids, own.pictures)

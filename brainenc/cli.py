@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brainenc import terminal
+from brainenc import cli_convert, terminal
 from brainenc.cli_output import ceiling_columns, ceiling_line, show_benchmark, show_files
 
 app = typer.Typer(
@@ -262,8 +262,10 @@ def info() -> None:
     typer.echo(f"{'features':16} {', '.join(FEATURES)}")
 
 
-convert = typer.Typer(no_args_is_help=True, help="Write a public data set as .brain folders.")
+convert = typer.Typer(no_args_is_help=True, help="Write own or public data as .brain folders.")
 app.add_typer(convert, name="convert")
+convert.command("volumes")(cli_convert.volumes)
+convert.command("glmsingle")(cli_convert.glmsingle)
 
 
 @convert.command("nsd")

@@ -20,6 +20,9 @@ DRAW_TABLES = (
     "shown_draws",
 )
 
+#: The table of stimuli of the data, absent if they have none.
+STIMULI = ("stimuli",)
+
 #: Columns of names, in which "1" and "NA" are text.
 NAMES = ("encoder", "encoder_a", "encoder_b", "reference_of", "atlas", "roi", "metric")
 
@@ -56,5 +59,6 @@ class ResultTables:
     k_fairness: pd.DataFrame = field(default_factory=_empty)
     noise_correlations: pd.DataFrame = field(default_factory=_empty)
     shown_draws: pd.DataFrame = field(default_factory=_empty)
+    stimuli: pd.DataFrame = field(default_factory=pd.DataFrame)
     manifest: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

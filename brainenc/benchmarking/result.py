@@ -1,6 +1,7 @@
 """BenchmarkResult: the tidy tables of one run."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from brainenc.benchmarking.former_tables import with_kinds
 from brainenc.csv_files import read_csv, write_csv
 from brainenc.locks import exclusive
 from brainenc.reading import reading
-from brainenc.result_tables import DRAW_TABLES, NAMES, TABLES, TEXTS, ResultTables
+from brainenc.result_tables import DRAW_TABLES, NAMES, STIMULI, TABLES, TEXTS, ResultTables
 from brainenc.storage import (
     atomic_path,
     check_file,
@@ -33,6 +34,11 @@ NOT_SAVED = "The tables are not written"
 def _in_doubles(table: pd.DataFrame) -> pd.DataFrame:
     """Table in double precision: printed singles would not be read back exactly."""
     return table.astype(dict.fromkeys(table.select_dtypes(np.float32), np.float64))
+
+
+def texts_of(table: pd.DataFrame) -> list[str]:
+    """Columns that hold no numbers."""
+    return [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name].dtype)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,6 +109,9 @@ class BenchmarkResult(ResultTables):
     shown_draws : DataFrame, one row per (encoder, image, voxel)
         For the voxel of highest ncsnr of each ROI and at most 60 images: quantiles of the draws
         (``q05`` … ``q95``), their ``mean``, ``one_draw``, and the trials, ``trial_1`` ….
+    stimuli : DataFrame, one row per image
+        The table of stimuli of the data, whose index is the ``image`` of the tables:
+        ``result.shown_draws.join(result.stimuli, on="image")``. Empty if the data have none.
     manifest : dict
         Data and split hashes, settings, versions, hardware.
     warnings : list of str
@@ -157,7 +166,9 @@ class BenchmarkResult(ResultTables):
 
     def _save(self, folder: Path) -> Path:
         failed: dict[str, OSError] = {}
-        for table in TABLES + DRAW_TABLES:
+        # Of data without a table of stimuli there is no file.
+        names_of_tables = TABLES + DRAW_TABLES + (STIMULI if self.stimuli.shape[1] else ())
+        for table in names_of_tables:
             try:
                 write_csv(folder / f"{table}.csv", _in_doubles(getattr(self, table)))
             except OSError as error:
@@ -168,12 +179,12 @@ class BenchmarkResult(ResultTables):
         content = {
             "format_version": FORMAT_VERSION,
             "files": {
-                f"{table}.csv": file_record(folder / f"{table}.csv")
-                for table in TABLES + DRAW_TABLES
+                f"{table}.csv": file_record(folder / f"{table}.csv") for table in names_of_tables
             },
             "manifest": self.manifest,
             "warnings": self.warnings,
-            "n_rows": {table: len(getattr(self, table)) for table in TABLES + DRAW_TABLES},
+            "n_rows": {table: len(getattr(self, table)) for table in names_of_tables},
+            "stimuli_texts": texts_of(self.stimuli),
         }
         write_signed_json(folder / "manifest.json", content)
         return folder
@@ -206,7 +217,8 @@ class BenchmarkResult(ResultTables):
             )
             manifest, warnings = content["manifest"], content["warnings"]
             newer = version > FORMAT_VERSION
-            if unknown := set(n_rows) - set(TABLES + DRAW_TABLES):
+            stimuli_texts = [str(name) for name in content.get("stimuli_texts", [])]
+            if unknown := set(n_rows) - set(TABLES + DRAW_TABLES + STIMULI):
                 raise ValueError(f"it names the table {min(unknown)!r}, which no run has")
             if not isinstance(manifest, dict) or not isinstance(warnings, list):
                 raise ValueError("its manifest is no table or its warnings no list")
@@ -216,7 +228,12 @@ class BenchmarkResult(ResultTables):
             _check_exists(folder / f"{table}.csv")
             if verify and f"{table}.csv" in records:
                 _check_table(folder / f"{table}.csv", records[f"{table}.csv"])
-        tables = {table: _read_table(folder / f"{table}.csv", n) for table, n in n_rows.items()}
+        tables = {
+            table: _read_table(
+                folder / f"{table}.csv", n, stimuli_texts if table in STIMULI else NAMES + TEXTS
+            )
+            for table, n in n_rows.items()
+        }
         tables = with_kinds(tables)
         with reading(path, "the manifest of a run"):
             return cls(**tables, manifest=manifest, warnings=warnings)
@@ -267,7 +284,7 @@ def check_run_folder(folder: str | os.PathLike) -> Path:
         if (folder / name).exists():
             raise FileExistsError(f"{folder} holds {content}; choose another folder for the run")
     if not any((folder / name).exists() for name in ("manifest.json", "pairs")):
-        files = [*(f"{table}.csv" for table in TABLES + DRAW_TABLES), "report.html"]
+        files = [*(f"{table}.csv" for table in TABLES + DRAW_TABLES + STIMULI), "report.html"]
         if taken := [name for name in files if (folder / name).exists()]:
             raise FileExistsError(
                 f"{folder} is of no run and holds {taken[0]}, which a run would replace; choose "
@@ -302,9 +319,9 @@ def _check_table(path: Path, record: Any) -> None:
         ) from None
 
 
-def _read_table(path: Path, n_rows: int) -> pd.DataFrame:
+def _read_table(path: Path, n_rows: int, texts: Sequence[str]) -> pd.DataFrame:
     with reading(path, "a table"):
-        table = read_csv(path, texts=NAMES + TEXTS)
+        table = read_csv(path, texts=texts)
     if len(table) != n_rows:
         raise ValueError(f"{path} has {len(table)} rows, but {n_rows} were written: truncated?")
     return table

@@ -161,5 +161,6 @@ class RunScores:
                 empty,
             ),
             voxels=table("voxels.csv", tables.voxel_table, scores, empty),
+            stimuli=self.data.stimuli,
             manifest=dict(self.manifest),
         )

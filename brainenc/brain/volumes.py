@@ -180,13 +180,18 @@ def read_volume(path: str | os.PathLike) -> tuple[Any, np.ndarray]:
     image = open_volume(path)
     with reading(path, "a volume (NIfTI or MGH)"):
         values = np.asarray(image.dataobj)
-        if str(path).endswith((".gz", ".mgz")):
-            with gzip.open(path) as file:  # to its end, where the checksum is; nibabel stops before
-                while file.read(2**20):
-                    pass
+        check_gzip(path)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{path} holds {values.dtype}, but a map has one number per voxel")
     return image, values
+
+
+def check_gzip(path: str | os.PathLike) -> None:
+    """Read a compressed file to its end, where the checksum is; nibabel stops before."""
+    if str(path).endswith((".gz", ".mgz")):
+        with gzip.open(path) as file:
+            while file.read(2**20):
+                pass
 
 
 def _positions(voxels: pd.DataFrame) -> np.ndarray:

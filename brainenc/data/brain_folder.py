@@ -2,7 +2,8 @@
 
 ``meta.json``, ``betas.npy``, ``images.npy`` (or ``images/`` with image files, or ``image_rows.npy``
 with rows of an HDF5 file elsewhere), ``voxels.csv`` (one row per voxel) and ``trials.csv`` (one row
-per trial), and ``n_averaged.npy`` if the betas are averages over repeats.
+per trial), ``n_averaged.npy`` if the betas are averages over repeats, and ``stimuli.csv`` (one row
+per image) if there is a table of stimuli.
 
 ``meta.json`` has the size and a checksum (CRC-32) of every file, and a checksum of itself. On
 reading, sizes and the checksums of ``meta.json`` and the tables are compared; those of betas and
@@ -40,11 +41,11 @@ from brainenc.validation import FLOATS
 #: Value of ``format`` in ``meta.json``.
 FORMAT = "brainenc.EncodingData"
 
-#: Version of the layout that is written. Folders of version 1 have no checksums.
-FORMAT_VERSION = 2
+#: Latest version of the layout. Folders of version 1 have no checksums, of version 2 no stimuli.
+FORMAT_VERSION = 3
 
 #: Files that are small enough to be read whole when data are opened, …
-_SMALL = ("voxels.csv", "trials.csv", "image_rows.npy", "n_averaged.npy")
+_SMALL = ("voxels.csv", "trials.csv", "stimuli.csv", "image_rows.npy", "n_averaged.npy")
 #: … and bytes up to which that is so of all files together: it takes a fraction of a second.
 _SMALL_FOLDER = 2**28
 
@@ -60,6 +61,7 @@ def write(
     volume: Volume | None = None,
     units: str = "",
     n_averaged: np.ndarray | None = None,
+    stimuli: pd.DataFrame | None = None,
     copy_images: bool = False,
 ) -> None:
     """Write the folder atomically; the arguments are the parts of `EncodingData`.
@@ -86,6 +88,7 @@ def write(
             volume=volume,
             units=units,
             n_averaged=n_averaged,
+            stimuli=stimuli,
             copy_images=copy_images,
         )
 
@@ -101,6 +104,7 @@ def write_beside_betas(
     volume: Volume | None,
     units: str,
     n_averaged: np.ndarray | None = None,
+    stimuli: pd.DataFrame | None = None,
     copy_images: bool,
 ) -> None:
     """Write the other files of a folder with ``betas.npy``, ``meta.json`` last."""
@@ -109,21 +113,28 @@ def write_beside_betas(
     write_csv(folder / "trials.csv", trials)
     if n_averaged is not None:
         write_array(folder / "n_averaged.npy", n_averaged)
+    of_stimuli = {}
+    if stimuli is not None and stimuli.shape[1]:
+        write_csv(folder / "stimuli.csv", stimuli)
+        of_stimuli = {"stimuli_dtypes": _dtypes(stimuli)}
     meta = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        # Without stimuli it is a folder of version 2, which older versions of brainenc read.
+        "format_version": FORMAT_VERSION if of_stimuli else FORMAT_VERSION - 1,
         "name": name,
         "units": units,
         "betas_shape": betas_shape,
         "images_shape": images.shape,
         **image_files,
         **({} if n_averaged is None else {"n_averaged_shape": n_averaged.shape}),
+        **of_stimuli,
         "n_trials": len(trials),
         "voxels_dtypes": _dtypes(voxels),
         "trials_dtypes": _dtypes(trials),
         "volume": None if volume is None else volume.to_json(),
     }
-    names = sorted(_expected({"image_hdf5": None, "n_averaged_shape": None, **meta}))
+    absent = dict.fromkeys(("image_hdf5", "n_averaged_shape", "stimuli_dtypes"))
+    names = sorted(_expected({**absent, **meta}))
     meta["files"] = {name: file_record(folder / name) for name in names}
     write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta)})
 
@@ -164,6 +175,8 @@ def _read(folder: Path, verify: bool | None) -> dict[str, Any]:
         meta = _typed(meta)
         if version >= 2 and set(records) != _expected(meta):
             raise ValueError("its table of files is not that of such a folder")
+        if (version >= 3) != (meta["stimuli_dtypes"] is not None):
+            raise ValueError(f"a folder of version {version} and its stimuli do not fit")
     if verify and version < 2:
         warnings.warn(
             f"{folder} was written by a version without checksums: only shapes could be compared. "
@@ -185,6 +198,9 @@ def _read(folder: Path, verify: bool | None) -> dict[str, Any]:
         "volume": meta["volume"],
         "units": meta["units"],
         "n_averaged": _read_counts(folder, meta),
+        "stimuli": None
+        if meta["stimuli_dtypes"] is None
+        else read(folder / "stimuli.csv", meta["stimuli_dtypes"], betas.shape[0]),
     }
 
 
@@ -196,7 +212,8 @@ def _expected(meta: dict[str, Any]) -> set[str]:
     elif meta["image_files"] is None:
         images = ["images.npy"]
     counts = [] if meta["n_averaged_shape"] is None else ["n_averaged.npy"]
-    return {"betas.npy", "voxels.csv", "trials.csv", *images, *counts}
+    stimuli = [] if meta["stimuli_dtypes"] is None else ["stimuli.csv"]
+    return {"betas.npy", "voxels.csv", "trials.csv", *images, *counts, *stimuli}
 
 
 def _check_files(folder: Path, records: dict[str, Any], *, whole: bool) -> None:
@@ -218,8 +235,10 @@ def _check_files(folder: Path, records: dict[str, Any], *, whole: bool) -> None:
 
 def _typed(meta: dict[str, Any]) -> dict[str, Any]:
     """Entries of meta.json, of the right types."""
-    dtypes = {}
-    for table in ("voxels_dtypes", "trials_dtypes"):
+    dtypes: dict[str, Any] = {"stimuli_dtypes": None}
+    for table in ("voxels_dtypes", "trials_dtypes", "stimuli_dtypes"):
+        if table == "stimuli_dtypes" and meta.get(table) is None:
+            continue
         dtypes[table] = {str(name): str(dtype) for name, dtype in dict(meta[table]).items()}
         for dtype in set(dtypes[table].values()) - {"text"}:
             if not pd.api.types.is_numeric_dtype(pd.api.types.pandas_dtype(dtype)):

@@ -6,7 +6,7 @@ Long because most of it is documentation; the methods hand over to the modules b
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from brainenc import metrics
 from brainenc.brain.maps import VoxelMaps
 from brainenc.brain.volumes import Volume
 from brainenc.conversion import check_row_order
-from brainenc.data import brain_folder
+from brainenc.data import brain_folder, from_volumes
 from brainenc.data.alignment import AlignmentCheck, check_alignment
 from brainenc.data.ceiling import ceiling_of_averages
 from brainenc.data.counts import (
@@ -29,10 +29,10 @@ from brainenc.data.counts import (
     with_counts,
 )
 from brainenc.data.feature_noise import check_features
-from brainenc.data.image_ids import names_of
 from brainenc.data.images import as_images, take_images
 from brainenc.data.similarity import SimilarImages, similar_images
 from brainenc.data.splits import held_out_images
+from brainenc.data.stimuli import as_stimuli
 from brainenc.data.trials import (
     as_trials,
     averaged_trials,
@@ -41,7 +41,15 @@ from brainenc.data.trials import (
     trials_of_images,
     zscore_by_session,
 )
-from brainenc.data.voxels import as_voxels, atlas_columns, check_voxels, in_rois, roi_positions
+from brainenc.data.volume_images import open_pictures
+from brainenc.data.voxels import (
+    as_voxels,
+    atlas_columns,
+    check_voxels,
+    in_rois,
+    roi_positions,
+    with_codes_as_labels,
+)
 from brainenc.repeats import average_repeats, effective_trials
 from brainenc.validation import check_betas, check_index, check_same_length
 
@@ -78,6 +86,9 @@ class EncodingData(VoxelMaps):
         Trials averaged in each beta, if the betas are averages over repeats; also taken from a
         column ``n_averaged`` of `trials`. By default a beta is a single trial. Kept as an array of
         two dimensions; the trial table has the column if all voxels share the numbers.
+    stimuli : pandas.DataFrame, n_images rows, optional
+        What is known of each image, such as its name and category, in the order of `images`. It
+        goes where the images go: subsets, files, results. Without columns by default.
     checked : bool
         True if all parts come from an `EncodingData`: nothing is checked or converted, since checks
         read all betas.
@@ -108,6 +119,8 @@ class EncodingData(VoxelMaps):
     volume: Volume | None = None
     units: str = ""
     n_averaged: Any = None
+    # None only until __post_init__ has made the table.
+    stimuli: pd.DataFrame = None  # type: ignore[assignment]
     checked: InitVar[bool] = field(default=False, kw_only=True)
 
     def __post_init__(self, checked: bool) -> None:
@@ -125,6 +138,7 @@ class EncodingData(VoxelMaps):
             self.volume.check_positions(voxels)
         converted = {"images": images, "betas": betas, "voxels": voxels, "trials": trials}
         converted["n_averaged"] = n_averaged
+        converted["stimuli"] = as_stimuli(self.stimuli, len(images))
         for name, value in converted.items():
             object.__setattr__(self, name, value)  # how a frozen dataclass sets its fields
 
@@ -196,12 +210,13 @@ class EncodingData(VoxelMaps):
         name: str = "data",
         volume: Volume | None = None,
         units: str = "",
+        stimuli: Any = None,
     ) -> "EncodingData":
         """Group trial-wise betas by image.
 
         Parameters
         ----------
-        images : array or sequence, shape (n_unique, H, W[, 3]), or dict of name to image
+        images : array or sequence, shape (n_unique, H, W[, 3]), dict of name to image, or folder
             Unique images. Images without trials are left out.
         betas : array, shape (n_trials, n_voxels)
             One row per trial, in the order of presentation.
@@ -212,26 +227,130 @@ class EncodingData(VoxelMaps):
             Columns of the trial table; `zscore_by_session` needs the session.
         voxels, name, volume, units
             As for `EncodingData`.
+        stimuli : pandas.DataFrame, or path of a .tsv or .csv file, optional
+            One row per image: found by a column with the images' names if they have names,
+            otherwise in the order of `images`.
 
         Returns
         -------
         EncodingData
             Images in the order of `images`, repeats in order of presentation. The trial table
-            also has ``trial``, the row of `betas` that each trial came from.
+            also has ``trial``, the row of `betas` that each trial came from; the table of stimuli
+            has the ``name`` of images with names.
 
         Raises
         ------
         ValueError : lengths differ, or ids are missing, outside `images` (counted from 1, for
             example) or names of no image, or of several.
         """
-        names = names_of(images)
-        images = as_images(list(images.values()) if isinstance(images, Mapping) else images)
+        images, names, stimuli = open_pictures(images, stimuli)
         grouped, shown, trials = group_by_image(
             betas, image_ids, n_images=len(images), names=names, session=session, run=run
         )
-        tables: Any = {"voxels": voxels, "trials": trials}
+        tables: Any = {"voxels": voxels, "trials": trials, "stimuli": stimuli.iloc[shown]}
         images = take_images(images, shown)
         return cls(images, grouped, **tables, name=name, volume=volume, units=units)
+
+    @classmethod
+    def from_volumes(
+        cls,
+        betas: Any,
+        mask: Any,
+        image_ids: Any,
+        images: Any,
+        *,
+        atlases: Any = None,
+        labels: Any = None,
+        session: Any = None,
+        run: Any = None,
+        stimuli: Any = None,
+        units: str = "",
+        name: str | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        axes: str | None = None,
+        affine: Any = None,
+        space: str = "native",
+        without_image: str = "refuse",
+    ) -> "EncodingData":
+        """Betas of trials in volumes or on surfaces, with a mask, atlases and pictures.
+
+        Betas are read some trials at a time and kept in single precision, voxels of the mask only.
+
+        Parameters
+        ----------
+        betas : array, path, image, or a list of these, one per run
+            Volumes: an array (X, Y, Z, n_trials), a NIfTI file or image, an HDF5 data set (also
+            ``("file.h5", "betas")``), or ``.npy``; a file of three axes is one trial; axes in other
+            orders are recognised by the mask's shape. Surfaces: ``{"lh": …, "rh": …}`` of GIFTI
+            (``.func.gii``), MGH or arrays (n_vertices, n_trials), or of lists of runs; CIFTI
+            (``.dscalar.nii``, ``.dtseries.nii``).
+        mask : path, image or array (X, Y, Z)
+            Above 0 is inside. Surfaces: a dict of hemispheres, or None for all vertices; CIFTI: a
+            CIFTI map, "cortex", "subcortex" or None.
+        image_ids : array, shape (n_trials,), or a list of such, one per run
+            Name of the image that each trial showed, or its row in `images`, counted from 0.
+        images : folder, dict of name to image, list of files, array, or None
+            None: files that a column of `stimuli` names.
+        atlases : dict of name to map, or paths, optional
+            NIfTI, arrays; ``.annot`` and ``.label.gii`` of hemispheres; ``.dlabel.nii``.
+        labels : dict of atlas to label table, or one table, optional
+            Names of the codes: a dict, FreeSurfer's ``.ctab`` or ``.txt``, or a ``.tsv`` of BIDS.
+            Codes of an atlas without a table are its labels: "12".
+        session, run : value per trial or per run, optional
+            Columns of the trial table. Several runs are numbered from 1 by default.
+        stimuli : pandas.DataFrame, or path of a .tsv or .csv file, optional
+            Table with a row per image; see `from_trials`.
+        units, name : str
+        image_size : int or (height, width), optional
+            Size that image files are resized to.
+        axes : str, optional
+            Order of the axes of arrays where shapes leave several: "xyzt", "txyz" or "tzyx"; with
+            "v" for the voxels of the mask, "vt" or "tv".
+        affine : array, shape (4, 4), optional
+            Of arrays, for maps in NIfTI files.
+        space : str
+            As of `brainenc.Volume`: "native" or "MNI152".
+        without_image : "refuse" or "leave out"
+            Trials whose id is missing or names no image.
+
+        Returns
+        -------
+        EncodingData
+            The voxel table has ``i, j, k`` (and `volume` the grid), or ``vertex`` and
+            ``hemisphere``, in the order of ``grid[mask]``, and a column of ROI labels per atlas.
+
+        Raises
+        ------
+        ValueError : a volume or map of another shape or affine than the mask (nothing is
+            resampled), an empty mask or one of labels, trials without a picture, a label table
+            that lacks codes or has a name twice.
+
+        Warns
+        -----
+        UserWarning : pictures without a trial, atlases without label tables, trials or voxels
+            without data.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> betas = np.random.default_rng(0).standard_normal((4, 4, 4, 6))  # 6 trials
+        >>> mask = np.zeros((4, 4, 4), dtype=bool)
+        >>> mask[1:3, 1:3, 1:3] = True
+        >>> codes = np.where(np.arange(4) < 2, 1, 2)[:, None, None] * mask
+        >>> images = {name: np.zeros((16, 16, 3), np.uint8) for name in ("cat", "dog")}
+        >>> data = EncodingData.from_volumes(
+        ...     betas, mask, ["dog", "cat", "cat", "dog", "cat", "dog"], images,
+        ...     atlases={"visual": codes}, labels={1: "V1", 2: "V2"}, affine=np.eye(4),
+        ... )
+        >>> data.betas.shape, list(data.rois()), data.stimuli["name"].tolist()
+        ((2, 3, 8), ['V1', 'V2'], ['cat', 'dog'])
+        """
+        given: Any = {"atlases": atlases, "labels": labels, "session": session, "run": run}
+        given |= {"stimuli": stimuli, "units": units, "name": name, "image_size": image_size}
+        given |= {"axes": axes, "affine": affine, "space": space, "without_image": without_image}
+        return cls(
+            **from_volumes.load(from_volumes.make_plan(betas, mask, image_ids, images, **given))
+        )
 
     def zscore_by_session(self) -> "EncodingData":
         """Each voxel z-scored within each session, over all its trials.
@@ -420,6 +539,7 @@ class EncodingData(VoxelMaps):
             betas=self.betas[index],
             trials=trials_of_images(self.trials, index, self.n_images),
             n_averaged=None if self.n_averaged is None else self.n_averaged[index],
+            stimuli=self.stimuli.iloc[index].reset_index(drop=True),
             truth=None if self.truth is None else self.truth.select(images=index),
         )
 
@@ -495,6 +615,7 @@ class EncodingData(VoxelMaps):
             volume=self.volume,
             units=self.units,
             n_averaged=self.n_averaged,
+            stimuli=self.stimuli,
             copy_images=copy_images,
         )
         return folder
@@ -518,7 +639,10 @@ class EncodingData(VoxelMaps):
         parts = brain_folder.read(Path(folder), verify=verify)
         check_same_length(images=parts["images"], betas=parts["betas"])
         check_voxels(parts["voxels"], parts["betas"].shape)
+        # Folders of older versions may have atlases of codes.
+        parts["voxels"] = with_codes_as_labels(parts["voxels"])
         check_trials(parts["trials"], parts["betas"].shape)
+        parts["stimuli"] = as_stimuli(parts["stimuli"], len(parts["betas"]))
         counts = counts_of_table(parts["trials"], len(parts["betas"]))
         if parts["n_averaged"] is None and counts is not None:  # a folder of 0.1
             parts["n_averaged"] = compact(counts)

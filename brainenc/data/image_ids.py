@@ -44,8 +44,9 @@ def image_positions(
     Parameters
     ----------
     image_ids : array-like, shape (n_trials,), (n_trials, 1) or (1, n_trials)
-        Rows of images, counted from 0, as integers or whole floats; or names: of files, with or
-        without folder and ending, or the keys of a dict of images.
+        Rows of images, counted from 0, as integers or whole floats; or names (numbers, too, if
+        they can be no rows): of files, with or
+        without folder and ending, or the ends of their paths; or the keys of a dict of images.
     n_images : int
     names : list of paths or dict of key to row, optional
         As `names_of` gives them. Ids are keys of the dict, numbers too.
@@ -82,12 +83,40 @@ def image_positions(
         raise TypeError(
             f"image_ids must be integers (rows of images) or names of images, got {ids.dtype}"
         )
+    if names is not None and (found := _numbered(ids, names, n_images)) is not None:
+        return found
     if ids.size and (ids.min() < 0 or ids.max() >= n_images):
         raise ValueError(
             f"image_ids run from {ids.min()} to {ids.max()}, but images has rows 0 … "
             f"{n_images - 1}; are the ids counted from 1?"
         )
     return ids.astype(np.int64)
+
+
+def _numbered(ids: np.ndarray, names: list[str], n_images: int) -> NDArray[np.int64] | None:
+    """Rows of files whose names are the numbers; None if the numbers are rows.
+
+    Raises
+    ------
+    ValueError : they may be either, of different images.
+    """
+    stems = [os.path.splitext(os.path.basename(name))[0] for name in names]
+    rows: dict[int, list[int]] = {}
+    for row, stem in enumerate(stems):
+        if stem.isascii() and stem.isdecimal():
+            rows.setdefault(int(stem), []).append(row)
+    wanted = np.unique(ids).tolist()
+    if not wanted or not all(len(rows.get(number, [])) == 1 for number in wanted):
+        return None
+    found = np.array([rows[number][0] for number in ids.tolist()], dtype=np.int64)
+    if ids.min() >= 0 and ids.max() < n_images and (found != ids).any():
+        number = ids[np.argmax(found != ids)]
+        raise ValueError(
+            f"image_ids are whole numbers, and {number} may be row {number} of images, which is "
+            f"{os.path.basename(names[number])!r}, or the name of "
+            f"{os.path.basename(names[rows[number][0]])!r}: give the names of files as text"
+        )
+    return found
 
 
 def _named(ids: np.ndarray, names: list[str] | None) -> NDArray[np.int64]:
@@ -102,14 +131,20 @@ def _named(ids: np.ndarray, names: list[str] | None) -> NDArray[np.int64]:
         )
     found = []
     errors = []
-    for what, known in (
+    ways = [
         ("the path of an image", names),
         ("the name of an image file", [os.path.basename(name) for name in names]),
         (
             "the name of an image file without its ending",
             [os.path.splitext(os.path.basename(name))[0] for name in names],
         ),
-    ):
+    ]
+    depths = {name.count("/") for name in ids}
+    if len(depths) == 1 and 0 not in depths:  # such as "faces/1.png" of "/data/faces/1.png"
+        depth = -1 - depths.pop()
+        ends = ["/".join(name.replace(os.sep, "/").split("/")[depth:]) for name in names]
+        ways.append(("the end of the path of an image", ends))
+    for what, known in ways:
         rows: dict[Any, list[int]] = {}
         for i, name in enumerate(known):
             rows.setdefault(name, []).append(i)

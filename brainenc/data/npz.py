@@ -16,6 +16,9 @@ from brainenc.reading import read_arrays
 #: Arrays that an ``.npz`` file may hold.
 KEYS = ("images", "betas", "roi", "ncsnr", "session", "run", "n_averaged")
 
+#: Beginning of the names of arrays that are columns of the table of stimuli.
+STIMULI = "stimuli_"
+
 
 def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingData:
     """EncodingData from one ``.npz`` file of arrays.
@@ -27,7 +30,8 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
         n_voxels) float; optionally ``roi`` and ``ncsnr``, both (n_voxels,), ``session`` and
         ``run``, both (n_images, n_repeats), and ``n_averaged``, as in `EncodingData`. ``roi`` is
         text, "" or "nan" (as NumPy writes NaN) outside every ROI; or codes, whole numbers, NaN or
-        not above 0 outside every ROI.
+        not above 0 outside every ROI. ``stimuli_name``, ``stimuli_category`` and the like, each
+        (n_images,), are columns of the table of stimuli.
     name : str, optional
         Name of the data; by default the file's name without its ending.
 
@@ -67,10 +71,16 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
             f"images in {path} is text, but must be uint8: for names of files use "
             "EncodingData(paths, betas)"
         )
-    if unknown := [key for key in arrays if key not in KEYS]:
+    of_images = {
+        key.removeprefix(STIMULI): column(arrays[key], f"{key} of {path}")
+        for key in arrays
+        if key.startswith(STIMULI) and key != STIMULI
+    }
+    known = (*KEYS, *(STIMULI + key for key in of_images))
+    if unknown := [key for key in arrays if key not in known]:
         warnings.warn(
             f"{path} holds arrays that are not read: {', '.join(map(_guessed, unknown))}; the keys "
-            f"read are {', '.join(KEYS)}",
+            f"read are {', '.join(KEYS)} and {STIMULI}…",
             stacklevel=2,
         )
     data = EncodingData(
@@ -97,7 +107,15 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
         data.trials.assign(**of_trials),
         name=data.name,
         n_averaged=data.n_averaged,
+        stimuli=_stimuli(of_images, data.n_images, path),
     )
+
+
+def _stimuli(columns: dict[str, Any], n_images: int, path: Path) -> Any:
+    """The table of stimuli, or None."""
+    for key, values in columns.items():
+        _of_shape(values, (n_images,), STIMULI + key, path)
+    return pd.DataFrame(columns) if columns else None
 
 
 def _guessed(key: str) -> str:

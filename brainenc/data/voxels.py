@@ -2,6 +2,7 @@
 
 A voxel table has one row per voxel: ROI labels, as one column of text per atlas (missing or ""
 outside every ROI) or one column of bool per ROI, and any of the columns in `NON_ATLAS_COLUMNS`.
+Whole numbers that several voxels share are codes of ROIs, and their digits become labels.
 """
 
 import warnings
@@ -16,6 +17,9 @@ from brainenc.data.tables import plain_table
 
 #: Columns with the position or quality of a voxel, not its ROI.
 NON_ATLAS_COLUMNS = ("ncsnr", "i", "j", "k", "x", "y", "z", "vertex", "hemisphere")
+
+#: Beginnings of the names of columns with counts or measures in whole numbers.
+MEASURES = ("n_", "glmsingle_")
 
 #: Label that NumPy makes of NaN in an array of text.
 _NAN_TEXT = "nan"
@@ -41,8 +45,8 @@ def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
 
     Warns
     -----
-    UserWarning : columns of whole numbers or of other kinds, which name no ROI, and the label
-        "nan".
+    UserWarning : columns of whole numbers, whose digits become labels; other columns that name no
+        ROI and are no measure; and the label "nan".
     """
     if voxels is None:
         return pd.DataFrame(index=range(n_voxels))
@@ -60,13 +64,14 @@ def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
             continue
         if table[name].dtype == object:
             table[name] = numeric_array(table[name], f"voxels[{name!r}]")
-        if not _is_measure(str(name), table[name]):
+        if not _is_measure(str(name), table[name]) and not _looks_like_codes(table[name]):
             ignored.append(str(name))
+    table = with_codes_as_labels(table, stacklevel=5)
     if ignored:
         warnings.warn(
-            f"columns {ignored} of voxels name no ROI: an atlas is a column of text, an ROI a "
-            "column of bool. Make 0 and 1 bool, .astype(bool); give codes their names, "
-            f"voxels[{ignored[0]!r}].map({{1: 'V1', …}}); or make them text, .astype('category')",
+            f"columns {ignored} of voxels name no ROI, as they are no text, bool or codes that "
+            "several voxels share. If one is an atlas, make it text, .astype('category'); if it is "
+            "a count, let its name begin with n_; else leave it out of voxels",
             stacklevel=4,
         )
     if unclear := [name for name in atlas_columns(table) if (table[name] == _NAN_TEXT).any()]:
@@ -76,6 +81,41 @@ def as_voxels(voxels: Any, n_voxels: int) -> pd.DataFrame:
             stacklevel=4,
         )
     return table
+
+
+def with_codes_as_labels(voxels: pd.DataFrame, stacklevel: int = 3) -> pd.DataFrame:
+    """The table with codes of ROIs as labels of their digits.
+
+    Parameters
+    ----------
+    voxels : pandas.DataFrame
+    stacklevel : int
+        Of the warning.
+
+    Warns
+    -----
+    UserWarning : there are such columns.
+    """
+    coded = [
+        str(name)
+        for name in voxels
+        if name not in NON_ATLAS_COLUMNS
+        and isinstance(voxels[name].dtype, np.dtype)
+        and voxels[name].dtype.kind in "iuf"
+        and not _is_measure(str(name), voxels[name])
+        and _looks_like_codes(voxels[name])
+    ]
+    if not coded:
+        return voxels
+    warnings.warn(
+        f"columns {coded} of voxels are whole numbers: they are read as codes of ROIs, whose "
+        "labels are their digits, and 0, -1 and NaN are outside every ROI. Name the ROIs with "
+        f"voxels[{coded[0]!r}].map({{1: 'V1', …}}); an ROI of 0 and 1 is .astype(bool); a "
+        f"count gets a name that begins with n_: rename(columns={{{coded[0]!r}: "
+        f"{'n_' + coded[0]!r}}})",
+        stacklevel=stacklevel,
+    )
+    return voxels.assign(**{name: labels_of_codes(voxels[name].to_numpy()) for name in coded})
 
 
 def _labels(values: pd.Series, name: str) -> Any:
@@ -103,8 +143,40 @@ def _is_text(values: Any) -> bool:
 def _is_measure(name: str, values: pd.Series) -> bool:
     """Whether a column of numbers is a count or a measure, no codes of ROIs."""
     if values.dtype.kind == "f":
-        return not values.notna().any() or bool((values.dropna() % 1 != 0).any())
-    return values.dtype.kind in "iu" and name.startswith("n_")
+        measured = not values.notna().any() or bool((values.dropna() % 1 != 0).any())
+        return measured or name.startswith(MEASURES)
+    return values.dtype.kind in "iu" and name.startswith(MEASURES)
+
+
+def _looks_like_codes(values: pd.Series) -> bool:
+    """Whether whole numbers may be codes of ROIs: -1 or more, and some voxels share one.
+
+    A running number of voxels is unique in each, and positions are far below 0.
+    """
+    if values.dtype.kind not in "iuf" or not len(values):
+        return False
+    inside = values[values > 0]
+    return bool(values.min() >= -1) and bool(inside.duplicated().any())
+
+
+def labels_of_codes(codes: np.ndarray) -> np.ndarray:
+    """Digits of whole numbers as labels of ROIs; None for NaN and for what is not above 0.
+
+    Parameters
+    ----------
+    codes : array of whole numbers, shape (n_voxels,)
+
+    Returns
+    -------
+    array of object, shape (n_voxels,)
+
+    Examples
+    --------
+    >>> labels_of_codes(np.array([12, 0, -1, 3])).tolist()
+    ['12', None, None, '3']
+    """
+    inside = np.nan_to_num(codes, nan=0) > 0
+    return text_labels(np.where(inside, codes, np.nan), "codes of ROIs")
 
 
 def check_voxels(voxels: pd.DataFrame, shape: tuple[int, ...]) -> None:

@@ -5,8 +5,11 @@ from .algonauts2023 import load_algonauts2023 as load_algonauts2023
 from .algonauts2023 import write_algonauts2023_submission as write_algonauts2023_submission
 from .bdata import BData as BData
 from .bdata import read_bdata as read_bdata
+from .bids import load_bids as load_bids
 from .bold5000 import load_bold5000 as load_bold5000
 from .generic_object_decoding import load_generic_object_decoding as load_generic_object_decoding
+from .glmsingle import convert_glmsingle as convert_glmsingle
+from .glmsingle import load_glmsingle as load_glmsingle
 from .laion_fmri import laion_fmri_split as laion_fmri_split
 from .laion_fmri import load_laion_fmri as load_laion_fmri
 from .miyawaki2008 import load_miyawaki2008 as load_miyawaki2008
@@ -22,3 +25,4 @@ from .simulated import SessionDrift as SessionDrift
 from .simulated import SimulatedTruth as SimulatedTruth
 from .simulated import simulate_subject as simulate_subject
 from .things_fmri import load_things_fmri as load_things_fmri
+from .volumes import convert_volumes as convert_volumes

@@ -502,6 +502,8 @@ def test_a_folder_of_version_1_is_read_and_says_what_it_lacks(folder, data):
 
 @pytest.mark.parametrize("change", ["remove", 3, "text", None, [], {}, [1], -1, [10**9] * 3, 1e300])
 @pytest.mark.parametrize("signed", [True, False])
+# Labels of digits, once they are not said to be text.
+@pytest.mark.filterwarnings("ignore:columns .'numbered'. of voxels are whole numbers")
 def test_nonsense_in_meta_is_named(folder, change, signed):
     """Every entry replaced; with its checksum as who means harm would write it, and without."""
     meta = json.loads((folder / "meta.json").read_text())

@@ -116,20 +116,64 @@ def test_an_roi_of_several_atlases_is_asked_for(images, betas):
         np.array([1, 1, 2, 2, 0, 0], dtype=">i2"),
     ],
 )
-def test_columns_that_may_be_codes_are_said_to_be_no_rois(images, betas, codes):
-    with pytest.warns(UserWarning, match=r"columns \['visual'\] of voxels name no ROI.*map"):
-        data = EncodingData(images, betas, pd.DataFrame({"visual": codes}))
-    assert data.atlases == []
-    # The way out that the message names.
-    named = data.voxels["visual"].map({1: "V1", 2: "V2"})
+def test_codes_become_labels_of_their_digits_with_a_word(images, betas, codes):
+    voxels = pd.DataFrame({"visual": codes})
+    with pytest.warns(UserWarning, match=r"columns \['visual'\] of voxels are whole numbers.*map"):
+        data = EncodingData(images, betas, voxels)
+    assert data.atlases == ["visual"]
+    assert rois_of(data) == {"1": [0, 1], "2": [2, 3]}
+    assert data.select(roi=1).n_voxels == 2
+    # The ways out that the message names.
+    named = voxels["visual"].map({1: "V1", 2: "V2"})
     assert rois_of(EncodingData(images, betas, named.to_frame())) == {"V1": [0, 1], "V2": [2, 3]}
-    labelled = data.voxels[["visual"]].astype("category")
-    assert list(EncodingData(images, betas, labelled).rois())[:2] in (["1", "2"],)
+    counted = voxels.rename(columns={"visual": "n_visual"})
+    assert EncodingData(images, betas, counted).atlases == []
+
+
+def test_codes_survive_files_and_subsets(images, betas, tmp_path):
+    with pytest.warns(UserWarning, match="codes of ROIs"):
+        data = EncodingData(images, betas, pd.DataFrame({"glasser": [12, 12, 3, 180, 0, -1]}))
+    expected = {"12": [0, 1], "3": [2], "180": [3]}
+    assert rois_of(data) == expected
+    assert rois_of(EncodingData.load(data.save(tmp_path / "coded.brain"))) == expected
+    assert data.select(roi="12").n_voxels == 2
+
+
+def test_codes_in_a_folder_of_an_older_version_become_labels(images, betas, tmp_path):
+    folder = EncodingData(images, betas, pd.DataFrame({"n_a": [1, 1, 12, 0, 0, 12]})).save(
+        tmp_path / "a.brain"
+    )
+    for name in ("voxels.csv", "meta.json"):
+        path = folder / name
+        path.write_text(path.read_text().replace("n_a", "visual"))
+    with pytest.warns(UserWarning, match=r"columns \['visual'\] of voxels are whole numbers"):
+        data = EncodingData.load(folder, verify=False)
+    assert rois_of(data) == {"1": [0, 1], "12": [2, 5]}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.arange(6), np.array([-40, -40, 12, 12, 3, 5]), np.array([2.0, 1, 4, 3, 5, np.nan])],
+    ids=["running numbers", "millimetres", "all differ"],
+)
+def test_whole_numbers_that_are_no_codes_are_said(images, betas, values):
+    with pytest.warns(UserWarning, match=r"columns \['what'\] of voxels name no ROI.*n_"):
+        data = EncodingData(images, betas, pd.DataFrame({"what": values}))
+    assert data.atlases == []
+    np.testing.assert_array_equal(data.voxels["what"], values)
 
 
 def test_measures_and_counts_are_no_codes(images, betas):
     measures = pd.DataFrame(
-        {"r2": np.linspace(0, 1, 6), "n_sessions": 4, "empty": np.nan, "ncsnr": 1, "vertex": 3}
+        {
+            "r2": np.linspace(0, 1, 6),
+            "n_sessions": 4,
+            "n_days": [2.0, 2, 2, 3, 3, np.nan],
+            "glmsingle_HRFindex": [1, 1, 2, 2, 3, 3],
+            "empty": np.nan,
+            "ncsnr": 1,
+            "vertex": 3,
+        }
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -20,7 +20,7 @@ from brainenc.cli import app
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.datasets import convert_nsd, load_nsd, shared_test_mask
-from brainenc.datasets.nsd import convert as module
+from brainenc.datasets import streaming as module
 from brainenc.datasets.nsd import load as nsd
 from brainenc.datasets.nsd import plan
 
@@ -63,15 +63,15 @@ def test_a_converted_subject_is_the_loaded_one(root, converted):
 
 KILLED = """
 import os, signal, sys
-from brainenc.datasets.nsd import convert, convert_nsd
-write, n_rows = convert._write_row, 0
+from brainenc.datasets import convert_nsd, streaming
+write, n_rows = streaming._write_row, 0
 def dying(*arguments):
     global n_rows
     write(*arguments)
     n_rows += 1
     if n_rows == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-convert._write_row = dying
+streaming._write_row = dying
 convert_nsd(sys.argv[1], sys.argv[2], units="zscore", sessions=[1, 2, 4])
 """
 
@@ -143,12 +143,13 @@ def other_trials(plan):
     ids=["mask", "trials", "images", "sessions", "units", "subject"],
 )
 def test_only_the_same_plan_is_gone_on_with(root, tmp_path, monkeypatch, change):
-    monkeypatch.setattr(module, "existing", lambda files: [])  # those of another subject, too
-    plan, partial = a_plan(root), tmp_path / "partial"
+    plan, again, partial = a_plan(root), a_plan(root), tmp_path / "partial"
+    # Those of another subject, too.
+    monkeypatch.setattr("brainenc.datasets.nsd.plan.existing", lambda files: [])
     assert module._start(plan, partial) == []
     record = partial / "session_01.npy"
     np.save(record, np.ones(len(plan.voxels), dtype=bool))
-    assert "1 sessions are finished" in module._start(a_plan(root), partial)[0]
+    assert "1 sessions are finished" in module._start(again, partial)[0]
     assert record.exists()
     assert "starting over" in module._start(dataclasses.replace(plan, **change(plan)), partial)[0]
     assert not record.exists()
@@ -180,7 +181,7 @@ def test_a_session_counts_as_finished_when_its_betas_are_on_disk(root, tmp_path,
     module._start(plan, tmp_path)
     monkeypatch.setattr(module.os, "fsync", synced)
     monkeypatch.setattr(module, "atomic_path", recorded)
-    module._write_sessions(plan, tmp_path, verbose=False)
+    module._write_parts(plan, tmp_path, verbose=False)
     betas, record = tmp_path / "brain" / "betas.npy", tmp_path / "session_01.npy"
     assert events == [betas.stat().st_ino, record.stat().st_ino, record.name]
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from brainenc.data.encoding_data import EncodingData
-from brainenc.datasets.nsd.convert import check_new, convert
+from brainenc.datasets.nsd.convert import convert
 from brainenc.datasets.nsd.design import N_REPEATS
 from brainenc.datasets.nsd.files import N_SESSIONS
 from brainenc.datasets.nsd.plan import UNITS, Plan, coverage_line, make_plan
+from brainenc.datasets.streaming import check_new
 from brainenc.progress import progress
 
 

@@ -13,7 +13,7 @@ from brainenc.brain.volumes import Volume, read_volume
 from brainenc.conversion import plain_array
 from brainenc.data.hdf5_images import HDF5Images
 from brainenc.data.images import take_images
-from brainenc.datasets.nsd.design import ONE_HOUR, make_trials, read_design
+from brainenc.datasets.nsd.design import N_REPEATS, ONE_HOUR, make_trials, read_design
 from brainenc.datasets.nsd.files import (
     ATLASES,
     CORE,
@@ -29,6 +29,7 @@ from brainenc.datasets.nsd.files import (
 )
 from brainenc.datasets.published_files import as_size
 from brainenc.reading import read_array
+from brainenc.storage import fingerprint
 
 #: Units of betas, and their names in the data.
 UNITS = {"percent": "percent signal change", "zscore": "z-scored within session"}
@@ -71,6 +72,38 @@ class Plan:
     def name(self) -> str:
         """Name of the data."""
         return f"{self.files.experiment.name} subj{self.files.subject:02d}"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Images, repeats and voxels."""
+        return len(self.images), N_REPEATS, len(self.voxels)
+
+    @property
+    def parts(self) -> list[int]:
+        """What is read at a time: the sessions."""
+        return self.sessions
+
+    @property
+    def part_name(self) -> str:
+        """In one word."""
+        return "session"
+
+    @property
+    def unit_name(self) -> str:
+        """Units of the betas."""
+        return UNITS[self.units]
+
+    @property
+    def stimuli(self) -> None:
+        """No table of stimuli."""
+        return None
+
+    def fingerprint(self) -> str:
+        """Of settings and files, by which a stopped conversion goes on or starts over."""
+        settings = [str(self.files), self.files.space, self.units, self.sessions, self.images.shape]
+        files = [path for s in self.sessions for path in existing(self.files.sessions(s))]
+        stats = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+        return fingerprint(settings, stats, self.trials.to_numpy(dtype=np.int64), self.mask)
 
     def read(self, session: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
         """One session.

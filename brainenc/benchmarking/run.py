@@ -31,7 +31,9 @@ from brainenc.benchmarking.controls import (
 )
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
 from brainenc.benchmarking.fitting import run_pairs
+from brainenc.benchmarking.fixed_test import DEFAULT_CV, fixed_split
 from brainenc.benchmarking.folds import make_folds, near_copies
+from brainenc.benchmarking.held_out import keep_predictions
 from brainenc.benchmarking.inputs import Entry, Inputs, collect, ridges_with_reference_rows
 from brainenc.benchmarking.interim import Interim
 from brainenc.benchmarking.leaks import feature_warnings
@@ -41,6 +43,7 @@ from brainenc.benchmarking.preflight import check_resources
 from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult, check_run_folder
 from brainenc.benchmarking.run_scores import RunScores
 from brainenc.benchmarking.split import Split, make_split
+from brainenc.benchmarking.subjects import benchmark_subjects
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
@@ -50,11 +53,12 @@ from brainenc.temporaries import scratch_folder
 
 
 def benchmark(
-    data: EncodingData,
+    data: EncodingData | Sequence[EncodingData] | Mapping[str, EncodingData],
     encoders: Mapping[str, BaseEstimator],
     *,
-    cv: Any = 5,
+    cv: Any = DEFAULT_CV,
     groups: Any = None,
+    test: Any = None,
     features: Any = None,
     references: bool = True,
     controls: bool | Sequence[str] | None = None,
@@ -69,7 +73,7 @@ def benchmark(
     check: bool = True,
     check_memory: bool = True,
     verbose: bool = True,
-) -> BenchmarkResult:
+) -> Any:
     """Compare encoders on held-out images, voxel by voxel and per ROI.
 
     Features are computed once and shared by the folds; every (encoder, fold) pair is fitted on
@@ -78,7 +82,10 @@ def benchmark(
 
     Parameters
     ----------
-    data : EncodingData
+    data : EncodingData, or several: dict of subject to EncodingData, or a list
+        Several subjects are run one after the other, and encoders are compared over them as by
+        `brainenc.group`. `features`, `groups` and `test` may then be dicts of subject to value, and
+        `out` gets a folder per subject.
     encoders : dict of name to encoder
         Unfitted or fitted; copies are fitted, the given encoders are not changed.
     cv : int, "similar", splitter or iterable of (train, test)
@@ -88,6 +95,8 @@ def benchmark(
     groups : array of shape (n_images,), "similar" or column of the trial table, optional
         Images of one group stay in one fold: an int `cv` makes shuffled folds of whole groups, and
         a splitter gets the groups.
+    test : mask of shape (n_images,), positions, or names of image files, optional
+        A fixed test set in place of folds: all other images are for training.
     features : array (n_images, …), transformer, or dict of encoder name to either, optional
         Features that replace the encoders' own.
     references : bool
@@ -130,15 +139,15 @@ def benchmark(
 
     Returns
     -------
-    BenchmarkResult
+    BenchmarkResult, or for several subjects GroupResult
 
     Raises
     ------
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
         on both sides of a fold, near copies that connect most of the images ("similar"), features
-        with another number of rows, no resamples, one draw, an encoder name that is empty or has
-        control characters, or too little memory or disk (see `check_memory`).
+        with another number of rows, `test` beside `cv`, no resamples, one draw, an encoder name that
+        is empty or has control characters, or too little memory or disk (see `check_memory`).
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -161,12 +170,17 @@ def benchmark(
     >>> list(r.index), bool(r["ridge"] > 0.5)  # r of the mean is undefined
     (['mean', 'ridge', 'ridge, permuted images'], True)
     """
+    arguments = {name: value for name, value in locals().items() if name != "data"}
+    if isinstance(data, (Mapping, list, tuple)):
+        return benchmark_subjects(data, benchmark, arguments)
     _check_arguments(data, encoders, n_bootstraps, n_permutations)
     check_n_draws(n_draws)
     kinds = check_controls(controls, references)
     if out is not None:
         check_run_folder(out)
     similar = cache(data.similar_images)
+    if test is not None:
+        cv = fixed_split(data, test, cv, random_state=random_state)
     folds = make_folds(data, cv, groups, random_state, similar)
     split = make_split(data.betas, folds)
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
@@ -197,7 +211,7 @@ def benchmark(
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
-        "cv": cv if isinstance(cv, int | str) else repr(cv),
+        "cv": cv if isinstance(cv, int | str) else repr(cv) if test is None else "fixed test set",
         "groups": groups if groups is None or isinstance(groups, str) else "given",
         "n_bootstraps": n_bootstraps,
         "n_permutations": n_permutations,
@@ -226,6 +240,9 @@ def benchmark(
         with cluster.connected(scheduler, out) as send:
             run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
         result = run.result()
+        scored = {name: pairs[name] for name in run.scores}
+        kept = keep_predictions(scored, None if out is None else Path(out))
+    result = replace(result, kept=kept, manifest=result.manifest | {"predictions": kept.places})
     described = {name: entry.description for name, entry in entries.items()}
     result.warnings.extend(not_identified(described) + notes)
     if null:

@@ -76,7 +76,7 @@ def plot_surface(
     ValueError : arrays that fit neither the data nor the meshes.
     """
     if data is None:
-        maps = _of_fsaverage5(values)
+        maps = on_template(values)
     else:
         maps = on_fsaverage5(values, data.voxels, data.volume)
     limits = limits or shown_range([maps])
@@ -113,7 +113,7 @@ def on_fsaverage5(
     """
     if {"vertex", "hemisphere"} <= set(voxels):
         maps = to_hemispheres(values, voxels, n_vertices=FSAVERAGE)
-        return _of_fsaverage5(maps)
+        return on_template(maps)
     if volume is None:
         raise NothingToDraw(
             "No map of the cortex: the voxels have no vertex and hemisphere, and no volume."
@@ -142,7 +142,7 @@ def _projected(values: Any, voxels: pd.DataFrame, volume: Volume) -> dict[str, n
     return maps
 
 
-def _of_fsaverage5(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def on_template(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Maps on fsaverage5, whose vertices are the first ones of fsaverage."""
     if not isinstance(maps, Mapping) or set(maps) != set(HEMISPHERES):
         raise ValueError(

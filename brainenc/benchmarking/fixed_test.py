@@ -96,9 +96,7 @@ def read_test_set(path: str | os.PathLike, data: EncodingData) -> Any:
         return np.array(lines, dtype=object)
     positions = np.array([int(line) for line in lines])
     try:
-        named = image_positions(
-            np.array(lines, dtype=object), data.n_images, names_of(data.images)
-        )
+        named = image_positions(np.array(lines, dtype=object), data.n_images, names_of(data.images))
     except ValueError:  # numbers are no names here
         return positions
     if positions.max() < data.n_images and not np.array_equal(named, positions):

@@ -97,7 +97,10 @@ def group(
 
 def _by_name(results: Any) -> dict[str, BenchmarkResult]:
     if isinstance(results, Mapping):
-        return {str(name): as_result(result, str(name)) for name, result in results.items()}
+        named = {str(name): as_result(result, str(name)) for name, result in results.items()}
+        if len(named) < len(results):
+            raise ValueError(f"two subjects have one name as text: {list(results)}")
+        return named
     if isinstance(results, (str, os.PathLike, BenchmarkResult)) or not np.iterable(results):
         raise TypeError(
             "results must be a dict of subject to BenchmarkResult, or to the folder of a run, got "
@@ -193,11 +196,11 @@ def _tested(
                 "prevalence": f"{int(credible.sum())} of {found.n_subjects}",
             }
         )
-    found = pd.DataFrame(rows)
+    tested = pd.DataFrame(rows)
     family = ["encoder_a", "encoder_b", "metric", "atlas"]
-    q = found.groupby(family, sort=False)["p"].transform(lambda p: fdr(p.to_numpy(float)))
-    found.insert(list(found).index("p_min") + 1, "q", q)
-    return found
+    q = tested.groupby(family, sort=False)["p"].transform(lambda p: fdr(p.to_numpy(float)))
+    tested.insert(list(tested).index("p_min") + 1, "q", q)
+    return tested
 
 
 # -------------------------------------------------------------------- scores of subjects
@@ -270,9 +273,7 @@ def _surface_means(runs: Mapping[str, BenchmarkResult]) -> tuple[pd.DataFrame, l
     return by_vertex.agg(how).reset_index(), notes
 
 
-def _manifest(
-    runs: Mapping[str, BenchmarkResult], test: str, random_state: int
-) -> dict[str, Any]:
+def _manifest(runs: Mapping[str, BenchmarkResult], test: str, random_state: int) -> dict[str, Any]:
     kept = ("data", "split", "date", "noise_ceiling")
     first = next(iter(runs.values())).manifest.get("settings", {})
     return {
@@ -286,5 +287,3 @@ def _manifest(
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-

@@ -49,7 +49,7 @@ class GroupResult(GroupTables):
         The subjects' own differences, with the intervals and p of their runs.
     encoders : DataFrame, one row per encoder
         Means over subjects of ``r``, ``r_normalized``, ``r2``, ``mse_z``, each with its 95 %
-        interval by t, and of ``noise_ceiling``; ``n_subjects`` with an r, ``n_voxels`` of all.
+        interval by t, and of ``noise_ceiling``; ``n_subjects`` with a score, ``n_voxels`` of all.
     rois : DataFrame, one row per (encoder, atlas, roi)
         The same in each ROI that at least two subjects have.
     subjects : DataFrame, one row per (subject, encoder)
@@ -151,7 +151,8 @@ class GroupResult(GroupTables):
                 check_file(file, records.get(file.name))
             with reading(file, "a table"):
                 tables[table] = read_csv(file, texts=GROUP_NAMES)
-        return cls(**tables, manifest=manifest, warnings=warnings)
+        parts: dict[str, Any] = {**tables, "manifest": manifest, "warnings": warnings}
+        return cls(**parts)
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the report: one self-contained HTML file.
@@ -186,12 +187,12 @@ def check_group_folder(folder: str | os.PathLike) -> Path:
     for name, content in held.items():
         if (folder / name).exists():
             raise FileExistsError(f"{folder} holds {content}; choose another folder for the group")
-    if not (folder / DESCRIPTION).exists():
-        if taken := [name for name in GROUP_TABLES if (folder / f"{name}.csv").exists()]:
-            raise FileExistsError(
-                f"{folder} is of no group and holds {taken[0]}.csv, which would be replaced; "
-                "choose another folder for the group"
-            )
+    taken = [name for name in GROUP_TABLES if (folder / f"{name}.csv").exists()]
+    if taken and not (folder / DESCRIPTION).exists():
+        raise FileExistsError(
+            f"{folder} is of no group and holds {taken[0]}.csv, which would be replaced; choose "
+            "another folder for the group"
+        )
     return check_writable(folder)
 
 

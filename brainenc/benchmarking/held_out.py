@@ -108,9 +108,7 @@ class KeptPredictions:
                         write_array(temporary, predictions)
 
 
-def keep_predictions(
-    pairs: Mapping[str, Sequence[Pair]], folder: Path | None
-) -> KeptPredictions:
+def keep_predictions(pairs: Mapping[str, Sequence[Pair]], folder: Path | None) -> KeptPredictions:
     """Predictions of finished pairs.
 
     Parameters

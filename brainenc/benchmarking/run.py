@@ -2,11 +2,8 @@
 
 import os
 import re
-import tempfile
-import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,14 +12,8 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 import brainenc
-from brainenc.arrays import release
 from brainenc.benchmarking import cluster
 from brainenc.benchmarking.cautions import not_identified
-from brainenc.benchmarking.ceilings import (
-    ceiling_of_tested,
-    trials_averaged,
-    trials_per_draw,
-)
 from brainenc.benchmarking.controls import (
     check_controls,
     control_warnings,
@@ -40,11 +31,11 @@ from brainenc.benchmarking.leaks import feature_warnings
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.preflight import check_resources
-from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult, check_run_folder
+from brainenc.benchmarking.result import check_run_folder
+from brainenc.benchmarking.run_parts import check_arguments, run_folder, save_run, targets_of
 from brainenc.benchmarking.run_scores import RunScores
 from brainenc.benchmarking.split import Split, make_split
 from brainenc.benchmarking.subjects import benchmark_subjects
-from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
 from brainenc.memory import Limit
@@ -146,8 +137,8 @@ def benchmark(
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
         on both sides of a fold, near copies that connect most of the images ("similar"), features
-        with another number of rows, `test` beside `cv`, no resamples, one draw, an encoder name that
-        is empty or has control characters, or too little memory or disk (see `check_memory`).
+        with another number of rows, `test` beside `cv`, no resamples, one draw, an encoder name
+        that is empty or has control characters, or too little memory or disk (`check_memory`).
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -171,9 +162,9 @@ def benchmark(
     (['mean', 'ridge', 'ridge, permuted images'], True)
     """
     arguments = {name: value for name, value in locals().items() if name != "data"}
-    if isinstance(data, (Mapping, list, tuple)):
+    if not isinstance(data, EncodingData) and isinstance(data, (Mapping, Sequence)):
         return benchmark_subjects(data, benchmark, arguments)
-    _check_arguments(data, encoders, n_bootstraps, n_permutations)
+    check_arguments(data, encoders, n_bootstraps, n_permutations)
     check_n_draws(n_draws)
     kinds = check_controls(controls, references)
     if out is not None:
@@ -219,7 +210,7 @@ def benchmark(
         "min_ceiling": min_ceiling,
         "random_state": random_state,
     }
-    with _run_folder(out) as folder, scratch_folder(folder, "samples") as samples:
+    with run_folder(out) as folder, scratch_folder(folder, "samples") as samples:
         data_key = data_hash(data)
         pairs = _make_pairs(
             entries,
@@ -230,7 +221,7 @@ def benchmark(
         )
         manifest = make_manifest(data, data_key, split.folds, settings)
         interim = Interim(out)
-        targets = partial(_targets, data, split, settings)
+        targets = partial(targets_of, data, split, settings)
         run = RunScores(data, pairs, failed, split, plan, targets, manifest, samples)
 
         def when_fitted(name: str) -> None:
@@ -252,47 +243,8 @@ def benchmark(
     if alignment is not None:
         result.warnings[:0] = alignment.warnings + leaks
     if out is not None:
-        _save(result, out)
+        save_run(result, out)
     return result
-
-
-def _run_folder(out: str | os.PathLike | None) -> Any:
-    """Folder of the pairs, as a context."""
-    if out is None:
-        return scratch_folder(tempfile.gettempdir(), "brainenc-benchmark")
-    Path(out).mkdir(parents=True, exist_ok=True)
-    return nullcontext(out)
-
-
-def _save(result: BenchmarkResult, out: str | os.PathLike) -> None:
-    """Write the tables; if that fails, warn, since the result would be lost with an error."""
-    try:
-        result.save(out)
-    except OSError as error:
-        result.warnings.append(
-            f"{NOT_SAVED}: {error}. The fits are kept: the same call writes them without fitting "
-            "again."
-        )
-        warnings.warn(result.warnings[-1], RuntimeWarning, stacklevel=3)
-
-
-def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations: int) -> None:
-    if not isinstance(data, EncodingData):
-        raise TypeError(
-            f"data must be an EncodingData, got {type(data).__name__}; make one with "
-            "EncodingData(images, betas) or brainenc.load_npz(path)"
-        )
-    for name, value in {"n_bootstraps": n_bootstraps, "n_permutations": n_permutations}.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be 1 or more")
-    if isinstance(encoders, Mapping) and any(not str(name).strip() for name in encoders):
-        raise ValueError("an encoder has an empty name")
-    for name in map(str, encoders if isinstance(encoders, Mapping) else ()):
-        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
-            raise ValueError(
-                f"the encoder name {name!r} has line breaks or other control characters, which "
-                "tables and terminals do not show; give the encoder another name"
-            )
 
 
 # -------------------------------------------------------------------- fitting
@@ -337,21 +289,3 @@ def _make_pairs(
             for fold, (train, test) in enumerate(split.folds)
         ]
     return pairs
-
-
-# -------------------------------------------------------------------- scoring
-
-
-def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> Targets:
-    ceiling = ceiling_of_tested(data, split)
-    release(data.betas)
-    return make_targets(
-        data.betas,
-        split,
-        ceiling,
-        n_trials=trials_averaged(data, split, ceiling),
-        trials_per_draw=trials_per_draw(data),
-        min_ceiling=settings["min_ceiling"],
-        n_bootstraps=settings["n_bootstraps"],
-        random_state=settings["random_state"],
-    )

@@ -60,6 +60,11 @@ def benchmark_subjects(
 
 
 def _by_name(data: Any) -> dict[str, EncodingData]:
+    if isinstance(data, (str, bytes)):
+        raise TypeError(
+            f"data must be an EncodingData, got {type(data).__name__}; open a folder with "
+            "EncodingData.load(folder)"
+        )
     if isinstance(data, Mapping):
         subjects = {str(name): of_subject for name, of_subject in data.items()}
     else:
@@ -86,9 +91,7 @@ def _by_name(data: Any) -> dict[str, EncodingData]:
     return subjects
 
 
-def _of_subject(
-    key: str, value: Any, name: str, subjects: Mapping[str, Any], encoders: Any
-) -> Any:
+def _of_subject(key: str, value: Any, name: str, subjects: Mapping[str, Any], encoders: Any) -> Any:
     """An argument of one subject: its own value if it is given per subject."""
     if key not in _PER_SUBJECT or not isinstance(value, Mapping):
         return value

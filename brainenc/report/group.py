@@ -165,7 +165,7 @@ def _subject_rows(subjects: pd.DataFrame, order: list[str]) -> list[tuple[str, A
             (text.number(row.r), text.interval(row.r_low, row.r_high)) for row in known.itertuples()
         ]
         ceiling = known["noise_ceiling"].mean() if "noise_ceiling" in known else np.nan
-        rows.append((name, text.number(ceiling), cells))
+        rows.append((str(name), text.number(ceiling), cells))
     return rows
 
 

@@ -75,10 +75,7 @@ def plot_surface(
     NothingToDraw : no value on the surface is finite, or the data have no positions on it.
     ValueError : arrays that fit neither the data nor the meshes.
     """
-    if data is None:
-        maps = on_template(values)
-    else:
-        maps = on_fsaverage5(values, data.voxels, data.volume)
+    maps = on_template(values) if data is None else on_fsaverage5(values, data.voxels, data.volume)
     limits = limits or shown_range([maps])
     if interactive:
         return surface_view(maps, title=title, cmap=cmap, limits=limits)

@@ -245,9 +245,12 @@ def what_was_run(result: ResultTables) -> str:
     subject = "One encoder was" if n == 1 else f"{n} encoders were"
     if n_controls:
         subject = f"{plural(n, 'encoder')} and {plural(n_controls, 'null control')} were"
+    about = f" The data: {joined(parts)}." if parts else ""
+    if result.manifest.get("evaluation"):
+        return f"Encoders that were fitted before are scored; nothing was fitted here.{about}"
     return (
         f"{subject} fitted and scored{folds} of images: every score is of images that the fitted "
-        "encoder had not seen." + (f" The data: {joined(parts)}." if parts else "")
+        f"encoder had not seen.{about}"
     )
 
 

@@ -68,11 +68,11 @@ class GroupResult(GroupTables):
     results: dict[str, BenchmarkResult] = field(default_factory=dict)
 
     def summary(self, metric: str = "r") -> pd.DataFrame:
-        """Differences over all voxels in one metric, rounded."""
+        """Defined differences over all voxels in one metric, rounded."""
         whole = self.pairs[(self.pairs["roi"] == "all") & (self.pairs["metric"] == metric)]
         columns = ["difference", "low", "high", "statistic", "p", "p_min", "prevalence"]
-        named = whole.set_index(["encoder_a", "encoder_b"])
-        return named[columns].round(4)
+        defined = whole.dropna(subset=["difference"])
+        return defined.set_index(["encoder_a", "encoder_b"])[columns].round(4)
 
     def __repr__(self) -> str:
         names = ", ".join(self.manifest["subjects"])

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.benchmarking.image_names import image_names
 from brainenc.conversion import column
 from brainenc.data.encoding_data import EncodingData
-from brainenc.data.image_ids import image_positions, names_of
+from brainenc.data.image_ids import image_positions
 from brainenc.data.splits import held_out_images
 from brainenc.reading import read_array, reading
 
@@ -60,7 +61,7 @@ def fixed_split(
 
 def _named(data: EncodingData, ids: np.ndarray) -> np.ndarray:
     try:
-        return image_positions(ids, data.n_images, names_of(data.images))
+        return image_positions(ids, data.n_images, image_names(data))
     except ValueError as error:  # of ids of trials, which have the same rules
         raise ValueError(str(error).replace("image_ids", "test")) from None
 
@@ -96,13 +97,13 @@ def read_test_set(path: str | os.PathLike, data: EncodingData) -> Any:
         return np.array(lines, dtype=object)
     positions = np.array([int(line) for line in lines])
     try:
-        named = image_positions(np.array(lines, dtype=object), data.n_images, names_of(data.images))
+        named = image_positions(np.array(lines, dtype=object), data.n_images, image_names(data))
     except ValueError:  # numbers are no names here
         return positions
     if positions.max() < data.n_images and not np.array_equal(named, positions):
         raise ValueError(
             f"the numbers in {path} are names of image files, and positions of other images: give "
-            f"names with their ending, such as {names_of(data.images)[named[0]]!r}, or positions "  # type: ignore[index]
+            f"names with their ending, such as {image_names(data)[named[0]]!r}, or positions "  # type: ignore[index]
             "in a .npy file"
         )
     return named

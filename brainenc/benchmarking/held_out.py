@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from brainenc.arrays import write_array
+from brainenc.benchmarking.image_names import image_names
 from brainenc.benchmarking.pairs import Pair
 from brainenc.data.encoding_data import EncodingData
-from brainenc.data.image_ids import names_of
 from brainenc.model_selection import Folds
 from brainenc.reading import read_array
 from brainenc.storage import atomic_path
@@ -42,9 +42,9 @@ def fold_table(data: EncodingData, folds: Folds) -> pd.DataFrame:
             "fold": pd.array([*number.tolist(), *[None] * len(untested)], dtype="Int64"),
         }
     ).sort_values(["image", "fold"], ignore_index=True)
-    names = names_of(data.images)
+    names = image_names(data)
     if names is not None:
-        of_row = np.array([str(name) for name in names], dtype=object)[table["image"]]
+        of_row = np.array(names, dtype=object)[table["image"]]
         table.insert(1, "name", of_row)
     return table
 

@@ -67,8 +67,9 @@ def test_differences_are_tested_as_scipy_does(found):
         assert row["p"] == pytest.approx(expected.pvalue, rel=1e-6)
         assert (row["low"], row["high"]) == pytest.approx(tuple(expected.confidence_interval()))
     own = found.subject_pairs.query("metric == 'r' and encoder_a == 'Gabor'")
+    of_gabor = found.pairs.query("metric == 'r' and encoder_a == 'Gabor'").set_index("roi")
     for key, of_roi in own.groupby("roi"):
-        row = found.pairs.query("metric == 'r' and encoder_a == 'Gabor' and roi == @key").iloc[0]
+        row = of_gabor.loc[key]
         assert row["p"] == pytest.approx(stats.ttest_1samp(of_roi["difference"], 0).pvalue)
         credible = (of_roi["low"] > 0) if row["difference"] > 0 else (of_roi["high"] < 0)
         assert row["prevalence"] == f"{credible.sum()} of 4"
@@ -103,7 +104,7 @@ def test_other_tests_take_the_same_differences(found):
 def test_a_subject_is_a_row(found):
     assert list(found.subjects["subject"].unique()) == [f"subject {i}" for i in range(4)]
     for name, result in found.results.items():
-        row = found.subjects.query("subject == @name and encoder == 'Gabor'").iloc[0]
+        row = found.subjects.set_index(["subject", "encoder"]).loc[(name, "Gabor")]
         own = result.encoders.set_index("encoder").loc["Gabor"]
         assert row["r"] == own["r"]
     means = found.subjects.groupby("encoder")["r"].mean()
@@ -213,7 +214,7 @@ def test_a_group_is_saved_and_read(found, tmp_path):
     with pytest.raises(ValueError, match=r"pairs\.csv is damaged or was changed"):
         GroupResult.load(folder)
     assert "gabor" in set(GroupResult.load(folder, verify=False).pairs["encoder_a"])
-    with pytest.raises(FileNotFoundError, match="is .* a saved GroupResult"):
+    with pytest.raises(FileNotFoundError, match="a saved GroupResult"):
         GroupResult.load(tmp_path)
 
 

@@ -71,8 +71,8 @@ def group(
     ...     data = brainenc.datasets.simulate_subject(60, 10, random_state=i, verbose=False)
     ...     results[f"subject {i}"] = brainenc.benchmark(data, encoders, **few, verbose=False)
     >>> found = brainenc.group(results).pairs.query("roi == 'all' and metric == 'mse_z'")
-    >>> found[["encoder_a", "encoder_b", "n_subjects"]].iloc[0].tolist()
-    ['mean', 'pixels', 3]
+    >>> found["encoder_a"].tolist()[0], found["encoder_b"].tolist()[0], int(found["n_subjects"].max())
+    ('mean', 'pixels', 3)
     """
     check_test(test)
     runs = _by_name(results)

@@ -60,10 +60,12 @@ def benchmark_subjects(
 
 
 def _by_name(data: Any) -> dict[str, EncodingData]:
-    if isinstance(data, (str, bytes)):
+    items = data.values() if isinstance(data, Mapping) else data
+    if not any(isinstance(item, EncodingData) for item in items):
         raise TypeError(
-            f"data must be an EncodingData, got {type(data).__name__}; open a folder with "
-            "EncodingData.load(folder)"
+            f"data must be an EncodingData, got {type(data).__name__}; make one with "
+            "EncodingData(images, betas), or open a folder with EncodingData.load(folder); for "
+            "several subjects give a dict of subject to EncodingData"
         )
     if isinstance(data, Mapping):
         subjects = {str(name): of_subject for name, of_subject in data.items()}

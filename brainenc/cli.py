@@ -334,7 +334,7 @@ def options(
     _state["debug"] = debug
 
 
-_state = {"debug": False}
+_state: dict[str, bool] = {"debug": False}
 
 
 def main() -> None:

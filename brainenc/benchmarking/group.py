@@ -71,7 +71,7 @@ def group(
     ...     data = brainenc.datasets.simulate_subject(60, 10, random_state=i, verbose=False)
     ...     results[f"subject {i}"] = brainenc.benchmark(data, encoders, **few, verbose=False)
     >>> found = brainenc.group(results).pairs.query("roi == 'all' and metric == 'mse_z'")
-    >>> found["encoder_a"].tolist()[0], found["encoder_b"].tolist()[0], int(found["n_subjects"].max())
+    >>> found["encoder_a"].iloc[0], found["encoder_b"].iloc[0], int(found["n_subjects"].iloc[0])
     ('mean', 'pixels', 3)
     """
     check_test(test)

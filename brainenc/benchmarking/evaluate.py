@@ -135,6 +135,7 @@ def evaluate(
             for name, found in (means | fitted).items()
         }
         manifest = make_manifest(data, data_key, split.folds, settings)
+        manifest["z_units_of"] = "test" if train is None else "training"
         manifest["evaluation"] = {name: _known(found) for name, found in fitted.items()}
         targets = partial(targets_of, data, split, settings)
         run = RunScores(data, pairs, {}, split, plan, targets, manifest, samples)

@@ -80,6 +80,8 @@ def test_nothing_is_fitted(split, fitted, monkeypatch, tmp_path):
     assert np.array_equal(result.predictions("ridge"), fitted.predict(test.images))
     page = result.to_html(tmp_path / "report.html").read_text()
     assert "nothing was fitted here" in page
+    assert "No test image has the features of a training image." in page
+    assert "single trials of the test data" in page
     assert "were fitted and scored" not in page
 
 

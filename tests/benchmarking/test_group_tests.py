@@ -77,6 +77,9 @@ def test_hierarchical_error_is_that_of_its_two_sources():
     assert hierarchical_test(values, few_images).statistic == pytest.approx(
         t_test(values).statistic, rel=0.03
     )
+    # With few subjects the spread of a resample is (n - 1) / n of theirs, and is made up for.
+    four = hierarchical_test(values[:4], values[:4, None] + rng.normal(0, 0.01, (4, 400)))
+    assert four.statistic == pytest.approx(t_test(values[:4]).statistic, rel=0.03)
     # Images explain more than all differences of subjects: theirs is the error.
     noisy = rng.normal(0, 3, (12, 4000))
     error = values.mean() / hierarchical_test(values, noisy).statistic

@@ -5,7 +5,10 @@ from . import images as images
 from . import metrics as metrics
 from . import report as report
 from .benchmarking import BenchmarkResult as BenchmarkResult
+from .benchmarking import GroupResult as GroupResult
 from .benchmarking import benchmark as benchmark
+from .benchmarking import evaluate as evaluate
+from .benchmarking import group as group
 from .brain import Volume as Volume
 from .data import EncodingData as EncodingData
 from .data import ImageFiles as ImageFiles

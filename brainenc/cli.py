@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brainenc import cli_convert, terminal
+from brainenc import cli_convert, cli_scores, terminal
 from brainenc.cli_output import ceiling_columns, ceiling_line, show_benchmark, show_files
 
 app = typer.Typer(
@@ -67,6 +67,10 @@ def benchmark(
     features: Features = "gabor",
     cv: Annotated[str, typer.Option(help="Folds over images; similar: of near copies.")] = "5",
     groups: Annotated[str | None, typer.Option(help="Trial column to keep together.")] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Fixed test set: text file of image names, or .npy mask or positions."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
     n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
     n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
@@ -89,6 +93,7 @@ def benchmark(
 ) -> None:
     """Score encoders voxel by voxel and per ROI on held-out images, and write a report."""
     import brainenc
+    from brainenc.benchmarking.fixed_test import read_test_set
     from brainenc.data.npz import load_data
 
     loaded = load_data(data)
@@ -100,6 +105,7 @@ def benchmark(
             _make_encoders(encoders, features, store=store, device=device),
             cv=int(cv) if cv.isdecimal() else cv,
             groups=groups,
+            test=None if test is None else read_test_set(test, loaded),
             out=out,
             n_bootstraps=n_bootstraps,
             n_permutations=n_permutations,
@@ -249,6 +255,10 @@ def report(
     typer.echo(BenchmarkResult.load(folder).to_html(out, surface=surface))
 
 
+app.command("evaluate")(cli_scores.make_evaluate(lambda: _state["debug"]))
+app.command("group")(cli_scores.group)
+
+
 @app.command()
 def info() -> None:
     """Versions, hardware, and the encoders and features there are."""
@@ -369,7 +379,7 @@ def options(
     _state["debug"] = debug
 
 
-_state = {"debug": False}
+_state: dict[str, bool] = {"debug": False}
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import typer
 from brainenc import terminal
 
 if TYPE_CHECKING:
-    from brainenc.benchmarking import BenchmarkResult
+    from brainenc.benchmarking import BenchmarkResult, GroupResult
 
 
 def ceiling_line(ceiling: Any) -> str:
@@ -103,6 +103,24 @@ def show_benchmark(result: "BenchmarkResult", out: Path, *, debug: bool) -> None
         typer.echo(report)
     if failed or (result.encoders["error"] != "").any():
         raise typer.Exit(2 if failed else 1)
+
+
+def show_group(result: "GroupResult", out: Path) -> None:
+    """Report on disk, then differences and warnings in the terminal, the path of the report last.
+
+    Parameters
+    ----------
+    result : GroupResult
+    out : path
+        Folder of its tables.
+    """
+    report = result.to_html(out / "group.html").resolve()
+    for line in repr(result).splitlines():
+        typer.echo(terminal.printable(line))
+    for warning in result.warnings:
+        typer.echo(f"! {terminal.printable(warning)}")
+    typer.echo(f"tables: {', '.join(path.name for path in sorted(out.glob('*.csv')))} in {out}")
+    typer.echo(report)
 
 
 def _print_table(result: "BenchmarkResult") -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-TABLES = ("encoders", "rois", "pairs", "maps", "voxels")
+TABLES = ("encoders", "rois", "pairs", "maps", "voxels", "folds")
 
 #: Tables of draws, absent in runs without draws or of earlier versions.
 DRAW_TABLES = (
@@ -24,7 +24,10 @@ DRAW_TABLES = (
 STIMULI = ("stimuli",)
 
 #: Columns of names, in which "1" and "NA" are text.
-NAMES = ("encoder", "encoder_a", "encoder_b", "reference_of", "atlas", "roi", "metric")
+NAMES = (
+    *("encoder", "encoder_a", "encoder_b", "reference_of", "atlas", "roi", "metric"),
+    *("name", "subject"),
+)
 
 #: Other columns of text.
 TEXTS = ("error", "control", "draws_from", "reference_kind", "quantity", "average", "average_kind")
@@ -60,5 +63,6 @@ class ResultTables:
     noise_correlations: pd.DataFrame = field(default_factory=_empty)
     shown_draws: pd.DataFrame = field(default_factory=_empty)
     stimuli: pd.DataFrame = field(default_factory=pd.DataFrame)
+    folds: pd.DataFrame = field(default_factory=_empty)
     manifest: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -16,7 +16,8 @@ from conftest import REPOSITORY
 
 from brainenc.cli import app
 
-GUIDE = sorted((REPOSITORY / "docs" / "guide").glob("*.rst"))
+DOCS = REPOSITORY / "docs"
+GUIDE = sorted([*(DOCS / "guide").glob("*.rst"), *DOCS.glob("howto_*.rst")])
 README = REPOSITORY / "README.md"
 LONG = REPOSITORY / "docs" / "guide" / "benchmark.rst"
 COMMANDS = typer.main.get_command(app).commands

@@ -128,11 +128,15 @@ def draw_pair_table(scores: Scores, groups: Groups, n_complete: int) -> pd.DataF
         )
         for (atlas, roi), voxels in _with_all(groups):
             key = {"metric": "crps_z", "atlas": atlas, "roi": roi}
-            rows.append(head | key | difference_row(difference[voxels], samples[:, voxels]))
+            rows.append(
+                head
+                | key
+                | difference_row(difference[voxels], mean_over_voxels(samples[:, voxels]))
+            )
         for score in IMAGE_SCORES:
             value = scores[a].images[score] - scores[b].images[score]
             samples_a, samples_b = scores[a].image_samples[score], scores[b].image_samples[score]
-            row = difference_row(np.array([value]), (samples_a - samples_b)[:, None])
+            row = difference_row(np.array([value]), samples_a - samples_b)
             row["n_voxels"] = n_complete if np.isfinite(value) else 0
             rows.append(head | {"metric": score, "atlas": ALL, "roi": ALL} | row)
     return _table(rows, ["encoder_a", "encoder_b", "metric", "atlas", "roi"])

@@ -8,9 +8,8 @@ from brainenc.arrays import release
 from brainenc.model_selection import bootstrap_interval, bootstrap_p_value
 
 
-def difference_row(difference: np.ndarray, samples: np.ndarray) -> dict[str, Any]:
-    """Mean difference (n_voxels,), and interval and p by its samples (n_bootstraps, n_voxels)."""
-    sampled = mean_over_voxels(samples)
+def difference_row(difference: np.ndarray, sampled: np.ndarray) -> dict[str, Any]:
+    """Mean difference (n_voxels,), and interval and p by samples of the mean (n_bootstraps,)."""
     low, high = bootstrap_interval(sampled)
     return {
         "difference": mean_over_voxels(difference),

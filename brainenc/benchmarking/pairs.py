@@ -60,6 +60,8 @@ class Pair:
         process that fitted it was killed.
     rows : array of int or None
         Row of `X` of each image, where it is not its own: a control with permuted images.
+    fitted : bool
+        Whether the encoder is fitted already: it is scored as it is.
     """
 
     encoder: BaseEstimator
@@ -74,6 +76,7 @@ class Pair:
     references: bool = False
     lost: str = ""
     rows: np.ndarray | None = None
+    fitted: bool = False
 
     def finished(self) -> bool:
         """Whether an earlier run wrote predictions of this pair."""
@@ -161,9 +164,14 @@ def _fit_and_draw(
         learnt, shown = (
             part if pair.rows is None else pair.rows[part] for part in (pair.train, pair.test)
         )
-        train = [take_rows(X, learnt, scratch), take_rows(betas, pair.train, scratch)]
+        train = []
+        if not pair.fitted:
+            train = [take_rows(X, learnt, scratch), take_rows(betas, pair.train, scratch)]
         X_test = take_rows(X, shown, scratch)
         encoder, predictions, held_out = _timed_fit(pair, train, X_test, info)
+        wanted = (len(pair.test), betas.shape[2])
+        if predictions.shape != wanted:
+            raise ValueError(f"predict gave shape {predictions.shape}, not {wanted}")
         np.save(folder / "predictions.npy", predictions)
         if pair.plan is None or pair.scale is None:
             return
@@ -178,25 +186,22 @@ def _timed_fit(
     pair: Pair, train: list[Any], X_test: Any, info: dict[str, Any]
 ) -> tuple[Any, np.ndarray, np.ndarray | None]:
     """The fitted encoder, its predictions, and held-out training predictions if needed."""
-    encoder: Any = clone(pair.encoder)
+    encoder: Any = pair.encoder if pair.fitted else clone(pair.encoder)
     held_out = None
     with PeakMemory() as memory, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         start = time.perf_counter()
         if pair.references:
             held_out = encoder.fit_held_out(*train)
-        else:
+        elif not pair.fitted:
             encoder.fit(*train)
         fitted = time.perf_counter()
         predictions = encoder.predict(X_test)
         predicted = time.perf_counter()
-    info["fit_seconds"] = fitted - start
+    info["fit_seconds"] = np.nan if pair.fitted else fitted - start
     info["predict_seconds"] = predicted - fitted
     info["peak_memory_mb"] = memory.peak_mb
     info["warnings"] = sorted({str(warning.message) for warning in caught})
-    wanted = (len(pair.test), train[1].shape[2])
-    if predictions.shape != wanted:
-        raise ValueError(f"predict gave shape {predictions.shape}, not {wanted}")
     return encoder, predictions.astype(np.float32, copy=False), held_out
 
 

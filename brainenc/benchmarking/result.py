@@ -2,17 +2,19 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from brainenc.arrays import write_array
 from brainenc.benchmarking.former_tables import with_kinds
+from brainenc.benchmarking.held_out import KeptPredictions, as_fold_table
 from brainenc.csv_files import read_csv, write_csv
 from brainenc.locks import exclusive
-from brainenc.reading import reading
+from brainenc.reading import read_array, reading
 from brainenc.result_tables import DRAW_TABLES, NAMES, STIMULI, TABLES, TEXTS, ResultTables
 from brainenc.storage import (
     atomic_path,
@@ -25,7 +27,10 @@ from brainenc.storage import (
 )
 
 #: Version of the folder layout that `BenchmarkResult.save` writes.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+#: File of the bootstrap samples of differences.
+PAIR_SAMPLES = "pair_samples.npy"
 
 #: How the warning begins that a run could not write its tables.
 NOT_SAVED = "The tables are not written"
@@ -114,6 +119,12 @@ class BenchmarkResult(ResultTables):
         ``result.shown_draws.join(result.stimuli, on="image")``. Empty if the data have none.
     manifest : dict
         Data and split hashes, settings, versions, hardware.
+    folds : DataFrame, one row per image and fold that tests it
+        ``image`` (its position in the data), ``name`` (of its file, if images are files), ``fold``;
+        missing for an image that no fold tests, as the training images of a fixed test set.
+    pair_samples : array, shape (n_rows of `pairs`, n_bootstraps), float32, or None
+        Differences in the bootstrap samples over images; a group needs them for its hierarchical
+        test.
     warnings : list of str
         Warnings about data and scores.
 
@@ -124,6 +135,67 @@ class BenchmarkResult(ResultTables):
     model scores below 1 (about .7 at an ncsnr of .15 with 100 images). Use it to compare encoders,
     not to compare an encoder with 1.
     """
+
+    pair_samples: np.ndarray | None = None
+    kept: KeptPredictions = field(default_factory=KeptPredictions)
+
+    def predictions(self, name: str, fold: int | None = None) -> np.ndarray:
+        """Held-out predictions of an encoder, one row per image of the data.
+
+        Parameters
+        ----------
+        name : str
+            Of the encoder.
+        fold : int, optional
+            Predictions of the test images of this fold alone; all folds by default.
+
+        Returns
+        -------
+        array, shape (n_images, n_voxels), float32
+            In the units of the betas; each image by the fit that had not seen it. NaN for images
+            that no fold tests.
+
+        Raises
+        ------
+        ValueError : no encoder of that name with predictions, no such fold, or several folds test
+            an image and `fold` is not given.
+        FileNotFoundError : the result was loaded from a folder without predictions, or they are
+            larger than 1 GiB and the run had no folder (`out`).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import brainenc
+        >>> data = brainenc.datasets.simulate_subject(60, 10, random_state=0)
+        >>> few = {"n_bootstraps": 20, "n_permutations": 20, "n_draws": 0, "verbose": False}
+        >>> result = brainenc.benchmark(data, {}, test=np.arange(40, 60), check=False, **few)
+        >>> predicted = result.predictions("mean")
+        >>> predicted.shape, np.isfinite(predicted).all(axis=1).sum().item()
+        ((60, 10), 20)
+        """
+        tested = self.folds.dropna(subset=["fold"]) if "fold" in self.folds else self.folds
+        if fold is not None:
+            tested = tested[tested["fold"] == fold]
+            if tested.empty:
+                raise ValueError(f"fold={fold} is no fold of this run, which has {self._folds()}")
+        elif tested["image"].duplicated().any():
+            raise ValueError(
+                "several folds test an image, so that it has several predictions: give fold=, one "
+                f"of {self._folds()}"
+            )
+        found: np.ndarray | None = None
+        for number, images in tested.groupby("fold")["image"]:
+            part = self.kept.of_fold(str(name), int(str(number)))
+            if found is None:
+                shape = (self.manifest["data"]["n_images"], part.shape[1])
+                found = np.full(shape, np.nan, dtype=np.float32)
+            found[images.to_numpy()] = part
+        if found is None:
+            raise ValueError(f"there are no predictions of {name!r}: this run has no folds")
+        return found
+
+    def _folds(self) -> list[int]:
+        return sorted(self.folds["fold"].dropna().unique().tolist())
 
     def summary(self) -> pd.DataFrame:
         """The main columns of `encoders`, indexed by encoder, rounded."""
@@ -173,14 +245,18 @@ class BenchmarkResult(ResultTables):
                 write_csv(folder / f"{table}.csv", _in_doubles(getattr(self, table)))
             except OSError as error:
                 failed[table] = error
+        if self.pair_samples is not None:
+            with atomic_path(folder / PAIR_SAMPLES) as temporary:
+                write_array(temporary, self.pair_samples)
+        self.kept.write(folder)
         if failed:
             names = ", ".join(f"{table}.csv" for table in failed)
             raise OSError(f"{names} could not be written: {next(iter(failed.values()))}")
+        files = [f"{table}.csv" for table in names_of_tables]
+        files += [PAIR_SAMPLES] if self.pair_samples is not None else []
         content = {
             "format_version": FORMAT_VERSION,
-            "files": {
-                f"{table}.csv": file_record(folder / f"{table}.csv") for table in names_of_tables
-            },
+            "files": {name: file_record(folder / name) for name in files},
             "manifest": self.manifest,
             "warnings": self.warnings,
             "n_rows": {table: len(getattr(self, table)) for table in names_of_tables},
@@ -235,8 +311,18 @@ class BenchmarkResult(ResultTables):
             for table, n in n_rows.items()
         }
         tables = with_kinds(tables)
+        if "folds" in tables:  # none before 0.2
+            tables["folds"] = as_fold_table(tables["folds"])
+        samples = None
+        if PAIR_SAMPLES in records:
+            if verify:
+                _check_table(_check_exists(folder / PAIR_SAMPLES), records[PAIR_SAMPLES])
+            samples = read_array(folder / PAIR_SAMPLES)
         with reading(path, "the manifest of a run"):
-            return cls(**tables, manifest=manifest, warnings=warnings)
+            kept = KeptPredictions(dict(manifest.get("predictions", {})), folder)
+            return cls(
+                **tables, manifest=manifest, warnings=warnings, pair_samples=samples, kept=kept
+            )
 
     def to_html(
         self,
@@ -284,7 +370,8 @@ def check_run_folder(folder: str | os.PathLike) -> Path:
         if (folder / name).exists():
             raise FileExistsError(f"{folder} holds {content}; choose another folder for the run")
     if not any((folder / name).exists() for name in ("manifest.json", "pairs")):
-        files = [*(f"{table}.csv" for table in TABLES + DRAW_TABLES + STIMULI), "report.html"]
+        files = [f"{table}.csv" for table in TABLES + DRAW_TABLES + STIMULI]
+        files += [PAIR_SAMPLES, "report.html"]
         if taken := [name for name in files if (folder / name).exists()]:
             raise FileExistsError(
                 f"{folder} is of no run and holds {taken[0]}, which a run would replace; choose "

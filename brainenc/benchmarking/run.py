@@ -2,11 +2,8 @@
 
 import os
 import re
-import tempfile
-import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -15,14 +12,8 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 import brainenc
-from brainenc.arrays import release
 from brainenc.benchmarking import cluster
 from brainenc.benchmarking.cautions import not_identified
-from brainenc.benchmarking.ceilings import (
-    ceiling_of_tested,
-    trials_averaged,
-    trials_per_draw,
-)
 from brainenc.benchmarking.controls import (
     check_controls,
     control_warnings,
@@ -31,17 +22,20 @@ from brainenc.benchmarking.controls import (
 )
 from brainenc.benchmarking.draw_plan import DrawPlan, make_plan, number_of_draws
 from brainenc.benchmarking.fitting import run_pairs
+from brainenc.benchmarking.fixed_test import DEFAULT_CV, fixed_split
 from brainenc.benchmarking.folds import make_folds, near_copies
+from brainenc.benchmarking.held_out import keep_predictions
 from brainenc.benchmarking.inputs import Entry, Inputs, collect, ridges_with_reference_rows
 from brainenc.benchmarking.interim import Interim
 from brainenc.benchmarking.leaks import feature_warnings
 from brainenc.benchmarking.manifest import data_hash, make_manifest, split_hash
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.preflight import check_resources
-from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult, check_run_folder
+from brainenc.benchmarking.result import check_run_folder
+from brainenc.benchmarking.run_parts import check_arguments, run_folder, save_run, targets_of
 from brainenc.benchmarking.run_scores import RunScores
 from brainenc.benchmarking.split import Split, make_split
-from brainenc.benchmarking.targets import Targets, make_targets
+from brainenc.benchmarking.subjects import benchmark_subjects
 from brainenc.data.encoding_data import EncodingData
 from brainenc.encoders.describe import describe
 from brainenc.memory import Limit
@@ -50,11 +44,12 @@ from brainenc.temporaries import scratch_folder
 
 
 def benchmark(
-    data: EncodingData,
+    data: EncodingData | Sequence[EncodingData] | Mapping[str, EncodingData],
     encoders: Mapping[str, BaseEstimator],
     *,
-    cv: Any = 5,
+    cv: Any = DEFAULT_CV,
     groups: Any = None,
+    test: Any = None,
     features: Any = None,
     references: bool = True,
     controls: bool | Sequence[str] | None = None,
@@ -69,7 +64,7 @@ def benchmark(
     check: bool = True,
     check_memory: bool = True,
     verbose: bool = True,
-) -> BenchmarkResult:
+) -> Any:
     """Compare encoders on held-out images, voxel by voxel and per ROI.
 
     Features are computed once and shared by the folds; every (encoder, fold) pair is fitted on
@@ -78,7 +73,10 @@ def benchmark(
 
     Parameters
     ----------
-    data : EncodingData
+    data : EncodingData, or several: dict of subject to EncodingData, or a list
+        Several subjects are run one after the other, and encoders are compared over them as by
+        `brainenc.group`. `features`, `groups` and `test` may then be dicts of subject to value, and
+        `out` gets a folder per subject.
     encoders : dict of name to encoder
         Unfitted or fitted; copies are fitted, the given encoders are not changed.
     cv : int, "similar", splitter or iterable of (train, test)
@@ -88,6 +86,8 @@ def benchmark(
     groups : array of shape (n_images,), "similar" or column of the trial table, optional
         Images of one group stay in one fold: an int `cv` makes shuffled folds of whole groups, and
         a splitter gets the groups.
+    test : mask of shape (n_images,), positions, or names of image files, optional
+        A fixed test set in place of folds: all other images are for training.
     features : array (n_images, …), transformer, or dict of encoder name to either, optional
         Features that replace the encoders' own.
     references : bool
@@ -132,15 +132,15 @@ def benchmark(
 
     Returns
     -------
-    BenchmarkResult
+    BenchmarkResult, or for several subjects GroupResult
 
     Raises
     ------
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
         on both sides of a fold, near copies that connect most of the images ("similar"), features
-        with another number of rows, no resamples, one draw, an encoder name that is empty or has
-        control characters, or too little memory or disk (see `check_memory`).
+        with another number of rows, `test` beside `cv`, no resamples, one draw, an encoder name
+        that is empty or has control characters, or too little memory or disk (`check_memory`).
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -163,12 +163,17 @@ def benchmark(
     >>> list(r.index), bool(r["ridge"] > 0.5)  # r of the mean is undefined
     (['mean', 'ridge', 'ridge, permuted images'], True)
     """
-    _check_arguments(data, encoders, n_bootstraps, n_permutations)
+    arguments = {name: value for name, value in locals().items() if name != "data"}
+    if not isinstance(data, EncodingData) and isinstance(data, (Mapping, Sequence)):
+        return benchmark_subjects(data, benchmark, arguments)
+    check_arguments(data, encoders, n_bootstraps, n_permutations)
     n_draws = number_of_draws(n_draws, encoders.values())
     kinds = check_controls(controls, references)
     if out is not None:
         check_run_folder(out)
     similar = cache(data.similar_images)
+    if test is not None:
+        cv = fixed_split(data, test, cv, random_state=random_state)
     folds = make_folds(data, cv, groups, random_state, similar)
     split = make_split(data.betas, folds)
     plan = make_plan(data, split, n_draws, random_state) if n_draws else None
@@ -199,7 +204,7 @@ def benchmark(
     settings = {
         "encoders": {name: entry.description for name, entry in entries.items()},
         "inputs": {name: list(entry.X.shape) for name, entry in entries.items()},
-        "cv": cv if isinstance(cv, int | str) else repr(cv),
+        "cv": cv if isinstance(cv, int | str) else repr(cv) if test is None else "fixed test set",
         "groups": groups if groups is None or isinstance(groups, str) else "given",
         "n_bootstraps": n_bootstraps,
         "n_permutations": n_permutations,
@@ -207,7 +212,7 @@ def benchmark(
         "min_ceiling": min_ceiling,
         "random_state": random_state,
     }
-    with _run_folder(out) as folder, scratch_folder(folder, "samples") as samples:
+    with run_folder(out) as folder, scratch_folder(folder, "samples") as samples:
         data_key = data_hash(data)
         pairs = _make_pairs(
             entries,
@@ -218,7 +223,7 @@ def benchmark(
         )
         manifest = make_manifest(data, data_key, split.folds, settings)
         interim = Interim(out)
-        targets = partial(_targets, data, split, settings)
+        targets = partial(targets_of, data, split, settings)
         run = RunScores(data, pairs, failed, split, plan, targets, manifest, samples)
 
         def when_fitted(name: str) -> None:
@@ -228,6 +233,9 @@ def benchmark(
         with cluster.connected(scheduler, out) as send:
             run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
         result = run.result()
+        scored = {name: pairs[name] for name in run.scores}
+        kept = keep_predictions(scored, None if out is None else Path(out))
+    result = replace(result, kept=kept, manifest=result.manifest | {"predictions": kept.places})
     described = {name: entry.description for name, entry in entries.items()}
     result.warnings.extend(not_identified(described) + notes)
     if null:
@@ -237,52 +245,8 @@ def benchmark(
     if alignment is not None:
         result.warnings[:0] = alignment.warnings + leaks
     if out is not None:
-        _save(result, out)
+        save_run(result, out)
     return result
-
-
-def _run_folder(out: str | os.PathLike | None) -> Any:
-    """Folder of the pairs, as a context."""
-    if out is None:
-        return scratch_folder(tempfile.gettempdir(), "brainenc-benchmark")
-    Path(out).mkdir(parents=True, exist_ok=True)
-    return nullcontext(out)
-
-
-def _save(result: BenchmarkResult, out: str | os.PathLike) -> None:
-    """Write the tables; if that fails, warn, since the result would be lost with an error."""
-    try:
-        result.save(out)
-    except OSError as error:
-        result.warnings.append(
-            f"{NOT_SAVED}: {error}. The fits are kept: the same call writes them without fitting "
-            "again."
-        )
-        warnings.warn(result.warnings[-1], RuntimeWarning, stacklevel=3)
-
-
-def _check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations: int) -> None:
-    if not isinstance(data, EncodingData):
-        raise TypeError(
-            f"data must be an EncodingData, got {type(data).__name__}; make one with "
-            "EncodingData(images, betas) or brainenc.load_npz(path)"
-        )
-    if not isinstance(encoders, Mapping):
-        raise TypeError(
-            f"encoders must be a dict of name to encoder, such as {{'ridge': RidgeEncoder()}}, "
-            f"got {type(encoders).__name__}"
-        )
-    for name, value in {"n_bootstraps": n_bootstraps, "n_permutations": n_permutations}.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be 1 or more")
-    if any(not str(name).strip() for name in encoders):
-        raise ValueError("an encoder has an empty name")
-    for name in map(str, encoders):
-        if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
-            raise ValueError(
-                f"the encoder name {name!r} has line breaks or other control characters, which "
-                "tables and terminals do not show; give the encoder another name"
-            )
 
 
 # -------------------------------------------------------------------- fitting
@@ -327,21 +291,3 @@ def _make_pairs(
             for fold, (train, test) in enumerate(split.folds)
         ]
     return pairs
-
-
-# -------------------------------------------------------------------- scoring
-
-
-def _targets(data: EncodingData, split: Split, settings: Mapping[str, Any]) -> Targets:
-    ceiling = ceiling_of_tested(data, split)
-    release(data.betas)
-    return make_targets(
-        data.betas,
-        split,
-        ceiling,
-        n_trials=trials_averaged(data, split, ceiling),
-        trials_per_draw=trials_per_draw(data),
-        min_ceiling=settings["min_ceiling"],
-        n_bootstraps=settings["n_bootstraps"],
-        random_state=settings["random_state"],
-    )

@@ -13,6 +13,7 @@ from brainenc.benchmarking import scoring, tables
 from brainenc.benchmarking.cautions import find_warnings
 from brainenc.benchmarking.draw_plan import DrawPlan
 from brainenc.benchmarking.draw_run import Drawn, score_all_draws
+from brainenc.benchmarking.held_out import fold_table
 from brainenc.benchmarking.leaks import WithinSession, within_session
 from brainenc.benchmarking.pairs import Pair
 from brainenc.benchmarking.result import BenchmarkResult
@@ -51,6 +52,7 @@ class RunScores:
         self.groups = tables.voxel_groups(data)
         self.steps = Steps()
         self.scores: dict[str, scoring.EncoderScores] = {}
+        self._sampled: dict[tuple[str, ...], np.ndarray] = {}
 
     @cached_property
     def targets(self) -> Targets:
@@ -92,6 +94,7 @@ class RunScores:
         if self.plan is not None:
             drawn = self.steps.attempt("scores of draws", partial(self._drawn, self.plan), None)
         result = self._tables(scores, self.pairs, None if drawn is None else drawn.scores)
+        result = replace(result, pair_samples=self._samples_of(result.pairs))
         result.warnings.extend(self.steps.attempt("warnings", partial(self._warnings, scores), []))
         within = self.steps.attempt("scores within sessions", partial(self._within, scores), None)
         if within is not None:
@@ -150,7 +153,7 @@ class RunScores:
             ),
             pairs=table(
                 "pairs.csv",
-                lambda some: tables.pair_table(some, groups),
+                lambda some: tables.pair_table(some, groups, self._sampled),
                 scores,
                 pd.DataFrame(columns=tables.PAIR_COLUMNS),
             ),
@@ -162,5 +165,14 @@ class RunScores:
             ),
             voxels=table("voxels.csv", tables.voxel_table, scores, empty),
             stimuli=self.data.stimuli,
+            folds=fold_table(self.data, self.split.folds),
             manifest=dict(self.manifest),
         )
+
+    def _samples_of(self, pairs: pd.DataFrame) -> np.ndarray | None:
+        """Bootstrap samples of the differences, one row per row of the table."""
+        keys = pairs[tables.PAIR_COLUMNS[:5]].itertuples(index=False, name=None)
+        found = [self._sampled.get(key) for key in keys]
+        if any(samples is None for samples in found) or not found:
+            return None
+        return np.stack([np.asarray(samples, np.float32) for samples in found])

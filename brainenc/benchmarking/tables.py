@@ -20,7 +20,7 @@ from brainenc.data.encoding_data import EncodingData
 from brainenc.model_selection import bootstrap_interval, fdr
 
 #: Metrics whose differences between encoders are tested.
-PAIR_METRICS = ("r", "mse_z")
+PAIR_METRICS = ("r", "r2", "mse_z")
 
 #: Columns of the table of differences.
 PAIR_COLUMNS = [
@@ -114,9 +114,19 @@ def _cost_row(infos: Sequence[dict[str, Any]], pairs: Sequence[Pair]) -> dict[st
 
 
 def pair_table(
-    scores: Mapping[str, EncoderScores], groups: Mapping[tuple[str, str], np.ndarray]
+    scores: Mapping[str, EncoderScores],
+    groups: Mapping[tuple[str, str], np.ndarray],
+    kept: dict[tuple[str, ...], np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """Paired bootstrap difference of every two encoders, over all voxels and in each ROI."""
+    """Paired bootstrap difference of every two encoders, over all voxels and in each ROI.
+
+    Parameters
+    ----------
+    scores : dict of encoder name to EncoderScores
+    groups : dict of (atlas, roi) to positions of voxels
+    kept : dict, optional
+        Gets the difference in every bootstrap sample, (n_bootstraps,), by the first five columns.
+    """
     places: dict[tuple[str, str], Any] = {(ALL, ALL): slice(None), **groups}
     rows = []
     for a, b in combinations(scores, 2):
@@ -126,9 +136,11 @@ def pair_table(
                 scores[a].voxel_samples[metric], scores[b].voxel_samples[metric]
             )
             for (atlas, roi), voxels in places.items():
-                row = difference_row(difference[voxels], samples[:, voxels])
+                sampled = mean_over_voxels(samples[:, voxels])
                 key = {"encoder_a": a, "encoder_b": b, "metric": metric, "atlas": atlas, "roi": roi}
-                rows.append(key | row)
+                rows.append(key | difference_row(difference[voxels], sampled))
+                if kept is not None:
+                    kept[tuple(key.values())] = sampled
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 

@@ -16,6 +16,7 @@ from brainenc.conversion import check_one_order, plain_array
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
 from brainenc.encoders.memory import warn_of_memory
+from brainenc.encoders.training_images import marks_of, mean_response
 from brainenc.features.learned import Columns, LearnedFeatures, Within
 from brainenc.metrics import correlation
 from brainenc.noise.gaussian import ResidualNoise
@@ -84,6 +85,11 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     features_ : FeatureExtractor
         The fitted feature extractor; absent when features were passed in.
     n_voxels_ : int
+    training_mean_ : array, shape (n_voxels,), float32
+        Mean response over the training images, the null of `brainenc.evaluate`.
+    training_marks_ : array, shape (n_images, 8), float32
+        Random projections of the features of the training images, by which `brainenc.evaluate`
+        finds test images among them; (n_images, 0) without features.
 
     Examples
     --------
@@ -194,6 +200,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     f"where there is none, and returned a {type(found.predictions).__name__} of "
                     f"shape {given}"
                 )
+            self.training_mean_, self.training_marks_ = mean_response(betas), marks_of(features)
             self.sample_kind_ = self.sample_kind
             has_sampler = (type(self)._draw, type(self).sample) != (Draws._draw, Draws.sample)
             if self._draws_itself and not has_sampler:

@@ -10,6 +10,9 @@ from .draw_figures import variance_scatter as variance_scatter
 from .figures import ceiling_scatter as ceiling_scatter
 from .figures import roi_bars as roi_bars
 from .figures import roi_distributions as roi_distributions
+from .group import render_group as render_group
+from .group_figures import group_forest as group_forest
+from .group_figures import subject_lines as subject_lines
 from .render import render_report as render_report
 from .slices import plot_slices as plot_slices
 from .style import NothingToDraw as NothingToDraw

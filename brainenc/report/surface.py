@@ -97,10 +97,7 @@ def plot_surface(
         raise ValueError(f"view={view!r} must be 'inflated' or 'flat'")
     if (outlines is not None or ax is not None) and (view != "flat" or interactive):
         raise ValueError("outlines and ax are for view='flat'")
-    if data is None:
-        maps = _of_fsaverage5(values)
-    else:
-        maps = on_fsaverage5(values, data.voxels, data.volume)
+    maps = on_template(values) if data is None else on_fsaverage5(values, data.voxels, data.volume)
     limits = limits or shown_range([maps])
     if interactive:
         return surface_view(maps, title=title, cmap=cmap, limits=limits)
@@ -140,7 +137,7 @@ def on_fsaverage5(
     """
     if {"vertex", "hemisphere"} <= set(voxels):
         maps = to_hemispheres(values, voxels, n_vertices=FSAVERAGE)
-        return _of_fsaverage5(maps)
+        return on_template(maps)
     if volume is None:
         raise NothingToDraw(
             "No map of the cortex: the voxels have no vertex and hemisphere, and no volume."
@@ -206,7 +203,7 @@ def _projected(
     return maps
 
 
-def _of_fsaverage5(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def on_template(maps: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Maps on fsaverage5, whose vertices are the first ones of fsaverage."""
     if not isinstance(maps, Mapping) or set(maps) != set(HEMISPHERES):
         raise ValueError(

@@ -245,9 +245,24 @@ def what_was_run(result: ResultTables) -> str:
     subject = "One encoder was" if n == 1 else f"{n} encoders were"
     if n_controls:
         subject = f"{plural(n, 'encoder')} and {plural(n_controls, 'null control')} were"
+    about = f" The data: {joined(parts)}." if parts else ""
+    if result.manifest.get("evaluation"):
+        return f"{_evaluated(result.manifest)}{about}"
     return (
         f"{subject} fitted and scored{folds} of images: every score is of images that the fitted "
-        "encoder had not seen." + (f" The data: {joined(parts)}." if parts else "")
+        f"encoder had not seen.{about}"
+    )
+
+
+def _evaluated(manifest: dict[str, Any]) -> str:
+    """Sentences on encoders that were fitted before: what is known of their images, and of z."""
+    n_seen = [known.get("n_seen") for known in manifest["evaluation"].values()]
+    unseen = all(n == 0 for n in n_seen)
+    about = " No test image has the features of a training image." if unseen else ""
+    unit = manifest.get("z_units_of", "test")
+    return (
+        "Encoders that were fitted before are scored; nothing was fitted here."
+        f"{about} Units of z are of the single trials of the {unit} data."
     )
 
 

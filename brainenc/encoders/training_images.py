@@ -1,0 +1,93 @@
+"""What a fitted encoder keeps of its training images: marks of their features, the mean response.
+
+A mark is a short vector of random projections of an image's features. Images whose features are
+equal have equal marks, so that a test image that the encoder was fitted to is found later, when
+the training images are no longer there.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from brainenc.arrays import row_blocks
+from brainenc.repeats import average_repeats
+
+#: Numbers in a mark, and features that it is made of, in as many runs of neighbours.
+N_MARKS, N_FEATURES, N_RUNS = 8, 4096, 16
+
+#: Distance of marks, in s.d. of the training images, that rounding on another device explains.
+TOLERANCE = 1e-3
+
+#: Smallest share of different training images: with fewer, features do not identify an image.
+MIN_DIFFERENT = 0.5
+
+
+def marks_of(features: np.ndarray) -> np.ndarray:
+    """Random projections of the features of each image.
+
+    Parameters
+    ----------
+    features : array, shape (n_images, n_features) or (n_images, n_tokens, width)
+        May be memory-mapped; at most 4096 features of an image are read.
+
+    Returns
+    -------
+    array, shape (n_images, 8), float32; (n_images, 0) without features
+    """
+    width = int(np.prod(features.shape[1:]))
+    if width == 0:
+        return np.empty((len(features), 0), dtype=np.float32)
+    size = min(width, N_FEATURES // N_RUNS)
+    starts = np.linspace(0, width - size, N_RUNS).astype(int)
+    chosen = np.unique((starts[:, None] + np.arange(size)).ravel())
+    weights = np.random.default_rng(0).standard_normal((len(chosen), N_MARKS)) / np.sqrt(size)
+    marks = [
+        np.asarray(block.reshape(len(block), -1)[:, chosen], dtype=np.float64) @ weights
+        for block in row_blocks(features)
+    ]
+    return np.concatenate(marks).astype(np.float32)
+
+
+def mean_response(betas: np.ndarray) -> np.ndarray:
+    """Mean over images of repeat-averaged betas, (n_voxels,), float32; NaN without data."""
+    total, n = np.zeros((2, betas.shape[2]))
+    for block in row_blocks(betas):
+        averages = average_repeats(block)
+        present = np.isfinite(averages)
+        total += np.where(present, averages, 0).sum(axis=0, dtype=np.float64)
+        n += present.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return (total / n).astype(np.float32)
+
+
+def trained_on(encoder: Any, features: np.ndarray) -> np.ndarray | None:
+    """Which images a fitted encoder, or one that it was made of, was fitted to.
+
+    Parameters
+    ----------
+    encoder : BaseEncoder, fitted
+    features : array
+        Features of the images, as the encoder takes them.
+
+    Returns
+    -------
+    array of bool, shape (n_images,); None if it is unknown: for an encoder saved by an earlier
+    version, one without features, or one whose training images have the same few features.
+    """
+    found = None
+    for fitted in (encoder, getattr(encoder, "encoder_", None)):
+        known = getattr(fitted, "training_marks_", None)
+        if known is None or known.shape[1] == 0 or not _identify(known):
+            continue
+        scale = known.std(axis=0, dtype=np.float64)
+        marks = marks_of(features)
+        distance, _ = cKDTree(known / scale).query(marks / scale)
+        seen = distance <= TOLERANCE * np.sqrt(N_MARKS)
+        found = seen if found is None else found | seen
+    return found
+
+
+def _identify(marks: np.ndarray) -> bool:
+    different = len(np.unique(marks, axis=0))
+    return bool(different > max(1, MIN_DIFFERENT * len(marks)) and (marks.std(axis=0) > 0).all())

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders import blocks_of_draws
 from brainenc.noise.calibration import check_coverage
-from brainenc.noise.trials import PARTS, TrialDistribution
+from brainenc.noise.trials import PARTS, TrialDistribution, TrialsLater
 from brainenc.process_state import own_settings
 from brainenc.validation import check_betas, check_index
 
@@ -32,10 +33,48 @@ class Draws(ABC):
 
     sample_kind: str = "residual"
 
-    trials_: TrialDistribution
+    trials_later_: TrialsLater
     sample_kind_: str
     n_voxels_: int
     betas_ndim_: int
+
+    @cached_property
+    def trials_(self) -> TrialDistribution:
+        """Distribution of single trials, fitted when it is first needed."""
+        if (later := vars(self).get("trials_later_")) is None:
+            raise AttributeError(f"this {type(self).__name__} is not fitted: it has no trials_")
+        with own_settings():
+            return later.fit()
+
+    def fit_noise(self) -> Any:
+        """Fit the distribution of single trials now, and not when it is first needed.
+
+        Fitting an encoder leaves it to the first draw, interval, density, save or pickle, so that
+        searches over parameters do not pay for it. The numbers are the same either way.
+
+        Returns
+        -------
+        self
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import brainenc
+        >>> features, betas = np.zeros((30, 1)), np.random.default_rng(0).normal(size=(30, 2, 4))
+        >>> brainenc.MeanEncoder().fit(features, betas).fit_noise().noise_.variance.shape
+        (4,)
+        """
+        check_is_fitted(self)
+        _ = self.trials_
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles, copies and saved models have: the distribution itself, fitted."""
+        if "trials_later_" in vars(self):
+            self.fit_noise()
+        state = dict(super().__getstate__())  # type: ignore[call-overload]
+        state.pop("trials_later_", None)
+        return state
 
     noise_ = part_of("trials_", "noise")
     residual_shape_ = part_of("trials_", "shape")

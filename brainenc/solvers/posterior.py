@@ -1,0 +1,259 @@
+"""Posterior of ridge weights in closed form, and draws of whole functions from it.
+
+Ridge with penalty α is the posterior mean of Bayesian linear regression: weights are a priori
+N(0, σ²/α), noise is N(0, σ²), and the intercept has a flat prior. The posterior of the weights is
+N(w, σ² (XᵀX + αI)⁻¹), X being centred over the images of the voxel, and that of the intercept at the
+mean of the features has variance σ²/n.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from brainenc.arrays import blocks
+from brainenc.solvers.voxels import missing_patterns
+
+#: Largest size in bytes of the random numbers, and of the projections, that are made at once.
+BLOCK_BYTES = 2**27
+
+
+@dataclass(frozen=True)
+class WeightPosterior:
+    """Posterior covariance of the weights of ridge regression, per voxel.
+
+    Attributes
+    ----------
+    X : array, shape (n_images, n_features), or None
+        Scaled features of the training images; None if the regression has them (kernel form).
+    alphas : array, shape (n_voxels,)
+        Penalties; NaN for a voxel that was not fitted.
+    variance : array, shape (n_voxels,)
+        σ², the noise variance of averages over repeats, in squared units of the betas.
+    images : array of bool, shape (n_groups, n_images)
+        Training images that each group of voxels has data for.
+    bands : array, shape (n_groups, n_features), or None
+        Factor on each feature (banded ridge), by group; None for 1.
+    group : array of int, shape (n_voxels,)
+        Group of each voxel; -1 for a voxel that was not fitted.
+
+    References
+    ----------
+    MacKay (1992), Neural Computation 4; Rasmussen & Williams (2006), Gaussian Processes for Machine
+    Learning, section 2.1.
+    """
+
+    X: np.ndarray | None
+    alphas: np.ndarray
+    variance: np.ndarray
+    images: np.ndarray
+    bands: np.ndarray | None
+    group: np.ndarray
+
+    def draws(
+        self,
+        X: np.ndarray,
+        n: int,
+        voxels: slice,
+        seeds: list[np.random.SeedSequence],
+        X_fit: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Deviations of drawn functions from the posterior mean.
+
+        Draw k of a voxel is one linear function of the features: it depends on the voxel's seed and
+        on k alone, not on the images or on the other voxels that are asked for.
+
+        Parameters
+        ----------
+        X : array, shape (n_images, n_features)
+            Scaled features, as those that were fitted.
+        n : int
+        voxels : slice
+        seeds : list of SeedSequence, one per voxel of the slice
+        X_fit : array, optional
+            In place of `X` of the object where that is None.
+
+        Returns
+        -------
+        array, shape (n, n_images, n_voxels of the slice), float32; NaN for a voxel that was not
+        fitted
+        """
+        numbers = np.arange(len(self.alphas))[voxels]
+        found = np.full((n, len(X), len(numbers)), np.nan, dtype=np.float32)
+        for basis, members in self._bases(X, numbers, X_fit):
+            for member in members:
+                v = numbers[member]
+                rng = np.random.default_rng(seeds[member])
+                sd = np.sqrt(max(float(self.variance[v]), 0))
+                rows = max(1, BLOCK_BYTES // (4 * basis.n_random))
+                for some in blocks(n, rows):
+                    k = some.stop - some.start
+                    z = rng.standard_normal((k, basis.n_random), dtype=np.float32)
+                    found[some, :, member] = sd * basis.deviations(z, float(self.alphas[v]))
+        return found
+
+    def covariance(self, X: np.ndarray, voxel: int, X_fit: np.ndarray | None = None) -> np.ndarray:
+        """Posterior covariance of the voxel's function at images, (n_images, n_images).
+
+        Parameters
+        ----------
+        X, X_fit : as for `draws`
+        voxel : int
+        """
+        ((basis, _),) = self._bases(X, np.array([voxel]), X_fit)
+        return float(self.variance[voxel]) * basis.covariance(float(self.alphas[voxel]))
+
+    def _bases(
+        self, X: np.ndarray, numbers: np.ndarray, X_fit: np.ndarray | None
+    ) -> Iterator[tuple["_Basis", np.ndarray]]:
+        """Images in the coordinates of each group among the voxels, and the group's members."""
+        fitted = self.X if self.X is not None else X_fit
+        assert fitted is not None
+        for group in np.unique(self.group[numbers]):
+            members = np.flatnonzero(self.group[numbers] == group)
+            if group < 0:
+                continue
+            rows = self.images[group]
+            band = 1 if self.bands is None else self.bands[group]
+            own = fitted if rows.all() else fitted[rows]
+            yield _Basis.of(X * band, own * band), members
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """New images in the eigenvectors of XᵀX of the training images, and across these.
+
+    Attributes
+    ----------
+    along : array, shape (n_new, rank)
+        Coordinates along eigenvectors of non-zero eigenvalue.
+    across : array, shape (n_new, n_features), or None
+        What is left of the features, about which the data say nothing; None if nothing is.
+    eigenvalues : array, shape (rank,)
+    n_fitted : int
+    """
+
+    along: np.ndarray
+    across: np.ndarray | None
+    eigenvalues: np.ndarray
+    n_fitted: int
+
+    @classmethod
+    def of(cls, new: np.ndarray, fitted: np.ndarray) -> "_Basis":
+        """Basis of the fitted images, in double precision where it is not large."""
+        small = min(fitted.shape) <= 4096
+        dtype = np.float64 if small else np.result_type(fitted, np.float32)
+        centre = fitted.mean(axis=0, dtype=np.float64)
+        centred = (fitted - centre).astype(dtype, copy=False)
+        new = (new - centre).astype(dtype, copy=False)
+        n, p = centred.shape
+        if p <= n:
+            eigenvalues, U = np.linalg.eigh(centred.T @ centred)
+            kept = _kept(eigenvalues, n)
+            along, across = new @ U[:, kept], None
+            if not kept.all():
+                across = new - along @ U[:, kept].T
+        else:
+            eigenvalues, U = np.linalg.eigh(centred @ centred.T)
+            kept = _kept(eigenvalues, p)
+            turn = U[:, kept] / np.sqrt(eigenvalues[kept])
+            along = (new @ centred.T) @ turn
+            across = new - (along @ turn.T) @ centred
+        return cls(along, across, eigenvalues[kept], n)
+
+    @property
+    def n_random(self) -> int:
+        """Random numbers of a draw: of the intercept, of the weights along, and of those across."""
+        across = 0 if self.across is None else self.across.shape[1]
+        return 1 + len(self.eigenvalues) + across
+
+    def deviations(self, z: np.ndarray, alpha: float) -> np.ndarray:
+        """Deviations (n, n_new) in units of σ, for random numbers (n, n_random)."""
+        rank = len(self.eigenvalues)
+        weights = z[:, 1 : 1 + rank] / np.sqrt(self.eigenvalues + alpha)
+        found = weights @ self.along.T + z[:, :1] / np.sqrt(self.n_fitted)
+        if self.across is not None:
+            found += (z[:, 1 + rank :] / np.sqrt(alpha)) @ self.across.T
+        return found
+
+    def covariance(self, alpha: float) -> np.ndarray:
+        """Covariance (n_new, n_new) in units of σ²."""
+        found = (self.along / (self.eigenvalues + alpha)) @ self.along.T + 1 / self.n_fitted
+        return found if self.across is None else found + self.across @ self.across.T / alpha
+
+
+def _kept(eigenvalues: np.ndarray, n: int) -> np.ndarray:
+    """Eigenvalues that are not round-off."""
+    smallest = n * np.finfo(eigenvalues.dtype).eps * max(float(eigenvalues[-1]), 0)
+    return eigenvalues > max(smallest, np.finfo(np.float32).tiny)
+
+
+def weight_posterior(
+    X: np.ndarray,
+    targets: np.ndarray,
+    fitted: Any,
+    alphas: np.ndarray,
+    *,
+    bands: np.ndarray | None = None,
+    keep: bool = True,
+) -> WeightPosterior:
+    """Posterior of the weights, with the noise variance of the largest marginal likelihood.
+
+    With ŷ the prediction of the training images, y and ŷ centred, and the prior that belongs to
+    the penalty, σ² = yᵀ(y − ŷ) / (n − 1).
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features)
+        Scaled features.
+    targets : array, shape (n_images, n_voxels)
+        Averages over repeats; NaN where an image has no data.
+    fitted : callable (voxels: slice) -> array, shape (n_images, n_voxels of the slice)
+        Predictions of the training images.
+    alphas : array, shape (n_voxels,)
+    bands : array, shape (n_features, n_voxels), optional
+        Factors on the features of each voxel, as in banded ridge.
+    keep : bool
+        Store `X` in the result.
+
+    Returns
+    -------
+    WeightPosterior
+    """
+    n_images, n_voxels = targets.shape
+    variance = np.full(n_voxels, np.nan)
+    for voxels in blocks(n_voxels, max(1, BLOCK_BYTES // (8 * n_images))):
+        y = targets[:, voxels].astype(np.float64)
+        present = np.isfinite(y)
+        n = present.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            y -= np.where(present, y, 0).sum(axis=0) / n
+            residuals = targets[:, voxels] - fitted(voxels)
+            product = np.where(present, y * residuals, 0).sum(axis=0)
+            variance[voxels] = np.where(n > 1, product / (n - 1), np.nan)
+    group = np.full(n_voxels, -1, dtype=np.int32)
+    images, factors = [], []
+    known = np.isfinite(alphas)
+    for rows, members in missing_patterns(targets):
+        members = members[known[members]]
+        if not len(members):
+            continue
+        of_pattern = np.zeros(n_images, dtype=bool)
+        of_pattern[rows] = True
+        kinds, which = np.zeros((1, 0)), np.zeros(len(members), dtype=int)
+        if bands is not None:
+            kinds, which = np.unique(bands[:, members], axis=1, return_inverse=True)
+            kinds, which = kinds.T, which.ravel()
+        for i, kind in enumerate(kinds):
+            group[members[which == i]] = len(images)
+            images.append(of_pattern)
+            factors.append(kind)
+    return WeightPosterior(
+        X if keep else None,
+        np.asarray(alphas),
+        variance.astype(np.float32),
+        np.array(images, dtype=bool).reshape(-1, n_images),
+        None if bands is None else np.array(factors, dtype=X.dtype).reshape(-1, X.shape[1]),
+        group,
+    )

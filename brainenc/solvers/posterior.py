@@ -6,9 +6,8 @@ N(w, σ² (XᵀX + αI)⁻¹), X being centred over the images of the voxel, and
 mean of the features has variance σ²/n.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -33,7 +32,7 @@ class WeightPosterior:
         σ², the noise variance of averages over repeats, in squared units of the betas.
     images : array of bool, shape (n_groups, n_images)
         Training images that each group of voxels has data for.
-    bands : array, shape (n_groups, n_features), or None
+    band_weights : array, shape (n_groups, n_features), or None
         Factor on each feature (banded ridge), by group; None for 1.
     group : array of int, shape (n_voxels,)
         Group of each voxel; -1 for a voxel that was not fitted.
@@ -48,17 +47,39 @@ class WeightPosterior:
     alphas: np.ndarray
     variance: np.ndarray
     images: np.ndarray
-    bands: np.ndarray | None
+    band_weights: np.ndarray | None
     group: np.ndarray
 
-    def draws(
-        self,
-        X: np.ndarray,
-        n: int,
-        voxels: slice,
-        seeds: list[np.random.SeedSequence],
-        X_fit: np.ndarray | None = None,
-    ) -> np.ndarray:
+    def at(self, X: np.ndarray, X_fit: np.ndarray | None = None) -> "DrawnFunctions":
+        """The posterior of the values at some images.
+
+        Parameters
+        ----------
+        X : array, shape (n_images, n_features)
+            Scaled features, as those that were fitted.
+        X_fit : array, optional
+            In place of `X` of the object where that is None.
+
+        Returns
+        -------
+        DrawnFunctions
+        """
+        fitted = self.X if self.X is not None else X_fit
+        assert fitted is not None
+        return DrawnFunctions(self, X, fitted)
+
+
+class DrawnFunctions:
+    """Values at some images of functions drawn from a `WeightPosterior`.
+
+    The images' coordinates are computed once for each group of voxels.
+    """
+
+    def __init__(self, posterior: WeightPosterior, X: np.ndarray, fitted: np.ndarray):
+        self._posterior, self._X, self._fitted = posterior, X, fitted
+        self._known: dict[int, _Basis] = {}
+
+    def draws(self, n: int, voxels: slice, seeds: list[np.random.SeedSequence]) -> np.ndarray:
         """Deviations of drawn functions from the posterior mean.
 
         Draw k of a voxel is one linear function of the features: it depends on the voxel's seed and
@@ -66,58 +87,46 @@ class WeightPosterior:
 
         Parameters
         ----------
-        X : array, shape (n_images, n_features)
-            Scaled features, as those that were fitted.
         n : int
         voxels : slice
         seeds : list of SeedSequence, one per voxel of the slice
-        X_fit : array, optional
-            In place of `X` of the object where that is None.
 
         Returns
         -------
         array, shape (n, n_images, n_voxels of the slice), float32; NaN for a voxel that was not
         fitted
         """
-        numbers = np.arange(len(self.alphas))[voxels]
-        found = np.full((n, len(X), len(numbers)), np.nan, dtype=np.float32)
-        for basis, members in self._bases(X, numbers, X_fit):
-            for member in members:
-                v = numbers[member]
-                rng = np.random.default_rng(seeds[member])
-                sd = np.sqrt(max(float(self.variance[v]), 0))
-                rows = max(1, BLOCK_BYTES // (4 * basis.n_random))
-                for some in blocks(n, rows):
-                    k = some.stop - some.start
-                    z = rng.standard_normal((k, basis.n_random), dtype=np.float32)
-                    found[some, :, member] = sd * basis.deviations(z, float(self.alphas[v]))
+        numbers = np.arange(len(self._posterior.alphas))[voxels]
+        found = np.full((n, len(self._X), len(numbers)), np.nan, dtype=np.float32)
+        for i, (v, seed) in enumerate(zip(numbers, seeds, strict=True)):
+            if self._posterior.group[v] < 0:
+                continue
+            basis, alpha, variance = self._of(v)
+            rng = np.random.default_rng(seed)
+            for some in blocks(n, max(1, BLOCK_BYTES // (4 * basis.n_random))):
+                shape = (len(range(n)[some]), basis.n_random)
+                z = rng.standard_normal(shape, dtype=np.float32)
+                found[some, :, i] = np.sqrt(max(variance, 0)) * basis.deviations(z, alpha)
         return found
 
-    def covariance(self, X: np.ndarray, voxel: int, X_fit: np.ndarray | None = None) -> np.ndarray:
-        """Posterior covariance of the voxel's function at images, (n_images, n_images).
+    def covariance(self, voxel: int) -> np.ndarray:
+        """Posterior covariance of the values of a voxel's function, (n_images, n_images)."""
+        basis, alpha, variance = self._of(voxel)
+        return variance * basis.covariance(alpha)
 
-        Parameters
-        ----------
-        X, X_fit : as for `draws`
-        voxel : int
-        """
-        ((basis, _),) = self._bases(X, np.array([voxel]), X_fit)
-        return float(self.variance[voxel]) * basis.covariance(float(self.alphas[voxel]))
-
-    def _bases(
-        self, X: np.ndarray, numbers: np.ndarray, X_fit: np.ndarray | None
-    ) -> Iterator[tuple["_Basis", np.ndarray]]:
-        """Images in the coordinates of each group among the voxels, and the group's members."""
-        fitted = self.X if self.X is not None else X_fit
-        assert fitted is not None
-        for group in np.unique(self.group[numbers]):
-            members = np.flatnonzero(self.group[numbers] == group)
-            if group < 0:
-                continue
-            rows = self.images[group]
-            band = 1 if self.bands is None else self.bands[group]
-            own = fitted if rows.all() else fitted[rows]
-            yield _Basis.of(X * band, own * band), members
+    def _of(self, voxel: int) -> tuple["_Basis", float, float]:
+        posterior, group = self._posterior, int(self._posterior.group[voxel])
+        if group not in self._known:
+            rows = posterior.images[group]
+            bands = posterior.band_weights
+            factor = self._X.dtype.type(1) if bands is None else bands[group]
+            own = self._fitted if rows.all() else self._fitted[rows]
+            self._known[group] = _Basis.of(self._X * factor, own * factor)
+        return (
+            self._known[group],
+            float(posterior.alphas[voxel]),
+            float(posterior.variance[voxel]),
+        )
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,8 @@ class _Basis:
             turn = U[:, kept] / np.sqrt(eigenvalues[kept])
             along = (new @ centred.T) @ turn
             across = new - (along @ turn.T) @ centred
-        return cls(along, across, eigenvalues[kept], n)
+        narrow = None if across is None else across.astype(np.float32)
+        return cls(along.astype(np.float32), narrow, eigenvalues[kept].astype(np.float32), n)
 
     @property
     def n_random(self) -> int:
@@ -192,10 +202,11 @@ def _kept(eigenvalues: np.ndarray, n: int) -> np.ndarray:
 def weight_posterior(
     X: np.ndarray,
     targets: np.ndarray,
-    fitted: Any,
+    residuals: Callable[[slice], np.ndarray],
     alphas: np.ndarray,
     *,
-    bands: np.ndarray | None = None,
+    band_weights: np.ndarray | None = None,
+    band_sizes: Sequence[int] = (),
     keep: bool = True,
 ) -> WeightPosterior:
     """Posterior of the weights, with the noise variance of the largest marginal likelihood.
@@ -209,11 +220,13 @@ def weight_posterior(
         Scaled features.
     targets : array, shape (n_images, n_voxels)
         Averages over repeats; NaN where an image has no data.
-    fitted : callable (voxels: slice) -> array, shape (n_images, n_voxels of the slice)
-        Predictions of the training images.
+    residuals : callable (voxels: slice) -> array, shape (n_images, n_voxels of the slice)
+        Targets of the training images minus their predictions.
     alphas : array, shape (n_voxels,)
-    bands : array, shape (n_features, n_voxels), optional
-        Factors on the features of each voxel, as in banded ridge.
+    band_weights : array, shape (n_bands, n_voxels), optional
+        Factor on the kernel of each band, in banded ridge.
+    band_sizes : sequence of int
+        Number of features of each band.
     keep : bool
         Store `X` in the result.
 
@@ -222,38 +235,33 @@ def weight_posterior(
     WeightPosterior
     """
     n_images, n_voxels = targets.shape
-    variance = np.full(n_voxels, np.nan)
-    for voxels in blocks(n_voxels, max(1, BLOCK_BYTES // (8 * n_images))):
+    variance = np.full(n_voxels, np.nan, dtype=np.float32)
+    for voxels in blocks(n_voxels, max(1, BLOCK_BYTES // (16 * n_images))):
         y = targets[:, voxels].astype(np.float64)
         present = np.isfinite(y)
         n = present.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             y -= np.where(present, y, 0).sum(axis=0) / n
-            residuals = targets[:, voxels] - fitted(voxels)
-            product = np.where(present, y * residuals, 0).sum(axis=0)
+            product = np.where(present, y * residuals(voxels), 0).sum(axis=0)
             variance[voxels] = np.where(n > 1, product / (n - 1), np.nan)
     group = np.full(n_voxels, -1, dtype=np.int32)
-    images, factors = [], []
-    known = np.isfinite(alphas)
+    images, kinds = [], []
     for rows, members in missing_patterns(targets):
-        members = members[known[members]]
-        if not len(members):
-            continue
+        members = members[np.isfinite(alphas[members])]
         of_pattern = np.zeros(n_images, dtype=bool)
         of_pattern[rows] = True
-        kinds, which = np.zeros((1, 0)), np.zeros(len(members), dtype=int)
-        if bands is not None:
-            kinds, which = np.unique(bands[:, members], axis=1, return_inverse=True)
-            kinds, which = kinds.T, which.ravel()
-        for i, kind in enumerate(kinds):
-            group[members[which == i]] = len(images)
+        # Voxels that chose the same candidate differ in the last digits.
+        own = np.zeros((0, len(members))) if band_weights is None else band_weights[:, members]
+        kind, which = np.unique(own.round(6), axis=1, return_inverse=True)
+        for i in range(kind.shape[1] if len(members) else 0):
+            group[members[which.ravel() == i]] = len(images)
             images.append(of_pattern)
-            factors.append(kind)
+            kinds.append(np.sqrt(np.repeat(kind[:, i], band_sizes)).astype(X.dtype))
     return WeightPosterior(
         X if keep else None,
         np.asarray(alphas),
-        variance.astype(np.float32),
+        variance,
         np.array(images, dtype=bool).reshape(-1, n_images),
-        None if bands is None else np.array(factors, dtype=X.dtype).reshape(-1, X.shape[1]),
+        None if band_weights is None else np.array(kinds, dtype=X.dtype).reshape(-1, X.shape[1]),
         group,
     )

@@ -186,7 +186,7 @@ class BandedRidgeEncoder(BaseEncoder):
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         X = self._scaled(flatten_tokens(features))
-        drawn = fitted_posterior(self).at(X, self.X_fit_)
+        drawn = fitted_posterior(self).at(X, self.X_fit_, error=self._error_variance())
         expected = self._predict(features)
         return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])
 

@@ -148,6 +148,6 @@ class RidgeEncoder(BaseEncoder):
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         fit = self.regression_
-        drawn = fitted_posterior(self).at(fit.scaled(features), fit.X_fit)
+        drawn = fitted_posterior(self).at(fit.scaled(features), fit.X_fit, error=self._error_variance())
         expected = fit.predict(features)
         return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])

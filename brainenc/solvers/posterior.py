@@ -4,12 +4,18 @@ Ridge with penalty α is the posterior mean of Bayesian linear regression: weigh
 N(0, σ²/α), noise is N(0, σ²), and the intercept has a flat prior. The posterior of the weights is
 N(w, σ² (XᵀX + αI)⁻¹), X being centred over the images of the voxel, and that of the intercept at the
 mean of the features has variance σ²/n.
+
+No weights give the whole expected response: features lack something of an image. Where repeats have
+measured the error of held-out predictions, what the posterior of the weights does not explain of its
+variance is drawn for each image alone, as a number that depends on the image (its features): equal
+images have equal numbers. A drawn function is the sum of the two.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from brainenc.arrays import blocks
 from brainenc.solvers.voxels import missing_patterns
@@ -50,7 +56,13 @@ class WeightPosterior:
     band_weights: np.ndarray | None
     group: np.ndarray
 
-    def at(self, X: np.ndarray, X_fit: np.ndarray | None = None) -> "DrawnFunctions":
+    def at(
+        self,
+        X: np.ndarray,
+        X_fit: np.ndarray | None = None,
+        *,
+        error: np.ndarray | None = None,
+    ) -> "DrawnFunctions":
         """The posterior of the values at some images.
 
         Parameters
@@ -59,6 +71,10 @@ class WeightPosterior:
             Scaled features, as those that were fitted.
         X_fit : array, optional
             In place of `X` of the object where that is None.
+        error : array, shape (n_voxels,), optional
+            Variance of the error of held-out expected responses, in squared units of the betas. Of
+            what exceeds the variance from the weights, each image gets a part of its own. By
+            default functions are linear: weights alone.
 
         Returns
         -------
@@ -66,7 +82,7 @@ class WeightPosterior:
         """
         fitted = self.X if self.X is not None else X_fit
         assert fitted is not None
-        return DrawnFunctions(self, X, fitted)
+        return DrawnFunctions(self, X, fitted, error)
 
 
 class DrawnFunctions:
@@ -75,15 +91,22 @@ class DrawnFunctions:
     The images' coordinates are computed once for each group of voxels.
     """
 
-    def __init__(self, posterior: WeightPosterior, X: np.ndarray, fitted: np.ndarray):
-        self._posterior, self._X, self._fitted = posterior, X, fitted
+    def __init__(
+        self,
+        posterior: WeightPosterior,
+        X: np.ndarray,
+        fitted: np.ndarray,
+        error: np.ndarray | None = None,
+    ):
+        self._posterior, self._X, self._fitted, self._error = posterior, X, fitted, error
         self._known: dict[int, _Basis] = {}
+        self._keys = None if error is None else image_keys(X)
 
     def draws(self, n: int, voxels: slice, seeds: list[np.random.SeedSequence]) -> np.ndarray:
         """Deviations of drawn functions from the posterior mean.
 
-        Draw k of a voxel is one linear function of the features: it depends on the voxel's seed and
-        on k alone, not on the images or on the other voxels that are asked for.
+        Draw k of a voxel is one function of the features: it depends on the voxel's seed and on k
+        alone, not on the images or on the other voxels that are asked for.
 
         Parameters
         ----------
@@ -107,12 +130,29 @@ class DrawnFunctions:
                 shape = (len(range(n)[some]), basis.n_random)
                 z = rng.standard_normal(shape, dtype=np.float32)
                 found[some, :, i] = np.sqrt(max(variance, 0)) * basis.deviations(z, alpha)
+            if self._keys is not None and (own := self.own_variance(v)) > 0:
+                key = int(rng.integers(2**63))
+                found[:, :, i] += np.sqrt(own) * normal_of_keys(n, self._keys, key)
         return found
 
     def covariance(self, voxel: int) -> np.ndarray:
-        """Posterior covariance of the values of a voxel's function, (n_images, n_images)."""
+        """Posterior covariance of the values of a voxel's function, (n_images, n_images).
+
+        Of the weights alone: `own_variance` is to be added where two images are the same.
+        """
         basis, alpha, variance = self._of(voxel)
         return variance * basis.covariance(alpha)
+
+    def own_variance(self, voxel: int) -> float:
+        """Variance of what each image has of its own: the error that weights do not explain."""
+        if self._error is None:
+            return 0.0
+        basis, alpha, variance = self._of(voxel)
+        # Mean variance of held-out predictions, if each image had the mean leverage.
+        leverage = (1 + (basis.eigenvalues / (basis.eigenvalues + alpha)).sum()) / basis.n_fitted
+        explained = variance * leverage / max(1 - leverage, 1e-6)
+        own = float(self._error[voxel]) - explained
+        return own if own > 0 else 0.0  # also for NaN, a voxel without repeats
 
     def _of(self, voxel: int) -> tuple["_Basis", float, float]:
         posterior, group = self._posterior, int(self._posterior.group[voxel])
@@ -197,6 +237,44 @@ def _kept(eigenvalues: np.ndarray, n: int) -> np.ndarray:
     """Eigenvalues that are not round-off."""
     smallest = n * np.finfo(eigenvalues.dtype).eps * max(float(eigenvalues[-1]), 0)
     return eigenvalues > max(smallest, np.finfo(np.float32).tiny)
+
+
+#: Projections of an image's features that it is recognised by, and their rounding. Features of the
+#: same image by another batch differ by about 1e-6, and rarely change a rounded value.
+_N_PROJECTIONS, _ROUNDING = 4, 1e-3
+
+
+def image_keys(X: np.ndarray) -> np.ndarray:
+    """A number (n_images,), uint64, for the features of each image; equal images have equal ones.
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features)
+        Scaled features.
+    """
+    directions = np.random.default_rng(0).standard_normal((X.shape[1], _N_PROJECTIONS))
+    projected = X @ (directions / np.sqrt(X.shape[1])).astype(X.dtype)
+    rounded = np.rint(projected.astype(np.float64) / _ROUNDING).astype(np.int64).astype(np.uint64)
+    keys = np.zeros(len(X), dtype=np.uint64)
+    for column in rounded.T:
+        keys = _mixed(keys ^ _mixed(column))
+    return keys
+
+
+def normal_of_keys(n: int, keys: np.ndarray, key: int) -> np.ndarray:
+    """Standard normal numbers (n, n_images), each a function of its draw, image and `key`."""
+    of_draw = _mixed(np.arange(n, dtype=np.uint64) + np.uint64(key))
+    bits = _mixed(of_draw[:, None] ^ keys)
+    return ndtri(((bits >> np.uint64(11)) + 0.5) * 2.0**-53).astype(np.float32)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Numbers, uint64, as if drawn anew: a step of SplitMix64 (Steele, Lea & Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = numbers + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
 
 
 def weight_posterior(

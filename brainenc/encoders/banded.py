@@ -9,7 +9,12 @@ from sklearn.base import clone
 from brainenc.data.images import looks_like_images
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
-from brainenc.encoders.function_draws import Functions, Streams, fitted_posterior
+from brainenc.encoders.function_draws import (
+    Functions,
+    Streams,
+    error_of_expected,
+    fitted_posterior,
+)
 from brainenc.encoders.inputs import extracted
 from brainenc.features.learned import (
     LearnedFeatures,
@@ -186,7 +191,7 @@ class BandedRidgeEncoder(BaseEncoder):
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         X = self._scaled(flatten_tokens(features))
-        drawn = fitted_posterior(self).at(X, self.X_fit_, error=self._error_variance())
+        drawn = fitted_posterior(self).at(X, self.X_fit_, error=error_of_expected(self))
         expected = self._predict(features)
         return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])
 

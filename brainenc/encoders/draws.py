@@ -130,10 +130,6 @@ class Draws(ABC):
             "20 times"
         )
 
-    def _error_variance(self) -> np.ndarray | None:
-        """Variance of the error of held-out expected responses per voxel; None without repeats."""
-        return None if self.model_error_ is None else self.model_error_.variance
-
     def _draw(
         self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
     ) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Draws of an encoder: one draw is one function of the image, the same for all images.
 
-These are the draws of ``sample(noise="weights")``. What is drawn of a voxel depends on the seed and
-on the number of the draw alone, so blocks of images, and other images later, get the same functions.
+These are the draws of ``sample(noise="weights")``. What is drawn of a voxel depends on the seed
+and on the number of the draw alone: blocks of images, and other images later, get the same
+functions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -108,7 +109,28 @@ def fitted_posterior(encoder: Any) -> Any:
     if posterior is None:
         raise ValueError(
             f'noise="weights" needs the posterior of the weights, which this '
-            f"{type(encoder).__name__} lacks, since an earlier version of brainenc saved it: fit it "
-            "again"
+            f"{type(encoder).__name__} lacks, since an earlier version of brainenc saved it: fit "
+            "it again"
         )
     return posterior
+
+
+def error_of_expected(encoder: Any) -> np.ndarray | None:
+    """Variance of the error of held-out expected responses per voxel; None without repeats.
+
+    The estimate of a voxel is the difference of two variances, so it is shrunk towards the voxels'
+    mean in units of their noise, by the share of the variance between voxels that errors of the
+    estimates explain (empirical Bayes): estimates of 0 would make intervals too narrow.
+    """
+    error, noise = encoder.model_error_, encoder.trial_noise_
+    if error is None:
+        return None
+    n_images = np.atleast_1d(fitted_posterior(encoder).images.sum(axis=1)).max(initial=2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = error.variance / noise.variance
+    if not (known := np.isfinite(ratio)).any():
+        return error.variance
+    squared_error = 2 / n_images * (1 + ratio + ratio**2)
+    between = max(float(np.var(ratio[known]) - squared_error[known].mean()), 0)
+    share = between / (between + squared_error)
+    return (share * ratio + (1 - share) * ratio[known].mean()) * noise.variance

@@ -131,6 +131,14 @@ def _ridge(encoder: Any, sizes: _Sizes) -> Need:
     return Need(own + sizes.noise, remedy)
 
 
+def _of_regressor(encoder: Any, sizes: _Sizes) -> Need:
+    # Copies of a regressor; some keep the features or a kernel, others weights of every voxel.
+    own = 100 * MIB + 4 * sizes.X + 3 * sizes.averages
+    return Need(
+        own + sizes.noise, "select fewer voxels, or reduce the features (PCA in a pipeline)"
+    )
+
+
 def _banded(encoder: Any, sizes: _Sizes) -> Need:
     n_bands = len(encoder.bands or encoder.features or [1]) if _is_mapping(encoder) else 2
     gram = 4.0 * sizes.n_images**2
@@ -189,6 +197,7 @@ def _shapes(sizes: _Sizes) -> tuple[tuple[int, ...], tuple[int, ...]]:
 _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "MeanEncoder": _mean,
     "RidgeEncoder": _ridge,
+    "SklearnEncoder": _of_regressor,
     "BandedRidgeEncoder": _banded,
     "LatentEncoder": _network(250, 64, linear=True),
     "MindReaderEncoder": _network(165, 256),

@@ -224,7 +224,7 @@ class ModelReader:
         if "version" in packed and packed["version"] != sklearn.__version__:
             warnings.warn(
                 f"{found.__name__} in {self.source} was fitted with scikit-learn "
-                f"{packed['version']}, and this is {sklearn.__version__}: features may differ",
+                f"{packed['version']}, and this is {sklearn.__version__}: its output may differ",
                 stacklevel=2,
             )
         if not issubclass(found, BaseEstimator):

@@ -6,7 +6,12 @@ import numpy as np
 
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.draws import part_of
-from brainenc.encoders.function_draws import Functions, Streams, fitted_posterior
+from brainenc.encoders.function_draws import (
+    Functions,
+    Streams,
+    error_of_expected,
+    fitted_posterior,
+)
 from brainenc.repeats import average_repeats
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.regression import RidgeRegression
@@ -148,6 +153,8 @@ class RidgeEncoder(BaseEncoder):
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         fit = self.regression_
-        drawn = fitted_posterior(self).at(fit.scaled(features), fit.X_fit, error=self._error_variance())
+        drawn = fitted_posterior(self).at(
+            fit.scaled(features), fit.X_fit, error=error_of_expected(self)
+        )
         expected = fit.predict(features)
         return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])

@@ -7,6 +7,7 @@ when the betas are gone (`brainenc.noise.trials.TrialDistribution.later`).
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -217,13 +218,13 @@ class TakenRows:
         """Function that returns ``array[rows]`` as it is now, not to be changed in place."""
         for known, copy in self._taken:
             if isinstance(known, slice):  # all rows
-                return (lambda: copy) if isinstance(rows, slice) else (lambda: copy[rows])
+                return partial(copy.__getitem__, rows)
             if not isinstance(rows, slice) and np.array_equal(known, rows):
-                return lambda: copy
+                return partial(copy.__getitem__, ...)
         found = np.copy(self.array[rows]) if isinstance(rows, slice) else self.array[rows]
         release(self.array)
         self._taken.append((rows, found))
-        return lambda: found
+        return partial(found.__getitem__, ...)
 
 
 def _some_images(

@@ -115,7 +115,9 @@ class TrialDistribution:
         steps: dict[str, Callable[..., Any]] = {}
         rows, predictions = TakenRows(betas), TakenRows(held_out)
         repeats = has_repeats(betas)
-        variance = trial_variance(betas, held_out) if noise is None or repeats else None
+        variance = np.array(np.nan)
+        if noise is None or repeats:
+            variance = trial_variance(betas, held_out)
         if noise is None:
             steps["noise"] = residual_noise_later(rows, predictions, variance)
         if repeats:

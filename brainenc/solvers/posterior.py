@@ -2,13 +2,13 @@
 
 Ridge with penalty α is the posterior mean of Bayesian linear regression: weights are a priori
 N(0, σ²/α), noise is N(0, σ²), and the intercept has a flat prior. The posterior of the weights is
-N(w, σ² (XᵀX + αI)⁻¹), X being centred over the images of the voxel, and that of the intercept at the
-mean of the features has variance σ²/n.
+N(w, σ² (XᵀX + αI)⁻¹), X being centred over the images of the voxel, and that of the intercept at
+the mean of the features has variance σ²/n.
 
-No weights give the whole expected response: features lack something of an image. Where repeats have
-measured the error of held-out predictions, what the posterior of the weights does not explain of its
-variance is drawn for each image alone, as a number that depends on the image (its features): equal
-images have equal numbers. A drawn function is the sum of the two.
+No weights give the whole expected response: features lack something of an image. Where repeats
+have measured the error of held-out predictions, what the posterior of the weights does not explain
+of its variance is drawn for each image alone, as a number that depends on the image (its features):
+equal images have equal numbers. A drawn function is the sum of the two.
 """
 
 from collections.abc import Callable, Sequence
@@ -323,7 +323,8 @@ def weight_posterior(
             product = np.where(present, y * residuals(voxels), 0).sum(axis=0)
             variance[voxels] = np.where(n > 1, product / (n - 1), np.nan)
     group = np.full(n_voxels, -1, dtype=np.int32)
-    images, kinds = [], []
+    images: list[np.ndarray] = []
+    kinds: list[np.ndarray] = []
     for rows, members in missing_patterns(targets):
         members = members[np.isfinite(alphas[members])]
         of_pattern = np.zeros(n_images, dtype=bool)

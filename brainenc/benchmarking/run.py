@@ -30,7 +30,7 @@ from brainenc.benchmarking.controls import (
     with_controls,
 )
 from brainenc.benchmarking.draw_plan import DrawPlan, check_n_draws, make_plan
-from brainenc.benchmarking.fitting import run_pairs
+from brainenc.benchmarking.fitting import failure, run_pairs
 from brainenc.benchmarking.folds import make_folds, near_copies
 from brainenc.benchmarking.inputs import Entry, Inputs, collect, ridges_with_reference_rows
 from brainenc.benchmarking.interim import Interim
@@ -74,13 +74,14 @@ def benchmark(
 
     Features are computed once and shared by the folds; every (encoder, fold) pair is fitted on
     the fold's training images and scored on its test images. An encoder that fails is reported
-    with its error, and the others finish.
+    with its error, at once in a warning and in the result, and the others finish.
 
     Parameters
     ----------
     data : EncodingData
     encoders : dict of name to encoder
-        Unfitted or fitted; copies are fitted, the given encoders are not changed.
+        Unfitted or fitted; copies are fitted, the given encoders are not changed. Regressors and
+        pipelines of scikit-learn become encoders (`SklearnEncoder`).
     cv : int, "similar", splitter or iterable of (train, test)
         Folds over images; an int means shuffled folds. "similar": five shuffled folds with near
         copies of a picture in one fold (`brainenc.similar_groups`), as ``cv=5, groups="similar"``.
@@ -132,6 +133,10 @@ def benchmark(
     -------
     BenchmarkResult
 
+    Warns
+    -----
+    RuntimeWarning : an encoder failed.
+
     Raises
     ------
     TypeError : data, encoders or features have a wrong type.
@@ -174,6 +179,8 @@ def benchmark(
     copies = near_copies(similar(), folds)
     inputs = Inputs(data, verbose)
     entries, failed = collect(data, encoders, features, references, verbose, inputs)
+    for name, error in failed.items():
+        warnings.warn(failure(name, error), stacklevel=2)
     leaks = feature_warnings(data, entries, random_state) if check else []
     for message in leaks:
         warnings.warn(message, stacklevel=2)
@@ -221,6 +228,8 @@ def benchmark(
 
         def when_fitted(name: str) -> None:
             run.score(name)
+            if name in run.steps.encoders:
+                warnings.warn(failure(name, run.steps.encoders[name]), stacklevel=4)
             interim.write(run.unfinished)
 
         with cluster.connected(scheduler, out) as send:

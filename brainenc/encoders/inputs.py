@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.images import as_images, looks_like_images
@@ -128,7 +129,9 @@ def extracted(extractor: Any, images: Any) -> np.ndarray:
         `brainenc.validation.check_extracted`.
     """
     n_images = len(images) if takes_features(extractor) else as_images(images).shape[0]
-    return check_extracted(extractor.transform(images), n_images, extractor)
+    # Whatever the user has set for tables of features: tokens have no table.
+    with config_context(transform_output="default"):
+        return check_extracted(extractor.transform(images), n_images, extractor)
 
 
 def extractor_for(features: Any, X: Any) -> Any:

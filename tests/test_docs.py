@@ -16,7 +16,9 @@ from conftest import REPOSITORY
 
 from brainenc.cli import app
 
-GUIDE = sorted((REPOSITORY / "docs" / "guide").glob("*.rst"))
+GUIDE = sorted(
+    [*(REPOSITORY / "docs" / "guide").glob("*.rst"), *(REPOSITORY / "docs").glob("howto_*.rst")]
+)
 README = REPOSITORY / "README.md"
 LONG = REPOSITORY / "docs" / "guide" / "benchmark.rst"
 COMMANDS = typer.main.get_command(app).commands

@@ -81,7 +81,8 @@ def benchmark(
     data : EncodingData
     encoders : dict of name to encoder
         Unfitted or fitted; copies are fitted, the given encoders are not changed. Regressors and
-        pipelines of scikit-learn become encoders (`SklearnEncoder`).
+        pipelines of scikit-learn become encoders (`SklearnEncoder`); wrap regressors of your own
+        classes in it.
     cv : int, "similar", splitter or iterable of (train, test)
         Folds over images; an int means shuffled folds. "similar": five shuffled folds with near
         copies of a picture in one fold (`brainenc.similar_groups`), as ``cv=5, groups="similar"``.

@@ -190,7 +190,11 @@ class SklearnEncoder(BaseEncoder):
         return functions_of_members(members, choice_of_members(n, n_members, streams))
 
 
-def as_encoder(estimator: Any) -> Any:
+#: Libraries whose regressors take one beta per image, and are made encoders without being asked.
+_LIBRARIES = ("sklearn", "sklearnex", "himalaya", "xgboost", "lightgbm", "catboost", "cuml")
+
+
+def as_encoder(estimator: Any, *, own_classes: bool = False) -> Any:
     """The encoder for an estimator that a user gives: the one place of this conversion.
 
     Parameters
@@ -198,6 +202,9 @@ def as_encoder(estimator: Any) -> Any:
     estimator : estimator
         Encoders, and pipelines and searches that end in one, are returned as they are; so is what
         scikit-learn does not take for a regressor.
+    own_classes : bool
+        Convert regressors of the user's own classes too. They may be meant to take betas with
+        repeats, so that the benchmark leaves them as they are.
 
     Returns
     -------
@@ -212,9 +219,12 @@ def as_encoder(estimator: Any) -> Any:
     """
     if isinstance(estimator, type) or not isinstance(estimator, BaseEstimator):
         return estimator
-    if isinstance(innermost(estimator), BaseEncoder) or not _is_regressor(estimator):
+    inner = innermost(estimator)
+    if isinstance(inner, BaseEncoder) or not _is_regressor(estimator):
         return estimator
-    return SklearnEncoder(estimator)
+    if own_classes or type(inner).__module__.partition(".")[0] in _LIBRARIES:
+        return SklearnEncoder(estimator)
+    return estimator
 
 
 def innermost(estimator: Any) -> Any:

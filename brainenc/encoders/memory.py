@@ -175,10 +175,16 @@ def _stacked(encoder: Any, sizes: _Sizes) -> Need:
     members = [member[1] if isinstance(member, tuple) else member for member in members]
     shapes = _shapes(sizes)
     needs = [fit_memory(member, *shapes) for member in members] or [_ridge(None, sizes)]
-    # Fitted one after the other; each leaves its held-out predictions and what it has fitted.
-    kept = 2 * len(needs) * sizes.averages
+    # Fitted one after the other; each leaves its held-out predictions, what it has fitted, and the
+    # trials that its distribution of trials is fitted to when it is needed.
+    kept = len(needs) * (2 * sizes.averages + _kept_trials(sizes))
     largest = max(needs, key=lambda need: need.n_bytes)
     return Need(largest.n_bytes + kept + sizes.noise / 2, largest.remedy)
+
+
+def _kept_trials(sizes: _Sizes) -> float:
+    """Trials kept by `TrialDistribution.later`: 2000, and 1500 others."""
+    return min(sizes.betas, 3500 * sizes.averages / sizes.n_images)
 
 
 def _calibrated(encoder: Any, sizes: _Sizes) -> Need:

@@ -23,6 +23,7 @@ from .encoders import MindReaderEncoder as MindReaderEncoder
 from .encoders import MindSimulatorEncoder as MindSimulatorEncoder
 from .encoders import RidgeEncoder as RidgeEncoder
 from .encoders import ROITransformerEncoder as ROITransformerEncoder
+from .encoders import SklearnEncoder as SklearnEncoder
 from .encoders import StackedEncoder as StackedEncoder
 from .encoders import SynBrainEncoder as SynBrainEncoder
 from .encoders import calibrate as calibrate

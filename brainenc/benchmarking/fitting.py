@@ -30,6 +30,7 @@ def run_pairs(
     A pair that could not be fitted or kept gets the reason in `pairs`.
     """
     todo = [pair for of_encoder in pairs.values() for pair in of_encoder if pair.to_fit()]
+    failed: set[str] = set()
     left = {name: sum(pair.name == name for pair in todo) for name in pairs}
     jobs = [
         delayed(cluster.run_pair)(pair, send(entries[pair.name].X), send(betas)) for pair in todo
@@ -47,11 +48,22 @@ def run_pairs(
         pairs_as_they_end = stack.enter_context(closing(_as_they_end(jobs, todo, n_jobs)))
         for pair in pairs_as_they_end:
             pairs[pair.name][pair.fold] = pair
+            if (error := pair.info().get("error")) and pair.name not in failed:
+                failed.add(pair.name)
+                warnings.warn(failure(pair.name, f"{error} (fold {pair.fold})"), stacklevel=3)
             bar.set_postfix_str(f"{pair.name}, fold {pair.fold}", refresh=False)
             bar.update()
             left[pair.name] -= 1
             if left[pair.name] == 0:
                 when_fitted(pair.name)
+
+
+def failure(name: str, error: str) -> RuntimeWarning:
+    """Warning, at once, of an encoder that failed: the result of a long run comes much later."""
+    return RuntimeWarning(
+        f"{name} failed: {error}. The other encoders go on; in the result its scores are NaN, and "
+        "its error is in encoders['error']"
+    )
 
 
 def _as_they_end(

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from brainenc.conversion import check_row_order, plain_array
 from brainenc.data.encoding_data import EncodingData
-from brainenc.encoders import MeanEncoder, RidgeEncoder, tokens
+from brainenc.encoders import MeanEncoder, RidgeEncoder, as_encoder, tokens
 from brainenc.encoders.describe import describe
 from brainenc.encoders.inputs import extracted
 from brainenc.features.learned import fit_nothing, learns, share
@@ -95,6 +95,7 @@ class Inputs:
             raise TypeError(
                 f"encoders must be scikit-learn estimators such as RidgeEncoder(), got {encoder!r}"
             )
+        encoder = as_encoder(encoder)
         description = describe(encoder)
         if hasattr(encoder, "with_voxels"):
             encoder = encoder.with_voxels(self.voxels)
@@ -148,7 +149,7 @@ class Inputs:
 def _own_features(encoder: Any) -> list[Any]:
     """Extractors of an encoder and of its members."""
     found = [step for _, step in getattr(encoder, "steps", [])][:-1]
-    own = getattr(encoder, "features", None)
+    own = getattr(encoder, "_given_features", getattr(encoder, "features", None))
     found += list(own.values()) if isinstance(own, Mapping) else [own]
     members = getattr(encoder, "encoders", None) or getattr(encoder, "encoder", None) or []
     if hasattr(own, "transform"):  # members get these, whatever theirs are

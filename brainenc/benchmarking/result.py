@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -198,18 +199,29 @@ class BenchmarkResult(ResultTables):
         return sorted(self.folds["fold"].dropna().unique().tolist())
 
     def summary(self) -> pd.DataFrame:
-        """The main columns of `encoders`, indexed by encoder, rounded."""
+        """The main columns of `encoders`, indexed by encoder, rounded.
+
+        If an encoder failed, with a last column ``failed``: its error, "" for the others.
+        """
         columns = ["r", "r_low", "r_high", "noise_ceiling", "r_normalized", "mse_z", "pattern_r"]
         columns += ["identification", "fit_seconds"]
         # If every encoder failed, these columns are missing.
-        return self.encoders.set_index("encoder").reindex(columns=columns).round(3)
+        table = self.encoders.set_index("encoder")
+        found = table.reindex(columns=columns).round(3)
+        errors = table["error"].fillna("") if "error" in table else pd.Series("", table.index)
+        return found.assign(failed=errors) if (errors != "").any() else found
 
     def __repr__(self) -> str:
         name = self.manifest.get("data", {}).get("name", "data")
         return f"BenchmarkResult on {name}\n{self.summary().to_string()}"
 
     def _repr_html_(self) -> str:
-        return self.summary().to_html()
+        more = ""
+        if self.warnings:
+            lines = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+            n = len(self.warnings)
+            more = f"<details><summary>warnings: {n}</summary><ul>{lines}</ul></details>"
+        return self.summary().to_html() + more
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write the tables as CSV and the manifest as JSON into a folder.

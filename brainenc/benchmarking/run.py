@@ -21,7 +21,7 @@ from brainenc.benchmarking.controls import (
     with_controls,
 )
 from brainenc.benchmarking.draw_plan import DrawPlan, make_plan, number_of_draws
-from brainenc.benchmarking.fitting import run_pairs
+from brainenc.benchmarking.fitting import failure, run_pairs
 from brainenc.benchmarking.fixed_test import DEFAULT_CV, fixed_split
 from brainenc.benchmarking.folds import make_folds, near_copies
 from brainenc.benchmarking.held_out import keep_predictions
@@ -69,7 +69,7 @@ def benchmark(
 
     Features are computed once and shared by the folds; every (encoder, fold) pair is fitted on
     the fold's training images and scored on its test images. An encoder that fails is reported
-    with its error, and the others finish.
+    with its error, at once in a warning and in the result, and the others finish.
 
     Parameters
     ----------
@@ -78,7 +78,9 @@ def benchmark(
         `brainenc.group`. `features`, `groups` and `test` may then be dicts of subject to value, and
         `out` gets a folder per subject.
     encoders : dict of name to encoder
-        Unfitted or fitted; copies are fitted, the given encoders are not changed.
+        Unfitted or fitted; copies are fitted, the given encoders are not changed. Regressors and
+        pipelines of scikit-learn become encoders (`SklearnEncoder`); wrap regressors of your own
+        classes in it.
     cv : int, "similar", splitter or iterable of (train, test)
         Folds over images; an int means shuffled folds. "similar": five shuffled folds with near
         copies of a picture in one fold (`brainenc.similar_groups`), as ``cv=5, groups="similar"``.
@@ -134,6 +136,10 @@ def benchmark(
     -------
     BenchmarkResult, or for several subjects GroupResult
 
+    Warns
+    -----
+    RuntimeWarning : an encoder failed.
+
     Raises
     ------
     TypeError : data, encoders or features have a wrong type.
@@ -181,6 +187,8 @@ def benchmark(
     copies = near_copies(similar(), folds)
     inputs = Inputs(data, verbose)
     entries, failed = collect(data, encoders, features, references, verbose, inputs)
+    for name, error in failed.items():
+        warnings.warn(failure(name, error), stacklevel=2)
     leaks = feature_warnings(data, entries, random_state) if check else []
     for message in leaks:
         warnings.warn(message, stacklevel=2)
@@ -228,6 +236,8 @@ def benchmark(
 
         def when_fitted(name: str) -> None:
             run.score(name)
+            if name in run.steps.encoders:
+                warnings.warn(failure(name, run.steps.encoders[name]), stacklevel=4)
             interim.write(run.unfinished)
 
         with cluster.connected(scheduler, out) as send:

@@ -50,6 +50,7 @@ from brainenc.data.voxels import (
     roi_positions,
     with_codes_as_labels,
 )
+from brainenc.html_tables import html_table
 from brainenc.repeats import average_repeats, effective_trials
 from brainenc.validation import check_betas, check_index, check_same_length
 
@@ -194,6 +195,18 @@ class EncodingData(VoxelMaps):
             + (f", {self.units}" if self.units else "")
             + (f"; {atlases})" if atlases else ")")
         )
+
+    def _repr_html_(self) -> str:
+        shown = {
+            "images": f"{self.n_images}, {' × '.join(map(str, self.images.shape[1:]))}",
+            "trials": f"{len(self.trials)}, up to {self.n_repeats} repeats of an image",
+            "voxels": f"{self.n_voxels}" + (f", in {self.units}" if self.units else ""),
+        }
+        for atlas in self.atlases:
+            names = list(map(str, self.rois(atlas)))
+            more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+            shown[atlas] = ", ".join(names[:12]) + more
+        return html_table(f"EncodingData {self.name}", shown)
 
     # ---------------------------------------------------------------- construction
 

@@ -7,9 +7,12 @@ from .loading import load as load
 from .mean import MeanEncoder as MeanEncoder
 from .mind_reader import MindReaderEncoder as MindReaderEncoder
 from .mind_simulator import MindSimulatorEncoder as MindSimulatorEncoder
+from .refits import add_refits as add_refits
 from .registry import ENCODERS as ENCODERS
 from .registry import make_encoder as make_encoder
 from .ridge import RidgeEncoder as RidgeEncoder
 from .roi_transformer import ROITransformerEncoder as ROITransformerEncoder
+from .sklearn_encoder import SklearnEncoder as SklearnEncoder
+from .sklearn_encoder import as_encoder as as_encoder
 from .stacked import StackedEncoder as StackedEncoder
 from .synbrain import SynBrainEncoder as SynBrainEncoder

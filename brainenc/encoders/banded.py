@@ -9,6 +9,12 @@ from sklearn.base import clone
 from brainenc.data.images import looks_like_images
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.function_draws import (
+    Functions,
+    Streams,
+    error_of_expected,
+    fitted_posterior,
+)
 from brainenc.encoders.inputs import extracted
 from brainenc.features.learned import (
     LearnedFeatures,
@@ -21,6 +27,7 @@ from brainenc.features.learned import (
 from brainenc.model_selection import Folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers import RidgeFit, banded_ridge_cv
+from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.voxels import (
     choose_alphas,
     choose_per_voxel,
@@ -63,6 +70,8 @@ class BandedRidgeEncoder(BaseEncoder):
     alphas_, intercept_ : arrays, shape (n_voxels,)
     dual_coef_ : array, shape (n_images, n_voxels)
     X_fit_ : array, shape (n_images, n_features)
+    posterior_ : WeightPosterior
+        Posterior of the weights in closed form, given the band weights; see `RidgeEncoder`.
 
     References
     ----------
@@ -81,6 +90,8 @@ class BandedRidgeEncoder(BaseEncoder):
     >>> bool(encoder.band_weights_[0].mean() > 0.5)  # the first band explains the betas
     True
     """
+
+    saved_parts = (*BaseEncoder.saved_parts, WeightPosterior)
 
     def __init__(
         self,
@@ -153,8 +164,9 @@ class BandedRidgeEncoder(BaseEncoder):
         self.feature_mean_, self.feature_scale_ = feature_scaling(X)
         self.X_fit_ = self._scaled(X)
         Ks = [part @ part.T for part in self._split(self.X_fit_)]
+        averages = average_repeats(betas).astype(X.dtype, copy=False)
         fitted = fit_voxels(
-            average_repeats(betas).astype(X.dtype, copy=False),
+            averages,
             lambda rows, Y: self._solve(
                 [K[np.ix_(rows, rows)] for K in Ks], Y, self._folds(rows, len(X))
             ),
@@ -165,7 +177,23 @@ class BandedRidgeEncoder(BaseEncoder):
         )
         self.dual_coef_, self.intercept_ = fitted.weights, fitted.intercept
         self.alphas_, self.band_weights_ = fitted.alphas, np.asarray(fitted.band_weights)
+        self.posterior_ = weight_posterior(
+            self.X_fit_,
+            averages,
+            # Residuals of kernel ridge are its dual weights times the penalty.
+            lambda voxels: self.alphas_[voxels] * self.dual_coef_[:, voxels],
+            self.alphas_,
+            band_weights=self.band_weights_,
+            band_sizes=list(self.band_sizes_.values()),
+            keep=False,
+        )
         return fitted.held_out
+
+    def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
+        X = self._scaled(flatten_tokens(features))
+        drawn = fitted_posterior(self).at(X, self.X_fit_, error=error_of_expected(self))
+        expected = self._predict(features)
+        return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])
 
     def _folds(self, rows: np.ndarray, n_images: int) -> Folds:
         return folds_of_rows(self.cv, rows, n_images, random_state=self.random_state)

@@ -70,7 +70,9 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     Attributes
     ----------
     trials_ : TrialDistribution
-        Distribution of single trials around the prediction; the next four are its parts.
+        Distribution of single trials around the prediction; the next four are its parts. It is
+        fitted when it is first needed (draws, intervals, densities, saving, pickling), from copies
+        of some trials that `fit` keeps until then; `fit_noise` fits it at once.
     noise_ : ResidualNoise
         Residuals of held-out single trials.
     residual_shape_ : ResidualShape or None
@@ -210,7 +212,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     'or leave sample_kind as "residual"'
                 )
             with own_settings():
-                self.trials_ = TrialDistribution.fit(
+                self.trials_later_ = TrialDistribution.later(
                     betas,
                     found.predictions,
                     scale=found.noise_scale,
@@ -225,7 +227,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         return found.predictions
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "trials_")
+        return not {"trials_", "trials_later_"}.isdisjoint(vars(self))
 
     # ---------------------------------------------------------------- predicting
 

@@ -14,7 +14,8 @@ BLOCK_VALUES = 2**25
 #: Images drawn at once, where that is fewer values.
 BLOCK_IMAGES = 256
 
-Blocks = Iterator[tuple[slice, np.ndarray]]
+#: Index of images, or of images and voxels, and draws (n, ...) of these.
+Blocks = Iterator[tuple[Any, np.ndarray]]
 
 
 def draw_blocks(
@@ -48,8 +49,8 @@ def draw_blocks(
 def collect(blocks: Blocks, shape: tuple[int, ...]) -> np.ndarray:
     """All draws as one float32 array (n, n_images, ...)."""
     draws = np.empty(shape, dtype=np.float32)
-    for images, block in blocks:
-        draws[:, images] = block
+    for place, block in blocks:
+        draws[(slice(None), *place) if isinstance(place, tuple) else (slice(None), place)] = block
     return draws
 
 
@@ -75,8 +76,13 @@ def write(blocks: Blocks, shape: tuple[int, ...], path: str | os.PathLike) -> np
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
         file.truncate(start + 4 * math.prod(shape))
-        for images, block in blocks:
+        for place, block in blocks:
+            images, voxels = place if isinstance(place, tuple) else (place, slice(None))
+            whole_rows = voxels.indices(math.prod(shape[2:])) == (0, math.prod(shape[2:]), 1)
             for k, draw in enumerate(block):
-                file.seek(start + (k * shape[1] + images.start) * row_bytes)
-                file.write(np.ascontiguousarray(draw, dtype="<f4").data)
+                first = start + (k * shape[1] + images.start) * row_bytes
+                pieces = [draw] if whole_rows else draw
+                for i, piece in enumerate(pieces):
+                    file.seek(first + i * row_bytes + 4 * (voxels.start or 0))
+                    file.write(np.ascontiguousarray(piece, dtype="<f4").data)
     return np.load(path, mmap_mode="r")

@@ -20,7 +20,9 @@ from brainenc.encoders.composed import (
     prepare_own,
     with_features,
 )
+from brainenc.encoders.function_draws import Functions, Streams
 from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.features.learned import learns
 from brainenc.model_selection import image_folds
 from brainenc.noise.calibration import (
@@ -157,9 +159,10 @@ class CalibratedEncoder(BaseEncoder):
     def _given(self) -> BaseEncoder:
         if self.encoder is None:
             return RidgeEncoder()
-        if not isinstance(self.encoder, BaseEncoder):
-            raise TypeError(f"encoder={self.encoder!r} must be an encoder, such as RidgeEncoder()")
-        return self.encoder
+        encoder = as_encoder(self.encoder, own_classes=True)
+        if not isinstance(encoder, BaseEncoder):
+            raise TypeError(f"encoder={encoder!r} must be an encoder, such as RidgeEncoder()")
+        return encoder
 
     # ---------------------------------------------------------------- features and voxels
 
@@ -328,6 +331,10 @@ class CalibratedEncoder(BaseEncoder):
         draws *= self.scale_.astype(np.float32)
         draws += prediction
         return draws
+
+    def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
+        # Of the encoder's fit, as it is: calibration is of single trials.
+        return self.encoder_._drawn_functions(self._seen(features), n, streams)
 
     def _spread(self, features: np.ndarray, expected: np.ndarray) -> np.ndarray:
         return self.scale_ * self.encoder_._spread(self._seen(features), expected)

@@ -11,6 +11,7 @@ from brainenc.data.images import looks_like_images
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.describe import describe
 from brainenc.encoders.inputs import extracted
+from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.features.learned import (
     fit_nothing,
     fitted_extractor,
@@ -139,6 +140,7 @@ def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:
     Parameters
     ----------
     encoders : list of encoders, list of (name, encoder), or dict
+        Other regressors become encoders (`as_encoder`).
 
     Raises
     ------
@@ -155,6 +157,7 @@ def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:
             "encoders must be a list of encoders, a list of (name, encoder) or a dict, got "
             f"{type(encoders).__name__}"
         )
+    pairs = [(name, as_encoder(member, own_classes=True)) for name, member in pairs]
     if not pairs:
         raise ValueError("encoders is empty: a stack needs one encoder at least")
     for name, member in pairs:

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,15 @@ from scipy.stats import norm
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders import blocks_of_draws
+from brainenc.encoders.function_draws import (
+    Functions,
+    Streams,
+    choice_of_members,
+    function_blocks,
+    functions_of_members,
+)
 from brainenc.noise.calibration import check_coverage
-from brainenc.noise.trials import PARTS, TrialDistribution
+from brainenc.noise.trials import PARTS, TrialDistribution, TrialsLater
 from brainenc.process_state import own_settings
 from brainenc.validation import check_betas, check_index
 
@@ -18,6 +26,11 @@ from brainenc.validation import check_betas, check_index
 def part_of(attribute: str, name: str) -> Any:
     """Read-only attribute of an encoder: a part of the fitted object in another attribute."""
     return property(lambda self: getattr(getattr(self, attribute), name), doc=f"Of `{attribute}`.")
+
+
+def _rows(place: Any) -> Any:
+    """Images of a place, which may have voxels too."""
+    return place[0] if isinstance(place, tuple) else place
 
 
 class Draws(ABC):
@@ -32,10 +45,48 @@ class Draws(ABC):
 
     sample_kind: str = "residual"
 
-    trials_: TrialDistribution
+    trials_later_: TrialsLater
     sample_kind_: str
     n_voxels_: int
     betas_ndim_: int
+
+    @cached_property
+    def trials_(self) -> TrialDistribution:
+        """Distribution of single trials, fitted when it is first needed."""
+        if (later := vars(self).get("trials_later_")) is None:
+            raise AttributeError(f"this {type(self).__name__} is not fitted: it has no trials_")
+        with own_settings():
+            return later.fit()
+
+    def fit_noise(self) -> Any:
+        """Fit the distribution of single trials now, and not when it is first needed.
+
+        Fitting an encoder leaves it to the first draw, interval, density, save or pickle, so that
+        searches over parameters do not pay for it. The numbers are the same either way.
+
+        Returns
+        -------
+        self
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import brainenc
+        >>> features, betas = np.zeros((30, 1)), np.random.default_rng(0).normal(size=(30, 2, 4))
+        >>> brainenc.MeanEncoder().fit(features, betas).fit_noise().noise_.variance.shape
+        (4,)
+        """
+        check_is_fitted(self)
+        _ = self.trials_
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles, copies and saved models have: the distribution itself, fitted."""
+        if "trials_later_" in vars(self):
+            self.fit_noise()
+        state = dict(super().__getstate__())  # type: ignore[call-overload]
+        state.pop("trials_later_", None)
+        return state
 
     noise_ = part_of("trials_", "noise")
     residual_shape_ = part_of("trials_", "shape")
@@ -65,6 +116,19 @@ class Draws(ABC):
     def _parts(self) -> tuple[str, ...]:
         """Values of `noise` in `sample`, besides None; the first is "auto"."""
         return ("full",) if self._draws_itself else PARTS
+
+    def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
+        """Values at the images of n functions drawn from the uncertainty of the fit.
+
+        Returns a function of voxels (a slice) to draws (n, n_images, n_voxels of the slice). Draw k
+        is the same function whatever images and voxels are asked for: it depends on `streams` only.
+        """
+        raise ValueError(
+            f'noise="weights" is not available for this {type(self).__name__}: it has no '
+            "distribution of its weights and no members to draw from. Give it refits to parts of "
+            "the images first, brainenc.encoders.add_refits(encoder, images, betas), which fits it "
+            "20 times"
+        )
 
     def _draw(
         self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
@@ -108,11 +172,14 @@ class Draws(ABC):
             Draws per image.
         random_state : int, Generator or None
             The same seed gives the same draws for the same images, in memory or in a file.
-        noise : "auto", "full", "latent", "trial", "signal" or None
+        noise : "auto", "full", "latent", "trial", "signal", "weights" or None
             Deviation of draws from the prediction. "full", which is "auto", is the distribution of
             single trials: trial noise plus the encoder's error. "latent" is the part of "full" that
             voxels share. "trial" is trial noise alone, which differs between repeats of an image.
-            "signal" is the uncertainty of the expected response alone. None repeats the prediction.
+            "signal" is the error of the expected response, drawn for every image anew: use it for
+            single images. "weights" draws the encoder: each draw is one function of the image, so
+            images of a draw vary together, as means over images and contrasts of them need
+            (:doc:`/draws`). None repeats the prediction.
             Encoders with their own distribution (`sample_kind_` is not "residual") have "full" and
             None unless their documentation lists more.
         out : path, optional
@@ -127,8 +194,9 @@ class Draws(ABC):
 
         Raises
         ------
-        ValueError : n < 1, an unknown noise, or "trial" or "signal" with an encoder fitted without
-            repeats.
+        ValueError : n < 1, an unknown noise, "trial" or "signal" with an encoder fitted without
+            repeats, or "weights" with one that has no distribution of its weights, no members and
+            no refits (`brainenc.encoders.add_refits`).
         """
         return self._sample(X, n, random_state, noise, out)
 
@@ -145,17 +213,20 @@ class Draws(ABC):
         check_is_fitted(self)
         if n < 1:
             raise ValueError(f"n={n}: at least one draw is needed")
-        if noise not in ("auto", None, *self._parts):
+        if noise not in ("auto", None, "weights", *self._parts):
             raise ValueError(
-                f"noise={noise!r} must be one of {['auto', *self._parts, None]} of this "
+                f"noise={noise!r} must be one of {['auto', *self._parts, 'weights', None]} of this "
                 f"{type(self).__name__}"
             )
         features = self._features_of(X)
         part = self._parts[0] if noise == "auto" else noise
-        blocks = self._draw_blocks(features, n, random_state, part, **how)
         shape: tuple[int, ...] = (n, len(features), self.n_voxels_)
+        if part == "weights":
+            blocks = self._function_blocks(features, n, random_state)
+        else:
+            blocks = self._draw_blocks(features, n, random_state, part, **how)
         if self.betas_ndim_ == 1:
-            blocks, shape = ((images, draws[..., 0]) for images, draws in blocks), shape[:2]
+            blocks, shape = ((_rows(place), draws[..., 0]) for place, draws in blocks), shape[:2]
         with own_settings():
             if out is None:
                 return blocks_of_draws.collect(blocks, shape)
@@ -171,6 +242,26 @@ class Draws(ABC):
             return self._draw(block, n, rng, part, **how)
 
         return blocks_of_draws.draw_blocks(draw, (n, len(features), self.n_voxels_), random_state)
+
+    def _function_blocks(
+        self, features: np.ndarray, n: int, random_state: Any
+    ) -> blocks_of_draws.Blocks:
+        streams = Streams.of(random_state, self.n_voxels_)
+
+        def functions(images: slice) -> Functions:
+            return self._drawn_functions(features[images], n, streams)
+
+        return function_blocks(functions, (n, len(features), self.n_voxels_))
+
+    def _drawn_functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
+        """Functions of the encoder's distribution, or of its refits if it has any."""
+        if not (refits := getattr(self, "refits_", None)):
+            return self._functions(features, n, streams)
+        return functions_of_members(
+            [refit._predict(features) for refit in refits],
+            choice_of_members(n, len(refits), streams),
+            around=self._predict(features),
+        )
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that contains a single trial with a given probability.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.images import as_images, looks_like_images
@@ -19,6 +20,11 @@ class Inputs:
     """
 
     features: Any = None
+
+    @property
+    def _given_features(self) -> Any:
+        """The parameter `features`, or what an encoder has in its place."""
+        return self.features
 
     def precompute(self, images: Any, transform: Callable[[Any], np.ndarray]) -> tuple[Any, Any]:
         """Copy of the encoder that takes precomputed features, and these features.
@@ -40,7 +46,7 @@ class Inputs:
             With features=None, or the part of its extractor that learns.
         X : array, or `images` if the encoder computes no features from them, or learns all of them
         """
-        extractor = extractor_for(self.features, images)
+        extractor = extractor_for(self._given_features, images)
         if extractor is None:
             return clone(self), images
         rest, X = share(extractor, images, transform)
@@ -48,7 +54,7 @@ class Inputs:
 
     def learned_features(self) -> Any:
         """Unfitted transformer of what `precompute` gave, if features are learned; else None."""
-        return self.features if takes_features(self.features) else None
+        return self._given_features if takes_features(self._given_features) else None
 
     def with_voxels(self, voxels: pd.DataFrame) -> Any:
         """Copy of the encoder that has the table of the voxels it will be fitted to.
@@ -92,7 +98,8 @@ def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.nd
     TypeError : images, for an encoder that takes features.
     ValueError : features that are not finite, or of another shape than those of the fit.
     """
-    extractor = extractor_for(encoder.features, X) if reset else getattr(encoder, "features_", None)
+    given = getattr(encoder, "_given_features", encoder.features)
+    extractor = extractor_for(given, X) if reset else getattr(encoder, "features_", None)
     if extractor is not None:
         encoder.features_ = fitted_extractor(extractor, X) if reset else extractor
         features = extracted(encoder.features_, X)
@@ -122,7 +129,9 @@ def extracted(extractor: Any, images: Any) -> np.ndarray:
         `brainenc.validation.check_extracted`.
     """
     n_images = len(images) if takes_features(extractor) else as_images(images).shape[0]
-    return check_extracted(extractor.transform(images), n_images, extractor)
+    # Whatever the user has set for tables of features: tokens have no table.
+    with config_context(transform_output="default"):
+        return check_extracted(extractor.transform(images), n_images, extractor)
 
 
 def extractor_for(features: Any, X: Any) -> Any:

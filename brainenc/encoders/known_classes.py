@@ -3,9 +3,13 @@
 from importlib import import_module
 from typing import Any
 
+from sklearn.base import RegressorMixin
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+
 from brainenc import encoders, features
 
-#: Transformers and splitters of scikit-learn that hold plain values and arrays only, by module.
+#: Transformers, splitters and regressors of scikit-learn that hold plain values and arrays only, or
+#: others of these, by module.
 _OF_SCIKIT_LEARN = {
     "sklearn.pipeline": ("Pipeline", "FeatureUnion"),
     "sklearn.preprocessing": (
@@ -13,8 +17,23 @@ _OF_SCIKIT_LEARN = {
         *("RobustScaler", "StandardScaler"),
     ),
     "sklearn.decomposition": ("PCA", "FastICA", "FactorAnalysis", "IncrementalPCA", "TruncatedSVD"),
-    "sklearn.feature_selection": ("VarianceThreshold",),
     "sklearn.random_projection": ("GaussianRandomProjection",),
+    "sklearn.compose": ("TransformedTargetRegressor",),
+    "sklearn.ensemble": ("BaggingRegressor",),
+    "sklearn.multioutput": ("MultiOutputRegressor",),
+    "sklearn.linear_model": (
+        *("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV"),
+        *("MultiTaskLasso", "MultiTaskLassoCV", "MultiTaskElasticNet", "MultiTaskElasticNetCV"),
+        *("Lars", "LassoLars", "OrthogonalMatchingPursuit", "BayesianRidge", "ARDRegression"),
+        *("HuberRegressor", "TheilSenRegressor", "PoissonRegressor", "TweedieRegressor"),
+    ),
+    "sklearn.cross_decomposition": ("PLSRegression", "PLSCanonical", "CCA"),
+    "sklearn.kernel_ridge": ("KernelRidge",),
+    "sklearn.svm": ("SVR", "NuSVR", "LinearSVR"),
+    "sklearn.neighbors": ("KNeighborsRegressor",),
+    "sklearn.dummy": ("DummyRegressor",),
+    "sklearn.kernel_approximation": ("Nystroem", "RBFSampler"),
+    "sklearn.feature_selection": ("VarianceThreshold",),
     "sklearn.model_selection": (
         *("KFold", "GroupKFold", "GroupShuffleSplit", "LeaveOneGroupOut", "LeaveOneOut"),
         *("LeavePGroupsOut", "LeavePOut", "PredefinedSplit", "ShuffleSplit", "StratifiedKFold"),
@@ -41,6 +60,12 @@ def is_of_scikit_learn(found: type) -> bool:
     """Whether this very class is in the list above."""
     in_the_list = found.__module__.startswith("sklearn.") and found.__name__ in _MODULES
     return in_the_list and scikit_learn_class(found.__name__) is found
+
+
+def is_regressor(found: type) -> bool:
+    """Whether a class is one of other libraries' regressors, or of searches over these."""
+    predicts = issubclass(found, (RegressorMixin, GridSearchCV, RandomizedSearchCV))
+    return predicts and not is_encoder(found)
 
 
 def is_encoder(found: type) -> bool:

@@ -131,6 +131,14 @@ def _ridge(encoder: Any, sizes: _Sizes) -> Need:
     return Need(own + sizes.noise, remedy)
 
 
+def _of_regressor(encoder: Any, sizes: _Sizes) -> Need:
+    # Copies of a regressor; some keep the features or a kernel, others weights of every voxel.
+    own = 100 * MIB + 4 * sizes.X + 3 * sizes.averages
+    return Need(
+        own + sizes.noise, "select fewer voxels, or reduce the features (PCA in a pipeline)"
+    )
+
+
 def _banded(encoder: Any, sizes: _Sizes) -> Need:
     n_bands = len(encoder.bands or encoder.features or [1]) if _is_mapping(encoder) else 2
     gram = 4.0 * sizes.n_images**2
@@ -167,10 +175,16 @@ def _stacked(encoder: Any, sizes: _Sizes) -> Need:
     members = [member[1] if isinstance(member, tuple) else member for member in members]
     shapes = _shapes(sizes)
     needs = [fit_memory(member, *shapes) for member in members] or [_ridge(None, sizes)]
-    # Fitted one after the other; each leaves its held-out predictions and what it has fitted.
-    kept = 2 * len(needs) * sizes.averages
+    # Fitted one after the other; each leaves its held-out predictions, what it has fitted, and the
+    # trials that its distribution of trials is fitted to when it is needed.
+    kept = len(needs) * (2 * sizes.averages + _kept_trials(sizes))
     largest = max(needs, key=lambda need: need.n_bytes)
     return Need(largest.n_bytes + kept + sizes.noise / 2, largest.remedy)
+
+
+def _kept_trials(sizes: _Sizes) -> float:
+    """Trials kept by `TrialDistribution.later`: 2000, and 1500 others."""
+    return min(sizes.betas, 3500 * sizes.averages / sizes.n_images)
 
 
 def _calibrated(encoder: Any, sizes: _Sizes) -> Need:
@@ -189,6 +203,7 @@ def _shapes(sizes: _Sizes) -> tuple[tuple[int, ...], tuple[int, ...]]:
 _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "MeanEncoder": _mean,
     "RidgeEncoder": _ridge,
+    "SklearnEncoder": _of_regressor,
     "BandedRidgeEncoder": _banded,
     "LatentEncoder": _network(250, 64, linear=True),
     "MindReaderEncoder": _network(165, 256),

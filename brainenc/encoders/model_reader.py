@@ -1,6 +1,7 @@
 """Reading the values of a saved encoder, each checked before anything is made of it."""
 
 import dataclasses
+import functools
 import inspect
 import reprlib
 import threading
@@ -223,7 +224,7 @@ class ModelReader:
         if "version" in packed and packed["version"] != sklearn.__version__:
             warnings.warn(
                 f"{found.__name__} in {self.source} was fitted with scikit-learn "
-                f"{packed['version']}, and this is {sklearn.__version__}: features may differ",
+                f"{packed['version']}, and this is {sklearn.__version__}: its output may differ",
                 stacklevel=2,
             )
         if not issubclass(found, BaseEstimator):
@@ -357,6 +358,8 @@ def _may_be_fitted(estimator: type, name: str, own: bool) -> bool:
     if own and (name.startswith("_") or not name.endswith("_")):
         return False
     known = inspect.getattr_static(estimator, name, None)
+    if isinstance(known, functools.cached_property):  # kept under its name once it is known
+        return True
     return not callable(known) and not hasattr(known, "__get__")
 
 

@@ -17,6 +17,12 @@ from brainenc.encoders.ensemble import (
     run_net,
     voxel_moments,
 )
+from brainenc.encoders.function_draws import (
+    Functions,
+    Streams,
+    choice_of_members,
+    functions_of_members,
+)
 from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder, check_number
 from brainenc.metrics import correlation
 from brainenc.repeats import average_repeats
@@ -152,6 +158,14 @@ class NetworkEncoder(TrainedEncoder):
         predictions = reduce(np.add, (run_net(net, inputs, self.device) for net in self.members_))
         predictions /= len(self.members_)
         return self._in_betas(predictions)
+
+    def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
+        """Draws are members of the ensemble; refused for a single network and for ridge."""
+        if len(self.members_) < 2:
+            return super()._functions(features, n, streams)
+        inputs = self._inputs(features)
+        members = [self._in_betas(run_net(net, inputs, self.device)) for net in self.members_]
+        return functions_of_members(members, choice_of_members(n, len(members), streams))
 
     def _in_betas(self, predictions: np.ndarray) -> np.ndarray:
         """Convert predictions from z units to the units of the betas, in place."""

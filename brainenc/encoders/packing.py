@@ -16,7 +16,7 @@ import pandas as pd
 import sklearn
 from sklearn.base import BaseEstimator
 
-from brainenc.encoders.known_classes import is_of_scikit_learn, known_class
+from brainenc.encoders.known_classes import is_of_scikit_learn, is_regressor, known_class
 from brainenc.features.base import FeatureExtractor
 from brainenc.features.saved import probe
 from brainenc.features.store import FeatureStore
@@ -31,6 +31,11 @@ _OF_EXTRACTORS = (
     "Two ways on: compute the features yourself and fit the encoder to them (features=None), or "
     "write a class derived from brainenc.features.FeatureExtractor whose parameters are plain "
     "values, and name it in brainenc.load(folder, classes=[...])"
+)
+_OF_REGRESSORS = (
+    "Ways on: a regressor whose fitted attributes are arrays, numbers and text, such as RidgeCV, "
+    "PLSRegression or KernelRidge (of a search, its best_estimator_); or joblib.dump(encoder, "
+    "file), a pickle, which runs code when it is read and wants the same versions"
 )
 _OF_OTHERS = (
     "If the fitted encoder does not use it (a splitter, a generator of random numbers), replace it "
@@ -171,7 +176,11 @@ class Packer:
             attributes = {n: self.pack(v, f"{key}.{n}") for n, v in vars(estimator).items()}
             return {"$class": kind.__name__, "attributes": attributes}
         outside = self._hint
-        if isinstance(estimator, FeatureExtractor) or is_of_scikit_learn(kind):
+        if is_regressor(kind):
+            self._hint = _OF_REGRESSORS
+        elif self._hint is not _OF_REGRESSORS and (
+            isinstance(estimator, FeatureExtractor) or is_of_scikit_learn(kind)
+        ):
             self._hint = _OF_EXTRACTORS
         given = estimator.get_params(deep=False)
         parameters = {n: self.pack(v, f"{key}.{n}") for n, v in given.items()}

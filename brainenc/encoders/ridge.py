@@ -6,7 +6,14 @@ import numpy as np
 
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.draws import part_of
+from brainenc.encoders.function_draws import (
+    Functions,
+    Streams,
+    error_of_expected,
+    fitted_posterior,
+)
 from brainenc.repeats import average_repeats
+from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.regression import RidgeRegression
 
 
@@ -52,6 +59,8 @@ class RidgeEncoder(BaseEncoder):
     X_fit_ : array, shape (n_images, n_features), or None in primal form
         z-scored features of the training images.
     feature_mean_, feature_scale_ : arrays, shape (n_features,)
+    posterior_ : WeightPosterior
+        Posterior of the weights in closed form, which ``sample(noise="weights")`` draws from.
 
     References
     ----------
@@ -73,7 +82,7 @@ class RidgeEncoder(BaseEncoder):
     True
     """
 
-    saved_parts = (*BaseEncoder.saved_parts, RidgeRegression)
+    saved_parts = (*BaseEncoder.saved_parts, RidgeRegression, WeightPosterior)
 
     alphas_ = part_of("regression_", "alphas")
     intercept_ = part_of("regression_", "intercept")
@@ -105,9 +114,10 @@ class RidgeEncoder(BaseEncoder):
         self.random_state = random_state
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        averages = average_repeats(betas)
         self.regression_, held_out = RidgeRegression.fit(
             features,
-            average_repeats(betas),
+            averages,
             alphas=self.alphas,
             alpha_per_voxel=self.alpha_per_voxel,
             cv=self.cv,
@@ -116,7 +126,35 @@ class RidgeEncoder(BaseEncoder):
             device=self.device,
             random_state=self.random_state,
         )
+        self.posterior_ = self._posterior(features, averages)
         return held_out
+
+    def _posterior(self, features: np.ndarray, averages: np.ndarray) -> WeightPosterior:
+        fit = self.regression_
+        if fit.X_fit is not None:
+            # Residuals of kernel ridge are its dual weights times the penalty.
+            return weight_posterior(
+                fit.X_fit,
+                averages,
+                lambda voxels: fit.alphas[voxels] * fit.coef[:, voxels],
+                fit.alphas,
+                keep=False,
+            )
+        X = fit.scaled(features)
+        return weight_posterior(
+            X,
+            averages,
+            lambda voxels: averages[:, voxels] - fit.intercept[voxels] - X @ fit.coef[:, voxels],
+            fit.alphas,
+        )
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         return self.regression_.predict(features)
+
+    def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
+        fit = self.regression_
+        drawn = fitted_posterior(self).at(
+            fit.scaled(features), fit.X_fit, error=error_of_expected(self)
+        )
+        expected = fit.predict(features)
+        return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])

@@ -164,7 +164,8 @@ class StackedEncoder(BaseEncoder):
         if "encoders" in params:
             self.encoders = params.pop("encoders")
         members = self._given()
-        if replaced := {name: params.pop(name) for name in members if name in params}:
+        replaced = {name: params.pop(name) for name in members if name in params}
+        if replaced or any("__" in name for name in params):  # also of members made encoders here
             members |= replaced
             is_dict = isinstance(self.encoders, Mapping)
             self.encoders = members if is_dict else list(members.items())

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
 from brainenc.data.images import as_images, image_batches
 from brainenc.features.saved import check_as_saved
@@ -149,7 +151,58 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         if isinstance(out, (str, os.PathLike)):
             return np.load(out, mmap_mode="r")
         assert result is not None  # as_images rejects empty images
+        wanted = getattr(self, "_sklearn_output_config", {}).get("transform")
+        if result.ndim > 2 and (wanted or get_config()["transform_output"]) != "default":
+            raise ValueError(
+                f"{type(self).__name__} gives tokens, {result.shape}, and a table has two axes: "
+                'use set_output(transform="default"), or pooled features'
+            )
         return result
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the features, as scikit-learn makes them: "pixelfeatures0" and so on.
+
+        With ``set_output(transform="pandas")`` `transform` returns a table with these columns.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        array of str, shape (n_features,)
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError : the size of the images is unknown before `fit`.
+        ValueError : the features are tokens, which have two axes.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import brainenc
+        >>> images = np.zeros((2, 8, 8), dtype=np.uint8)
+        >>> pixels = brainenc.PixelFeatures(size=2).fit(images)
+        >>> pixels.get_feature_names_out()[:2]
+        array(['pixelfeatures0', 'pixelfeatures1'], dtype=object)
+        >>> pixels.set_output(transform="pandas").transform(images).shape
+        (2, 4)
+        """
+        check_is_fitted(self, "image_shape_")
+        shape = self._blank_shape()
+        if len(shape) != 1:
+            raise ValueError(
+                f"{type(self).__name__} gives tokens, {shape} for each image, and only features "
+                "with one axis have names"
+            )
+        name = type(self).__name__.lower()
+        return np.array([f"{name}{i}" for i in range(shape[0])], dtype=object)
+
+    def _blank_shape(self) -> tuple[int, ...]:
+        """Shape of the features of an image, found on a black one."""
+        blank = np.zeros((1, *self.image_shape_), dtype=np.uint8)
+        with own_settings():
+            return np.shape(self._extract(blank))[1:]
 
     def _batches(self, images: Any) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, features) of each batch, from the store if they are in it."""
@@ -172,6 +225,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
         key = self.key()
         if learns_from_images(self):
             own = {*self.get_params(deep=False), "image_shape_", "_loaded"}
+            own.add("_sklearn_output_config")  # a table has the same features
             learnt = {name: value for name, value in vars(self).items() if name not in own}
             key = key | {"learnt": fitted_identity(learnt)}
         if unknown := unidentified(key):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import get_tags
@@ -61,7 +62,8 @@ def _requires_fit(transformer: Any) -> bool:
 
 def fitted_extractor(extractor: Any, images: Any) -> Any:
     """The extractor fitted to images; one whose ``fit`` returns nothing is fitted in place."""
-    found = extractor.fit(images)
+    with config_context(transform_output="default"):  # tokens between steps have no table
+        found = extractor.fit(images)
     return extractor if found is None else found
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.conversion import plain_array
+from brainenc.html_tables import html_table
 from brainenc.metrics.variance_components import (
     VarianceComponents,
     reliability_of_average,
@@ -189,6 +190,19 @@ class NoiseCeiling:
             n_trials=n_trials[voxels] if isinstance(n_trials, np.ndarray) else n_trials,
             interval=None if self.interval is None else self.interval[:, voxels],
         )
+
+    def _repr_html_(self) -> str:
+        known = self.values[np.isfinite(self.values)]
+        quantiles = np.quantile(known, [0.1, 0.5, 0.9]) if len(known) else np.full(3, np.nan)
+        trials = np.unique(np.round(self.n_trials, 2))
+        shown = {
+            "space": self.space,
+            "voxels": f"{len(self.values)}, {len(self.values) - len(known)} undefined",
+            "10 %, median, 90 %": ", ".join(f"{value:.3g}" for value in quantiles),
+            "trials averaged": trials[0] if len(trials) == 1 else f"{trials[0]} to {trials[-1]}",
+            "estimator": self.estimator,
+        }
+        return html_table("NoiseCeiling", shown)
 
     def _map(self, function: Callable[[Any], Any], **changes: Any) -> "NoiseCeiling":
         interval = None if self.interval is None else function(self.interval)

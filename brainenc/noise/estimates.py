@@ -1,5 +1,13 @@
-"""Estimates of noise from betas: residuals, trial noise, shared signal."""
+"""Estimates of noise from betas: residuals, trial noise, shared signal.
 
+Each estimate has two steps. The first reads all betas: it sums variances and copies the few trials
+that factors are found in. The second, which takes the time, needs these alone: it may run later,
+when the betas are gone (`brainenc.noise.trials.TrialDistribution.later`).
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,16 +59,35 @@ def fit_residual_noise(
     only a few voxels (close neighbours, for example) is not found and counts as private, so means
     over a ROI vary somewhat less in draws than in held-out trials.
     """
+    options = {"max_factors": max_factors, "random_state": random_state}
+    return residual_noise_later(
+        TakenRows(betas), TakenRows(held_out), trial_variance(betas, held_out), **options
+    )()
+
+
+def residual_noise_later(
+    betas: "TakenRows",
+    held_out: "TakenRows",
+    variance: np.ndarray,
+    *,
+    max_factors: int = MAX_FACTORS,
+    random_state: Any = 0,
+) -> Callable[[], ResidualNoise]:
+    """`fit_residual_noise` in two steps; `variance` is `trial_variance`."""
     rng = np.random.default_rng(random_state)
-    kept = np.arange(len(betas))[_some_images(betas, rng, held_out)]
-    residuals = betas[kept].astype(np.result_type(betas, held_out), copy=False)
-    residuals -= held_out[kept, None]
-    release(betas)
-    residuals[~np.isfinite(residuals)] = 0
-    images = np.repeat(np.arange(len(residuals)), betas.shape[1])
-    rows = residuals.reshape(-1, betas.shape[2])
-    shared = shared_factors(rows, images, max_factors=max_factors, random_state=rng)
-    return assemble(_trial_variance(betas, held_out), shared)
+    kept = _some_images(betas.array, rng, held_out.array)
+    trials, predictions = betas.take(kept), held_out.take(kept)
+
+    def estimate() -> ResidualNoise:
+        residuals = trials() - predictions()[:, None]
+        residuals[~np.isfinite(residuals)] = 0
+        n_images, n_repeats, n_voxels = residuals.shape
+        images = np.repeat(np.arange(n_images), n_repeats)
+        rows = residuals.reshape(-1, n_voxels)
+        shared = shared_factors(rows, images, max_factors=max_factors, random_state=deepcopy(rng))
+        return assemble(variance, shared)
+
+    return estimate
 
 
 def fit_trial_noise(
@@ -83,19 +110,30 @@ def fit_trial_noise(
     ------
     ValueError : no image has two trials.
     """
-    variance = _contrast_variance(betas)
+    options = {"max_factors": max_factors, "random_state": random_state}
+    return trial_noise_later(TakenRows(betas), **options)()
+
+
+def trial_noise_later(
+    betas: "TakenRows", *, max_factors: int = MAX_FACTORS, random_state: Any = 0
+) -> Callable[[], ResidualNoise]:
+    """`fit_trial_noise` in two steps."""
+    variance, shape = _contrast_variance(betas.array), betas.array.shape
     if np.isnan(variance).all():
         raise ValueError(
-            f"betas {betas.shape} have no image with two trials of a voxel, and only repeats "
+            f"betas {shape} have no image with two trials of a voxel, and only repeats "
             "separate trial noise from signal: give betas (n_images, n_repeats, n_voxels)"
         )
     rng = np.random.default_rng(random_state)
-    kept = _some_images(betas, rng)
-    rows, _ = _repeat_contrasts(betas[kept])
-    release(betas)
-    images = np.repeat(np.arange(len(rows) // (betas.shape[1] - 1)), betas.shape[1] - 1)
-    shared = shared_factors(rows, images, max_factors=max_factors, random_state=rng)
-    return assemble(variance, shared)
+    trials = betas.take(_some_images(betas.array, rng))
+
+    def estimate() -> ResidualNoise:
+        rows, _ = _repeat_contrasts(trials())
+        images = np.repeat(np.arange(len(rows) // (shape[1] - 1)), shape[1] - 1)
+        shared = shared_factors(rows, images, max_factors=max_factors, random_state=deepcopy(rng))
+        return assemble(variance, shared)
+
+    return estimate
 
 
 def fit_shared_signal(
@@ -125,26 +163,68 @@ def fit_shared_signal(
     ResidualNoise
         Variance 0 where trials vary no more than their noise; NaN for a voxel without repeats.
     """
-    variance = np.maximum(_trial_variance(betas, held_out) - noise.variance, 0)
-    whitening = Whitening(noise)
+    options = {"max_factors": max_factors, "random_state": random_state}
+    return shared_signal_later(
+        TakenRows(betas), TakenRows(held_out), trial_variance(betas, held_out), **options
+    )(noise)
+
+
+def shared_signal_later(
+    betas: "TakenRows",
+    held_out: "TakenRows",
+    variance: np.ndarray,
+    *,
+    max_factors: int = MAX_FACTORS,
+    random_state: Any = 0,
+) -> Callable[[ResidualNoise], ResidualNoise]:
+    """`fit_shared_signal` in two steps, the second of which takes the trial noise."""
     rng = np.random.default_rng(random_state)
-    kept = _some_images(betas, rng, held_out)
-    trials = betas[kept]
-    release(betas)
-    averages = average_repeats(trials) - held_out[kept]
-    n_trials = count_repeats(trials)
-    contrasts, _ = _repeat_contrasts(trials)
-    # A contrast has the variance of the noise; its share in the average of k trials is 1 / k.
-    contrasts = contrasts.reshape(len(averages), -1, betas.shape[2])
-    contrasts /= np.sqrt(np.maximum(n_trials, 1, dtype=np.float32))[:, None]
-    factors = shared_factors(
-        whitening.apply(np.where(np.isfinite(averages), averages, 0)),
-        np.arange(len(averages)),
-        noise=whitening.apply(contrasts),
-        max_factors=max_factors,
-        random_state=rng,
-    )
-    return assemble(variance, whitening.undo(factors))
+    kept = _some_images(betas.array, rng, held_out.array)
+    take, predictions = betas.take(kept), held_out.take(kept)
+
+    def estimate(noise: ResidualNoise) -> ResidualNoise:
+        whitening, trials = Whitening(noise), take()
+        averages = average_repeats(trials) - predictions()
+        n_trials = count_repeats(trials)
+        contrasts, _ = _repeat_contrasts(trials)
+        # A contrast has the variance of the noise; its share in the average of k trials is 1 / k.
+        contrasts = contrasts.reshape(len(averages), -1, trials.shape[2])
+        contrasts /= np.sqrt(np.maximum(n_trials, 1, dtype=np.float32))[:, None]
+        factors = shared_factors(
+            whitening.apply(np.where(np.isfinite(averages), averages, 0)),
+            np.arange(len(averages)),
+            noise=whitening.apply(contrasts),
+            max_factors=max_factors,
+            random_state=deepcopy(rng),
+        )
+        return assemble(np.maximum(variance - noise.variance, 0), whitening.undo(factors))
+
+    return estimate
+
+
+class TakenRows:
+    """Copies of rows of an array, each set of rows once; the array itself may then change.
+
+    Attributes
+    ----------
+    array : array
+    """
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+        self._taken: list[tuple[Any, np.ndarray]] = []
+
+    def take(self, rows: Any) -> Callable[[], np.ndarray]:
+        """Function that returns ``array[rows]`` as it is now, not to be changed in place."""
+        for known, copy in self._taken:
+            if isinstance(known, slice):  # all rows
+                return partial(copy.__getitem__, rows)
+            if not isinstance(rows, slice) and np.array_equal(known, rows):
+                return partial(copy.__getitem__, ...)
+        found = np.copy(self.array[rows]) if isinstance(rows, slice) else self.array[rows]
+        release(self.array)
+        self._taken.append((rows, found))
+        return partial(found.__getitem__, ...)
 
 
 def _some_images(
@@ -161,7 +241,7 @@ def _some_images(
     return np.sort(rng.choice(known, n_kept, replace=False))
 
 
-def _trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+def trial_variance(betas: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     """Mean squared residual of single trials per voxel; NaN without data."""
     squared, n_trials = np.zeros((2, betas.shape[2]))
     for images in row_slices(betas):

@@ -163,19 +163,24 @@ def fit_residual_shape(
     ----------
     Gneiting & Raftery (2007), Journal of the American Statistical Association 102 (pinball loss).
     """
-    rng = np.random.default_rng(random_state)
-    images = _some_images(betas, held_out, rng)
+    images = some_images(betas, held_out, rng := np.random.default_rng(random_state))
     if len(images) < MIN_IMAGES:
         return None
-    half = rng.permutation(len(images)) % 2 == 0
-    sd = spread(images)
+    return shape_of_trials(betas[images], held_out[images], spread(images), rng)
+
+
+def shape_of_trials(
+    betas: np.ndarray, held_out: np.ndarray, sd: np.ndarray, rng: np.random.Generator
+) -> ResidualShape | None:
+    """As `fit_residual_shape`, of all images that are given; `sd` as its `spread` returns it."""
+    half = rng.permutation(len(betas)) % 2 == 0
     varies = np.flatnonzero((np.isfinite(sd) & (sd > 0)).any(axis=0))
     if not len(varies):
         return None
 
     def unit_and_expected(voxels: Any) -> tuple[np.ndarray, np.ndarray]:
-        expected, scale = held_out[images][:, voxels], sd[:, voxels]
-        residuals = betas[images][..., voxels] - expected[:, None]
+        expected, scale = held_out[:, voxels], sd[:, voxels]
+        residuals = betas[..., voxels] - expected[:, None]
         unit = residuals / np.where(scale > 0, scale, np.nan)[:, None]
         return unit.astype(np.float32, copy=False), expected
 
@@ -187,7 +192,7 @@ def fit_residual_shape(
     return _fit(*unit_and_expected(slice(None))) if gain > 0 else None
 
 
-def _some_images(betas: np.ndarray, held_out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def some_images(betas: np.ndarray, held_out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Images with trials and predictions: enough for the number of trials, and at least 100."""
     taken: list[int] = []
     n_trials = 0

@@ -1,13 +1,22 @@
 """TrialDistribution: the distribution of single trials around an expected response."""
 
+import threading
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from brainenc.noise.estimates import fit_residual_noise, fit_shared_signal, fit_trial_noise
+from brainenc.noise.estimates import (
+    TakenRows,
+    residual_noise_later,
+    shared_signal_later,
+    trial_noise_later,
+    trial_variance,
+)
 from brainenc.noise.gaussian import ResidualNoise, ScaledNoise
-from brainenc.noise.shape import ResidualShape, fit_residual_shape
+from brainenc.noise.shape import MIN_IMAGES, ResidualShape, shape_of_trials, some_images
 from brainenc.repeats import has_repeats
 
 #: Parts of the deviation of a draw from the expected response; see `TrialDistribution.sample`.
@@ -78,18 +87,53 @@ class TrialDistribution:
         -------
         TrialDistribution
         """
-        noise = fit_residual_noise(betas, held_out) if noise is None else noise
-        trials, shape, error = cls(noise), None, None
+        return cls.later(
+            betas, held_out, scale=scale, noise=noise, trial=trial, shaped=shaped
+        ).fit()
+
+    @classmethod
+    def later(
+        cls,
+        betas: np.ndarray,
+        held_out: np.ndarray,
+        *,
+        scale: np.ndarray | None = None,
+        noise: ResidualNoise | None = None,
+        trial: ResidualNoise | None = None,
+        shaped: bool = True,
+    ) -> "TrialsLater":
+        """Prepare `fit`, with the same arguments, so that it can follow when it is needed.
+
+        Variances over all trials are computed now. Factors and quantiles, which take most of the
+        time, need copies of at most 2000 and 1500 trials, which are kept until then: 210 MB for
+        15 000 voxels.
+
+        Returns
+        -------
+        TrialsLater
+        """
+        steps: dict[str, Callable[..., Any]] = {}
+        rows, predictions = TakenRows(betas), TakenRows(held_out)
+        repeats = has_repeats(betas)
+        variance = np.array(np.nan)
+        if noise is None or repeats:
+            variance = trial_variance(betas, held_out)
+        if noise is None:
+            steps["noise"] = residual_noise_later(rows, predictions, variance)
+        if repeats:
+            if trial is None:
+                steps["trial"] = trial_noise_later(rows)
+            steps["error"] = shared_signal_later(rows, predictions, variance)
         if shaped:
-            shape = fit_residual_shape(
-                betas,
-                held_out,
-                lambda images: trials._normal_sd(None if scale is None else scale[images]),
-            )
-        if has_repeats(betas):
-            trial = fit_trial_noise(betas) if trial is None else trial
-            error = fit_shared_signal(betas, held_out, trial)
-        return cls(noise, shape, trial, error)
+            rng = np.random.default_rng(0)
+            images = some_images(betas, held_out, rng)
+            if len(images) >= MIN_IMAGES:
+                trials, expected = rows.take(images), predictions.take(images)
+                some = None if scale is None else scale[images]
+                steps["shape"] = lambda noise: shape_of_trials(
+                    trials(), expected(), cls(noise)._normal_sd(some), deepcopy(rng)
+                )
+        return TrialsLater(noise, trial, steps)
 
     @classmethod
     def unknown(cls, n_voxels: int) -> "TrialDistribution":
@@ -218,3 +262,32 @@ class TrialDistribution:
                 '(n_images, n_repeats, n_voxels), or use noise="full"'
             )
         return found
+
+
+class TrialsLater:
+    """A `TrialDistribution` that is fitted when it is first needed, once for all threads.
+
+    Made by `TrialDistribution.later`; it cannot be pickled or copied before that fit.
+    """
+
+    def __init__(
+        self,
+        noise: ResidualNoise | None,
+        trial: ResidualNoise | None,
+        steps: dict[str, Callable[..., Any]],
+    ):
+        self._noise, self._trial, self._steps = noise, trial, steps
+        self._lock = threading.Lock()
+        self._fitted: TrialDistribution | None = None
+
+    def fit(self) -> TrialDistribution:
+        """The distribution; the trials that it is fitted to are dropped."""
+        with self._lock:
+            if self._fitted is None:
+                steps = self._steps
+                noise = steps["noise"]() if self._noise is None else self._noise
+                shape = steps["shape"](noise) if "shape" in steps else None
+                trial = steps["trial"]() if "trial" in steps else self._trial
+                error = steps["error"](trial) if "error" in steps else None
+                self._fitted, self._steps = TrialDistribution(noise, shape, trial, error), {}
+            return self._fitted

@@ -113,9 +113,13 @@ class RidgeRegression:
         """Either "primal" or "kernel"."""
         return "primal" if self.X_fit is None else "kernel"
 
+    def scaled(self, features: np.ndarray) -> np.ndarray:
+        """Scaled features (n_images, n_features) of features, which may be tokens."""
+        return (flatten_tokens(features) - self.feature_mean) / self.feature_scale
+
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Targets (n_images, n_targets) of features, which may be tokens."""
-        X = (flatten_tokens(features) - self.feature_mean) / self.feature_scale
+        X = self.scaled(features)
         if self.X_fit is not None:
             X = X @ self.X_fit.T
         return X @ self.coef + self.intercept

@@ -133,7 +133,12 @@ def test_an_encoder_that_saw_the_test_trials_is_called_out(data):
 
 def test_a_failing_encoder_is_reported_and_the_others_finish(data):
     encoders = {"broken": Told(fail_at=0), "ridge": brainenc.RidgeEncoder()}
-    result = brainenc.benchmark(data, encoders, features=data.truth.tokens, cv=3, **FEW)
+    with pytest.warns(RuntimeWarning, match="broken failed: RuntimeError: the net") as caught:
+        result = brainenc.benchmark(data, encoders, features=data.truth.tokens, cv=3, **FEW)
+    assert len(caught) == 1  # of three folds
+    assert caught[0].filename == __file__
+    assert result.summary()["failed"].to_dict()["broken"] == "RuntimeError: the net exploded"
+    assert result.summary()["failed"].to_dict()["ridge"] == ""
     table = result.encoders.set_index("encoder")
     assert table.loc["broken", "error"] == "RuntimeError: the net exploded"
     assert np.isnan(table.loc["broken", "r"])
@@ -351,10 +356,15 @@ def test_names_that_look_like_numbers_or_nothing_survive(data, tmp_path):
 
 
 def test_a_run_in_which_everything_failed_still_shows_itself(data, tmp_path):
-    result = brainenc.benchmark(
-        data, {"broken": Told(fail_at=0)}, features=data.truth.tokens, references=False, **FEW
-    )
+    tokens = data.truth.tokens
+    with pytest.warns(RuntimeWarning, match="<broken> failed"):
+        result = brainenc.benchmark(
+            data, {"<broken>": Told(fail_at=0)}, features=tokens, references=False, **FEW
+        )
     assert "broken" in repr(result)
+    assert "the net exploded" in repr(result)
+    assert "<broken>" not in result._repr_html_()
+    assert "&lt;broken&gt;" in result._repr_html_()
     assert "the net exploded" in result.to_html(tmp_path / "report.html").read_text()
 
 
@@ -407,7 +417,8 @@ def test_features_that_cannot_be_had_do_not_stop_the_others(data):
         "clip": brainenc.RidgeEncoder(Unavailable()),
         "pixels": brainenc.RidgeEncoder(brainenc.PixelFeatures(size=4)),
     }
-    result = brainenc.benchmark(data, encoders, cv=3, **FEW)
+    with pytest.warns(RuntimeWarning, match="clip failed: FileNotFoundError"):
+        result = brainenc.benchmark(data, encoders, cv=3, **FEW)
     table = result.encoders.set_index("encoder")
     assert table.loc["clip", "error"] == "FileNotFoundError: weights.pt is not there"
     assert np.isfinite(table.loc["pixels", "r"])

@@ -23,6 +23,9 @@ from brainenc.benchmarking import (
 )
 from brainenc.encoders.base import BaseEncoder
 
+#: That an encoder failed is said at once; these tests ask what the result holds.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\w+ failed:RuntimeWarning")
+
 FEW = {"cv": 2, "n_bootstraps": 20, "n_permutations": 19, "n_draws": 6, "check": False}
 FEW |= {"references": False, "verbose": False}
 

@@ -52,7 +52,7 @@ def test_latent_draws_have_what_voxels_share_and_none_repeats_the_prediction(fit
     np.testing.assert_allclose(np.cov(latent.T), shared, atol=0.5)
     np.testing.assert_array_equal(deviations(fitted, noise=None), 0)
     np.testing.assert_array_equal(encoder.sample(X, 2, 3), encoder.sample(X, 2, 3, noise="full"))
-    with pytest.raises(ValueError, match=r"noise='all' must be one of .*'trial', 'signal', None"):
+    with pytest.raises(ValueError, match=r"noise='all' must be one of .*'signal', 'weights', None"):
         encoder.sample(X, noise="all")
 
 

@@ -185,8 +185,8 @@ def test_an_estimate_of_noise_that_fails(name, fitted, problem, tmp_path, monkey
 
     def fail(encoder):
         with monkeypatch.context() as patch:
-            for module in ("noise.trials", "encoders.latent.encoder"):
-                patch.setattr(f"brainenc.{module}.fit_residual_noise", out_of_memory)
+            patch.setattr("brainenc.noise.trials.residual_noise_later", out_of_memory)
+            patch.setattr("brainenc.encoders.latent.encoder.fit_residual_noise", out_of_memory)
             with pytest.raises(MemoryError):
                 encoder.fit(*problem)
 

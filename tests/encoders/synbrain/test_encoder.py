@@ -501,7 +501,7 @@ def test_parameters_out_of_range_are_named(problem, parameters, message):
 
 def test_noise_that_it_does_not_have_is_refused(problem):
     encoder = make().fit(*problem)
-    with pytest.raises(ValueError, match=r"noise='full'.*'latent', None"):
+    with pytest.raises(ValueError, match=r"noise='full'.*'latent', 'weights', None"):
         encoder.sample(problem[0], noise="full")
 
 

@@ -1,0 +1,346 @@
+"""Posterior of ridge weights in closed form, and draws of whole functions from it.
+
+Ridge with penalty α is the posterior mean of Bayesian linear regression: weights are a priori
+N(0, σ²/α), noise is N(0, σ²), and the intercept has a flat prior. The posterior of the weights is
+N(w, σ² (XᵀX + αI)⁻¹), X being centred over the images of the voxel, and that of the intercept at
+the mean of the features has variance σ²/n.
+
+No weights give the whole expected response: features lack something of an image. Where repeats
+have measured the error of held-out predictions, what the posterior of the weights does not explain
+of its variance is drawn for each image alone, as a number that depends on the image (its features):
+equal images have equal numbers. A drawn function is the sum of the two.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from brainenc.arrays import blocks
+from brainenc.solvers.voxels import missing_patterns
+
+#: Largest size in bytes of the random numbers, and of the projections, that are made at once.
+BLOCK_BYTES = 2**27
+
+
+@dataclass(frozen=True)
+class WeightPosterior:
+    """Posterior covariance of the weights of ridge regression, per voxel.
+
+    Attributes
+    ----------
+    X : array, shape (n_images, n_features), or None
+        Scaled features of the training images; None if the regression has them (kernel form).
+    alphas : array, shape (n_voxels,)
+        Penalties; NaN for a voxel that was not fitted.
+    variance : array, shape (n_voxels,)
+        σ², the noise variance of averages over repeats, in squared units of the betas.
+    images : array of bool, shape (n_groups, n_images)
+        Training images that each group of voxels has data for.
+    band_weights : array, shape (n_groups, n_features), or None
+        Factor on each feature (banded ridge), by group; None for 1.
+    group : array of int, shape (n_voxels,)
+        Group of each voxel; -1 for a voxel that was not fitted.
+
+    References
+    ----------
+    MacKay (1992), Neural Computation 4; Rasmussen & Williams (2006), Gaussian Processes for Machine
+    Learning, section 2.1.
+    """
+
+    X: np.ndarray | None
+    alphas: np.ndarray
+    variance: np.ndarray
+    images: np.ndarray
+    band_weights: np.ndarray | None
+    group: np.ndarray
+
+    def at(
+        self,
+        X: np.ndarray,
+        X_fit: np.ndarray | None = None,
+        *,
+        error: np.ndarray | None = None,
+    ) -> "DrawnFunctions":
+        """The posterior of the values at some images.
+
+        Parameters
+        ----------
+        X : array, shape (n_images, n_features)
+            Scaled features, as those that were fitted.
+        X_fit : array, optional
+            In place of `X` of the object where that is None.
+        error : array, shape (n_voxels,), optional
+            Variance of the error of held-out expected responses, in squared units of the betas. Of
+            what exceeds the variance from the weights, each image gets a part of its own. By
+            default functions are linear: weights alone.
+
+        Returns
+        -------
+        DrawnFunctions
+        """
+        fitted = self.X if self.X is not None else X_fit
+        assert fitted is not None
+        return DrawnFunctions(self, X, fitted, error)
+
+
+class DrawnFunctions:
+    """Values at some images of functions drawn from a `WeightPosterior`.
+
+    The images' coordinates are computed once for each group of voxels.
+    """
+
+    def __init__(
+        self,
+        posterior: WeightPosterior,
+        X: np.ndarray,
+        fitted: np.ndarray,
+        error: np.ndarray | None = None,
+    ):
+        self._posterior, self._X, self._fitted, self._error = posterior, X, fitted, error
+        self._known: dict[int, _Basis] = {}
+        self._keys = None if error is None else image_keys(X)
+
+    def draws(self, n: int, voxels: slice, seeds: list[np.random.SeedSequence]) -> np.ndarray:
+        """Deviations of drawn functions from the posterior mean.
+
+        Draw k of a voxel is one function of the features: it depends on the voxel's seed and on k
+        alone, not on the images or on the other voxels that are asked for.
+
+        Parameters
+        ----------
+        n : int
+        voxels : slice
+        seeds : list of SeedSequence, one per voxel of the slice
+
+        Returns
+        -------
+        array, shape (n, n_images, n_voxels of the slice), float32; NaN for a voxel that was not
+        fitted
+        """
+        numbers = np.arange(len(self._posterior.alphas))[voxels]
+        found = np.full((n, len(self._X), len(numbers)), np.nan, dtype=np.float32)
+        for i, (v, seed) in enumerate(zip(numbers, seeds, strict=True)):
+            if self._posterior.group[v] < 0:
+                continue
+            basis, alpha, variance = self._of(v)
+            rng = np.random.default_rng(seed)
+            for some in blocks(n, max(1, BLOCK_BYTES // (4 * basis.n_random))):
+                shape = (len(range(n)[some]), basis.n_random)
+                z = rng.standard_normal(shape, dtype=np.float32)
+                found[some, :, i] = np.sqrt(max(variance, 0)) * basis.deviations(z, alpha)
+            if self._keys is not None and (own := self.own_variance(v)) > 0:
+                key = int(rng.integers(2**63))
+                found[:, :, i] += np.sqrt(own) * normal_of_keys(n, self._keys, key)
+        return found
+
+    def covariance(self, voxel: int) -> np.ndarray:
+        """Posterior covariance of the values of a voxel's function, (n_images, n_images).
+
+        Of the weights alone: `own_variance` is to be added where two images are the same.
+        """
+        basis, alpha, variance = self._of(voxel)
+        return variance * basis.covariance(alpha)
+
+    def own_variance(self, voxel: int) -> float:
+        """Variance of what each image has of its own: the error that weights do not explain."""
+        if self._error is None:
+            return 0.0
+        basis, alpha, variance = self._of(voxel)
+        # Mean variance of held-out predictions, if each image had the mean leverage.
+        leverage = (1 + (basis.eigenvalues / (basis.eigenvalues + alpha)).sum()) / basis.n_fitted
+        explained = variance * leverage / max(1 - leverage, 1e-6)
+        own = float(self._error[voxel]) - explained
+        return own if own > 0 else 0.0  # also for NaN, a voxel without repeats
+
+    def _of(self, voxel: int) -> tuple["_Basis", float, float]:
+        posterior, group = self._posterior, int(self._posterior.group[voxel])
+        if group not in self._known:
+            rows = posterior.images[group]
+            bands = posterior.band_weights
+            factor = self._X.dtype.type(1) if bands is None else bands[group]
+            own = self._fitted if rows.all() else self._fitted[rows]
+            self._known[group] = _Basis.of(self._X * factor, own * factor)
+        return (
+            self._known[group],
+            float(posterior.alphas[voxel]),
+            float(posterior.variance[voxel]),
+        )
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """New images in the eigenvectors of XᵀX of the training images, and across these.
+
+    Attributes
+    ----------
+    along : array, shape (n_new, rank)
+        Coordinates along eigenvectors of non-zero eigenvalue.
+    across : array, shape (n_new, n_features), or None
+        What is left of the features, about which the data say nothing; None if nothing is.
+    eigenvalues : array, shape (rank,)
+    n_fitted : int
+    """
+
+    along: np.ndarray
+    across: np.ndarray | None
+    eigenvalues: np.ndarray
+    n_fitted: int
+
+    @classmethod
+    def of(cls, new: np.ndarray, fitted: np.ndarray) -> "_Basis":
+        """Basis of the fitted images, in double precision where it is not large."""
+        small = min(fitted.shape) <= 4096
+        dtype = np.float64 if small else np.result_type(fitted, np.float32)
+        centre = fitted.mean(axis=0, dtype=np.float64)
+        centred = (fitted - centre).astype(dtype, copy=False)
+        new = (new - centre).astype(dtype, copy=False)
+        n, p = centred.shape
+        if p <= n:
+            eigenvalues, U = np.linalg.eigh(centred.T @ centred)
+            kept = _kept(eigenvalues, n)
+            along, across = new @ U[:, kept], None
+            if not kept.all():
+                across = new - along @ U[:, kept].T
+        else:
+            eigenvalues, U = np.linalg.eigh(centred @ centred.T)
+            kept = _kept(eigenvalues, p)
+            turn = U[:, kept] / np.sqrt(eigenvalues[kept])
+            along = (new @ centred.T) @ turn
+            across = new - (along @ turn.T) @ centred
+        narrow = None if across is None else across.astype(np.float32)
+        return cls(along.astype(np.float32), narrow, eigenvalues[kept].astype(np.float32), n)
+
+    @property
+    def n_random(self) -> int:
+        """Random numbers of a draw: of the intercept, of the weights along, and of those across."""
+        across = 0 if self.across is None else self.across.shape[1]
+        return 1 + len(self.eigenvalues) + across
+
+    def deviations(self, z: np.ndarray, alpha: float) -> np.ndarray:
+        """Deviations (n, n_new) in units of σ, for random numbers (n, n_random)."""
+        rank = len(self.eigenvalues)
+        weights = z[:, 1 : 1 + rank] / np.sqrt(self.eigenvalues + alpha)
+        found = weights @ self.along.T + z[:, :1] / np.sqrt(self.n_fitted)
+        if self.across is not None:
+            found += (z[:, 1 + rank :] / np.sqrt(alpha)) @ self.across.T
+        return found
+
+    def covariance(self, alpha: float) -> np.ndarray:
+        """Covariance (n_new, n_new) in units of σ²."""
+        found = (self.along / (self.eigenvalues + alpha)) @ self.along.T + 1 / self.n_fitted
+        return found if self.across is None else found + self.across @ self.across.T / alpha
+
+
+def _kept(eigenvalues: np.ndarray, n: int) -> np.ndarray:
+    """Eigenvalues that are not round-off."""
+    smallest = n * np.finfo(eigenvalues.dtype).eps * max(float(eigenvalues[-1]), 0)
+    return eigenvalues > max(smallest, np.finfo(np.float32).tiny)
+
+
+#: Projections of an image's features that it is recognised by, and their rounding. Features of the
+#: same image by another batch differ by about 1e-6, and rarely change a rounded value.
+_N_PROJECTIONS, _ROUNDING = 4, 1e-3
+
+
+def image_keys(X: np.ndarray) -> np.ndarray:
+    """A number (n_images,), uint64, for the features of each image; equal images have equal ones.
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features)
+        Scaled features.
+    """
+    directions = np.random.default_rng(0).standard_normal((X.shape[1], _N_PROJECTIONS))
+    projected = X @ (directions / np.sqrt(X.shape[1])).astype(X.dtype)
+    rounded = np.rint(projected.astype(np.float64) / _ROUNDING).astype(np.int64).astype(np.uint64)
+    keys = np.zeros(len(X), dtype=np.uint64)
+    for column in rounded.T:
+        keys = _mixed(keys ^ _mixed(column))
+    return keys
+
+
+def normal_of_keys(n: int, keys: np.ndarray, key: int) -> np.ndarray:
+    """Standard normal numbers (n, n_images), each a function of its draw, image and `key`."""
+    of_draw = _mixed(np.arange(n, dtype=np.uint64) + np.uint64(key))
+    bits = _mixed(of_draw[:, None] ^ keys)
+    return ndtri(((bits >> np.uint64(11)) + 0.5) * 2.0**-53).astype(np.float32)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Numbers, uint64, as if drawn anew: a step of SplitMix64 (Steele, Lea & Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = numbers + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def weight_posterior(
+    X: np.ndarray,
+    targets: np.ndarray,
+    residuals: Callable[[slice], np.ndarray],
+    alphas: np.ndarray,
+    *,
+    band_weights: np.ndarray | None = None,
+    band_sizes: Sequence[int] = (),
+    keep: bool = True,
+) -> WeightPosterior:
+    """Posterior of the weights, with the noise variance of the largest marginal likelihood.
+
+    With ŷ the prediction of the training images, y and ŷ centred, and the prior that belongs to
+    the penalty, σ² = yᵀ(y − ŷ) / (n − 1).
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features)
+        Scaled features.
+    targets : array, shape (n_images, n_voxels)
+        Averages over repeats; NaN where an image has no data.
+    residuals : callable (voxels: slice) -> array, shape (n_images, n_voxels of the slice)
+        Targets of the training images minus their predictions.
+    alphas : array, shape (n_voxels,)
+    band_weights : array, shape (n_bands, n_voxels), optional
+        Factor on the kernel of each band, in banded ridge.
+    band_sizes : sequence of int
+        Number of features of each band.
+    keep : bool
+        Store `X` in the result.
+
+    Returns
+    -------
+    WeightPosterior
+    """
+    n_images, n_voxels = targets.shape
+    variance = np.full(n_voxels, np.nan, dtype=np.float32)
+    for voxels in blocks(n_voxels, max(1, BLOCK_BYTES // (16 * n_images))):
+        y = targets[:, voxels].astype(np.float64)
+        present = np.isfinite(y)
+        n = present.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            y -= np.where(present, y, 0).sum(axis=0) / n
+            product = np.where(present, y * residuals(voxels), 0).sum(axis=0)
+            variance[voxels] = np.where(n > 1, product / (n - 1), np.nan)
+    group = np.full(n_voxels, -1, dtype=np.int32)
+    images: list[np.ndarray] = []
+    kinds: list[np.ndarray] = []
+    for rows, members in missing_patterns(targets):
+        members = members[np.isfinite(alphas[members])]
+        of_pattern = np.zeros(n_images, dtype=bool)
+        of_pattern[rows] = True
+        # Voxels that chose the same candidate differ in the last digits.
+        own = np.zeros((0, len(members))) if band_weights is None else band_weights[:, members]
+        kind, which = np.unique(own.round(6), axis=1, return_inverse=True)
+        for i in range(kind.shape[1] if len(members) else 0):
+            group[members[which.ravel() == i]] = len(images)
+            images.append(of_pattern)
+            kinds.append(np.sqrt(np.repeat(kind[:, i], band_sizes)).astype(X.dtype))
+    return WeightPosterior(
+        X if keep else None,
+        np.asarray(alphas),
+        variance,
+        np.array(images, dtype=bool).reshape(-1, n_images),
+        None if band_weights is None else np.array(kinds, dtype=X.dtype).reshape(-1, X.shape[1]),
+        group,
+    )

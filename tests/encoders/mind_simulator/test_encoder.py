@@ -603,7 +603,8 @@ def test_without_images_held_out_there_are_latent_draws_alone(problem):
     np.testing.assert_array_equal(
         encoder.sample(tokens, 2, 0, noise=None)[1], encoder.predict(tokens)
     )
-    with pytest.raises(ValueError, match=r"noise='full' must be one of \['auto', 'latent', 'weights', None\]"):
+    message = r"noise='full' must be one of \['auto', 'latent', 'weights', None\]"
+    with pytest.raises(ValueError, match=message):
         encoder.sample(tokens, noise="full")
 
 

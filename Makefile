@@ -49,7 +49,7 @@ bench: install
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/memory_preflight.py
 	$(BIN)/python benchmarks/similar_pictures.py --out docs/results
-	$(BIN)/python benchmarks/leak_checks.py --clean 0 --subjects 10 --sizes 200,600 --out docs/results
+	$(BIN)/python benchmarks/leak_checks.py --clean 150 --subjects 10 --sizes 200,600 --out docs/results
 
 torture: install
 	PYTHONPATH=benchmarks:tests $(BIN)/python -m torture --out docs/results

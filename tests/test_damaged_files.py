@@ -218,16 +218,16 @@ def test_a_damaged_record_of_a_conversion_is_written_again(tree, tmp_path, monke
     options = {"units": "percent", "verbose": False}
     two = NSDTree(tmp_path / "nsd", sessions=[1, 2]).write()
     convert_nsd(two.root, tmp_path / "a.brain", sessions=[1, 2], **options)
-    from brainenc.datasets.nsd import convert as module
+    from brainenc.datasets import streaming as module
 
-    write = module._write_session
+    write = module._write_part
 
     def stop_at_2(plan, session, *paths):
         if session == 2:
             raise KeyboardInterrupt
         write(plan, session, *paths)
 
-    monkeypatch.setattr(module, "_write_session", stop_at_2)
+    monkeypatch.setattr(module, "_write_part", stop_at_2)
     with pytest.raises(KeyboardInterrupt):
         convert_nsd(two.root, tmp_path / "b.brain", sessions=[1, 2], **options)
     monkeypatch.undo()

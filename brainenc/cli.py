@@ -371,9 +371,23 @@ def download_nsd(
         datasets.download_nsd(root, files, client=client, verbose=not quiet)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from brainenc import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option(help="Show the whole traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Encoding models of the human visual cortex: images in, voxel responses out."""
     _state["debug"] = debug

@@ -132,7 +132,8 @@ def test_mistakes_are_named_in_a_benchmark(fault):
     data = EncodingData(images=IMAGES, betas=BETAS)
     encoders = {"own": RidgeEncoder(Own(FAULTS[fault][0]))}
     small = {"n_draws": 0, "n_bootstraps": 5, "n_permutations": 5, "check": False, "cv": 2}
-    result = brainenc.benchmark(data, encoders, controls=False, verbose=False, **small)
+    with pytest.warns(RuntimeWarning, match="own failed"):
+        result = brainenc.benchmark(data, encoders, controls=False, verbose=False, **small)
     table = result.encoders.set_index("encoder")
     assert re.search(FAULTS[fault][1], table.loc["own", "error"])
     assert table.loc["mean", "error"] == ""

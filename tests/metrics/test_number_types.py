@@ -65,7 +65,7 @@ CALLS = {
     "noise_ceiling_from_ncsnr": (SCALE, {"n_trials": np.full(N_IMAGES, 3)}),
 }
 #: Functions of a ceiling object, which hold no arrays of their own.
-OF_OTHER_TYPES = {"ceiling_of_draws"}
+OF_OTHER_TYPES = {"ceiling_of_draws", "roi_scorer"}
 
 TYPES = {
     **{name: np.dtype(name).type for name in ("uint8", "int8", "int16", "uint16", "uint32")},

@@ -302,7 +302,7 @@ def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
     assert seen == {
         "cv": 4, "groups": "run", "n_bootstraps": 11, "n_permutations": 12, "n_draws": 13,
         "n_jobs": 2, "scheduler": "tcp://10.0.0.1:8786", "random_state": 9, "check": False,
-        "verbose": False, "controls": False, "check_memory": False,
+        "verbose": False, "controls": False, "check_memory": False, "test": None,
         "out": tmp_path / "run",
     }  # fmt: skip
     seen = reached(

@@ -56,10 +56,10 @@ class FeatureCheck:
     Attributes
     ----------
     column_r : float
-        Largest |r| of a column of features with the deviations of single trials from the other
+        Largest absolute r of a column of features with the deviations of single trials from the other
         trials of their image (as normal scores, over images); NaN without repeats.
     column_r_chance : float
-        |r| that the largest exceeds with probability `ALPHA` by chance.
+        Absolute r that the largest exceeds with probability `ALPHA` by chance.
     column : int
         The column, counted over the flattened features; −1 without repeats.
     ridge_r : float

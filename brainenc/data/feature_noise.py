@@ -56,8 +56,8 @@ class FeatureCheck:
     Attributes
     ----------
     column_r : float
-        Largest absolute r of a column of features with the deviations of single trials from the other
-        trials of their image (as normal scores, over images); NaN without repeats.
+        Largest absolute r of a column of features with the deviations of single trials from the
+        other trials of their image (as normal scores, over images); NaN without repeats.
     column_r_chance : float
         Absolute r that the largest exceeds with probability `ALPHA` by chance.
     column : int

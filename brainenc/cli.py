@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from brainenc import cli_convert, cli_scores, terminal
-from brainenc.cli_output import ceiling_columns, ceiling_line, show_benchmark, show_files
+from brainenc import cli_convert, cli_download, cli_scores, terminal
+from brainenc.cli_output import ceiling_columns, ceiling_line, show_benchmark
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -319,7 +319,7 @@ def convert_nsd(
                 betas=betas,
                 file_format=file_format,
                 mask=mask,
-                sessions=_numbers(sessions),
+                sessions=cli_download.numbers(sessions),
                 one_hour=one_hour,
                 image_size=image_size,
                 copy_images=copy_images,
@@ -335,40 +335,7 @@ download = typer.Typer(no_args_is_help=True, help="List or fetch the files of a 
 app.add_typer(download, name="download")
 
 
-@download.command("nsd")
-def download_nsd(
-    root: Annotated[
-        Path,
-        typer.Argument(help="The folder to fetch into; existing files count.", metavar="ROOT"),
-    ],
-    subject: Annotated[int, typer.Option(help="1 … 8.")] = 1,
-    experiment: Annotated[str, typer.Option(help="nsd, nsdsynthetic or nsdimagery.")] = "nsd",
-    space: Annotated[str, typer.Option(help="func1pt8mm or fsaverage.")] = "func1pt8mm",
-    betas: Annotated[str, typer.Option(help="Beta version.")] = "betas_fithrf_GLMdenoise_RR",
-    file_format: Annotated[str, typer.Option(help="hdf5 or nifti.")] = "hdf5",
-    mask: Annotated[str, typer.Option(help="As for `brainenc convert nsd`.")] = "nsdgeneral",
-    sessions: Annotated[str, typer.Option(help="For example 1-37 or 1,2,5; all if empty.")] = "",
-    fetch: Annotated[
-        bool, typer.Option("--fetch", help="Fetch them with your own AWS credentials.")
-    ] = False,
-    client: Annotated[str, typer.Option(help="boto3, aws (the command) or auto.")] = "auto",
-    quiet: Quiet = False,
-) -> None:
-    """List the files of NSD that a conversion needs, with sizes; fetch those that are missing."""
-    from brainenc import datasets
-
-    files = datasets.nsd_files(
-        subject,
-        experiment=experiment,
-        space=space,
-        betas=betas,
-        file_format=file_format,
-        mask=mask,
-        sessions=_numbers(sessions),
-    )
-    show_files(files, root)
-    if fetch:
-        datasets.download_nsd(root, files, client=client, verbose=not quiet)
+download.command("nsd")(cli_download.nsd)
 
 
 def _print_version(wanted: bool) -> None:
@@ -430,21 +397,6 @@ def _make_encoders(names: str, features: str, *, store: Path | None, device: str
 
 def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def _numbers(text: str) -> list[int] | None:
-    """Whole numbers of "1-3,7"; None of nothing."""
-    numbers: list[int] = []
-    for part in _listed(text):
-        first, dash, last = part.partition("-")
-        last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal()):
-            raise ValueError(f"{text!r} must be numbers or ranges such as 1-3,7")
-        several = range(int(first), int(last) + 1)
-        if not several:  # 3-1: nothing must not come to mean all
-            raise ValueError(f"{part} in {text!r} ends before it begins")
-        numbers += several
-    return numbers or None
 
 
 if __name__ == "__main__":

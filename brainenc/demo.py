@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 import brainenc
 from brainenc.benchmarking import BenchmarkResult, benchmark
+from brainenc.benchmarking.draw_plan import N_DRAWS
 from brainenc.data import EncodingData
 from brainenc.encoders import BaseEncoder, make_encoder
 from brainenc.encoders.composed import joined_features
@@ -159,7 +160,7 @@ def reductions() -> str:
 def _differences(function: Callable, arguments: Mapping[str, Any]) -> str:
     defaults = inspect.signature(function).parameters
     return ", ".join(
-        f"{name}={value} ({defaults[name].default})"
+        f"{name}={value} ({N_DRAWS if name == 'n_draws' else defaults[name].default})"
         for name, value in arguments.items()
         if name != "n_jobs"  # makes nothing less
     )

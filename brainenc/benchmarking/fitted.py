@@ -95,6 +95,12 @@ def read_fitted(
     }
 
 
+def _identity_of(encoder: Any) -> Any:
+    """What distinguishes a fitted encoder: the same before and after its noise model is needed."""
+    # A copy has the noise model, and not what it is to be fitted to.
+    return fitted_identity(copy.copy(encoder) if isinstance(encoder, BaseEncoder) else encoder)
+
+
 def _open(name: str, encoder: Any, device: str | None) -> tuple[Any, str | None]:
     if isinstance(encoder, (str, os.PathLike)):
         return load(encoder, device=device), os.fspath(encoder)
@@ -198,7 +204,7 @@ def _prepared(
     return Fitted(
         encoder=ready,
         X=rows,
-        key=fingerprint(fitted_identity(encoder), inputs.key(X)),
+        key=fingerprint(_identity_of(encoder), inputs.key(X)),
         description=description,
         folder=folder,
         mean=getattr(encoder, "training_mean_", None),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.arrays import release
 from brainenc.noise.estimates import (
     TakenRows,
     residual_noise_later,
@@ -133,6 +134,7 @@ class TrialDistribution:
                 steps["shape"] = lambda noise: shape_of_trials(
                     trials(), expected(), cls(noise)._normal_sd(some), deepcopy(rng)
                 )
+        release(betas)  # pages that were looked at to choose trials
         return TrialsLater(noise, trial, steps)
 
     @classmethod

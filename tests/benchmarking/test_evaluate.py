@@ -219,7 +219,7 @@ def test_bad_input_is_one_line(split, fitted, tmp_path):
     )
     assert "is missing" in refusal(test, {"gone": tmp_path / "gone"})
     assert "must be a fitted encoder or the folder" in refusal(test, {"x": 3})
-    assert "dict of name to fitted encoder" in refusal(test, fitted)
+    assert "dict of name to encoder" in refusal(test, fitted)
     assert "data must be an EncodingData" in refusal(test.betas, {"ridge": fitted})
     narrow = train.select(voxels=np.arange(3))
     assert "train has 3 voxels" in refusal(test, {"ridge": fitted}, train=narrow)

@@ -311,7 +311,8 @@ def variance_scatter(
     if not set(columns) <= set(maps):
         raise NothingToDraw("Variances of draws were not kept.")
     above_zero = (maps[columns] > 0).all(axis=1)
-    table = chosen_rows(maps[above_zero], encoders, "draw_variance", NO_DRAWS)
+    known = maps.assign(draw_variance=maps["draw_variance"].where(above_zero))
+    table = chosen_rows(known, encoders, "draw_variance", NO_DRAWS).dropna(subset=["draw_variance"])
     panels, drawn = _panels(ax, table, colors, height=2.5)
     low, high = table[columns].min().min() / 1.3, table[columns].max().max() * 1.3
     for axes, voxels, color in drawn:

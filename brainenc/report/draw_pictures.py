@@ -105,30 +105,38 @@ class Shown:
         rows = self.whole[self.whole["encoder"].isin(around)].to_dict("records")
         return {row["encoder"]: f"{row['reference_of']} ({row['reference_kind']})" for row in rows}
 
+    def named(self, table: pd.DataFrame, names: list[str]) -> list[str]:
+        """Those of the names that a table has: a step of the run that failed left out others."""
+        known = set(table["encoder"]) if "encoder" in table else set()
+        return [name for name in names if name in known]
+
     def brief(self, table: pd.DataFrame, column: str) -> pd.DataFrame:
         """Table with shorter names in a column."""
         return table.assign(**{column: table[column].replace(self.brief_names)})
 
 
 def _calibration(draw: Callable[..., Figure], shown: Shown) -> Figure:
-    names = [*shown.order[: shown.n_panels], *shown.truths]
-    return draw(shown.result.calibration, encoders=names, colors=shown.colors)
+    table = shown.result.calibration
+    names = shown.named(table, [*shown.order[: shown.n_panels], *shown.truths])
+    return draw(table, encoders=names, colors=shown.colors)
 
 
 def _ranks(shown: Shown) -> Figure:
     references = [shown.brief_names.get(name, name) for name in shown.references]
+    table = shown.brief(shown.result.calibration, "encoder")
     return draw_figures.rank_histograms(
-        shown.brief(shown.result.calibration, "encoder"),
-        encoders=[*shown.order[: MAX_PANELS - len(references)], *references],
+        table,
+        encoders=shown.named(table, [*shown.order[: MAX_PANELS - len(references)], *references]),
         colors=shown.colors,
     )
 
 
 def _fan(shown: Shown) -> Figure:
+    table = shown.result.shown_draws
     return draw_figures.draw_fan(
-        shown.result.shown_draws,
+        table,
         voxels=_fan_voxels(shown),
-        encoders=[*shown.order[: shown.n_fans], *shown.truths],
+        encoders=shown.named(table, [*shown.order[: shown.n_fans], *shown.truths]),
         colors=shown.colors,
     )
 
@@ -150,7 +158,7 @@ def _variances(shown: Shown) -> Figure:
     return draw_figures.variance_scatter(
         shown.result.maps,
         slopes=shown.score("variance_slope"),
-        encoders=shown.order[: shown.n_panels],
+        encoders=shown.named(shown.result.maps, shown.order[: shown.n_panels]),
         colors=shown.colors,
     )
 
@@ -160,7 +168,7 @@ def _matrices(shown: Shown) -> Figure:
         shown.result.noise_correlations,
         rois=shown.rois,
         agreement=shown.score("noise_correlation_r"),
-        encoders=shown.order[:MAX_MATRICES],
+        encoders=shown.named(shown.result.noise_correlations, shown.order[:MAX_MATRICES]),
     )
 
 

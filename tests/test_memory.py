@@ -172,7 +172,7 @@ encoder = {"ridge": brainenc.RidgeEncoder(None), "mean": brainenc.MeanEncoder()}
 estimate = fit_memory(encoder, X.shape, betas.shape).n_bytes
 gc.collect()
 before = resident("VmRSS")
-encoder.fit(X, betas)
+encoder.fit(X, betas).fit_noise()
 print(json.dumps([estimate, resident("VmHWM") - before]))
 """
 

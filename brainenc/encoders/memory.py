@@ -47,7 +47,7 @@ class _Sizes(NamedTuple):
 
 
 def fit_memory(encoder: Any, features: Sequence[int], betas: Sequence[int]) -> Need:
-    """Estimate of the largest memory that a fit takes, within a factor of 1.5.
+    """Estimate of the largest memory that a fit and its noise model take, within a factor of 1.5.
 
     Parameters
     ----------

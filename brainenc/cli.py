@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from brainenc import cli_convert, cli_download, cli_scores, terminal
+from brainenc.cli_options import Bootstraps, Check, Draws, Permutations, Quiet, ZScore, numbers
 from brainenc.cli_output import ceiling_columns, ceiling_line, show_benchmark
 
 app = typer.Typer(
@@ -31,10 +32,6 @@ OtherDevice = Annotated[
 Background = Annotated[
     str | None, typer.Option(help="Colour behind transparent pixels, such as white or #808080.")
 ]
-Check = Annotated[
-    bool, typer.Option(help="Test first whether images and betas belong together (seconds).")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
 @app.command()
@@ -72,18 +69,15 @@ def benchmark(
         typer.Option(help="Fixed test set: text file of image names, or .npy mask or positions."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
-    n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
-    n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
-    n_draws: Annotated[
-        int | None,
-        typer.Option(help="Draws per image to score; 0: none.", show_default="200 or none"),
-    ] = None,
+    n_bootstraps: Bootstraps = 1000,
+    n_permutations: Permutations = 1000,
+    n_draws: Draws = None,
     controls: Annotated[bool, typer.Option(help="Null controls: permuted, untrained.")] = True,
     n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(help="Dask scheduler (tcp://…) whose workers fit instead.")
     ] = None,
-    zscore: Annotated[bool, typer.Option(help="z-score voxels within sessions first.")] = False,
+    zscore: ZScore = False,
     random_state: Annotated[int, typer.Option(help="Seed of folds and resamples.")] = 0,
     check: Check = True,
     check_memory: Annotated[bool, typer.Option(help="Estimate memory and disk first.")] = True,
@@ -319,7 +313,7 @@ def convert_nsd(
                 betas=betas,
                 file_format=file_format,
                 mask=mask,
-                sessions=cli_download.numbers(sessions),
+                sessions=numbers(sessions),
                 one_hour=one_hour,
                 image_size=image_size,
                 copy_images=copy_images,

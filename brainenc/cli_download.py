@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from brainenc.cli_options import Quiet, numbers
 from brainenc.cli_output import show_files
 
 
@@ -24,7 +25,7 @@ def nsd(
         bool, typer.Option("--fetch", help="Fetch them with your own AWS credentials.")
     ] = False,
     client: Annotated[str, typer.Option(help="boto3, aws (the command) or auto.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """List the files of NSD that a conversion needs, with sizes; fetch those that are missing."""
     from brainenc import datasets
@@ -41,18 +42,3 @@ def nsd(
     show_files(files, root)
     if fetch:
         datasets.download_nsd(root, files, client=client, verbose=not quiet)
-
-
-def numbers(text: str) -> list[int] | None:
-    """Whole numbers of "1-3,7"; None of nothing."""
-    found: list[int] = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        first, dash, last = part.partition("-")
-        last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal()):
-            raise ValueError(f"{text!r} must be numbers or ranges such as 1-3,7")
-        several = range(int(first), int(last) + 1)
-        if not several:  # 3-1: nothing must not come to mean all
-            raise ValueError(f"{part} in {text!r} ends before it begins")
-        found += several
-    return found or None

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from brainenc.cli_options import Bootstraps, Check, Draws, Permutations, Quiet, ZScore
 from brainenc.cli_output import show_benchmark, show_group
 
 
@@ -24,21 +25,16 @@ def make_evaluate(debug: Callable[[], bool]) -> Callable[..., None]:
             Path | None, typer.Option(help="Data they were fitted to, for leaks and units of z.")
         ] = None,
         out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
-        n_bootstraps: Annotated[int, typer.Option(help="Resamples for intervals.")] = 1000,
-        n_permutations: Annotated[int, typer.Option(help="Shuffles for p-values.")] = 1000,
-        n_draws: Annotated[
-            int | None,
-            typer.Option(help="Draws per image to score; 0: none.", show_default="200 or none"),
-        ] = None,
-        zscore: Annotated[bool, typer.Option(help="z-score voxels within sessions first.")] = False,
+        n_bootstraps: Bootstraps = 1000,
+        n_permutations: Permutations = 1000,
+        n_draws: Draws = None,
+        zscore: ZScore = False,
         random_state: Annotated[int, typer.Option(help="Seed of resamples.")] = 0,
         device: Annotated[
             str | None, typer.Option(help="auto, cpu, cuda, …; by default as when fitted.")
         ] = None,
-        check: Annotated[
-            bool, typer.Option(help="Test first whether images and betas belong together.")
-        ] = True,
-        quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")] = False,
+        check: Check = True,
+        quiet: Quiet = False,
     ) -> None:
         """Score fitted encoders on test data, without fitting, and write a report."""
         import brainenc

@@ -328,6 +328,10 @@ def test_axes_of_the_caller_are_drawn_on_and_no_others(tables, draw, table, n_ax
 def test_rois_and_encoders_are_chosen_in_order(tables, draw, table):
     named = {"atlas": ATLAS} if table == "maps" else {}
     chosen = {"order": ["FFA", "V2"], "encoders": ["gabor", "ridge"]}
+    reversed_encoders = {**chosen, "encoders": ["ridge", "gabor"]}
+    (axes,) = draw(getattr(tables, table), **named, **reversed_encoders).axes
+    colors = encoder_colors(NAMES)
+    assert colored(axes, colors["ridge"])[0].get_x() < colored(axes, colors["gabor"])[0].get_x()
     (axes,) = draw(getattr(tables, table), **named, **chosen).axes
     assert tick_labels(axes) == ["FFA", "V2"]
     colors = encoder_colors(NAMES)  # as in the other figures

@@ -46,6 +46,12 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return resolved
 
 
+def linear_algebra_device(device: Any) -> torch.device:
+    """That device, or the CPU if the device lacks eigendecompositions and double precision."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Compute matrix products of float32 in float32, regardless of the user's setting.

@@ -8,7 +8,6 @@ process, so the code that sets them holds `state_lock` from the change until the
 - the environment, the level of Fabric's logger and torch's number of threads: `train`;
 - torch's number of threads for threads that start later: `GaborPyramid`;
 - the precision of matrix products: `brainenc.devices.full_precision`;
-- himalaya's backend: `brainenc.solvers.himalaya_backend`;
 - networks that several feature extractors share, with their hooks and their mode:
   `OpenCLIPFeatures`, `TorchFeatures`.
 

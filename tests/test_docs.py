@@ -133,7 +133,7 @@ NOT_LISTED = {
     "nets": set(),
     "noise": set(),
     "report": {"NothingToDraw"},
-    "solvers": {"himalaya_backend"},
+    "solvers": {"feature_bands"},
     "training": set(),
 }
 

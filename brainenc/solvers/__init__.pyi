@@ -1,5 +1,5 @@
-from .kernel import banded_ridge_cv as banded_ridge_cv
-from .kernel import himalaya_backend as himalaya_backend
+from .banded import banded_ridge_cv as banded_ridge_cv
+from .banded import feature_bands as feature_bands
 from .kernel import kernel_ridge_cv as kernel_ridge_cv
 from .primal import ridge_cv as ridge_cv
 from .regression import RidgeRegression as RidgeRegression

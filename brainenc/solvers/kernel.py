@@ -1,53 +1,20 @@
-"""Kernel and banded ridge with himalaya, whose global backend is restored afterwards."""
+"""Ridge in kernel form: the search over penalties on one eigendecomposition of the kernel."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from himalaya.backend import get_backend, set_backend
-from himalaya.kernel_ridge import (
-    solve_kernel_ridge_cv_eigenvalues,
-    solve_multiple_kernel_ridge_random_search,
-)
+import torch
+from torch import Tensor
 
+from brainenc.arrays import blocks
+from brainenc.devices import full_precision, linear_algebra_device
 from brainenc.model_selection import Folds
-from brainenc.process_state import state_lock
 from brainenc.solvers.result import RidgeFit
+from brainenc.solvers.search import choose_search, search_penalties
+from brainenc.solvers.smoother import Smoother
 
-#: Largest size in bytes of the predictions of all alphas for a batch of voxels.
-SEARCH_BYTES = 2**29
-
-
-@contextmanager
-def himalaya_backend(device: Any = "cpu") -> Iterator[Any]:
-    """Set himalaya's backend in a context, and restore the former one even after an error.
-
-    The backend is the whole process's: one thread at a time.
-
-    Parameters
-    ----------
-    device : str or torch.device
-        "cpu" uses NumPy; a CUDA device uses torch on that device, in full precision.
-
-    Yields
-    ------
-    module : the backend
-    """
-    name = "numpy"
-    with state_lock(), ExitStack() as stack:
-        former = get_backend().name
-        if str(device) != "cpu":
-            import torch
-
-            from brainenc.devices import full_precision
-
-            stack.enter_context(full_precision())
-            name = "torch_mps" if str(device).startswith("mps") else "torch_cuda"
-            if name == "torch_cuda":
-                stack.enter_context(torch.cuda.device(torch.device(device)))
-        stack.callback(set_backend, former)
-        yield set_backend(name)
+#: Numbers in the matrix of images × voxels that are solved together: 64 MB in single precision.
+BLOCK_NUMBERS = 2**24
 
 
 def kernel_ridge_cv(
@@ -57,6 +24,7 @@ def kernel_ridge_cv(
     folds: Folds,
     *,
     per_voxel: bool = True,
+    search: str = "auto",
     device: Any = "cpu",
 ) -> RidgeFit:
     """Ridge regression in kernel form: the same answers as `ridge_cv`, from K = XXᵀ.
@@ -66,118 +34,199 @@ def kernel_ridge_cv(
     Parameters
     ----------
     K : array, shape (n_images, n_images)
+        Penalties below its largest eigenvalue times the precision of its dtype, 1e-7 for float32,
+        are lost in round-off: `RidgeFit.round_off`.
     Y, alphas, folds, per_voxel, device
         As for `ridge_cv`.
+    search : "auto", "guided" or "exact"
+        "exact" computes the held-out error at every penalty. "guided" starts each voxel at the
+        penalty of generalised cross-validation and goes to neighbours as long as the error falls:
+        the same answer unless a voxel's error has more than one minimum. "auto" is exact up to
+        1000 images.
 
     Returns
     -------
     RidgeFit, with weights in dual form: predictions are K(new, fitted) @ weights + intercept.
 
-    References
-    ----------
-    Dupré la Tour et al. (2022), NeuroImage 264; the himalaya package.
-    """
-    with himalaya_backend(device) as backend:
-        K, Y, alphas = backend.check_arrays(K, Y, alphas)
-        best, weights, _, intercept = solve_kernel_ridge_cv_eigenvalues(
-            K, Y, alphas, cv=folds, fit_intercept=True, **_search(folds, Y, alphas, per_voxel)
-        )
-        held_out = backend.full_like(Y, np.nan)
-        for train, test in folds:
-            held_out[test] = _kernel_fold(K, Y, best, train, test)
-        return RidgeFit(*map(backend.to_numpy, (weights, intercept, best, held_out)))
+    Raises
+    ------
+    ValueError : K is not finite.
 
-
-def banded_ridge_cv(
-    Ks: Sequence[np.ndarray],
-    Y: np.ndarray,
-    alphas: np.ndarray,
-    folds: Folds,
-    *,
-    n_iter: int = 20,
-    per_voxel: bool = True,
-    random_state: int | None = 0,
-    device: Any = "cpu",
-) -> RidgeFit:
-    """Ridge regression with one penalty per band and voxel, by random search.
-
-    Parameters
-    ----------
-    Ks : sequence of arrays, shape (n_bands, n_images, n_images)
-        Kernel of each band.
-    Y, alphas, folds, per_voxel, device
-        As for `ridge_cv`.
-    n_iter : int
-        Number of candidate band weights, drawn from Dirichlet distributions; the first are equal.
-    random_state : int
-
-    Returns
-    -------
-    RidgeFit
-        Weights in dual form: predictions are Σ_b band_weights[b] K_b(new, fitted) @ weights +
-        intercept.
+    Notes
+    -----
+    See `brainenc.solvers.smoother` for the identity that cross-validates without refits.
 
     References
     ----------
-    Dupré la Tour et al. (2022), NeuroImage 264, "Feature-space selection with banded ridge
-    regression".
+    Dupré la Tour et al. (2022), NeuroImage 264, whose himalaya package gives the same answers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from brainenc.model_selection import image_folds
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((60, 200))
+    >>> Y = X[:, :2] + 0.1 * rng.standard_normal((60, 2))
+    >>> fit = kernel_ridge_cv(X @ X.T, Y, np.array([1e1, 1e6]), image_folds(5, 60))
+    >>> fit.alphas
+    array([10., 10.])
     """
-    with himalaya_backend(device) as backend:
-        stacked = backend.stack([backend.asarray(K) for K in Ks])
-        stacked, Y, alphas = backend.check_arrays(stacked, Y, alphas)
-        deltas, weights, _, best, intercept = solve_multiple_kernel_ridge_random_search(
-            stacked,
-            Y,
-            n_iter=n_iter,
-            alphas=alphas,
-            cv=folds,
-            fit_intercept=True,
-            return_weights="dual",
-            return_alphas=True,
-            random_state=random_state,
-            progress_bar=False,
-            n_alphas_batch=min(len(alphas), 5),
-            **_search(folds, Y, alphas, per_voxel),
+    n_images, n_voxels = Y.shape
+    if not np.isfinite(K).all():
+        raise ValueError(f"K of shape {K.shape} must be finite: features have NaN or infinity")
+    search = choose_search(search, n_images)
+    with full_precision():
+        kernel = torch.as_tensor(K, device=linear_algebra_device(device))
+        tried = torch.as_tensor(np.asarray(alphas)).to(kernel)
+        smoother = Smoother.of_kernel(kernel, tried, folds)
+        fit = empty_fit(Y, kernel, smoother.round_off())
+        parts = list(blocks(n_voxels, max(1, BLOCK_NUMBERS // n_images)))
+        shared = None if per_voxel else shared_alpha(smoother, Y, parts, search)[0]
+        for voxels in parts:
+            responses = Responses.of(Y[:, voxels], smoother)
+            found = solve_voxels(smoother, responses, search, shared)
+            store(fit, np.arange(n_voxels)[voxels], smoother, responses, found)
+    return fit
+
+
+class Responses(NamedTuple):
+    """Centred responses of some voxels, and their products with the axes of the kernel."""
+
+    Y: Tensor  # (n_images, n_voxels)
+    mean: Tensor
+    projected: Tensor  # (n_axes, n_voxels)
+
+    @classmethod
+    def of(cls, Y: np.ndarray, smoother: Smoother) -> "Responses":
+        """Of Y (n_images, n_voxels)."""
+        centred = torch.as_tensor(Y).to(smoother.axes)
+        mean = centred.mean(0)
+        centred = centred - mean
+        return cls(centred, mean, smoother.axes.T @ centred)
+
+    def of_voxels(self, voxels: Tensor) -> "Responses":
+        """The same for some of the voxels."""
+        return Responses(self.Y[:, voxels], self.mean[voxels], self.projected[:, voxels])
+
+
+class Solution(NamedTuple):
+    """The best penalty found for some voxels, with its residuals."""
+
+    at: Tensor  # (n_voxels,) of int
+    error: Tensor  # mean over folds of the squared error, (n_voxels,)
+    residuals: Tensor  # of the fit to all images, (n_images, n_voxels)
+    held_out: list[Tensor]  # of the test images of each fold, (n_test, n_voxels)
+
+    def of_voxels(self, voxels: Tensor) -> "Solution":
+        """The same for some of the voxels."""
+        return Solution(
+            self.at[voxels],
+            self.error[voxels],
+            self.residuals[:, voxels],
+            [part[:, voxels] for part in self.held_out],
         )
-        deltas, weights, intercept, best = (
-            backend.to_numpy(a) for a in (deltas, weights, intercept, best)
-        )
-        # himalaya folds alpha into the kernel weights: exp(delta) = gamma / alpha.
-        gammas = np.exp(deltas) * best
-        held_out = np.full(Y.shape, np.nan, dtype=weights.dtype)
-        # Voxels that chose the same candidate share one kernel.
-        candidates, member = np.unique(gammas.round(6), axis=1, return_inverse=True)
-        for c in range(candidates.shape[1]):
-            voxels = np.flatnonzero(member == c)
-            K = sum(g * k for g, k in zip(gammas[:, voxels[0]], stacked, strict=True))
-            chosen = backend.asarray(best[voxels], dtype=Y.dtype)
-            for train, test in folds:
-                fold = _kernel_fold(K, Y[:, voxels], chosen, train, test)
-                held_out[np.ix_(test, voxels)] = backend.to_numpy(fold)
-        return RidgeFit(weights / best, intercept, best, held_out, gammas)
 
 
-# himalaya's solvers for given alphas contract three arrays at once if alphas differ between voxels,
-# which is slow; these use two matrix products.
+def solve_voxels(
+    smoother: Smoother, responses: Responses, search: str, shared: Tensor | None = None
+) -> Solution:
+    """The penalty with the smallest held-out error for each voxel, or the shared one."""
+    n_voxels, n_alphas = len(responses.mean), len(smoother.alphas)
+    if shared is not None:
+        return evaluate(smoother, responses, shared.expand(n_voxels))
+    everyone = torch.arange(n_voxels, device=smoother.axes.device)
+    if search == "exact":
+        best = evaluate(smoother, responses, torch.zeros_like(everyone))
+        for position in range(1, n_alphas):
+            improve(best, evaluate(smoother, responses, torch.full_like(everyone, position)))
+        return best
+    expected = smoother.guess_scores(responses.Y, responses.projected)
+    guess, order = expected.argmin(1).sort(stable=True)
+    expected, responses = expected[order], responses.of_voxels(order)
+    best = evaluate(smoother, responses, guess)
+    errors = responses.Y.new_full((n_voxels, n_alphas), torch.nan)
+    errors[everyone, guess] = best.error
+
+    def try_out(voxels: Tensor, positions: Tensor) -> Tensor:
+        tried = evaluate(smoother, responses.of_voxels(voxels), positions)
+        improve(best, tried, voxels)
+        return tried.error
+
+    search_penalties(errors, expected, try_out)
+    return best.of_voxels(order.argsort())
 
 
-def _kernel_ridge(K: Any, Y: Any, alphas: Any) -> tuple[Any, Any]:
-    """Dual weights and intercept of kernel ridge, at one given alpha per voxel."""
-    K_mean, Y_mean = K.mean(0), Y.mean(0)
-    eigenvalues, U = get_backend().eigh(K - K_mean - K_mean[:, None] + K_mean.mean())
-    eigenvalues = (eigenvalues * (eigenvalues > 0))[:, None]  # round-off makes some negative
-    dual = U @ ((U.T @ (Y - Y_mean)) / (eigenvalues + alphas))
-    # Dual weights of centred targets sum to 0, so the intercept is the mean over fitted images.
-    return dual, Y_mean - K_mean @ dual
+def evaluate(smoother: Smoother, responses: Responses, at: Tensor) -> Solution:
+    """Residuals and held-out errors at one penalty per voxel."""
+    residuals = smoother.residuals(responses.Y, responses.projected, at)
+    held_out = smoother.held_out(responses.Y, residuals, at)
+    error = torch.stack([part.square().mean(0) for part in held_out]).mean(0)
+    return Solution(at.clone(), error, residuals, held_out)
 
 
-def _kernel_fold(K: Any, Y: Any, alphas: Any, train: np.ndarray, test: np.ndarray) -> Any:
-    """Predictions of the test images from the train images, at given alphas."""
-    dual, intercept = _kernel_ridge(K[train][:, train], Y[train], alphas)
-    return K[test][:, train] @ dual + intercept
+def improve(best: Solution, tried: Solution, voxels: Tensor | None = None) -> None:
+    """Put what was tried for some voxels, or all, in place of the best where its error is smaller.
+
+    Of equal errors the smaller penalty counts.
+    """
+    n_voxels = len(best.at)
+    voxels = torch.arange(n_voxels, device=best.at.device) if voxels is None else voxels
+    equal = (tried.error == best.error[voxels]) & (tried.at < best.at[voxels])
+    better = (tried.error < best.error[voxels]) | equal
+    to = voxels[better]
+    best.at[to], best.error[to] = tried.at[better], tried.error[better]
+    best.residuals[:, to] = tried.residuals[:, better]
+    for known, new in zip(best.held_out, tried.held_out, strict=True):
+        known[:, to] = new[:, better]
 
 
-def _search(folds: Folds, Y: Any, alphas: Any, per_voxel: bool) -> dict[str, Any]:
-    n_test = max(len(test) for _, test in folds)
-    n_voxels = int(SEARCH_BYTES / (8 * len(alphas) * n_test))
-    return {"local_alpha": per_voxel, "n_targets_batch": min(max(1, n_voxels), Y.shape[1])}
+def shared_alpha(
+    smoother: Smoother, Y: np.ndarray, parts: list[slice], search: str
+) -> tuple[Tensor, float]:
+    """Position of the penalty with the smallest error summed over voxels, and that error."""
+    errors = smoother.axes.new_full((1, len(smoother.alphas)), torch.nan)
+    scores = 0 * errors
+    for voxels in parts:
+        responses = Responses.of(Y[:, voxels], smoother)
+        scores += smoother.guess_scores(responses.Y, responses.projected).sum(0)
+
+    def summed(_: Tensor, position: Tensor) -> Tensor:
+        total = errors.new_zeros(1)
+        for voxels in parts:
+            responses = Responses.of(Y[:, voxels], smoother)
+            total += evaluate(smoother, responses, position.expand(len(responses.mean))).error.sum()
+        return total
+
+    guess = scores.argmin(1)
+    tried = torch.arange(len(smoother.alphas), device=guess.device) if search == "exact" else guess
+    for position in tried.split(1):
+        errors[0, position] = summed(guess, position)
+    best = search_penalties(errors, scores, summed)
+    return best[0], float(errors[0, best])
+
+
+def empty_fit(Y: np.ndarray, like: Tensor, round_off: float = 0.0) -> RidgeFit:
+    """Arrays for the results of a fit in dual form, in the dtype of a tensor."""
+    dtype = like.new_empty(0).numpy(force=True).dtype
+    n_voxels = Y.shape[1]
+    return RidgeFit(
+        weights=np.empty(Y.shape, dtype),
+        intercept=np.empty(n_voxels, dtype),
+        alphas=np.empty(n_voxels, dtype),
+        held_out=np.full(Y.shape, np.nan, dtype),
+        round_off=round_off,
+    )
+
+
+def store(
+    fit: RidgeFit, voxels: np.ndarray, smoother: Smoother, responses: Responses, found: Solution
+) -> None:
+    """Write a solution into the arrays of `fit`."""
+    weights, intercept = smoother.dual(responses.mean, found.residuals, found.at)
+    fit.weights[:, voxels] = weights.numpy(force=True)
+    fit.intercept[voxels] = intercept.numpy(force=True)
+    fit.alphas[voxels] = smoother.alphas[found.at].numpy(force=True)
+    for fold, residuals in zip(smoother.folds, found.held_out, strict=True):
+        predicted = responses.Y[fold.test] - residuals + responses.mean
+        tested = fold.test.numpy(force=True)
+        fit.held_out[np.ix_(tested, voxels)] = predicted.numpy(force=True)

@@ -21,10 +21,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from brainenc.arrays import blocks
-from brainenc.devices import full_precision
+from brainenc.devices import full_precision, linear_algebra_device
 from brainenc.model_selection import Folds
 from brainenc.solvers._fold import N_CHECKS, Changes, make_fold, principal_axes
 from brainenc.solvers.result import RidgeFit
+from brainenc.solvers.search import choose_search
+from brainenc.solvers.smoother import gcv_scores
 
 #: Voxels solved together: matrices of voxels × features of a few MB.
 _BLOCK_VOXELS = 1024
@@ -41,6 +43,7 @@ def ridge_cv(
     folds: Folds,
     *,
     per_voxel: bool = True,
+    search: str = "auto",
     device: Any = "cpu",
 ) -> RidgeFit:
     """Ridge regression in primal form.
@@ -57,6 +60,9 @@ def ridge_cv(
         `RidgeFit.held_out` is NaN for images in no test part.
     per_voxel : bool
         Choose α per voxel, or one α for all voxels.
+    search : "auto", "guided" or "exact"
+        "exact" predicts the test images at every penalty, "guided" where that may change the choice
+        (see the notes). "auto" is exact up to 1000 images.
     device : str or torch.device
 
     Returns
@@ -93,8 +99,9 @@ def ridge_cv(
            [0., 0.]], dtype=float32)
     """
     n_images, n_voxels = Y.shape
+    search = choose_search(search, n_images)
     with full_precision():
-        design = _Design(X, alphas, folds, _working_device(device))
+        design = _Design(X, alphas, folds, linear_algebra_device(device))
         dtype = design.X.numpy(force=True).dtype
         parts = list(blocks(n_voxels, _BLOCK_VOXELS))
         shared = None if per_voxel else _shared_alpha(design, Y, parts)
@@ -108,11 +115,12 @@ def ridge_cv(
             fit.held_out[:] = np.nan
         for voxels in parts:
             block = design.block(Y[:, voxels])
-            _store(fit, voxels, design, block, *design.solve(block, shared))
+            _store(fit, voxels, design, block, *design.solve(block, shared, search))
         lost = np.flatnonzero(fit.alphas < design.round_off())
     if len(lost) and X.dtype == np.float32:
         doubles = X.astype(np.float64)
-        again = ridge_cv(doubles, Y[:, lost], alphas, folds, per_voxel=per_voxel, device=device)
+        options: Any = {"per_voxel": per_voxel, "search": search, "device": device}
+        again = ridge_cv(doubles, Y[:, lost], alphas, folds, **options)
         for name in ("weights", "intercept", "alphas", "held_out"):
             getattr(fit, name)[..., lost] = getattr(again, name)
     return fit
@@ -259,11 +267,18 @@ class _Design:
         ]
         return torch.stack(of_folds).mean(0)
 
-    def solve(self, block: _Block, shared: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    def solve(
+        self, block: _Block, shared: Tensor | None, search: str
+    ) -> tuple[Tensor, list[Tensor]]:
         """Positions of the chosen penalties, or of the shared one, and their `held_out`."""
         if shared is not None:
             chosen = shared.expand(len(block.mean))
             return chosen, self.held_out(block, self.alphas[chosen])
+        if search == "exact":
+            each = torch.arange(len(self.alphas), device=block.mean.device)
+            errors = [self.errors(block, self.alphas[i].expand(len(block.mean))) for i in each]
+            best = torch.stack(errors).argmin(0)
+            return best, self.held_out(block, self.alphas[best])
         guess = self._guess(block)
         predictions = self.held_out(block, self.alphas[guess])
         best = self._best(block, guess, predictions)
@@ -274,16 +289,11 @@ class _Design:
         return best, predictions
 
     def _guess(self, block: _Block) -> Tensor:
-        """Position of the penalty with the smallest error by generalised cross-validation.
-
-        Folds have fewer images, but that hardly changes the best penalty, which is the ratio of the
-        variances of noise and weights.
-        """
+        """Position of the penalty with the smallest error by generalised cross-validation."""
         values, alphas = self.all.values, self.alphas[:, None]
         explained = block.of_all.square() @ ((values + 2 * alphas) / (values + alphas) ** 2).T
         left = block.Y.square().sum(0)[:, None] - explained
-        freedom = len(self.X) - 1 - (values / (values + alphas)).sum(1)
-        return (left / freedom**2).nan_to_num(torch.inf).argmin(1)
+        return gcv_scores(left, values, self.alphas, len(self.X)).argmin(1)
 
     def _best(self, block: _Block, guess: Tensor, predictions: list[Tensor]) -> Tensor:
         """Position of the penalty with the smallest error, from predictions at a guess."""
@@ -321,9 +331,3 @@ def _is_partition(folds: Folds, n_images: int) -> bool:
     return np.array_equal(np.sort(tested), np.arange(n_images)) and all(
         len(np.unique(train)) == len(train) == n_images - len(test) for train, test in folds
     )
-
-
-def _working_device(device: Any) -> torch.device:
-    device = torch.device(device)
-    # Apple's GPUs lack eigendecompositions and double precision.
-    return torch.device("cpu") if device.type == "mps" else device

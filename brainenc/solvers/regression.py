@@ -7,6 +7,7 @@ import numpy as np
 
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds
+from brainenc.solvers.kernel import kernel_ridge_cv
 from brainenc.solvers.primal import ridge_cv
 from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.voxels import (
@@ -61,6 +62,7 @@ class RidgeRegression:
         alpha_per_voxel: Any = "auto",
         cv: Any = 5,
         form: str = "auto",
+        search: str = "auto",
         standardize: bool = True,
         device: Any = "auto",
         random_state: int | None = 0,
@@ -71,7 +73,7 @@ class RidgeRegression:
         ----------
         features : array, shape (n_images, n_features) or (n_images, n_tokens, width)
         targets : array, shape (n_images, n_targets); NaN where an image has no data
-        alphas, alpha_per_voxel, cv, form, standardize, device, random_state
+        alphas, alpha_per_voxel, cv, form, search, standardize, device, random_state
             As for `brainenc.RidgeEncoder`.
 
         Returns
@@ -91,6 +93,7 @@ class RidgeRegression:
             folds = folds_of_rows(cv, rows, len(X), random_state=random_state)
             options: dict[str, Any] = {
                 "per_voxel": choose_per_voxel(alpha_per_voxel, len(Y)),
+                "search": search,
                 "device": device,
             }
             tried = choose_alphas(alphas, (len(rows), X.shape[1])).astype(X.dtype)
@@ -135,9 +138,14 @@ def _solve(
 ) -> RidgeFit:
     if not kernel:
         return ridge_cv(X, Y, alphas, folds, **options)
-    from brainenc.solvers.kernel import kernel_ridge_cv  # himalaya is slow to import
-
-    return kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
+    fit = kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
+    lost = np.flatnonzero(fit.alphas < fit.round_off)
+    if len(lost) and X.dtype == np.float32:
+        doubles = X.astype(np.float64)
+        again = kernel_ridge_cv(doubles @ doubles.T, Y[:, lost], alphas, folds, **options)
+        for name in ("weights", "intercept", "alphas", "held_out"):
+            getattr(fit, name)[..., lost] = getattr(again, name)
+    return fit
 
 
 def choose_form(form: str, shape: tuple[int, ...]) -> str:

@@ -17,6 +17,8 @@ class RidgeFit:
         Penalty of each voxel.
     held_out : array, shape (n_images, n_voxels)
         Held-out predictions of every image, at the chosen alpha.
+    round_off : float
+        Penalties below it are lost in the round-off of a kernel of this precision.
     band_weights : array, shape (n_bands, n_voxels), or None
         Kernel weight of each band (sums to 1 over bands); banded ridge only.
     """
@@ -25,4 +27,5 @@ class RidgeFit:
     intercept: np.ndarray
     alphas: np.ndarray
     held_out: np.ndarray
+    round_off: float = 0.0
     band_weights: np.ndarray | None = None

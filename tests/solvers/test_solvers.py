@@ -1,9 +1,10 @@
 """Ridge solvers against scikit-learn and the normal equations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from himalaya.backend import get_backend, set_backend
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import GridSearchCV
 
@@ -12,6 +13,17 @@ from brainenc.model_selection import image_folds
 from brainenc.solvers import _fold, primal
 
 ALPHAS = np.logspace(-1, 4, 11)
+
+
+def solve_guided(form, X, Y, alphas, folds, **options):
+    """Ridge in either form, with weights of features, and not every penalty tried."""
+    if form == "primal":
+        return solvers.ridge_cv(X, Y, alphas, folds, search="guided", **options)
+    fit = solvers.kernel_ridge_cv(X @ X.T, Y, alphas, folds, search="guided", **options)
+    return replace(fit, weights=X.T @ fit.weights)
+
+
+either_form = pytest.mark.parametrize("form", ["primal", "kernel"])
 
 
 @pytest.fixture(scope="module")
@@ -94,17 +106,6 @@ def test_banded_ridge_turns_off_a_band_of_noise():
     assert (fit.band_weights[0] > 0.8).all()
 
 
-def test_backend_is_put_back_after_an_error():
-    set_backend("torch")
-    try:
-        # Inside NumPy is in force: a shape error of its matmul comes from there.
-        with pytest.raises(ValueError, match="matmul"), solvers.himalaya_backend("cpu") as backend:
-            backend.matmul(backend.ones_like(np.ones((2, 3))), np.ones((2, 3)))
-        assert get_backend().name == "torch"
-    finally:
-        set_backend("numpy")
-
-
 @pytest.fixture(scope="module")
 def hard_problem():
     """Single precision, features of a steep spectrum, and voxels from no signal to much."""
@@ -117,10 +118,11 @@ def hard_problem():
     return X, Y.astype(np.float32), 600 * np.logspace(-4, 2, 13), image_folds(5, 600)
 
 
-def test_low_precision_changes_no_choice(hard_problem):
+@either_form
+def test_low_precision_changes_no_choice(hard_problem, form):
     X, Y, alphas, folds = hard_problem
-    single = solvers.ridge_cv(X, Y, alphas.astype(np.float32), folds)
-    double = solvers.ridge_cv(X.astype(np.float64), Y.astype(np.float64), alphas, folds)
+    single = solve_guided(form, X, Y, alphas.astype(np.float32), folds)
+    double = solve_guided(form, X.astype(np.float64), Y.astype(np.float64), alphas, folds)
     # Where float32 ties, either may win: one voxel in a hundred at most.
     same = np.isclose(single.alphas, double.alphas, rtol=1e-4)
     assert same.mean() >= 0.99
@@ -131,12 +133,15 @@ def test_low_precision_changes_no_choice(hard_problem):
         np.testing.assert_allclose(found[..., same], wanted[..., same], rtol=1e-3)
 
 
+@either_form
 @pytest.mark.parametrize("unit", [1e-12, 1e9])
-def test_units_of_features_change_no_choice(hard_problem, unit):
+def test_units_of_features_change_no_choice(hard_problem, unit, form):
     """Their Gram matrices are within float32, the squares of these are not."""
     X, Y, alphas, folds = hard_problem
-    plain = solvers.ridge_cv(X, Y, alphas.astype(np.float32), folds)
-    other = solvers.ridge_cv(X * np.float32(unit), Y, (alphas * unit**2).astype(np.float32), folds)
+    plain = solve_guided(form, X, Y, alphas.astype(np.float32), folds)
+    other = solve_guided(
+        form, X * np.float32(unit), Y, (alphas * unit**2).astype(np.float32), folds
+    )
     # Products of other numbers are rounded otherwise: a tie in a hundred at most.
     assert np.isclose(other.alphas / unit**2, plain.alphas, rtol=1e-3).mean() >= 0.99
 
@@ -173,7 +178,7 @@ def test_close_calls_are_decided_in_full_precision(dtype, guess, drift, monkeypa
     Y, alphas = Y.astype(np.float32), (600 * np.logspace(-3, 1, 100)).astype(np.float32)
     tests = np.split(np.arange(600), 5)
     folds = [(np.setdiff1d(np.arange(600), test), test) for test in tests]
-    fit = solvers.ridge_cv(X, Y, alphas, folds)
+    fit = solvers.ridge_cv(X, Y, alphas, folds, search="guided")
     errors = held_out_errors(X, Y, alphas, folds)
     best = errors.argmin(0)
     assert len(set(best)) > 20
@@ -182,8 +187,9 @@ def test_close_calls_are_decided_in_full_precision(dtype, guess, drift, monkeypa
     assert np.isclose(fit.alphas, alphas[best], rtol=1e-4).mean() >= 0.99
 
 
+@either_form
 @pytest.mark.parametrize("case", ["an image", "categories", "rare features"])
-def test_test_images_that_vary_unlike_the_others(case):
+def test_test_images_that_vary_unlike_the_others(case, form):
     """Voxels that respond to just what few images have, so that test images tell something else."""
     rng = np.random.default_rng(1)
     X = rng.standard_normal((600, 100)) * np.arange(1, 101) ** -0.5
@@ -205,7 +211,7 @@ def test_test_images_that_vary_unlike_the_others(case):
     X = (X - X.mean(0)) / X.std(0)
     alphas, tests = 600 * np.logspace(-4, 3, 22), np.split(np.arange(600), 5)
     folds = [(np.setdiff1d(np.arange(600), test), test) for test in tests]
-    fit = solvers.ridge_cv(X, Y, alphas, folds)
+    fit = solve_guided(form, X, Y, alphas, folds)
     errors = held_out_errors(X, Y, alphas, folds)
     chosen = errors[np.searchsorted(alphas, fit.alphas * (1 - 1e-9)), np.arange(300)]
     # Were all taken for diagonal, 7 to 8 % of voxels would get another penalty, with errors up to
@@ -213,7 +219,7 @@ def test_test_images_that_vary_unlike_the_others(case):
     # What all mixtures leave may be off by chance, in few voxels and by little.
     assert (chosen == errors.min(0)).mean() >= 0.99
     np.testing.assert_allclose(chosen, errors.min(0), rtol=5e-3)
-    shared = solvers.ridge_cv(X, Y, alphas, folds, per_voxel=False)
+    shared = solve_guided(form, X, Y, alphas, folds, per_voxel=False)
     np.testing.assert_allclose(shared.alphas, alphas[errors.sum(1).argmin()])
 
 
@@ -270,14 +276,15 @@ def test_the_norm_of_what_is_not_diagonal(drift):
     assert float(_fold._coupling(P, P.square().sum(0))) == pytest.approx(wanted, rel=0.27)
 
 
-def test_a_fold_whose_test_image_is_the_mean_of_the_others():
+@either_form
+def test_a_fold_whose_test_image_is_the_mean_of_the_others(form):
     """Its features are all 0 once centred: any penalty predicts it as well."""
     rng = np.random.default_rng(0)
     half = rng.integers(-9, 10, (20, 8)).astype(float)
     X = np.concatenate([half, -half, np.zeros((1, 8))])
     Y = X @ rng.standard_normal((8, 30)) + 40 * rng.standard_normal((41, 30))
     folds = [(np.delete(np.arange(41), i), np.array([i])) for i in range(41)]
-    fit = solvers.ridge_cv(X, Y, ALPHAS, folds)
+    fit = solve_guided(form, X, Y, ALPHAS, folds)
     wanted = RidgeCV(ALPHAS, alpha_per_target=True).fit(X, Y)
     assert len(set(wanted.alpha_)) > 1
     np.testing.assert_allclose(fit.alphas, wanted.alpha_)
@@ -305,13 +312,14 @@ def test_a_penalty_below_round_off_is_solved_in_doubles(per_voxel, unit):
     np.testing.assert_allclose(X @ single.weights, X @ double.weights, atol=1e-2)
 
 
-def test_ridge_agrees_with_himalaya(hard_problem):
+@either_form
+def test_ridge_agrees_with_himalaya(hard_problem, form):
     from himalaya.ridge import RidgeCV
 
     X, Y, alphas, folds = hard_problem
     Y = Y - 100  # himalaya's means of large float32 lose digits
     wanted = RidgeCV(alphas=alphas, fit_intercept=True, cv=folds).fit(X, Y)
-    fit = solvers.ridge_cv(X, Y, alphas, folds)
+    fit = solve_guided(form, X, Y, alphas, folds)
     same = np.isclose(fit.alphas, wanted.best_alphas_, rtol=1e-4)
     assert same.mean() >= 0.99
     found = X @ fit.weights + fit.intercept
@@ -322,13 +330,14 @@ def test_ridge_agrees_with_himalaya(hard_problem):
     np.testing.assert_array_less(error[same], limit[same])
 
 
+@either_form
 @pytest.mark.parametrize("per_voxel", [True, False])
-def test_folds_that_are_no_partition(problem, per_voxel):
+def test_folds_that_are_no_partition(problem, per_voxel, form):
     X, Y, _ = problem
     rng = np.random.default_rng(3)
     # Trained on a part of what is not tested, and some images never tested.
     folds = [(order[:50], order[60:90]) for order in (rng.permutation(110) for _ in range(3))]
-    fit = solvers.ridge_cv(X, Y, ALPHAS, folds, per_voxel=per_voxel)
+    fit = solve_guided(form, X, Y, ALPHAS, folds, per_voxel=per_voxel)
     errors = [
         [
             np.mean(
@@ -357,12 +366,12 @@ def test_blocks_of_voxels_and_the_users_precision_change_nothing(problem, monkey
 
     X, Y, folds = problem
     X, Y, alphas = (part.astype(np.float32) for part in (X, Y, ALPHAS))
-    whole = solvers.ridge_cv(X, Y, alphas, folds)
+    whole = solvers.ridge_cv(X, Y, alphas, folds, search="guided")
     monkeypatch.setattr(primal, "_BLOCK_VOXELS", 4)
     former = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        parts = solvers.ridge_cv(X, Y, alphas, folds)
+        parts = solvers.ridge_cv(X, Y, alphas, folds, search="guided")
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(former)

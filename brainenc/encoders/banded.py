@@ -59,8 +59,12 @@ class BandedRidgeEncoder(BaseEncoder):
     alpha_per_voxel : "auto" or bool
         As for `RidgeEncoder`.
     n_iter : int
-        Candidate band weights: a third is random, the others are chosen where the errors so far
-        promise the largest fall of the error over all voxels. Time grows with their number.
+        Number of candidate band weights, which time grows with.
+    candidates : "random", "chosen" or array, shape (n_candidates, n_bands)
+        "random" weights are drawn from Dirichlet distributions. "chosen" draws a third so, and
+        chooses the others where the errors so far promise the largest fall of the error over all
+        voxels: better for as many candidates, but what a voxel gets then depends on the other
+        voxels of the fit. An array gives the weights themselves.
     cv, search, device, random_state
         As for `RidgeEncoder`; `random_state` also seeds the candidates.
     verbose : bool
@@ -107,6 +111,7 @@ class BandedRidgeEncoder(BaseEncoder):
         alphas: Any = "auto",
         alpha_per_voxel: Any = "auto",
         n_iter: int = 20,
+        candidates: Any = "random",
         cv: Any = 5,
         search: str = "auto",
         verbose: bool = False,
@@ -118,6 +123,7 @@ class BandedRidgeEncoder(BaseEncoder):
         self.alphas = alphas
         self.alpha_per_voxel = alpha_per_voxel
         self.n_iter = n_iter
+        self.candidates = candidates
         self.cv = cv
         self.search = search
         self.verbose = verbose
@@ -173,7 +179,8 @@ class BandedRidgeEncoder(BaseEncoder):
         self.band_names_ = list(self.band_sizes_)
         self.feature_mean_, self.feature_scale_ = feature_scaling(X)
         self.X_fit_ = self._scaled(X)
-        self.search_ = choose_search(self.search, len(X))
+        folds = self._folds(np.arange(len(X)), len(X))
+        self.search_ = choose_search(self.search, len(X), folds)
         bands_of = self._bands(self.X_fit_)
         averages = average_repeats(betas).astype(X.dtype, copy=False)
         fitted = fit_voxels(
@@ -224,6 +231,7 @@ class BandedRidgeEncoder(BaseEncoder):
             alphas,
             folds,
             n_iter=self.n_iter if len(self.band_sizes_) > 1 else 1,
+            candidates=self.candidates if len(self.band_sizes_) > 1 else "random",
             per_voxel=choose_per_voxel(self.alpha_per_voxel, len(Y)),
             search=self.search_,
             random_state=self.random_state,

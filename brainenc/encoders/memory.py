@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from brainenc.encoders import tokens
 from brainenc.memory import Limit, free_memory, size
+from brainenc.solvers.search import EXACT_IMAGES
 
 #: Estimates are right within this factor.
 WITHIN = 1.5
@@ -110,17 +111,22 @@ def _mean(encoder: Any, sizes: _Sizes) -> Need:
     return Need(50 * MIB + sizes.noise + sizes.averages, "select fewer voxels")
 
 
-def _search(sizes: _Sizes) -> float:
-    """Predictions of all penalties for a batch of voxels; see `solvers.kernel.SEARCH_BYTES`."""
-    return min(2**29, 15 * sizes.n_images / 5 * sizes.n_voxels * 4) / 2
+def _kernel(sizes: _Sizes) -> float:
+    """A kernel, its eigenvectors and what computing them takes; inverses of the folds' parts."""
+    n_bytes = 8.0 if sizes.n_images <= EXACT_IMAGES else 4.0
+    return 6 * n_bytes * sizes.n_images**2
+
+
+def _held_out(sizes: _Sizes) -> float:
+    """Weights of images and held-out predictions, and those of a block of voxels."""
+    return 2 * 4.0 * sizes.n_images * sizes.n_voxels + 300 * MIB
 
 
 def _ridge(encoder: Any, sizes: _Sizes) -> Need:
     form = getattr(encoder, "form", "auto")
     if form == "kernel" or (form == "auto" and sizes.n_features >= sizes.n_images):
-        gram = 4.0 * sizes.n_images**2
         remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
-        own = 130 * MIB + 3 * sizes.X + 4 * gram + _search(sizes)
+        own = 130 * MIB + 3 * sizes.X + _kernel(sizes) + _held_out(sizes)
     else:
         gram = 4.0 * sizes.n_features**2
         remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
@@ -142,7 +148,7 @@ def _of_regressor(encoder: Any, sizes: _Sizes) -> Need:
 def _banded(encoder: Any, sizes: _Sizes) -> Need:
     n_bands = len(encoder.bands or encoder.features or [1]) if _is_mapping(encoder) else 2
     gram = 4.0 * sizes.n_images**2
-    own = 100 * MIB + 3 * sizes.X + (3 + n_bands) * gram + _search(sizes)
+    own = 100 * MIB + 3 * sizes.X + n_bands * gram + _kernel(sizes) + _held_out(sizes)
     return Need(own + sizes.noise, "select fewer voxels, or reduce the features of each band")
 
 

@@ -12,6 +12,7 @@ from brainenc.encoders.function_draws import (
     error_of_expected,
     fitted_posterior,
 )
+from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.regression import RidgeRegression
@@ -123,7 +124,8 @@ class RidgeEncoder(BaseEncoder):
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         averages = average_repeats(betas)
-        self.search_ = choose_search(self.search, len(averages))
+        folds = image_folds(self.cv, len(averages), random_state=self.random_state)
+        self.search_ = choose_search(self.search, len(averages), folds)
         self.regression_, held_out = RidgeRegression.fit(
             features,
             averages,

@@ -30,7 +30,7 @@ from brainenc.solvers.smoother import Smoother
 RANDOM_SHARE = 3
 #: A voxel's held-out error is computed for a candidate whose error by generalised cross-validation
 #: is at most so much above the smallest known one.
-_MARGIN = 0.01
+_MARGIN = 0.03
 
 
 def banded_ridge_cv(
@@ -40,7 +40,7 @@ def banded_ridge_cv(
     folds: Folds,
     *,
     n_iter: int = 20,
-    candidates: np.ndarray | None = None,
+    candidates: Any = "random",
     per_voxel: bool = True,
     search: str = "auto",
     random_state: int | None = 0,
@@ -60,14 +60,15 @@ def banded_ridge_cv(
     Y, alphas, folds, per_voxel, device
         As for `ridge_cv`.
     n_iter : int
-        Number of candidates. A third is drawn from Dirichlet distributions, the first with equal
-        weights; each further one is chosen where the errors so far promise the largest fall of the
-        error, summed over voxels.
-    candidates : array, shape (n_candidates, n_bands), optional
-        Weights to try, which sum to 1, instead of `n_iter`.
+        Number of candidates.
+    candidates : "random", "chosen" or array, shape (n_candidates, n_bands)
+        "random" draws them from Dirichlet distributions, the first with equal weights. "chosen"
+        draws a third so, and chooses each further one where the errors so far promise the largest
+        fall of the error, summed over voxels: better for as many candidates, but what a voxel gets
+        then depends on the other voxels. An array gives the weights themselves.
     search : "auto", "guided" or "exact"
         As for `kernel_ridge_cv`. "guided" also skips the folds for voxels whose generalised
-        cross-validation says that a candidate is more than 1 % worse than another one.
+        cross-validation says that a candidate is more than 3 % worse than another one.
     random_state : int
     verbose : bool
         Show a progress bar over candidates.
@@ -99,16 +100,14 @@ def banded_ridge_cv(
     >>> bool((fit.band_weights[0] > 0.9).all())
     True
     """
-    search = choose_search(search, len(Y))
+    search = choose_search(search, len(Y), folds)
     generator = np.random.RandomState(random_state)
     with full_precision():
         if isinstance(bands, Sequence):
             bands = KernelBands(bands, linear_algebra_device(device))
-        given = None if candidates is None else check_candidates(candidates, bands.n_bands)
+        planned = _planned(candidates, n_iter, bands.n_bands, generator)
+        n_candidates = n_iter if isinstance(candidates, str) else len(planned)
         tried = torch.as_tensor(np.asarray(alphas)).to(bands.like)
-        n_candidates = n_iter if given is None else len(given)
-        n_random = n_candidates if bands.n_bands == 1 else -(-n_candidates // RANDOM_SHARE)
-        planned = random_weights(n_random, bands.n_bands, generator) if given is None else given
         best = _Best(Y, bands, n_candidates)
         for i in progress(range(n_candidates), desc="band weights", verbose=verbose):
             weights = planned[i] if i < len(planned) else best.promising(i, generator)
@@ -130,13 +129,24 @@ def feature_bands(X: np.ndarray, sizes: Sequence[int], *, device: Any = "cpu") -
     return FeatureBands(X, sizes, linear_algebra_device(device))
 
 
-def check_candidates(candidates: Any, n_bands: int) -> np.ndarray:
-    """Band weights, (n_candidates, n_bands).
+def _planned(
+    candidates: Any, n_iter: int, n_bands: int, generator: np.random.RandomState
+) -> np.ndarray:
+    """Band weights that are known before any is tried, (n, n_bands).
 
     Raises
     ------
-    ValueError : another shape, negative or not finite, or they do not sum to 1.
+    ValueError : neither a name nor weights of the bands, which are positive or 0 and sum to 1.
     """
+    if isinstance(candidates, str):
+        if candidates not in ("random", "chosen"):
+            raise ValueError(
+                f"candidates={candidates!r} must be 'random', 'chosen' or an array of weights, "
+                f"(n_candidates, {n_bands})"
+            )
+        all_random = candidates == "random" or n_bands == 1 or n_iter < 3
+        n_random = n_iter if all_random else max(2, n_iter // RANDOM_SHARE)
+        return random_weights(n_random, n_bands, generator)
     weights = np.asarray(candidates, dtype=np.float64)
     if weights.ndim != 2 or weights.shape[1] != n_bands or not len(weights):
         raise ValueError(
@@ -155,7 +165,7 @@ class _Best:
         n_images, n_voxels = Y.shape
         self.Y = Y
         self.band_weights = np.empty((bands.n_bands, n_voxels), Y.dtype)
-        self.fit = replace(empty_fit(Y, bands.like), band_weights=self.band_weights)
+        self.fit = replace(empty_fit(Y, Y.dtype), band_weights=self.band_weights)
         self.parts = list(blocks(n_voxels, max(1, BLOCK_NUMBERS // n_images)))
         self.errors = bands.like.new_full((n_voxels,), torch.inf)
         self.total = math.inf

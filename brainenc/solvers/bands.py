@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from brainenc.model_selection import Folds
+from brainenc.solvers.search import working_dtype
 from brainenc.solvers.smoother import ProductKernel, Smoother
 
 
@@ -15,7 +16,7 @@ class Bands(Protocol):
     """Several bands of features of the same images."""
 
     n_bands: int
-    like: Tensor  # of the dtype and device of results
+    like: Tensor  # of the dtype and device of the computation
 
     def smoother(self, weights: Tensor, alphas: Tensor, folds: Folds) -> Smoother:
         """Ridge with the kernel Σ_b weights[b] K_b."""
@@ -26,7 +27,7 @@ class KernelBands:
     """Bands given by their kernels, each (n_images, n_images)."""
 
     def __init__(self, Ks: Sequence[np.ndarray], device: torch.device):
-        self.Ks = [torch.as_tensor(K, device=device) for K in Ks]
+        self.Ks = [_in_working_dtype(K, device) for K in Ks]
         if not all(torch.isfinite(K).all() for K in self.Ks):
             raise ValueError("kernels must be finite: features have NaN or infinity")
         self.n_bands, self.like = len(Ks), self.Ks[0].new_empty(0)
@@ -47,7 +48,7 @@ class FeatureBands:
     """
 
     def __init__(self, X: np.ndarray, sizes: Sequence[int], device: torch.device):
-        features = torch.as_tensor(X, device=device)
+        features = _in_working_dtype(X, device)
         self.X = features - features.mean(0)
         self.mean = features.mean(0)
         self.sizes = torch.as_tensor(list(sizes), device=device)
@@ -70,3 +71,8 @@ class FeatureBands:
             alphas,
             folds,
         )
+
+
+def _in_working_dtype(array: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.as_tensor(array, device=device)
+    return tensor.to(working_dtype(tensor.dtype, len(tensor)))

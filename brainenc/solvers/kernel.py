@@ -10,11 +10,13 @@ from brainenc.arrays import blocks
 from brainenc.devices import full_precision, linear_algebra_device
 from brainenc.model_selection import Folds
 from brainenc.solvers.result import RidgeFit
-from brainenc.solvers.search import choose_search, search_penalties
+from brainenc.solvers.search import choose_search, search_penalties, working_dtype
 from brainenc.solvers.smoother import Smoother
 
 #: Numbers in the matrix of images × voxels that are solved together: 64 MB in single precision.
 BLOCK_NUMBERS = 2**24
+#: Errors that differ by so many units of round-off are equal.
+_TIE = 8
 
 
 def kernel_ridge_cv(
@@ -74,12 +76,13 @@ def kernel_ridge_cv(
     n_images, n_voxels = Y.shape
     if not np.isfinite(K).all():
         raise ValueError(f"K of shape {K.shape} must be finite: features have NaN or infinity")
-    search = choose_search(search, n_images)
+    search = choose_search(search, n_images, folds)
     with full_precision():
         kernel = torch.as_tensor(K, device=linear_algebra_device(device))
+        kernel = kernel.to(working_dtype(kernel.dtype, n_images))
         tried = torch.as_tensor(np.asarray(alphas)).to(kernel)
         smoother = Smoother.of_kernel(kernel, tried, folds)
-        fit = empty_fit(Y, kernel, smoother.round_off())
+        fit = empty_fit(Y, K.dtype, smoother.round_off())
         parts = list(blocks(n_voxels, max(1, BLOCK_NUMBERS // n_images)))
         shared = None if per_voxel else shared_alpha(smoother, Y, parts, search)[0]
         for voxels in parts:
@@ -167,12 +170,12 @@ def evaluate(smoother: Smoother, responses: Responses, at: Tensor) -> Solution:
 def improve(best: Solution, tried: Solution, voxels: Tensor | None = None) -> None:
     """Put what was tried for some voxels, or all, in place of the best where its error is smaller.
 
-    Of equal errors the smaller penalty counts.
+    Smaller by more than round-off, so that ties do not depend on how products were grouped.
     """
-    n_voxels = len(best.at)
-    voxels = torch.arange(n_voxels, device=best.at.device) if voxels is None else voxels
-    equal = (tried.error == best.error[voxels]) & (tried.at < best.at[voxels])
-    better = (tried.error < best.error[voxels]) | equal
+    if voxels is None:
+        voxels = torch.arange(len(best.at), device=best.at.device)
+    tie = _TIE * torch.finfo(best.error.dtype).eps
+    better = tried.error < best.error[voxels] * (1 - tie)
     to = voxels[better]
     best.at[to], best.error[to] = tried.at[better], tried.error[better]
     best.residuals[:, to] = tried.residuals[:, better]
@@ -205,9 +208,8 @@ def shared_alpha(
     return best[0], float(errors[0, best])
 
 
-def empty_fit(Y: np.ndarray, like: Tensor, round_off: float = 0.0) -> RidgeFit:
-    """Arrays for the results of a fit in dual form, in the dtype of a tensor."""
-    dtype = like.new_empty(0).numpy(force=True).dtype
+def empty_fit(Y: np.ndarray, dtype: np.dtype, round_off: float = 0.0) -> RidgeFit:
+    """Arrays for the results of a fit in dual form."""
     n_voxels = Y.shape[1]
     return RidgeFit(
         weights=np.empty(Y.shape, dtype),

@@ -99,7 +99,7 @@ def ridge_cv(
            [0., 0.]], dtype=float32)
     """
     n_images, n_voxels = Y.shape
-    search = choose_search(search, n_images)
+    search = choose_search(search, n_images, folds)
     with full_precision():
         design = _Design(X, alphas, folds, linear_algebra_device(device))
         dtype = design.X.numpy(force=True).dtype

@@ -19,6 +19,10 @@ from brainenc.solvers.voxels import (
     folds_of_rows,
 )
 
+#: Penalties below so many times the round-off of the kernel are solved in double precision; at 20
+#: times held-out errors were wrong by 1 %.
+_PRECISE = 64
+
 
 @dataclass(frozen=True)
 class RidgeRegression:
@@ -139,7 +143,7 @@ def _solve(
     if not kernel:
         return ridge_cv(X, Y, alphas, folds, **options)
     fit = kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
-    lost = np.flatnonzero(fit.alphas < fit.round_off)
+    lost = np.flatnonzero(fit.alphas < _PRECISE * fit.round_off)
     if len(lost) and X.dtype == np.float32:
         doubles = X.astype(np.float64)
         again = kernel_ridge_cv(doubles @ doubles.T, Y[:, lost], alphas, folds, **options)

@@ -5,15 +5,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from brainenc.model_selection import Folds
+
 #: With at most this many images every penalty is tried: it takes a second at most.
 EXACT_IMAGES = 1000
 #: Differences between expected and found errors may be so many times as large as seen so far.
-_SAFETY = 2
+_SAFETY = 3
+#: Ratio of the largest to the smallest fold from which folds are uneven.
+_UNEVEN = 4
 SEARCHES = ("auto", "guided", "exact")
 
 
-def choose_search(search: str, n_images: int) -> str:
-    """Either "guided" or "exact"; "auto" is exact for at most `EXACT_IMAGES` images.
+def working_dtype(given: torch.dtype, n_images: int) -> torch.dtype:
+    """Double precision for few images, where it takes no time that counts."""
+    return torch.float64 if n_images <= EXACT_IMAGES else given
+
+
+def choose_search(search: str, n_images: int, folds: Folds) -> str:
+    """Either "guided" or "exact".
+
+    "auto" is exact for at most `EXACT_IMAGES` images, and where folds are so uneven that the mean
+    over folds is the error of few images, which generalised cross-validation cannot expect.
 
     Raises
     ------
@@ -21,9 +33,11 @@ def choose_search(search: str, n_images: int) -> str:
     """
     if search not in SEARCHES:
         raise ValueError(f"search={search!r} must be one of {', '.join(map(repr, SEARCHES))}")
-    if search == "auto":
-        return "exact" if n_images <= EXACT_IMAGES else "guided"
-    return search
+    if search != "auto":
+        return search
+    sizes = [len(test) for _, test in folds]
+    uneven = max(sizes) > _UNEVEN * min(sizes)
+    return "exact" if n_images <= EXACT_IMAGES or uneven else "guided"
 
 
 def search_penalties(

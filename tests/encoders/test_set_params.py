@@ -26,8 +26,21 @@ NETWORK = {"sizes": "published", "min_images": 10_000, "n_members": 4, "n_epochs
 #: Another legal value of every parameter.
 OTHER = {
     "mean": {},
-    "ridge": {"features": PIXELS, "form": "kernel", "standardize": False, **LINEAR},
-    "banded": {"features": {"a": PIXELS, "b": GABOR}, "bands": {"a": 9}, "n_iter": 3, **LINEAR},
+    "ridge": {
+        "features": PIXELS,
+        "form": "kernel",
+        "standardize": False,
+        "search": "guided",
+        **LINEAR,
+    },
+    "banded": {
+        "features": {"a": PIXELS, "b": GABOR},
+        "bands": {"a": 9},
+        "n_iter": 3,
+        "candidates": "chosen",
+        "search": "guided",
+        **LINEAR,
+    },
     "latent": {
         "features": PIXELS,
         "n_latents": 3,

@@ -46,7 +46,7 @@ def demo(
     n_voxels: Annotated[int, typer.Option(help="Its voxels.")] = 800,
     quiet: Quiet = False,
 ) -> None:
-    """Compare every encoder on a simulated subject: no download, no weights, no GPU."""
+    """Compare every encoder on a simulated subject: no download, no GPU."""
     import brainenc
     from brainenc.demo import compare, reductions
 

@@ -4,7 +4,11 @@ The simulated subject has 600 images × 3 trials × 800 voxels, and encoders get
 simulated vision transformer; human V1 is Miyawaki 2008 (pixels) and macaque V4 Cowley 2023 (Gabor
 pyramid). Files of the last two, ``miyawaki2008_s1_v1.npz`` and ``cowley2023_v4_210325.npz``, are
 looked for in ``--data``, ``$BRAINENC_TEST_DATA`` or ``../shared/data`` beside the repository, and
-left out when absent. All encoders have their default settings.
+left out when absent. All encoders have their default settings. Two sessions of V4 without single
+trials, folders with ``responses.npy`` and ``images``, are run by ``--sets v4-210225 v4-190923``.
+
+``--features efficientnet-lite0`` (or another name of `brainenc.features.make_features`) gives all
+encoders these features of the images in place of the above; ``--store`` keeps them.
 
 Prints, and with ``--out`` writes as CSV with a JSON manifest:
 
@@ -19,10 +23,11 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from comparison import DATA, SETS, Subject, interval, score_table
+from comparison import DATA, SESSIONS, SETS, Subject, interval, score_table, with_features
 from synbrain_common import FORMAT, show, write
 
 import brainenc
+from brainenc.features import make_features
 
 #: All that predict from features, ridge last, so that all pairs are "… minus ridge".
 ENCODERS = {
@@ -34,6 +39,8 @@ ENCODERS = {
     "MindSimulator": brainenc.MindSimulatorEncoder,
     "ridge": brainenc.RidgeEncoder,
 }
+
+ALL_SETS = SETS | SESSIONS
 
 DRAWS = {
     "crps_z": "CRPS (z)",
@@ -49,14 +56,17 @@ DRAWS = {
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.features is not None:
+        make_features(arguments.features).key()  # a wrong name or missing weights are said now
     started = time.perf_counter()
     results, found = [], {"scores": [], "draws": [], "rois": []}
     for name in arguments.sets:
         try:
-            subject = SETS[name](arguments.data)
+            subject = ALL_SETS[name](arguments.data)
         except FileNotFoundError as error:
             print(f"{name} left out: {error}. Give --data.")
             continue
+        subject = with_features(subject, arguments.features, arguments.store)
         result = compare(subject, arguments)
         results.append(result)
         found["scores"].append(score_table(subject, result).join(memory(result)))
@@ -70,16 +80,18 @@ def main() -> None:
         write(arguments.out, "compare_encoders", tables, manifest(arguments, results, started))
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--sets", nargs="+", choices=list(SETS), default=["medium", "miyawaki", "v4"])
+    add("--sets", nargs="+", choices=list(ALL_SETS), default=["medium", "miyawaki", "v4"])
     add("--encoders", nargs="+", choices=list(ENCODERS), default=list(ENCODERS))
+    add("--features", help="name of features for all encoders, such as efficientnet-lite0:block12")
+    add("--store", type=Path, help="folder that keeps computed features")
     add("--draws", type=int, default=200, help="per image")
     add("--jobs", type=int, default=1, help="fits at once; with more, times tell less")
     add("--data", type=Path, default=DATA, help="folder of the measured data")
     add("--out", type=Path, help="folder for CSV tables and manifest")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def compare(subject: Subject, arguments: argparse.Namespace) -> brainenc.BenchmarkResult:
@@ -123,6 +135,7 @@ def roi_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFram
 def manifest(arguments: argparse.Namespace, results: list, started: float) -> dict:
     return {
         "command": "python benchmarks/compare_encoders.py --out docs/results",
+        "features": arguments.features or "of each set",
         "date": results[0].manifest["date"],
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "jobs": arguments.jobs,

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 import brainenc
+from brainenc.features import make_features
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,18 @@ def measured(name: str, title: str, features: Any) -> Callable[[Path], Subject]:
     return make
 
 
+def averages(name: str, title: str, features: Any) -> Callable[[Path], Subject]:
+    """A folder with photographs and their responses, averaged over repeats."""
+
+    def make(folder: Path) -> Subject:
+        responses = np.load(folder / name / "responses.npy")
+        images = brainenc.ImageFiles.from_folder(folder / name / "images")
+        data = brainenc.EncodingData(images, responses[:, None], name=name)
+        return Subject(title, data, features)
+
+    return make
+
+
 SETS: dict[str, Callable[[Path], Subject]] = {
     "small": simulated(300, 300),
     "medium": simulated(600, 800),
@@ -54,6 +67,27 @@ SETS: dict[str, Callable[[Path], Subject]] = {
         brainenc.GaborPyramid(verbose=False),
     ),
 }
+
+#: Sessions without single trials, for which there are no ceilings and no scores of draws.
+SESSIONS: dict[str, Callable[[Path], Subject]] = {
+    f"v4-{session}": averages(
+        f"cowley2023_v4_{session}",
+        f"Cowley, V4 spikes, session {session}",
+        brainenc.GaborPyramid(verbose=False),
+    )
+    for session in ("190923", "210225")
+}
+
+
+def with_features(subject: Subject, spec: str | None, store: Path | None = None) -> Subject:
+    """The data set with other features of its images, by their name on the command line.
+
+    ``None`` leaves those that the set has; see `brainenc.features.make_features`.
+    """
+    if spec is None:
+        return subject
+    extractor = make_features(spec, store=store, verbose=False)
+    return subject._replace(title=f"{subject.title}, {spec}", features=extractor)
 
 
 def score_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFrame:

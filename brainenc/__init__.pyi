@@ -28,6 +28,7 @@ from .encoders import StackedEncoder as StackedEncoder
 from .encoders import SynBrainEncoder as SynBrainEncoder
 from .encoders import calibrate as calibrate
 from .encoders import load as load
+from .features import EfficientNetLiteFeatures as EfficientNetLiteFeatures
 from .features import FeatureStore as FeatureStore
 from .features import GaborPyramid as GaborPyramid
 from .features import OpenCLIPFeatures as OpenCLIPFeatures

@@ -22,7 +22,10 @@ Model = Annotated[Path, typer.Argument(help="A folder that `brainenc fit` wrote.
 Images = Annotated[str, typer.Argument(help="A folder, a glob or an .npy file.", metavar="IMAGES")]
 Features = Annotated[
     str,
-    typer.Option(help="pixels, gabor, openclip or openclip:MODEL:PRETRAINED; several with commas."),
+    typer.Option(
+        help="pixels, gabor, efficientnet-lite0, efficientnet-lite0:LAYER, openclip or "
+        "openclip:MODEL:PRETRAINED; several with commas."
+    ),
 ]
 Store = Annotated[Path | None, typer.Option(help="Folder to keep computed features in.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -43,7 +46,7 @@ def demo(
     n_voxels: Annotated[int, typer.Option(help="Its voxels.")] = 800,
     quiet: Quiet = False,
 ) -> None:
-    """Compare every encoder on a simulated subject: no download, no weights, no GPU."""
+    """Compare every encoder on a simulated subject: no download, no GPU."""
     import brainenc
     from brainenc.demo import compare, reductions
 

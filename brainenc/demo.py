@@ -37,8 +37,8 @@ class Row:
     label : str
         Its name in the table, without the features.
     features : str
-        What it sees of the images: one of "pixels", "Gabor" and "tokens", or two of them with a
-        plus between, for an encoder of several sets of features; nothing for the mean.
+        What it sees of the images: one of "pixels", "Gabor", "tokens" and `NETWORK`, or two of them
+        with a plus between, for an encoder of several sets of features; nothing for the mean.
     options : dict
         Parameters that differ from the encoder's defaults, to save time.
     """
@@ -77,6 +77,29 @@ ROWS = (
     Row("stacked", "stacked", "Gabor + tokens"),
 )
 
+#: Features of a trained network, if its weights are installed. An early layer takes less time, and
+#: gives fewer features to fit.
+LAYER = "block4"
+NETWORK = f"EfficientNet-Lite0 {LAYER}"
+
+
+def rows() -> tuple[Row, ...]:
+    """`ROWS`, and ridge on features of a trained network if ``brainenc[pretrained]`` is installed.
+
+    Examples
+    --------
+    >>> [row.name for row in rows()][:2]
+    ['mean', 'ridge (pixels)']
+    """
+    from brainenc.features.efficientnet_lite import weights_path  # imports torch
+
+    try:
+        weights_path()
+    except ImportError:
+        return ROWS
+    first = next(i for i, row in enumerate(ROWS) if row.features == "tokens")
+    return (*ROWS[:first], Row("ridge", "ridge", NETWORK), *ROWS[first:])
+
 
 def make_rows(data: EncodingData) -> tuple[dict[str, BaseEncoder], dict[str, np.ndarray]]:
     """Encoders of all rows, and the features of those that do not compute their own.
@@ -92,15 +115,16 @@ def make_rows(data: EncodingData) -> tuple[dict[str, BaseEncoder], dict[str, np.
     features : dict of name to array, (n_images, n_features) or (n_images, n_tokens, width)
         What `brainenc.benchmark` takes for its argument of that name.
     """
-    extractors = {
+    extractors: dict[str, Any] = {
         "pixels": brainenc.PixelFeatures(size=16),
         "Gabor": brainenc.GaborPyramid(verbose=False),
+        NETWORK: brainenc.EfficientNetLiteFeatures(LAYER),
     }
     truth: Any = data.truth  # of a simulated subject
     tokens = truth.tokens
     encoders: dict[str, BaseEncoder] = {}
     features: dict[str, np.ndarray] = {}
-    for row in ROWS:
+    for row in rows():
         seen, options = row.features.split(" + "), dict(row.options)
         if row.encoder == "banded":
             options["features"] = {name: extractors[name] for name in seen}
@@ -151,7 +175,7 @@ def reductions() -> str:
     parts = [_differences(benchmark, SETTINGS)]
     parts += [
         f"{row.name}: {_differences(type(make_encoder(row.encoder)), row.options)}"
-        for row in ROWS
+        for row in rows()
         if row.options
     ]
     return f"Reduced to be quick (defaults in brackets): {'; '.join(parts)}."

@@ -80,3 +80,37 @@ def _highest_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(older)
         for part, precision in zip(newer, chosen, strict=True):
             part.fp32_precision = precision
+
+
+@contextmanager
+def float32_convolutions() -> Iterator[None]:
+    """Compute convolutions of float32 in float32 on NVIDIA GPUs, regardless of the user's setting.
+
+    torch takes TF32 by default, with three decimal digits. The setting is that of the whole
+    process: one thread at a time.
+    """
+    cudnn: Any = torch.backends.cudnn
+    # As for matrix products: torch has an older and, since 2.9, a newer name for this setting.
+    # Setting the older one sets both; reading it fails where the newer one says something else.
+    parts: list[Any] = [getattr(cudnn, name, None) for name in ("conv", "rnn")]
+    newer = [part for part in parts if hasattr(part, "fp32_precision")]
+    with state_lock():
+        chosen = [part.fp32_precision for part in newer]
+        try:
+            _set_all(newer, "ieee")
+            try:
+                older = cudnn.allow_tf32
+            except RuntimeError:
+                older = True  # and not what the newer one says now
+            cudnn.allow_tf32 = False
+            _set_all(newer, "ieee")
+            yield
+        finally:
+            cudnn.allow_tf32 = older
+            for part, precision in zip(newer, chosen, strict=True):
+                part.fp32_precision = precision
+
+
+def _set_all(parts: list[Any], precision: str) -> None:
+    for part in parts:
+        part.fp32_precision = precision

@@ -7,9 +7,10 @@ process, so the code that sets them holds `state_lock` from the change until the
   `brainenc.training.train`;
 - the environment, the level of Fabric's logger and torch's number of threads: `train`;
 - torch's number of threads for threads that start later: `GaborPyramid`;
-- the precision of matrix products: `brainenc.devices.full_precision`;
+- the precision of matrix products: `brainenc.devices.full_precision`,
+  of convolutions: `brainenc.devices.float32_convolutions`;
 - networks that several feature extractors share, with their hooks and their mode:
-  `OpenCLIPFeatures`, `TorchFeatures`.
+  `OpenCLIPFeatures`, `TorchFeatures`, `EfficientNetLiteFeatures`.
 
 The warnings that are recorded and the memory that is measured are those of the whole process too:
 a benchmark holds `pair_lock` for each pair of encoder and fold.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import brainenc
-from brainenc.demo import ROWS, SETTINGS, make_rows, reductions
+from brainenc.demo import NETWORK, ROWS, SETTINGS, make_rows, reductions, rows
 from brainenc.encoders.composed import view
 
 
@@ -20,10 +20,22 @@ def test_every_encoder_has_a_row_and_ridge_one_for_each_set_of_features():
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
+def test_a_trained_network_has_a_row_if_its_weights_are_installed(data, monkeypatch):
+    added = [row for row in rows() if row not in ROWS]
+    assert [row.name for row in added] == [f"ridge ({NETWORK})"]
+    assert [row for row in rows() if row in ROWS] == list(ROWS)
+    features = make_rows(data)[0][added[0].name].features
+    assert isinstance(features, brainenc.EfficientNetLiteFeatures)
+    assert features.layer in NETWORK
+    monkeypatch.setattr("brainenc.features.efficientnet_lite._PACKAGE", "not_installed_here")
+    assert rows() == ROWS
+    assert list(make_rows(data)[0]) == [row.name for row in ROWS]
+
+
 def test_rows_have_their_features_and_options(data):
     encoders, features = make_rows(data)
-    assert list(encoders) == [row.name for row in ROWS]
-    for row in ROWS:
+    assert list(encoders) == [row.name for row in rows()]
+    for row in rows():
         encoder = encoders[row.name]
         assert type(encoder).__name__ == brainenc.encoders.ENCODERS[row.encoder]
         for name, value in row.options.items():
@@ -44,6 +56,6 @@ def test_what_was_reduced_is_said_with_the_defaults():
     assert f"cv={SETTINGS['cv']} (5)" in said
     assert f"n_draws={SETTINGS['n_draws']} (200)" in said
     assert f"n_bootstraps={SETTINGS['n_bootstraps']} (1000)" in said
-    for row in ROWS:
+    for row in rows():
         assert (f"; {row.name}: " in said) == bool(row.options)
     assert "banded (pixels + Gabor): n_iter=10 (20)" in said

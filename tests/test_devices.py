@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from brainenc.devices import full_precision, resolve_device
+from brainenc.devices import float32_convolutions, full_precision, resolve_device
 
 
 def test_auto_takes_a_cuda_device_where_there_is_one():
@@ -46,3 +46,33 @@ def test_full_precision_gives_the_users_choice_back(newer):
             assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(former)
+
+
+@pytest.mark.parametrize("chosen", ["tf32", "ieee", "none"])
+def test_float32_convolutions_give_the_users_choice_back(chosen):
+    cudnn = torch.backends.cudnn
+    if not hasattr(cudnn, "conv"):
+        pytest.skip("torch 2.9 brought the newer name")
+    former = cudnn.conv.fp32_precision
+    try:
+        cudnn.conv.fp32_precision = chosen  # and that of recurrent layers is another one
+        found = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+        with float32_convolutions():
+            assert cudnn.conv.fp32_precision == "ieee"
+            assert not cudnn.allow_tf32  # by the older name too, which is refused if they differ
+        assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == found
+    finally:
+        cudnn.conv.fp32_precision = former
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_float32_convolutions_and_the_older_name(chosen):
+    cudnn = torch.backends.cudnn
+    former = cudnn.allow_tf32
+    try:
+        cudnn.allow_tf32 = chosen
+        with float32_convolutions():
+            assert not cudnn.allow_tf32
+        assert cudnn.allow_tf32 == chosen
+    finally:
+        cudnn.allow_tf32 = former

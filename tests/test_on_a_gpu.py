@@ -9,7 +9,7 @@ from tiny_encoders import tiny_encoder
 
 import brainenc
 from brainenc.encoders import ENCODERS, network
-from brainenc.features import GaborPyramid, TorchFeatures
+from brainenc.features import EfficientNetLiteFeatures, GaborPyramid, TorchFeatures
 from brainenc.training.learner import start_fabric
 
 #: Encoders of the registry, and what some do besides when they are told to.
@@ -107,6 +107,7 @@ def test_features():
         lambda device: TorchFeatures(
             module, "1", preprocess=prepare, pool="tokens", device=device, verbose=False
         ),
+        lambda device: EfficientNetLiteFeatures("block1", device=device, verbose=False),
     ):
         with emulated_gpu():
             features = make("cuda").fit_transform(images)

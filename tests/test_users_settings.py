@@ -16,7 +16,12 @@ from torchvision.transforms.functional import to_tensor
 
 import brainenc
 from brainenc.encoders import ENCODERS, RidgeEncoder
-from brainenc.features import GaborPyramid, PixelFeatures, TorchFeatures
+from brainenc.features import (
+    EfficientNetLiteFeatures,
+    GaborPyramid,
+    PixelFeatures,
+    TorchFeatures,
+)
 from brainenc.features.torch_module import build_timm
 from brainenc.process_state import own_settings
 
@@ -194,6 +199,7 @@ EXTRACTORS = {
     "timm": lambda: TorchFeatures(
         "resnet10t", "layer2", pretrained=False, verbose=False, device="cpu"
     ),
+    "efficientnet-lite": lambda: EfficientNetLiteFeatures("block3", verbose=False, device="cpu"),
 }
 
 

@@ -216,7 +216,7 @@ def collect(
     for name, encoder in encoders.items():
         try:
             entries[str(name)] = inputs.entry(encoder, given.get(name))
-        except OSError as error:  # such as missing weights; the others continue
+        except (OSError, ImportError) as error:  # such as missing weights; the others continue
             errors[str(name)] = error
     if errors and not entries:
         raise next(iter(errors.values()))

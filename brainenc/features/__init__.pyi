@@ -1,4 +1,5 @@
 from .base import FeatureExtractor as FeatureExtractor
+from .efficientnet_lite import EfficientNetLiteFeatures as EfficientNetLiteFeatures
 from .gabor import GaborPyramid as GaborPyramid
 from .openclip import OpenCLIPFeatures as OpenCLIPFeatures
 from .pixels import PixelFeatures as PixelFeatures

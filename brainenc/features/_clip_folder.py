@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub
 import open_clip
 
-from brainenc.features._weights import cached_on_disk, hub_reachable
+from brainenc.features._weights import ELSE, cached_on_disk, hub_reachable
 from brainenc.storage import read_json
 
 #: Name of the configuration beside the weights.
@@ -74,8 +74,7 @@ def _hub_folder(repository: str) -> Path:
             error = failure
     raise FileNotFoundError(
         f"the model hf-hub:{repository} is not on this machine and cannot be downloaded ({error}). "
-        "Two ways on: give a downloaded folder as model='local-dir:FOLDER', or use GaborPyramid(), "
-        "which needs no weights."
+        f"Ways on: give a downloaded folder as model='local-dir:FOLDER', {ELSE}."
     )
 
 

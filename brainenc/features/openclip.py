@@ -15,7 +15,7 @@ from PIL import Image
 
 from brainenc.devices import resolve_device
 from brainenc.features import _clip_folder
-from brainenc.features._weights import cached_on_disk, file_hash, hub_reachable, reachable
+from brainenc.features._weights import ELSE, cached_on_disk, file_hash, hub_reachable, reachable
 from brainenc.features.base import FeatureExtractor
 from brainenc.process_state import own_settings, state_lock, torch_seeded
 from brainenc.storage import fingerprint
@@ -313,8 +313,8 @@ def _weights_of_tag(model: str, tag: dict[str, Any], pretrained: str | os.PathLi
             error = failure
     raise FileNotFoundError(
         f"the weights of {model} with pretrained={str(pretrained)!r} ({where}) are not on this "
-        f"machine and cannot be downloaded ({error}). Two ways on: give the checkpoint as "
-        "pretrained=<local file>, or use GaborPyramid(), which needs no weights."
+        f"machine and cannot be downloaded ({error}). Ways on: give the checkpoint as "
+        f"pretrained=<local file>, {ELSE}."
     )
 
 
@@ -349,5 +349,5 @@ def _no_such_weights(model: str, pretrained: str | os.PathLike) -> str:
     return (
         f"pretrained={str(pretrained)!r} is neither a file nor a tag of {model}, whose tags are "
         f"{', '.join(tags) or '(none)'}. Give one of these, a local checkpoint file as "
-        "pretrained=<local file>, or use GaborPyramid(), which needs no weights."
+        f"pretrained=<local file>, {ELSE}."
     )

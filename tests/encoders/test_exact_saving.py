@@ -16,7 +16,13 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import brainenc
-from brainenc import GaborPyramid, PixelFeatures, RidgeEncoder, TorchFeatures
+from brainenc import (
+    EfficientNetLiteFeatures,
+    GaborPyramid,
+    PixelFeatures,
+    RidgeEncoder,
+    TorchFeatures,
+)
 from brainenc.encoders.saving import ARRAYS, checksum_of_format_2
 from brainenc.features import FeatureExtractor
 
@@ -53,6 +59,7 @@ EXTRACTORS = {
     "pixels of a shape": lambda: PixelFeatures(size=(4, 8), color=False, verbose=False),
     "gabor": lambda: GaborPyramid(2, 4, pool=2, size=32, verbose=False),
     "network": network,
+    "network from pip": lambda: EfficientNetLiteFeatures("block1", "avg", verbose=False),
     "pixels, scaled": lambda: make_pipeline(PixelFeatures(8, verbose=False), StandardScaler()),
     "network, components": lambda: make_pipeline(network(), StandardScaler(), PCA(6)),
     "two side by side": lambda: FeatureUnion(

@@ -11,7 +11,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.data.images import ImageFiles
-from brainenc.features import FeatureExtractor, GaborPyramid, OpenCLIPFeatures, PixelFeatures
+from brainenc.features import (
+    EfficientNetLiteFeatures,
+    FeatureExtractor,
+    GaborPyramid,
+    OpenCLIPFeatures,
+    PixelFeatures,
+)
 
 
 class MeanAndMax(FeatureExtractor):
@@ -115,6 +121,7 @@ EXTRACTORS = [
     PixelFeatures((3, 4), color=False),
     GaborPyramid(2, nonlinearity="log", store="folder"),
     OpenCLIPFeatures("ViT-B-16", "openai", layer="tokens"),
+    EfficientNetLiteFeatures("block3", "avg", crop="center"),
 ]
 
 

@@ -197,7 +197,10 @@ def test_random_weights_are_the_same_in_every_copy(images):
 def test_missing_weights_name_the_ways_on(images, monkeypatch, tmp_path):
     monkeypatch.setattr(weights.huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(weights.huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"resnet18.*pretrained=<local file>.*GaborPyramid"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"resnet18.*pretrained=<local file>.*EfficientNetLite.*GaborPyramid",
+    ):
         TorchFeatures("resnet18", "layer1", verbose=False).transform(images)
     with pytest.raises(FileNotFoundError, match=r"no\.pt' is not a file"):
         TorchFeatures("resnet18", "layer1", pretrained="no.pt", verbose=False).transform(images)

@@ -159,7 +159,7 @@ class CalibratedEncoder(BaseEncoder):
     def _given(self) -> BaseEncoder:
         if self.encoder is None:
             return RidgeEncoder()
-        encoder = as_encoder(self.encoder, own_classes=True)
+        encoder = as_encoder(self.encoder)
         if not isinstance(encoder, BaseEncoder):
             raise TypeError(f"encoder={encoder!r} must be an encoder, such as RidgeEncoder()")
         return encoder

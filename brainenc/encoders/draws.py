@@ -13,9 +13,8 @@ from brainenc.encoders import blocks_of_draws
 from brainenc.encoders.function_draws import (
     Functions,
     Streams,
-    choice_of_members,
     function_blocks,
-    functions_of_members,
+    functions_of_refits,
 )
 from brainenc.noise.calibration import check_coverage
 from brainenc.noise.trials import PARTS, TrialDistribution, TrialsLater
@@ -257,11 +256,7 @@ class Draws(ABC):
         """Functions of the encoder's distribution, or of its refits if it has any."""
         if not (refits := getattr(self, "refits_", None)):
             return self._functions(features, n, streams)
-        return functions_of_members(
-            [refit._predict(features) for refit in refits],
-            choice_of_members(n, len(refits), streams),
-            around=self._predict(features),
-        )
+        return functions_of_refits(self, refits, features, n, streams)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that contains a single trial with a given probability.

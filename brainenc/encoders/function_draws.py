@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from brainenc.encoders.blocks_of_draws import BLOCK_VALUES
+from brainenc.encoders.training_images import marks_of
+from brainenc.solvers.posterior import image_keys, normal_of_keys
 
 #: Voxels drawn at once: a row of a file is then written in pieces of 4 KiB.
 BLOCK_VOXELS = 1024
@@ -76,9 +78,7 @@ def choice_of_members(n: int, n_members: int, streams: Streams) -> np.ndarray:
     return np.concatenate(rounds)[:n]
 
 
-def functions_of_members(
-    predictions: Sequence[np.ndarray], chosen: np.ndarray, *, around: np.ndarray | None = None
-) -> Functions:
+def functions_of_members(predictions: Sequence[np.ndarray], chosen: np.ndarray) -> Functions:
     """Functions that are predictions of members.
 
     Parameters
@@ -87,15 +87,79 @@ def functions_of_members(
         Of each member.
     chosen : array of int, shape (n,)
         Member of each draw.
-    around : array, shape (n_images, n_voxels), optional
-        Centre of the draws, in place of the members' mean. Deviations are then enlarged by
-        sqrt(m / (m − 1)), so that their variance is that of m members without bias.
     """
     stacked = np.stack(predictions)
-    if around is not None:
-        m = len(stacked)
-        stacked = around + (stacked - stacked.mean(axis=0)) * np.sqrt(m / max(m - 1, 1))
     return lambda voxels: stacked[chosen][..., voxels]
+
+
+def functions_of_refits(
+    encoder: Any, refits: Sequence[Any], features: np.ndarray, n: int, streams: Streams
+) -> Functions:
+    """Functions that vary as refits do, and at each image by the error that refits do not explain.
+
+    A draw is the prediction plus a random combination of the refits' deviations from their mean:
+    normal with the refits' covariance, divided by the root of χ²/(m − 1) of its own, since m refits
+    estimate that covariance (a t distribution with m − 1 degrees of freedom). Where repeats have
+    measured the error of held-out predictions, what exceeds the variance of the refits is drawn for
+    each image alone, as in `brainenc.solvers.posterior`.
+
+    Parameters
+    ----------
+    encoder : BaseEncoder, with ``refit_variance_``
+    refits : list of BaseEncoder
+    features : array, of the images
+    n : int
+    streams : Streams
+
+    Raises
+    ------
+    ValueError : an earlier version saved the encoder, without ``refit_variance_``.
+    """
+    if not hasattr(encoder, "refit_variance_"):
+        raise ValueError(
+            f"an earlier version of brainenc saved this {type(encoder).__name__} with refits whose "
+            "variance at new images it did not measure: call add_refits again"
+        )
+    expected = encoder._predict(features)
+    deviations = np.stack([refit._predict(features) for refit in refits])
+    deviations -= deviations.mean(axis=0)
+    m = len(refits)
+    z = np.random.default_rng(streams.whole).standard_normal((n, 2 * m - 1))
+    degrees = m - 1
+    chi_squared = np.square(z[:, m:]).sum(axis=1, keepdims=True)
+    of_refit = z[:, :m] / np.sqrt(degrees) / np.sqrt(chi_squared / degrees)
+    own, keys = _own_sd(encoder), _keys_of_images(encoder, features)
+
+    def draws(voxels: slice) -> np.ndarray:
+        found = np.tensordot(of_refit.astype(deviations.dtype), deviations[..., voxels], axes=1)
+        found += expected[:, voxels]
+        if own is None or keys is None:
+            return found
+        for i, (sd, seed) in enumerate(zip(own[voxels], streams.voxels[voxels], strict=True)):
+            if sd > 0:
+                key = int(np.random.default_rng(seed).integers(2**63))
+                found[..., i] += sd * normal_of_keys(n, keys, key)
+        return found
+
+    return draws
+
+
+def _own_sd(encoder: Any) -> np.ndarray | None:
+    """s.d. (n_voxels,) of what each image has of its own; None without repeats."""
+    error = error_of_expected(encoder, len(encoder.training_marks_))
+    if error is None:
+        return None
+    # NaN, of a voxel without repeats or without data, is 0 too.
+    return np.sqrt(np.fmax(error - np.nan_to_num(encoder.refit_variance_), 0))
+
+
+def _keys_of_images(encoder: Any, features: np.ndarray) -> np.ndarray | None:
+    """A number per image, equal for equal features; None if there are no features."""
+    known = encoder.training_marks_
+    if known.shape[1] == 0:
+        return None
+    scale = known.std(axis=0, dtype=np.float64)
+    return image_keys(marks_of(features) / np.where(scale > 0, scale, 1))
 
 
 def fitted_posterior(encoder: Any) -> Any:
@@ -115,8 +179,10 @@ def fitted_posterior(encoder: Any) -> Any:
     return posterior
 
 
-def error_of_expected(encoder: Any) -> np.ndarray | None:
+def error_of_expected(encoder: Any, n_images: int | None = None) -> np.ndarray | None:
     """Variance of the error of held-out expected responses per voxel; None without repeats.
+
+    `n_images` is the number of training images, by default those of its posterior.
 
     The estimate of a voxel is the difference of two variances, so it is shrunk towards the voxels'
     mean in units of their noise, by the share of the variance between voxels that errors of the
@@ -125,12 +191,13 @@ def error_of_expected(encoder: Any) -> np.ndarray | None:
     error, noise = encoder.model_error_, encoder.trial_noise_
     if error is None:
         return None
-    n_images = np.atleast_1d(fitted_posterior(encoder).images.sum(axis=1)).max(initial=2)
+    if n_images is None:
+        n_images = fitted_posterior(encoder).images.sum(axis=1).max(initial=2)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = error.variance / noise.variance
     if not (known := np.isfinite(ratio)).any():
         return error.variance
-    squared_error = 2 / n_images * (1 + ratio + ratio**2)
+    squared_error = 2 / max(n_images, 2) * (1 + ratio + ratio**2)
     between = max(float(np.var(ratio[known]) - squared_error[known].mean()), 0)
     share = between / (between + squared_error)
     return (share * ratio + (1 - share) * ratio[known].mean()) * noise.variance

@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from brainenc.conversion import check_row_order, plain_array
 from brainenc.data.encoding_data import EncodingData
+from brainenc.documentation import see
 from brainenc.encoders import MeanEncoder, RidgeEncoder, as_encoder, tokens
 from brainenc.encoders.describe import describe
 from brainenc.encoders.inputs import extracted
@@ -95,6 +96,7 @@ class Inputs:
         if not isinstance(encoder, BaseEstimator) or isinstance(encoder, type):
             raise TypeError(
                 f"encoders must be scikit-learn estimators such as RidgeEncoder(), got {encoder!r}"
+                + see("howto_pipeline")
             )
         description = describe(encoder)
         if hasattr(encoder, "with_voxels"):

@@ -19,6 +19,7 @@ from brainenc.data.voxel_grids import VolumeGrid, as_hemispheres
 from brainenc.datasets.glmsingle_files import Output, open_output
 from brainenc.datasets.streaming import check_new, convert
 from brainenc.datasets.trial_tables import check_conditions, read_trials
+from brainenc.documentation import see
 
 #: Units of GLMsingle's betas, unless it was told otherwise (``wantpercentbold``).
 UNITS = "percent signal change"
@@ -210,6 +211,7 @@ def glmsingle_plan(
             raise ValueError(
                 "trials is missing, and there is no DESIGNINFO beside the betas that has the order "
                 "of the conditions: give a table with the picture of each trial"
+                + see("howto_own_data")
             )
         table = pd.DataFrame({"picture": conditions})
     else:
@@ -285,7 +287,7 @@ def _keys(conditions: np.ndarray, keys: list[Any]) -> list[Any]:
     if conditions.max() >= len(keys):
         raise ValueError(
             f"DESIGNINFO has {conditions.max() + 1} conditions, but there are {len(keys)} images: "
-            "give trials, a table with the picture of each trial"
+            "give trials, a table with the picture of each trial" + see("howto_own_data")
         )
     return [keys[condition] for condition in conditions.tolist()]
 

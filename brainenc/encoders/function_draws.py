@@ -71,67 +71,77 @@ def function_blocks(
             yield (images, voxels), values(voxels).astype(np.float32, copy=False)
 
 
-def choice_of_members(n: int, n_members: int, streams: Streams) -> np.ndarray:
-    """Member of each draw, (n,): all of them in random order before one is drawn again."""
-    rng = np.random.default_rng(streams.whole)
-    rounds = [rng.permutation(n_members) for _ in range(-(-n // n_members))]
-    return np.concatenate(rounds)[:n]
+#: Training images at which the variance of members is measured; a mean over them is kept.
+MOST_IMAGES = 500
 
 
-def functions_of_members(predictions: Sequence[np.ndarray], chosen: np.ndarray) -> Functions:
-    """Functions that are predictions of members.
+def some_images(n_images: int) -> np.ndarray:
+    """Positions of at most `MOST_IMAGES` images, evenly spaced."""
+    return np.unique(np.linspace(0, n_images - 1, min(n_images, MOST_IMAGES)).astype(int))
+
+
+def variance_of_members(predictions: Sequence[np.ndarray]) -> np.ndarray:
+    """Variance of members' predictions (n_images, n_voxels), mean over images: (n_voxels,)."""
+    total, squares = np.zeros((2, *predictions[0].shape))
+    for prediction in predictions:
+        deviations = prediction - predictions[0].astype(np.float64)
+        total += deviations
+        squares += np.square(deviations)
+    m = len(predictions)
+    return ((squares - np.square(total) / m) / (m - 1)).mean(axis=0).astype(np.float32)
+
+
+def functions_of_members(
+    encoder: Any,
+    predictions: Sequence[np.ndarray],
+    features: np.ndarray,
+    n: int,
+    streams: Streams,
+    *,
+    refits: bool = False,
+) -> Functions:
+    """Functions that vary as members do, and at each image by the error they do not explain.
+
+    A draw is the prediction plus a random combination of the members' deviations from their mean:
+    normal, with the members' covariance. For refits it is divided by the root of χ²/(m − 1) of its
+    own, since m refits estimate a covariance (a t distribution with m − 1 degrees of freedom).
+    Where repeats have measured the error of held-out predictions, what exceeds the variance of the
+    members is drawn for each image alone, as in `brainenc.solvers.posterior`.
 
     Parameters
     ----------
+    encoder : BaseEncoder, with ``member_variance_``, or ``refit_variance_`` for refits
     predictions : list of arrays, shape (n_images, n_voxels)
         Of each member.
-    chosen : array of int, shape (n,)
-        Member of each draw.
-    """
-    stacked = np.stack(predictions)
-    return lambda voxels: stacked[chosen][..., voxels]
-
-
-def functions_of_refits(
-    encoder: Any, refits: Sequence[Any], features: np.ndarray, n: int, streams: Streams
-) -> Functions:
-    """Functions that vary as refits do, and at each image by the error that refits do not explain.
-
-    A draw is the prediction plus a random combination of the refits' deviations from their mean:
-    normal with the refits' covariance, divided by the root of χ²/(m − 1) of its own, since m refits
-    estimate that covariance (a t distribution with m − 1 degrees of freedom). Where repeats have
-    measured the error of held-out predictions, what exceeds the variance of the refits is drawn for
-    each image alone, as in `brainenc.solvers.posterior`.
-
-    Parameters
-    ----------
-    encoder : BaseEncoder, with ``refit_variance_``
-    refits : list of BaseEncoder
     features : array, of the images
     n : int
     streams : Streams
+    refits : bool
+        Whether members are those of `brainenc.encoders.add_refits`.
 
     Raises
     ------
-    ValueError : an earlier version saved the encoder, without ``refit_variance_``.
+    ValueError : an earlier version saved the encoder, without the variance of its members.
     """
-    if not hasattr(encoder, "refit_variance_"):
+    explained = getattr(encoder, "refit_variance_" if refits else "member_variance_", None)
+    if explained is None:
+        way = "call brainenc.encoders.add_refits again" if refits else "fit it again"
         raise ValueError(
-            f"an earlier version of brainenc saved this {type(encoder).__name__} with refits whose "
-            "variance at new images it did not measure: call add_refits again"
+            'noise="weights" needs the variance of members at training images, which this '
+            f"{type(encoder).__name__} lacks, since an earlier version of brainenc saved it: {way}"
         )
     expected = encoder._predict(features)
-    deviations = np.stack([refit._predict(features) for refit in refits])
+    deviations = np.stack(predictions)
     deviations -= deviations.mean(axis=0)
-    m = len(refits)
+    m = len(predictions)
     z = np.random.default_rng(streams.whole).standard_normal((n, 2 * m - 1))
-    degrees = m - 1
-    chi_squared = np.square(z[:, m:]).sum(axis=1, keepdims=True)
-    of_refit = z[:, :m] / np.sqrt(degrees) / np.sqrt(chi_squared / degrees)
-    own, keys = _own_sd(encoder), _keys_of_images(encoder, features)
+    of_member = z[:, :m] / np.sqrt(m - 1)
+    if refits:
+        of_member /= np.sqrt(np.square(z[:, m:]).mean(axis=1, keepdims=True))
+    own, keys = _own_sd(encoder, explained), _keys_of_images(encoder, features)
 
     def draws(voxels: slice) -> np.ndarray:
-        found = np.tensordot(of_refit.astype(deviations.dtype), deviations[..., voxels], axes=1)
+        found = np.tensordot(of_member.astype(deviations.dtype), deviations[..., voxels], axes=1)
         found += expected[:, voxels]
         if own is None or keys is None:
             return found
@@ -144,13 +154,13 @@ def functions_of_refits(
     return draws
 
 
-def _own_sd(encoder: Any) -> np.ndarray | None:
+def _own_sd(encoder: Any, explained: np.ndarray) -> np.ndarray | None:
     """s.d. (n_voxels,) of what each image has of its own; None without repeats."""
     error = error_of_expected(encoder, len(encoder.training_marks_))
     if error is None:
         return None
     # NaN, of a voxel without repeats or without data, is 0 too.
-    return np.sqrt(np.fmax(error - np.nan_to_num(encoder.refit_variance_), 0))
+    return np.sqrt(np.fmax(error - np.nan_to_num(explained), 0))
 
 
 def _keys_of_images(encoder: Any, features: np.ndarray) -> np.ndarray | None:

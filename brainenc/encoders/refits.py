@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.conversion import check_one_order
 from brainenc.data.images import looks_like_images
+from brainenc.encoders.function_draws import some_images
 from brainenc.encoders.inputs import Inputs
 from brainenc.noise.trials import TrialDistribution
 from brainenc.validation import check_betas
@@ -87,7 +88,7 @@ def add_refits(
         raise ValueError(f"there are {len(features)} images; halves need at least 4")
     rng = np.random.default_rng(random_state)
     refits = []
-    spread = _Spread(encoder, features, rng)
+    spread = _Spread(encoder, features)
     for _ in range(n_refits):
         half = np.sort(rng.permutation(len(features))[: (len(features) + 1) // 2])
         copy = clone(encoder)
@@ -105,10 +106,6 @@ def add_refits(
     return encoder
 
 
-#: Training images at which the variance of refits is measured; a mean over them is kept.
-MOST_IMAGES = 500
-
-
 class _Spread:
     """Variance of refits, each at the images that it was not fitted to.
 
@@ -118,14 +115,10 @@ class _Spread:
         Sums are of deviations from its prediction.
     features : array
         Of its training images.
-    rng : Generator
-        Chooses among more than `MOST_IMAGES` images.
     """
 
-    def __init__(self, encoder: Any, features: np.ndarray, rng: np.random.Generator):
-        # A generator of its own: halves are the same whatever the number of images here.
-        own = rng.spawn(1)[0]
-        self._rows = np.sort(own.permutation(len(features))[:MOST_IMAGES])
+    def __init__(self, encoder: Any, features: np.ndarray):
+        self._rows = some_images(len(features))
         self._features = features[self._rows]
         self._expected = encoder._predict(self._features).astype(np.float64)
         self._n = np.zeros((len(self._rows), 1))

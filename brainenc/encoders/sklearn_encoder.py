@@ -10,12 +10,14 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import get_tags
 
+from brainenc.documentation import see
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.function_draws import (
     Functions,
     Streams,
-    choice_of_members,
     functions_of_members,
+    some_images,
+    variance_of_members,
 )
 from brainenc.features.base import FeatureExtractor
 from brainenc.features.learned import first
@@ -61,8 +63,8 @@ class SklearnEncoder(BaseEncoder):
     ``algorithm="brute"``, in pipelines and `TransformedTargetRegressor` too. It refuses others
     (trees, neural networks), naming the attribute.
 
-    ``sample(noise="weights")`` draws the members of a `BaggingRegressor`; other regressors need
-    `brainenc.encoders.add_refits`.
+    ``sample(noise="weights")`` draws from the members of a `BaggingRegressor`; other regressors
+    need `brainenc.encoders.add_refits`.
 
     Examples
     --------
@@ -116,7 +118,7 @@ class SklearnEncoder(BaseEncoder):
         if isinstance(regressor, type) or not _fits_and_predicts(regressor):
             raise TypeError(
                 f"regressor={regressor!r} must be an estimator with fit and predict, such as "
-                "sklearn.linear_model.Ridge()"
+                "sklearn.linear_model.Ridge()" + see("howto_pipeline")
             )
         if isinstance(innermost(regressor), BaseEncoder):
             raise TypeError(
@@ -149,6 +151,8 @@ class SklearnEncoder(BaseEncoder):
                 "predicted as NaN",
                 stacklevel=4,
             )
+        if len(members := self._of_members(X[some_images(len(X))])) > 1:
+            self.member_variance_ = variance_of_members(members)
         return held_out
 
     def _fitted(self, X: np.ndarray, Y: np.ndarray) -> Any:
@@ -179,14 +183,18 @@ class SklearnEncoder(BaseEncoder):
         return found
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
-        """Draws are members of a bagging ensemble; refused for others."""
-        X = flatten_tokens(features)
-        groups = [_member_predictions(regressor, X) for regressor in self.regressors_]
-        n_members = min(map(len, groups), default=0)
-        if n_members < 2:
+        """Draws vary as members of a bagging ensemble do; refused for others."""
+        members = self._of_members(flatten_tokens(features))
+        if len(members) < 2:
             return super()._functions(features, n, streams)
-        members = [self._joined(list(parts), len(X)) for parts in zip(*groups, strict=True)]
-        return functions_of_members(members, choice_of_members(n, n_members, streams))
+        return functions_of_members(self, members, features, n, streams)
+
+    def _of_members(self, X: np.ndarray) -> list[np.ndarray]:
+        """Predictions (n_images, n_voxels) of the members of bagging ensembles; none of others."""
+        groups = [_member_predictions(regressor, X) for regressor in self.regressors_]
+        if min(map(len, groups), default=0) == 0:
+            return []
+        return [self._joined(list(parts), len(X)) for parts in zip(*groups, strict=True)]
 
 
 def as_encoder(estimator: Any, name: str | None = None) -> Any:
@@ -232,7 +240,7 @@ def as_encoder(estimator: Any, name: str | None = None) -> Any:
         f"{which} is a {kind} with fit and predict, and does not say that it is a regressor. If it "
         "takes features and one average per image and voxel, wrap it: "
         f"brainenc.SklearnEncoder({kind}(…), features=…). If it takes betas with their repeats, "
-        "make it a subclass of brainenc.BaseEncoder"
+        "make it a subclass of brainenc.BaseEncoder" + see("howto_pipeline")
     )
 
 

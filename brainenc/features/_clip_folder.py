@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub
 import open_clip
 
+from brainenc.documentation import see
 from brainenc.features._weights import cached_on_disk, hub_reachable
 from brainenc.storage import read_json
 
@@ -75,7 +76,7 @@ def _hub_folder(repository: str) -> Path:
     raise FileNotFoundError(
         f"the model hf-hub:{repository} is not on this machine and cannot be downloaded ({error}). "
         "Two ways on: give a downloaded folder as model='local-dir:FOLDER', or use GaborPyramid(), "
-        "which needs no weights."
+        "which needs no weights" + see("guide/features")
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from brainenc.devices import resolve_device
+from brainenc.documentation import see
 from brainenc.features._weights import cached_on_disk, hub_reachable, module_hash, weights_hash
 from brainenc.features.base import FeatureExtractor
 from brainenc.features.layout import ARRANGED, arranged, check_layout, find_layout
@@ -189,6 +190,7 @@ class TorchFeatures(FeatureExtractor):
             raise ValueError(
                 f"preprocess is needed for a {type(module).__name__}: a function of a PIL image "
                 "that gives a tensor (channels, H, W), such as torchvision's weights.transforms()"
+                + see("guide/features")
             )
         import timm
 
@@ -351,7 +353,7 @@ def _source(name: str) -> dict[str, str]:
     raise FileNotFoundError(
         f"the weights of {name} ({repository}) are not on this machine and cannot be downloaded. "
         "Two ways on: give a checkpoint as pretrained=<local file>, or use GaborPyramid(), which "
-        "needs no weights."
+        "needs no weights" + see("guide/features")
     )
 
 
@@ -369,6 +371,7 @@ def _behaviour(preprocess: Callable[[Image.Image], torch.Tensor]) -> str:
                 raise ValueError(
                     "preprocess gives another result each time for one image, so its features "
                     "cannot be stored; remove the random steps, or use store=None"
+                    + see("guide/features")
                 )
             results.append(fingerprint(first))
     return fingerprint(results)

@@ -186,16 +186,16 @@ def lasso_with_refits(X, betas):
     return add_refits(encoder, X, betas)
 
 
-def ridge_with_refits(X, betas):
-    encoder = brainenc.SklearnEncoder(Ridge(300.0), features=None).fit(X, betas)
-    return add_refits(encoder, X, betas)
+def networks(X, betas):
+    return brainenc.MindReaderEncoder(features=None, device="cpu").fit(X, betas)
 
 
 # Voxels of a subject share their signal: 12 subjects have a standard error of 1.5 points.
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [ridge, ridge_with_refits, lasso_with_refits])
+@pytest.mark.parametrize("make", [ridge, networks, lasso_with_refits])
 def test_intervals_of_means_over_images_have_their_coverage(make):
-    assert abs(mean_coverage(make, "weights", 0.9, range(12)) - 0.9) < 0.03
+    found = mean_coverage(make, "weights", 0.9, range(12))
+    assert abs(found - 0.9) < 0.03
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_an_encoder_without_such_draws_says_so_and_refits_give_it_some(tmp_path)
     assert not {"refits_", "refit_variance_"} & set(vars(encoder.fit(X, betas)))
     add_refits(encoder, X, betas, n_refits=3)
     del encoder.refit_variance_
-    with pytest.raises(ValueError, match="call add_refits again"):
+    with pytest.raises(ValueError, match="saved it: call brainenc"):
         encoder.sample(X, noise="weights")
 
 
@@ -327,9 +327,33 @@ def test_refits_of_images_take_the_features_of_the_encoder():
     assert encoder.sample(images[:5], n=2, noise="weights").shape == (2, 5, 3)
 
 
+def test_draws_of_an_ensemble_have_the_covariance_of_its_members():
+    X, betas = make_problem(12)  # no repeats: functions of the features alone
+    bagging = BaggingRegressor(Ridge(), 6, random_state=0)
+    encoder = brainenc.SklearnEncoder(bagging).fit(X, betas)
+    n = 6000
+    draws = encoder.sample(X[:4], n=n, noise="weights", random_state=0)
+    for voxel in (0, 5):
+        members = encoder.regressor_.estimators_[voxel].estimators_
+        expected = np.cov(np.stack([member.predict(X[:4]) for member in members]).T)
+        sd = np.sqrt(np.diag(expected))
+        error = np.abs(np.cov(draws[..., voxel].T) - expected) / np.outer(sd, sd)
+        assert error.max() < 5 * np.sqrt(2 / n)
+    members = [
+        np.stack([member.predict(X) for member in ensemble.estimators_])
+        for ensemble in encoder.regressor_.estimators_
+    ]
+    variance = [of_voxel.var(axis=0, ddof=1).mean() for of_voxel in members]
+    np.testing.assert_allclose(encoder.member_variance_, variance, rtol=1e-5)
+
+
 def test_an_earlier_model_without_posterior_is_refused():
     X, betas = make_problem(12)
     encoder = brainenc.RidgeEncoder().fit(X, betas)
     del encoder.posterior_
     with pytest.raises(ValueError, match="fit it again"):
         encoder.sample(X, noise="weights")
+    networks = tiny_encoder("mindreader").fit(X, betas)
+    del networks.member_variance_
+    with pytest.raises(ValueError, match="fit it again"):
+        networks.sample(X, noise="weights")

@@ -173,7 +173,7 @@ def _own_file(array: Any) -> ArrayFile | None:
 def run_pair(pair: Pair, X: Any, betas: Any) -> Pair:
     """`pairs.run_pair` on a worker, unless a worker that was lost had finished it.
 
-    If its folder cannot be written, the pair says why in `lost`, and the others go on.
+    If its folder cannot be written, `lost` of the pair has the reason, and the others continue.
     """
     try:
         return _run_unless_finished(pair, X, betas)

@@ -42,7 +42,7 @@ def check_resources(
     limit : Limit, optional
         Free memory; by default that of `brainenc.memory.free_memory`.
     disk : int, optional
-        Free bytes of the folder; by default those that the system tells.
+        Free bytes of the folder; by default those that the system reports.
 
     Returns
     -------

@@ -21,7 +21,7 @@ from brainenc.datasets.streaming import check_new, convert
 from brainenc.datasets.trial_tables import check_conditions, read_trials
 from brainenc.documentation import see
 
-#: Units of GLMsingle's betas, unless it was told otherwise (``wantpercentbold``).
+#: Units of GLMsingle's betas, unless its option ``wantpercentbold`` is 0.
 UNITS = "percent signal change"
 
 
@@ -132,12 +132,8 @@ def convert_glmsingle(
     ----------
     path, trials, stimuli, mask
         As for `load_glmsingle`.
-    out : path
-        The ``.brain`` folder, which must not exist.
-    copy_images : bool
-        As of `EncodingData.save`.
-    verbose : bool
-        Show a progress bar, and print what was read.
+    out, copy_images, verbose
+        As for `convert_volumes`.
     **options
         The other arguments of `load_glmsingle`.
 
@@ -147,8 +143,7 @@ def convert_glmsingle(
 
     Raises
     ------
-    FileExistsError : `out` exists, or another process is writing it.
-    OSError : the disk is too full for the betas.
+    FileExistsError, OSError : as for `convert_volumes`.
     FileNotFoundError, ValueError : as for `load_glmsingle`.
     """
     out = Path(out)

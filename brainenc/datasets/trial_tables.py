@@ -33,7 +33,7 @@ def read_trials(trials: Any, n_trials: int | None, image_column: str | None = No
     ----------
     trials : pandas.DataFrame, path, list of these (one per run), or array of images
         A table with a column that names the picture: `IMAGE_COLUMNS`. Tables of a list are runs,
-        numbered from 1, or as their files say: ``ses-01``, ``run-2``.
+        numbered from 1, or as in the names of their files: ``ses-01``, ``run-2``.
     n_trials : int, optional
         Trials with betas. Rows without a picture (n/a) are no trials if those with one are as many.
     image_column : str, optional

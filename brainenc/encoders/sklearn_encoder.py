@@ -205,7 +205,8 @@ def as_encoder(estimator: Any, name: str | None = None) -> Any:
     estimator : object
         Regressors, of scikit-learn, other libraries and the user's own classes, become encoders.
         Encoders, and pipelines and searches that end in one, are returned as they are; so are
-        classes that have fit, predict and sample of their own, and what has no predict.
+        objects that say that they take betas with repeats, by a method ``sample`` or by the
+        attribute ``takes_repeats = True``, and what has no predict.
     name : str, optional
         Name of the estimator among several, for errors.
 
@@ -228,7 +229,9 @@ def as_encoder(estimator: Any, name: str | None = None) -> Any:
     """
     if isinstance(estimator, type) or not _fits_and_predicts(estimator):
         return estimator
-    if isinstance(innermost(estimator), BaseEncoder) or hasattr(estimator, "sample"):
+    inner = innermost(estimator)
+    takes_repeats = hasattr(inner, "sample") or getattr(inner, "takes_repeats", False)
+    if isinstance(inner, BaseEncoder) or takes_repeats:
         return estimator
     if _kind(estimator) == "regressor":
         return SklearnEncoder(estimator)

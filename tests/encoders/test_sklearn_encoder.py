@@ -200,8 +200,8 @@ def test_the_conversion():
         assert as_encoder(estimator).regressor is estimator
     own = Short()
     assert as_encoder(own).regressor is own
-    draws_itself = DrawsItself()
-    assert as_encoder(draws_itself) is draws_itself
+    for own in (DrawsItself(), TakesRepeats(), make_pipeline(StandardScaler(), TakesRepeats())):
+        assert as_encoder(own) is own
 
 
 class LeastSquares:
@@ -221,6 +221,12 @@ class NamedParameters(LeastSquares, BaseEstimator):
 
 class Declared(RegressorMixin, NamedParameters):
     """The same, a regressor."""
+
+
+class TakesRepeats(Declared):
+    """A regressor of betas with repeats."""
+
+    takes_repeats = True
 
 
 class DrawsItself(NamedParameters):

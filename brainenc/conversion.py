@@ -28,7 +28,8 @@ def plain_array(values: Any, name: str) -> np.ndarray:
     values : array-like
         Also a torch tensor (of any device, with or without gradient; kinds of float that NumPy
         lacks become float32), a Series or DataFrame, in the order of its rows whatever its index
-        (`check_row_order` looks at the index), and a masked array.
+        (`check_row_order` looks at the index), a masked array, and an object whose method
+        ``__betas__`` returns one of these, such as `brainenc.metrics.BetasWithRepeats`.
     name : str
         Name of the argument in errors.
 
@@ -50,6 +51,8 @@ def plain_array(values: Any, name: str) -> np.ndarray:
     >>> plain_array(np.array([1, 2], dtype=">i4"), "run").dtype.isnative
     True
     """
+    if hasattr(values, "__betas__"):
+        values = values.__betas__()
     if hasattr(values, "toarray"):
         raise TypeError(f"sparse {name} are not supported: pass {name}.toarray()")
     if isinstance(values, (list, tuple)) and any(_is_tensor(value) for value in values[:1]):

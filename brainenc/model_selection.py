@@ -11,6 +11,7 @@ from scipy.stats import false_discovery_control
 from sklearn.model_selection import KFold, check_cv
 
 from brainenc.conversion import column
+from brainenc.documentation import see
 from brainenc.validation import check_index
 
 Folds = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
@@ -76,7 +77,7 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
         raise ValueError(
             f"cv={cv!r} splits by groups, which are not known here; give groups= where there is "
             "such an argument, or the splits it makes: cv=list(splitter.split(images, "
-            "groups=groups))"
+            "groups=groups))" + see("guide/benchmark")
         ) from error
     folds = []
     for i, (train, test) in enumerate(splits):
@@ -89,13 +90,13 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
         if shared := np.intersect1d(train, test).tolist():
             raise ValueError(
                 f"fold {i} of cv has images {shared[:5]} in both train and test: "
-                "its test scores would be too high"
+                "its test scores would be too high" + see("guide/benchmark")
             )
         if groups is not None and len(both := np.intersect1d(groups[train], groups[test])):
             raise ValueError(
                 f"fold {i} of cv has images of groups {both.tolist()[:5]} in both train and test; "
                 "give the number of folds (cv=5) or a splitter that keeps groups whole, such as "
-                "GroupKFold"
+                "GroupKFold" + see("guide/benchmark")
             )
         folds.append((train, test))
     return folds
@@ -191,7 +192,7 @@ def group_folds(groups: Any, n_folds: int, *, random_state: Any = 0) -> Folds:
         raise ValueError(
             f"{len(sizes)} groups of images are too few for {n_folds} folds of whole groups: the "
             f"largest has {sizes.max()} of {len(number)} images; give a cv from 2 to the number of "
-            "groups, or smaller groups"
+            "groups, or smaller groups" + see("guide/benchmark")
         )
     order = np.random.default_rng(_as_seed(random_state)).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]

@@ -7,6 +7,7 @@ import numpy as np
 
 from brainenc.arrays import row_blocks
 from brainenc.conversion import FLOATS, check_row_order, numeric_array, plain_array
+from brainenc.documentation import see
 from brainenc.numeric import as_numbers
 
 
@@ -52,6 +53,7 @@ def check_betas(
     if array.ndim == 0 or array.ndim > 3:
         raise ValueError(
             f"{name} {array.shape} must be (n_images, n_voxels) or (n_images, n_repeats, n_voxels)"
+            + see("guide/data")
         )
     if array.ndim == 1:
         array = array[:, None]
@@ -68,7 +70,7 @@ def check_betas(
         raise ValueError(
             f"{name} {array.shape} has {len(array)} rows, but there are {n_images} images: one row "
             "per image is needed. If betas has one row per trial, group them with "
-            "EncodingData.from_trials first."
+            "EncodingData.from_trials first" + see("guide/data")
         )
     if values:
         check_beta_values(array, name)
@@ -88,10 +90,13 @@ def check_beta_values(array: np.ndarray, name: str = "betas") -> None:
     if np.isinf(extremes).any():
         raise ValueError(
             f"{name} contains infinite values (infinity): mark missing repeats with NaN, "
-            "and check the scaling of the rest"
+            "and check the scaling of the rest" + see("guide/data")
         )
     if np.isnan(extremes).all():
-        raise ValueError(f"{name} {array.shape} contains nothing but NaN: there is nothing to fit")
+        raise ValueError(
+            f"{name} {array.shape} contains nothing but NaN: there is nothing to fit"
+            + see("guide/data")
+        )
 
 
 def check_same_length(**arguments: Sized) -> int:
@@ -225,7 +230,7 @@ def _refuse_number_masks(array: np.ndarray, n: int, name: str) -> None:
         raise ValueError(
             f"{name} has {n} numbers of {listed} only, so it may be a mask of the {n} rows or "
             "positions: pass a mask as bool (mask > 0, or mask.astype(bool) without negative "
-            "numbers), or positions (np.flatnonzero(mask > 0))"
+            "numbers), or positions (np.flatnonzero(mask > 0))" + see("guide/data")
         )
 
 
@@ -347,13 +352,13 @@ def check_extracted(
     if array.ndim == 0 or len(array) != n_images:
         raise ValueError(
             f"{name} gave features of shape {array.shape} for {n_images} images: it must give one "
-            "row per image, in the order of the images"
+            "row per image, in the order of the images" + see("guide/features")
         )
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(
             f"{name} gave features of shape {array.shape}: they must be (n_images, n_features) or "
             "(n_images, n_tokens, width); a single feature is [:, None], and maps are flattened by "
-            "features.reshape(len(features), -1)"
+            "features.reshape(len(features), -1)" + see("guide/features")
         )
     finite = [np.isfinite(block).reshape(len(block), -1).all(axis=1) for block in row_blocks(array)]
     bad = np.flatnonzero(~np.concatenate(finite))
@@ -362,6 +367,7 @@ def check_extracted(
         raise ValueError(
             f"{name} gave NaN or infinite features for {bad.size} images, the first of them "
             f"images[{first}]; check the images, the weights, and try full precision"
+            + see("guide/features")
         )
     return array
 

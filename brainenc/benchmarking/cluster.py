@@ -21,6 +21,7 @@ from brainenc.arrays import write_array
 from brainenc.benchmarking import pairs
 from brainenc.benchmarking.pairs import Pair
 from brainenc.data.images import ImageFiles
+from brainenc.documentation import see
 from brainenc.temporaries import scratch_folder
 
 
@@ -71,11 +72,16 @@ def connected(
         yield lambda array: array
         return
     if out is None:
-        raise ValueError("scheduler needs out=, a folder that all workers share with this machine")
+        raise ValueError(
+            "scheduler needs out=, a folder that all workers share with this machine"
+            + see("cluster")
+        )
     try:
         from distributed import Client
     except ImportError as error:
-        raise ImportError("scheduler needs Dask: pip install 'brainenc[dask]'") from error
+        raise ImportError(
+            "scheduler needs Dask: pip install 'brainenc[dask]'" + see("cluster")
+        ) from error
     out = Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
     with (
@@ -106,11 +112,15 @@ def _backend(client: Any) -> Any:
 def _check_workers(client: Any, folder: str) -> None:
     sees = client.run(os.path.isdir, folder)
     if not sees:
-        raise ValueError(f"the scheduler {client.scheduler.address} has no workers yet: start some")
+        raise ValueError(
+            f"the scheduler {client.scheduler.address} has no workers yet: start some"
+            + see("cluster")
+        )
     if blind := [address for address, found in sees.items() if not found]:
         raise ValueError(
             f"{len(blind)} of {len(sees)} workers ({blind[0]}) do not see {Path(folder).parent}: "
             "out must be a folder on a file system that all machines share, under the same path"
+            + see("cluster")
         )
     threads = client.nthreads()
     if several := [address for address, n in threads.items() if n > 1]:
@@ -163,7 +173,7 @@ def _own_file(array: Any) -> ArrayFile | None:
 def run_pair(pair: Pair, X: Any, betas: Any) -> Pair:
     """`pairs.run_pair` on a worker, unless a worker that was lost had finished it.
 
-    If its folder cannot be written, the pair says why in `lost`, and the others go on.
+    If its folder cannot be written, `lost` of the pair has the reason, and the others continue.
     """
     try:
         return _run_unless_finished(pair, X, betas)

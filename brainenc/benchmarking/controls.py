@@ -62,7 +62,7 @@ def make_controls(
     random_state: int,
     only_cheap: bool,
 ) -> tuple[dict[str, Entry], list[str]]:
-    """Entries of controls by name, and sentences on those that there cannot be.
+    """Entries of controls by name, and sentences on those that cannot be made.
 
     Parameters
     ----------

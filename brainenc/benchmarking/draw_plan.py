@@ -52,7 +52,7 @@ class DrawPlan:
 
 
 def number_of_draws(n_draws: int | None, encoders: Iterable[Any]) -> int:
-    """Draws per image to score: `n_draws`, or what None stands for.
+    """Draws per image to score: `n_draws`, or the default in place of None.
 
     Parameters
     ----------

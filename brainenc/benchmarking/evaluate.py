@@ -78,10 +78,10 @@ def evaluate(
     BenchmarkResult
         The tables of a benchmark with one fold, which tests every image. Noise ceilings are those
         of the test data. The row of the mean response has the mean of the *training* responses,
-        which fitted encoders keep (or of `train`); the mean of the test responses would know the
-        answers. ``_z`` is in units of the s.d. of the single trials of `train`, or else of the test
-        data. There are no rows of ridge and no null controls, which would have to be fitted.
-        Test images among the training images are named in the warnings, and
+        which fitted encoders keep (or of `train`); the mean of the test responses would use the
+        responses that are scored. ``_z`` is in units of the s.d. of the single trials of `train`,
+        or else of the test data. There are no rows of ridge and no null controls, which would have
+        to be fitted. Test images among the training images are named in the warnings, and
         ``manifest["evaluation"]`` has what is known of each encoder.
 
     Raises

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from brainenc.benchmarking.inputs import Inputs, describe_features
 from brainenc.conversion import check_row_order, plain_array
 from brainenc.data.encoding_data import EncodingData
+from brainenc.documentation import see
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.describe import describe
 from brainenc.encoders.draws import Draws
@@ -80,7 +81,7 @@ def read_fitted(
     if not isinstance(encoders, Mapping) or not encoders:
         raise TypeError(
             "encoders must be a dict of name to fitted encoder or to the folder of a saved one, "
-            f"such as {{'ridge': encoder}}, got {encoders!r:.60}"
+            f"such as {{'ridge': encoder}}, got {encoders!r:.60}" + see("howto_fixed_test")
         )
     given = features if isinstance(features, Mapping) else dict.fromkeys(encoders, features)
     if unknown := [name for name in given if name not in encoders]:
@@ -114,7 +115,7 @@ def _open(name: str, encoder: Any, device: str | None) -> tuple[Any, str | None]
     except NotFittedError:
         raise ValueError(
             f"encoder {name!r} is not fitted, and brainenc.evaluate fits nothing: fit it first, or "
-            "compare encoders with brainenc.benchmark"
+            "compare encoders with brainenc.benchmark" + see("howto_fixed_test")
         ) from None
     return encoder, None
 
@@ -130,6 +131,7 @@ def _check_voxels(name: str, encoder: Any, data: EncodingData) -> None:
             f"encoder {name!r} was fitted to {n_voxels} voxels{names}, and the data "
             f"{data.name!r} have {data.n_voxels} ({_roi_names(data.voxels)}): take the voxels that "
             "it was fitted to, data.select(voxels=...) or data.select(roi=...)"
+            + see("howto_fixed_test")
         )
     if isinstance(table, pd.DataFrame):
         _compare_tables(name, table, data.voxels)
@@ -160,6 +162,7 @@ def _compare_tables(name: str, theirs: pd.DataFrame, ours: pd.DataFrame) -> None
             f"encoder {name!r} was fitted to other voxels: {int(differ.sum())} of {len(ours)} have "
             f"another {what} in the voxel table of the data (first voxel {first}); put the voxels "
             "of the data into the order of encoder.voxels_, data.select(voxels=...)"
+            + see("howto_fixed_test")
         )
 
 
@@ -196,7 +199,7 @@ def _prepared(
         if features is None and getattr(encoder, "features", "auto") is None:
             raise ValueError(
                 f"encoder {name!r} was fitted to features, not to images: give those of the test "
-                f"images, features={{{name!r}: array}}"
+                f"images, features={{{name!r}: array}}" + see("howto_fixed_test")
             ) from error
         raise type(error)(f"encoder {name!r}: {error}") from error
     seen = None if computed is None else trained_on(encoder, computed)

@@ -11,6 +11,7 @@ from brainenc.conversion import column
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.image_ids import image_positions
 from brainenc.data.splits import held_out_images
+from brainenc.documentation import see
 from brainenc.reading import read_array, reading
 
 #: The default of ``cv``, which a fixed test set takes the place of.
@@ -45,11 +46,12 @@ def fixed_split(
     if not (isinstance(cv, int) and cv == DEFAULT_CV):
         raise ValueError(
             f"test= is a fixed test set and cv={cv!r} makes folds: give one of the two"
+            + see("howto_fixed_test")
         )
     if isinstance(test, (str, os.PathLike)):
         raise TypeError(
             f"test={str(test)!r} must be a mask, positions or a list of names of images; for those "
-            "in a file, test=Path(file).read_text().split()"
+            "in a file, test=Path(file).read_text().split()" + see("howto_fixed_test")
         )
     if not isinstance(test, (float, np.floating)) and np.ndim(test) > 0:
         ids = column(test, "test", "n_test")
@@ -104,6 +106,6 @@ def read_test_set(path: str | os.PathLike, data: EncodingData) -> Any:
         raise ValueError(
             f"the numbers in {path} are names of image files, and positions of other images: give "
             f"names with their ending, such as {image_names(data)[named[0]]!r}, or positions "  # type: ignore[index]
-            "in a .npy file"
+            "in a .npy file" + see("howto_fixed_test")
         )
     return named

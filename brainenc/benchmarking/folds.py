@@ -8,6 +8,7 @@ import pandas as pd
 
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.similarity import SimilarImages
+from brainenc.documentation import see
 from brainenc.model_selection import Folds, check_groups, image_folds
 
 #: Folds of ``cv="similar"``.
@@ -80,7 +81,7 @@ def _groups(data: EncodingData, groups: Any, similar: Callable[[], SimilarImages
                 f"{largest} of {data.n_images} images are connected by near copies, frames of one "
                 "film for example, so that folds of whole groups would be a single one; give "
                 "groups= or cv= from what you know of the images (data.similar_images().pairs "
-                "lists the near copies)"
+                "lists the near copies)" + see("guide/benchmark")
             )
         return found
     return _of_trials(data, groups)
@@ -92,6 +93,7 @@ def _of_trials(data: EncodingData, column: str) -> np.ndarray:
         raise ValueError(
             f"groups={column!r} is no column of the trial table, which has "
             f"{list(data.trials.columns)}; give one value per image, or 'similar'"
+            + see("guide/benchmark")
         )
     values = data.trials.groupby("image")[column]
     several = values.nunique(dropna=False) > 1

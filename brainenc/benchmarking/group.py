@@ -15,6 +15,7 @@ from brainenc.benchmarking.manifest import versions
 from brainenc.benchmarking.result import BenchmarkResult
 from brainenc.benchmarking.tables import PAIR_COLUMNS
 from brainenc.brain.surfaces import FSAVERAGE, hemisphere_names
+from brainenc.documentation import see
 from brainenc.model_selection import fdr
 
 #: Columns that identify a difference.
@@ -113,7 +114,7 @@ def _by_name(results: Any) -> dict[str, BenchmarkResult]:
         if name in found:
             raise ValueError(
                 f"two runs are of data of the name {name!r}: give a dict, such as "
-                "{'subject 1': result1, 'subject 2': result2}"
+                "{'subject 1': result1, 'subject 2': result2}" + see("howto_group")
             )
         found[name] = result
     return found
@@ -152,7 +153,7 @@ def _all_differences(
         have = "; ".join(f"{name}: {list(run.encoders['encoder'])}" for name, run in runs.items())
         raise ValueError(
             f"no two encoders are in the runs of two subjects ({have}): give the encoders the same "
-            "names in all runs"
+            "names in all runs" + see("howto_group")
         )
     few = [s for s, keep in zip(samples, kept, strict=True) if keep] if with_samples else None
     return table[kept].reset_index(drop=True), few
@@ -163,7 +164,7 @@ def _samples(run: BenchmarkResult, name: str) -> np.ndarray:
         raise ValueError(
             f"the run of subject {name!r} has no bootstrap samples of differences, which "
             "test='hierarchical' needs: call the same benchmark again (nothing is fitted again), "
-            "or use test='t'"
+            "or use test='t'" + see("howto_group")
         )
     return run.pair_samples
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from brainenc.benchmarking.result import BenchmarkResult
+from brainenc.documentation import see
 
 #: Settings of a run that should be the same for all subjects.
 _SETTINGS = ("cv", "groups", "random_state", "min_ceiling")
@@ -26,27 +27,27 @@ def check_runs(results: Mapping[str, BenchmarkResult]) -> None:
     if len(results) < 2:
         raise ValueError(
             f"a group takes at least 2 subjects, got {len(results)}: "
-            "{'subject 1': result1, 'subject 2': result2}"
+            "{'subject 1': result1, 'subject 2': result2}" + see("howto_group")
         )
     seen: dict[str, str] = {}
     for name, result in results.items():
         if todo := result.manifest.get("unfinished"):
             raise ValueError(
                 f"the run of subject {name!r} is not finished ({_listed(todo)} to do): call the "
-                "same benchmark again, which goes on where it was stopped"
+                "same benchmark again, which goes on where it was stopped" + see("howto_group")
             )
         hashed = result.manifest.get("data", {}).get("hash")
         if hashed is not None and hashed in seen:
             raise ValueError(
                 f"subjects {seen[hashed]!r} and {name!r} are runs of the same data: a subject "
-                "counts once"
+                "counts once" + see("howto_group")
             )
         seen[hashed or name] = name
     for encoder, kinds in _by_encoder(results, "class").items():
         if len(kinds) > 1:
             raise ValueError(
                 f"encoder {encoder!r} is {_each(kinds)}: give encoders of one kind one name in all "
-                "runs"
+                "runs" + see("howto_group")
             )
 
 

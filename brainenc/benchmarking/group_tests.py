@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from brainenc.documentation import see
+
 #: Largest number of subjects for which all sign flips are tried; above it some are drawn.
 MAX_EXACT = 16
 
@@ -223,5 +225,7 @@ def check_test(test: Any) -> str:
     ValueError : there is no such test.
     """
     if test not in TESTS:
-        raise ValueError(f"test={test!r} must be one of {', '.join(map(repr, TESTS))}")
+        raise ValueError(
+            f"test={test!r} must be one of {', '.join(map(repr, TESTS))}" + see("howto_group")
+        )
     return test

@@ -11,6 +11,7 @@ from brainenc.arrays import write_array
 from brainenc.benchmarking.image_names import image_names
 from brainenc.benchmarking.pairs import Pair
 from brainenc.data.encoding_data import EncodingData
+from brainenc.documentation import see
 from brainenc.model_selection import Folds
 from brainenc.reading import read_array
 from brainenc.storage import atomic_path
@@ -89,6 +90,7 @@ class KeptPredictions:
             raise FileNotFoundError(
                 f"the predictions of this run are larger than {MAX_BYTES >> 30} GiB and are not "
                 "kept in memory: run it with a folder, brainenc.benchmark(..., out=folder)"
+                + see("howto_fixed_test")
             )
         path = self.folder / self.places[name] / f"fold{fold}" / "predictions.npy"
         if not path.exists():

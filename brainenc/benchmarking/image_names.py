@@ -1,4 +1,4 @@
-"""Names of the image files of a data set, as the user knows them."""
+"""Names of the image files of a data set, as the user gave them."""
 
 import os
 import re

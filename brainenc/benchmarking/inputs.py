@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from brainenc.conversion import check_row_order, plain_array
 from brainenc.data.encoding_data import EncodingData
+from brainenc.documentation import see
 from brainenc.encoders import MeanEncoder, RidgeEncoder, as_encoder, tokens
 from brainenc.encoders.describe import describe
 from brainenc.encoders.inputs import extracted
@@ -89,13 +90,14 @@ class Inputs:
             self._features[key] = extracted(fit_nothing(extractor, self.images), self.images)
         return self._features[key]
 
-    def entry(self, encoder: Any, features: Any) -> Entry:
+    def entry(self, encoder: Any, features: Any, name: str | None = None) -> Entry:
         """Entry of an encoder; `features` (an array or a transformer) replace its own."""
+        encoder = as_encoder(encoder, name)
         if not isinstance(encoder, BaseEstimator) or isinstance(encoder, type):
             raise TypeError(
                 f"encoders must be scikit-learn estimators such as RidgeEncoder(), got {encoder!r}"
+                + see("howto_pipeline")
             )
-        encoder = as_encoder(encoder)
         description = describe(encoder)
         if hasattr(encoder, "with_voxels"):
             encoder = encoder.with_voxels(self.voxels)
@@ -215,7 +217,7 @@ def collect(
     errors: dict[str, Exception] = {}
     for name, encoder in encoders.items():
         try:
-            entries[str(name)] = inputs.entry(encoder, given.get(name))
+            entries[str(name)] = inputs.entry(encoder, given.get(name), str(name))
         except (OSError, ImportError) as error:  # such as missing weights; the others continue
             errors[str(name)] = error
     if errors and not entries:

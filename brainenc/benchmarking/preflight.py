@@ -11,6 +11,7 @@ from joblib import effective_n_jobs
 
 from brainenc.arrays import TAKEN_IN_MEMORY, is_mapped
 from brainenc.benchmarking.inputs import Entry
+from brainenc.documentation import see
 from brainenc.encoders.memory import WITHIN, fit_memory
 from brainenc.memory import Limit, free_disk, free_memory, size
 from brainenc.model_selection import Folds
@@ -41,7 +42,7 @@ def check_resources(
     limit : Limit, optional
         Free memory; by default that of `brainenc.memory.free_memory`.
     disk : int, optional
-        Free bytes of the folder; by default those that the system tells.
+        Free bytes of the folder; by default those that the system reports.
 
     Returns
     -------
@@ -102,6 +103,7 @@ def _judge(what: str, n_bytes: float, limit: Limit, remedy: str) -> list[str]:
     if n_bytes / WITHIN > limit.n_bytes:
         raise ValueError(
             f"{text}; or go on all the same with check_memory=False (--no-check-memory)"
+            + see("guide/benchmark")
         )
     return [f"{text}."]
 
@@ -142,5 +144,6 @@ def _disk(
     if n_bytes / WITHIN > free:
         raise ValueError(
             f"{text}; or go on all the same with check_memory=False (--no-check-memory)"
+            + see("guide/benchmark")
         )
     return [f"{text}."]

@@ -79,8 +79,9 @@ def benchmark(
         `out` gets a folder per subject.
     encoders : dict of name to encoder
         Unfitted or fitted; copies are fitted, the given encoders are not changed. Regressors and
-        pipelines of scikit-learn become encoders (`SklearnEncoder`); wrap regressors of your own
-        classes in it.
+        pipelines of scikit-learn's kind become encoders (`SklearnEncoder`), unless they have the
+        attribute ``takes_repeats = True``; an object with fit and predict that does not say that it
+        is a regressor must be wrapped in it.
     cv : int, "similar", splitter or iterable of (train, test)
         Folds over images; an int means shuffled folds. "similar": five shuffled folds with near
         copies of a picture in one fold (`brainenc.similar_groups`), as ``cv=5, groups="similar"``.

@@ -15,6 +15,7 @@ from brainenc.benchmarking.result import NOT_SAVED, BenchmarkResult
 from brainenc.benchmarking.split import Split
 from brainenc.benchmarking.targets import Targets, make_targets
 from brainenc.data.encoding_data import EncodingData
+from brainenc.documentation import see
 from brainenc.temporaries import scratch_folder
 
 
@@ -49,7 +50,7 @@ def check_arguments(data: Any, encoders: Any, n_bootstraps: int, n_permutations:
     if not isinstance(data, EncodingData):
         raise TypeError(
             f"data must be an EncodingData, got {type(data).__name__}; make one with "
-            "EncodingData(images, betas) or brainenc.load_npz(path)"
+            "EncodingData(images, betas) or brainenc.load_npz(path)" + see("guide/data")
         )
     if not isinstance(encoders, Mapping):
         raise TypeError(

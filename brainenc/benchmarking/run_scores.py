@@ -24,7 +24,7 @@ from brainenc.data.encoding_data import EncodingData
 
 
 class RunScores:
-    """Scores and tables of a run, encoder by encoder; what fails costs itself alone.
+    """Scores and tables of a run, encoder by encoder; an error affects its own part alone.
 
     Parameters
     ----------

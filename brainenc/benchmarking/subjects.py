@@ -9,6 +9,7 @@ from brainenc.benchmarking.group import group
 from brainenc.benchmarking.group_result import GroupResult
 from brainenc.benchmarking.result import BenchmarkResult
 from brainenc.data.encoding_data import EncodingData
+from brainenc.documentation import see
 
 #: Arguments that may be given per subject, as a dict of subject to value.
 _PER_SUBJECT = ("features", "groups", "test")
@@ -65,7 +66,7 @@ def _by_name(data: Any) -> dict[str, EncodingData]:
         raise TypeError(
             f"data must be an EncodingData, got {type(data).__name__}; make one with "
             "EncodingData(images, betas), or open a folder with EncodingData.load(folder); for "
-            "several subjects give a dict of subject to EncodingData"
+            "several subjects give a dict of subject to EncodingData" + see("guide/data")
         )
     if isinstance(data, Mapping):
         subjects = {str(name): of_subject for name, of_subject in data.items()}
@@ -76,7 +77,7 @@ def _by_name(data: Any) -> dict[str, EncodingData]:
             if name in subjects:
                 raise ValueError(
                     f"two subjects have the name {name!r}: give a dict of name to data, such as "
-                    "{'subject 1': data1, 'subject 2': data2}"
+                    "{'subject 1': data1, 'subject 2': data2}" + see("howto_group")
                 )
             subjects[name] = of_subject
     for name, of_subject in subjects.items():
@@ -88,7 +89,7 @@ def _by_name(data: Any) -> dict[str, EncodingData]:
     if len(subjects) < 2:
         raise ValueError(
             f"a group takes at least 2 subjects, got {len(subjects)}; for one subject give its "
-            "EncodingData itself"
+            "EncodingData itself" + see("howto_group")
         )
     return subjects
 
@@ -108,7 +109,7 @@ def _of_subject(key: str, value: Any, name: str, subjects: Mapping[str, Any], en
     if key == "features" and keys <= {str(of) for of in encoders}:
         raise ValueError(
             "features is a dict whose keys are names of subjects and of encoders: give the "
-            "encoders other names"
+            "encoders other names" + see("howto_group")
         )
     return {str(of): item for of, item in value.items()}[name]
 

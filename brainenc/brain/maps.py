@@ -13,6 +13,7 @@ from brainenc.brain.surfaces import FSAVERAGE, to_surface
 from brainenc.brain.volumes import Volume, to_nifti
 from brainenc.conversion import check_row_order, column
 from brainenc.csv_files import write_csv
+from brainenc.documentation import see
 from brainenc.validation import check_same_length
 
 if TYPE_CHECKING:
@@ -53,12 +54,15 @@ class VoxelMaps:
         ValueError : the data have no `volume`, or the number of values differs from that of voxels.
         """
         if self.volume is None and "vertex" in self.voxels:
-            raise ValueError(f"the voxels of {self.name!r} are on the surface: use to_surface")
+            raise ValueError(
+                f"the voxels of {self.name!r} are on the surface: use to_surface"
+                + see("brain_maps")
+            )
         if self.volume is None:
             raise ValueError(
                 f"{self.name!r} has no volume: set "
                 "data = dataclasses.replace(data, volume=Volume(shape, affine)), with i, j, k in "
-                "the voxel table, or use brainenc.brain.to_nifti"
+                "the voxel table, or use brainenc.brain.to_nifti" + see("brain_maps")
             )
         shape, affine = self.volume.shape, self.volume.affine
         return to_nifti(values, self.voxels, shape=shape, affine=affine, path=path)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from brainenc.brain.values import voxel_values
 from brainenc.conversion import numeric_array
+from brainenc.documentation import see
 from brainenc.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _places(voxels: pd.DataFrame, n_vertices: int) -> tuple[np.ndarray, np.ndarr
     if missing := [column for column in ("vertex", "hemisphere") if column not in voxels]:
         raise ValueError(
             f"the voxel table has no column {missing}: a surface needs each voxel's vertex and "
-            f"hemisphere (there are {list(voxels)})"
+            f"hemisphere (there are {list(voxels)})" + see("brain_maps")
         )
     vertex = numeric_array(voxels["vertex"], "vertex of voxels").astype(float)
     if not ((vertex >= 0) & (vertex < n_vertices) & (vertex % 1 == 0)).all():

@@ -12,6 +12,7 @@ import pandas as pd
 
 from brainenc.brain.values import voxel_values
 from brainenc.conversion import numeric_array
+from brainenc.documentation import see
 from brainenc.reading import check_claim, n_bytes_of, reading
 from brainenc.storage import atomic_path
 
@@ -200,6 +201,7 @@ def _positions(voxels: pd.DataFrame) -> np.ndarray:
         raise ValueError(
             f"the voxel table has no column {', '.join(missing)}: a volume needs each voxel's "
             f"position in {', '.join(POSITION)} (there are {', '.join(map(str, voxels)) or 'none'})"
+            + see("brain_maps")
         )
     position = numeric_array(voxels[POSITION], "i, j, k of voxels").astype(np.float64)
     if not len(position):

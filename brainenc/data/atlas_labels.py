@@ -15,6 +15,7 @@ import pandas as pd
 from brainenc.conversion import column, text_labels
 from brainenc.data.stimuli import read_table
 from brainenc.data.voxels import labels_of_codes
+from brainenc.documentation import see
 from brainenc.reading import reading
 
 #: Names, in small letters, of what lies outside every ROI.
@@ -64,7 +65,7 @@ def read_labels(source: Any, name: str = "labels") -> dict[int, str]:
     else:
         raise TypeError(
             f"{name} must be a dict of code to name, or a .ctab, .txt, .tsv or .csv file, got "
-            f"{type(source).__name__}"
+            f"{type(source).__name__}" + see("howto_own_data")
         )
     return _checked(pairs, name)
 
@@ -78,7 +79,7 @@ def _of_table(table: pd.DataFrame, name: str) -> list[tuple[Any, Any]]:
         if not known:
             raise ValueError(
                 f"{name} has the columns {list(table)}, but a label table of BIDS has 'index' and "
-                "'name': rename them"
+                "'name': rename them" + see("howto_own_data")
             )
         found.append(table[known[0]].tolist())
     return list(zip(*found, strict=True))
@@ -95,7 +96,10 @@ def _of_colour_table(path: Path) -> list[tuple[Any, Any]]:
             raise ValueError(f"{path} has a line without a name: {line!r}")
         pairs.append((words[0], words[1]))
     if not pairs:
-        raise ValueError(f"{path} has no labels: each line of a colour table has a number and name")
+        raise ValueError(
+            f"{path} has no labels: each line of a colour table has a number and name"
+            + see("howto_own_data")
+        )
     return pairs
 
 
@@ -115,6 +119,7 @@ def _checked(pairs: list[tuple[Any, Any]], name: str) -> dict[int, str]:
         if labels.setdefault(whole, text) != text:
             raise ValueError(
                 f"{name} gives the code {whole} two names, {labels[whole]!r} and {text!r}"
+                + see("howto_own_data")
             )
     return labels
 
@@ -155,7 +160,7 @@ def labelled(values: Any, labels: Mapping[int, str] | None, name: str) -> tuple[
         raise ValueError(
             f"atlas {name!r} has values such as {present[present % 1 != 0][0]:g} between whole "
             "numbers, so it is no atlas of labels: a probability map takes a threshold first, a "
-            "resampled atlas nearest-neighbour interpolation"
+            "resampled atlas nearest-neighbour interpolation" + see("howto_own_data")
         )
     if labels is None:
         return labels_of_codes(codes), False
@@ -166,7 +171,7 @@ def labelled(values: Any, labels: Mapping[int, str] | None, name: str) -> tuple[
         raise ValueError(
             f"the label table of atlas {name!r} has no name for the codes {lacking[:10]} of "
             f"{n_voxels} voxels (it names {_some(labels)}): add them, or leave labels out to have "
-            "codes as labels"
+            "codes as labels" + see("howto_own_data")
         )
     named = {code: labels[code] for code in numbers.tolist() if code in labels}
     named = {code: text for code, text in named.items() if text.lower() not in OUTSIDE}
@@ -177,6 +182,7 @@ def labelled(values: Any, labels: Mapping[int, str] | None, name: str) -> tuple[
         raise ValueError(
             f"the label table of atlas {name!r} gives the name {twice!r} to the codes "
             f"{codes_of_it}: give each its own name, such as 'lh {twice}' and 'rh {twice}'"
+            + see("howto_own_data")
         )
     texts = [named.get(code) if code == code else None for code in codes.tolist()]
     return np.array(texts, dtype=object), True

@@ -12,6 +12,7 @@ import pandas as pd
 from brainenc.data.atlas_labels import labelled, read_labels
 from brainenc.data.voxel_grids import GrayordinateGrid, SurfaceGrid, VolumeGrid, as_hemispheres
 from brainenc.data.voxels import NON_ATLAS_COLUMNS
+from brainenc.documentation import see
 
 #: Endings that are no part of an atlas's name.
 _ENDINGS = (
@@ -139,6 +140,7 @@ def _tables(labels: Any, names: list[str]) -> dict[str, dict[int, str]]:
     if len(names) != 1:
         raise ValueError(
             f"labels is one table, but there are the atlases {names}: give a dict of atlas to table"
+            + see("howto_own_data")
         )
     return {names[0]: read_labels(labels)}
 

@@ -23,6 +23,7 @@ from brainenc.data.open_betas import Grid, open_betas
 from brainenc.data.stimuli import NAME, positions_known
 from brainenc.data.trial_sources import Runs, TrialSource
 from brainenc.data.volume_images import Names, open_pictures
+from brainenc.documentation import see
 from brainenc.storage import fingerprint
 
 #: Bytes of betas that are read at a time.
@@ -296,7 +297,7 @@ def _check_runs(of_runs: list[int] | None, source: Runs) -> None:
             if given != there:
                 raise ValueError(
                     f"{source.sources[i].name} has {there} volumes, but image_ids has {given} for "
-                    f"run {i + 1}: one id per volume is needed"
+                    f"run {i + 1}: one id per volume is needed" + see("howto_own_data")
                 )
 
 
@@ -305,7 +306,7 @@ def _check_count(ids: np.ndarray, source: Runs) -> None:
         runs = f" ({' + '.join(map(str, source.lengths))})" if len(source.lengths) > 1 else ""
         raise ValueError(
             f"betas has {source.n_trials} trials{runs}, but image_ids has {len(ids)}: one id per "
-            "trial is needed, in the order of the volumes"
+            "trial is needed, in the order of the volumes" + see("howto_own_data")
         )
 
 
@@ -323,6 +324,7 @@ def _of_trials(values: Any, source: Runs, name: str) -> np.ndarray | None:
     raise ValueError(
         f"{name} has {len(found)} values, but there are {source.n_trials} trials in "
         f"{len(source.lengths)} runs: one value for each trial or for each run is needed"
+        + see("howto_own_data")
     )
 
 
@@ -340,7 +342,7 @@ def _pictures(
         kept = row >= 0
         if not kept.any():
             image_positions(_plain(ids[~none]), n_images, names)  # says what is wrong with all
-            raise ValueError("image_ids has no picture for any trial")
+            raise ValueError("image_ids has no picture for any trial" + see("howto_own_data"))
         if n_left := int((~kept).sum()):
             warnings.warn(
                 f"{n_left} of {len(ids)} trials have no picture and are left out", stacklevel=4
@@ -350,6 +352,7 @@ def _pictures(
         raise ValueError(
             f"{int(none.sum())} of {len(ids)} trials have no picture, the first of them trial "
             f"{int(np.argmax(none))} (from 0): without_image='leave out' leaves such trials out"
+            + see("howto_own_data")
         )
     try:
         row = image_positions(_plain(ids), n_images, names)
@@ -362,7 +365,7 @@ def _pictures(
         raise ValueError(
             f"{int((~found).sum())} of {len(ids)} trials have a picture that is not among the "
             f"images, {ids[int(np.argmin(found))]!r} in trial {int(np.argmin(found))} (from 0) for "
-            f"example: add it, or without_image='leave out' ({error})"
+            f"example: add it, or without_image='leave out' ({error})" + see("howto_own_data")
         ) from None
     return row, np.ones(len(ids), dtype=bool)
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from brainenc.data.pictures import Colour, check_picture, pixels_of, rgb_of, upright_size
+from brainenc.documentation import see
 
 #: File name endings of images in a folder.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -176,6 +177,7 @@ def check_sizes(sizes: Sequence[tuple], names: Sequence[str]) -> None:
             raise ValueError(
                 f"images must have one size, but {names[0]} is {sizes[0]} and {name} is {size}; "
                 "resize them, or give paths as ImageFiles(paths, size=(height, width))"
+                + see("guide/data")
             )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainenc.conversion import column
 from brainenc.data.image_files import ImageFiles
+from brainenc.documentation import see
 
 
 def names_of(images: Any) -> list[str] | dict[Any, int] | None:
@@ -71,7 +72,7 @@ def image_positions(
     if missing.any():
         raise ValueError(
             f"image_ids has no id for {int(missing.sum())} trials (first in row "
-            f"{int(np.argmax(missing))}): leave these trials out, also of betas"
+            f"{int(np.argmax(missing))}): leave these trials out, also of betas" + see("guide/data")
         )
     if isinstance(names, dict):
         return _look_up(ids, {key: [row] for key, row in names.items()}, "a key of images")
@@ -88,7 +89,7 @@ def image_positions(
     if ids.size and (ids.min() < 0 or ids.max() >= n_images):
         raise ValueError(
             f"image_ids run from {ids.min()} to {ids.max()}, but images has rows 0 … "
-            f"{n_images - 1}; are the ids counted from 1?"
+            f"{n_images - 1}; are the ids counted from 1?" + see("guide/data")
         )
     return ids.astype(np.int64)
 
@@ -115,6 +116,7 @@ def _numbered(ids: np.ndarray, names: list[str], n_images: int) -> NDArray[np.in
             f"image_ids are whole numbers, and {number} may be row {number} of images, which is "
             f"{os.path.basename(names[number])!r}, or the name of "
             f"{os.path.basename(names[rows[number][0]])!r}: give the names of files as text"
+            + see("guide/data")
         )
     return found
 
@@ -128,6 +130,7 @@ def _named(ids: np.ndarray, names: list[str] | None) -> NDArray[np.int64]:
             f"image_ids are text ({str(ids[0])!r} …), but images is an array without names: give "
             "images as paths or as a dict of name to image; or, if images are in the sorted order "
             "of their names, image_ids = np.unique(names, return_inverse=True)[1]"
+            + see("guide/data")
         )
     found = []
     errors = []
@@ -168,11 +171,11 @@ def _look_up(ids: np.ndarray, rows: dict[Any, list[int]], what: str) -> NDArray[
     if unknown := [key for key in keys if key not in rows]:
         raise ValueError(
             f"{len(unknown)} of {len(keys)} image_ids are not {what}, {unknown[0]!r} for example; "
-            f"images has {list(rows)[:3]} …"
+            f"images has {list(rows)[:3]} …" + see("guide/data")
         )
     if several := [key for key in keys if len(rows[key]) > 1]:
         raise ValueError(
             f"image_ids has {several[0]!r}, which is {what} for rows {rows[several[0]][:5]} of "
-            "images: give names that differ, such as paths"
+            "images: give names that differ, such as paths" + see("guide/data")
         )
     return np.array([rows[key][0] for key in keys], dtype=np.int64)[inverse]

@@ -17,6 +17,7 @@ from brainenc.arrays import blocks, row_slices
 from brainenc.conversion import plain_array
 from brainenc.data.image_files import ImageFiles, check_sizes, natural_order
 from brainenc.data.pictures import Colour, over_background, pixels_of, rgb_of
+from brainenc.documentation import see
 from brainenc.reading import read_array
 
 #: Weights of R, G and B in the grey of an RGB image (ITU-R BT.601, as PIL's mode "L").
@@ -80,7 +81,7 @@ def as_images(images: Any, *, background: Colour | None = None) -> Any:
         raise TypeError(
             "images must be a uint8 array (n_images, H, W[, 3]), or a list of paths or PIL images, "
             f"got {type(images).__name__}. For one image pass [image], for a folder "
-            "ImageFiles.from_folder(folder)."
+            "ImageFiles.from_folder(folder)" + see("guide/data")
         )
     if len(images) == 0:
         raise ValueError("images is empty")
@@ -119,7 +120,7 @@ def _checked(images: Any, background: Colour | None = None) -> Any:
     if is_tensor and len(shape) == 3 and 3 in (shape[0], shape[2]):
         raise ValueError(
             f"images {shape} may be the channels of one image or grey images: for one image pass "
-            "images[None].permute(0, 2, 3, 1), for grey images images.numpy()"
+            "images[None].permute(0, 2, 3, 1), for grey images images.numpy()" + see("guide/data")
         )
     if is_tensor:
         images = plain_array(images, "images")
@@ -131,7 +132,7 @@ def _checked(images: Any, background: Colour | None = None) -> Any:
             way = "(255 * images).round().astype('uint8') for values in 0 … 1"
         raise TypeError(
             f"images must be uint8 in 0 … 255, got {images.dtype}: pass {way}. For features pass "
-            "features=None to the encoder."
+            "features=None to the encoder" + see("guide/data")
         )
     if 0 in shape:
         raise ValueError(f"images {shape} is empty")
@@ -149,7 +150,7 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"images {shape} may be one {'RGB' if width == 3 else 'RGBA'} image or {n} grey images "
             f"of {height} x {width} pixels: for one image pass images[None]; grey images so narrow "
-            "are given as RGB"
+            "are given as RGB" + see("guide/data")
         )
     if len(shape) in (3, 4) and (len(shape) == 3 or shape[3] in (3, 4)):
         return

@@ -11,6 +11,7 @@ import pandas as pd
 
 from brainenc.conversion import column, plain_array, text_labels
 from brainenc.data.encoding_data import EncodingData
+from brainenc.documentation import see
 from brainenc.reading import read_arrays
 
 #: Arrays that an ``.npz`` file may hold.
@@ -65,7 +66,10 @@ def load_npz(path: str | os.PathLike, *, name: str | None = None) -> EncodingDat
     path = Path(path)
     arrays = _read_npz(path)
     if missing := [key for key in ("images", "betas") if key not in arrays]:
-        raise ValueError(f"{path} holds {list(arrays)}, but {' and '.join(missing)} is missing")
+        raise ValueError(
+            f"{path} holds {list(arrays)}, but {' and '.join(missing)} is missing"
+            + see("guide/data")
+        )
     if arrays["images"].dtype.kind in "OSU":
         raise TypeError(
             f"images in {path} is text, but must be uint8: for names of files use "
@@ -158,13 +162,13 @@ def load_data(path: str | os.PathLike, *, verify: bool | None = None) -> Encodin
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
+        raise FileNotFoundError(f"{path} is missing" + see("guide/data"))
     with path.open("rb") as file:
         # Checked by the first bytes, since the error for other files is about zip archives.
         if file.read(2) not in (b"PK", b""):
             raise ValueError(
                 f"{path} is neither a .brain folder nor an .npz file, as numpy.savez(path, "
-                "images=images, betas=betas) writes"
+                "images=images, betas=betas) writes" + see("guide/data")
             )
     return read_arrays(path)
 

@@ -31,6 +31,7 @@ from brainenc.data.voxel_grids import (
     read_mask,
     read_surface_map,
 )
+from brainenc.documentation import see
 from brainenc.reading import read_array, reading
 
 Grid = VolumeGrid | SurfaceGrid | GrayordinateGrid
@@ -245,7 +246,7 @@ def volume_grid(images: list[Any], mask: Any, affine: Any, space: str) -> Volume
     if mask is None:
         raise ValueError(
             "mask is missing: most of a volume is no brain. Give a NIfTI file or an array of bool "
-            "(X, Y, Z); for all voxels numpy.ones(shape, dtype=bool)"
+            "(X, Y, Z); for all voxels numpy.ones(shape, dtype=bool)" + see("howto_own_data")
         )
     of_mask = None
     name = "mask"

@@ -14,6 +14,7 @@ import pandas as pd
 from brainenc.conversion import check_row_order
 from brainenc.data.image_ids import image_positions
 from brainenc.data.tables import plain_table
+from brainenc.documentation import see
 from brainenc.reading import reading
 
 #: Column with the name of an image: its file, or its key in a dict.
@@ -135,6 +136,7 @@ def _rows_by_name(table: pd.DataFrame, names: list[str] | dict[Any, int]) -> np.
         raise ValueError(
             f"stimuli has no row for {len(missing)} of {len(listed)} images, "
             f"{listed[missing[0]]!r} for example (looked for in the column {column!r})"
+            + see("howto_own_data")
         )
     return rows[np.argsort(images[rows])]
 

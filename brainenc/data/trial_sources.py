@@ -15,6 +15,7 @@ import numpy as np
 from brainenc.arrays import blocks, is_mapped, release
 from brainenc.brain.volumes import check_gzip, open_volume
 from brainenc.data.voxel_grids import MGH, GrayordinateGrid, SurfaceGrid, read_mgh
+from brainenc.documentation import see
 from brainenc.reading import check_claim, n_bytes_of, read_array, reading
 
 #: Bytes of values outside the mask, or in double precision, that are in memory at a time.
@@ -101,7 +102,7 @@ def layout_of(
         if axes not in found:
             raise ValueError(
                 f"{name} has the shape {shape}, which is not {axes!r} of a mask of shape {mask} "
-                f"with {n_voxels} voxels"
+                f"with {n_voxels} voxels" + see("howto_own_data")
             )
         return axes
     if n_trials is not None and len(found) > 1:
@@ -113,11 +114,12 @@ def layout_of(
         raise ValueError(
             f"{name} has the shape {shape}, but the mask has {mask} with {n_voxels} voxels inside: "
             "volumes are (X, Y, Z, trials), values of the voxels inside (voxels, trials)"
+            + see("howto_own_data")
         )
     choices = ", ".join(repr(one) for one in [*found, *(["tzyx"] if "txyz" in found else [])])
     raise ValueError(
         f"the shape {shape} of {name} fits several orders of axes: say which with axes=, one of "
-        f"{choices} (t: trials, v: voxels of the mask)"
+        f"{choices} (t: trials, v: voxels of the mask)" + see("howto_own_data")
     )
 
 

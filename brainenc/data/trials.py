@@ -15,6 +15,7 @@ from brainenc.arrays import row_blocks, varies
 from brainenc.conversion import check_row_order, column
 from brainenc.data.image_ids import image_positions
 from brainenc.data.tables import plain_table
+from brainenc.documentation import see
 from brainenc.validation import check_betas, check_same_length
 
 #: `brainenc.arrays.CONSTANT` of sums in float64.
@@ -143,7 +144,10 @@ def group_by_image(
     check_row_order(betas=betas, image_ids=image_ids, session=session, run=run)
     flat = check_betas(betas)
     if flat.shape[1] != 1:
-        raise ValueError(f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial")
+        raise ValueError(
+            f"betas {np.shape(betas)} must be (n_trials, n_voxels), trial by trial"
+            + see("guide/data")
+        )
     flat = flat[:, 0]
     given = {"session": session, "run": run}
     labels = {
@@ -188,7 +192,7 @@ def zscore_by_session(
     if "session" not in trials:
         raise ValueError(
             f"the trial table has columns {list(trials.columns)} but no 'session'; "
-            "pass session= to EncodingData.from_trials"
+            "pass session= to EncodingData.from_trials" + see("guide/data")
         )
     if n_without := int(trials["session"].isna().sum()):
         raise ValueError(f"{n_without} of {len(trials)} trials have no session")

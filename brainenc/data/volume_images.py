@@ -12,6 +12,7 @@ from brainenc.data.image_files import IMAGE_SUFFIXES, ImageFiles, natural_order
 from brainenc.data.image_ids import names_of
 from brainenc.data.images import as_images, open_images
 from brainenc.data.stimuli import NAME, read_table, stimuli_of_images
+from brainenc.documentation import see
 
 #: Columns of a table of stimuli that may hold paths of image files.
 FILE_COLUMNS = ("stim_file", "file", "filename", "path", "image", NAME)
@@ -85,7 +86,10 @@ def _files_in(folder: Path) -> list[Path]:
 def _files_of(stimuli: Any) -> list[Path]:
     """Image files that a table names, relative to its folder."""
     if stimuli is None:
-        raise ValueError("images is missing: give a folder, a dict, a list or an array of images")
+        raise ValueError(
+            "images is missing: give a folder, a dict, a list or an array of images"
+            + see("howto_own_data")
+        )
     table = read_table(stimuli, "stimuli")
     folder = Path(stimuli).parent if isinstance(stimuli, (str, os.PathLike)) else Path()
     tried = []
@@ -98,5 +102,5 @@ def _files_of(stimuli: Any) -> list[Path]:
             tried.append(f"{name!r} ({missing} is missing)")
     raise ValueError(
         f"no column of stimuli names files that are there: tried {', '.join(tried) or 'none'} of "
-        f"{list(table)}; give the folder of the images as images="
+        f"{list(table)}; give the folder of the images as images=" + see("howto_own_data")
     )

@@ -15,6 +15,7 @@ from brainenc.brain.surfaces import HEMISPHERES
 from brainenc.brain.volumes import POSITION, Volume, read_volume
 from brainenc.conversion import plain_array
 from brainenc.data.atlas_labels import labelled
+from brainenc.documentation import see
 from brainenc.reading import read_array, reading
 
 #: Difference in mm, or in mm per voxel, up to which two affines are those of one grid: headers
@@ -72,7 +73,7 @@ class VolumeGrid:
             raise ValueError(
                 f"{name} has the shape {tuple(shape)}, but the mask has {self.inside.shape}: "
                 "nothing is resampled here; bring both to one grid first, with "
-                "nilearn.image.resample_to_img for example"
+                "nilearn.image.resample_to_img for example" + see("howto_own_data")
             )
         check_affine(affine, self.affine, name)
 
@@ -116,7 +117,7 @@ def check_affine(affine: Any, expected: Any, name: str) -> None:
         raise ValueError(
             f"{name} has the affine {_rows(affine)}, but the mask has {_rows(expected)}: nothing "
             "is resampled here; bring both to one grid first, with "
-            "nilearn.image.resample_to_img for example"
+            "nilearn.image.resample_to_img for example" + see("howto_own_data")
         )
 
 
@@ -182,7 +183,7 @@ class SurfaceGrid:
             if values.shape != inside.shape:
                 raise ValueError(
                     f"{name} of {side} has {values.shape} vertices, but the mesh of the betas has "
-                    f"{inside.shape}: nothing is resampled here"
+                    f"{inside.shape}: nothing is resampled here" + see("howto_own_data")
                 )
             found.append(values[inside])
             tables.append(labels)
@@ -286,7 +287,7 @@ class GrayordinateGrid:
         if axis != self.axis:
             raise ValueError(
                 f"{name} has {len(axis)} grayordinates, and the betas have {len(self.axis)}, which "
-                "are not the same: nothing is resampled here"
+                "are not the same: nothing is resampled here" + see("howto_own_data")
             )
 
     def read_map(self, source: Any, name: str) -> tuple[np.ndarray, Labels]:
@@ -328,16 +329,19 @@ def read_mask(values: np.ndarray, name: str) -> np.ndarray:
     finite = values if values.dtype.kind in "biu" else values[np.isfinite(values)]
     above = np.unique(finite[finite > 0])
     if not len(above):
-        raise ValueError(f"{name} of shape {values.shape} is empty: no value is above 0")
+        raise ValueError(
+            f"{name} of shape {values.shape} is empty: no value is above 0" + see("howto_own_data")
+        )
     if (above % 1 != 0).any():
         raise ValueError(
             f"{name} has values such as {above[above % 1 != 0][0]:g} between whole numbers, as "
             "maps of probabilities have: choose a threshold, mask > 0.5 for example"
+            + see("howto_own_data")
         )
     if len(above) > 1:
         raise ValueError(
             f"{name} holds the labels {above[:5].tolist()}{' …' if len(above) > 5 else ''}, as an "
             "atlas does: for all of them pass mask > 0, for one mask == label; its labels go to "
-            "atlases={'name': …}"
+            "atlases={'name': …}" + see("howto_own_data")
         )
     return values > 0

@@ -14,6 +14,7 @@ import pandas as pd
 
 from brainenc.conversion import check_row_order, numeric_array, text_labels
 from brainenc.data.tables import plain_table
+from brainenc.documentation import see
 
 #: Columns with the position or quality of a voxel, not its ROI.
 NON_ATLAS_COLUMNS = ("ncsnr", "i", "j", "k", "x", "y", "z", "vertex", "hemisphere")
@@ -182,7 +183,10 @@ def labels_of_codes(codes: np.ndarray) -> np.ndarray:
 def check_voxels(voxels: pd.DataFrame, shape: tuple[int, ...]) -> None:
     """Raise ValueError if a voxel table does not fit betas of this shape."""
     if len(voxels) != shape[2]:
-        raise ValueError(f"voxels has {len(voxels)} rows, but betas {shape} has {shape[2]} voxels")
+        raise ValueError(
+            f"voxels has {len(voxels)} rows, but betas {shape} has {shape[2]} voxels"
+            + see("guide/data")
+        )
 
 
 def atlas_columns(voxels: pd.DataFrame) -> list[str]:
@@ -243,7 +247,9 @@ def roi_positions(voxels: pd.DataFrame, atlas: str | None = None) -> dict[str, n
             return {}
         atlas = atlases[0]
     if atlas not in atlases:
-        raise ValueError(f"atlas {atlas!r} is not in the voxel table, which has {atlases}")
+        raise ValueError(
+            f"atlas {atlas!r} is not in the voxel table, which has {atlases}" + see("guide/data")
+        )
     codes, labels = pd.factorize(atlas_labels(voxels, atlas))
     return {label: np.flatnonzero(codes == i) for i, label in enumerate(labels) if label}
 
@@ -278,7 +284,7 @@ def in_rois(voxels: pd.DataFrame, roi: str | Sequence[str], atlas: str | None = 
             if others:
                 known[label] = roi_positions(voxels, others[0])[label]
     if missing := [label for label in wanted if label not in known]:
-        raise ValueError(f"no ROI {missing} here; there are {list(known)}")
+        raise ValueError(f"no ROI {missing} here; there are {list(known)}" + see("guide/data"))
     mask = np.zeros(len(voxels), dtype=bool)
     for label in wanted:
         mask[known[label]] = True

@@ -32,7 +32,7 @@ class BData:
     ----------
     dataset : array, shape (n_samples, n_columns)
     metadata : dict of str to array, shape (n_columns,)
-        NaN where an item says nothing about a column.
+        NaN where an item has no value for a column.
     labels : dict of str to dict of float to str
         Text of the numbers in some columns, by the name of these columns.
     path : str

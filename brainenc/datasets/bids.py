@@ -33,6 +33,7 @@ from brainenc.data.open_betas import open_betas
 from brainenc.data.stimuli import read_table
 from brainenc.data.volume_images import open_pictures
 from brainenc.datasets.trial_tables import entities
+from brainenc.documentation import see
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _series(
     if not found:
         raise FileNotFoundError(
             f"{folder} holds no betas of trials: neither *_betaseries.nii.gz (NiBetaSeries) nor "
-            "*_stat-effect_statmap.nii.gz (nilearn)"
+            "*_stat-effect_statmap.nii.gz (nilearn)" + see("howto_own_data")
         )
     for key, wanted in (("session", session), ("task", task), ("space", space)):
         there = list(dict.fromkeys(getattr(one, key) for one in found))
@@ -238,6 +239,7 @@ def _events_file(folders: list[Path], subject: str, group: tuple[str, str, str])
     raise FileNotFoundError(
         f"there is no {'_'.join([subject, *entity])}_events.tsv in "
         f"{', '.join(map(str, folders))}: name the folder of the data set with events="
+        + see("howto_own_data")
     )
 
 
@@ -284,7 +286,7 @@ def _single(one: _Series, types: pd.Series, number: pd.Series, series: list[_Ser
     if match is None:
         raise ValueError(
             f"{one.path} is of the contrast {one.trial_type!r}, which is no trial: trials are "
-            "called by their type and number, such as face003"
+            "called by their type and number, such as face003" + see("howto_own_data")
         )
     for digits in range(1, len(match[2]) + 1):  # a type may end in a digit itself
         kind = one.trial_type[: len(one.trial_type) - digits]

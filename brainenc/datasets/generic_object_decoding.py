@@ -56,7 +56,7 @@ def load_generic_object_decoding(
         The folder with the pictures, in subfolders or not; ``root/images`` by default. Their names
         are those of ImageNet, such as ``n01443537_22563.JPEG``.
     image_size : int or (height, width), optional
-        Resize images on reading (bicubic); needed if they differ in size.
+        As for `load_nsd`; needed if the pictures differ in size.
 
     Returns
     -------

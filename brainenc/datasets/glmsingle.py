@@ -19,8 +19,9 @@ from brainenc.data.voxel_grids import VolumeGrid, as_hemispheres
 from brainenc.datasets.glmsingle_files import Output, open_output
 from brainenc.datasets.streaming import check_new, convert
 from brainenc.datasets.trial_tables import check_conditions, read_trials
+from brainenc.documentation import see
 
-#: Units of GLMsingle's betas, unless it was told otherwise (``wantpercentbold``).
+#: Units of GLMsingle's betas, unless its option ``wantpercentbold`` is 0.
 UNITS = "percent signal change"
 
 
@@ -131,12 +132,8 @@ def convert_glmsingle(
     ----------
     path, trials, stimuli, mask
         As for `load_glmsingle`.
-    out : path
-        The ``.brain`` folder, which must not exist.
-    copy_images : bool
-        As of `EncodingData.save`.
-    verbose : bool
-        Show a progress bar, and print what was read.
+    out, copy_images, verbose
+        As for `convert_volumes`.
     **options
         The other arguments of `load_glmsingle`.
 
@@ -146,8 +143,7 @@ def convert_glmsingle(
 
     Raises
     ------
-    FileExistsError : `out` exists, or another process is writing it.
-    OSError : the disk is too full for the betas.
+    FileExistsError, OSError : as for `convert_volumes`.
     FileNotFoundError, ValueError : as for `load_glmsingle`.
     """
     out = Path(out)
@@ -210,6 +206,7 @@ def glmsingle_plan(
             raise ValueError(
                 "trials is missing, and there is no DESIGNINFO beside the betas that has the order "
                 "of the conditions: give a table with the picture of each trial"
+                + see("howto_own_data")
             )
         table = pd.DataFrame({"picture": conditions})
     else:
@@ -285,7 +282,7 @@ def _keys(conditions: np.ndarray, keys: list[Any]) -> list[Any]:
     if conditions.max() >= len(keys):
         raise ValueError(
             f"DESIGNINFO has {conditions.max() + 1} conditions, but there are {len(keys)} images: "
-            "give trials, a table with the picture of each trial"
+            "give trials, a table with the picture of each trial" + see("howto_own_data")
         )
     return [keys[condition] for condition in conditions.tolist()]
 

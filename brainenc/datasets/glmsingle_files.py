@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from brainenc.data.trial_sources import ArrayTrials, columns_of_matlab, layout_of, opened
+from brainenc.documentation import see
 from brainenc.pickled_arrays import read_dict
 from brainenc.reading import reading
 
@@ -174,7 +175,7 @@ def _file(path: Path, kind: str | None) -> Path:
     if not there:
         raise FileNotFoundError(
             f"{path} holds no output of GLMsingle: {TYPES['D']}.npy, .hdf5 or .mat, or that of "
-            "another type"
+            "another type" + see("howto_own_data")
         )
     return there[kind or max(there)]
 
@@ -230,6 +231,7 @@ def _check_betas(shape: tuple[int, ...] | None, dtype: np.dtype, name: str) -> N
         raise ValueError(
             f"the betas of {name} have the shape {shape}, and no axis of trials (X, Y, Z, trials)"
             + (": type A (ONOFF) has no betas of trials" if shape and len(shape) == 3 else "")
+            + see("howto_own_data")
         )
 
 

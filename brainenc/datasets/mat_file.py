@@ -44,7 +44,7 @@ _LARGEST = 2**28
 
 
 def read_numbers(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of real numbers by name; others in the file are passed over.
+    """Arrays of real numbers by name; others in the file are skipped.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def read_numbers(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def read_variables(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Variables by name; others in the file are passed over.
+    """Variables by name; others in the file are skipped.
 
     Parameters
     ----------

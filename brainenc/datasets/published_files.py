@@ -15,6 +15,7 @@ from brainenc.arrays import blocks
 from brainenc.brain.volumes import open_volume
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.image_files import IMAGE_SUFFIXES, ImageFiles
+from brainenc.documentation import see
 from brainenc.memory import free_memory, size
 from brainenc.reading import reading
 
@@ -45,6 +46,7 @@ def require_files(paths: Iterable[Path], data_set: str, source: str = "") -> Non
             f"{len(missing)} files of {data_set} are missing:\n  "
             + "\n  ".join(missing)
             + (f"\n{source}" if source else "")
+            + see("public_data").replace(". ", "\n")
         )
 
 
@@ -154,7 +156,7 @@ def pictures_of(names: Sequence[str], found: dict[str, list[Path]], folder: Path
     if missing := [name for name in names if name not in found]:
         raise ValueError(
             f"{len(missing)} of {len(names)} pictures shown are not under {folder}, "
-            f"{missing[0]} for example"
+            f"{missing[0]} for example" + see("public_data")
         )
     if several := [name for name in names if len(found[name]) > 1]:
         raise ValueError(

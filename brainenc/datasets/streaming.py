@@ -112,7 +112,7 @@ def convert(
 
 
 def _remove(lock: FileLock) -> None:
-    """Delete the file of a lock that nobody needs any more, as the folder is there."""
+    """Delete the file of a lock that is no longer needed, because the folder exists."""
     with suppress(OSError):  # Windows cannot delete a locked file
         Path(lock.lock_file).unlink()
 

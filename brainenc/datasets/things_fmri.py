@@ -74,7 +74,7 @@ def load_things_fmri(
     images : path, optional
         The folder of THINGS's pictures, ``<concept>/<stimulus>``; ``root/images`` by default.
     image_size : int or (height, width), optional
-        Resize images on reading (bicubic); the pictures of THINGS differ in size.
+        As for `load_nsd`; needed, as the pictures of THINGS differ in size.
 
     Returns
     -------

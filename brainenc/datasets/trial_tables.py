@@ -14,6 +14,7 @@ import pandas as pd
 
 from brainenc.conversion import column
 from brainenc.data.stimuli import read_table
+from brainenc.documentation import see
 
 #: Columns that may name the picture of a trial, in the order in which they are tried.
 IMAGE_COLUMNS = (
@@ -32,7 +33,7 @@ def read_trials(trials: Any, n_trials: int | None, image_column: str | None = No
     ----------
     trials : pandas.DataFrame, path, list of these (one per run), or array of images
         A table with a column that names the picture: `IMAGE_COLUMNS`. Tables of a list are runs,
-        numbered from 1, or as their files say: ``ses-01``, ``run-2``.
+        numbered from 1, or as in the names of their files: ``ses-01``, ``run-2``.
     n_trials : int, optional
         Trials with betas. Rows without a picture (n/a) are no trials if those with one are as many.
     image_column : str, optional
@@ -65,7 +66,7 @@ def read_trials(trials: Any, n_trials: int | None, image_column: str | None = No
             raise ValueError(
                 f"trials has {len(table)} rows, {int(has_picture.sum())} of them with a picture in "
                 f"the column {name!r}, but there are betas of {n_trials} trials: give one row per "
-                "trial, in the order of the betas"
+                "trial, in the order of the betas" + see("howto_own_data")
             )
         warnings.warn(
             f"{len(table) - n_trials} of {len(table)} rows of trials have no picture (n/a) and no "
@@ -126,6 +127,7 @@ def _image_column(table: pd.DataFrame, name: str | None) -> str:
         raise ValueError(
             f"trials has the columns {list(table)}, and none that names the picture of a trial "
             f"({', '.join(IMAGE_COLUMNS[:4])} …): name it with image_column="
+            + see("howto_own_data")
         )
     return found[0]
 

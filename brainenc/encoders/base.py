@@ -13,6 +13,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.conversion import check_one_order, plain_array
+from brainenc.documentation import see
 from brainenc.encoders.draws import Draws
 from brainenc.encoders.inputs import Inputs
 from brainenc.encoders.memory import warn_of_memory
@@ -200,7 +201,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                 raise ValueError(
                     f"{type(self).__name__}._fit must return held-out predictions {shape}, NaN "
                     f"where there is none, and returned a {type(found.predictions).__name__} of "
-                    f"shape {given}"
+                    f"shape {given}" + see("add_an_encoder")
                 )
             self.training_mean_, self.training_marks_ = mean_response(betas), marks_of(features)
             self.sample_kind_ = self.sample_kind
@@ -209,7 +210,7 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                 raise TypeError(
                     f"{type(self).__name__} has sample_kind={self.sample_kind!r}, so it draws from "
                     "a distribution of its own, but has no _draw(features, n, rng, part): add it, "
-                    'or leave sample_kind as "residual"'
+                    'or leave sample_kind as "residual"' + see("add_an_encoder")
                 )
             with own_settings():
                 self.trials_later_ = TrialDistribution.later(

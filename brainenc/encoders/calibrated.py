@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.conversion import check_row_order, text_labels
+from brainenc.documentation import see
 from brainenc.encoders.base import BaseEncoder, HeldOut
 from brainenc.encoders.composed import (
     NOT_PREFIT,
@@ -159,7 +160,7 @@ class CalibratedEncoder(BaseEncoder):
     def _given(self) -> BaseEncoder:
         if self.encoder is None:
             return RidgeEncoder()
-        encoder = as_encoder(self.encoder, own_classes=True)
+        encoder = as_encoder(self.encoder)
         if not isinstance(encoder, BaseEncoder):
             raise TypeError(f"encoder={encoder!r} must be an encoder, such as RidgeEncoder()")
         return encoder
@@ -386,6 +387,7 @@ class CalibratedEncoder(BaseEncoder):
             raise ValueError(
                 f"coverage={coverage} takes at least {needed} calibration images, and there are "
                 f"{there}: calibrate on more images or ask for less coverage"
+                + see("guide/encoders")
             )
         features = self._features_of(X)
         with own_settings():

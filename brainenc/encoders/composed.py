@@ -157,7 +157,7 @@ def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:
             "encoders must be a list of encoders, a list of (name, encoder) or a dict, got "
             f"{type(encoders).__name__}"
         )
-    pairs = [(name, as_encoder(member, own_classes=True)) for name, member in pairs]
+    pairs = [(name, as_encoder(member, str(name))) for name, member in pairs]
     if not pairs:
         raise ValueError("encoders is empty: a stack needs one encoder at least")
     for name, member in pairs:

@@ -9,11 +9,11 @@ import numpy as np
 from scipy.stats import norm
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.documentation import see
 from brainenc.encoders import blocks_of_draws
 from brainenc.encoders.function_draws import (
     Functions,
     Streams,
-    choice_of_members,
     function_blocks,
     functions_of_members,
 )
@@ -127,7 +127,7 @@ class Draws(ABC):
             f'noise="weights" is not available for this {type(self).__name__}: it has no '
             "distribution of its weights and no members to draw from. Give it refits to parts of "
             "the images first, brainenc.encoders.add_refits(encoder, images, betas), which fits it "
-            "20 times"
+            "20 times" + see("draws")
         )
 
     def _draw(
@@ -257,11 +257,8 @@ class Draws(ABC):
         """Functions of the encoder's distribution, or of its refits if it has any."""
         if not (refits := getattr(self, "refits_", None)):
             return self._functions(features, n, streams)
-        return functions_of_members(
-            [refit._predict(features) for refit in refits],
-            choice_of_members(n, len(refits), streams),
-            around=self._predict(features),
-        )
+        predictions = [refit._predict(features) for refit in refits]
+        return functions_of_members(self, predictions, features, n, streams, refits=True)
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Interval around the prediction that contains a single trial with a given probability.

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from brainenc.encoders.blocks_of_draws import BLOCK_VALUES
+from brainenc.encoders.training_images import marks_of
+from brainenc.solvers.posterior import image_keys, normal_of_keys
 
 #: Voxels drawn at once: a row of a file is then written in pieces of 4 KiB.
 BLOCK_VOXELS = 1024
@@ -69,33 +71,105 @@ def function_blocks(
             yield (images, voxels), values(voxels).astype(np.float32, copy=False)
 
 
-def choice_of_members(n: int, n_members: int, streams: Streams) -> np.ndarray:
-    """Member of each draw, (n,): all of them in random order before one is drawn again."""
-    rng = np.random.default_rng(streams.whole)
-    rounds = [rng.permutation(n_members) for _ in range(-(-n // n_members))]
-    return np.concatenate(rounds)[:n]
+#: Training images at which the variance of members is measured; a mean over them is kept.
+MOST_IMAGES = 500
+
+
+def some_images(n_images: int) -> np.ndarray:
+    """Positions of at most `MOST_IMAGES` images, evenly spaced."""
+    return np.unique(np.linspace(0, n_images - 1, min(n_images, MOST_IMAGES)).astype(int))
+
+
+def variance_of_members(predictions: Sequence[np.ndarray]) -> np.ndarray:
+    """Variance of members' predictions (n_images, n_voxels), mean over images: (n_voxels,)."""
+    total, squares = np.zeros((2, *predictions[0].shape))
+    for prediction in predictions:
+        deviations = prediction - predictions[0].astype(np.float64)
+        total += deviations
+        squares += np.square(deviations)
+    m = len(predictions)
+    return ((squares - np.square(total) / m) / (m - 1)).mean(axis=0).astype(np.float32)
 
 
 def functions_of_members(
-    predictions: Sequence[np.ndarray], chosen: np.ndarray, *, around: np.ndarray | None = None
+    encoder: Any,
+    predictions: Sequence[np.ndarray],
+    features: np.ndarray,
+    n: int,
+    streams: Streams,
+    *,
+    refits: bool = False,
 ) -> Functions:
-    """Functions that are predictions of members.
+    """Functions that vary as members do, and at each image by the error they do not explain.
+
+    A draw is the prediction plus a random combination of the members' deviations from their mean:
+    normal, with the members' covariance. For refits it is divided by the root of χ²/(m − 1) of its
+    own, since m refits estimate a covariance (a t distribution with m − 1 degrees of freedom).
+    Where repeats have measured the error of held-out predictions, what exceeds the variance of the
+    members is drawn for each image alone, as in `brainenc.solvers.posterior`.
 
     Parameters
     ----------
+    encoder : BaseEncoder, with ``member_variance_``, or ``refit_variance_`` for refits
     predictions : list of arrays, shape (n_images, n_voxels)
         Of each member.
-    chosen : array of int, shape (n,)
-        Member of each draw.
-    around : array, shape (n_images, n_voxels), optional
-        Centre of the draws, in place of the members' mean. Deviations are then enlarged by
-        sqrt(m / (m − 1)), so that their variance is that of m members without bias.
+    features : array, of the images
+    n : int
+    streams : Streams
+    refits : bool
+        Whether members are those of `brainenc.encoders.add_refits`.
+
+    Raises
+    ------
+    ValueError : an earlier version saved the encoder, without the variance of its members.
     """
-    stacked = np.stack(predictions)
-    if around is not None:
-        m = len(stacked)
-        stacked = around + (stacked - stacked.mean(axis=0)) * np.sqrt(m / max(m - 1, 1))
-    return lambda voxels: stacked[chosen][..., voxels]
+    explained = getattr(encoder, "refit_variance_" if refits else "member_variance_", None)
+    if explained is None:
+        way = "call brainenc.encoders.add_refits again" if refits else "fit it again"
+        raise ValueError(
+            'noise="weights" needs the variance of members at training images, which this '
+            f"{type(encoder).__name__} lacks, since an earlier version of brainenc saved it: {way}"
+        )
+    expected = encoder._predict(features)
+    deviations = np.stack(predictions)
+    deviations -= deviations.mean(axis=0)
+    m = len(predictions)
+    z = np.random.default_rng(streams.whole).standard_normal((n, 2 * m - 1))
+    of_member = z[:, :m] / np.sqrt(m - 1)
+    if refits:
+        of_member /= np.sqrt(np.square(z[:, m:]).mean(axis=1, keepdims=True))
+    own, keys = _own_sd(encoder, explained), _keys_of_images(encoder, features)
+
+    def draws(voxels: slice) -> np.ndarray:
+        found = np.tensordot(of_member.astype(deviations.dtype), deviations[..., voxels], axes=1)
+        found += expected[:, voxels]
+        if own is None or keys is None:
+            return found
+        for i, (sd, seed) in enumerate(zip(own[voxels], streams.voxels[voxels], strict=True)):
+            if sd > 0:
+                key = int(np.random.default_rng(seed).integers(2**63))
+                found[..., i] += sd * normal_of_keys(n, keys, key)
+        return found
+
+    return draws
+
+
+def _own_sd(encoder: Any, explained: np.ndarray) -> np.ndarray | None:
+    """s.d. (n_voxels,) of what each image has of its own; None without repeats."""
+    error = error_of_expected(encoder, len(encoder.training_marks_))
+    if error is None:
+        return None
+    # NaN, of a voxel without repeats or without data, is 0 too.
+    return np.sqrt(np.fmax(error - np.nan_to_num(explained), 0))
+
+
+def _keys_of_images(encoder: Any, features: np.ndarray) -> np.ndarray | None:
+    """A number per image, equal for equal features; None if there are no features."""
+    known = encoder.training_marks_
+    if known.shape[1] == 0:
+        return None
+    scale = known.std(axis=0, dtype=np.float64)
+    return image_keys(marks_of(features) / np.where(scale > 0, scale, 1))
 
 
 def fitted_posterior(encoder: Any) -> Any:
@@ -115,8 +189,10 @@ def fitted_posterior(encoder: Any) -> Any:
     return posterior
 
 
-def error_of_expected(encoder: Any) -> np.ndarray | None:
+def error_of_expected(encoder: Any, n_images: int | None = None) -> np.ndarray | None:
     """Variance of the error of held-out expected responses per voxel; None without repeats.
+
+    `n_images` is the number of training images, by default those of its posterior.
 
     The estimate of a voxel is the difference of two variances, so it is shrunk towards the voxels'
     mean in units of their noise, by the share of the variance between voxels that errors of the
@@ -125,12 +201,13 @@ def error_of_expected(encoder: Any) -> np.ndarray | None:
     error, noise = encoder.model_error_, encoder.trial_noise_
     if error is None:
         return None
-    n_images = np.atleast_1d(fitted_posterior(encoder).images.sum(axis=1)).max(initial=2)
+    if n_images is None:
+        n_images = fitted_posterior(encoder).images.sum(axis=1).max(initial=2)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = error.variance / noise.variance
     if not (known := np.isfinite(ratio)).any():
         return error.variance
-    squared_error = 2 / n_images * (1 + ratio + ratio**2)
+    squared_error = 2 / max(n_images, 2) * (1 + ratio + ratio**2)
     between = max(float(np.var(ratio[known]) - squared_error[known].mean()), 0)
     share = between / (between + squared_error)
     return (share * ratio + (1 - share) * ratio[known].mean()) * noise.variance

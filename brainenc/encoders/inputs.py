@@ -9,6 +9,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.images import as_images, looks_like_images
+from brainenc.documentation import see
 from brainenc.features.learned import fitted_extractor, share, takes_features
 from brainenc.validation import check_extracted, check_feature_shape, check_features
 
@@ -109,6 +110,7 @@ def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.nd
         raise TypeError(
             f"{type(encoder).__name__} has features={encoder.features!r} and takes features, but "
             "got images; give the encoder an extractor, such as features=brainenc.GaborPyramid()"
+            + see("guide/features")
         )
     if reset and hasattr(encoder, "features_"):
         del encoder.features_
@@ -151,7 +153,7 @@ def extractor_for(features: Any, X: Any) -> Any:
     if features != "auto":
         raise ValueError(
             f"features={features!r}: give 'auto', None or a transformer such as "
-            "brainenc.GaborPyramid()"
+            "brainenc.GaborPyramid()" + see("guide/features")
         )
     if not looks_like_images(X):
         return None

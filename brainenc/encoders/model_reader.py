@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.documentation import see
 from brainenc.encoders.known_classes import (
     is_encoder,
     is_extractor,
@@ -274,7 +275,7 @@ class ModelReader:
             return theirs
         raise ValueError(
             f"the model uses the class {name}, which brainenc does not have; "
-            f"pass it as load(folder, classes=[{name}])"
+            f"pass it as load(folder, classes=[{name}])" + see("guide/encoders")
         )
 
     def _arguments(self, packed: Any, where: str) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from brainenc.encoders.ensemble import (
 from brainenc.encoders.function_draws import (
     Functions,
     Streams,
-    choice_of_members,
     functions_of_members,
+    some_images,
+    variance_of_members,
 )
 from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder, check_number
 from brainenc.metrics import correlation
@@ -149,6 +150,10 @@ class NetworkEncoder(TrainedEncoder):
             inputs, responses, folds, self._recipe(inputs.shape[1:], options["n_epochs"]), run
         )
         self.members_, self.history_ = found.nets, found.history
+        if len(self.members_) > 1:
+            self.member_variance_ = variance_of_members(
+                self._of_members(inputs, rows=some_images(len(inputs)))
+            )
         return self._in_betas(found.held_out)
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
@@ -160,12 +165,15 @@ class NetworkEncoder(TrainedEncoder):
         return self._in_betas(predictions)
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
-        """Draws are members of the ensemble; refused for a single network and for ridge."""
+        """Draws vary as members of the ensemble do; refused for a single network and for ridge."""
         if len(self.members_) < 2:
             return super()._functions(features, n, streams)
-        inputs = self._inputs(features)
-        members = [self._in_betas(run_net(net, inputs, self.device)) for net in self.members_]
-        return functions_of_members(members, choice_of_members(n, len(members), streams))
+        members = self._of_members(self._inputs(features))
+        return functions_of_members(self, members, features, n, streams)
+
+    def _of_members(self, inputs: Any, rows: np.ndarray | None = None) -> list[np.ndarray]:
+        nets = self.members_
+        return [self._in_betas(run_net(net, inputs, self.device, rows=rows)) for net in nets]
 
     def _in_betas(self, predictions: np.ndarray) -> np.ndarray:
         """Convert predictions from z units to the units of the betas, in place."""

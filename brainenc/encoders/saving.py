@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator
 
 import brainenc
+from brainenc.documentation import see
 from brainenc.encoders.model_reader import ModelReader
 from brainenc.encoders.packing import Packer
 from brainenc.features.saved import difference, probe
@@ -132,7 +133,7 @@ def _check_it_comes_back(packed: Any, packer: Packer) -> None:
         place = min(changed, default="a value of its parameters or attributes").strip(".")
         raise TypeError(
             f"the encoder cannot be saved: {place} comes back as another one. A constructor must "
-            "store its arguments as they are"
+            "store its arguments as they are" + see("guide/encoders")
         )
     for ours, theirs in zip(packer.extractors, again.extractors, strict=True):
         _check_same_features(ours, theirs)

@@ -4,18 +4,20 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone, is_regressor
+from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import BaggingRegressor
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import get_tags
 
+from brainenc.documentation import see
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.function_draws import (
     Functions,
     Streams,
-    choice_of_members,
     functions_of_members,
+    some_images,
+    variance_of_members,
 )
 from brainenc.features.base import FeatureExtractor
 from brainenc.features.learned import first
@@ -33,11 +35,11 @@ class SklearnEncoder(BaseEncoder):
 
     Parameters
     ----------
-    regressor : estimator with fit and predict
-        A copy is fitted. One that takes a single target is fitted voxel by voxel. The first steps
-        of a pipeline may be feature extractors, which take images: they are then the `features` of
-        the encoder. All other steps, a PCA for example, are fitted to training images alone, in
-        every fold.
+    regressor : object with fit and predict
+        A copy is fitted. Its class may be your own, without base classes of scikit-learn. One that
+        takes a single target is fitted voxel by voxel. The first steps of a pipeline may be feature
+        extractors, which take images: they are then the `features` of the encoder. All other steps,
+        a PCA for example, are fitted to training images alone, in every fold.
     features : "auto", None or transformer
         As for `RidgeEncoder`; "auto" are the extractors that the pipeline begins with, if it does.
     cv : int, splitter or iterable of (train, test)
@@ -61,8 +63,8 @@ class SklearnEncoder(BaseEncoder):
     ``algorithm="brute"``, in pipelines and `TransformedTargetRegressor` too. It refuses others
     (trees, neural networks), naming the attribute.
 
-    ``sample(noise="weights")`` draws the members of a `BaggingRegressor`; other regressors need
-    `brainenc.encoders.add_refits`.
+    ``sample(noise="weights")`` draws from the members of a `BaggingRegressor`; other regressors
+    need `brainenc.encoders.add_refits`.
 
     Examples
     --------
@@ -113,12 +115,10 @@ class SklearnEncoder(BaseEncoder):
 
     def _check_parameters(self) -> None:
         regressor = self.regressor
-        if isinstance(regressor, type) or not (
-            hasattr(regressor, "fit") and hasattr(regressor, "predict")
-        ):
+        if isinstance(regressor, type) or not _fits_and_predicts(regressor):
             raise TypeError(
                 f"regressor={regressor!r} must be an estimator with fit and predict, such as "
-                "sklearn.linear_model.Ridge()"
+                "sklearn.linear_model.Ridge()" + see("howto_pipeline")
             )
         if isinstance(innermost(regressor), BaseEncoder):
             raise TypeError(
@@ -151,11 +151,14 @@ class SklearnEncoder(BaseEncoder):
                 "predicted as NaN",
                 stacklevel=4,
             )
+        if len(members := self._of_members(X[some_images(len(X))])) > 1:
+            self.member_variance_ = variance_of_members(members)
         return held_out
 
     def _fitted(self, X: np.ndarray, Y: np.ndarray) -> Any:
         """A fitted copy of the regressor."""
-        regressor = clone(divided(self.regressor)[1])
+        # Not safe: an object without `get_params` is copied as it is.
+        regressor = clone(divided(self.regressor)[1], safe=False)
         single, multiple = _targets_of(regressor)
         if Y.shape[1] == 1 and single:
             return regressor.fit(X, Y[:, 0])
@@ -180,35 +183,42 @@ class SklearnEncoder(BaseEncoder):
         return found
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
-        """Draws are members of a bagging ensemble; refused for others."""
-        X = flatten_tokens(features)
-        groups = [_member_predictions(regressor, X) for regressor in self.regressors_]
-        n_members = min(map(len, groups), default=0)
-        if n_members < 2:
+        """Draws vary as members of a bagging ensemble do; refused for others."""
+        members = self._of_members(flatten_tokens(features))
+        if len(members) < 2:
             return super()._functions(features, n, streams)
-        members = [self._joined(list(parts), len(X)) for parts in zip(*groups, strict=True)]
-        return functions_of_members(members, choice_of_members(n, n_members, streams))
+        return functions_of_members(self, members, features, n, streams)
+
+    def _of_members(self, X: np.ndarray) -> list[np.ndarray]:
+        """Predictions (n_images, n_voxels) of the members of bagging ensembles; none of others."""
+        groups = [_member_predictions(regressor, X) for regressor in self.regressors_]
+        if min(map(len, groups), default=0) == 0:
+            return []
+        return [self._joined(list(parts), len(X)) for parts in zip(*groups, strict=True)]
 
 
-#: Libraries whose regressors take one beta per image, and are made encoders without being asked.
-_LIBRARIES = ("sklearn", "sklearnex", "himalaya", "xgboost", "lightgbm", "catboost", "cuml")
-
-
-def as_encoder(estimator: Any, *, own_classes: bool = False) -> Any:
+def as_encoder(estimator: Any, name: str | None = None) -> Any:
     """The encoder for an estimator that a user gives: the one place of this conversion.
 
     Parameters
     ----------
-    estimator : estimator
-        Encoders, and pipelines and searches that end in one, are returned as they are; so is what
-        scikit-learn does not take for a regressor.
-    own_classes : bool
-        Convert regressors of the user's own classes too. They may be meant to take betas with
-        repeats, so that the benchmark leaves them as they are.
+    estimator : object
+        Regressors, of scikit-learn, other libraries and the user's own classes, become encoders.
+        Encoders, and pipelines and searches that end in one, are returned as they are; so are
+        objects that say that they take betas with repeats, by a method ``sample`` or by the
+        attribute ``takes_repeats = True``, and what has no predict.
+    name : str, optional
+        Name of the estimator among several, for errors.
 
     Returns
     -------
-    estimator; for other regressors a `SklearnEncoder` of it
+    estimator; for regressors a `SklearnEncoder` of it
+
+    Raises
+    ------
+    TypeError : the estimator has fit and predict, and says that it is a classifier or the like, or
+        does not say what it is: whether it takes images or features, and betas with or without
+        repeats, is then unknown.
 
     Examples
     --------
@@ -217,14 +227,28 @@ def as_encoder(estimator: Any, *, own_classes: bool = False) -> Any:
     >>> as_encoder(Ridge())
     SklearnEncoder(regressor=Ridge())
     """
-    if isinstance(estimator, type) or not isinstance(estimator, BaseEstimator):
+    if isinstance(estimator, type) or not _fits_and_predicts(estimator):
         return estimator
     inner = innermost(estimator)
-    if isinstance(inner, BaseEncoder) or not _is_regressor(estimator):
+    takes_repeats = hasattr(inner, "sample") or getattr(inner, "takes_repeats", False)
+    if isinstance(inner, BaseEncoder) or takes_repeats:
         return estimator
-    if own_classes or type(inner).__module__.partition(".")[0] in _LIBRARIES:
+    if _kind(estimator) == "regressor":
         return SklearnEncoder(estimator)
-    return estimator
+    which = "the encoder" if name is None else f"encoder {name!r}"
+    kind = type(estimator).__name__
+    if (says := _kind(estimator)) is not None:
+        raise TypeError(f"{which} is a {kind}, a {says}: responses of voxels need a regressor")
+    raise TypeError(
+        f"{which} is a {kind} with fit and predict, and does not say that it is a regressor. If it "
+        "takes features and one average per image and voxel, wrap it: "
+        f"brainenc.SklearnEncoder({kind}(…), features=…). If it takes betas with their repeats, "
+        "make it a subclass of brainenc.BaseEncoder" + see("howto_pipeline")
+    )
+
+
+def _fits_and_predicts(estimator: Any) -> bool:
+    return hasattr(estimator, "fit") and hasattr(estimator, "predict")
 
 
 def innermost(estimator: Any) -> Any:
@@ -272,11 +296,12 @@ def _takes_images(transformer: Any) -> bool:
     return isinstance(transformer, FeatureExtractor)
 
 
-def _is_regressor(estimator: Any) -> bool:
+def _kind(estimator: Any) -> str | None:
+    """What an estimator says that it is, such as "regressor"; None if it does not."""
     try:
-        return bool(is_regressor(estimator))
-    except Exception:  # tags of another version of scikit-learn
-        return getattr(estimator, "_estimator_type", None) == "regressor"
+        return get_tags(estimator).estimator_type
+    except Exception:  # tags of another version of scikit-learn, or none
+        return getattr(estimator, "_estimator_type", None)
 
 
 def _targets_of(regressor: Any) -> tuple[bool, bool]:

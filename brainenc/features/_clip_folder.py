@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub
 import open_clip
 
+from brainenc.documentation import see
 from brainenc.features._weights import ELSE, cached_on_disk, hub_reachable
 from brainenc.storage import read_json
 
@@ -74,7 +75,8 @@ def _hub_folder(repository: str) -> Path:
             error = failure
     raise FileNotFoundError(
         f"the model hf-hub:{repository} is not on this machine and cannot be downloaded ({error}). "
-        f"Ways on: give a downloaded folder as model='local-dir:FOLDER', {ELSE}."
+        f"Ways on: give a downloaded folder as model='local-dir:FOLDER', {ELSE}"
+        + see("guide/features")
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from brainenc.devices import resolve_device
+from brainenc.documentation import see
 from brainenc.features import _clip_folder
 from brainenc.features._weights import ELSE, cached_on_disk, file_hash, hub_reachable, reachable
 from brainenc.features.base import FeatureExtractor
@@ -314,7 +315,7 @@ def _weights_of_tag(model: str, tag: dict[str, Any], pretrained: str | os.PathLi
     raise FileNotFoundError(
         f"the weights of {model} with pretrained={str(pretrained)!r} ({where}) are not on this "
         f"machine and cannot be downloaded ({error}). Ways on: give the checkpoint as "
-        f"pretrained=<local file>, {ELSE}."
+        f"pretrained=<local file>, {ELSE}" + see("guide/features")
     )
 
 
@@ -339,7 +340,7 @@ def _tag_config(model: str, pretrained: str | os.PathLike) -> dict[str, Any]:
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(
             f"model={model!r} is not one of open_clip.list_models(), no folder, and does not begin "
-            f"with hf-hub: or local-dir:{hint}"
+            f"with hf-hub: or local-dir:{hint}" + see("guide/features")
         )
     return dict(open_clip.get_pretrained_cfg(model, str(pretrained)) or {})
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from brainenc.devices import resolve_device
+from brainenc.documentation import see
 from brainenc.features._weights import (
     ELSE,
     cached_on_disk,
@@ -195,6 +196,7 @@ class TorchFeatures(FeatureExtractor):
             raise ValueError(
                 f"preprocess is needed for a {type(module).__name__}: a function of a PIL image "
                 "that gives a tensor (channels, H, W), such as torchvision's weights.transforms()"
+                + see("guide/features")
             )
         import timm
 
@@ -356,7 +358,7 @@ def _source(name: str) -> dict[str, str]:
         return {}
     raise FileNotFoundError(
         f"the weights of {name} ({repository}) are not on this machine and cannot be downloaded. "
-        f"Ways on: give a checkpoint as pretrained=<local file>, {ELSE}."
+        f"Ways on: give a checkpoint as pretrained=<local file>, {ELSE}" + see("guide/features")
     )
 
 
@@ -374,6 +376,7 @@ def _behaviour(preprocess: Callable[[Image.Image], torch.Tensor]) -> str:
                 raise ValueError(
                     "preprocess gives another result each time for one image, so its features "
                     "cannot be stored; remove the random steps, or use store=None"
+                    + see("guide/features")
                 )
             results.append(fingerprint(first))
     return fingerprint(results)

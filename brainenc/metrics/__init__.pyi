@@ -28,6 +28,7 @@ from .representational import rdm_correlation as rdm_correlation
 from .retrieval import RetrievalAccuracy as RetrievalAccuracy
 from .retrieval import top_k_retrieval as top_k_retrieval
 from .retrieval import two_way_identification as two_way_identification
+from .scorers import BetasWithRepeats as BetasWithRepeats
 from .scorers import RoiScorer as RoiScorer
 from .scorers import roi_scorer as roi_scorer
 from .variances import VarianceAgreement as VarianceAgreement

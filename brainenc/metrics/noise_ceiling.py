@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.conversion import plain_array
+from brainenc.documentation import see
 from brainenc.html_tables import html_table
 from brainenc.metrics.variance_components import (
     VarianceComponents,
@@ -238,7 +239,7 @@ class NoiseCeiling:
         if space != self.space:
             raise ValueError(
                 f"the score is in space {space!r} and the ceiling in {self.space!r}: "
-                f"convert with ceiling.to({space!r}) first"
+                f"convert with ceiling.to({space!r}) first" + see("guide/noise_ceilings")
             )
         if n_trials is not None and not np.allclose(
             n_trials, self.n_trials, rtol=1e-6, equal_nan=True
@@ -246,6 +247,7 @@ class NoiseCeiling:
             raise ValueError(
                 f"the score is for averages of {n_trials} trials and the ceiling for "
                 f"{self.n_trials}: convert with ceiling.with_n_trials({n_trials}) first"
+                + see("guide/noise_ceilings")
             )
         score = as_doubles(score, "score")
         if score.shape[-1:] != self.values.shape:
@@ -538,7 +540,7 @@ def _check_range(values: NDArray[np.float64], space: str, name: str) -> NDArray[
     if outside.any():
         raise ValueError(
             f"{name} has {values[outside].flat[0]:g}, outside 0 … {top} of a ceiling in space "
-            f"{space!r}; from an ncsnr, use noise_ceiling_from_ncsnr"
+            f"{space!r}; from an ncsnr, use noise_ceiling_from_ncsnr" + see("guide/noise_ceilings")
         )
     return values
 

@@ -23,7 +23,8 @@ def roi_scorer(rois: Any = None, roi: str | None = None, *, metric: str = "r") -
     """Scorer of predictions of an ROI, for ``scoring=`` of scikit-learn.
 
     Scores are against averages over the repeats that are there, and betas may have repeats and
-    missing values, which scikit-learn's own scorers (``scoring="r2"``) refuse.
+    missing values, which scikit-learn's own scorers (``scoring="r2"``) refuse. For these there is
+    `BetasWithRepeats`.
 
     Parameters
     ----------
@@ -79,6 +80,80 @@ def roi_scorer(rois: Any = None, roi: str | None = None, *, metric: str = "r") -
             f"roi={roi!r} needs labels, and rois is an array of {values.dtype}: give one of the two"
         )
     return RoiScorer(values, metric)
+
+
+class BetasWithRepeats:
+    """Betas with repeats that other libraries see as averages over repeats.
+
+    scikit-learn's own scorers (``scoring="r2"``, ``"neg_mean_squared_error"`` and others) refuse
+    arrays of three axes. They take this object as the array of averages. Encoders and the scorers
+    of `roi_scorer` take it as the betas with their repeats. Its rows are images, so
+    that splitters of scikit-learn divide it by image.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+        NaN where a repeat is missing. scikit-learn's scorers refuse images that lack all repeats
+        in a voxel; `roi_scorer` leaves them out.
+
+    Attributes
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    shape : (n_images, n_voxels), of the averages
+    ndim, dtype : of the averages
+
+    Raises
+    ------
+    ValueError : `betas` has another number of axes, infinite values, or nothing but NaN.
+    TypeError : not numeric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.model_selection import cross_val_score
+    >>> import brainenc
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.standard_normal((120, 8))
+    >>> betas = features[:, None, :4] + rng.standard_normal((120, 2, 4))  # 2 repeats, 4 voxels
+    >>> y = brainenc.metrics.BetasWithRepeats(betas)
+    >>> scores = cross_val_score(brainenc.RidgeEncoder(), features, y, cv=3, scoring="r2")
+    >>> bool(scores.mean() > 0.5)
+    True
+    """
+
+    def __init__(self, betas: Any):
+        self.betas = check_betas(betas)
+        n_images, _, n_voxels = self.betas.shape
+        self.shape, self.ndim, self.dtype = (n_images, n_voxels), 2, self.betas.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, images: Any) -> "BetasWithRepeats":
+        """Betas of some images, as a mask, positions or a slice; scikit-learn adds an Ellipsis."""
+        if isinstance(images, tuple):
+            if len(images) != 2 or images[1] is not Ellipsis:
+                raise IndexError(
+                    f"BetasWithRepeats {self.shape} is indexed by images alone; its attribute "
+                    "`betas` is the array with all axes"
+                )
+            images = images[0]
+        found = object.__new__(BetasWithRepeats)
+        betas = self.betas[np.atleast_1d(images) if np.isscalar(images) else images]
+        found.betas, found.shape = betas, (len(betas), self.shape[1])
+        found.ndim, found.dtype = self.ndim, self.dtype
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Averages over the repeats that are there, (n_images, n_voxels)."""
+        return average_repeats(self.betas).astype(dtype or self.dtype, copy=False)
+
+    def __betas__(self) -> np.ndarray:
+        """Betas with their repeats, for `brainenc.conversion.plain_array`."""
+        return self.betas
+
+    def __repr__(self) -> str:
+        return f"BetasWithRepeats{self.betas.shape}"
 
 
 class RoiScorer:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.linalg import helmert
 
 from brainenc.arrays import release, row_slices
+from brainenc.documentation import see
 from brainenc.noise.factors import MAX_FACTORS, shared_factors
 from brainenc.noise.gaussian import ResidualNoise, Whitening, assemble
 from brainenc.repeats import average_repeats, count_repeats
@@ -123,6 +124,7 @@ def trial_noise_later(
         raise ValueError(
             f"betas {shape} have no image with two trials of a voxel, and only repeats "
             "separate trial noise from signal: give betas (n_images, n_repeats, n_voxels)"
+            + see("draws")
         )
     rng = np.random.default_rng(random_state)
     trials = betas.take(_some_images(betas.array, rng))

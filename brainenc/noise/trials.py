@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainenc.arrays import release
+from brainenc.documentation import see
 from brainenc.noise.estimates import (
     TakenRows,
     residual_noise_later,
@@ -261,7 +262,7 @@ class TrialDistribution:
             raise ValueError(
                 f"noise={part!r} needs repeats, which separate trial noise from the error of "
                 "predictions, but the encoder was fitted to betas without repeats: fit it to betas "
-                '(n_images, n_repeats, n_voxels), or use noise="full"'
+                '(n_images, n_repeats, n_voxels), or use noise="full"' + see("draws")
             )
         return found
 

@@ -11,11 +11,18 @@ from sklearn.decomposition import PCA
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import BaggingRegressor, RandomForestRegressor
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import BayesianRidge, Lasso, LinearRegression, Ridge, RidgeCV
+from sklearn.linear_model import (
+    BayesianRidge,
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    Ridge,
+    RidgeCV,
+)
 from sklearn.model_selection import GridSearchCV, KFold, ShuffleSplit, cross_val_score
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -191,10 +198,91 @@ def test_the_conversion():
         assert as_encoder(estimator) is estimator
     for estimator in [Ridge(), make_pipeline(PCA(), Ridge()), DummyRegressor()]:
         assert as_encoder(estimator).regressor is estimator
-    # A class of one's own may average betas itself.
     own = Short()
-    assert as_encoder(own) is own
-    assert as_encoder(own, own_classes=True).regressor is own
+    assert as_encoder(own).regressor is own
+    for own in (DrawsItself(), TakesRepeats(), make_pipeline(StandardScaler(), TakesRepeats())):
+        assert as_encoder(own) is own
+
+
+class LeastSquares:
+    """A regressor of a class of one's own, which knows nothing of scikit-learn."""
+
+    def fit(self, X, y):
+        self.weights_ = np.linalg.lstsq(X, y, rcond=None)[0]
+        return self
+
+    def predict(self, X):
+        return X @ self.weights_
+
+
+class NamedParameters(LeastSquares, BaseEstimator):
+    """The same with the parameters of scikit-learn, but not declared to be a regressor."""
+
+
+class Declared(RegressorMixin, NamedParameters):
+    """The same, a regressor."""
+
+
+class TakesRepeats(Declared):
+    """A regressor of betas with repeats."""
+
+    takes_repeats = True
+
+
+class DrawsItself(NamedParameters):
+    """An encoder that does not derive from `BaseEncoder`."""
+
+    def sample(self, X, n=5, random_state=None):
+        return np.repeat(self.predict(X)[None], n, axis=0)
+
+
+@pytest.mark.parametrize("own", [LeastSquares(), NamedParameters()])
+def test_what_does_not_say_that_it_is_a_regressor_is_refused_unless_it_is_wrapped(
+    own, data, problem
+):
+    kind = type(own).__name__
+    message = rf"'mine' is a {kind} .*wrap it: brainenc\.SklearnEncoder\({kind}\(…\), features=…\)"
+    with pytest.raises(TypeError, match=message):
+        brainenc.benchmark(data, {"mine": own}, **FEW)
+    with pytest.raises(TypeError, match=message):
+        brainenc.StackedEncoder({"mine": own}).fit(*problem)
+    with pytest.raises(TypeError, match=f"the encoder is a {kind} "):
+        brainenc.CalibratedEncoder(own).fit(*problem)
+
+
+def test_a_classifier_is_refused(data):
+    with pytest.raises(TypeError, match="'mine' is a LogisticRegression, a classifier: "):
+        brainenc.benchmark(data, {"mine": LogisticRegression()}, **FEW)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        Declared(),
+        make_pipeline(StandardScaler(), Declared()),
+        brainenc.SklearnEncoder(NamedParameters()),
+        brainenc.SklearnEncoder(LeastSquares()),
+    ],
+)
+def test_own_regressors_get_features_and_averages(own, data, tmp_path):
+    features = np.random.default_rng(0).standard_normal((len(data.images), 4))
+    result = brainenc.benchmark(data, {"mine": own}, features={"mine": features}, **FEW)
+    assert result.encoders.set_index("encoder").loc["mine", "error"] == ""
+    train = result.folds["fold"] != 0
+    X = features[train]
+    if isinstance(own, Pipeline):
+        X, features = ((part - X.mean(axis=0)) / X.std(axis=0) for part in (X, features))
+    weights = np.linalg.lstsq(X, np.nanmean(data.betas[train], axis=1), rcond=None)[0]
+    expected = features[~train] @ weights
+    np.testing.assert_allclose(result.predictions("mine")[~train], expected, atol=1e-4)
+
+
+def test_a_regressor_without_parameters_is_copied_and_not_saved(problem, tmp_path):
+    regressor = LeastSquares()
+    encoder = brainenc.SklearnEncoder(regressor).fit(*problem)
+    assert not hasattr(regressor, "weights_")
+    with pytest.raises(TypeError, match="LeastSquares"):
+        encoder.save(tmp_path / "model")
 
 
 def test_a_pipeline_that_begins_with_extractors_takes_images(data, tmp_path):

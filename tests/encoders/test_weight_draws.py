@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.ensemble import BaggingRegressor
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Lasso, LinearRegression, Ridge
 from tiny_encoders import tiny_encoder
 
 import brainenc
@@ -159,7 +159,7 @@ def test_voxels_without_data_and_single_voxels():
     assert one.sample(X, n=3, noise="weights").shape == (3, len(X))
 
 
-def mean_coverage(noise, level, seeds):
+def mean_coverage(make, noise, level, seeds):
     """Share of voxels whose mean response to 50 new images is in the interval of draws."""
     covered = []
     for seed in seeds:
@@ -167,7 +167,7 @@ def mean_coverage(noise, level, seeds):
             500, 60, random_state=seed, session_drift=0, missing=0
         )
         tokens, signal = data.truth.tokens.mean(axis=1), data.truth.signal
-        encoder = brainenc.RidgeEncoder(features=None).fit(tokens[:300], data.betas[:300])
+        encoder = make(tokens[:300], data.betas[:300])
         for start in range(300, 500, 50):
             images = slice(start, start + 50)
             means = encoder.sample(tokens[images], n=200, random_state=1, noise=noise).mean(axis=1)
@@ -177,13 +177,34 @@ def mean_coverage(noise, level, seeds):
     return np.mean(covered)
 
 
+def ridge(X, betas):
+    return brainenc.RidgeEncoder(features=None).fit(X, betas)
+
+
+def lasso_with_refits(X, betas):
+    encoder = brainenc.SklearnEncoder(Lasso(0.02), features=None).fit(X, betas)
+    return add_refits(encoder, X, betas)
+
+
+def networks(X, betas):
+    return brainenc.MindReaderEncoder(features=None, device="cpu").fit(X, betas)
+
+
+# Voxels of a subject share their signal: 12 subjects have a standard error of 1.5 points.
 @pytest.mark.slow
-def test_intervals_of_means_over_images_have_their_coverage():
-    # Voxels of a subject share their signal: 12 subjects have a standard error of 1.5 points.
-    joint = mean_coverage("weights", 0.9, range(12))
-    assert abs(joint - 0.9) < 0.03
-    alone = mean_coverage("signal", 0.9, range(4))
-    assert alone < 0.8
+@pytest.mark.parametrize(
+    ("make", "tolerance"),
+    # Three networks say little about their own variance.
+    [(ridge, 0.03), (lasso_with_refits, 0.03), (networks, 0.05)],
+)
+def test_intervals_of_means_over_images_have_their_coverage(make, tolerance):
+    found = mean_coverage(make, "weights", 0.9, range(12))
+    assert abs(found - 0.9) < tolerance
+
+
+@pytest.mark.slow
+def test_intervals_of_means_from_errors_that_are_independent_between_images_are_too_narrow():
+    assert mean_coverage(ridge, "signal", 0.9, range(4)) < 0.8
 
 
 def test_the_part_of_an_image_of_its_own_is_the_error_that_weights_leave():
@@ -227,20 +248,63 @@ def test_an_encoder_without_such_draws_says_so_and_refits_give_it_some(tmp_path)
     expected = encoder.predict(X)
     add_refits(encoder, X, betas, n_refits=30)
     np.testing.assert_array_equal(encoder.predict(X), expected)
-    draws = encoder.sample(X[:40], n=30, noise="weights", random_state=0)
-    deviations = draws - expected[:40]
-    # All 30 refits, each once: their mean is the prediction.
-    np.testing.assert_allclose(deviations.mean(axis=0), 0, atol=1e-5)
+    twice = np.concatenate([X[:40], X[:40]])
+    draws = encoder.sample(twice, n=30, noise="weights", random_state=0)
+    np.testing.assert_allclose(draws[:, :40], draws[:, 40:], atol=1e-5)
+    fewer = encoder.sample(X[3:9], n=7, noise="weights", random_state=0)
+    np.testing.assert_allclose(fewer, draws[:7, 3:9], atol=1e-5)
     loaded = brainenc.load(encoder.save(tmp_path / "model"))
     np.testing.assert_array_equal(
-        loaded.sample(X[:40], n=30, noise="weights", random_state=0), draws
+        loaded.sample(twice, n=30, noise="weights", random_state=0), draws
     )
+    assert not {"refits_", "refit_variance_"} & set(vars(encoder.fit(X, betas)))
+    add_refits(encoder, X, betas, n_refits=3)
+    del encoder.refit_variance_
+    with pytest.raises(ValueError, match="saved it: call brainenc"):
+        encoder.sample(X, noise="weights")
+
+
+def test_draws_of_refits_have_their_covariance():
+    X, betas = make_problem(12)  # no repeats: functions of the features alone
+    encoder = add_refits(brainenc.SklearnEncoder(Ridge(5.0)).fit(X, betas), X, betas, n_refits=30)
+    n = 6000
+    deviations = encoder.sample(X[:4], n=n, noise="weights", random_state=0) - encoder.predict(
+        X[:4]
+    )
+    refits = np.stack([refit.predict(X[:4]) for refit in encoder.refits_])
+    for voxel in (0, 5):
+        # A t distribution with 29 degrees of freedom has 29 / 27 of the variance.
+        expected = np.cov(refits[..., voxel].T) * 29 / 27
+        sd = np.sqrt(np.diag(expected))
+        error = np.abs(np.cov(deviations[..., voxel].T) - expected) / np.outer(sd, sd)
+        assert error.max() < 5 * np.sqrt(2 / n)
     # The variance is about that of the closed form, at the same penalty.
     ridge = brainenc.RidgeEncoder(alphas=[5.0], standardize=False).fit(X, betas)
     drawn = ridge.posterior_.at(ridge.regression_.scaled(X[:40]))
     closed = np.mean([np.diag(drawn.covariance(v)).mean() for v in range(6)])
-    assert 0.6 < deviations.var(ddof=1) / closed < 1.6
-    assert not hasattr(encoder.fit(X, betas), "refits_")
+    spread = encoder.sample(X[:40], n=200, noise="weights", random_state=0)
+    assert 0.6 < spread.var(axis=0).mean() / closed < 1.6
+
+
+def test_the_error_that_refits_do_not_explain_is_drawn_for_each_image():
+    rng = np.random.default_rng(0)
+    X = 1e-4 * rng.standard_normal((400, 10)).astype(np.float32)  # images differ by this little
+    extra = rng.standard_normal((400, 5))  # features that the encoder lacks: variance 1
+    signal = 1e4 * X @ rng.standard_normal((10, 5)) + extra
+    betas = signal[:, None] + rng.standard_normal((400, 3, 5))
+    encoder = brainenc.SklearnEncoder(LinearRegression()).fit(X, betas)
+    add_refits(encoder, X, betas, n_refits=20)
+    # Least squares: at new images the variance of fits to n images, that of the noise of averages
+    # (1 + 1/3) times p / n, with the intercept p = 11; at those of halves about (11 / 189) / 2 for
+    # n = 200. Their mean over 5 voxels and 20 refits has a standard error of about a tenth.
+    assert encoder.refit_variance_.mean() == pytest.approx(4 / 3 * 11 / 189 / 2, rel=0.3)
+    draws = encoder.sample(X[:200], n=100, noise="weights", random_state=0)
+    deviations = draws - encoder.predict(X[:200])
+    # Independent between images: a mean over 200 has their variance / 200 and that of the refits.
+    total = deviations.var()
+    assert total == pytest.approx(1 + 4 / 3 * 11 / 389, rel=0.1)
+    of_mean = deviations.mean(axis=1).var()
+    assert 1 / 200 < of_mean < 3 / 200
 
 
 def test_refits_are_refused_where_they_cannot_be_made():
@@ -267,9 +331,33 @@ def test_refits_of_images_take_the_features_of_the_encoder():
     assert encoder.sample(images[:5], n=2, noise="weights").shape == (2, 5, 3)
 
 
+def test_draws_of_an_ensemble_have_the_covariance_of_its_members():
+    X, betas = make_problem(12)  # no repeats: functions of the features alone
+    bagging = BaggingRegressor(Ridge(), 6, random_state=0)
+    encoder = brainenc.SklearnEncoder(bagging).fit(X, betas)
+    n = 6000
+    draws = encoder.sample(X[:4], n=n, noise="weights", random_state=0)
+    for voxel in (0, 5):
+        members = encoder.regressor_.estimators_[voxel].estimators_
+        expected = np.cov(np.stack([member.predict(X[:4]) for member in members]).T)
+        sd = np.sqrt(np.diag(expected))
+        error = np.abs(np.cov(draws[..., voxel].T) - expected) / np.outer(sd, sd)
+        assert error.max() < 5 * np.sqrt(2 / n)
+    members = [
+        np.stack([member.predict(X) for member in ensemble.estimators_])
+        for ensemble in encoder.regressor_.estimators_
+    ]
+    variance = [of_voxel.var(axis=0, ddof=1).mean() for of_voxel in members]
+    np.testing.assert_allclose(encoder.member_variance_, variance, rtol=1e-5)
+
+
 def test_an_earlier_model_without_posterior_is_refused():
     X, betas = make_problem(12)
     encoder = brainenc.RidgeEncoder().fit(X, betas)
     del encoder.posterior_
     with pytest.raises(ValueError, match="fit it again"):
         encoder.sample(X, noise="weights")
+    networks = tiny_encoder("mindreader").fit(X, betas)
+    del networks.member_variance_
+    with pytest.raises(ValueError, match="fit it again"):
+        networks.sample(X, noise="weights")

@@ -7,9 +7,11 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import brainenc
-from brainenc.metrics import roi_scorer
+from brainenc.metrics import BetasWithRepeats, roi_scorer
 
 LABELS = ["V1", "V1", "V2", "", "V2"]
 
@@ -107,3 +109,59 @@ def test_labels_of_other_voxels_are_refused(problem):
     encoder = brainenc.RidgeEncoder().fit(X, betas)
     with pytest.raises(ValueError, match="rois"):
         roi_scorer(["V1"] * 4, "V1")(encoder, X, betas)
+
+
+def test_scorers_of_scikit_learn_get_averages_and_encoders_get_repeats(problem):
+    X, betas = problem
+    betas = np.delete(betas, 1, axis=2)  # the voxel that lacks images
+    y = BetasWithRepeats(betas)
+    encoder = Seen()
+    Seen.shapes.clear()
+    found = cross_validate(
+        encoder, X, y, cv=3, scoring={"r2": "r2", "mse": "neg_mean_squared_error"}
+    )
+    assert Seen.shapes == [(60, 3, 4)] * 3
+    for k, (train, test) in enumerate(KFold(3).split(X)):
+        predictions = brainenc.RidgeEncoder().fit(X[train], betas[train]).predict(X[test])
+        targets = averages(betas[test])
+        errors = np.square(targets - predictions).sum(axis=0)
+        r2 = 1 - errors / np.square(targets - targets.mean(axis=0)).sum(axis=0)
+        assert found["test_r2"][k] == pytest.approx(r2.mean(), rel=1e-5)
+        assert found["test_mse"][k] == pytest.approx(-errors.mean() / len(test), rel=1e-5)
+    ours = cross_val_score(encoder, X, y, cv=3, scoring=roi_scorer(metric="r2"))
+    np.testing.assert_allclose(ours, found["test_r2"], rtol=1e-5)
+    np.testing.assert_array_equal(
+        cross_val_score(encoder, X, y, cv=3), cross_val_score(encoder, X, betas, cv=3)
+    )
+    search = GridSearchCV(encoder, {"alphas": [[1.0], [1e5]]}, cv=3, scoring="r2")
+    assert search.fit(X, y).best_params_ == {"alphas": [1.0]}
+    pipeline = make_pipeline(StandardScaler(), brainenc.RidgeEncoder())
+    assert cross_val_score(pipeline, X, y, cv=3, scoring="r2").mean() > 0.2
+
+
+class Seen(brainenc.RidgeEncoder):
+    """Ridge that notes the shapes of betas that it is fitted to."""
+
+    shapes: list[tuple[int, ...]] = []  # noqa: RUF012
+
+    def _fit(self, features, betas):
+        Seen.shapes.append(betas.shape)
+        return super()._fit(features, betas)
+
+
+def test_betas_with_repeats_are_indexed_by_images(problem):
+    _, betas = problem
+    y = BetasWithRepeats(betas)
+    assert (len(y), y.shape, y.ndim, y.dtype) == (90, (90, 5), 2, np.float64)
+    np.testing.assert_array_equal(np.asarray(y), averages(betas))
+    mask = np.arange(90) % 2 == 0
+    for index in (mask, np.array([3, 1]), [3, 1], slice(2, 9), (np.array([3, 1]), ...)):
+        rows = index[0] if isinstance(index, tuple) else index
+        np.testing.assert_array_equal(y[index].betas, betas[rows])
+        assert y[index].shape == (len(betas[rows]), 5)
+    np.testing.assert_array_equal(y[4].betas, betas[[4]])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(y)).betas, betas)
+    with pytest.raises(IndexError, match="by images alone"):
+        y[:, 2]
+    assert BetasWithRepeats(y).betas is y.betas
+    assert np.asarray(BetasWithRepeats(betas[:, 0])).shape == (90, 5)

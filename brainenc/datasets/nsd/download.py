@@ -27,6 +27,7 @@ from brainenc.datasets.nsd.files import (
 from brainenc.datasets.nsd.imagery import RUNS, log_file
 from brainenc.datasets.nsd.plan import check_choice, choose_files, mask_files, session_numbers
 from brainenc.datasets.nsd.synthetic import stimulus_files
+from brainenc.documentation import see
 from brainenc.memory import free_disk, size
 
 #: Experiments by the value of the argument.
@@ -264,7 +265,7 @@ def _client(name: str) -> Callable[[str, Path], None]:
     wanted = {"auto": "boto3 or the command aws", "aws": "the command aws"}.get(name, name)
     raise ImportError(
         f"fetching needs {wanted}: pip install boto3 (or awscli), then `aws configure` with your "
-        f"own account; or fetch the files from {BUCKET} by hand"
+        f"own account; or fetch the files from {BUCKET} by hand" + see("nsd")
     )
 
 

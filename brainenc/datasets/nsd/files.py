@@ -21,6 +21,7 @@ from nibabel.openers import ImageOpener
 from brainenc.arrays import blocks
 from brainenc.brain.surfaces import HEMISPHERES
 from brainenc.brain.volumes import Volume, open_volume, read_volume
+from brainenc.documentation import see
 from brainenc.reading import check_claim, n_bytes_of, reading
 
 #: Bucket with the files, under the same names.
@@ -387,4 +388,5 @@ def require(files: Iterable[Alternatives], root: Path, *, sessions: bool = True)
                 if sessions
                 else ""
             )
+            + see("nsd").removeprefix(".")
         )

@@ -88,7 +88,7 @@ def load_nsd_imagery(
         As for `load_nsd`. Betas are in ``nsdimagery<betas>/betas_nsdimagery.hdf5``, ``….nii.gz`` or
         ``{lh,rh}.….mgh``.
     image_size : int or (height, width), optional
-        Resize images on reading (bicubic); needed if they differ in size.
+        As for `load_nsd`; needed if the targets differ in size.
 
     Returns
     -------

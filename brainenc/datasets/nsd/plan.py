@@ -28,6 +28,7 @@ from brainenc.datasets.nsd.files import (
     require,
 )
 from brainenc.datasets.published_files import as_size
+from brainenc.documentation import see
 from brainenc.reading import read_array
 from brainenc.storage import fingerprint
 
@@ -326,6 +327,7 @@ def _read_mask(files: NSDFiles, mask: Any, session: int) -> np.ndarray:
         raise ValueError(
             f"mask {mask if isinstance(mask, str) else ''} of shape {inside.shape} has "
             f"{int(inside.sum())} voxels, but it must be on the grid of {files.space} and not empty"
+            + see("nsd")
         )
     return inside
 
@@ -361,7 +363,9 @@ def _read_mask_file(path: Path) -> np.ndarray:
 
 def _all_vertices(files: NSDFiles, session: int) -> np.ndarray:
     if not isinstance(files, NSDSurfaceFiles):
-        raise ValueError("mask='all' is for fsaverage; most of a volume is no brain: give a mask")
+        raise ValueError(
+            "mask='all' is for fsaverage; most of a volume is no brain: give a mask" + see("nsd")
+        )
     return np.ones(2 * files.n_vertices(session), dtype=bool)
 
 

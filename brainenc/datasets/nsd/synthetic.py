@@ -47,7 +47,7 @@ def load_nsd_synthetic(
         As for `load_nsd`; z-scores are over the 744 trials of the session. Betas are in
         ``nsdsynthetic<betas>/betas_nsdsynthetic.hdf5``, ``….nii.gz`` or ``{lh,rh}.….mgh``.
     image_size : int or (height, width), optional
-        Resize images on reading (bicubic); 714 × 1360 otherwise.
+        As for `load_nsd`; 714 × 1360 pixels by default.
 
     Returns
     -------

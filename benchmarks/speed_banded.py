@@ -15,7 +15,7 @@ N_CANDIDATES, N_ALPHAS = 20, 13
 
 
 def banded(arguments: argparse.Namespace) -> Iterator[dict]:
-    """Both with 20 candidates, the same penalties and folds."""
+    """All with 20 candidates, the same penalties and folds."""
     tenth = 10 if arguments.quick else 1
     for i, (n_images, widths, n_voxels) in enumerate(SIZES):
         n_images, n_voxels = n_images // tenth, n_voxels // tenth
@@ -24,28 +24,25 @@ def banded(arguments: argparse.Namespace) -> Iterator[dict]:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
             folder = Path(name)
             measure(make_bands, folder, n_images, widths, n_voxels)
-            ours: tuple = (run_banded, folder, arguments.device)
+            ours: list[tuple] = [
+                (run_banded, folder, arguments.device, candidates)
+                for candidates in ("random", "chosen")
+            ]
             if i:
-                found = measure(*ours)
-                yield row("banded ridge", size, found, **measure(score_of, folder, "ours"))
+                found = measure(*ours[0])
+                yield row("banded ridge", size, found, **measure(score_of, folder, "random"))
                 continue
-            found, *theirs = in_turn(
-                min(arguments.rounds, 2),
-                ours,
-                (run_random_search, folder, "numpy"),
-                (run_random_search, folder, "torch"),
+            *found, numpy, torch = in_turn(
+                arguments.rounds,
+                *ours,
+                *((run_random_search, folder, backend) for backend in ("numpy", "torch")),
             )
-            better = min(theirs, key=lambda each: each["s"])
-            scores = measure(score_of, folder, "ours")
-            of_theirs = measure(score_of, folder, "theirs")
-            yield row(
-                "banded ridge",
-                size,
-                found,
-                better,
-                **scores,
-                **{f"other {name}": value for name, value in of_theirs.items()},
-            )
+            theirs = min(numpy, torch, key=lambda each: each["s"])
+            scores = measure(score_of, folder, "theirs")
+            of_theirs = {f"other {name}": value for name, value in scores.items()}
+            for candidates, each in zip(("random", "chosen"), found, strict=True):
+                of_ours = measure(score_of, folder, candidates)
+                yield row(f"banded ridge, {candidates}", size, each, theirs, **of_ours, **of_theirs)
 
 
 def make_bands(folder: Path, n_images: int, widths: tuple[int, ...], n_voxels: int) -> dict:
@@ -90,8 +87,8 @@ def run_banded(folder: Path, device: str, candidates: str) -> dict:
         Ks = [X[: len(Y)] @ X[: len(Y)].T for X in Xs]
         options = {"n_iter": N_CANDIDATES, "candidates": candidates, "device": device}
         fit = solvers.banded_ridge_cv(Ks, Y, alphas, folds, **options)
-    _save(folder, "ours", Xs, Y, fit.weights, fit.band_weights, fit.intercept)
-    np.save(folder / "ours_cv.npy", _held_out_error(fit.held_out, Y, folds))
+    _save(folder, candidates, Xs, Y, fit.weights, fit.band_weights, fit.intercept)
+    np.save(folder / f"{candidates}_cv.npy", _held_out_error(fit.held_out, Y, folds))
     return found
 
 

@@ -1,0 +1,389 @@
+"""Kernels of features that do not fit into memory, from blocks of columns.
+
+A kernel is a sum over features, so it is summed up over blocks of them, each of which is read,
+converted to single precision, z-scored and multiplied. Every byte of a file is read once: a block
+has all images of some features, which is what their means and standard deviations need.
+
+Products are those of float32 (float64 for features in float64), and sums over blocks round less
+than one long sum: against float64, the largest error of a kernel of 40 000 features is 1e-6 of its
+diagonal. Products of features in bfloat16 are two to five times faster where the processor has
+instructions for them, but their kernel is wrong by 2e-4 of its diagonal, which changes predictions
+at small penalties by up to 6e-3 of their norm. They are not used.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.linalg import get_blas_funcs
+
+from brainenc.arrays import blocks, read_ahead, release
+from brainenc.solvers.voxels import feature_scaling
+
+#: Features larger than this in single precision, in bytes, are streamed: no z-scored copy is made.
+STREAMED_BYTES = 2**30
+#: Size in bytes of a z-scored block of columns.
+_BLOCK_BYTES = 2**27
+#: Size in bytes of the columns of a file that are read ahead. Of 9000 images in half precision each
+#: row is then read in pieces of 60 KB: pieces of 8 KB are read at a third of the speed.
+_AHEAD_BYTES = 2**29
+#: Largest size in bytes of the kernel of new images that `ScaledFeatures.products` makes at once.
+_PRODUCT_BYTES = 2**30
+#: Columns of `ScaledFeatures.sketch`: its scalar products have an s.d. of sqrt(2 / 8192), 1.6 %.
+SKETCH_COLUMNS = 8192
+
+
+class LinearKernel(NamedTuple):
+    """Kernel of z-scored features, and their scaling.
+
+    Attributes
+    ----------
+    kernel : array, shape (n_images, n_images)
+    mean, scale : arrays, shape (n_features,)
+        As `brainenc.solvers.voxels.feature_scaling` gives them.
+    """
+
+    kernel: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+
+def linear_kernel(
+    features: Any,
+    *,
+    standardize: bool = True,
+    device: Any = "cpu",
+    block_columns: int | None = None,
+) -> LinearKernel:
+    """Kernel XXᵀ of z-scored features X, read in blocks of columns.
+
+    Parameters
+    ----------
+    features : array, shape (n_images, n_features) or (n_images, n_tokens, width)
+        Or what has ``shape`` and ``dtype`` and gives blocks of columns, ``features[:, a:b]``, such
+        as a memory map of any memory order. Half precision is converted to float32 block by block.
+    standardize : bool
+        Divide by the standard deviation; features are centred in any case.
+    device : str or torch.device
+        Where blocks are multiplied.
+    block_columns : int, optional
+        Columns of a block; by default blocks are of 128 MiB.
+
+    Returns
+    -------
+    LinearKernel, float32, or float64 for features in float64
+
+    Raises
+    ------
+    ValueError : NaN or infinite features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((5, 300)).astype(np.float16)
+    >>> found = linear_kernel(X)
+    >>> Z = (X - found.mean) / found.scale
+    >>> bool(np.abs(found.kernel - Z @ Z.T).max() < 1e-3)
+    True
+    """
+    n_images, n_features = len(features), math.prod(features.shape[1:])
+    dtype = _dtype(features)
+    mean, scale = np.empty(n_features, dtype), np.empty(n_features, dtype)
+    total = _total(n_images, n_images, dtype, device, symmetric=True)
+    for columns, block in _column_blocks(features, n_images, block_columns):
+        with np.errstate(invalid="ignore", over="ignore"):  # refused on the next line
+            mean[columns], scale[columns] = feature_scaling(block, standardize)
+        _refuse_non_finite(mean[columns], columns)
+        _scale(block, mean[columns], scale[columns])
+        total.add(block, block)
+    return LinearKernel(total.result(), mean, scale)
+
+
+def cross_kernel(new: Any, fitted: "ScaledFeatures", *, device: Any = "cpu") -> np.ndarray:
+    """Kernel of new images with those that a regression was fitted to, in blocks of columns.
+
+    Parameters
+    ----------
+    new : array, shape (n_new, n_features) or (n_new, n_tokens, width)
+        As for `linear_kernel`; scaled as `fitted` is.
+    fitted : ScaledFeatures
+    device : str or torch.device
+
+    Returns
+    -------
+    array, shape (n_new, n_images)
+
+    Raises
+    ------
+    ValueError : another number of features, or the fitted features are no longer those that their
+        scaling was computed from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((5, 300)).astype(np.float32)
+    >>> _, mean, scale = linear_kernel(X)
+    >>> cross_kernel(X[:2], ScaledFeatures(X, mean, scale)).shape
+    (2, 5)
+    """
+    scaled = fitted.scaling_of(new)
+    dtype = np.result_type(fitted.dtype, scaled.dtype)
+    total = _total(len(scaled), len(fitted), dtype, device)
+    for columns, block in fitted.blocks(n_rows=len(scaled) + len(fitted), check=True):
+        both = scaled.columns(columns), block
+        total.add(*(part.astype(dtype, copy=False) for part in both))
+    return total.result()
+
+
+@dataclass(frozen=True)
+class ScaledFeatures:
+    """z-scored features that are not held: they are read and scaled in blocks of columns.
+
+    Attributes
+    ----------
+    features : array, shape (n_images, n_features) or (n_images, n_tokens, width)
+        As they were given, such as a memory map in half precision. They are needed as long as this
+        object is used, and must not change.
+    mean, scale : arrays, shape (n_features,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
+    >>> scaled = ScaledFeatures(X, np.full(4, 4, np.float32), np.full(4, 2, np.float32))
+    >>> scaled.shape
+    (3, 4)
+    >>> scaled.columns(slice(1, 3)).tolist()
+    [[-1.5, -1.0], [0.5, 1.0], [2.5, 3.0]]
+    """
+
+    features: Any
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of images and of features."""
+        return len(self.features), len(self.mean)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of z-scored features: float32, or float64 for features in float64."""
+        return _dtype(self.features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def columns(self, columns: slice) -> np.ndarray:
+        """z-scored features (n_images, n_columns) of consecutive columns."""
+        block = _columns(self.features, columns)
+        return _scale(block, self.mean[columns], self.scale[columns])
+
+    def blocks(
+        self, n_rows: int | None = None, *, check: bool = False
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Blocks of columns, and their z-scored features; all of them, each once.
+
+        Parameters
+        ----------
+        n_rows : int, optional
+            Rows that have room in a block, if there are others beside these.
+        check : bool
+            Compare the mean of each feature with the stored one.
+
+        Raises
+        ------
+        ValueError : the features have changed.
+        """
+        for columns, block in _column_blocks(self.features, n_rows or len(self), None):
+            if check and not _same_mean(block, self.mean[columns], self.scale[columns]):
+                raise ValueError(
+                    "the features that the ridge regression was fitted to have changed: features "
+                    f"{self.features.shape} of {self.features.dtype} are too large for a copy in "
+                    "memory, so the file or array itself must stay as it was. Write new features "
+                    "to another file, or fit again"
+                )
+            yield columns, _scale(block, self.mean[columns], self.scale[columns])
+
+    def scaling_of(self, features: Any) -> "ScaledFeatures":
+        """Features of other images, to be scaled as these.
+
+        Raises
+        ------
+        ValueError : another number of features.
+        """
+        if math.prod(features.shape[1:]) != len(self.mean):
+            raise ValueError(
+                f"features {tuple(features.shape)} do not have the {len(self.mean)} numbers per "
+                "image that the regression was fitted to"
+            )
+        return ScaledFeatures(features, self.mean, self.scale)
+
+    def products(self, new: Any, *, device: Any = "cpu") -> Iterator[tuple[slice, np.ndarray]]:
+        """Blocks of other images, and their `cross_kernel` with these (1 GiB at most)."""
+        size = _PRODUCT_BYTES // (self.dtype.itemsize * max(1, len(self)))
+        for rows in blocks(len(new), size):
+            yield rows, cross_kernel(new[rows], self, device=device)
+
+    def projected(self, directions: np.ndarray) -> np.ndarray:
+        """Scaled features times a matrix (n_features, k)."""
+        found = np.zeros((len(self), directions.shape[1]), self.dtype)
+        for columns, block in self.blocks():
+            found += block @ directions[columns]
+        return found
+
+    def sketch(self, n_columns: int = SKETCH_COLUMNS) -> np.ndarray:
+        """Short vectors (n_images, n_columns) with about the scalar products of the features.
+
+        Each feature gets a random sign and is added to one of the columns, the same for all
+        images: scalar products are unbiased, with a relative s.d. of sqrt(2 / n_columns) for a
+        vector with itself.
+
+        References
+        ----------
+        Charikar, Chen & Farach-Colton (2004), Theoretical Computer Science 312 (count sketch).
+        """
+        found = np.zeros((len(self), n_columns), self.dtype)
+        for columns, block in self.blocks():
+            block *= _signs(len(self.mean))[columns]
+            for start in range(columns.start - columns.start % n_columns, columns.stop, n_columns):
+                some = slice(max(start, columns.start), min(start + n_columns, columns.stop))
+                to = slice(some.start - start, some.stop - start)
+                found[:, to] += block[:, some.start - columns.start : some.stop - columns.start]
+        return found
+
+
+def _signs(n: int) -> np.ndarray:
+    """Random signs (n,), the same in every call."""
+    return np.random.default_rng(0).integers(0, 2, n, dtype=np.int8) * np.int8(2) - np.int8(1)
+
+
+# ------------------------------------------------------------------ blocks of columns
+
+
+def _dtype(features: Any) -> np.dtype:
+    return np.dtype(np.float64 if features.dtype == np.float64 else np.float32)
+
+
+def _column_blocks(
+    features: Any, n_rows: int, block_columns: int | None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of columns (n_images, n_columns) as C-ordered floats; the caller may change them.
+
+    The columns that follow are read ahead from the disk while the caller computes.
+    """
+    n_features, dtype = math.prod(features.shape[1:]), _dtype(features)
+    size = block_columns or max(16, _BLOCK_BYTES // (dtype.itemsize * max(1, n_rows)))
+    ahead = max(1, _AHEAD_BYTES // (size * len(features) * np.dtype(features.dtype).itemsize))
+    whole = list(blocks(n_features, size * ahead))
+    for i, wide in enumerate(whole):
+        for soon in whole[i : i + 2] if i == 0 else whole[i + 1 : i + 2]:
+            read_ahead(features, soon)
+        for part in blocks(wide.stop - wide.start, size):
+            columns = slice(wide.start + part.start, wide.start + part.stop)
+            yield columns, _columns(features, columns)
+        release(features)
+
+
+def _columns(features: Any, columns: slice) -> np.ndarray:
+    """A copy of consecutive columns, in C order and in single or double precision."""
+    dtype = _dtype(features)
+    if len(features.shape) == 2:
+        return np.array(features[:, columns], dtype, order="C")
+    width = features.shape[2]
+    first = columns.start // width
+    tokens = features[:, first : -(-columns.stop // width)]
+    # Whole tokens are copied, in single precision, and the rest of the first and last left out.
+    flat = np.array(tokens, dtype, order="C").reshape(len(features), -1)
+    offset = columns.start - first * width
+    return np.ascontiguousarray(flat[:, offset : offset + columns.stop - columns.start])
+
+
+def _same_mean(block: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> bool:
+    # Other features of as many images differ by about 1 / sqrt(n_images) of their s.d.
+    found, _ = feature_scaling(block, standardize=False)
+    return bool((np.abs(found - mean) <= 1e-4 * scale + 1e-6 * np.abs(mean)).all())
+
+
+def _scale(block: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """z-scored block, in its own memory."""
+    block -= mean
+    block /= scale
+    return block
+
+
+def _refuse_non_finite(mean: np.ndarray, columns: slice) -> None:
+    # A column with NaN or infinity has a mean that is not finite.
+    if not np.isfinite(mean).all():
+        first = columns.start + int(np.flatnonzero(~np.isfinite(mean))[0])
+        raise ValueError(
+            f"features contain NaN or infinity (first in column {first} of the numbers of an "
+            "image): correct or leave out those images"
+        )
+
+
+# ------------------------------------------------------------------ sums of products
+
+
+def _total(n: int, m: int, dtype: np.dtype, device: Any, *, symmetric: bool = False) -> Any:
+    if str(device) == "cpu" or str(device).startswith("mps"):  # no double precision there
+        return _SymmetricTotal(n, dtype) if symmetric else _Total(n, m, dtype)
+    return _DeviceTotal(n, m, dtype, device)
+
+
+class _Total:
+    """Sum of products a bᵀ, added in place by BLAS."""
+
+    def __init__(self, n: int, m: int, dtype: np.dtype):
+        # BLAS adds to matrices in Fortran order only.
+        self.sum = np.zeros((m, n), dtype, order="F")
+        self.gemm = get_blas_funcs("gemm", dtype=dtype)
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        # The transpose of a block in C order is in Fortran order.
+        self.gemm(1, b.T, a.T, 1, self.sum, trans_a=1, overwrite_c=1)
+
+    def result(self) -> np.ndarray:
+        return self.sum.T
+
+
+class _SymmetricTotal:
+    """Sum of products a aᵀ: half of the operations, as one triangle is computed."""
+
+    def __init__(self, n: int, dtype: np.dtype):
+        self.sum = np.zeros((n, n), dtype, order="F")
+        self.syrk = get_blas_funcs("syrk", dtype=dtype)
+
+    def add(self, a: np.ndarray, _: np.ndarray) -> None:
+        self.syrk(1, a.T, 1, self.sum, trans=1, lower=1, overwrite_c=1)
+
+    def result(self) -> np.ndarray:
+        found = self.sum.T  # its upper triangle, in C order
+        for rows in blocks(len(found), 512):
+            found[rows.stop :, rows] = found[rows, rows.stop :].T
+            found[rows, rows] = np.triu(found[rows, rows]) + np.triu(found[rows, rows], 1).T
+        return found
+
+
+class _DeviceTotal:
+    """Sum of products a bᵀ on a GPU, in full precision."""
+
+    def __init__(self, n: int, m: int, dtype: np.dtype, device: Any):
+        import torch
+
+        self.device = device
+        self.sum = torch.zeros(n, m, dtype=getattr(torch, str(dtype)), device=device)
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        import torch
+
+        from brainenc.devices import full_precision
+
+        with full_precision():
+            ours, theirs = (torch.from_numpy(block).to(self.device) for block in (a, b))
+            self.sum.addmm_(ours, theirs.T)
+
+    def result(self) -> np.ndarray:
+        return self.sum.cpu().numpy()

@@ -11,6 +11,7 @@ instructions for them, but their kernel is wrong by 2e-4 of its diagonal, which 
 at small penalties by up to 6e-3 of their norm. They are not used.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ _AHEAD_BYTES = 2**29
 _PRODUCT_BYTES = 2**30
 #: Columns of `ScaledFeatures.sketch`: its scalar products have an s.d. of sqrt(2 / 8192), 1.6 %.
 SKETCH_COLUMNS = 8192
+
+
+def is_streamed(features: Any) -> bool:
+    """Whether features are too large for z-scored copies in memory: over 1 GiB as float32."""
+    return bool(4 * math.prod(features.shape) > STREAMED_BYTES)
 
 
 class LinearKernel(NamedTuple):
@@ -221,11 +227,18 @@ class ScaledFeatures:
             )
         return ScaledFeatures(features, self.mean, self.scale)
 
-    def products(self, new: Any, *, device: Any = "cpu") -> Iterator[tuple[slice, np.ndarray]]:
-        """Blocks of other images, and their `cross_kernel` with these (1 GiB at most)."""
-        size = _PRODUCT_BYTES // (self.dtype.itemsize * max(1, len(self)))
-        for rows in blocks(len(new), size):
-            yield rows, cross_kernel(new[rows], self, device=device)
+    @functools.cached_property
+    def kernel(self) -> np.ndarray:
+        """Kernel (n_images, n_images) of these images; kept once it has been computed."""
+        total = _total(len(self), len(self), self.dtype, "cpu", symmetric=True)
+        for _, block in self.blocks(check=True):
+            total.add(block, block)
+        return total.result()
+
+    @functools.cached_property
+    def short(self) -> np.ndarray:
+        """The `sketch` of these images; kept once it has been computed."""
+        return self.sketch()
 
     def projected(self, directions: np.ndarray) -> np.ndarray:
         """Scaled features times a matrix (n_features, k)."""
@@ -234,25 +247,82 @@ class ScaledFeatures:
             found += block @ directions[columns]
         return found
 
-    def sketch(self, n_columns: int = SKETCH_COLUMNS) -> np.ndarray:
+    def sketch(self, n_columns: int | None = None) -> np.ndarray:
         """Short vectors (n_images, n_columns) with about the scalar products of the features.
 
         Each feature gets a random sign and is added to one of the columns, the same for all
         images: scalar products are unbiased, with a relative s.d. of sqrt(2 / n_columns) for a
-        vector with itself.
+        vector with itself, and exact with as many columns as features. By default there are
+        8192 columns, or as many as features.
 
         References
         ----------
         Charikar, Chen & Farach-Colton (2004), Theoretical Computer Science 312 (count sketch).
         """
+        n_columns = n_columns or min(SKETCH_COLUMNS, len(self.mean))
         found = np.zeros((len(self), n_columns), self.dtype)
+        signs = _signs(len(self.mean))
         for columns, block in self.blocks():
-            block *= _signs(len(self.mean))[columns]
+            block *= signs[columns]
             for start in range(columns.start - columns.start % n_columns, columns.stop, n_columns):
                 some = slice(max(start, columns.start), min(start + n_columns, columns.stop))
                 to = slice(some.start - start, some.stop - start)
                 found[:, to] += block[:, some.start - columns.start : some.stop - columns.start]
         return found
+
+
+class SeenImages:
+    """Images as a regression sees them: rows of their kernel with the fitted images, on indexing.
+
+    A block of rows is computed at a time (1 GiB at most) and kept until another is needed, so that
+    small blocks in order read the fitted features once.
+
+    Parameters
+    ----------
+    features : array, shape (n_images, n_features) or (n_images, n_tokens, width)
+    fitted : ScaledFeatures
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).standard_normal((5, 300)).astype(np.float32)
+    >>> _, mean, scale = linear_kernel(X)
+    >>> seen = SeenImages(X, ScaledFeatures(X, mean, scale))
+    >>> seen[1:3].rows.shape
+    (2, 5)
+    """
+
+    def __init__(self, features: Any, fitted: ScaledFeatures):
+        self.features, self.fitted = features, fitted
+        self._first, self._block = 0, np.empty((0, len(fitted)), fitted.dtype)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, images: slice) -> "KernelRows":
+        first, stop, _ = images.indices(len(self))
+        if not self._first <= first <= stop <= self._first + len(self._block):
+            size = max(stop - first, _PRODUCT_BYTES // (8 * max(1, len(self.fitted))))
+            self._first = first
+            self._block = cross_kernel(self.features[first : first + size], self.fitted)
+        return KernelRows(self._block[first - self._first : stop - self._first])
+
+    def blocks(self) -> Iterator[tuple[slice, "KernelRows"]]:
+        """All images, in blocks that fit into memory."""
+        size = _PRODUCT_BYTES // (8 * max(1, len(self.fitted)))
+        for images in blocks(len(self), size):
+            yield images, self[images]
+
+
+class KernelRows(NamedTuple):
+    """Kernel of some images with the fitted ones.
+
+    Attributes
+    ----------
+    rows : array, shape (n_images, n_fitted)
+    """
+
+    rows: np.ndarray
 
 
 def _signs(n: int) -> np.ndarray:

@@ -86,8 +86,8 @@ def test_blocks_of_new_images_and_of_columns_are_whole(tokens, monkeypatch):
     whole = cross_kernel(tokens[:10], fit)
     monkeypatch.setattr(streamed, "_BLOCK_BYTES", 4 * 47 * 17)  # 17 columns of 47 images
     monkeypatch.setattr(streamed, "_AHEAD_BYTES", 3 * 2 * 37 * 17)
-    monkeypatch.setattr(streamed, "_PRODUCT_BYTES", 4 * 37 * 3)  # 3 new images
-    parts = list(fit.products(tokens[:10]))
+    monkeypatch.setattr(streamed, "_PRODUCT_BYTES", 8 * 37 * 3)  # 3 new images
+    parts = [(part, seen.rows) for part, seen in streamed.SeenImages(tokens[:10], fit).blocks()]
     assert [len(part) for _, part in parts] == [3, 3, 3, 1]
     np.testing.assert_allclose(np.concatenate([p for _, p in parts]), whole, atol=1e-3)
 

@@ -18,6 +18,9 @@ from numpy.typing import DTypeLike
 #: Largest size in bytes of rows that `take_rows` takes of a memory map into memory.
 TAKEN_IN_MEMORY = 2**30
 
+#: Features that take more as float32, in bytes, are not copied as a whole: they are read in blocks.
+LARGE_FEATURES = 2**30
+
 #: An s.d. of at most this share of the mean is round-off of equal float32 values.
 CONSTANT = 1e-6
 
@@ -146,6 +149,16 @@ def _map_of(array: Any) -> Any:
     return array
 
 
+def is_large(features: Any) -> bool:
+    """Whether features are too large for copies in memory: more than 1 GiB as float32.
+
+    Parameters
+    ----------
+    features : array or lazy sequence with ``shape``
+    """
+    return 4 * math.prod(features.shape) > LARGE_FEATURES
+
+
 def is_mapped(array: Any) -> bool:
     """Whether an array is a memory map, or a view of one."""
     return isinstance(array, np.ndarray) and _map_of(array) is not None
@@ -172,7 +185,7 @@ def read_ahead(array: Any, columns: slice) -> None:
 
     It reads them into its cache while the process goes on. Without it, pieces of rows are read when
     they are touched, page by page, which is several times slower. Nothing is done for other arrays,
-    nor for orders of memory in which columns are in one piece.
+    nor where the numbers of a row are not side by side.
 
     Parameters
     ----------
@@ -181,7 +194,9 @@ def read_ahead(array: Any, columns: slice) -> None:
         Of the numbers of a row, with start and stop.
     """
     mapped = _map_of(array)
-    if mapped is None or not array.flags.c_contiguous or not hasattr(mmap, "MADV_WILLNEED"):
+    if mapped is None or not len(array) or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    if not array[0].flags.c_contiguous or array.strides[0] < array[0].nbytes:
         return
     start = np.frombuffer(mapped._mmap, dtype=np.uint8).ctypes.data
     offset, size = array.ctypes.data - start, array.dtype.itemsize

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sklearn.pipeline import Pipeline
 
+from brainenc.arrays import LARGE_FEATURES
 from brainenc.encoders import tokens
 from brainenc.memory import Limit, free_memory, size
 
@@ -120,7 +121,9 @@ def _ridge(encoder: Any, sizes: _Sizes) -> Need:
     if form == "kernel" or (form == "auto" and sizes.n_features >= sizes.n_images):
         gram = 4.0 * sizes.n_images**2
         remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
-        own = 130 * MIB + 3 * sizes.X + 4 * gram + _search(sizes)
+        # Large features stay where they are: blocks of them are copied.
+        copies = 3 * sizes.X if sizes.X <= LARGE_FEATURES else 400 * MIB
+        own = 130 * MIB + copies + 4 * gram + _search(sizes)
     else:
         gram = 4.0 * sizes.n_features**2
         remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"

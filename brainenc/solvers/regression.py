@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.arrays import is_large
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds
 from brainenc.solvers.primal import ridge_cv
@@ -14,7 +15,6 @@ from brainenc.solvers.streamed import (
     KernelRows,
     ScaledFeatures,
     SeenImages,
-    is_streamed,
     linear_kernel,
 )
 from brainenc.solvers.voxels import (
@@ -93,7 +93,7 @@ class RidgeRegression:
         shape = (len(features), math.prod(features.shape[1:]))
         kernel = choose_form(form, shape) == "kernel"
         X: Any
-        if streamed := kernel and is_streamed(features):
+        if streamed := kernel and is_large(features):
             K, mean, scale = linear_kernel(features, standardize=standardize, device=device)
             X = ScaledFeatures(features, mean, scale)
         else:

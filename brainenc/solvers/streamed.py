@@ -18,13 +18,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import get_blas_funcs
 
 from brainenc.arrays import blocks, read_ahead, release
 from brainenc.solvers.voxels import feature_scaling
 
-#: Features larger than this in single precision, in bytes, are streamed: no z-scored copy is made.
-STREAMED_BYTES = 2**30
 #: Size in bytes of a z-scored block of columns.
 _BLOCK_BYTES = 2**27
 #: Size in bytes of the columns of a file that are read ahead. Of 9000 images in half precision each
@@ -34,11 +31,6 @@ _AHEAD_BYTES = 2**29
 _PRODUCT_BYTES = 2**30
 #: Columns of `ScaledFeatures.sketch`: its scalar products have an s.d. of sqrt(2 / 8192), 1.6 %.
 SKETCH_COLUMNS = 8192
-
-
-def is_streamed(features: Any) -> bool:
-    """Whether features are too large for z-scored copies in memory: over 1 GiB as float32."""
-    return bool(4 * math.prod(features.shape) > STREAMED_BYTES)
 
 
 class LinearKernel(NamedTuple):
@@ -407,6 +399,8 @@ class _Total:
     """Sum of products a bᵀ, added in place by BLAS."""
 
     def __init__(self, n: int, m: int, dtype: np.dtype):
+        from scipy.linalg import get_blas_funcs
+
         # BLAS adds to matrices in Fortran order only.
         self.sum = np.zeros((m, n), dtype, order="F")
         self.gemm = get_blas_funcs("gemm", dtype=dtype)
@@ -423,6 +417,8 @@ class _SymmetricTotal:
     """Sum of products a aᵀ: half of the operations, as one triangle is computed."""
 
     def __init__(self, n: int, dtype: np.dtype):
+        from scipy.linalg import get_blas_funcs
+
         self.sum = np.zeros((n, n), dtype, order="F")
         self.syrk = get_blas_funcs("syrk", dtype=dtype)
 

@@ -65,7 +65,7 @@ def fit_memory(encoder: Any, features: Sequence[int], betas: Sequence[int]) -> N
     Examples
     --------
     >>> import brainenc
-    >>> need = fit_memory(brainenc.RidgeEncoder(), (9000, 30_000), (9000, 3, 15_000))
+    >>> need = fit_memory(brainenc.RidgeEncoder(), (9000, 20_000), (9000, 3, 15_000))
     >>> bool(5 * 2**30 < need.n_bytes < 12 * 2**30)
     True
     """

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainenc.arrays import blocks, read_ahead, release
+from brainenc.solvers._products import total_of_products
 from brainenc.solvers.voxels import feature_scaling
 
 #: Size in bytes of a z-scored block of columns.
@@ -89,7 +90,7 @@ def linear_kernel(
     n_images, n_features = len(features), math.prod(features.shape[1:])
     dtype = _dtype(features)
     mean, scale = np.empty(n_features, dtype), np.empty(n_features, dtype)
-    total = _total(n_images, n_images, dtype, device, symmetric=True)
+    total = total_of_products(n_images, n_images, dtype, device, symmetric=True)
     for columns, block in _column_blocks(features, n_images, block_columns):
         with np.errstate(invalid="ignore", over="ignore"):  # refused on the next line
             mean[columns], scale[columns] = feature_scaling(block, standardize)
@@ -128,7 +129,7 @@ def cross_kernel(new: Any, fitted: "ScaledFeatures", *, device: Any = "cpu") -> 
     """
     scaled = fitted.scaling_of(new)
     dtype = np.result_type(fitted.dtype, scaled.dtype)
-    total = _total(len(scaled), len(fitted), dtype, device)
+    total = total_of_products(len(scaled), len(fitted), dtype, device)
     for columns, block in fitted.blocks(n_rows=len(scaled) + len(fitted), check=True):
         both = scaled.columns(columns), block
         total.add(*(part.astype(dtype, copy=False) for part in both))
@@ -222,7 +223,7 @@ class ScaledFeatures:
     @functools.cached_property
     def kernel(self) -> np.ndarray:
         """Kernel (n_images, n_images) of these images; kept once it has been computed."""
-        total = _total(len(self), len(self), self.dtype, "cpu", symmetric=True)
+        total = total_of_products(len(self), len(self), self.dtype, "cpu", symmetric=True)
         for _, block in self.blocks(check=True):
             total.add(block, block)
         return total.result()
@@ -384,72 +385,3 @@ def _refuse_non_finite(mean: np.ndarray, columns: slice) -> None:
             f"features contain NaN or infinity (first in column {first} of the numbers of an "
             "image): correct or leave out those images"
         )
-
-
-# ------------------------------------------------------------------ sums of products
-
-
-def _total(n: int, m: int, dtype: np.dtype, device: Any, *, symmetric: bool = False) -> Any:
-    if str(device) == "cpu" or str(device).startswith("mps"):  # no double precision there
-        return _SymmetricTotal(n, dtype) if symmetric else _Total(n, m, dtype)
-    return _DeviceTotal(n, m, dtype, device)
-
-
-class _Total:
-    """Sum of products a bᵀ, added in place by BLAS."""
-
-    def __init__(self, n: int, m: int, dtype: np.dtype):
-        from scipy.linalg import get_blas_funcs
-
-        # BLAS adds to matrices in Fortran order only.
-        self.sum = np.zeros((m, n), dtype, order="F")
-        self.gemm = get_blas_funcs("gemm", dtype=dtype)
-
-    def add(self, a: np.ndarray, b: np.ndarray) -> None:
-        # The transpose of a block in C order is in Fortran order.
-        self.gemm(1, b.T, a.T, 1, self.sum, trans_a=1, overwrite_c=1)
-
-    def result(self) -> np.ndarray:
-        return self.sum.T
-
-
-class _SymmetricTotal:
-    """Sum of products a aᵀ: half of the operations, as one triangle is computed."""
-
-    def __init__(self, n: int, dtype: np.dtype):
-        from scipy.linalg import get_blas_funcs
-
-        self.sum = np.zeros((n, n), dtype, order="F")
-        self.syrk = get_blas_funcs("syrk", dtype=dtype)
-
-    def add(self, a: np.ndarray, _: np.ndarray) -> None:
-        self.syrk(1, a.T, 1, self.sum, trans=1, lower=1, overwrite_c=1)
-
-    def result(self) -> np.ndarray:
-        found = self.sum.T  # its upper triangle, in C order
-        for rows in blocks(len(found), 512):
-            found[rows.stop :, rows] = found[rows, rows.stop :].T
-            found[rows, rows] = np.triu(found[rows, rows]) + np.triu(found[rows, rows], 1).T
-        return found
-
-
-class _DeviceTotal:
-    """Sum of products a bᵀ on a GPU, in full precision."""
-
-    def __init__(self, n: int, m: int, dtype: np.dtype, device: Any):
-        import torch
-
-        self.device = device
-        self.sum = torch.zeros(n, m, dtype=getattr(torch, str(dtype)), device=device)
-
-    def add(self, a: np.ndarray, b: np.ndarray) -> None:
-        import torch
-
-        from brainenc.devices import full_precision
-
-        with full_precision():
-            ours, theirs = (torch.from_numpy(block).to(self.device) for block in (a, b))
-            self.sum.addmm_(ours, theirs.T)
-
-    def result(self) -> np.ndarray:
-        return self.sum.cpu().numpy()

@@ -177,13 +177,16 @@ class ScaledFeatures:
 
     def columns(self, columns: slice) -> np.ndarray:
         """z-scored features (n_images, n_columns) of consecutive columns."""
-        block = _columns(self.features, columns)
+        shape = (len(self), len(range(len(self.mean))[columns]))
+        block = _columns(self.features, columns, np.empty(shape, self.dtype))
         return _scale(block, self.mean[columns], self.scale[columns])
 
     def blocks(
         self, n_rows: int | None = None, *, check: bool = False
     ) -> Iterator[tuple[slice, np.ndarray]]:
         """Blocks of columns, and their z-scored features; all of them, each once.
+
+        A block is in the memory of the one before.
 
         Parameters
         ----------
@@ -333,35 +336,47 @@ def _dtype(features: Any) -> np.dtype:
 def _column_blocks(
     features: Any, n_rows: int, block_columns: int | None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of columns (n_images, n_columns) as C-ordered floats; the caller may change them.
+    """Blocks of columns (n_images, n_columns) as C-ordered floats.
 
-    The columns that follow are read ahead from the disk while the caller computes.
+    The caller may change a block, which is in the memory of the one before. The columns that
+    follow are read ahead from the disk while the caller computes.
     """
     n_features, dtype = math.prod(features.shape[1:]), _dtype(features)
     size = block_columns or max(16, _BLOCK_BYTES // (dtype.itemsize * max(1, n_rows)))
     ahead = max(1, _AHEAD_BYTES // (size * len(features) * np.dtype(features.dtype).itemsize))
     whole = list(blocks(n_features, size * ahead))
+    memory = np.empty(len(features) * min(size, n_features), dtype)
     for i, wide in enumerate(whole):
         for soon in whole[i : i + 2] if i == 0 else whole[i + 1 : i + 2]:
             read_ahead(features, soon)
         for part in blocks(wide.stop - wide.start, size):
             columns = slice(wide.start + part.start, wide.start + part.stop)
-            yield columns, _columns(features, columns)
+            shape = (len(features), columns.stop - columns.start)
+            yield columns, _columns(features, columns, memory[: math.prod(shape)].reshape(shape))
         release(features)
 
 
-def _columns(features: Any, columns: slice) -> np.ndarray:
-    """A copy of consecutive columns, in C order and in single or double precision."""
-    dtype = _dtype(features)
+def _columns(features: Any, columns: slice, out: np.ndarray) -> np.ndarray:
+    """A copy of consecutive columns in `out`, in its dtype."""
+    features = _flat(features)
     if len(features.shape) == 2:
-        return np.array(features[:, columns], dtype, order="C")
+        np.copyto(out, features[:, columns])
+        return out
     width = features.shape[2]
     first = columns.start // width
-    tokens = features[:, first : -(-columns.stop // width)]
-    # Whole tokens are copied, in single precision, and the rest of the first and last left out.
-    flat = np.array(tokens, dtype, order="C").reshape(len(features), -1)
+    tokens = np.asarray(features[:, first : -(-columns.stop // width)])
+    # Whole tokens are read, and the rest of the first and last left out.
     offset = columns.start - first * width
-    return np.ascontiguousarray(flat[:, offset : offset + columns.stop - columns.start])
+    np.copyto(out, tokens.reshape(len(tokens), -1)[:, offset : offset + out.shape[1]])
+    return out
+
+
+def _flat(features: Any) -> Any:
+    """Tokens side by side as (n_images, n_features), if that is possible without a copy."""
+    plain = isinstance(features, np.ndarray) and features.ndim == 3 and len(features) > 0
+    if plain and features[0].flags.c_contiguous:
+        return features.reshape(len(features), -1)
+    return features
 
 
 def _same_mean(block: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> bool:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from brainenc.solvers import streamed
+from brainenc.solvers import _products, streamed
 from brainenc.solvers.streamed import ScaledFeatures, cross_kernel, linear_kernel
 from brainenc.solvers.voxels import feature_scaling
 
@@ -99,7 +100,9 @@ def test_files_are_read_ahead_and_each_column_once(tokens, tmp_path, monkeypatch
     monkeypatch.setattr(streamed, "read_ahead", lambda _, columns: ahead.append(columns))
     columns_of = streamed._columns
     monkeypatch.setattr(
-        streamed, "_columns", lambda X, columns: read.append(columns) or columns_of(X, columns)
+        streamed,
+        "_columns",
+        lambda X, columns, out: read.append(columns) or columns_of(X, columns, out),
     )
     linear_kernel(given, block_columns=25)
     for slices in (ahead, read):
@@ -151,3 +154,35 @@ def test_sketch_does_not_depend_on_blocks(tokens, monkeypatch):
     whole = fit.sketch(20)
     monkeypatch.setattr(streamed, "_BLOCK_BYTES", 4 * 37 * 33)
     np.testing.assert_allclose(fit.sketch(20), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_of_products_in_torch_are_those_of_blas(dtype):
+    """The sum that a GPU takes, here on torch's CPU device."""
+    rng = np.random.default_rng(0)
+    blocks = [(rng.standard_normal((6, k)), rng.standard_normal((9, k))) for k in (5, 8)]
+    totals = [
+        _products.total_of_products(6, 9, np.dtype(dtype), "cpu"),
+        _products._DeviceTotal(6, 9, np.dtype(dtype), "cpu"),
+    ]
+    expected = sum(a @ b.T for a, b in blocks)
+    for total in totals:
+        for a, b in blocks:
+            total.add(a.astype(dtype), b.astype(dtype))
+        assert total.result().dtype == dtype
+        np.testing.assert_allclose(
+            total.result(), expected, atol=1e-5 if dtype == np.float32 else 1e-12
+        )
+
+
+def test_error_of_a_wide_kernel_is_that_of_single_precision():
+    """The error that the module states, for features like those of a network."""
+    rng = np.random.default_rng(0)
+    n, rank, p = 60, 50, 40_000
+    latent = rng.standard_normal((n, rank)) / np.arange(1, rank + 1)
+    X = (latent @ rng.standard_normal((rank, p)) + 0.05 * rng.standard_normal((n, p))).astype("f2")
+    expected = z_scored(X, X)
+    error = np.abs(linear_kernel(X, block_columns=4096).kernel - expected @ expected.T)
+    assert error.max() < 2e-6 * p
+    short = torch.from_numpy(expected).float().bfloat16().double().numpy()
+    assert np.abs(short @ short.T - expected @ expected.T).max() > 1e-4 * p

@@ -164,6 +164,14 @@ def is_mapped(array: Any) -> bool:
     return isinstance(array, np.ndarray) and _map_of(array) is not None
 
 
+def by_columns(array: np.ndarray) -> bool:
+    """Whether rows are side by side in memory, as in Fortran order, and in rows of such an array.
+
+    Blocks of rows of a file are then gathered from all over it.
+    """
+    return array.ndim > 1 and abs(array.strides[0]) < abs(array.strides[-1])
+
+
 def release(array: Any) -> None:
     """Release the resident pages of a memory-mapped array; do nothing for other arrays.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from brainenc.arrays import is_large, is_mapped, row_blocks
+from brainenc.arrays import by_columns, is_large, is_mapped, row_blocks
 from brainenc.conversion import FLOATS, check_row_order, numeric_array, plain_array
 from brainenc.numeric import as_numbers
 
@@ -282,7 +282,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
 
 def _refuse_non_finite(X: np.ndarray) -> None:
     # In blocks, since tokens of many images exceed memory.
-    if X.flags.f_contiguous and not X.flags.c_contiguous:
+    if by_columns(X):
         finite = np.ones(len(X), dtype=bool)
         for block in row_blocks(X.T):
             finite &= np.isfinite(block).reshape(-1, len(X)).all(axis=0)

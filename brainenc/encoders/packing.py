@@ -16,7 +16,7 @@ import pandas as pd
 import sklearn
 from sklearn.base import BaseEstimator
 
-from brainenc.arrays import is_mapped
+from brainenc.arrays import by_columns, is_mapped
 from brainenc.encoders.known_classes import is_of_scikit_learn, is_regressor, known_class
 from brainenc.features.base import FeatureExtractor
 from brainenc.features.saved import probe
@@ -134,7 +134,8 @@ class Packer:
                 raise self._refusal(value, key, "it holds objects that are no text and no number")
             return {"$strings": value.tolist(), "dtype": value.dtype.str}
         # Products of matrices sum in another order if rows and columns are stored the other way.
-        if value.ndim > 1 and value.flags.f_contiguous and not value.flags.c_contiguous:
+        as_columns = value.flags.f_contiguous and not value.flags.c_contiguous
+        if value.ndim > 1 and (as_columns or (has_own_file(value) and by_columns(value))):
             return {"$array": self._array(value.T, key), "order": "F"}
         return {"$array": self._array(value, key)}
 

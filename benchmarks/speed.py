@@ -9,6 +9,8 @@ Groups, each a function that returns rows of the table:
   penalties, folds and score, at 9000 images × 1664 features → 4000 and 15 724 voxels;
 - wide: more features than images, where both take the kernel form;
 - banded: `BandedRidgeEncoder`'s solver against himalaya's random search, each with 20 candidates;
+- tokens: the kernel form on all tokens of images, 9000 × 425 984 in half precision, from a file
+  that is never held (`speed_tokens.py`);
 - metrics: voxelwise r, R² and noise ceiling of 27 000 trials × 15 724 voxels in mapped files,
   against summing up the same files ("other"): the ratio is below 1; from the system's cache, and
   from the disk;
@@ -40,6 +42,7 @@ import pandas as pd
 from measuring import in_turn, measure, row, timed
 from speed_banded import banded
 from speed_sampling import sampling
+from speed_tokens import tokens
 from speed_training import synbrain
 
 N_IMAGES, N_FEATURES, N_ALPHAS = 9000, 1664, 13
@@ -402,6 +405,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterable[dict]]] = {
     "ridge": ridge,
     "wide": wide,
     "banded": banded,
+    "tokens": tokens,
     "metrics": metrics,
     "synbrain": synbrain,
     "sampling": sampling,

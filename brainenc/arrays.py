@@ -18,6 +18,9 @@ from numpy.typing import DTypeLike
 #: Largest size in bytes of rows that `take_rows` takes of a memory map into memory.
 TAKEN_IN_MEMORY = 2**30
 
+#: Features that take more as float32, in bytes, are not copied as a whole: they are read in blocks.
+LARGE_FEATURES = 2**30
+
 #: An s.d. of at most this share of the mean is round-off of equal float32 values.
 CONSTANT = 1e-6
 
@@ -146,9 +149,27 @@ def _map_of(array: Any) -> Any:
     return array
 
 
+def is_large(features: Any) -> bool:
+    """Whether features are too large for copies in memory: more than 1 GiB as float32.
+
+    Parameters
+    ----------
+    features : array or lazy sequence with ``shape``
+    """
+    return 4 * math.prod(features.shape) > LARGE_FEATURES
+
+
 def is_mapped(array: Any) -> bool:
     """Whether an array is a memory map, or a view of one."""
     return isinstance(array, np.ndarray) and _map_of(array) is not None
+
+
+def by_columns(array: np.ndarray) -> bool:
+    """Whether rows are side by side in memory, as in Fortran order, and in rows of such an array.
+
+    Blocks of rows of a file are then gathered from all over it.
+    """
+    return array.ndim > 1 and abs(array.strides[0]) < abs(array.strides[-1])
 
 
 def release(array: Any) -> None:
@@ -165,6 +186,32 @@ def release(array: Any) -> None:
     # A copy-on-write map would lose its changes.
     if mapped is not None and mapped.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
         mapped._mmap.madvise(mmap.MADV_DONTNEED)
+
+
+def read_ahead(array: Any, columns: slice) -> None:
+    """Ask the system to read columns of a memory-mapped array that will be used soon.
+
+    It reads them into its cache while the process goes on. Without it, pieces of rows are read when
+    they are touched, page by page, which is several times slower. Nothing is done for other arrays,
+    nor where the numbers of a row are not side by side.
+
+    Parameters
+    ----------
+    array : array, shape (n_rows, ...)
+    columns : slice
+        Of the numbers of a row, with start and stop.
+    """
+    mapped = _map_of(array)
+    if mapped is None or not len(array) or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    if not array[0].flags.c_contiguous or array.strides[0] < array[0].nbytes:
+        return
+    start = np.frombuffer(mapped._mmap, dtype=np.uint8).ctypes.data
+    offset, size = array.ctypes.data - start, array.dtype.itemsize
+    first, last = offset + columns.start * size, offset + columns.stop * size
+    for row in range(len(array)):
+        begin = (first + row * array.strides[0]) // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped._mmap.madvise(mmap.MADV_WILLNEED, begin, last + row * array.strides[0] - begin)
 
 
 def row_blocks(array: Any, n_bytes: int = 16 * 2**20) -> Iterator[Any]:

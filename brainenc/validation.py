@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from brainenc.arrays import row_blocks
+from brainenc.arrays import by_columns, is_large, is_mapped, row_blocks
 from brainenc.conversion import FLOATS, check_row_order, numeric_array, plain_array
 from brainenc.documentation import see
 from brainenc.numeric import as_numbers
@@ -243,8 +243,9 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
         Gets ``n_features_in_`` (and ``feature_names_in_`` of a DataFrame), and
         ``feature_shape_``.
     X : array-like, shape (n_images, n_features) or (n_images, n_tokens, width)
-        float32 and float64 keep their precision, other numbers become float32; half-precision
-        tokens are not converted, since those of many images exceed memory.
+        float32 and float64 keep their precision, other numbers become float32. Half precision is
+        not converted where it is that of tokens, or of more than 1 GiB as float32: those of many
+        images exceed memory.
     reset : bool
         Record the shape, or compare it with the recorded one.
 
@@ -263,13 +264,16 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     floats = isinstance(X, np.ndarray) and X.dtype.kind == "f" and X.ndim > 1
     if floats:
         _refuse_non_finite(X)
-    half_tokens = [np.float16] if floats and X.ndim == 3 else []
+    large = floats and is_large(X)
+    half = [np.float16] if floats and (large or X.ndim == 3) else []
     X = validate_data(
         estimator,
         X,
         reset=reset,
-        dtype=[*FLOATS, *half_tokens],
-        order="C",  # sums in another order differ in the last bit, which training amplifies
+        dtype=[*FLOATS, *half],
+        # Sums in another order differ in the last bit, which training amplifies. A map by columns,
+        # or a part of a map, stays as it is: a copy would take the memory.
+        order=None if large and is_mapped(X) else "C",
         allow_nd=True,
         ensure_all_finite=not floats,  # already checked in blocks
     )
@@ -283,9 +287,17 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
 
 def _refuse_non_finite(X: np.ndarray) -> None:
     # In blocks, since tokens of many images exceed memory.
-    finite = [np.isfinite(block).reshape(len(block), -1).all(axis=1) for block in row_blocks(X)]
-    if finite and not np.concatenate(finite).all():
-        bad = np.flatnonzero(~np.concatenate(finite))
+    if by_columns(X):
+        finite = np.ones(len(X), dtype=bool)
+        for block in row_blocks(X.T):
+            finite &= np.isfinite(block).reshape(-1, len(X)).all(axis=0)
+    else:
+        of_blocks = [
+            np.isfinite(block).reshape(len(block), -1).all(axis=1) for block in row_blocks(X)
+        ]
+        finite = np.concatenate(of_blocks) if of_blocks else np.ones(len(X), dtype=bool)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
         raise ValueError(
             f"features {X.shape} contain NaN or infinity for {len(bad)} images (first in row "
             f"{bad[0]}): correct or leave out those images"

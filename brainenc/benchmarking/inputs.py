@@ -17,6 +17,9 @@ from brainenc.encoders.inputs import extracted
 from brainenc.features.learned import fit_nothing, learns, share
 from brainenc.storage import fingerprint
 
+#: Images of which ridge uses all tokens, however many: their kernel is of 1 GiB.
+MAX_KERNEL_IMAGES = 2**14
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -230,8 +233,7 @@ def collect(
 def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -> dict[str, Entry]:
     """MeanEncoder, and ridge on each set of features without a ridge encoder.
 
-    Ridge stores a weight per voxel and feature, or all features of the images: tokens larger than
-    memory are averaged over neighbours, as in the linear path of LatentEncoder.
+    Ridge uses all tokens, unless the kernel of the images would fill the memory; see `for_ridge`.
     """
     found: dict[str, Entry] = {}
 
@@ -255,8 +257,14 @@ def _references(entries: dict[str, Entry], data: EncodingData, inputs: Inputs) -
 
 
 def for_ridge(X: Any) -> Any:
-    """Features of the reference ridge: tokens that would fill the memory are averaged."""
+    """Features of the reference ridge: all tokens, or averages if neither form fits the memory.
+
+    The kernel form reads tokens of any size from their file. With more images than
+    `MAX_KERNEL_IMAGES` its kernel is too large, and the primal form needs fewer features.
+    """
     if getattr(X, "ndim", 0) != 3 or 4 * X.size <= tokens.TOKENS_IN_MEMORY:
+        return X
+    if len(X) <= MAX_KERNEL_IMAGES:
         return X
     return tokens.linear_features(X)
 

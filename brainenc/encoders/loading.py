@@ -1,6 +1,7 @@
 """Reading a saved encoder; nothing in the folder is run."""
 
 import os
+import re
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import brainenc
 from brainenc.encoders.model_reader import ModelReader
 from brainenc.encoders.saving import (
     ARRAYS,
-    FORMAT_VERSION,
+    FORMAT_WITH_FILES,
     STRUCTURE,
     checksum_of_format_2,
     structure_checksum,
@@ -84,7 +85,7 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name} is missing; is {folder} a saved encoder?")
     structure = _read_structure(folder)
-    arrays = _read_arrays(folder / ARRAYS)
+    arrays = _read_arrays(folder / ARRAYS) | _map_arrays(folder, structure)
     # Before anything is made of the values: sizes in a damaged file may be of any size.
     try:
         _check_sums(folder, structure, arrays)
@@ -124,10 +125,10 @@ def _read_structure(folder: Path) -> dict[str, Any]:
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise ValueError(f"{file} is damaged: format_version={found!r} is no version of the format")
     version = structure.get("brainenc_version")
-    if found > FORMAT_VERSION:
+    if found > FORMAT_WITH_FILES:
         raise ValueError(
             f"{folder} was written by brainenc {version} in format {found}, and this brainenc "
-            f"{brainenc.__version__} reads up to {FORMAT_VERSION}; upgrade brainenc"
+            f"{brainenc.__version__} reads up to {FORMAT_WITH_FILES}; upgrade brainenc"
         )
     if found < _OLDEST:
         raise ValueError(
@@ -136,6 +137,21 @@ def _read_structure(folder: Path) -> dict[str, Any]:
             "encoder again and save it"
         )
     return structure
+
+
+def _map_arrays(folder: Path, structure: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Large arrays, which have files of their own, as memory maps."""
+    files = structure.get("files", {})
+    names = files.values() if isinstance(files, dict) else [files]
+    if not all(isinstance(name, str) and re.fullmatch(r"array_\d+\.npy", name) for name in names):
+        raise ValueError(f"{folder / STRUCTURE} is damaged: it names other files as arrays")
+    found = {}
+    for key, name in files.items():
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} is missing: it holds {key.strip('.')}")
+        with reading(folder / name, "an array of a model"):
+            found[key] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    return found
 
 
 def _read_arrays(file: Path) -> dict[str, np.ndarray]:

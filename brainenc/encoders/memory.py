@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sklearn.pipeline import Pipeline
 
+from brainenc.arrays import LARGE_FEATURES
 from brainenc.encoders import tokens
 from brainenc.memory import Limit, free_memory, size
 from brainenc.solvers.search import EXACT_IMAGES
@@ -65,7 +66,7 @@ def fit_memory(encoder: Any, features: Sequence[int], betas: Sequence[int]) -> N
     Examples
     --------
     >>> import brainenc
-    >>> need = fit_memory(brainenc.RidgeEncoder(), (9000, 30_000), (9000, 3, 15_000))
+    >>> need = fit_memory(brainenc.RidgeEncoder(), (9000, 20_000), (9000, 3, 15_000))
     >>> bool(5 * 2**30 < need.n_bytes < 12 * 2**30)
     True
     """
@@ -126,7 +127,9 @@ def _ridge(encoder: Any, sizes: _Sizes) -> Need:
     form = getattr(encoder, "form", "auto")
     if form == "kernel" or (form == "auto" and sizes.n_features >= sizes.n_images):
         remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
-        own = 130 * MIB + 3 * sizes.X + _kernel(sizes) + _held_out(sizes)
+        # Large features stay where they are: blocks of them are copied.
+        copies = 3 * sizes.X if sizes.X <= LARGE_FEATURES else 400 * MIB
+        own = 130 * MIB + copies + _kernel(sizes) + _held_out(sizes)
     else:
         gram = 4.0 * sizes.n_features**2
         remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"

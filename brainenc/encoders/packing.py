@@ -16,6 +16,7 @@ import pandas as pd
 import sklearn
 from sklearn.base import BaseEstimator
 
+from brainenc.arrays import by_columns, is_mapped
 from brainenc.encoders.known_classes import is_of_scikit_learn, is_regressor, known_class
 from brainenc.features.base import FeatureExtractor
 from brainenc.features.saved import probe
@@ -41,6 +42,16 @@ _OF_OTHERS = (
     "If the fitted encoder does not use it (a splitter, a generator of random numbers), replace it "
     "first, as in encoder.set_params(cv=5)"
 )
+
+
+#: Memory maps larger than this in bytes are written to files of their own, block by block, and
+#: mapped again by `load`. What is in memory is, too, if it is twice as large.
+LARGE = 2**29
+
+
+def has_own_file(array: np.ndarray) -> bool:
+    """Whether an array is too large for a copy in memory; see `LARGE`."""
+    return array.ndim > 0 and array.nbytes > (1 if is_mapped(array) else 2) * LARGE
 
 
 class Packer:
@@ -108,6 +119,9 @@ class Packer:
         if value.dtype.newbyteorder("=") not in _DTYPES:
             raise self._refusal(value, key, f"arrays of {value.dtype} have no exact form")
         native = value.dtype.newbyteorder("=")
+        if native == value.dtype and has_own_file(value):
+            self.arrays[key] = np.asarray(value)  # may be a part of a larger map: no copy
+            return key
         self.arrays[key] = np.ascontiguousarray(value, native).reshape(value.shape)
         return key
 
@@ -120,7 +134,8 @@ class Packer:
                 raise self._refusal(value, key, "it holds objects that are no text and no number")
             return {"$strings": value.tolist(), "dtype": value.dtype.str}
         # Products of matrices sum in another order if rows and columns are stored the other way.
-        if value.ndim > 1 and value.flags.f_contiguous and not value.flags.c_contiguous:
+        as_columns = value.flags.f_contiguous and not value.flags.c_contiguous
+        if value.ndim > 1 and (as_columns or (has_own_file(value) and by_columns(value))):
             return {"$array": self._array(value.T, key), "order": "F"}
         return {"$array": self._array(value, key)}
 

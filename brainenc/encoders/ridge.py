@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.blocks_of_draws import Blocks
 from brainenc.encoders.draws import part_of
 from brainenc.encoders.function_draws import (
     Functions,
@@ -17,6 +18,7 @@ from brainenc.repeats import average_repeats
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.solvers.search import choose_search
+from brainenc.solvers.streamed import ScaledFeatures
 
 
 class RidgeEncoder(BaseEncoder):
@@ -63,8 +65,9 @@ class RidgeEncoder(BaseEncoder):
     search_ : "guided" or "exact"
     coef_ : array, shape (n_features, n_voxels), or (n_images, n_voxels) in kernel form
         Weights of the z-scored features, or of the training images' kernel.
-    X_fit_ : array, shape (n_images, n_features), or None in primal form
-        z-scored features of the training images.
+    X_fit_ : array, shape (n_images, n_features), ScaledFeatures, or None in primal form
+        z-scored features of the training images. Features over 1 GiB (as float32) are not copied:
+        it refers to the array that was given, which must stay as it is; see :doc:`/large_data`.
     feature_mean_, feature_scale_ : arrays, shape (n_features,)
     posterior_ : WeightPosterior
         Posterior of the weights in closed form, which ``sample(noise="weights")`` draws from.
@@ -89,7 +92,7 @@ class RidgeEncoder(BaseEncoder):
     True
     """
 
-    saved_parts = (*BaseEncoder.saved_parts, RidgeRegression, WeightPosterior)
+    saved_parts = (*BaseEncoder.saved_parts, RidgeRegression, ScaledFeatures, WeightPosterior)
 
     alphas_ = part_of("regression_", "alphas")
     intercept_ = part_of("regression_", "intercept")
@@ -162,6 +165,12 @@ class RidgeEncoder(BaseEncoder):
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         return self.regression_.predict(features)
+
+    def _draw_blocks(
+        self, features: np.ndarray, n: int, random_state: Any, part: str | None, **how: Any
+    ) -> Blocks:
+        seen = self.regression_.seen(features)
+        return super()._draw_blocks(seen, n, random_state, part, **how)
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         fit = self.regression_

@@ -13,14 +13,16 @@ from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator
 
 import brainenc
+from brainenc.arrays import row_blocks, write_array
 from brainenc.documentation import see
 from brainenc.encoders.model_reader import ModelReader
-from brainenc.encoders.packing import Packer
+from brainenc.encoders.packing import Packer, has_own_file
 from brainenc.features.saved import difference, probe
 from brainenc.storage import atomic_path, check_writable, fingerprint, write_json
 
-#: Version of the folder layout that `save` writes.
-FORMAT_VERSION = 3
+#: Version of the folder layout that `save` writes, and that of one with large arrays in files of
+#: their own, which is the newest one.
+FORMAT_VERSION, FORMAT_WITH_FILES = 3, 4
 
 STRUCTURE, ARRAYS = "model.json", "arrays.safetensors"
 
@@ -62,18 +64,23 @@ def save(
     if voxels is not None:
         packed["state"]["voxels_"] = packer.pack(_voxel_table(voxels, encoder), ".voxels_")
     _check_it_comes_back(packed, packer)
+    large = {name: array for name, array in packer.arrays.items() if has_own_file(array)}
+    files = {name: f"array_{i}.npy" for i, name in enumerate(large)}
     structure = {
         "format": "brainenc.encoder",
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_WITH_FILES if files else FORMAT_VERSION,
         "brainenc_version": brainenc.__version__,
         "needs_classes": sorted(kind.__name__ for kind in packer.classes),
         "encoder": packed,
     }
-    structure = signed(structure, packer.arrays)
+    structure = signed({**structure, "files": files} if files else structure, packer.arrays)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         write_json(temporary / STRUCTURE, structure)
-        save_file(packer.arrays, temporary / ARRAYS)
+        small = {name: array for name, array in packer.arrays.items() if name not in large}
+        save_file(small, temporary / ARRAYS)
+        for name, array in large.items():
+            write_array(temporary / files[name], array)
         # safetensors makes files that only the user may read, whatever the umask.
         shutil.copymode(temporary / STRUCTURE, temporary / ARRAYS)
     return folder
@@ -157,7 +164,10 @@ def _same(ours: np.ndarray | None, theirs: np.ndarray | None) -> bool:
         return True
     if ours is None or theirs is None or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
         return False
-    return bool(np.array_equal(_as_bytes(ours), _as_bytes(theirs)))
+    if ours.ndim == 0:
+        return bool(np.array_equal(_as_bytes(ours), _as_bytes(theirs)))
+    blocks = zip(row_blocks(ours), row_blocks(theirs), strict=True)
+    return all(np.array_equal(_as_bytes(a), _as_bytes(b)) for a, b in blocks)
 
 
 def _as_bytes(array: np.ndarray) -> np.ndarray:

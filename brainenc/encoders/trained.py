@@ -11,6 +11,7 @@ import numpy as np
 
 from brainenc.encoders.base import BaseEncoder, HeldOut
 from brainenc.solvers.regression import RidgeRegression
+from brainenc.solvers.streamed import ScaledFeatures
 from brainenc.training import TrainingRun
 
 #: With fewer images the held-out error is too noisy for early stopping or blending; on the 16
@@ -47,7 +48,11 @@ class TrainedEncoder(BaseEncoder):
         Show progress bars.
     """
 
-    saved_parts: tuple[type, ...] = (*BaseEncoder.saved_parts, RidgeRegression)
+    saved_parts: tuple[type, ...] = (
+        *BaseEncoder.saved_parts,
+        RidgeRegression,
+        ScaledFeatures,
+    )
     #: Smallest values of the subclass's own parameters; an int is of a parameter that is one.
     at_least: ClassVar[Mapping[str, float]] = {}
     #: Parameters in [0, 1).

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from brainenc.arrays import row_blocks
+from brainenc.arrays import by_columns, row_blocks
 from brainenc.repeats import average_repeats
 
 #: Numbers in a mark, and features that it is made of, in as many runs of neighbours.
@@ -42,6 +42,10 @@ def marks_of(features: np.ndarray) -> np.ndarray:
     starts = np.linspace(0, width - size, N_RUNS).astype(int)
     chosen = np.unique((starts[:, None] + np.arange(size)).ravel())
     weights = np.random.default_rng(0).standard_normal((len(chosen), N_MARKS)) / np.sqrt(size)
+    if by_columns(features):
+        # By columns: rows would be gathered from all over a file.
+        at: Any = (slice(None), *np.unravel_index(chosen, features.shape[1:]))
+        return (features[at].astype(np.float64) @ weights).astype(np.float32)
     marks = [
         np.asarray(block.reshape(len(block), -1)[:, chosen], dtype=np.float64) @ weights
         for block in row_blocks(features)

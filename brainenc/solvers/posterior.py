@@ -13,11 +13,13 @@ equal images have equal numbers. A drawn function is the sum of the two.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
 from brainenc.arrays import blocks
+from brainenc.solvers.streamed import ScaledFeatures, cross_kernel
 from brainenc.solvers.voxels import missing_patterns
 
 #: Largest size in bytes of the random numbers, and of the projections, that are made at once.
@@ -58,8 +60,8 @@ class WeightPosterior:
 
     def at(
         self,
-        X: np.ndarray,
-        X_fit: np.ndarray | None = None,
+        X: np.ndarray | ScaledFeatures,
+        X_fit: np.ndarray | ScaledFeatures | None = None,
         *,
         error: np.ndarray | None = None,
     ) -> "DrawnFunctions":
@@ -70,7 +72,9 @@ class WeightPosterior:
         X : array, shape (n_images, n_features)
             Scaled features, as those that were fitted.
         X_fit : array, optional
-            In place of `X` of the object where that is None.
+            In place of `X` of the object where that is None. If it is a `ScaledFeatures`, so is
+            `X`: neither is held, and what fitted images do not span of an image is replaced by a
+            `ScaledFeatures.sketch` of it.
         error : array, shape (n_voxels,), optional
             Variance of the error of held-out expected responses, in squared units of the betas. Of
             what exceeds the variance from the weights, each image gets a part of its own. By
@@ -94,11 +98,14 @@ class DrawnFunctions:
     def __init__(
         self,
         posterior: WeightPosterior,
-        X: np.ndarray,
-        fitted: np.ndarray,
+        X: np.ndarray | ScaledFeatures,
+        fitted: np.ndarray | ScaledFeatures,
         error: np.ndarray | None = None,
     ):
-        self._posterior, self._X, self._fitted, self._error = posterior, X, fitted, error
+        self._posterior, self._error = posterior, error
+        self._X: Any = X
+        self._fitted: Any = fitted
+        self._seen: tuple[np.ndarray, np.ndarray] | None = None
         self._known: dict[int, _Basis] = {}
         self._keys = None if error is None else image_keys(X)
 
@@ -158,15 +165,20 @@ class DrawnFunctions:
         posterior, group = self._posterior, int(self._posterior.group[voxel])
         if group not in self._known:
             rows = posterior.images[group]
+            if isinstance(self._fitted, ScaledFeatures):
+                if self._seen is None:
+                    cross = cross_kernel(self._X.features, self._fitted)
+                    self._seen = cross, self._X.short
+                self._known[group] = _Basis.of_kernel(*self._seen, self._fitted, rows)
+                return self._known[group], *self._numbers(voxel)
             bands = posterior.band_weights
             factor = self._X.dtype.type(1) if bands is None else bands[group]
             own = self._fitted if rows.all() else self._fitted[rows]
             self._known[group] = _Basis.of(self._X * factor, own * factor)
-        return (
-            self._known[group],
-            float(posterior.alphas[voxel]),
-            float(posterior.variance[voxel]),
-        )
+        return self._known[group], *self._numbers(voxel)
+
+    def _numbers(self, voxel: int) -> tuple[float, float]:
+        return float(self._posterior.alphas[voxel]), float(self._posterior.variance[voxel])
 
 
 @dataclass(frozen=True)
@@ -212,6 +224,41 @@ class _Basis:
         narrow = None if across is None else across.astype(np.float32)
         return cls(along.astype(np.float32), narrow, eigenvalues[kept].astype(np.float32), n)
 
+    @classmethod
+    def of_kernel(
+        cls, cross: np.ndarray, short: np.ndarray, fitted: ScaledFeatures, rows: np.ndarray
+    ) -> "_Basis":
+        """Basis of features that are not held, from kernels.
+
+        Parameters
+        ----------
+        cross : array, shape (n_new, n_images)
+            Kernel of the new images with all fitted ones.
+        short : array, shape (n_new, n_columns)
+            Sketch of the new images.
+        fitted : ScaledFeatures
+        rows : array of bool, shape (n_images,)
+            The fitted images that the voxels have data for.
+        """
+        kernel, cross = fitted.kernel[np.ix_(rows, rows)], cross[:, rows]
+        n = len(kernel)
+        # Everything is centred at the mean of the rows.
+        mean = kernel.mean(axis=0, dtype=np.float64)
+        centred = kernel.astype(np.float64 if n <= 4096 else kernel.dtype)
+        centred -= (mean - mean.mean() / 2)[:, None].astype(centred.dtype)
+        centred -= (mean - mean.mean() / 2).astype(centred.dtype)
+        level = cross.mean(axis=1, keepdims=True, dtype=np.float64)
+        cross = (cross - level - mean + mean.mean()).astype(centred.dtype)
+        eigenvalues, U = np.linalg.eigh(centred)
+        # Products are those of the kernel's own precision, whatever that of the eigenvalues.
+        kept = eigenvalues > 16 * np.finfo(kernel.dtype).eps * max(float(eigenvalues[-1]), 0)
+        turn = U[:, kept] / np.sqrt(eigenvalues[kept])
+        along = (cross @ turn).astype(np.float32)
+        own = fitted.short[rows]
+        centre = own.mean(axis=0, dtype=np.float64).astype(own.dtype)
+        across = short - centre - along @ (turn.T.astype(np.float32) @ (own - centre))
+        return cls(along, across.astype(np.float32), eigenvalues[kept].astype(np.float32), n)
+
     @property
     def n_random(self) -> int:
         """Random numbers of a draw: of the intercept, of the weights along, and of those across."""
@@ -244,7 +291,7 @@ def _kept(eigenvalues: np.ndarray, n: int) -> np.ndarray:
 _N_PROJECTIONS, _ROUNDING = 4, 1e-3
 
 
-def image_keys(X: np.ndarray) -> np.ndarray:
+def image_keys(X: np.ndarray | ScaledFeatures) -> np.ndarray:
     """A number (n_images,), uint64, for the features of each image; equal images have equal ones.
 
     Parameters
@@ -253,7 +300,8 @@ def image_keys(X: np.ndarray) -> np.ndarray:
         Scaled features.
     """
     directions = np.random.default_rng(0).standard_normal((X.shape[1], _N_PROJECTIONS))
-    projected = X @ (directions / np.sqrt(X.shape[1])).astype(X.dtype)
+    directions = (directions / np.sqrt(X.shape[1])).astype(X.dtype)
+    projected = X.projected(directions) if isinstance(X, ScaledFeatures) else X @ directions
     rounded = np.rint(projected.astype(np.float64) / _ROUNDING).astype(np.int64).astype(np.uint64)
     keys = np.zeros(len(X), dtype=np.uint64)
     for column in rounded.T:
@@ -278,7 +326,7 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 
 
 def weight_posterior(
-    X: np.ndarray,
+    X: np.ndarray | ScaledFeatures,
     targets: np.ndarray,
     residuals: Callable[[slice], np.ndarray],
     alphas: np.ndarray,
@@ -294,7 +342,7 @@ def weight_posterior(
 
     Parameters
     ----------
-    X : array, shape (n_images, n_features)
+    X : array or ScaledFeatures, shape (n_images, n_features)
         Scaled features.
     targets : array, shape (n_images, n_voxels)
         Averages over repeats; NaN where an image has no data.
@@ -337,7 +385,7 @@ def weight_posterior(
             images.append(of_pattern)
             kinds.append(np.sqrt(np.repeat(kind[:, i], band_sizes)).astype(X.dtype))
     return WeightPosterior(
-        X if keep else None,
+        X if keep and not isinstance(X, ScaledFeatures) else None,
         np.asarray(alphas),
         variance,
         np.array(images, dtype=bool).reshape(-1, n_images),

@@ -1,15 +1,23 @@
 """RidgeRegression: ridge with scaled features, chosen penalties and missing images left out."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from brainenc.arrays import is_large
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds
 from brainenc.solvers.kernel import kernel_ridge_cv
 from brainenc.solvers.primal import ridge_cv
 from brainenc.solvers.result import RidgeFit
+from brainenc.solvers.streamed import (
+    KernelRows,
+    ScaledFeatures,
+    SeenImages,
+    linear_kernel,
+)
 from brainenc.solvers.voxels import (
     choose_alphas,
     choose_per_voxel,
@@ -35,8 +43,9 @@ class RidgeRegression:
     intercept, alphas : arrays, shape (n_targets,)
         NaN for a target without data.
     feature_mean, feature_scale : arrays, shape (n_features,)
-    X_fit : array, shape (n_images, n_features), or None in primal form
-        z-scored features of the training images.
+    X_fit : array, shape (n_images, n_features), ScaledFeatures, or None in primal form
+        z-scored features of the training images. Of features over 1 GiB (as float32) it is the
+        features as they were given, such as a memory map, which are scaled when they are read.
 
     Examples
     --------
@@ -54,7 +63,7 @@ class RidgeRegression:
     alphas: np.ndarray
     feature_mean: np.ndarray
     feature_scale: np.ndarray
-    X_fit: np.ndarray | None = None
+    X_fit: np.ndarray | ScaledFeatures | None = None
 
     @classmethod
     def fit(
@@ -86,12 +95,18 @@ class RidgeRegression:
         held_out : array, shape (n_images, n_targets)
             NaN where a target has no data for an image.
         """
-        X = flatten_tokens(features)
-        mean, scale = feature_scaling(X, standardize)
-        X = X - mean
-        X /= scale
-        kernel = choose_form(form, X.shape) == "kernel"
         device = resolve_device(device)
+        shape = (len(features), math.prod(features.shape[1:]))
+        kernel = choose_form(form, shape) == "kernel"
+        X: Any
+        if streamed := kernel and is_large(features):
+            K, mean, scale = linear_kernel(features, standardize=standardize, device=device)
+            X = ScaledFeatures(features, mean, scale)
+        else:
+            X = flatten_tokens(features)
+            mean, scale = feature_scaling(X, standardize)
+            X = X - mean
+            X /= scale
 
         def solve(rows: np.ndarray, Y: np.ndarray) -> RidgeFit:
             folds = folds_of_rows(cv, rows, len(X), random_state=random_state)
@@ -101,6 +116,9 @@ class RidgeRegression:
                 "device": device,
             }
             tried = choose_alphas(alphas, (len(rows), X.shape[1])).astype(X.dtype)
+            if streamed:
+                of_rows = K if len(rows) == len(K) else K[np.ix_(rows, rows)]
+                return kernel_ridge_cv(of_rows, Y, tried, folds, **options)
             return _solve(X[rows], Y, tried, folds, kernel, options)
 
         fitted = fit_voxels(
@@ -120,12 +138,34 @@ class RidgeRegression:
         """Either "primal" or "kernel"."""
         return "primal" if self.X_fit is None else "kernel"
 
-    def scaled(self, features: np.ndarray) -> np.ndarray:
-        """Scaled features (n_images, n_features) of features, which may be tokens."""
+    def scaled(self, features: np.ndarray) -> np.ndarray | ScaledFeatures:
+        """Scaled features (n_images, n_features) of features, which may be tokens.
+
+        If the training features are not held (`X_fit` is a `ScaledFeatures`), neither are these.
+        """
+        if isinstance(self.X_fit, ScaledFeatures):
+            return self.X_fit.scaling_of(features)
         return (flatten_tokens(features) - self.feature_mean) / self.feature_scale
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Targets (n_images, n_targets) of features, which may be tokens."""
+    def seen(self, features: Any) -> Any:
+        """Features for several calls of `predict` on blocks of rows.
+
+        If the training features are not held, each call of `predict` reads them; with what this
+        gives, only some do. Otherwise it gives the features.
+        """
+        if isinstance(self.X_fit, ScaledFeatures):
+            return SeenImages(features, self.X_fit)
+        return features
+
+    def predict(self, features: Any) -> np.ndarray:
+        """Targets (n_images, n_targets) of features, which may be tokens, or rows of `seen`."""
+        if isinstance(features, KernelRows):
+            return features.rows @ self.coef + self.intercept
+        if isinstance(self.X_fit, ScaledFeatures):
+            found = np.empty((len(features), self.coef.shape[1]), self.coef.dtype)
+            for images, rows in SeenImages(features, self.X_fit).blocks():
+                found[images] = self.predict(rows)
+            return found
         X = self.scaled(features)
         if self.X_fit is not None:
             X = X @ self.X_fit.T

@@ -231,13 +231,16 @@ def test_features_are_computed_once_for_all_folds_and_encoders(data):
     assert Counting.n_images == 120
 
 
-def test_ridge_as_a_reference_gets_averages_of_tokens_that_would_fill_the_memory(data, monkeypatch):
+def test_ridge_as_a_reference_gets_averages_of_tokens_of_too_many_images(data, monkeypatch):
     n = data.n_images
     tokens = np.random.default_rng(0).standard_normal((n, 16, 3)).astype(np.float16)
     told = {"told": brainenc.ROITransformerEncoder(), "too": brainenc.MindReaderEncoder()}
     entries, _ = inputs.collect(data, told, tokens, True, False)
     assert entries["ridge"].X is tokens
     monkeypatch.setattr(token_features, "TOKENS_IN_MEMORY", 4 * tokens.size - 1)
+    entries, _ = inputs.collect(data, told, tokens, True, False)
+    assert entries["ridge"].X is tokens  # the kernel form reads them from their file
+    monkeypatch.setattr(inputs, "MAX_KERNEL_IMAGES", n - 1)
     monkeypatch.setattr(token_features, "MAX_LINEAR", 12)
     entries, _ = inputs.collect(data, told, tokens, True, False)
     assert list(entries) == ["mean", "ridge", "told", "too"]

@@ -1,11 +1,11 @@
 """Names of a package that load on first use."""
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import lazy_loader
+
+from brainenc.garbage import collections_paused
 
 
 def attach(
@@ -26,28 +26,7 @@ def attach(
     load, directory, names = lazy_loader.attach_stub(package, file)
 
     def load_without_collections(name: str) -> Any:
-        with _collections_paused():
+        with collections_paused():  # a sixth of the time of importing torch and SciPy
             return load(name)
 
     return load_without_collections, directory, names
-
-
-@contextmanager
-def _collections_paused() -> Iterator[None]:
-    """Python's garbage collector waits.
-
-    What modules define stays until the process ends. While torch and SciPy are imported, searching
-    it for garbage again and again takes a sixth of the time. Afterwards it counts as old, and is
-    searched as seldom as other old objects.
-    """
-    if not gc.isenabled():
-        yield  # by the user, by another thread that imports, or by an import around this one
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        if gc.get_freeze_count() == 0:  # else the user has frozen objects, which stay frozen
-            gc.freeze()
-            gc.unfreeze()  # into the oldest generation
-        gc.enable()

@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 
 from brainenc import metrics
-from brainenc.arrays import row_blocks, take_columns
+from brainenc.arrays import blocks, row_blocks, take_columns
 from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.benchmarking.permutation import correlation_p_values
 from brainenc.benchmarking.targets import Targets, centre_within_folds
-from brainenc.metrics.sums import weighted_sums
+from brainenc.metrics.sums import first_finite, round_off, sum_block, variance, weighted_sums
 
 #: Metrics with one value per voxel, and those with one value per set of images.
 VOXEL_METRICS = ("r", "r_normalized", "r2", "mse", "mse_z", "mse_trials", "mse_z_trials")
+ERRORS = ("mse", "mse_z", "mse_trials", "mse_z_trials")
 IMAGE_METRICS = (
     "pattern_r",
     "pattern_mse",
@@ -128,46 +129,102 @@ def voxel_metrics(
         centre_within_folds(averages, targets.folds),
         weights=weights,
     )
-    r2 = metrics.r_squared(predictions, averages, weights=weights)
-    if weights is not None:
-        # A bootstrap shrinks the variance of responses by (n - 1) / n, but not that of errors:
-        # without this correction, intervals of R² would be too low.
-        n_images = len(np.unique(targets.images))
-        r2 = 1 - (1 - r2) * (n_images - 1) / n_images
-    found = {"r": r, "r_normalized": targets.normalized(r), "r2": r2}
-    found |= squared_errors(predictions, targets, weights)
-    dtype = np.float64 if weights is None else np.float32
-    return {metric: values.astype(dtype, copy=False) for metric, values in found.items()}
+    found = {"r": r, "r_normalized": targets.normalized(r)}
+    if weights is None:
+        found["r2"] = metrics.r_squared(predictions, averages)
+        return found | squared_errors(predictions, targets)
+    found |= resampled_errors(predictions, targets, weights)
+    # A bootstrap shrinks the variance of responses by (n - 1) / n, but not that of errors:
+    # without this correction, intervals of R² would be too low.
+    n_images = len(np.unique(targets.images))
+    found["r2"] = 1 - (1 - found["r2"]) * (n_images - 1) / n_images
+    return {metric: values.astype(np.float32, copy=False) for metric, values in found.items()}
 
 
-def squared_errors(
-    predictions: np.ndarray, targets: Targets, weights: np.ndarray | None
-) -> dict[str, np.ndarray]:
+def squared_errors(predictions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
     """Mean squared errors to averages and to single trials, plain and in z units, in one pass.
 
     Returns
     -------
-    dict of metric to array, shape (n_voxels,) or (n_bootstraps, n_voxels)
+    dict of metric to array, shape (n_voxels,)
         NaN where no image counts, or where a prediction is not finite or the unit of z undefined.
     """
     z = 1 / targets.scale.astype(np.float64) ** 2
 
     def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
-        x = predictions[images, voxels].astype(np.float64)[:, None]
-        error, n = _sum_of_squares(x, targets.averages[images, None, voxels])
-        to_trials, n_trials = _sum_of_squares(x, targets.betas[images, :, voxels])
+        x, y = predictions[images, voxels], targets.averages[images, voxels]
+        n, n_trials, error, to_trials = _errors(x, y, targets.betas[images, :, voxels])
         unit = z[targets.fold_of_row[images], voxels]
         return n, n_trials, error, error * unit, to_trials, to_trials * unit
 
-    sets = np.ones((1, len(predictions))) if weights is None else weights.astype(np.float64)
-    names = ("mse", "mse_z", "mse_trials", "mse_z_trials")
-    found = {name: np.empty((len(sets), predictions.shape[1])) for name in names}
-    for voxels, (n, n_trials, *sums) in weighted_sums(statistics, sets, predictions.shape[1]):
-        for name, total, count in zip(names, sums, (n, n, n_trials, n_trials), strict=True):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                mean = total / count
-            found[name][:, voxels] = np.where(np.isfinite(mean), mean, np.nan)
-    return found if weights is not None else {name: mean[0] for name, mean in found.items()}
+    found = {name: np.empty(predictions.shape[1]) for name in ERRORS}
+    ones = np.ones((1, len(predictions)))
+    for voxels, (n, n_trials, *sums) in weighted_sums(statistics, ones, predictions.shape[1]):
+        for name, total, count in zip(ERRORS, sums, (n, n, n_trials, n_trials), strict=True):
+            found[name][voxels] = _ratio(total, count)[0]
+    return found
+
+
+def resampled_errors(
+    predictions: np.ndarray, targets: Targets, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """R² and the metrics of `squared_errors` for every set of weights, from the same sums.
+
+    The sums are taken fold by fold, as the unit of z is that of a fold: the matrix products, which
+    take most of the time, are those of errors in the units of the betas alone.
+
+    Returns
+    -------
+    dict of metric to array, shape (n_bootstraps, n_voxels)
+    """
+    sets, scale = weights.astype(np.float64), targets.scale.astype(np.float64)
+    found = {name: np.empty((len(sets), predictions.shape[1])) for name in ("r2", *ERRORS)}
+    for voxels in blocks(predictions.shape[1], sum_block(len(sets))):
+        x, y, trials = predictions[:, voxels], targets.averages[:, voxels], targets.betas
+        shift = first_finite(y)
+        total, in_z = [0.0] * 6, [0.0] * 2
+        for fold, rows in enumerate(targets.folds):
+            of_fold = x[rows], y[rows], trials[rows, :, voxels]
+            ((_, sums),) = weighted_sums(
+                lambda images, _, parts=of_fold: _error_terms(*(a[images] for a in parts), shift),
+                sets[:, rows],
+                x.shape[1],
+            )
+            total = [a + b for a, b in zip(total, sums, strict=True)]
+            unit = 1 / scale[fold, voxels] ** 2
+            in_z = [a + b * unit for a, b in zip(in_z, sums[2:4], strict=True)]
+        n, n_trials, error, to_trials, sum_y, sum_yy = total
+        sums = [error, in_z[0], to_trials, in_z[1]]
+        for name, value, count in zip(ERRORS, sums, (n, n, n_trials, n_trials), strict=True):
+            found[name][:, voxels] = _ratio(value, count)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = variance(n, sum_y, sum_yy, round_off(y, shift))
+        found["r2"][:, voxels] = 1 - _ratio(error / n, spread)
+    return found
+
+
+def _error_terms(
+    x: np.ndarray, y: np.ndarray, trials: np.ndarray, shift: np.ndarray
+) -> Sequence[np.ndarray]:
+    """Terms per image and voxel of the sums of `resampled_errors`."""
+    from_shift = y - shift
+    from_shift[np.isnan(y)] = 0
+    return *_errors(x, y, trials), from_shift, np.square(from_shift)
+
+
+def _errors(x: np.ndarray, y: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Number of averages and of trials, and squared errors to both, per image and voxel."""
+    predicted = x.astype(np.float64)[:, None]
+    error, n = _sum_of_squares(predicted, y[:, None])
+    to_trials, n_trials = _sum_of_squares(predicted, trials)
+    return n, n_trials, error, to_trials
+
+
+def _ratio(total: Any, count: Any) -> np.ndarray:
+    """Quotient, NaN where it is not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = total / count
+    return np.where(np.isfinite(ratio), ratio, np.nan)
 
 
 def _sum_of_squares(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

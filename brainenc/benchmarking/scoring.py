@@ -14,6 +14,7 @@ variation over other test images, not over other training images.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +183,11 @@ def resampled_errors(
     for voxels in blocks(predictions.shape[1], sum_block(len(sets))):
         x, y, trials = predictions[:, voxels], targets.averages[:, voxels], targets.betas
         shift = first_finite(y)
-        total, in_z = [0.0] * 6, [0.0] * 2
+        total: list[Any] = [0.0] * 6
+        in_z: list[Any] = [0.0] * 2
         for fold, rows in enumerate(targets.folds):
-            of_fold = x[rows], y[rows], trials[rows, :, voxels]
-            ((_, sums),) = weighted_sums(
-                lambda images, _, parts=of_fold: _error_terms(*(a[images] for a in parts), shift),
-                sets[:, rows],
-                x.shape[1],
-            )
+            terms = partial(_error_terms, (x[rows], y[rows], trials[rows, :, voxels]), shift)
+            ((_, sums),) = weighted_sums(terms, sets[:, rows], x.shape[1])
             total = [a + b for a, b in zip(total, sums, strict=True)]
             unit = 1 / scale[fold, voxels] ** 2
             in_z = [a + b * unit for a, b in zip(in_z, sums[2:4], strict=True)]
@@ -198,15 +196,16 @@ def resampled_errors(
         for name, value, count in zip(ERRORS, sums, (n, n, n_trials, n_trials), strict=True):
             found[name][:, voxels] = _ratio(value, count)
         with np.errstate(divide="ignore", invalid="ignore"):
-            spread = variance(n, sum_y, sum_yy, round_off(y, shift))
-        found["r2"][:, voxels] = 1 - _ratio(error / n, spread)
+            mean, spread = error / n, variance(n, sum_y, sum_yy, round_off(y, shift))
+        found["r2"][:, voxels] = 1 - _ratio(mean, spread)
     return found
 
 
 def _error_terms(
-    x: np.ndarray, y: np.ndarray, trials: np.ndarray, shift: np.ndarray
+    block: tuple[np.ndarray, ...], shift: np.ndarray, images: slice, _: slice
 ) -> Sequence[np.ndarray]:
-    """Terms per image and voxel of the sums of `resampled_errors`."""
+    """Terms per image and voxel of the sums of `resampled_errors`, for some images of a block."""
+    x, y, trials = (array[images] for array in block)
     from_shift = y - shift
     from_shift[np.isnan(y)] = 0
     return *_errors(x, y, trials), from_shift, np.square(from_shift)

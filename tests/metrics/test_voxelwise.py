@@ -8,6 +8,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import mean_squared_error as sklearn_mse
 from sklearn.metrics import r2_score
 
+from brainenc.machine_code import compiled
 from brainenc.metrics import (
     _compiled,
     correlation,

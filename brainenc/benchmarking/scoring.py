@@ -40,6 +40,10 @@ IMAGE_METRICS = (
 )
 
 
+#: Images per fold, on average, from which errors are summed fold by fold.
+_FOLD_IMAGES = 64
+
+
 @dataclass
 class EncoderScores:
     """Scores of one encoder, with their bootstrap samples.
@@ -171,44 +175,64 @@ def resampled_errors(
 ) -> dict[str, np.ndarray]:
     """R² and the metrics of `squared_errors` for every set of weights, from the same sums.
 
-    The sums are taken fold by fold, as the unit of z is that of a fold: the matrix products, which
-    take most of the time, are those of errors in the units of the betas alone.
+    The unit of z is that of a fold. Sums are taken fold by fold, if folds are not very small: the
+    matrix products, which take most of the time, are then those of errors in units of betas alone.
 
     Returns
     -------
     dict of metric to array, shape (n_bootstraps, n_voxels)
     """
-    sets, scale = weights.astype(np.float64), targets.scale.astype(np.float64)
-    found = {name: np.empty((len(sets), predictions.shape[1])) for name in ("r2", *ERRORS)}
-    for voxels in blocks(predictions.shape[1], sum_block(len(sets))):
-        x, y, trials = predictions[:, voxels], targets.averages[:, voxels], targets.betas
-        shift = first_finite(y)
-        total: list[Any] = [0.0] * 6
-        in_z: list[Any] = [0.0] * 2
-        for fold, rows in enumerate(targets.folds):
-            terms = partial(_error_terms, (x[rows], y[rows], trials[rows, :, voxels]), shift)
-            ((_, sums),) = weighted_sums(terms, sets[:, rows], x.shape[1])
-            total = [a + b for a, b in zip(total, sums, strict=True)]
-            unit = 1 / scale[fold, voxels] ** 2
-            in_z = [a + b * unit for a, b in zip(in_z, sums[2:4], strict=True)]
-        n, n_trials, error, to_trials, sum_y, sum_yy = total
-        sums = [error, in_z[0], to_trials, in_z[1]]
-        for name, value, count in zip(ERRORS, sums, (n, n, n_trials, n_trials), strict=True):
-            found[name][:, voxels] = _ratio(value, count)
+    sets, n_voxels = weights.astype(np.float64), predictions.shape[1]
+    z = 1 / targets.scale.astype(np.float64) ** 2
+    found = {name: np.empty((len(sets), n_voxels)) for name in ("r2", *ERRORS)}
+    large = len(predictions) >= _FOLD_IMAGES * len(targets.folds)
+    for voxels in blocks(n_voxels, sum_block(len(sets))):
+        shift = first_finite(targets.averages[:, voxels])
+        sums: Any = 0
+        for fold, rows in enumerate(targets.folds) if large else [(0, slice(None))]:
+            unit = z[fold, voxels] if large else z[targets.fold_of_row, voxels]
+            if rows.start == rows.stop and large:
+                continue
+            parts = (
+                predictions[rows, voxels],
+                targets.averages[rows, voxels],
+                targets.betas[rows, :, voxels],
+            )
+            terms = partial(_error_terms, parts, shift, None if large else unit)
+            ((_, found_here),) = weighted_sums(terms, sets[:, rows], len(shift))
+            if large:
+                found_here += [found_here[2] * unit, found_here[3] * unit]
+            sums = [a + b for a, b in zip(sums, found_here, strict=True)] if sums else found_here
+        n, n_trials, error, to_trials, sum_y, sum_yy, in_z, to_trials_in_z = sums
+        of_trials = {"mse_trials": to_trials, "mse_z_trials": to_trials_in_z}
+        for name, total in {"mse": error, "mse_z": in_z}.items():
+            found[name][:, voxels] = _ratio(total, n)
+        for name, total in of_trials.items():
+            found[name][:, voxels] = _ratio(total, n_trials)
+        floor = round_off(targets.averages, shift)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean, spread = error / n, variance(n, sum_y, sum_yy, round_off(y, shift))
+            mean, spread = error / n, variance(n, sum_y, sum_yy, floor)
         found["r2"][:, voxels] = 1 - _ratio(mean, spread)
     return found
 
 
 def _error_terms(
-    block: tuple[np.ndarray, ...], shift: np.ndarray, images: slice, _: slice
+    parts: tuple[np.ndarray, ...],
+    shift: np.ndarray,
+    z: np.ndarray | None,
+    images: slice,
+    _: slice,
 ) -> Sequence[np.ndarray]:
-    """Terms per image and voxel of the sums of `resampled_errors`, for some images of a block."""
-    x, y, trials = (array[images] for array in block)
+    """Terms of the sums of `resampled_errors`: for some images of a block of voxels.
+
+    With `z`, (n_images, n_voxels), also of the errors in units of z.
+    """
+    x, y, trials = (array[images] for array in parts)
     from_shift = y - shift
     from_shift[np.isnan(y)] = 0
-    return *_errors(x, y, trials), from_shift, np.square(from_shift)
+    n, n_trials, error, to_trials = _errors(x, y, trials)
+    in_z = [] if z is None else [error * z[images], to_trials * z[images]]
+    return n, n_trials, error, to_trials, from_shift, np.square(from_shift), *in_z
 
 
 def _errors(x: np.ndarray, y: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, ...]:

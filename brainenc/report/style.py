@@ -193,8 +193,7 @@ def _laid_out(figure: Figure) -> Iterator[Bbox]:
     """
     engine, canvas, dpi = figure.get_layout_engine(), figure.canvas, figure.dpi
     try:
-        FigureCanvasSVG(figure)  # texts are measured as in SVG,
-        figure.dpi = 72  # whose unit is a point
+        FigureCanvasSVG(figure)  # whose renderer measures texts, and sets the figure's dpi to 72
         if engine is not None:
             engine.execute(figure)
             with matplotlib.rc_context({"figure.constrained_layout.use": False}):

@@ -16,7 +16,9 @@ Groups, each a function that returns rows of the table:
   from the disk;
 - synbrain: training steps of SynBrain against the published step, and their loss curves;
 - sampling: SynBrain's one pass against MindSimulator's chains, and draws of LatentEncoder written
-  to a file.
+  to a file;
+- startup: the first fit of a process, ``brainenc --help``, a report, and what a benchmark does
+  besides fits of ridge ("other").
 
 Every measurement has a process of its own, one after the other. "CPU s" is processor time over all
 threads: unlike "s", wall-clock time, it does not count waiting for other programs. Memory is the
@@ -42,6 +44,7 @@ import pandas as pd
 from measuring import in_turn, measure, row, timed
 from speed_banded import banded
 from speed_sampling import sampling
+from speed_startup import startup
 from speed_tokens import tokens
 from speed_training import synbrain
 
@@ -409,6 +412,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterable[dict]]] = {
     "metrics": metrics,
     "synbrain": synbrain,
     "sampling": sampling,
+    "startup": startup,
 }
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ The public names are listed in ``__init__.pyi`` and load on first use, so that
 ``import brainenc`` and ``brainenc --help`` stay fast and import no torch.
 """
 
-import lazy_loader
+from brainenc.lazy_names import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)
 
 __version__ = "0.1.0"

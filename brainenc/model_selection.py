@@ -1,7 +1,7 @@
 """Splits by image, bootstrap weights, permutation p-values and false discovery rates."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -307,16 +307,31 @@ def permutation_p_values(
     ----------
     Phipson & Smyth (2010), Statistical Applications in Genetics and Molecular Biology 9.
     """
-    rng = np.random.default_rng(random_state)
     strata = [np.asarray(stratum) for stratum in strata]
-    identity = np.arange(sum(map(len, strata)))
-    observed = np.asarray(statistic(identity))
+    observed = np.asarray(statistic(np.arange(sum(map(len, strata)))))
     at_least = np.zeros(observed.shape, dtype=np.int64)
+    for shuffled in shuffles(strata, n_permutations, random_state=random_state):
+        at_least += statistic(shuffled) >= observed
+    return permutation_p(observed, at_least, n_permutations)
+
+
+def shuffles(
+    strata: Sequence[np.ndarray], n_permutations: int, *, random_state: Any = None
+) -> Iterator[NDArray[np.int64]]:
+    """Positions 0 … n_images − 1 in random orders, shuffled within each stratum."""
+    rng = np.random.default_rng(random_state)
+    identity = np.arange(sum(map(len, strata)))
     for _ in range(n_permutations):
         shuffled = identity.copy()
         for stratum in strata:
             shuffled[stratum] = rng.permutation(stratum)
-        at_least += statistic(shuffled) >= observed
+        yield shuffled
+
+
+def permutation_p(
+    observed: np.ndarray, at_least: np.ndarray, n_permutations: int
+) -> NDArray[np.float64]:
+    """(1 + shuffles at least as good) / (1 + shuffles), NaN where `observed` is NaN."""
     return np.where(np.isnan(observed), np.nan, (1 + at_least) / (1 + n_permutations))
 
 

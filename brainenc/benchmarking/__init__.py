@@ -4,6 +4,6 @@ The folder is not called ``benchmark`` because `brainenc.benchmark` is the funct
 submodule of that name would hide it.
 """
 
-import lazy_loader
+from brainenc.lazy_names import attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

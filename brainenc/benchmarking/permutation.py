@@ -1,6 +1,7 @@
 """p-values of voxelwise correlations, by shuffling images."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,14 @@ from scipy.sparse.csgraph import connected_components
 from brainenc import metrics
 from brainenc.arrays import blocks
 from brainenc.benchmarking.targets import Targets, centre_within_folds
-from brainenc.model_selection import permutation_p_values
+from brainenc.model_selection import permutation_p, shuffles
 
 #: Images × voxels shuffled at a time: with their predictions they stay in the cache.
-_SHUFFLE_ENTRIES = 2**18
+_SHUFFLE_ENTRIES = 2**17
+#: Orders × images drawn at a time.
+_ORDER_ENTRIES = 2**23
+#: Smallest number of images × voxels × shuffles for compiled code, which takes a second to load.
+_LARGE = 2**32
 
 
 def correlation_p_values(
@@ -47,16 +52,65 @@ def correlation_p_values(
     _, first_row = np.unique(targets.images, return_index=True)
     summed = rows @ np.nan_to_num(predicted)
     response = np.nan_to_num(centre_within_folds(targets.averages[first_row], strata))
+    summed, response = _unit_columns(summed[:, defined]), _unit_columns(response[:, defined])
     p = np.full(predictions.shape[1], np.nan)
-    for block in blocks(len(defined), _SHUFFLE_ENTRIES // len(summed)):
-        voxels = defined[block]
-        p[voxels] = permutation_p_values(
-            _Product(_unit_columns(summed[:, voxels]), _unit_columns(response[:, voxels])),
-            strata,
-            n_permutations=n_permutations,
-            random_state=random_state,
-        )
+    p[defined] = shuffled_p_values(
+        summed, response, strata, n_permutations=n_permutations, random_state=random_state
+    )
     return p
+
+
+def shuffled_p_values(
+    predicted: np.ndarray,
+    measured: np.ndarray,
+    strata: Sequence[np.ndarray],
+    *,
+    n_permutations: int,
+    random_state: Any,
+) -> np.ndarray:
+    """One-sided p of the sums of products of two arrays, when images of one are shuffled.
+
+    Parameters
+    ----------
+    predicted, measured : array, shape (n_images, n_voxels), float32
+    strata : list of int arrays
+        Images that are shuffled with each other.
+    n_permutations : int
+    random_state : int, Generator or None
+
+    Returns
+    -------
+    array, shape (n_voxels,)
+    """
+    n_images, n_voxels = predicted.shape
+    counted = _counted
+    if predicted.size * n_permutations >= _LARGE:
+        from brainenc.benchmarking import _permuted  # Numba takes a second to import
+
+        counted = _permuted.counted
+    identity = np.arange(n_images, dtype=np.int32)[None]
+    observed, _ = counted(predicted, measured, identity, np.zeros(n_voxels, np.float32))
+    at_least = np.zeros(n_voxels, dtype=np.int64)
+    orders = shuffles(strata, n_permutations, random_state=random_state)
+    # Orders are drawn once for all voxels, some at a time.
+    while some := list(islice(orders, max(1, _ORDER_ENTRIES // n_images))):
+        _, count = counted(predicted, measured, np.stack(some).astype(np.int32), observed)
+        at_least += count
+    return permutation_p(observed, at_least, n_permutations)
+
+
+def _counted(
+    predicted: np.ndarray, measured: np.ndarray, orders: np.ndarray, observed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of products in the last order, and in how many orders they reach `observed`."""
+    sums, count = np.empty_like(observed), np.zeros(observed.shape, dtype=np.int64)
+    for voxels in blocks(len(observed), _SHUFFLE_ENTRIES // len(predicted)):
+        fixed, moved = predicted[:, voxels].copy(), measured[:, voxels].copy()
+        for order in orders:
+            found = np.einsum("iv,iv->v", fixed, moved[order])
+            count[voxels] += found >= observed[voxels]
+        sums[voxels] = found
+    return sums, count
 
 
 def _rows_of_images(targets: Targets) -> csr_array:
@@ -74,17 +128,6 @@ def _strata(targets: Targets) -> list[np.ndarray]:
     links = csr_array((np.ones(len(targets.images)), ends), (n_nodes, n_nodes))
     _, labels = connected_components(links, directed=False)
     return [np.flatnonzero(labels[:n_images] == label) for label in np.unique(labels[:n_images])]
-
-
-@dataclass
-class _Product:
-    """Products of predictions with reordered responses, per voxel."""
-
-    predicted: np.ndarray
-    measured: np.ndarray
-
-    def __call__(self, order: np.ndarray) -> np.ndarray:
-        return np.einsum("iv,iv->v", self.predicted, self.measured[order])
 
 
 def _unit_columns(centred: np.ndarray) -> np.ndarray:

@@ -14,20 +14,22 @@ variation over other test images, not over other training images.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brainenc import metrics
-from brainenc.arrays import row_blocks, take_columns
+from brainenc.arrays import blocks, row_blocks, take_columns
 from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.benchmarking.permutation import correlation_p_values
 from brainenc.benchmarking.targets import Targets, centre_within_folds
-from brainenc.metrics.sums import weighted_sums
+from brainenc.metrics.sums import first_finite, round_off, sum_block, variance, weighted_sums
 
 #: Metrics with one value per voxel, and those with one value per set of images.
 VOXEL_METRICS = ("r", "r_normalized", "r2", "mse", "mse_z", "mse_trials", "mse_z_trials")
+ERRORS = ("mse", "mse_z", "mse_trials", "mse_z_trials")
 IMAGE_METRICS = (
     "pattern_r",
     "pattern_mse",
@@ -36,6 +38,10 @@ IMAGE_METRICS = (
     "rdm_correlation",
     "cka",
 )
+
+
+#: Images per fold, on average, from which errors are summed fold by fold.
+_FOLD_IMAGES = 64
 
 
 @dataclass
@@ -128,46 +134,120 @@ def voxel_metrics(
         centre_within_folds(averages, targets.folds),
         weights=weights,
     )
-    r2 = metrics.r_squared(predictions, averages, weights=weights)
-    if weights is not None:
-        # A bootstrap shrinks the variance of responses by (n - 1) / n, but not that of errors:
-        # without this correction, intervals of R² would be too low.
-        n_images = len(np.unique(targets.images))
-        r2 = 1 - (1 - r2) * (n_images - 1) / n_images
-    found = {"r": r, "r_normalized": targets.normalized(r), "r2": r2}
-    found |= squared_errors(predictions, targets, weights)
-    dtype = np.float64 if weights is None else np.float32
-    return {metric: values.astype(dtype, copy=False) for metric, values in found.items()}
+    found = {"r": r, "r_normalized": targets.normalized(r)}
+    if weights is None:
+        found["r2"] = metrics.r_squared(predictions, averages)
+        return found | squared_errors(predictions, targets)
+    found |= resampled_errors(predictions, targets, weights)
+    # A bootstrap shrinks the variance of responses by (n - 1) / n, but not that of errors:
+    # without this correction, intervals of R² would be too low.
+    n_images = len(np.unique(targets.images))
+    found["r2"] = 1 - (1 - found["r2"]) * (n_images - 1) / n_images
+    return {metric: values.astype(np.float32, copy=False) for metric, values in found.items()}
 
 
-def squared_errors(
-    predictions: np.ndarray, targets: Targets, weights: np.ndarray | None
-) -> dict[str, np.ndarray]:
+def squared_errors(predictions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
     """Mean squared errors to averages and to single trials, plain and in z units, in one pass.
 
     Returns
     -------
-    dict of metric to array, shape (n_voxels,) or (n_bootstraps, n_voxels)
+    dict of metric to array, shape (n_voxels,)
         NaN where no image counts, or where a prediction is not finite or the unit of z undefined.
     """
     z = 1 / targets.scale.astype(np.float64) ** 2
 
     def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
-        x = predictions[images, voxels].astype(np.float64)[:, None]
-        error, n = _sum_of_squares(x, targets.averages[images, None, voxels])
-        to_trials, n_trials = _sum_of_squares(x, targets.betas[images, :, voxels])
+        x, y = predictions[images, voxels], targets.averages[images, voxels]
+        n, n_trials, error, to_trials = _errors(x, y, targets.betas[images, :, voxels])
         unit = z[targets.fold_of_row[images], voxels]
         return n, n_trials, error, error * unit, to_trials, to_trials * unit
 
-    sets = np.ones((1, len(predictions))) if weights is None else weights.astype(np.float64)
-    names = ("mse", "mse_z", "mse_trials", "mse_z_trials")
-    found = {name: np.empty((len(sets), predictions.shape[1])) for name in names}
-    for voxels, (n, n_trials, *sums) in weighted_sums(statistics, sets, predictions.shape[1]):
-        for name, total, count in zip(names, sums, (n, n, n_trials, n_trials), strict=True):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                mean = total / count
-            found[name][:, voxels] = np.where(np.isfinite(mean), mean, np.nan)
-    return found if weights is not None else {name: mean[0] for name, mean in found.items()}
+    found = {name: np.empty(predictions.shape[1]) for name in ERRORS}
+    ones = np.ones((1, len(predictions)))
+    for voxels, (n, n_trials, *sums) in weighted_sums(statistics, ones, predictions.shape[1]):
+        for name, total, count in zip(ERRORS, sums, (n, n, n_trials, n_trials), strict=True):
+            found[name][voxels] = _ratio(total, count)[0]
+    return found
+
+
+def resampled_errors(
+    predictions: np.ndarray, targets: Targets, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """R² and the metrics of `squared_errors` for every set of weights, from the same sums.
+
+    The unit of z is that of a fold. Sums are taken fold by fold, if folds are not very small: the
+    matrix products, which take most of the time, are then those of errors in units of betas alone.
+
+    Returns
+    -------
+    dict of metric to array, shape (n_bootstraps, n_voxels)
+    """
+    sets, n_voxels = weights.astype(np.float64), predictions.shape[1]
+    z = 1 / targets.scale.astype(np.float64) ** 2
+    found = {name: np.empty((len(sets), n_voxels)) for name in ("r2", *ERRORS)}
+    large = len(predictions) >= _FOLD_IMAGES * len(targets.folds)
+    for voxels in blocks(n_voxels, sum_block(len(sets))):
+        shift = first_finite(targets.averages[:, voxels])
+        sums: Any = 0
+        for fold, rows in enumerate(targets.folds) if large else [(0, slice(None))]:
+            unit = z[fold, voxels] if large else z[targets.fold_of_row, voxels]
+            if rows.start == rows.stop and large:
+                continue
+            parts = (
+                predictions[rows, voxels],
+                targets.averages[rows, voxels],
+                targets.betas[rows, :, voxels],
+            )
+            terms = partial(_error_terms, parts, shift, None if large else unit)
+            ((_, found_here),) = weighted_sums(terms, sets[:, rows], len(shift))
+            if large:
+                found_here += [found_here[2] * unit, found_here[3] * unit]
+            sums = [a + b for a, b in zip(sums, found_here, strict=True)] if sums else found_here
+        n, n_trials, error, to_trials, sum_y, sum_yy, in_z, to_trials_in_z = sums
+        of_trials = {"mse_trials": to_trials, "mse_z_trials": to_trials_in_z}
+        for name, total in {"mse": error, "mse_z": in_z}.items():
+            found[name][:, voxels] = _ratio(total, n)
+        for name, total in of_trials.items():
+            found[name][:, voxels] = _ratio(total, n_trials)
+        floor = round_off(targets.averages, shift)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean, spread = error / n, variance(n, sum_y, sum_yy, floor)
+        found["r2"][:, voxels] = 1 - _ratio(mean, spread)
+    return found
+
+
+def _error_terms(
+    parts: tuple[np.ndarray, ...],
+    shift: np.ndarray,
+    z: np.ndarray | None,
+    images: slice,
+    _: slice,
+) -> Sequence[np.ndarray]:
+    """Terms of the sums of `resampled_errors`: for some images of a block of voxels.
+
+    With `z`, (n_images, n_voxels), also of the errors in units of z.
+    """
+    x, y, trials = (array[images] for array in parts)
+    from_shift = y - shift
+    from_shift[np.isnan(y)] = 0
+    n, n_trials, error, to_trials = _errors(x, y, trials)
+    in_z = [] if z is None else [error * z[images], to_trials * z[images]]
+    return n, n_trials, error, to_trials, from_shift, np.square(from_shift), *in_z
+
+
+def _errors(x: np.ndarray, y: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Number of averages and of trials, and squared errors to both, per image and voxel."""
+    predicted = x.astype(np.float64)[:, None]
+    error, n = _sum_of_squares(predicted, y[:, None])
+    to_trials, n_trials = _sum_of_squares(predicted, trials)
+    return n, n_trials, error, to_trials
+
+
+def _ratio(total: Any, count: Any) -> np.ndarray:
+    """Quotient, NaN where it is not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = total / count
+    return np.where(np.isfinite(ratio), ratio, np.nan)
 
 
 def _sum_of_squares(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,13 @@ that leaves out missing values.
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from brainenc.arrays import blocks
+from brainenc.machine_code import compiled
 from brainenc.metrics.sums import n_threads
 
 #: Entries of a chunk of an array (images × voxels): 16 MiB of float32.
@@ -134,23 +134,14 @@ def _prepared(chunk: np.ndarray, dtype: type) -> np.ndarray:
 # constant for the compiler: if it is False, tests for NaN are removed.
 
 
-def _compiled(function: Callable) -> Callable:
-    """`function` as machine code, cached on disk if possible."""
-    options: Any = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package nor the user's cache is writable
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@compiled
 def _deviations(gaps, x, y, x_shift, y_shift):
     if gaps and np.isnan(y):
         return 0.0, 0.0, 0.0
     return 1.0, np.float64(x) - x_shift, np.float64(y) - y_shift
 
 
-@_compiled
+@compiled
 def _deviation_and_error(gaps, x, y, y_shift):
     if gaps and np.isnan(y):
         return 0.0, 0.0, 0.0
@@ -158,7 +149,7 @@ def _deviation_and_error(gaps, x, y, y_shift):
 
 
 def _moments(gaps: bool) -> _Kernel:
-    @_compiled
+    @compiled
     def kernel(x, y, x_shift, y_shift):
         n_images, n_voxels = x.shape
         sums = np.zeros((6, n_voxels))
@@ -187,7 +178,7 @@ def _moments(gaps: bool) -> _Kernel:
 
 
 def _errors(gaps: bool) -> _Kernel:
-    @_compiled
+    @compiled
     def kernel(x, y, y_shift):
         n_images, n_voxels = x.shape
         sums = np.zeros((4, n_voxels))
@@ -213,7 +204,7 @@ def _errors(gaps: bool) -> _Kernel:
 
 
 def _repeats(gaps: bool) -> _Kernel:
-    @_compiled
+    @compiled
     def kernel(betas, shift):
         n_images, n_repeats, n_voxels = betas.shape
         share_of_all = 1 / n_repeats

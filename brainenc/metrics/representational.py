@@ -238,10 +238,16 @@ def _hsic_unbiased(k: np.ndarray, m: np.ndarray, sets: np.ndarray) -> NDArray[np
     quadruples would agree only for equal weights: otherwise they depend on the origin of the
     responses.)
     """
-    k, m = (matrix - np.diag(np.diagonal(matrix)) for matrix in (k, m))
     w, w2, w3 = sets, sets**2, sets**3
     p1, p2, p3, p4 = (power.sum(axis=1) for power in (w, w2, w3, sets**4))
-    kw, mw, kw2, mw2 = w @ k, w @ m, w2 @ k, w2 @ m
+    same = m is k
+    k = k - np.diag(np.diagonal(k))
+    kw, kw2 = w @ k, w2 @ k
+    if same:
+        m, mw, mw2 = k, kw, kw2
+    else:
+        m = m - np.diag(np.diagonal(m))
+        mw, mw2 = w @ m, w2 @ m
     product = k * m
     around, around2, around3 = w @ product, w2 @ product, w3 @ product
     pairs = (

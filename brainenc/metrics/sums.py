@@ -48,13 +48,18 @@ def weighted_sums(
     sums : list of arrays, shape (n_sets, v) or (n_sets, 1), one per statistic.
     """
     n_sets, n_images = weights.shape
-    for voxels in blocks(n_voxels, min(_PRODUCT_VOXELS, _SUM_ENTRIES // n_sets)):
+    for voxels in blocks(n_voxels, sum_block(n_sets)):
         sums: list[Any] = []
         for images in blocks(n_images, _PRODUCT_IMAGES):
             with np.errstate(invalid="ignore", over="ignore"):
                 parts = [weights[:, images] @ s for s in statistics(images, voxels)]
             sums = [s + part for s, part in zip(sums, parts, strict=True)] if sums else parts
         yield voxels, sums
+
+
+def sum_block(n_sets: int) -> int:
+    """Number of voxels that `weighted_sums` sums at a time."""
+    return max(1, min(_PRODUCT_VOXELS, _SUM_ENTRIES // n_sets))
 
 
 def suits_compiled(array: np.ndarray, weights: NDArray[np.float64]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -51,6 +52,13 @@ class Panels:
 
     def finished(self) -> Figure:
         """The figure; a "$" in a name is a "$" in all texts of its axes, and begins no formula."""
+        if self.is_new:
+            for axes in self.flat:
+                for axis in (axes.xaxis, axes.yaxis):
+                    if not axis.get_label_text():
+                        axis.set_label_coords(0, 0)  # need not be sought beyond the tick labels
+        if self.is_new and not matplotlib.rcParams["text.parse_math"]:
+            return self.figure  # all of its texts were made so: see `brainenc.report.style.STYLE`
         numbers = {
             id(label)
             for axes in self.flat

@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from brainenc.brain.volumes import Volume, to_nifti
+from brainenc.garbage import old_objects_set_aside
 from brainenc.report import differences, draws, figures, style, surface, text
 from brainenc.report.attention import attention_figure
 from brainenc.report.parts import Column, Picture, picture, table_of, with_all_columns
@@ -94,7 +95,8 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    context = _context(_tidied(result), surface) | {"attention": _attention(attention)}
+    with old_objects_set_aside():
+        context = _context(_tidied(result), surface) | {"attention": _attention(attention)}
     context["contents"] = _contents(context)
     return environment.get_template("report.html.j2").render(context)
 

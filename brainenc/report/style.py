@@ -3,15 +3,18 @@
 import io
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import style
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 #: Okabe and Ito's colours, then some of Paul Tol's; distinguishable with any colour vision.
 PALETTE = (
@@ -63,6 +66,7 @@ STYLE: dict[str, Any] = {
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # otherwise it is sought, again and again, above ticks that are not there
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.7,
@@ -172,13 +176,34 @@ def figure_to_svg(figure: Figure, name: str) -> str:
     with styled(), matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         # The browser has fonts for characters that Matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(
-            buffer, format="svg", bbox_inches="tight", pad_inches=0.05, metadata={"Date": None}
-        )
+        with _laid_out(figure) as box:
+            figure.savefig(buffer, format="svg", bbox_inches=box, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
     return re.sub(r"<[^>]+>", lambda tag: _prefix_ids(tag[0], name), text)
+
+
+@contextmanager
+def _laid_out(figure: Figure) -> Iterator[Bbox]:
+    """Lay a figure out for SVG, and give the box around all of it, in inches.
+
+    ``savefig(bbox_inches="tight")`` draws a figure twice, first into nothing, to know where things
+    are. Laying it out and asking what it covers gives the same positions without that draw.
+    """
+    engine, canvas, dpi = figure.get_layout_engine(), figure.canvas, figure.dpi
+    try:
+        FigureCanvasSVG(figure)  # whose renderer measures texts, and sets the figure's dpi to 72
+        if engine is not None:
+            engine.execute(figure)
+            with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+                figure.set_layout_engine(None)
+        yield figure.get_tightbbox().padded(0.05)
+    finally:
+        figure.set_canvas(canvas)
+        figure.dpi = dpi
+        if engine is not None:
+            figure.set_layout_engine(engine)
 
 
 def _prefix_ids(tag: str, name: str) -> str:

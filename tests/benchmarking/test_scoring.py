@@ -18,7 +18,7 @@ from brainenc.benchmarking.permutation import correlation_p_values
 from brainenc.benchmarking.split import make_split, trial_sd
 from brainenc.benchmarking.targets import make_targets
 from brainenc.metrics import NoiseCeiling
-from brainenc.model_selection import bootstrap_weights, image_folds
+from brainenc.model_selection import bootstrap_weights, image_folds, permutation_p_values
 from brainenc.repeats import average_repeats
 
 N_IMAGES, N_VOXELS = 40, 6
@@ -253,6 +253,66 @@ def test_p_does_not_depend_on_blocks_of_voxels(case, monkeypatch):
     monkeypatch.setattr(permutation, "_SHUFFLE_ENTRIES", 2 * N_IMAGES)
     blocked = correlation_p_values(predictions, targets, n_permutations=50, random_state=0)
     np.testing.assert_array_equal(p, blocked)
+
+
+@pytest.mark.parametrize("large", [1, 2**60], ids=["compiled", "NumPy"])
+@pytest.mark.parametrize("orders", [7 * 50, 2**23], ids=["seven orders at a time", "all"])
+def test_shuffles_of_all_voxels_at_once_count_as_those_of_the_definition(
+    monkeypatch, large, orders
+):
+    rng = np.random.default_rng(0)
+    predicted = rng.standard_normal((50, 37)).astype(np.float32)
+    measured = (0.2 * predicted + rng.standard_normal((50, 37))).astype(np.float32)
+    measured[:, 5] = 0  # every shuffle is as good as the observed order
+    strata = [np.arange(0, 50, 2), np.arange(1, 50, 2)]
+    monkeypatch.setattr(permutation, "_LARGE", large)
+    monkeypatch.setattr(permutation, "_ORDER_ENTRIES", orders)
+    monkeypatch.setattr(permutation, "_SHUFFLE_ENTRIES", 50 * 8)
+    options = {"n_permutations": 60, "random_state": 3}
+    p = permutation.shuffled_p_values(predicted, measured, strata, **options)
+    # Double precision: none of these sums is within round-off of another.
+    products = predicted.astype(float), measured.astype(float)
+    expected = permutation_p_values(
+        lambda rows: (products[0] * products[1][rows]).sum(0), strata, **options
+    )
+    np.testing.assert_array_equal(p, expected)
+    assert p[5] == 1
+
+
+@pytest.mark.parametrize("fold_images", [1, 64], ids=["fold by fold", "small folds together"])
+def test_errors_and_r2_of_a_resample_are_those_of_its_images(monkeypatch, fold_images):
+    monkeypatch.setattr(scoring, "_FOLD_IMAGES", fold_images)
+    rng = np.random.default_rng(1)
+    betas = rng.standard_normal((23, 3, 6)) * [1, 2, 3, 4, 5, 6] + 2
+    betas[rng.random((23, 3)) < 0.2] = np.nan
+    betas[:, :, 4] = np.nan
+    predictions = rng.standard_normal((23, 6))
+    predictions[8, 5] = np.nan
+    folds = [(np.arange(9, 23), np.arange(9)), (np.arange(9), np.arange(9, 23))]
+    targets = targets_of(betas, folds, 300)  # few voxels at a time, with so many samples
+    found = scoring.resampled_errors(predictions, targets, targets.weights)
+    unit = targets.scale[targets.fold_of_row].astype(float)
+    for sample in (0, 17, 299):
+        rows = np.repeat(np.arange(23), targets.weights[sample].astype(int))
+        x, y, trials = predictions[rows], targets.averages[rows], targets.betas[rows]
+        for voxel in range(6):
+            some = ~np.isnan(y[:, voxel])
+            error = (x[some, voxel] - y[some, voxel]) ** 2
+            to_trials = (x[:, None, voxel] - trials[:, :, voxel]) ** 2
+            expected = {
+                "mse": error.mean() if some.any() else np.nan,
+                "mse_z": (error / unit[rows][some, voxel] ** 2).mean() if some.any() else np.nan,
+                "r2": 1 - error.mean() / y[some, voxel].var() if some.any() else np.nan,
+            }
+            present = ~np.isnan(trials[:, :, voxel])
+            if voxel == 5 and 8 in rows:
+                expected |= {"mse_trials": np.nan, "mse_z_trials": np.nan}
+            elif present.any():
+                in_z = to_trials / unit[rows][:, None, voxel] ** 2
+                expected["mse_trials"] = to_trials[present].mean()
+                expected["mse_z_trials"] = in_z[present].mean()
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name][sample, voxel], value, rtol=1e-9)
 
 
 def score_folds(folds, betas, predictions):

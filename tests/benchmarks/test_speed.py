@@ -21,6 +21,7 @@ import measuring
 import scaling
 import speed
 import speed_sampling
+import speed_startup
 import speed_training
 
 SIZES = {"voxels": 60, "tokens": (4, 16), "mapper": {"depth": 1, "n_heads": 2}}
@@ -150,3 +151,15 @@ def test_points_of_every_encoder_and_axis(monkeypatch):
     assert (points.groupby(["encoder", "axis"]).size() == len(scaling.FACTORS)).all()
     # Only the size of the axis changes, so made-up times in proportion to all have exponent 1.
     np.testing.assert_allclose(scaling.exponents_of(points)["CPU s"], 1)
+
+
+def test_start_up_and_overhead_are_measured_in_rows():
+    arguments = speed.parse_arguments(["startup", "--quick", "--rounds", "1", "--voxels", "400"])
+    with measuring.deadline(60, processes=False):
+        first, shown, report, overhead = speed_startup.startup(arguments)
+    assert first["work"].startswith("start-up: import and first fit")
+    assert first["CPU s"] > shown["CPU s"] > 0  # it imports torch, and help does not
+    assert report["s"] > 0
+    # Both parts of one benchmark: the fits, and the rest.
+    assert overhead["other s"] > 0
+    assert overhead["s ratio"] == overhead["other s"] / overhead["s"]

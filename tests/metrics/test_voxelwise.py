@@ -8,6 +8,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import mean_squared_error as sklearn_mse
 from sklearn.metrics import r2_score
 
+from brainenc.machine_code import compiled
 from brainenc.metrics import (
     _compiled,
     correlation,
@@ -260,7 +261,7 @@ def test_error_of_a_perfect_model_to_trials_is_the_noise_variance():
 
 def test_code_that_cannot_be_kept_on_disk_is_compiled_all_the_same(monkeypatch):
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    assert _compiled._compiled(lambda x: x + 1)(2) == 3
+    assert compiled(lambda x: x + 1)(2) == 3
 
 
 def test_memory_stays_far_below_the_size_of_the_input(tmp_path):

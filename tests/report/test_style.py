@@ -1,3 +1,4 @@
+import io
 import re
 
 import matplotlib
@@ -5,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from brainenc.report import ceiling_scatter, figure_to_svg, roi_bars
-from brainenc.report.style import PALETTE, short
+from brainenc.report.style import PALETTE, short, styled
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,32 @@ def test_svg_does_not_depend_on_the_users_style(maps, monkeypatch):
     monkeypatch.setitem(matplotlib.rcParams, "savefig.facecolor", "black")
     monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "path")
     assert figure_to_svg(ceiling_scatter(maps), "one") == plain
+
+
+def test_one_draw_puts_things_where_two_draws_of_matplotlib_put_them(make_result, monkeypatch):
+    result = make_result(["a", "b", "c"], ["V1", "V2 with a long name"])
+    draws, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda *args: draws.append(1) or draw(*args))
+    for make in (
+        lambda: ceiling_scatter(result.maps, atlas="visual"),  # of compressed layout
+        lambda: roi_bars(result.rois),
+    ):
+        with styled():
+            figure = make()
+            state = figure.get_layout_engine(), figure.canvas, figure.dpi
+            found = figure_to_svg(figure, "one")
+            assert len(draws) == 1
+            assert state == (figure.get_layout_engine(), figure.canvas, figure.dpi)
+            buffer = io.StringIO()
+            make().savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.05)
+        draws.clear()
+        expected = buffer.getvalue()
+        # Sizes, places and text; ids begin otherwise, and a number ends in another digit at most.
+        for pattern in (r'viewBox="([^"]+)"', r' [xy]="([^"]+)"', r'transform="([^"]+)"'):
+            parts = [re.findall(pattern, svg) for svg in (found, expected)]
+            parts = [re.findall(r"-?[0-9.]+", " ".join(each)) for each in parts]
+            np.testing.assert_allclose(*np.array(parts, dtype=float), atol=1e-4)
+        assert re.findall(r"([^<>]+)</text>", found) == re.findall(r"([^<>]+)</text>", expected)
 
 
 def test_ids_in_labels_are_left_alone():

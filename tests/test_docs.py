@@ -133,7 +133,7 @@ NOT_LISTED = {
     "nets": set(),
     "noise": set(),
     "report": {"NothingToDraw"},
-    "solvers": {"feature_bands"},
+    "solvers": set(),
     "training": set(),
 }
 

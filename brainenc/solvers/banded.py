@@ -125,7 +125,23 @@ def feature_bands(X: np.ndarray, sizes: Sequence[int], *, device: Any = "cpu") -
     sizes : sequence of int
         Number of features of each band; they add up to n_features.
     device : str or torch.device
+
+    Returns
+    -------
+    FeatureBands
+
+    Raises
+    ------
+    ValueError : sizes do not add up to the features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> feature_bands(np.ones((9, 5)), [2, 3]).n_bands
+    2
     """
+    if sum(sizes) != X.shape[1]:
+        raise ValueError(f"sizes={list(sizes)} must add up to the {X.shape[1]} features of X")
     return FeatureBands(X, sizes, linear_algebra_device(device))
 
 

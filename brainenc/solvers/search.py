@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from brainenc.model_selection import Folds
+from brainenc.solvers.voxels import EXACT_IMAGES
 
-#: With at most this many images every penalty is tried: it takes a second at most.
-EXACT_IMAGES = 1000
 #: Differences between expected and found errors may be so many times as large as seen so far.
 _SAFETY = 3
 #: Ratio of the largest to the smallest fold from which folds are uneven.

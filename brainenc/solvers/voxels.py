@@ -9,7 +9,10 @@ import numpy as np
 
 from brainenc.arrays import row_blocks, varies
 from brainenc.model_selection import Folds, image_folds
-from brainenc.solvers import RidgeFit
+from brainenc.solvers.result import RidgeFit
+
+#: With at most so many images every penalty is tried, in double precision: in a second or so.
+EXACT_IMAGES = 1000
 
 
 def fit_voxels(

@@ -120,7 +120,8 @@ def _kernel(sizes: _Sizes) -> float:
 
 def _held_out(sizes: _Sizes) -> float:
     """Weights of images and held-out predictions, and those of a block of voxels."""
-    return 2 * 4.0 * sizes.n_images * sizes.n_voxels + 300 * MIB
+    in_block = min(sizes.n_images * sizes.n_voxels, 2**24)
+    return 2 * 4.0 * sizes.n_images * sizes.n_voxels + 5 * 4.0 * in_block
 
 
 def _ridge(encoder: Any, sizes: _Sizes) -> Need:

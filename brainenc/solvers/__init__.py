@@ -1,4 +1,4 @@
-"""Ridge solvers as pure functions: primal form, and kernel and banded forms with himalaya."""
+"""Ridge solvers as pure functions: primal form, kernel form and bands."""
 
 from brainenc.lazy_names import attach
 

@@ -63,8 +63,7 @@ class Smoother:
         Eigenvalues of the kernel on what has mean 0.
     axes : (n_images, n_axes)
         Their eigenvectors. Those with eigenvalue 0 may be left out.
-    K : callable
-        Takes rows and columns, gives that part of the kernel.
+    K : Kernel
     alphas : (n_alphas,)
         Penalties, which other arguments name by their positions.
     folds : list of (train, test) positions

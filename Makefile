@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: help install demo test lint docs bench torture clean
 
 help:
-	@echo "make demo   compare every encoder on a simulated subject (under 2 minutes after the install)"
+	@echo "make demo   compare every encoder on a simulated subject (under 3 minutes after the install)"
 	@echo "make test   run the whole test suite"
 	@echo "make lint   ruff, mypy, import layers"
 	@echo "make docs   build the documentation into docs/_build/html"

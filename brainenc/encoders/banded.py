@@ -30,6 +30,7 @@ from brainenc.solvers import RidgeFit, banded_ridge_cv, feature_bands
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.voxels import (
+    EXACT_IMAGES,
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
@@ -216,6 +217,8 @@ class BandedRidgeEncoder(BaseEncoder):
 
     def _bands(self, X: np.ndarray) -> Callable[[np.ndarray], Any]:
         """Bands of the images in given rows: their features where these are few, else kernels."""
+        if len(X) <= EXACT_IMAGES:
+            X = X.astype(np.float64)
         if 2 * X.shape[1] <= len(X):
             sizes = list(self.band_sizes_.values())
             return lambda rows: feature_bands(X[rows], sizes, device=resolve_device(self.device))

@@ -181,7 +181,7 @@ class _Best:
         n_images, n_voxels = Y.shape
         self.Y = Y
         self.band_weights = np.empty((bands.n_bands, n_voxels), Y.dtype)
-        self.fit = replace(empty_fit(Y, Y.dtype), band_weights=self.band_weights)
+        self.fit = replace(empty_fit(Y), band_weights=self.band_weights)
         self.parts = list(blocks(n_voxels, max(1, BLOCK_NUMBERS // n_images)))
         self.errors = bands.like.new_full((n_voxels,), torch.inf)
         self.total = math.inf

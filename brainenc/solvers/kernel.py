@@ -48,7 +48,8 @@ def kernel_ridge_cv(
 
     Returns
     -------
-    RidgeFit, with weights in dual form: predictions are K(new, fitted) @ weights + intercept.
+    RidgeFit, in the dtype of Y
+        Weights in dual form: predictions are K(new, fitted) @ weights + intercept.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def kernel_ridge_cv(
         kernel = kernel.to(working_dtype(kernel.dtype, n_images))
         tried = torch.as_tensor(np.asarray(alphas)).to(kernel)
         smoother = Smoother.of_kernel(kernel, tried, folds)
-        fit = empty_fit(Y, K.dtype, smoother.round_off())
+        fit = empty_fit(Y, smoother.largest * float(np.finfo(K.dtype).eps))
         parts = list(blocks(n_voxels, max(1, BLOCK_NUMBERS // n_images)))
         shared = None if per_voxel else shared_alpha(smoother, Y, parts, search)[0]
         for voxels in parts:
@@ -208,14 +209,14 @@ def shared_alpha(
     return best[0], float(errors[0, best])
 
 
-def empty_fit(Y: np.ndarray, dtype: np.dtype, round_off: float = 0.0) -> RidgeFit:
-    """Arrays for the results of a fit in dual form."""
+def empty_fit(Y: np.ndarray, round_off: float = 0.0) -> RidgeFit:
+    """Arrays for the results of a fit in dual form, in the dtype of Y."""
     n_voxels = Y.shape[1]
     return RidgeFit(
-        weights=np.empty(Y.shape, dtype),
-        intercept=np.empty(n_voxels, dtype),
-        alphas=np.empty(n_voxels, dtype),
-        held_out=np.full(Y.shape, np.nan, dtype),
+        weights=np.empty(Y.shape, Y.dtype),
+        intercept=np.empty(n_voxels, Y.dtype),
+        alphas=np.empty(n_voxels, Y.dtype),
+        held_out=np.full(Y.shape, np.nan, Y.dtype),
         round_off=round_off,
     )
 

@@ -130,10 +130,10 @@ class Smoother:
         # They sum to 0 over images, so the intercept is the mean over fitted images.
         return weights, Y_mean - self.kernel_mean @ weights
 
-    def round_off(self) -> float:
-        """Size of eigenvalues, and penalties, at the level of round-off."""
-        largest = float(self.values[-1]) if len(self.values) else 0.0
-        return torch.finfo(self.values.dtype).eps * largest
+    @property
+    def largest(self) -> float:
+        """The largest eigenvalue; 0 if there is none."""
+        return float(self.values[-1]) if len(self.values) else 0.0
 
 
 class _LeftOut:

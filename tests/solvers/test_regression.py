@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from brainenc.model_selection import image_folds
-from brainenc.solvers import RidgeRegression
+from brainenc.solvers import RidgeRegression, search
 
 ALPHAS = np.logspace(-1, 4, 11)
 
@@ -134,3 +134,20 @@ def test_images_that_a_target_lacks_are_left_out_for_that_target(problem, form):
     for values in (held_out[:, 3], regression.predict(X)[:, 3], regression.alphas[3]):
         assert np.isnan(values).all()
     assert np.isfinite(regression.predict(X)[:, [0, 1, 2, 4, 5]]).all()
+
+
+@pytest.mark.parametrize("exact_images", [1000, 0])
+def test_penalties_at_the_round_off_of_a_kernel_are_solved_in_doubles(exact_images, monkeypatch):
+    """Features some of which hardly vary on their own: float32 kernels lose their axes."""
+    monkeypatch.setattr(search, "EXACT_IMAGES", exact_images)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 60)) * np.arange(1, 61.0) ** -3
+    X = (X @ np.linalg.qr(rng.standard_normal((60, 60)))[0]).astype(np.float32)
+    Y = (X @ rng.standard_normal((60, 5))).astype(np.float32)
+    options = {"alphas": [1e-9], "form": "kernel", "standardize": False}
+    single, double = (
+        RidgeRegression.fit(X.astype(t), Y.astype(t), **options) for t in (np.float32, np.float64)
+    )
+    assert single[0].coef.dtype == np.float32
+    # Y is known to 6e-8, and X weakens its weakest axis 2e5 times.
+    np.testing.assert_allclose(single[1], double[1], atol=1e-3)

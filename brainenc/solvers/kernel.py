@@ -89,12 +89,15 @@ def kernel_ridge_cv(
         for voxels in parts:
             responses = Responses.of(Y[:, voxels], smoother)
             found = solve_voxels(smoother, responses, search, shared)
-            store(fit, np.arange(n_voxels)[voxels], smoother, responses, found)
+            store(fit, voxels, smoother, responses, found)
     return fit
 
 
 class Responses(NamedTuple):
-    """Centred responses of some voxels, and their products with the axes of the kernel."""
+    """Centred responses of some voxels, and their products with the axes of the kernel.
+
+    Rows are images in the order of the smoother.
+    """
 
     Y: Tensor  # (n_images, n_voxels)
     mean: Tensor
@@ -103,9 +106,9 @@ class Responses(NamedTuple):
     @classmethod
     def of(cls, Y: np.ndarray, smoother: Smoother) -> "Responses":
         """Of Y (n_images, n_voxels)."""
-        centred = torch.as_tensor(Y).to(smoother.axes)
-        mean = centred.mean(0)
-        centred = centred - mean
+        given = torch.as_tensor(Y).to(smoother.axes)
+        mean = given.mean(0)
+        centred = given[smoother.order].sub_(mean)
         return cls(centred, mean, smoother.axes.T @ centred)
 
     def of_voxels(self, voxels: Tensor) -> "Responses":
@@ -222,14 +225,23 @@ def empty_fit(Y: np.ndarray, round_off: float = 0.0) -> RidgeFit:
 
 
 def store(
-    fit: RidgeFit, voxels: np.ndarray, smoother: Smoother, responses: Responses, found: Solution
+    fit: RidgeFit,
+    voxels: slice | np.ndarray,
+    smoother: Smoother,
+    responses: Responses,
+    found: Solution,
 ) -> None:
     """Write a solution into the arrays of `fit`."""
     weights, intercept = smoother.dual(responses.mean, found.residuals, found.at)
-    fit.weights[:, voxels] = weights.numpy(force=True)
     fit.intercept[voxels] = intercept.numpy(force=True)
     fit.alphas[voxels] = smoother.alphas[found.at].numpy(force=True)
+    _put(fit.weights, smoother.order, voxels, weights)
     for fold, residuals in zip(smoother.folds, found.held_out, strict=True):
-        predicted = responses.Y[fold.test] - residuals + responses.mean
-        tested = fold.test.numpy(force=True)
-        fit.held_out[np.ix_(tested, voxels)] = predicted.numpy(force=True)
+        predicted = (responses.Y[fold.test] - residuals).add_(responses.mean)
+        _put(fit.held_out, smoother.order[fold.test], voxels, predicted)
+
+
+def _put(whole: np.ndarray, rows: Tensor, columns: slice | np.ndarray, part: Tensor) -> None:
+    images = rows.numpy(force=True)
+    places = (images, columns) if isinstance(columns, slice) else np.ix_(images, columns)
+    whole[places] = part.numpy(force=True)

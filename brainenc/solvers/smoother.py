@@ -50,6 +50,8 @@ class ProductKernel:
 
 #: Voxels that follow each other and have one penalty: its position, and their columns.
 Runs = list[tuple[int, slice]]
+#: Rows by their positions, or as a slice, which is not copied.
+Rows = slice | Tensor
 #: Blocks of rows of a symmetric product, of which only the lower half is computed.
 _GRAM_BLOCKS = 4
 
@@ -67,15 +69,24 @@ class Smoother:
     alphas : (n_alphas,)
         Penalties, which other arguments name by their positions.
     folds : list of (train, test) positions
+
+    Attributes
+    ----------
+    order : (n_images,) of int
+        The image of each row of `axes`. If each image is in one fold, rows are in the order of
+        folds, so that those of a fold are a slice. Responses and residuals have the same rows.
     """
 
     def __init__(
         self, values: Tensor, axes: Tensor, K: Kernel, alphas: Tensor, folds: Folds | None = None
     ):
-        self.values, self.axes, self.alphas = values, axes, alphas
+        self.values, self.alphas = values, alphas
         self.is_complete = axes.shape[1] >= len(axes) - 1
-        self.kernel_mean = K.mean
-        self.folds = [_make_fold(self, K, train, test) for train, test in folds or []]
+        order = _order_of_folds(folds or [], len(axes))
+        self.order = torch.as_tensor(order, device=axes.device)
+        self.axes, self.kernel_mean = axes[self.order], K.mean[self.order]
+        row_of = order.argsort()
+        self.folds = [_make_fold(self, K, train, test, row_of) for train, test in folds or []]
 
     @classmethod
     def of_kernel(cls, K: Tensor, alphas: Tensor, folds: Folds | None = None) -> "Smoother":
@@ -85,12 +96,13 @@ class Smoother:
     def residuals(self, Y: Tensor, projected: Tensor, at: Tensor) -> Tensor:
         """(I − H) y of centred responses y at one penalty per voxel, (n_images, n_voxels)."""
         alphas = self.alphas[at]
+        shares = self.values[:, None] + alphas
         if self.is_complete:
-            return self.axes @ (projected * (alphas / (self.values[:, None] + alphas)))
-        shares = self.values[:, None] / (self.values[:, None] + alphas)
-        return torch.addmm(Y, self.axes, projected * shares, alpha=-1)
+            return self.axes @ torch.div(alphas, shares, out=shares).mul_(projected)
+        torch.div(self.values[:, None], shares, out=shares)
+        return torch.addmm(Y, self.axes, shares.mul_(projected), alpha=-1)
 
-    def left_gram(self, rows: Tensor, position: int) -> Tensor:
+    def left_gram(self, rows: Rows, position: int) -> Tensor:
         """(I − H) of some images, of which only the lower triangle is complete."""
         alpha = self.alphas[position]
         if self.is_complete:
@@ -139,10 +151,10 @@ class Smoother:
 class _LeftOut:
     """A fold trained on all images but some: solved by the identity above."""
 
-    def __init__(self, smoother: Smoother, left_out: Tensor, test: Tensor):
+    def __init__(self, smoother: Smoother, left_out: Rows, test: Rows, within: Tensor | None):
         self.smoother, self.left_out, self.test = smoother, left_out, test
-        # Most often the images left out are those tested, in one order.
-        self.rows = None if left_out is test else torch.searchsorted(left_out, test)
+        #: Positions of `test` in `left_out`; None if they are the same.
+        self.within = within
         self.inverses: dict[int, Tensor] = {}
 
     def held_out(self, Y: Tensor, residuals: Tensor, runs: Runs) -> Tensor:
@@ -152,7 +164,7 @@ class _LeftOut:
             if position not in self.inverses:
                 self.inverses[position] = self._inverse(position)
             torch.matmul(self.inverses[position], left[:, voxels], out=found[:, voxels])
-        return found if self.rows is None else found[self.rows]
+        return found if self.within is None else found[self.within]
 
     def _inverse(self, position: int) -> Tensor:
         """((I − H)ₒₒ)⁻¹."""
@@ -160,12 +172,17 @@ class _LeftOut:
 
 
 class _Refitted:
-    """A fold whose training images are few, repeated or tested too: fitted for itself."""
+    """A fold whose training images are few, repeated or tested too: fitted for itself.
 
-    def __init__(self, alphas: Tensor, K: Kernel, train: Tensor, test: Tensor):
+    `trained` and `tested` are images, `train` and `test` their rows.
+    """
+
+    def __init__(
+        self, alphas: Tensor, K: Kernel, trained: Tensor, tested: Tensor, train: Rows, test: Rows
+    ):
         self.train, self.test = train, test
-        self.smoother = Smoother.of_kernel(K.part(train, train), alphas)
-        self.cross = K.part(test, train)
+        self.smoother = Smoother.of_kernel(K.part(trained, trained), alphas)
+        self.cross = K.part(tested, trained)
 
     def held_out(self, Y: Tensor, residuals: Tensor, runs: Runs) -> Tensor:
         responses, tested = Y[self.train], Y[self.test]
@@ -177,18 +194,35 @@ class _Refitted:
         return tested - self.cross @ weights - intercept
 
 
+def _order_of_folds(folds: Folds, n_images: int) -> np.ndarray:
+    """Images in the order of the folds that leave them out; as given if not each is in one."""
+    tested = np.concatenate([np.arange(0), *(test for _, test in folds)])
+    if len(tested) != n_images or len(np.unique(tested)) != n_images:
+        return np.arange(n_images)
+    return tested
+
+
 def _make_fold(
-    smoother: Smoother, K: Kernel, train: np.ndarray, test: np.ndarray
+    smoother: Smoother, K: Kernel, train: np.ndarray, test: np.ndarray, row_of: np.ndarray
 ) -> _LeftOut | _Refitted:
     n_images, device = len(smoother.axes), smoother.axes.device
     left_out = np.setdiff1d(np.arange(n_images), train)
     known = len(train) == n_images - len(left_out)  # no image is repeated
-    rows = torch.as_tensor(test, device=device)
     if known and len(train) >= len(left_out) and np.isin(test, left_out).all():
-        same = np.array_equal(np.sort(test), left_out)
-        left = rows if same else torch.as_tensor(left_out, device=device)
-        return _LeftOut(smoother, left, rows)
-    return _Refitted(smoother.alphas, K, torch.as_tensor(train, device=device), rows)
+        tested = _rows(row_of[test], device)
+        if np.array_equal(np.sort(test), left_out):  # most often
+            return _LeftOut(smoother, tested, tested, None)
+        within = torch.as_tensor(np.searchsorted(left_out, test), device=device)
+        return _LeftOut(smoother, _rows(row_of[left_out], device), tested, within)
+    parts = (torch.as_tensor(part, device=device) for part in (train, test))
+    rows = (_rows(row_of[part], device) for part in (train, test))
+    return _Refitted(smoother.alphas, K, *parts, *rows)
+
+
+def _rows(positions: np.ndarray, device: torch.device) -> Rows:
+    if len(positions) and (np.diff(positions) == 1).all():
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return torch.as_tensor(positions, device=device)
 
 
 def centred_axes(K: Tensor) -> tuple[Tensor, Tensor]:

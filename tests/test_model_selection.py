@@ -163,3 +163,13 @@ def test_intervals_are_those_of_each_column_alone():
     wanted = np.percentile(samples[30:, 2], [2.5, 97.5])
     np.testing.assert_allclose([low[2], high[2]], wanted, rtol=1e-12)
     assert np.isnan([low[4], high[4]]).all()
+
+
+@pytest.mark.parametrize(("n_folds", "n_images"), [(5, 600), (3, 11), (7, 7)])
+def test_folds_of_an_int_are_those_of_scikit_learn(n_folds, n_images):
+    wanted = KFold(n_folds, shuffle=True, random_state=3).split(np.empty(n_images))
+    found = ms.image_folds(n_folds, n_images, random_state=3)
+    for one, other in zip(found, wanted, strict=True):
+        for side, wanted_side in zip(one, other, strict=True):
+            np.testing.assert_array_equal(side, wanted_side)
+            assert side.dtype == wanted_side.dtype

@@ -39,3 +39,20 @@ def old_objects_set_aside() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def collected_at_end() -> Iterator[None]:
+    """No collection in this block, and then one of what was made in it, such as a figure.
+
+    Searches while a figure is made, drawn and written find only objects that are still in use.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect(0)  # the youngest generation: all that was made meanwhile

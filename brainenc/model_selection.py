@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
-from sklearn.model_selection import KFold, check_cv
+from sklearn.utils import check_random_state
 
 from brainenc.conversion import column
 from brainenc.documentation import see
@@ -63,9 +63,11 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
             )
         if groups is not None:
             return group_folds(groups, int(cv), random_state=random_state)
-        cv = KFold(cv, shuffle=True, random_state=_as_seed(random_state))
-    elif not hasattr(cv, "split") and not isinstance(cv, str) and np.iterable(cv):
+        return _shuffled_folds(int(cv), n_images, _as_seed(random_state))
+    if not hasattr(cv, "split") and not isinstance(cv, str) and np.iterable(cv):
         cv = _pairs(cv)
+    from sklearn.model_selection import check_cv  # a tenth of a first fit, which needs no splitter
+
     try:
         with warnings.catch_warnings():
             # Splitters that take no notice of groups; what they make is checked below.
@@ -100,6 +102,16 @@ def image_folds(cv: Any, n_images: int, *, groups: Any = None, random_state: Any
             )
         folds.append((train, test))
     return folds
+
+
+def _shuffled_folds(n_folds: int, n_images: int, seed: Any) -> Folds:
+    """Those of scikit-learn's `KFold` with ``shuffle=True``."""
+    order = np.arange(n_images)
+    check_random_state(seed).shuffle(order)
+    fold = np.empty(n_images, dtype=int)
+    for i, test in enumerate(np.array_split(order, n_folds)):
+        fold[test] = i
+    return [(np.flatnonzero(fold != i), np.flatnonzero(fold == i)) for i in range(n_folds)]
 
 
 def _pairs(cv: Iterable[Any]) -> list[tuple[Any, Any]]:
@@ -250,7 +262,11 @@ def bootstrap_interval(
     """
     tail = 50 * (1 - confidence)
     values = np.asarray(values, dtype=np.float64)
-    undefined = np.isnan(values).all(axis=0)
+    missing = np.isnan(values)
+    if not missing.any():  # a tenth of the time
+        low, high = np.percentile(values, [tail, 100 - tail], axis=0)
+        return low, high
+    undefined = missing.all(axis=0)
     safe = np.where(undefined, 0.0, values)
     low, high = np.nanpercentile(safe, [tail, 100 - tail], axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)

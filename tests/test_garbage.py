@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from brainenc.garbage import collections_paused, old_objects_set_aside
+from brainenc.garbage import collected_at_end, collections_paused, old_objects_set_aside
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +72,22 @@ def test_what_the_user_froze_or_switched_off_stays_so(block):
     with block():
         assert not gc.isenabled()
     assert not gc.isenabled()
+
+
+def test_what_a_block_made_is_collected_at_its_end_and_not_within():
+    with collected_at_end():
+        assert not gc.isenabled()
+        made = a_cycle()
+        some = [[] for _ in range(10**5)]  # enough to start a collection
+        assert made() is not None
+    assert made() is None
+    assert len(some) == 10**5
+    assert gc.isenabled()
+    with pytest.raises(KeyError), collected_at_end():
+        raise KeyError
+    assert gc.isenabled()
+    gc.disable()
+    with collected_at_end():
+        made = a_cycle()
+    assert not gc.isenabled()
+    assert made() is not None

@@ -151,3 +151,25 @@ def test_fdr_agrees_with_the_definition_and_skips_nan():
     p = np.array([0.01, np.nan, 0.04, 0.03, 0.5])
     # Benjamini & Hochberg by hand: sorted .01 .03 .04 .5 times 4/rank, minima from the right.
     np.testing.assert_allclose(ms.fdr(p), [0.04, np.nan, 0.16 / 3, 0.16 / 3, 0.5])
+
+
+def test_intervals_are_those_of_each_column_alone():
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((101, 6))
+    samples[:30, 2], samples[:, 4] = np.nan, np.nan
+    low, high = ms.bootstrap_interval(samples)
+    full = np.delete(samples, [2, 4], axis=1)
+    np.testing.assert_array_equal(np.delete(low, [2, 4]), ms.bootstrap_interval(full)[0])
+    wanted = np.percentile(samples[30:, 2], [2.5, 97.5])
+    np.testing.assert_allclose([low[2], high[2]], wanted, rtol=1e-12)
+    assert np.isnan([low[4], high[4]]).all()
+
+
+@pytest.mark.parametrize(("n_folds", "n_images"), [(5, 600), (3, 11), (7, 7)])
+def test_folds_of_an_int_are_those_of_scikit_learn(n_folds, n_images):
+    wanted = KFold(n_folds, shuffle=True, random_state=3).split(np.empty(n_images))
+    found = ms.image_folds(n_folds, n_images, random_state=3)
+    for one, other in zip(found, wanted, strict=True):
+        for side, wanted_side in zip(one, other, strict=True):
+            np.testing.assert_array_equal(side, wanted_side)
+            assert side.dtype == wanted_side.dtype

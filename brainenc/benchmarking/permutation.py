@@ -22,7 +22,12 @@ _LARGE = 2**32
 
 
 def correlation_p_values(
-    predictions: np.ndarray, targets: Targets, *, n_permutations: int, random_state: Any
+    predictions: np.ndarray,
+    targets: Targets,
+    *,
+    n_permutations: int,
+    random_state: Any,
+    centred: np.ndarray | None = None,
 ) -> np.ndarray:
     """Permutation p of each voxel's r.
 
@@ -32,6 +37,9 @@ def correlation_p_values(
     would count the similarity of its predictions as evidence. Images are shuffled within their fold
     or, if folds share images, within connected folds. A missing response is 0 (the mean) and is
     shuffled too.
+
+    `centred` are the predictions that have a response, minus the mean of their fold, where a caller
+    has them.
 
     Encoders are not refitted for each shuffle. The p are exact if test images are never trained on;
     under cross-validation images are predicted from each other, and r of noise varies up to √2
@@ -44,16 +52,18 @@ def correlation_p_values(
     """
     if len(predictions) == 0:
         return np.full(predictions.shape[1], np.nan)
-    paired = np.where(np.isnan(targets.averages), np.nan, predictions)
-    predicted = centre_within_folds(paired, targets.folds)
-    measured = centre_within_folds(targets.averages, targets.folds)
-    defined = np.flatnonzero(np.isfinite(metrics.correlation(predicted, measured)))
+    if centred is None:
+        paired = np.where(np.isnan(targets.averages), np.nan, predictions)
+        centred = centre_within_folds(paired, targets.folds)
+    defined = np.flatnonzero(np.isfinite(metrics.correlation(centred, targets.centred)))
+    p = np.full(predictions.shape[1], np.nan)
+    if len(defined) == 0:
+        return p
     rows, strata = _rows_of_images(targets), _strata(targets)
     _, first_row = np.unique(targets.images, return_index=True)
-    summed = rows @ np.nan_to_num(predicted)
+    summed = rows @ np.nan_to_num(centred)
     response = np.nan_to_num(centre_within_folds(targets.averages[first_row], strata))
     summed, response = _unit_columns(summed[:, defined]), _unit_columns(response[:, defined])
-    p = np.full(predictions.shape[1], np.nan)
     p[defined] = shuffled_p_values(
         summed, response, strata, n_permutations=n_permutations, random_state=random_state
     )
@@ -106,8 +116,10 @@ def _counted(
     sums, count = np.empty_like(observed), np.zeros(observed.shape, dtype=np.int64)
     for voxels in blocks(len(observed), _SHUFFLE_ENTRIES // len(predicted)):
         fixed, moved = predicted[:, voxels].copy(), measured[:, voxels].copy()
+        shuffled = np.empty_like(moved)
         for order in orders:
-            found = np.einsum("iv,iv->v", fixed, moved[order])
+            np.take(moved, order, axis=0, out=shuffled, mode="clip")  # it does not copy first
+            found = np.einsum("iv,iv->v", fixed, shuffled)
             count[voxels] += found >= observed[voxels]
         sums[voxels] = found
     return sums, count

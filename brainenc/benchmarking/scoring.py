@@ -25,6 +25,7 @@ from brainenc.arrays import blocks, row_blocks, take_columns
 from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.benchmarking.permutation import correlation_p_values
 from brainenc.benchmarking.targets import Targets, centre_within_folds
+from brainenc.metrics.representational import Geometry
 from brainenc.metrics.sums import first_finite, round_off, sum_block, variance, weighted_sums
 
 #: Metrics with one value per voxel, and those with one value per set of images.
@@ -100,13 +101,18 @@ def score_encoder(
     with ByVoxel(targets.n_voxels, folder) as samples:
         for voxels in targets.blocks():
             some, predicted = targets.of_voxels(voxels), of_voxels(predictions, voxels)
-            samples.add(voxel_metrics(predicted, some, some.weights))
+            centred = centred_predictions(predicted, some)
+            samples.add(voxel_metrics(predicted, some, some.weights, centred))
             p = correlation_p_values(
-                predicted, some, n_permutations=n_permutations, random_state=random_state
+                predicted,
+                some,
+                n_permutations=n_permutations,
+                random_state=random_state,
+                centred=centred,
             )
-            plain.add(voxel_metrics(predicted, some, None) | {"p": p})
-            for fold, rows in enumerate(some.folds):
-                folds[fold].add(voxel_metrics(predicted[rows], some.of_fold(fold), None))
+            plain.add(voxel_metrics(predicted, some, None, centred) | {"p": p})
+            for fold, (rows, here) in enumerate(zip(some.folds, some.by_fold(), strict=True)):
+                folds[fold].add(voxel_metrics(predicted[rows], here, None, centred[rows]))
         voxel_samples = samples.joined()
     found = plain.joined()
     images, image_samples = image_metrics(predictions, targets)
@@ -121,19 +127,23 @@ def score_encoder(
 
 
 def voxel_metrics(
-    predictions: np.ndarray, targets: Targets, weights: np.ndarray | None
+    predictions: np.ndarray,
+    targets: Targets,
+    weights: np.ndarray | None,
+    centred: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Voxel metrics: (n_voxels,), or with weights (n_bootstraps, n_voxels), float32."""
+    """Voxel metrics: (n_voxels,), or with weights (n_bootstraps, n_voxels), float32.
+
+    `centred` are `centred_predictions`, where a caller has them.
+    """
     averages = targets.averages
     if len(averages) == 0:
         return {metric: np.full(averages.shape[1], np.nan) for metric in VOXEL_METRICS}
-    # Rows without a response must not enter the mean of the predictions of their fold either.
-    paired = np.where(np.isnan(averages), np.nan, predictions)
-    r = metrics.correlation(
-        centre_within_folds(paired, targets.folds),
-        centre_within_folds(averages, targets.folds),
-        weights=weights,
-    )
+    centred = centred_predictions(predictions, targets) if centred is None else centred
+    if weights is targets.weights and targets.are_kept:
+        r = targets.correlations(centred)
+    else:
+        r = metrics.correlation(centred, targets.centred, weights=weights)
     found = {"r": r, "r_normalized": targets.normalized(r)}
     if weights is None:
         found["r2"] = metrics.r_squared(predictions, averages)
@@ -144,6 +154,15 @@ def voxel_metrics(
     n_images = len(np.unique(targets.images))
     found["r2"] = 1 - (1 - found["r2"]) * (n_images - 1) / n_images
     return {metric: values.astype(np.float32, copy=False) for metric, values in found.items()}
+
+
+def centred_predictions(predictions: np.ndarray, targets: Targets) -> np.ndarray:
+    """Predictions minus the mean of their fold, of the rows with a response: NaN elsewhere.
+
+    Rows without a response must not enter the mean of the predictions of their fold either.
+    """
+    paired = np.where(np.isnan(targets.averages), np.nan, predictions)
+    return centre_within_folds(paired, targets.folds)
 
 
 def squared_errors(predictions: np.ndarray, targets: Targets) -> dict[str, np.ndarray]:
@@ -158,7 +177,9 @@ def squared_errors(predictions: np.ndarray, targets: Targets) -> dict[str, np.nd
 
     def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
         x, y = predictions[images, voxels], targets.averages[images, voxels]
-        n, n_trials, error, to_trials = _errors(x, y, targets.betas[images, :, voxels])
+        trials = targets.betas[images, :, voxels]
+        n, n_trials = _numbers(y, trials)
+        error, to_trials = _errors(x, y, trials)
         unit = z[targets.fold_of_row[images], voxels]
         return n, n_trials, error, error * unit, to_trials, to_trials * unit
 
@@ -186,24 +207,52 @@ def resampled_errors(
     z = 1 / targets.scale.astype(np.float64) ** 2
     found = {name: np.empty((len(sets), n_voxels)) for name in ("r2", *ERRORS)}
     large = len(predictions) >= _FOLD_IMAGES * len(targets.folds)
-    for voxels in blocks(n_voxels, sum_block(len(sets))):
-        shift = first_finite(targets.averages[:, voxels])
+    keep = weights is targets.weights and targets.are_kept
+    kept = targets.shared.setdefault("sums of resampled errors", {}) if keep else {}
+
+    def summed(terms: Callable[..., Sequence[np.ndarray]], voxels: slice) -> list[np.ndarray]:
+        """Sums over images of what `terms` gives of some rows and the unit of z, in z last."""
         sums: Any = 0
         for fold, rows in enumerate(targets.folds) if large else [(0, slice(None))]:
             unit = z[fold, voxels] if large else z[targets.fold_of_row, voxels]
             if rows.start == rows.stop and large:
                 continue
-            parts = (
-                predictions[rows, voxels],
-                targets.averages[rows, voxels],
-                targets.betas[rows, :, voxels],
-            )
-            terms = partial(_error_terms, parts, shift, None if large else unit)
-            ((_, found_here),) = weighted_sums(terms, sets[:, rows], len(shift))
-            if large:
-                found_here += [found_here[2] * unit, found_here[3] * unit]
+            of_rows = partial(terms, rows, voxels, None if large else unit)
+            width = len(range(n_voxels)[voxels])
+            ((_, found_here),) = weighted_sums(of_rows, sets[:, rows], width)
+            if large and terms is error_terms:
+                found_here += [found_here[0] * unit, found_here[1] * unit]
             sums = [a + b for a, b in zip(sums, found_here, strict=True)] if sums else found_here
-        n, n_trials, error, to_trials, sum_y, sum_yy, in_z, to_trials_in_z = sums
+        return sums
+
+    def error_terms(
+        rows: slice, voxels: slice, unit: np.ndarray | None, images: slice, _: slice
+    ) -> Sequence[np.ndarray]:
+        """Squared errors to averages and to trials; with `unit` per image also in units of z."""
+        parts = (predictions[rows, voxels], targets.averages[rows, voxels])
+        x, y, trials = (part[images] for part in (*parts, targets.betas[rows, :, voxels]))
+        error, to_trials = _errors(x, y, trials)
+        in_z = [] if unit is None else [error * unit[images], to_trials * unit[images]]
+        return error, to_trials, *in_z
+
+    def target_terms(
+        rows: slice, voxels: slice, unit: Any, images: slice, _: slice
+    ) -> Sequence[np.ndarray]:
+        """Numbers of averages and of trials, and averages about a value of the voxel."""
+        y, trials = targets.averages[rows, voxels][images], targets.betas[rows, :, voxels][images]
+        from_shift = y - first_finite(targets.averages[:, voxels])
+        from_shift[np.isnan(y)] = 0
+        return *_numbers(y, trials), from_shift, np.square(from_shift)
+
+    for voxels in blocks(n_voxels, sum_block(len(sets))):
+        shift = first_finite(targets.averages[:, voxels])
+        of_targets = kept.get(voxels.start)
+        if of_targets is None:
+            of_targets = summed(target_terms, voxels)
+            if keep:
+                kept[voxels.start] = of_targets
+        n, n_trials, sum_y, sum_yy = of_targets
+        error, to_trials, in_z, to_trials_in_z = summed(error_terms, voxels)
         of_trials = {"mse_trials": to_trials, "mse_z_trials": to_trials_in_z}
         for name, total in {"mse": error, "mse_z": in_z}.items():
             found[name][:, voxels] = _ratio(total, n)
@@ -216,47 +265,36 @@ def resampled_errors(
     return found
 
 
-def _error_terms(
-    parts: tuple[np.ndarray, ...],
-    shift: np.ndarray,
-    z: np.ndarray | None,
-    images: slice,
-    _: slice,
-) -> Sequence[np.ndarray]:
-    """Terms of the sums of `resampled_errors`: for some images of a block of voxels.
-
-    With `z`, (n_images, n_voxels), also of the errors in units of z.
-    """
-    x, y, trials = (array[images] for array in parts)
-    from_shift = y - shift
-    from_shift[np.isnan(y)] = 0
-    n, n_trials, error, to_trials = _errors(x, y, trials)
-    in_z = [] if z is None else [error * z[images], to_trials * z[images]]
-    return n, n_trials, error, to_trials, from_shift, np.square(from_shift), *in_z
-
-
-def _errors(x: np.ndarray, y: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Number of averages and of trials, and squared errors to both, per image and voxel."""
+def _errors(x: np.ndarray, y: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared errors to averages and, summed over them, to trials, per image and voxel."""
     predicted = x.astype(np.float64)[:, None]
-    error, n = _sum_of_squares(predicted, y[:, None])
-    to_trials, n_trials = _sum_of_squares(predicted, trials)
-    return n, n_trials, error, to_trials
+    return _sum_of_squares(predicted, y[:, None]), _sum_of_squares(predicted, trials)
+
+
+def _sum_of_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Σ over repeats of (x − y)², (n, v), of the y that are not missing."""
+    missing = np.isnan(y)
+    squares = np.square(x - y)
+    if missing.any():
+        squares[missing] = 0
+    return squares.sum(axis=1)
+
+
+def _numbers(y: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of averages and of trials, per image and voxel, or (n, 1) if all voxels agree."""
+    found = []
+    for values in (y[:, None], trials):
+        n = values.shape[1] - np.isnan(values).sum(axis=1)
+        found.append(n[:, :1] if (n == n[:, :1]).all() else n)
+    return found[0], found[1]
 
 
 def _ratio(total: Any, count: Any) -> np.ndarray:
     """Quotient, NaN where it is not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = total / count
-    return np.where(np.isfinite(ratio), ratio, np.nan)
-
-
-def _sum_of_squares(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Σ over repeats of (x − y)², (n, v), and how many there are, (n, 1) if all voxels agree."""
-    missing = np.isnan(y)
-    squares = np.square(x - y)
-    squares[missing] = 0
-    n = y.shape[1] - missing.sum(axis=1)
-    return squares.sum(axis=1), n[:, :1] if (n == n[:, :1]).all() else n
+    ratio[~np.isfinite(ratio)] = np.nan
+    return ratio
 
 
 def image_metrics(
@@ -290,9 +328,15 @@ def image_metrics(
         measured = measured if complete.all() else measured[:, complete]
         for name, score in _PER_IMAGE.items():
             per_image[name].append(score(predicted, measured))
-        for name, compare in _PER_FOLD.items() if len(predicted) > 1 else ():
-            points[name].append(compare(predicted, measured))
-            in_folds[name].append(compare(predicted, measured, weights=weights[:, rows]))
+        if len(predicted) < 2:
+            continue
+        geometry = (
+            targets.geometry(fold) if complete.all() else Geometry(measured, weights[:, rows])
+        )
+        for name, compare in _PER_FOLD.items():
+            plain, resampled = compare(geometry, predicted)
+            points[name].append(plain)
+            in_folds[name].append(resampled)
     point = {name: float(fold_mean(found)) for name, found in points.items()}
     samples = {name: fold_mean(found) for name, found in in_folds.items()}
     for name, parts in per_image.items():
@@ -321,10 +365,6 @@ def _identification(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return metrics.two_way_identification(predicted, measured)
 
 
-def _rdm_correlation(predicted: np.ndarray, measured: np.ndarray, **weights: Any) -> Any:
-    return metrics.rdm_correlation(metrics.rdm(predicted), metrics.rdm(measured), **weights)
-
-
 _PER_IMAGE: dict[str, Callable[..., np.ndarray]] = {
     "pattern_r": metrics.pattern_correlation,
     "pattern_mse": metrics.pattern_mse,
@@ -332,8 +372,8 @@ _PER_IMAGE: dict[str, Callable[..., np.ndarray]] = {
     "identification": _identification,
 }
 _PER_FOLD: dict[str, Callable[..., Any]] = {
-    "rdm_correlation": _rdm_correlation,
-    "cka": metrics.linear_cka,
+    "rdm_correlation": Geometry.rdm_correlation,
+    "cka": Geometry.cka,
 }
 
 

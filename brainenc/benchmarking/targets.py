@@ -1,6 +1,6 @@
 """Targets of scores: averages and single trials of the test images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,8 @@ import numpy as np
 from brainenc.arrays import blocks, take_columns
 from brainenc.benchmarking.split import Split
 from brainenc.metrics import NoiseCeiling
+from brainenc.metrics.representational import Geometry
+from brainenc.metrics.voxelwise import Correlations
 from brainenc.model_selection import bootstrap_weights
 from brainenc.repeats import average_repeats, shared_number
 
@@ -17,6 +19,9 @@ from brainenc.repeats import average_repeats, shared_number
 _BLOCK_VALUES = 2**20
 #: Betas of all test images scored at a time: 128 MiB, and a few arrays of averages.
 _TRIAL_VALUES = 2**25
+#: Betas, and entries of an array of samples, up to which what all encoders share is kept between
+#: their scores: 32 MiB of betas, and six or so arrays of 8 MiB.
+_KEPT_VALUES, _KEPT_SAMPLES = 2**23, 2**20
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,9 @@ class Targets:
     @cached_property
     def betas(self) -> np.ndarray:
         """Single trials of the rows, (n_rows, n_repeats, n_voxels), in memory."""
-        in_order = len(self.rows) == len(self.source) and (np.diff(self.rows) == 1).all()
-        return self.source if in_order else self.source[self.rows]
+        if len(self.rows) and (np.diff(self.rows) == 1).all():  # a view
+            return self.source[self.rows[0] : self.rows[-1] + 1]
+        return self.source[self.rows]
 
     @cached_property
     def averages(self) -> np.ndarray:
@@ -88,8 +94,24 @@ class Targets:
         n_images = len(self.rows) if n_images is None else n_images
         return blocks(self.n_voxels, _TRIAL_VALUES // max(1, n_images * self.source.shape[1]))
 
+    @cached_property
+    def are_kept(self) -> bool:
+        """Whether these are small enough to keep what the scores of all encoders share."""
+        n_values = len(self.rows) * self.source.shape[1] * self.n_voxels
+        n_samples = len(self.weights) * max(self.n_voxels, len(self.rows))
+        return n_values <= _KEPT_VALUES and n_samples <= _KEPT_SAMPLES
+
     def of_voxels(self, voxels: slice) -> "Targets":
         """Targets of some voxels, in memory."""
+        if self.are_kept and voxels == slice(0, self.n_voxels):
+            return self._of_all_voxels
+        return self._of_voxels(voxels)
+
+    @cached_property
+    def _of_all_voxels(self) -> "Targets":
+        return self._of_voxels(slice(0, self.n_voxels))
+
+    def _of_voxels(self, voxels: slice) -> "Targets":
         per_draw = self.trials_per_draw
         return replace(
             self,
@@ -101,6 +123,41 @@ class Targets:
             n_trials=self.n_trials[voxels],
             trials_per_draw=per_draw[voxels] if isinstance(per_draw, np.ndarray) else per_draw,
         )
+
+    def by_fold(self) -> Iterable["Targets"]:
+        """Targets of each fold."""
+        return self._by_fold if self.are_kept else map(self.of_fold, range(len(self.folds)))
+
+    @cached_property
+    def _by_fold(self) -> list["Targets"]:
+        return [self.of_fold(fold) for fold in range(len(self.folds))]
+
+    @cached_property
+    def shared(self) -> dict[str, Any]:
+        """What the scores of all encoders share, by name: filled by them, if `are_kept`."""
+        return {}
+
+    @cached_property
+    def centred(self) -> np.ndarray:
+        """Averages minus the mean of their fold, as of `centre_within_folds`."""
+        return centre_within_folds(self.averages, self.folds)
+
+    @cached_property
+    def correlations(self) -> Correlations:
+        """Correlations of centred predictions with `centred`, for every bootstrap sample."""
+        return Correlations(self.centred, self.weights)
+
+    def geometry(self, fold: int) -> Geometry:
+        """Geometry of the averages of a fold of two or more images, under bootstrap weights."""
+        return self._geometries[fold] if self.are_kept else self._geometry(fold)
+
+    @cached_property
+    def _geometries(self) -> dict[int, Geometry]:
+        large = (fold for fold, rows in enumerate(self.folds) if rows.stop - rows.start > 1)
+        return {fold: self._geometry(fold) for fold in large}
+
+    def _geometry(self, fold: int) -> Geometry:
+        return Geometry(self.fold_averages(fold), self.weights[:, self.folds[fold]])
 
     def of_fold(self, fold: int) -> "Targets":
         """Targets of one fold."""

@@ -7,6 +7,7 @@ with itself are left out of RDM comparisons and of debiased CKA.
 """
 
 from difflib import get_close_matches
+from functools import cached_property
 from typing import overload
 
 import numpy as np
@@ -108,26 +109,61 @@ def rdm_correlation(
             "images; make them with rdm(responses)"
         )
     sets = check_weights(weights, len(a))
-    pairs = np.triu(np.isfinite(a) & np.isfinite(b), k=1)
-    x, y = a[pairs], b[pairs]
+    pairs = _pairs(np.isfinite(a) & np.isfinite(b))
     if method == "kendall":
         if weights is not None:
             raise ValueError('weights are not supported with method="kendall"; use "spearman"')
+        x, y = a[pairs], b[pairs]
         return float(stats.kendalltau(x, y).statistic) if x.size > 1 else np.nan
-    if method == "spearman":
-        x, y = stats.rankdata(x), stats.rankdata(y)
-    if x.size:
-        # Centred, which reduces cancellation; see `brainenc.metrics.sums.variance`.
-        x, y = x - x.mean(), y - y.mean()
-
-    def quadratic_form(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        matrix = np.zeros(a.shape)
-        matrix[pairs] = values
-        return _inner(sets, sets @ matrix)
-
-    terms = (np.ones_like(x), x, y, x * x, y * y, x * y)
-    r = pearson([quadratic_form(term) for term in terms])
+    x, y = (_centred(matrix[pairs], method) for matrix in (a, b))
+    r = _weighted_pearson(x, y, pairs, sets, _own_sums(y, pairs, sets))
     return r if weights is not None else float(r[0])
+
+
+def _pairs(finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pairs of different images, each once."""
+    return np.triu(finite, k=1)
+
+
+def _centred(entries: NDArray[np.float64], method: str = "spearman") -> NDArray[np.float64]:
+    """Entries of an RDM, or their ranks, about their mean.
+
+    This reduces cancellation; see `brainenc.metrics.sums.variance`.
+    """
+    if method == "spearman":
+        entries = stats.rankdata(entries)
+    return entries - entries.mean() if entries.size else entries
+
+
+def _sum_over_pairs(
+    values: NDArray[np.float64], pairs: NDArray[np.bool_], sets: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sum of w_i · w_j · value over pairs (i, j), for every set of weights."""
+    matrix = np.zeros(pairs.shape)
+    matrix[pairs] = values
+    return _inner(sets, sets @ matrix)
+
+
+def _own_sums(
+    y: NDArray[np.float64], pairs: NDArray[np.bool_], sets: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    """Sums over pairs of 1, y and y²."""
+    return [_sum_over_pairs(term, pairs, sets) for term in (np.ones_like(y), y, y * y)]
+
+
+def _weighted_pearson(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    pairs: NDArray[np.bool_],
+    sets: NDArray[np.float64],
+    sums_of_y: list[NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Correlation of values of pairs for every set of weights; `sums_of_y` from `_own_sums`."""
+    if not x.any():  # equal distances, as of a prediction that is the same for all images
+        return np.full(len(sets), np.nan)
+    w, sum_y, sum_yy = sums_of_y
+    sum_x, sum_xx, sum_xy = (_sum_over_pairs(term, pairs, sets) for term in (x, x * x, x * y))
+    return pearson([w, sum_x, sum_y, sum_xx, sum_yy, sum_xy])
 
 
 @overload
@@ -198,11 +234,90 @@ def linear_cka(
         )
     sets = check_weights(weights, len(a))
     gram_a, gram_b = _gram(a, "responses_a"), _gram(b, "responses_b")
-    hsic = _hsic_unbiased if debiased else _hsic
-    ab, aa, bb = (hsic(k, m, sets) for k, m in ((gram_a, gram_b), (gram_a,) * 2, (gram_b,) * 2))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cka = ab / np.sqrt(np.where((aa > 0) & (bb > 0), aa * bb, np.nan))
+    if debiased:
+        resamples = _Resamples(sets)
+        cka = _debiased_cka(_GramSums(gram_a, resamples), _GramSums(gram_b, resamples))
+    else:
+        pairs = (gram_a, gram_b), (gram_a, gram_a), (gram_b, gram_b)
+        cka = _cka(*(_hsic(k, m, sets) for k, m in pairs))
     return cka if weights is not None else float(cka[0])
+
+
+def _cka(ab: np.ndarray, aa: np.ndarray, bb: np.ndarray) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ab / np.sqrt(np.where((aa > 0) & (bb > 0), aa * bb, np.nan))
+
+
+class Geometry:
+    """Responses whose geometry several others are compared with, plainly and under weights.
+
+    What depends on these responses and the weights alone is computed once.
+
+    Parameters
+    ----------
+    responses : array, shape (n_images, n_voxels)
+        At least two images.
+    weights : array, shape (n_sets, n_images)
+        As of `linear_cka`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> measured = rng.standard_normal((30, 20))
+    >>> counts = rng.multinomial(30, np.full(30, 1 / 30), size=100)
+    >>> r, samples = Geometry(measured, counts).cka(2 * measured)
+    >>> round(r, 3), samples.shape
+    (1.0, (100,))
+    """
+
+    def __init__(self, responses: ArrayLike, weights: ArrayLike):
+        self.responses = check_matrix(responses, "responses")
+        n_images = len(self.responses)
+        self._resamples = [_Resamples(check_weights(w, n_images)) for w in (None, weights)]
+
+    def cka(self, others: ArrayLike) -> tuple[float, NDArray[np.float64]]:
+        """`linear_cka` of others with these responses, plain and for every set of weights."""
+        gram = _gram(check_matrix(others, "others"), "others")
+        plain, weighted = (
+            _debiased_cka(_GramSums(gram, own.resamples), own) for own in self._gram_sums
+        )
+        return float(plain[0]), weighted
+
+    def rdm_correlation(self, others: ArrayLike) -> tuple[float, NDArray[np.float64]]:
+        """`rdm_correlation` of the RDMs, plain and for every set of weights."""
+        other = rdm(others)
+        pairs, y, sums_of_y = self._distances, self._ranks, self._rank_sums
+        both = _pairs(np.isfinite(other) & np.isfinite(self._rdm))
+        if not np.array_equal(both, pairs):
+            pairs, y = both, _centred(self._rdm[both])
+            sums_of_y = [_own_sums(y, pairs, some.w) for some in self._resamples]
+        x = _centred(other[pairs])
+        plain, weighted = (
+            _weighted_pearson(x, y, pairs, some.w, sums)
+            for some, sums in zip(self._resamples, sums_of_y, strict=True)
+        )
+        return float(plain[0]), weighted
+
+    @cached_property
+    def _gram_sums(self) -> list["_GramSums"]:
+        gram = _gram(self.responses, "responses")
+        return [_GramSums(gram, some) for some in self._resamples]
+
+    @cached_property
+    def _rdm(self) -> NDArray[np.float64]:
+        return rdm(self.responses)
+
+    @cached_property
+    def _distances(self) -> NDArray[np.bool_]:
+        return _pairs(np.isfinite(self._rdm))
+
+    @cached_property
+    def _ranks(self) -> NDArray[np.float64]:
+        return _centred(self._rdm[self._distances])
+
+    @cached_property
+    def _rank_sums(self) -> list[list[NDArray[np.float64]]]:
+        return [_own_sums(self._ranks, self._distances, some.w) for some in self._resamples]
 
 
 def _gram(responses: np.ndarray, name: str) -> NDArray[np.float64]:
@@ -229,7 +344,48 @@ def _hsic(k: np.ndarray, m: np.ndarray, sets: np.ndarray) -> NDArray[np.float64]
         return pairs - 2 * triples / total + quadruples / total**2
 
 
-def _hsic_unbiased(k: np.ndarray, m: np.ndarray, sets: np.ndarray) -> NDArray[np.float64]:
+class _Resamples:
+    """Sets of weights, shape (n_sets, n_images), their powers, and sums of these over images."""
+
+    def __init__(self, sets: np.ndarray):
+        self.w, self.w2, self.w3 = sets, sets**2, sets**3
+        self.p1, self.p2, p3, p4 = (
+            power.sum(axis=1) for power in (sets, self.w2, self.w3, sets**4)
+        )
+        p1, p2 = self.p1, self.p2
+        total = p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4
+        enough = (sets > 0).sum(axis=1) >= 4
+        #: Sum of w_i w_j w_q w_r over different images; NaN with fewer than four.
+        self.quadruples = np.where(enough, total, np.nan)
+
+
+class _GramSums:
+    """A Gram matrix without its diagonal, and weighted sums of its rows."""
+
+    def __init__(self, gram: np.ndarray, resamples: _Resamples):
+        self.resamples = resamples
+        self.k = gram - np.diag(np.diagonal(gram))
+
+    @cached_property
+    def kw(self) -> NDArray[np.float64]:
+        return self.resamples.w @ self.k
+
+    @cached_property
+    def kw2(self) -> NDArray[np.float64]:
+        return self.resamples.w2 @ self.k
+
+    @cached_property
+    def own_hsic(self) -> NDArray[np.float64]:
+        return _hsic_unbiased(self, self)
+
+
+def _debiased_cka(a: _GramSums, b: _GramSums) -> NDArray[np.float64]:
+    if not a.k.any():  # equal responses to all images
+        return np.full(len(a.resamples.w), np.nan)
+    return _cka(_hsic_unbiased(a, b), a.own_hsic, b.own_hsic)
+
+
+def _hsic_unbiased(a: _GramSums, b: _GramSums) -> NDArray[np.float64]:
     """HSIC₁, the mean of k_ij (m_ij + m_qr − 2 m_iq) over quadruples of different images.
 
     A quadruple has weight w_i w_j w_q w_r. With unit weights this is the closed form of Song et al.
@@ -238,33 +394,26 @@ def _hsic_unbiased(k: np.ndarray, m: np.ndarray, sets: np.ndarray) -> NDArray[np
     quadruples would agree only for equal weights: otherwise they depend on the origin of the
     responses.)
     """
-    w, w2, w3 = sets, sets**2, sets**3
-    p1, p2, p3, p4 = (power.sum(axis=1) for power in (w, w2, w3, sets**4))
-    same = m is k
-    k = k - np.diag(np.diagonal(k))
-    kw, kw2 = w @ k, w2 @ k
-    if same:
-        m, mw, mw2 = k, kw, kw2
-    else:
-        m = m - np.diag(np.diagonal(m))
-        mw, mw2 = w @ m, w2 @ m
-    product = k * m
+    sets = a.resamples
+    w, w2, w3, p1, p2 = sets.w, sets.w2, sets.w3, sets.p1, sets.p2
+    kw, kw2, mw, mw2 = a.kw, a.kw2, b.kw, b.kw2
+    product = a.k * b.k
     around, around2, around3 = w @ product, w2 @ product, w3 @ product
+    of_squares = _inner(w2, around2)
     pairs = (
         (p1**2 - p2) * _inner(w, around)
         - 4 * p1 * _inner(w2, around)
         + 4 * _inner(w3, around)
-        + 2 * _inner(w2, around2)
+        + 2 * of_squares
     )
     # Σ w_i w_j w_q k_ij m_iq with the image i, j or q squared, over different i, j, q.
-    squared_i = _inner(w2, kw * mw - around2)
+    both = kw * mw - around2
+    squared_i = _inner(w2, both)
     squared_j = _inner(w, kw2 * mw - around3)
     squared_q = _inner(w, kw * mw2 - around3)
-    triples = p1 * _inner(w, kw * mw - around2) - squared_i - squared_j - squared_q
-    quadruples = _inner(w, kw) * _inner(w, mw) - 4 * squared_i - 2 * _inner(w2, around2)
-    total = p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4
-    enough = (sets > 0).sum(axis=1) >= 4
-    return (pairs + quadruples - 2 * triples) / np.where(enough, total, np.nan)
+    triples = p1 * _inner(w, both) - squared_i - squared_j - squared_q
+    quadruples = _inner(w, kw) * _inner(w, mw) - 4 * squared_i - 2 * of_squares
+    return (pairs + quadruples - 2 * triples) / sets.quadruples
 
 
 def _inner(a: np.ndarray, b: np.ndarray) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainenc.metrics.sums import (
+    check_matrix,
     check_pair,
     check_weights,
     first_finite,
@@ -228,9 +229,14 @@ def _score(
 
 
 def _sums(
-    predictions: np.ndarray, targets: np.ndarray, sets: NDArray[np.float64], terms: Sequence[str]
+    predictions: np.ndarray,
+    targets: np.ndarray,
+    sets: NDArray[np.float64],
+    terms: Sequence[str],
+    *,
+    counted: bool = True,
 ) -> Iterator[tuple[slice, Sums]]:
-    """Weighted sums of 1 and of products, over the images that have a target.
+    """Weighted sums of 1, if `counted`, and of products, over the images that have a target.
 
     Names of terms use x and y, predictions and targets about a value of the voxel, and e, their
     difference: "xy" is the sum of x · y.
@@ -244,14 +250,23 @@ def _sums(
             found = _compiled.errors(predictions, targets, shift["y"])
         else:
             found = _compiled.moments(predictions, targets, shift["x"], shift["y"])
-        yield slice(0, n_voxels), [found[term][None] for term in ("1", *terms)]
+        names = ("1", *terms) if counted else terms
+        yield slice(0, n_voxels), [found[name][None] for name in names]
         return
+
+    letters = set("".join(terms))
 
     def statistics(images: slice, voxels: slice) -> Sequence[np.ndarray]:
         x = np.asarray(predictions[images, voxels], dtype=np.float64)
         y = np.asarray(targets[images, voxels], dtype=np.float64)
         missing = np.isnan(y)
-        values = {"e": x - y, "x": x - shift["x"][voxels], "y": y - shift["y"][voxels]}
+        values = {}
+        if "x" in letters:
+            values["x"] = x - shift["x"][voxels]
+        if "y" in letters:
+            values["y"] = y - shift["y"][voxels]
+        if "e" in letters:
+            values["e"] = x - y
         if missing.any():
             for value in values.values():
                 value[missing] = 0
@@ -260,9 +275,55 @@ def _sums(
         products = (
             functools.reduce(operator.mul, (values[letter] for letter in term)) for term in terms
         )
-        return ~missing, *products
+        return (~missing, *products) if counted else tuple(products)
 
     yield from weighted_sums(statistics, sets, n_voxels)
+
+
+class Correlations:
+    """`correlation` of several predictions with the same targets, for sets of weights.
+
+    Weighted sums of the targets alone are computed once.
+
+    Parameters
+    ----------
+    targets : array, shape (n_images, n_voxels)
+    weights : array, shape (n_sets, n_images)
+
+    Examples
+    --------
+    >>> targets = np.random.default_rng(0).standard_normal((50, 3))
+    >>> with_targets = Correlations(targets, np.ones((2, 50)))
+    >>> with_targets(2 * targets + 1).round(6)
+    array([[1., 1., 1.],
+           [1., 1., 1.]])
+    """
+
+    def __init__(self, targets: ArrayLike, weights: ArrayLike):
+        self.targets = check_matrix(targets, "targets")
+        self.sets = check_weights(weights, len(self.targets))
+
+    @functools.cached_property
+    def _of_targets(self) -> list[Sums]:
+        """Sums of 1, y and y², by blocks of voxels."""
+        zeros = np.broadcast_to(np.zeros(1, self.targets.dtype), self.targets.shape)
+        found = _sums(zeros, self.targets, self.sets, ("y", "yy"))
+        return [sums for _, sums in found]
+
+    def __call__(self, predictions: ArrayLike) -> NDArray[np.float64]:
+        """Correlations, shape (n_sets, n_voxels)."""
+        predictions, targets = check_pair(predictions, self.targets)
+        if not predictions.any():  # such as the mean response, centred
+            return np.full((len(self.sets), targets.shape[1]), np.nan)
+        x_floor = round_off(predictions, first_finite(predictions))
+        y_floor = round_off(targets, first_finite(targets))
+        scores = np.empty((len(self.sets), targets.shape[1]))
+        blocks = _sums(predictions, targets, self.sets, ("x", "xx", "xy"), counted=False)
+        for (voxels, (x, xx, xy)), (w, y, yy) in zip(blocks, self._of_targets, strict=True):
+            r = pearson((w, x, y, xx, yy, xy), x_floor[voxels], y_floor[voxels])
+            with np.errstate(invalid="ignore"):
+                np.clip(r, -1, 1, out=scores[:, voxels])
+        return _nan_if_infinite(scores)
 
 
 def _nan_if_infinite(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from brainenc.garbage import collected_at_end
 from brainenc.report import text
 from brainenc.report.style import NothingToDraw, figure_to_svg, styled
 
@@ -78,7 +79,7 @@ def with_all_columns(table: pd.DataFrame, columns: tuple[Column, ...]) -> pd.Dat
 def picture(draw: Callable[[], Figure], name: str, alt: str) -> Picture:
     """The figure that `draw` makes, as SVG; ids in it begin with `name`."""
     try:
-        with styled():
+        with styled(), collected_at_end():
             return Picture(name, Markup(figure_to_svg(draw(), name)), alt)
     except NothingToDraw as nothing:
         return Picture(name, None, alt, str(nothing))

@@ -10,7 +10,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from brainenc.brain.volumes import Volume, to_nifti
-from brainenc.garbage import old_objects_set_aside
+from brainenc.garbage import collected_at_end, old_objects_set_aside
 from brainenc.report import differences, draws, figures, style, surface, text
 from brainenc.report.attention import attention_figure
 from brainenc.report.parts import Column, Picture, picture, table_of, with_all_columns
@@ -247,7 +247,7 @@ def _surface(result: ResultTables, order: list[str], kind: str) -> dict[str, Any
     except NothingToDraw as nothing:
         return {"note": str(nothing), "frame": None, "slices": _slices(result, order)}
     alt = f"Maps of voxelwise r on the cortex: {text.joined(panel['names'])}"
-    with style.styled():
+    with style.styled(), collected_at_end():
         image = surface.figure_to_img(panel["figure"](), alt)
     return {**panel, "picture": Picture("surface", image, alt), "note": "", "slices": None}
 
@@ -263,7 +263,7 @@ def _slices(result: ResultTables, order: list[str]) -> Picture | None:
     except ValueError:  # positions that do not fit the volume of a changed table
         return None
     alt = f"Slices of voxelwise r of {order[0]}"
-    with style.styled():
+    with style.styled(), collected_at_end():
         return Picture("slices", surface.figure_to_img(slice_figure(image), alt), alt)
 
 

@@ -428,6 +428,7 @@ def test_betas_on_disk_are_scored_in_less_memory_than_they_take(tmp_path, monkey
     )
     folds = image_folds(4, 240)
     monkeypatch.setattr(scored_against, "_TRIAL_VALUES", 2**16)
+    monkeypatch.setattr(scored_against, "_KEPT_VALUES", 2**14)
     for module in (scored_against, split):
         monkeypatch.setattr(module, "_BLOCK_VALUES", 2**16)
     tracemalloc.start()
@@ -504,3 +505,25 @@ def test_trials_are_those_of_the_images_tested():
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"for averages of .* trials and the ceiling for 1.6"):
         targets.normalized(np.ones(3))
+
+
+def test_scores_are_the_same_whether_sums_of_the_responses_are_kept_or_not(monkeypatch):
+    rng = np.random.default_rng(0)
+    betas = (3 + rng.standard_normal((90, 3, 6))).astype(np.float32)
+    betas[rng.random((90, 3)) < 0.2] = np.nan
+    betas[:, :, 2] = np.nan
+    betas[:, :, 3] = 1  # constant
+    predictions = np.nan_to_num(betas[:, 0]) + rng.standard_normal((90, 6)).astype(np.float32)
+    several = [predictions, np.ones_like(predictions), np.where(np.eye(90, 6) > 0, 7, predictions)]
+    found = []
+    for limit in (2**23, 0):
+        monkeypatch.setattr(scored_against, "_KEPT_VALUES", limit)
+        targets = targets_of(betas, image_folds(3, 90), 50)
+        assert targets.are_kept == bool(limit)
+        options = {"n_permutations": 20, "random_state": 0}
+        found.append([scoring.score_encoder(some, targets, **options) for some in several])
+    for kept, anew in zip(*found, strict=True):
+        for name in ("voxels", "voxel_samples", "images", "image_samples"):
+            for metric, values in getattr(kept, name).items():
+                np.testing.assert_array_equal(values, getattr(anew, name)[metric], metric)
+        np.testing.assert_array_equal(kept.p, anew.p)

@@ -5,6 +5,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from brainenc.metrics import linear_cka, rdm, rdm_correlation
+from brainenc.metrics.representational import Geometry
 
 
 def responses(n_images=15, n_voxels=40, *, seed=0):
@@ -186,3 +187,21 @@ def test_cka_of_responses_that_do_not_vary_is_undefined():
 def test_errors_say_how_to_mend_it(call, message):
     with pytest.raises(ValueError, match=message):
         call(*responses())
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_geometry_compared_with_several_gives_the_scores_of_each_pair(constant):
+    rng = np.random.default_rng(0)
+    measured, a, b = rng.standard_normal((3, 25, 12))
+    if constant:  # of one image: its correlation distances are undefined
+        a[3] = 1.0
+    counts = rng.multinomial(25, np.full(25, 1 / 25), size=20)
+    geometry = Geometry(measured, counts)
+    for others in (a, b, np.ones((25, 12)) * rng.standard_normal(12)):
+        plain, weighted = geometry.cka(others)
+        np.testing.assert_array_equal(plain, linear_cka(others, measured))
+        np.testing.assert_array_equal(weighted, linear_cka(others, measured, weights=counts))
+        plain, weighted = geometry.rdm_correlation(others)
+        rdms = rdm(others), rdm(measured)
+        np.testing.assert_array_equal(plain, rdm_correlation(*rdms))
+        np.testing.assert_array_equal(weighted, rdm_correlation(*rdms, weights=counts))

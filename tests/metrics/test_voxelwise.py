@@ -17,6 +17,7 @@ from brainenc.metrics import (
     r_squared,
     sums,
 )
+from brainenc.metrics.voxelwise import Correlations
 
 
 @pytest.fixture(autouse=True, params=[2**23, 1], ids=["as small arrays", "as large arrays"])
@@ -301,3 +302,16 @@ def test_errors_name_the_argument(arguments, error, message):
 def test_trials_need_a_repeat_axis():
     with pytest.raises(ValueError, match=r"betas \(4, 3\) must be.*betas\[:, None\]"):
         mean_squared_error_to_trials(np.ones((4, 3)), np.ones((4, 3)))
+
+
+def test_correlations_with_the_same_targets_are_those_of_each_pair():
+    rng = np.random.default_rng(0)
+    targets, a, b = rng.standard_normal((3, 300, 40))
+    targets[rng.random(targets.shape) < 0.1] = np.nan
+    targets[:, 4] = 1
+    a[:, 2], b[7, 3] = 5, np.inf
+    counts = rng.multinomial(300, np.full(300, 1 / 300), size=30)
+    with_targets = Correlations(targets, counts)
+    for predictions in (a, b, np.zeros_like(a)):
+        wanted = correlation(predictions, targets, weights=counts)
+        np.testing.assert_array_equal(with_targets(predictions), wanted)

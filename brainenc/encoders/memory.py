@@ -156,6 +156,15 @@ def _banded(encoder: Any, sizes: _Sizes) -> Need:
     return Need(own + sizes.noise, "select fewer voxels, or reduce the features of each band")
 
 
+def _kernel_ridge(encoder: Any, sizes: _Sizes) -> Need:
+    # Scalar products of images stay beside the kernel that is tried.
+    n_bytes = 8.0 if sizes.n_images <= EXACT_IMAGES else 4.0
+    products = 2 * n_bytes * sizes.n_images**2
+    own = 100 * MIB + 3 * sizes.X + products + _kernel(sizes) + _held_out(sizes)
+    remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
+    return Need(own + sizes.noise, remedy)
+
+
 def _is_mapping(encoder: Any) -> bool:
     return isinstance(encoder.bands, Mapping) or isinstance(encoder.features, Mapping)
 
@@ -215,6 +224,7 @@ _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "RidgeEncoder": _ridge,
     "SklearnEncoder": _of_regressor,
     "BandedRidgeEncoder": _banded,
+    "KernelRidgeEncoder": _kernel_ridge,
     "LatentEncoder": _network(250, 64, linear=True),
     "MindReaderEncoder": _network(165, 256),
     "ROITransformerEncoder": _network(150, 128),

@@ -41,6 +41,14 @@ OTHER = {
         "search": "guided",
         **LINEAR,
     },
+    "kernelridge": {
+        "features": PIXELS,
+        "kernel": "polynomial",
+        "candidates": [2],
+        "standardize": False,
+        "search": "guided",
+        **LINEAR,
+    },
     "latent": {
         "features": PIXELS,
         "n_latents": 3,

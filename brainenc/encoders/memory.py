@@ -188,6 +188,12 @@ def _network(constant: float, per_voxel: int, *, linear: bool = False) -> Callab
     return need
 
 
+def _latent(encoder: Any, sizes: _Sizes) -> Need:
+    need = _network(250, 64, linear=True)(encoder, sizes)
+    # Of several feature spaces, ridge is banded ridge.
+    return max(need, _banded(encoder, sizes)) if _is_mapping(encoder) else need
+
+
 def _stacked(encoder: Any, sizes: _Sizes) -> Need:
     members = encoder.encoders or []
     members = list(members.values()) if isinstance(members, Mapping) else list(members)
@@ -225,7 +231,7 @@ _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "SklearnEncoder": _of_regressor,
     "BandedRidgeEncoder": _banded,
     "KernelRidgeEncoder": _kernel_ridge,
-    "LatentEncoder": _network(250, 64, linear=True),
+    "LatentEncoder": _latent,
     "MindReaderEncoder": _network(165, 256),
     "ROITransformerEncoder": _network(150, 128),
     "MindSimulatorEncoder": _network(210, 650, linear=True),

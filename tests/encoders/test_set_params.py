@@ -51,6 +51,8 @@ OTHER = {
     },
     "latent": {
         "features": PIXELS,
+        "bands": {"a": 9},
+        "least_gain": 0.5,
         "n_latents": 3,
         "hidden": 12,
         "dropout": 0.6,

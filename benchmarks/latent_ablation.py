@@ -109,7 +109,7 @@ def main() -> None:
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    default = ["simulated-small", "v4-gabor", "v4-network", "v4-both"]
+    default = ["simulated-small", "simulated-medium", "v4-gabor", "v4-network", "v4-both"]
     add("--sets", nargs="+", choices=list(CASES), default=default)
     add("--folds", type=int, default=5)
     add("--data", type=Path, default=DATA, help="folder of the measured data")

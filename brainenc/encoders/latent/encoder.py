@@ -167,7 +167,7 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         dropout: float = 0.3,
         n_members: int = 5,
         n_epochs: int = 12,
-        least_gain: float = 0.002,
+        least_gain: float = 0.0005,
         min_images: int = MIN_IMAGES,
         batch_size: int | None = None,
         learning_rate: float | None = None,

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.metrics.pairwise import euclidean_distances
 
 from brainenc.devices import resolve_device
-from brainenc.encoders.latent.kernel import KernelFeatures
 from brainenc.encoders.tokens import StandardisedTokens, TokenAdapter, linear_features
 from brainenc.model_selection import image_folds
 from brainenc.solvers import kernel_ridge_cv
 from brainenc.solvers.proposals import random_weights
-from brainenc.solvers.voxels import choose_alphas, flatten_tokens
+from brainenc.solvers.voxels import choose_alphas, feature_scaling, flatten_tokens
 
 #: Images that shares of the spaces in the kernel are chosen on: a second for each candidate.
 SHARE_IMAGES = 1000
@@ -79,13 +79,18 @@ def choose_shares(
     rows = np.random.default_rng(random_state).permutation(known)[:SHARE_IMAGES]
     X, Y = coarse[np.sort(rows)], targets[np.sort(rows)]
     folds = image_folds(5, len(X), random_state=random_state)
+    alphas = choose_alphas("auto", (len(X), len(X))).astype(Y.dtype)
+    mean, sd = feature_scaling(X)
+    spaces = np.split((X - mean) / sd, np.cumsum(sizes)[:-1], axis=1)
+    squared = [euclidean_distances(z, squared=True).astype(np.float64) / z.shape[1] for z in spaces]
     errors = []
     tried = candidate_shares(len(sizes), random_state)
     for shares in tried:
-        seen = KernelFeatures.fit(X, "gaussian", random_state, weights_of(shares, sizes))
-        Z = seen.transform(X).astype(np.float64)
-        alphas = choose_alphas("auto", Z.shape).astype(Y.dtype)
-        found = kernel_ridge_cv(Z @ Z.T, Y, alphas, folds, device=resolve_device(device))
+        distances = np.tensordot(shares, squared, axes=1)
+        kernel = np.exp(distances / -(distances.sum() / (len(X) * (len(X) - 1)) or 1.0))
+        # With a mean eigenvalue of n_images, as linear features of that number.
+        kernel *= len(X) / ((np.trace(kernel) / len(X) - kernel.mean()) or 1.0)
+        found = kernel_ridge_cv(kernel, Y, alphas, folds, device=resolve_device(device))
         errors.append(np.square(found.held_out - Y, dtype=np.float64).mean())
     return tried[int(np.argmin(errors))]
 

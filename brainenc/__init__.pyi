@@ -17,6 +17,7 @@ from .data import similar_groups as similar_groups
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import CalibratedEncoder as CalibratedEncoder
+from .encoders import KernelRidgeEncoder as KernelRidgeEncoder
 from .encoders import LatentEncoder as LatentEncoder
 from .encoders import MeanEncoder as MeanEncoder
 from .encoders import MindReaderEncoder as MindReaderEncoder

@@ -9,7 +9,10 @@ from brainenc.encoders import make_encoder
 
 PARAMETERS = {
     # Dropout draws on every process by itself, so that two cannot give the bits of one.
-    "latent": {"n_epochs": 3, "n_members": 2, "n_latents": 8, "hidden": 16, "dropout": 0.0},
+    "latent": {
+        **{"n_epochs": 3, "n_members": 2, "least_gain": 0},
+        **{"n_latents": 8, "hidden": 16, "dropout": 0.0},
+    },
     "synbrain": {
         "vae_epochs": 2,
         "mapper_steps": 6,

@@ -422,7 +422,7 @@ def test_scikit_learn_tools_take_three_axes_of_betas(encoder, problem):
         assert scores.mean() > 0.5
 
 
-@pytest.mark.parametrize("name", ["ridge", "banded"])
+@pytest.mark.parametrize("name", ["ridge", "banded", "kernelridge"])
 def test_grid_search_finds_the_useful_parameter(name, problem):
     X, betas, _ = problem
     search = GridSearchCV(

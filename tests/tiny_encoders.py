@@ -10,7 +10,7 @@ SHORT = {"n_members": 2, "n_epochs": 1}
 
 #: Parameters by short name. With at least 110 images none of the encoders becomes ridge.
 TINY: dict[str, dict[str, Any]] = {
-    "latent": {"n_members": 2, "n_epochs": 1},
+    "latent": {"n_members": 2, "n_epochs": 1, "least_gain": 0},
     "synbrain": {
         "sizes": {"vae": VAE | {"projector_width": 8}, "mapper": {"depth": 1, "n_heads": 2}},
         **{"vae_epochs": 2, "mapper_steps": 5, "batch_size": 16, "learning_rate": 1e-4},

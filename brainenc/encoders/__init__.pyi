@@ -2,6 +2,7 @@ from .banded import BandedRidgeEncoder as BandedRidgeEncoder
 from .base import BaseEncoder as BaseEncoder
 from .calibrated import CalibratedEncoder as CalibratedEncoder
 from .calibrated import calibrate as calibrate
+from .kernel_ridge import KernelRidgeEncoder as KernelRidgeEncoder
 from .latent import LatentEncoder as LatentEncoder
 from .loading import load as load
 from .mean import MeanEncoder as MeanEncoder

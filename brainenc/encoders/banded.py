@@ -1,12 +1,11 @@
 """BandedRidgeEncoder: ridge on several feature spaces, each with its own penalty."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
 
-from brainenc.data.images import looks_like_images
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.function_draws import (
@@ -15,15 +14,7 @@ from brainenc.encoders.function_draws import (
     error_of_expected,
     fitted_posterior,
 )
-from brainenc.encoders.inputs import extracted
-from brainenc.features.learned import (
-    LearnedFeatures,
-    SideBySide,
-    fitted_extractor,
-    learns,
-    share_all,
-    takes_features,
-)
+from brainenc.encoders.spaces import FeatureSpaces
 from brainenc.model_selection import Folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers import RidgeFit, banded_ridge_cv, feature_bands
@@ -38,10 +29,9 @@ from brainenc.solvers.voxels import (
     flatten_tokens,
     folds_of_rows,
 )
-from brainenc.validation import feature_shape_message
 
 
-class BandedRidgeEncoder(BaseEncoder):
+class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
     """Ridge regression on several feature spaces (bands), with band weights per voxel.
 
     Cross-validation over images chooses band weights, from candidates that all voxels share, and
@@ -131,61 +121,46 @@ class BandedRidgeEncoder(BaseEncoder):
         self.device = device
         self.random_state = random_state
 
-    def precompute(
-        self, images: Any, transform: Callable[[Any], np.ndarray]
-    ) -> tuple[BaseEncoder, Any]:
-        """As `BaseEncoder.precompute`; a dict of transformers becomes `bands` if none learns."""
-        if not isinstance(self.features, Mapping):
-            return super().precompute(images, transform)
-        if any(learns(t) for t in self.features.values()):
-            shared = share_all(dict(self.features), images, transform)
-            rests = {name: rest for name, (rest, _) in shared.items()}
-            return clone(self).set_params(features=rests), next(iter(shared.values()))[1]
-        parts = {name: flatten_tokens(transform(clone(t))) for name, t in self.features.items()}
-        bands = {name: part.shape[1] for name, part in parts.items()}
-        given = clone(self).set_params(features=None, bands=bands)
-        return given, np.concatenate(list(parts.values()), axis=1)
-
-    def learned_features(self) -> Any:
-        """As `BaseEncoder.learned_features`, of all bands side by side."""
-        if not isinstance(self.features, Mapping):
-            return super().learned_features()
-        if not all(map(takes_features, self.features.values())):
-            return None
-        return LearnedFeatures(SideBySide(list(self.features.values())))
-
-    def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
-        # After the fit, what it found counts, not the parameter.
-        transformers = self.features if reset else getattr(self, "features_", None)
-        if not isinstance(transformers, Mapping):
-            return super()._features_of(X, reset=reset)
-        before = all(map(takes_features, transformers.values()))
-        if not before and not looks_like_images(X):
-            raise TypeError(
-                "features is a dict of transformers, so images are wanted, not features"
-            )
-        if reset:
-            self.features_ = {n: fitted_extractor(clone(t), X) for n, t in transformers.items()}
-        found = {name: extracted(t, X) for name, t in self.features_.items()}
-        check_band_shapes(self, found, reset=reset)
-        parts = {name: flatten_tokens(band) for name, band in found.items()}
-        if reset:
-            self.band_sizes_ = {name: part.shape[1] for name, part in parts.items()}
-        return np.concatenate(list(parts.values()), axis=1)
-
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        averages = average_repeats(betas)
+        held_out = self.fit_weights(features, averages)
+        self.posterior_ = weight_posterior(
+            self.X_fit_,
+            averages.astype(self.X_fit_.dtype, copy=False),
+            # Residuals of kernel ridge are its dual weights times the penalty.
+            lambda voxels: self.alphas_[voxels] * self.dual_coef_[:, voxels],
+            self.alphas_,
+            band_weights=self.band_weights_,
+            band_sizes=list(self.band_sizes_.values()),
+            keep=False,
+        )
+        return held_out
+
+    def fit_weights(self, features: np.ndarray, averages: np.ndarray) -> np.ndarray:
+        """Fit the weights alone, for encoders that have a banded ridge inside.
+
+        Parameters
+        ----------
+        features : array, shape (n_images, n_features), with the bands side by side
+        averages : array, shape (n_images, n_voxels); NaN where an image has no data
+
+        Returns
+        -------
+        array, shape (n_images, n_voxels)
+            Predictions of each image by the folds that held it out.
+        """
         X = flatten_tokens(features)
         if not isinstance(self.features, Mapping):
-            self.band_sizes_ = check_bands(self.bands, X.shape[1])
+            shapes = self._band_shapes_of(X)
+            self.band_sizes_ = {name: math.prod(shape) for name, shape in shapes.items()}
         self.band_names_ = list(self.band_sizes_)
         self.feature_mean_, self.feature_scale_ = feature_scaling(X)
         self.X_fit_ = self._scaled(X)
         folds = self._folds(np.arange(len(X)), len(X))
         self.search_ = choose_search(self.search, len(X), folds)
         bands_of = self._bands(self.X_fit_)
-        averages = average_repeats(betas).astype(X.dtype, copy=False)
         fitted = fit_voxels(
-            averages,
+            averages.astype(X.dtype, copy=False),
             lambda rows, Y: self._solve(bands_of(rows), Y, self._folds(rows, len(X))),
             n_weights=len(X),
             dual=True,
@@ -194,16 +169,6 @@ class BandedRidgeEncoder(BaseEncoder):
         )
         self.dual_coef_, self.intercept_ = fitted.weights, fitted.intercept
         self.alphas_, self.band_weights_ = fitted.alphas, np.asarray(fitted.band_weights)
-        self.posterior_ = weight_posterior(
-            self.X_fit_,
-            averages,
-            # Residuals of kernel ridge are its dual weights times the penalty.
-            lambda voxels: self.alphas_[voxels] * self.dual_coef_[:, voxels],
-            self.alphas_,
-            band_weights=self.band_weights_,
-            band_sizes=list(self.band_sizes_.values()),
-            keep=False,
-        )
         return fitted.held_out
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
@@ -258,37 +223,3 @@ class BandedRidgeEncoder(BaseEncoder):
 
     def _split(self, X: np.ndarray) -> list[np.ndarray]:
         return np.split(X, np.cumsum(list(self.band_sizes_.values()))[:-1], axis=1)
-
-
-def check_band_shapes(encoder: Any, bands: Mapping[str, np.ndarray], *, reset: bool) -> None:
-    """Record the shape of an image's features in each band, or compare it with the recorded one.
-
-    Raises
-    ------
-    ValueError : it differs, for example because images have another size.
-    """
-    shapes = {name: list(band.shape[1:]) for name, band in bands.items()}
-    if reset:
-        encoder.feature_shape_ = shapes
-    for name, band in bands.items():
-        if shapes[name] != encoder.feature_shape_[name]:
-            raise ValueError(
-                feature_shape_message(encoder, band, encoder.feature_shape_[name], name)
-            )
-
-
-def check_bands(bands: Mapping[str, int] | None, n_features: int) -> dict[str, int]:
-    """Bands as a dict of sizes that add up to the number of features.
-
-    Raises
-    ------
-    ValueError : they do not add up, or a band is empty.
-    """
-    if bands is None:
-        return {"all": n_features}
-    if min(bands.values(), default=0) < 1 or sum(bands.values()) != n_features:
-        raise ValueError(
-            f"bands={dict(bands)} must be positive and add up to the {n_features} features, "
-            f"not to {sum(bands.values())}"
-        )
-    return dict(bands)

@@ -57,7 +57,13 @@ class Recipe:
 
 
 def fit_ensemble(
-    inputs: Any, targets: np.ndarray, folds: Folds, recipe: Recipe, run: TrainingRun
+    inputs: Any,
+    targets: np.ndarray,
+    folds: Folds,
+    recipe: Recipe,
+    run: TrainingRun,
+    *,
+    goes_on: Callable[[np.ndarray, np.ndarray], bool] | None = None,
 ) -> Ensemble:
     """Train one net per fold, evaluated on the held-out images of the fold.
 
@@ -70,6 +76,9 @@ def fit_ensemble(
     folds : list of (train, test)
     recipe : Recipe
     run : TrainingRun
+    goes_on : function (rows, predictions) -> bool, optional
+        Of the held-out images of the first net: whether nets are worth their time. If not, it is
+        the last one, and the ensemble has no nets.
     """
     nets: list[Any] = []
     histories: list[pd.DataFrame] = []
@@ -80,6 +89,9 @@ def fit_ensemble(
         held_out[fold[1]] = run_net(net, inputs, run.device, rows=fold[1])
         nets.append(net)
         histories.append(result.history.assign(member=k))
+        if k == 0 and goes_on is not None and not goes_on(fold[1], held_out[fold[1]]):
+            nets.clear()
+            break
         if result.interrupted:
             break
     return Ensemble(nets, held_out, pd.concat(histories, ignore_index=True))

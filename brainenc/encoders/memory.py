@@ -156,6 +156,15 @@ def _banded(encoder: Any, sizes: _Sizes) -> Need:
     return Need(own + sizes.noise, "select fewer voxels, or reduce the features of each band")
 
 
+def _kernel_ridge(encoder: Any, sizes: _Sizes) -> Need:
+    # Scalar products of images stay beside the kernel that is tried.
+    n_bytes = 8.0 if sizes.n_images <= EXACT_IMAGES else 4.0
+    products = 2 * n_bytes * sizes.n_images**2
+    own = 100 * MIB + 3 * sizes.X + products + _kernel(sizes) + _held_out(sizes)
+    remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
+    return Need(own + sizes.noise, remedy)
+
+
 def _is_mapping(encoder: Any) -> bool:
     return isinstance(encoder.bands, Mapping) or isinstance(encoder.features, Mapping)
 
@@ -177,6 +186,12 @@ def _network(constant: float, per_voxel: int, *, linear: bool = False) -> Callab
         return Need(own + sizes.noise, "select fewer voxels, or smaller sizes= and batch_size=")
 
     return need
+
+
+def _latent(encoder: Any, sizes: _Sizes) -> Need:
+    need = _network(250, 64, linear=True)(encoder, sizes)
+    # Of several feature spaces, ridge is banded ridge.
+    return max(need, _banded(encoder, sizes)) if _is_mapping(encoder) else need
 
 
 def _stacked(encoder: Any, sizes: _Sizes) -> Need:
@@ -215,7 +230,8 @@ _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "RidgeEncoder": _ridge,
     "SklearnEncoder": _of_regressor,
     "BandedRidgeEncoder": _banded,
-    "LatentEncoder": _network(250, 64, linear=True),
+    "KernelRidgeEncoder": _kernel_ridge,
+    "LatentEncoder": _latent,
     "MindReaderEncoder": _network(165, 256),
     "ROITransformerEncoder": _network(150, 128),
     "MindSimulatorEncoder": _network(210, 650, linear=True),

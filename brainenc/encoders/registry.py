@@ -10,6 +10,7 @@ ENCODERS = {
     "mean": "MeanEncoder",
     "ridge": "RidgeEncoder",
     "banded": "BandedRidgeEncoder",
+    "kernelridge": "KernelRidgeEncoder",
     "latent": "LatentEncoder",
     "synbrain": "SynBrainEncoder",
     "mindsimulator": "MindSimulatorEncoder",

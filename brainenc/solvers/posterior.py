@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from brainenc.arrays import blocks
+from brainenc.solvers._basis import Basis
 from brainenc.solvers.streamed import ScaledFeatures, cross_kernel
 from brainenc.solvers.voxels import missing_patterns
 
@@ -106,7 +107,7 @@ class DrawnFunctions:
         self._X: Any = X
         self._fitted: Any = fitted
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
-        self._known: dict[int, _Basis] = {}
+        self._known: dict[int, Basis] = {}
         self._keys = None if error is None else image_keys(X)
 
     def draws(self, n: int, voxels: slice, seeds: list[np.random.SeedSequence]) -> np.ndarray:
@@ -161,129 +162,24 @@ class DrawnFunctions:
         own = float(self._error[voxel]) - explained
         return own if own > 0 else 0.0  # also for NaN, a voxel without repeats
 
-    def _of(self, voxel: int) -> tuple["_Basis", float, float]:
+    def _of(self, voxel: int) -> tuple[Basis, float, float]:
         posterior, group = self._posterior, int(self._posterior.group[voxel])
         if group not in self._known:
-            rows = posterior.images[group]
-            if isinstance(self._fitted, ScaledFeatures):
-                if self._seen is None:
-                    cross = cross_kernel(self._X.features, self._fitted)
-                    self._seen = cross, self._X.short
-                self._known[group] = _Basis.of_kernel(*self._seen, self._fitted, rows)
-                return self._known[group], *self._numbers(voxel)
-            bands = posterior.band_weights
-            factor = self._X.dtype.type(1) if bands is None else bands[group]
-            own = self._fitted if rows.all() else self._fitted[rows]
-            self._known[group] = _Basis.of(self._X * factor, own * factor)
-        return self._known[group], *self._numbers(voxel)
+            self._known[group] = self._make_basis(group)
+        alpha, variance = float(posterior.alphas[voxel]), float(posterior.variance[voxel])
+        return self._known[group], alpha, variance
 
-    def _numbers(self, voxel: int) -> tuple[float, float]:
-        return float(self._posterior.alphas[voxel]), float(self._posterior.variance[voxel])
-
-
-@dataclass(frozen=True)
-class _Basis:
-    """New images in the eigenvectors of XᵀX of the training images, and across these.
-
-    Attributes
-    ----------
-    along : array, shape (n_new, rank)
-        Coordinates along eigenvectors of non-zero eigenvalue.
-    across : array, shape (n_new, n_features), or None
-        What is left of the features, about which the data say nothing; None if nothing is.
-    eigenvalues : array, shape (rank,)
-    n_fitted : int
-    """
-
-    along: np.ndarray
-    across: np.ndarray | None
-    eigenvalues: np.ndarray
-    n_fitted: int
-
-    @classmethod
-    def of(cls, new: np.ndarray, fitted: np.ndarray) -> "_Basis":
-        """Basis of the fitted images, in double precision where it is not large."""
-        small = min(fitted.shape) <= 4096
-        dtype = np.float64 if small else np.result_type(fitted, np.float32)
-        centre = fitted.mean(axis=0, dtype=np.float64)
-        centred = (fitted - centre).astype(dtype, copy=False)
-        new = (new - centre).astype(dtype, copy=False)
-        n, p = centred.shape
-        if p <= n:
-            eigenvalues, U = np.linalg.eigh(centred.T @ centred)
-            kept = _kept(eigenvalues, n)
-            along, across = new @ U[:, kept], None
-            if not kept.all():
-                across = new - along @ U[:, kept].T
-        else:
-            eigenvalues, U = np.linalg.eigh(centred @ centred.T)
-            kept = _kept(eigenvalues, p)
-            turn = U[:, kept] / np.sqrt(eigenvalues[kept])
-            along = (new @ centred.T) @ turn
-            across = new - (along @ turn.T) @ centred
-        narrow = None if across is None else across.astype(np.float32)
-        return cls(along.astype(np.float32), narrow, eigenvalues[kept].astype(np.float32), n)
-
-    @classmethod
-    def of_kernel(
-        cls, cross: np.ndarray, short: np.ndarray, fitted: ScaledFeatures, rows: np.ndarray
-    ) -> "_Basis":
-        """Basis of features that are not held, from kernels.
-
-        Parameters
-        ----------
-        cross : array, shape (n_new, n_images)
-            Kernel of the new images with all fitted ones.
-        short : array, shape (n_new, n_columns)
-            Sketch of the new images.
-        fitted : ScaledFeatures
-        rows : array of bool, shape (n_images,)
-            The fitted images that the voxels have data for.
-        """
-        kernel, cross = fitted.kernel[np.ix_(rows, rows)], cross[:, rows]
-        n = len(kernel)
-        # Everything is centred at the mean of the rows.
-        mean = kernel.mean(axis=0, dtype=np.float64)
-        centred = kernel.astype(np.float64 if n <= 4096 else kernel.dtype)
-        centred -= (mean - mean.mean() / 2)[:, None].astype(centred.dtype)
-        centred -= (mean - mean.mean() / 2).astype(centred.dtype)
-        level = cross.mean(axis=1, keepdims=True, dtype=np.float64)
-        cross = (cross - level - mean + mean.mean()).astype(centred.dtype)
-        eigenvalues, U = np.linalg.eigh(centred)
-        # Products are those of the kernel's own precision, whatever that of the eigenvalues.
-        kept = eigenvalues > 16 * np.finfo(kernel.dtype).eps * max(float(eigenvalues[-1]), 0)
-        turn = U[:, kept] / np.sqrt(eigenvalues[kept])
-        along = (cross @ turn).astype(np.float32)
-        own = fitted.short[rows]
-        centre = own.mean(axis=0, dtype=np.float64).astype(own.dtype)
-        across = short - centre - along @ (turn.T.astype(np.float32) @ (own - centre))
-        return cls(along, across.astype(np.float32), eigenvalues[kept].astype(np.float32), n)
-
-    @property
-    def n_random(self) -> int:
-        """Random numbers of a draw: of the intercept, of the weights along, and of those across."""
-        across = 0 if self.across is None else self.across.shape[1]
-        return 1 + len(self.eigenvalues) + across
-
-    def deviations(self, z: np.ndarray, alpha: float) -> np.ndarray:
-        """Deviations (n, n_new) in units of σ, for random numbers (n, n_random)."""
-        rank = len(self.eigenvalues)
-        weights = z[:, 1 : 1 + rank] / np.sqrt(self.eigenvalues + alpha)
-        found = weights @ self.along.T + z[:, :1] / np.sqrt(self.n_fitted)
-        if self.across is not None:
-            found += (z[:, 1 + rank :] / np.sqrt(alpha)) @ self.across.T
-        return found
-
-    def covariance(self, alpha: float) -> np.ndarray:
-        """Covariance (n_new, n_new) in units of σ²."""
-        found = (self.along / (self.eigenvalues + alpha)) @ self.along.T + 1 / self.n_fitted
-        return found if self.across is None else found + self.across @ self.across.T / alpha
-
-
-def _kept(eigenvalues: np.ndarray, n: int) -> np.ndarray:
-    """Eigenvalues that are not round-off."""
-    smallest = n * np.finfo(eigenvalues.dtype).eps * max(float(eigenvalues[-1]), 0)
-    return eigenvalues > max(smallest, np.finfo(np.float32).tiny)
+    def _make_basis(self, group: int) -> Basis:
+        rows, bands = self._posterior.images[group], self._posterior.band_weights
+        if isinstance(self._fitted, ScaledFeatures):
+            if self._seen is None:
+                cross = cross_kernel(self._X.features, self._fitted)
+                self._seen = cross, self._X.short
+            cross, short = self._seen
+            return Basis.of_kernel(cross, short, self._fitted.kernel, self._fitted.short, rows)
+        factor = self._X.dtype.type(1) if bands is None else bands[group]
+        own = self._fitted if rows.all() else self._fitted[rows]
+        return Basis.of(self._X * factor, own * factor)
 
 
 #: Projections of an image's features that it is recognised by, and their rounding. Features of the

@@ -43,7 +43,7 @@ training = Figure(figsize=(8.6, 3.5), layout="constrained")
 curves, rois = training.subplots(1, 2, width_ratios=(1, 1.6))
 for _, member in latent.history_.groupby("member"):
     curves.plot(member["step"], member["held_out_mse"], color=BLUE, lw=1, alpha=0.7)
-curves.set(xlabel="step", ylabel="held-out MSE (z units)", title="5 mappers")
+curves.set(xlabel="step", ylabel="held-out MSE (z units)", title="mappers")
 
 names = data.voxels["roi"].unique()
 ceiling = data.noise_ceiling().to("r").values

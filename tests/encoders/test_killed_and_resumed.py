@@ -37,7 +37,7 @@ SCRIPT = """
 """
 
 PARAMETERS = {
-    "latent": {"n_latents": 6, "hidden": 16, "n_members": 2, "n_epochs": 3},
+    "latent": {"n_latents": 6, "hidden": 16, "n_members": 2, "n_epochs": 3, "least_gain": 0},
     "synbrain": {
         "sizes": {
             "vae": {

@@ -41,8 +41,18 @@ OTHER = {
         "search": "guided",
         **LINEAR,
     },
+    "kernelridge": {
+        "features": PIXELS,
+        "kernel": "polynomial",
+        "candidates": [2],
+        "standardize": False,
+        "search": "guided",
+        **LINEAR,
+    },
     "latent": {
         "features": PIXELS,
+        "bands": {"a": 9},
+        "least_gain": 0.5,
         "n_latents": 3,
         "hidden": 12,
         "dropout": 0.6,

@@ -98,6 +98,8 @@ def encoders():
     yield pytest.param(brainenc.RidgeEncoder(), id="ridge")
     yield pytest.param(brainenc.RidgeEncoder(form="kernel"), id="kernel")
     yield pytest.param(brainenc.BandedRidgeEncoder(bands={"a": 8, "b": 4}, n_iter=3), id="banded")
+    yield pytest.param(brainenc.KernelRidgeEncoder(), id="gaussian")
+    yield pytest.param(brainenc.KernelRidgeEncoder(kernel="polynomial"), id="polynomial")
     yield pytest.param(brainenc.MeanEncoder(), id="mean")
     yield pytest.param(brainenc.CalibratedEncoder(brainenc.RidgeEncoder(), cv=3), id="calibrated")
     bagging = BaggingRegressor(Ridge(), 6, random_state=0)
@@ -190,12 +192,16 @@ def networks(X, betas):
     return brainenc.MindReaderEncoder(features=None, device="cpu").fit(X, betas)
 
 
+def gaussian(X, betas):
+    return brainenc.KernelRidgeEncoder(features=None).fit(X, betas)
+
+
 # Voxels of a subject share their signal: 12 subjects have a standard error of 1.5 points.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "tolerance"),
     # Three networks say little about their own variance.
-    [(ridge, 0.03), (lasso_with_refits, 0.03), (networks, 0.05)],
+    [(ridge, 0.03), (gaussian, 0.03), (lasso_with_refits, 0.03), (networks, 0.05)],
 )
 def test_intervals_of_means_over_images_have_their_coverage(make, tolerance):
     found = mean_coverage(make, "weights", 0.9, range(12))

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -9,17 +10,26 @@ import numpy as np
 import pandas as pd
 
 from brainenc.arrays import blocks
+from brainenc.encoders.banded import BandedRidgeEncoder
 from brainenc.encoders.base import HeldOut
 from brainenc.encoders.ensemble import run_net, voxel_moments
+from brainenc.encoders.latent.inputs import (
+    SpaceTokens,
+    choose_shares,
+    coarse_features,
+    fit_tokens,
+    weights_of,
+)
 from brainenc.encoders.latent.kernel import MAX_LANDMARKS, KernelFeatures
 from brainenc.encoders.latent.latents import find_latents, noise_of_all_voxels
-from brainenc.encoders.latent.maps import convex_weights, fit_mappers, mapper_folds
+from brainenc.encoders.latent.maps import convex_weights, fit_mappers, gain, mapper_folds
 from brainenc.encoders.latent.variances import (
     VarianceCalibration,
     log_variances,
     noise_coordinates,
 )
-from brainenc.encoders.tokens import TokenAdapter, linear_features
+from brainenc.encoders.spaces import FeatureSpaces
+from brainenc.encoders.tokens import TokenAdapter
 from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder
 from brainenc.nets import LatentMapper
 from brainenc.noise.estimates import fit_residual_noise, fit_trial_noise
@@ -32,7 +42,7 @@ from brainenc.training import TrainingRun
 BLOCK = 1024
 
 
-class LatentEncoder(TrainedEncoder):
+class LatentEncoder(FeatureSpaces, TrainedEncoder):
     """Responses through a latent that voxels share, blended with ridge.
 
     This model comes from brainenc, not from a paper. It is designed for accurate prediction of
@@ -57,9 +67,15 @@ class LatentEncoder(TrainedEncoder):
 
     Parameters
     ----------
-    features : "auto", None or transformer
+    features : dict of name to transformer, "auto", None or transformer
         Tokens (n_images, n_tokens, width) or pooled features (n_images, n_features); "auto" takes
-        float arrays as they are and computes OpenCLIP features of images.
+        float arrays as they are and computes OpenCLIP features of images. A dict makes a feature
+        space per entry: ridge is then banded ridge (`BandedRidgeEncoder`), and the other maps see
+        all of them.
+    bands : dict of name to int or shape, optional
+        Number of features of each space, or (n_tokens, width), in the order of the columns; for
+        features that are passed in side by side, (n_images, n_features). By default all features
+        are one space.
     n_latents : int
         Number of principal components of the responses in the latent.
     hidden, dropout : int, float
@@ -67,6 +83,10 @@ class LatentEncoder(TrainedEncoder):
     n_members : int
         Number of transformers that are averaged, 0 or at least 2; each is stopped early on a
         different part of the images. 0 uses the kernel alone, which fits in seconds.
+    least_gain : float
+        The other transformers are trained if the first one lowers the squared error of z-scored
+        responses to its held-out images by more than this, beside ridge and the kernel; otherwise
+        there are none. 0 trains them in any case.
     n_epochs : int
         Largest number of epochs.
     min_images : int
@@ -80,8 +100,10 @@ class LatentEncoder(TrainedEncoder):
     ----------
     history_ : DataFrame
         One row per evaluation of every `member`; empty if no transformer was trained.
-    linear_ : RidgeRegression
+    linear_ : RidgeRegression, or BandedRidgeEncoder of several feature spaces
         From features (after `span_`, if there is one) to voxels.
+    band_shapes_ : dict of name to list of int
+        Shape of an image's features in each space.
     span_ : KernelFeatures or None
         Reduced features for ridge, if there are more than 2048 features and 2048 images.
     mix_ : array, shape (2, n_voxels)
@@ -91,8 +113,13 @@ class LatentEncoder(TrainedEncoder):
         Linear map from the latent to voxels.
     gaussian_, kernel_ : KernelFeatures, RidgeRegression
         From features to the latent, with a Gaussian kernel.
+    shares_ : array, shape (n_spaces,)
+        Share of each space in the squared distances of the kernel, chosen on held-out images.
     members_ : list of brainenc.nets.LatentMapper
-        From tokens to the latent.
+        From tokens to the latent. Empty if the first was not worth its time (`gain_`).
+    gain_ : float
+        What the first transformer lowered the squared error by; NaN if none was trained, or if
+        `least_gain` is 0.
     latent_mix_ : array, shape (1 or 2, n_latents)
         Weights of the two kinds of maps.
     variance_, calibration_ : RidgeRegression, VarianceCalibration
@@ -114,11 +141,17 @@ class LatentEncoder(TrainedEncoder):
     """
 
     sample_kind = "latent"
-    at_least: ClassVar = {"n_latents": 1, "hidden": 4, "n_members": 0, "n_epochs": 1}
+    _keeps_shapes = True
+    at_least: ClassVar = {
+        **{"n_latents": 1, "hidden": 4, "n_members": 0, "n_epochs": 1},
+        "least_gain": 0.0,
+    }
     below_one: ClassVar = ("dropout",)
     saved_parts = (
         *TrainedEncoder.saved_parts,
+        BandedRidgeEncoder,
         TokenAdapter,
+        SpaceTokens,
         KernelFeatures,
         VarianceCalibration,
         LatentMapper,
@@ -128,11 +161,13 @@ class LatentEncoder(TrainedEncoder):
         self,
         features: Any = "auto",
         *,
+        bands: dict[str, Any] | None = None,
         n_latents: int = 128,
         hidden: int = 96,
         dropout: float = 0.3,
         n_members: int = 5,
         n_epochs: int = 12,
+        least_gain: float = 0.0005,
         min_images: int = MIN_IMAGES,
         batch_size: int | None = None,
         learning_rate: float | None = None,
@@ -154,11 +189,13 @@ class LatentEncoder(TrainedEncoder):
             random_state=random_state,
             verbose=verbose,
         )
+        self.bands = bands
         self.n_latents = n_latents
         self.hidden = hidden
         self.dropout = dropout
         self.n_members = n_members
         self.n_epochs = n_epochs
+        self.least_gain = least_gain
         self.min_images = min_images
 
     def _defaults(self, features: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
@@ -179,9 +216,10 @@ class LatentEncoder(TrainedEncoder):
     def _train(
         self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
     ) -> HeldOut:
-        coarse, averages = linear_features(features), average_repeats(betas)
+        self.band_shapes_ = self._band_shapes_of(features)
+        coarse, averages = self._coarse(features), average_repeats(betas)
         seen = self._fit_span(coarse, run)
-        self.linear_, linear = _ridge(seen, averages, run, self.span_ is None)
+        linear = self._fit_linear(seen, averages, run)
         self.members_: list[LatentMapper] = []
         self.history_ = pd.DataFrame()
         if self._becomes_ridge(len(features)):
@@ -191,7 +229,7 @@ class LatentEncoder(TrainedEncoder):
         measured = fit_trial_noise(betas) if has_repeats(betas) else None
         noise = noise_of_all_voxels(measured, betas, self.scale_)
         latents = self._find_latents(responses, linear, noise)
-        held_out = self._fit_maps(features, coarse, latents, run)
+        held_out = self._fit_maps(features, coarse, latents, (responses, linear), run)
         decoded = held_out @ self.read_out_ + self.mean_
         self.mix_ = convex_weights([linear, decoded], responses, self.mean_)
         del averages, responses, decoded
@@ -201,10 +239,29 @@ class LatentEncoder(TrainedEncoder):
     def _fit_span(self, coarse: np.ndarray, run: TrainingRun) -> np.ndarray:
         """Fit `span_` if needed; return the features for ridge."""
         self.span_: KernelFeatures | None = None
-        if min(len(coarse), math.prod(coarse.shape[1:])) > MAX_LANDMARKS:
+        if (
+            len(self.band_shapes_) == 1
+            and min(len(coarse), math.prod(coarse.shape[1:])) > MAX_LANDMARKS
+        ):
             # Eigenvectors of 6656 features take minutes, of 2048 features seconds.
             self.span_ = KernelFeatures.fit(coarse, "linear", run.random_state)
         return self._spanned(coarse)
+
+    def _fit_linear(self, seen: np.ndarray, averages: np.ndarray, run: TrainingRun) -> np.ndarray:
+        """Fit ridge, banded for several spaces; return held-out predictions."""
+        self.linear_: RidgeRegression | BandedRidgeEncoder
+        if len(self.band_shapes_) == 1:
+            self.linear_, held_out = _ridge(seen, averages, run, self.span_ is None)
+            return held_out
+        self.linear_ = BandedRidgeEncoder(
+            None, bands=self.coarse_sizes_, device=run.device, random_state=run.random_state
+        )
+        return self.linear_.fit_weights(seen, averages)
+
+    def _coarse(self, features: np.ndarray) -> np.ndarray:
+        """Features for ridge and the kernel, spaces side by side."""
+        coarse, self.coarse_sizes_ = coarse_features(features, self.band_shapes_)
+        return coarse
 
     def _spanned(self, coarse: np.ndarray) -> np.ndarray:
         return coarse if self.span_ is None else self.span_.transform(coarse)
@@ -220,23 +277,58 @@ class LatentEncoder(TrainedEncoder):
         return latents
 
     def _fit_maps(
-        self, features: np.ndarray, coarse: np.ndarray, latents: np.ndarray, run: TrainingRun
+        self,
+        features: np.ndarray,
+        coarse: np.ndarray,
+        latents: np.ndarray,
+        voxels: tuple[np.ndarray, np.ndarray],
+        run: TrainingRun,
     ) -> np.ndarray:
-        """Fit the maps from images to latents; return held-out predictions of latents."""
-        self.gaussian_ = KernelFeatures.fit(coarse, "gaussian", run.random_state)
+        """Fit the maps from images to latents; return held-out predictions of latents.
+
+        `voxels` are responses, and held-out predictions of ridge.
+        """
+        sizes = list(self.coarse_sizes_.values())
+        self.shares_ = choose_shares(
+            coarse, sizes, latents, random_state=run.random_state, device=run.device
+        )
+        self.gaussian_ = KernelFeatures.fit(
+            coarse, "gaussian", run.random_state, weights_of(self.shares_, sizes)
+        )
         self.kernel_, by_kernel = _ridge(self.gaussian_.transform(coarse), latents, run, False)
         parts = [by_kernel]
         folds = mapper_folds(len(features), self.n_members, run.random_state)
+        self.gain_ = float("nan")
         if folds:
-            self.adapter_ = TokenAdapter.fit(features)
-            tokens = self.adapter_.tokens(features)
-            sizes = {"hidden": self.hidden, "dropout": self.dropout}
-            found = fit_mappers(tokens, latents, folds, run, sizes=sizes, n_epochs=self.n_epochs)
+            self.adapter_ = fit_tokens(features, self.band_shapes_)
+            found = fit_mappers(
+                self.adapter_.tokens(features),
+                latents,
+                folds,
+                run,
+                sizes={"hidden": self.hidden, "dropout": self.dropout},
+                n_epochs=self.n_epochs,
+                goes_on=self._first_member(*voxels, by_kernel) if self.least_gain > 0 else None,
+            )
             self.members_, self.history_ = found.nets, found.history
-            parts.append(found.held_out)
+            if self.members_:
+                parts.append(found.held_out)
         mean = np.zeros(latents.shape[1], dtype=np.float32)
         self.latent_mix_ = convex_weights(parts, latents, mean)
         return self._latent(parts)
+
+    def _first_member(
+        self, responses: np.ndarray, linear: np.ndarray, by_kernel: np.ndarray
+    ) -> Callable[[np.ndarray, np.ndarray], bool]:
+        """Whether the first transformer is worth its time, by its held-out images."""
+
+        def goes_on(rows: np.ndarray, mapped: np.ndarray) -> bool:
+            parts = [linear[rows] - self.mean_, by_kernel[rows] @ self.read_out_]
+            more, targets = mapped @ self.read_out_, responses[rows] - self.mean_
+            self.gain_ = gain(parts, more, targets, self.scale_)
+            return self.gain_ > self.least_gain
+
+        return goes_on
 
     def _fit_noise_scale(
         self,
@@ -263,8 +355,12 @@ class LatentEncoder(TrainedEncoder):
         return hasattr(self, "read_out_")
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        coarse = linear_features(features)
-        linear = self.linear_.predict(self._spanned(coarse))
+        coarse = coarse_features(features, self.band_shapes_)[0]
+        seen = self._spanned(coarse)
+        if isinstance(self.linear_, BandedRidgeEncoder):
+            linear = self.linear_._predict(seen)
+        else:
+            linear = self.linear_.predict(seen)
         if not self._has_latent:
             return linear
         parts = [self.kernel_.predict(self.gaussian_.transform(coarse))]
@@ -293,7 +389,7 @@ class LatentEncoder(TrainedEncoder):
     def _noise_scale(self, features: np.ndarray) -> np.ndarray:
         if not self._has_latent:
             return np.ones((len(features), len(self.noise_.factors) + 1), dtype=np.float32)
-        seen = self._spanned(linear_features(features))
+        seen = self._spanned(coarse_features(features, self.band_shapes_)[0])
         return self.calibration_.scale(self.variance_.predict(seen))
 
 

@@ -25,6 +25,7 @@ class KernelFeatures:
     Attributes
     ----------
     mean, scale : arrays, shape (n_features,)
+        The scale is the s.d. of the feature, divided by its weight if it has one.
     landmarks : array, shape (n_landmarks, n_features)
         z-scored features of the landmark images.
     width : float
@@ -44,7 +45,13 @@ class KernelFeatures:
     turn: np.ndarray
 
     @classmethod
-    def fit(cls, features: np.ndarray, kernel: str, random_state: int) -> "KernelFeatures":
+    def fit(
+        cls,
+        features: np.ndarray,
+        kernel: str,
+        random_state: int,
+        weights: np.ndarray | None = None,
+    ) -> "KernelFeatures":
         """Fit to features (n_images, n_features) or (n_images, n_tokens, width).
 
         Parameters
@@ -53,9 +60,14 @@ class KernelFeatures:
         kernel : "gaussian" or "linear"
         random_state : int
             Seed of the choice of landmarks.
+        weights : array, shape (n_features,), optional
+            Factor on each z-scored feature; 0 leaves it out.
         """
         X = flatten_tokens(features)
         mean, scale = feature_scaling(X)
+        if weights is not None:
+            with np.errstate(divide="ignore"):  # an infinite scale makes a feature 0
+                scale = (scale / weights).astype(X.dtype)
         chosen = np.random.default_rng(random_state).permutation(len(X))[:MAX_LANDMARKS]
         landmarks = (X[np.sort(chosen)] - mean) / scale
         n = len(landmarks)

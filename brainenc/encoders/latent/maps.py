@@ -1,6 +1,6 @@
 """Maps from image tokens to the latent, and the weights of several predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ def fit_mappers(
     *,
     sizes: dict[str, Any],
     n_epochs: int,
+    goes_on: Callable[[np.ndarray, np.ndarray], bool] | None = None,
 ) -> Ensemble:
     """Train one mapper per fold, with early stopping on the held-out images.
 
@@ -37,6 +38,8 @@ def fit_mappers(
     sizes : dict
         Arguments of `LatentMapper` except input and output sizes.
     n_epochs : int
+    goes_on : function, optional
+        As for `fit_ensemble`.
     """
     shape = (*tokens.shape[1:], latents.shape[1])
     recipe = Recipe(
@@ -45,7 +48,7 @@ def fit_mappers(
         loss=masked_squared_error,
         evaluate=lambda *pair: {"held_out_mse": float(masked_squared_error(*pair))},
     )
-    return fit_ensemble(tokens, latents, folds, recipe, run)
+    return fit_ensemble(tokens, latents, folds, recipe, run, goes_on=goes_on)
 
 
 def _settings(n_images: int, n_epochs: int, run: TrainingRun) -> TrainingSettings:
@@ -85,6 +88,38 @@ def convex_weights(
     constant = np.broadcast_to(mean, targets.shape)
     weights = measure_errors([*parts, constant], targets).weights(POOLING)[:-1]
     return weights.astype(np.float32)
+
+
+def gain(
+    parts: Sequence[np.ndarray], more: np.ndarray, targets: np.ndarray, scale: np.ndarray
+) -> float:
+    """Fall of the held-out squared error by one more prediction in a blend.
+
+    Parameters
+    ----------
+    parts : arrays, shape (n_images, n_voxels)
+        Held-out predictions of the blend, less the mean.
+    more : array of the same shape
+        Held-out predictions that are added to it.
+    targets : array of the same shape; NaN where an image has no data
+        Less the mean.
+    scale : array, shape (n_voxels,)
+        s.d. of the targets.
+
+    Returns
+    -------
+    float
+        Of z-scored targets, mean over images and voxels. Weights are those of all voxels together,
+        so that few images are enough; 0 or more.
+    """
+    y = (targets / scale).reshape(-1, 1)
+    z = [(part / scale).reshape(-1, 1) for part in (*parts, more)]
+    errors = []
+    for some in (z[:-1], z):
+        weights = convex_weights(some, y, np.zeros(1, np.float32))
+        blended = sum(w * part for w, part in zip(weights, some, strict=True))
+        errors.append(float(np.nanmean(np.square(blended - y))))
+    return max(errors[0] - errors[1], 0.0)
 
 
 def mapper_folds(n_images: int, n_members: int, random_state: int) -> Folds:

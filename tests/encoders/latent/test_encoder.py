@@ -25,7 +25,8 @@ from brainenc.noise.gaussian import ResidualNoise
 from brainenc.repeats import average_repeats
 from brainenc.training import TrainingError
 
-FAST = {"n_latents": 6, "hidden": 16, "n_members": 2, "n_epochs": 3}
+#: Transformers are trained even if they are not worth their time, as in so few epochs.
+FAST = {"n_latents": 6, "hidden": 16, "n_members": 2, "n_epochs": 3, "least_gain": 0}
 
 
 def simulated(n_images=160, n_voxels=24, n_repeats=3, noise_sd=1.0, seed=0, nonlinear=True):

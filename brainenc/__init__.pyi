@@ -26,6 +26,7 @@ from .encoders import ROITransformerEncoder as ROITransformerEncoder
 from .encoders import SklearnEncoder as SklearnEncoder
 from .encoders import StackedEncoder as StackedEncoder
 from .encoders import SynBrainEncoder as SynBrainEncoder
+from .encoders import WeightPrior as WeightPrior
 from .encoders import calibrate as calibrate
 from .encoders import load as load
 from .features import EfficientNetLiteFeatures as EfficientNetLiteFeatures

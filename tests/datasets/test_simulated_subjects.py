@@ -47,7 +47,9 @@ def test_alikeness_is_the_share_of_variance_by_the_common_law():
     laws = {a: simulate_subjects(1, **SMALL, alikeness=a)[0].truth for a in (1.0, 0.5, 0.0)}
 
     def r(a, b):
-        return np.array([np.corrcoef(x, y)[0, 1] for x, y in zip(a.signal.T, b.signal.T)])
+        return np.array(
+            [np.corrcoef(x, y)[0, 1] for x, y in zip(a.signal.T, b.signal.T, strict=True)]
+        )
 
     # The two laws are independent: mixtures correlate √½ with each, up to chance in 60 voxels.
     assert abs(np.median(r(laws[1.0], laws[0.5])) - np.sqrt(0.5)) < 0.1

@@ -22,6 +22,7 @@ from brainenc.encoders.composed import (
     with_features,
 )
 from brainenc.encoders.function_draws import Functions, Streams
+from brainenc.encoders.prior_fit import adapting_member
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.features.learned import learns
@@ -164,6 +165,27 @@ class CalibratedEncoder(BaseEncoder):
         if not isinstance(encoder, BaseEncoder):
             raise TypeError(f"encoder={encoder!r} must be an encoder, such as RidgeEncoder()")
         return encoder
+
+    def adapt(self, X: Any, y: Any) -> "CalibratedEncoder":
+        """Fit to a new subject; a linear encoder has this subject's weights as its prior.
+
+        Another encoder, and the calibration, are fitted anew. This encoder is unchanged; `groups`
+        given as labels are of its own voxels and are left out; of ``cv="prefit"`` the encoder is
+        fitted to the new subject, with 5 folds.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject; the number of voxels may differ
+
+        Returns
+        -------
+        CalibratedEncoder
+        """
+        check_is_fitted(self)
+        starting = adapting_member(self._given(), self.encoder_)
+        cv = 5 if self._prefit else self.cv
+        groups = self.groups if self.groups is None or isinstance(self.groups, str) else None
+        return clone(self).set_params(encoder=starting, cv=cv, groups=groups).fit(X, y)
 
     # ---------------------------------------------------------------- features and voxels
 

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 
 from brainenc.data.atlas_labels import text_labels
 from brainenc.data.voxels import atlas_columns, atlas_labels
 from brainenc.devices import resolve_device
+from brainenc.encoders.inputs import adapting
 from brainenc.encoders.weight_prior import WeightPrior
 from brainenc.features.learned import learns
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
@@ -130,17 +130,27 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
     )
 
 
-def adapted_linear(encoder: Any, X: Any, y: Any) -> Any:
-    """Copy of a fitted linear encoder, fitted to a new subject with the old one as its prior."""
-    prior = WeightPrior.from_encoders([encoder])
-    new = clone(encoder).set_params(prior=prior)
+def with_prior_of(new: Any, fitted: Any) -> Any:
+    """An unfitted linear encoder with the weights of a fitted one as its prior; set in place."""
+    new.set_params(prior=WeightPrior.from_encoders([fitted]))
     if "rois" in new.get_params(deep=False):
         new.set_params(rois=None)  # of the old subject's voxels
-    extractor = getattr(encoder, "features_", None)
-    if extractor is not None and learns(extractor):
-        # A PCA fitted to other images would make other features than those of the prior.
-        new.set_params(features=FrozenEstimator(extractor))
-    return new.fit(X, y)
+    return new
+
+
+def adapted_linear(encoder: Any, X: Any, y: Any) -> Any:
+    """Copy of a fitted linear encoder, fitted to a new subject with the old one as its prior."""
+    return with_prior_of(adapting(encoder), encoder).fit(X, y)
+
+
+def adapting_member(given: Any, fitted: Any) -> Any:
+    """Unfitted copy of a member of a stack whose fit starts from the fitted member, if linear.
+
+    Linear members get it as their prior; others have no parameter that says where to start.
+    """
+    if not hasattr(fitted, "linear_map") or learns(getattr(fitted, "features_", None)):
+        return clone(given)
+    return with_prior_of(clone(given), fitted)
 
 
 def voxel_labels(prior: WeightPrior, rois: Any, n_voxels: int) -> np.ndarray | None:

@@ -17,7 +17,7 @@ from brainenc.encoders.function_draws import (
     fitted_posterior,
 )
 from brainenc.encoders.prior_fit import adapted_linear, fit_with_prior, labels_of_table
-from brainenc.encoders.weight_prior import LinearMap, WeightPrior
+from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior
 from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers.posterior import WeightPosterior
@@ -153,11 +153,7 @@ class RidgeEncoder(BaseEncoder):
         self.rois = rois
 
     def _check_parameters(self) -> None:
-        if self.prior is not None and not isinstance(self.prior, WeightPrior):
-            raise TypeError(
-                f"prior={self.prior!r} must be a WeightPrior: make one with "
-                "brainenc.WeightPrior.from_encoders([...])"
-            )
+        check_prior(self.prior)
 
     def with_voxels(self, voxels: pd.DataFrame) -> "RidgeEncoder":
         """Copy of the encoder with the voxels' ROI labels, if its prior has components of ROIs.

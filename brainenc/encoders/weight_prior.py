@@ -147,13 +147,17 @@ class WeightPrior:
                     "features: give RidgeEncoder or BandedRidgeEncoder"
                 )
             extractor = getattr(encoder, "features_", None)
-            if len(named) > 1 and learns(extractor):
+            parts = extractor.values() if isinstance(extractor, Mapping) else [extractor]
+            if len(named) > 1 and any(map(learns, parts)):
                 raise ValueError(
                     f"encoders[{name!r}] has features that were learned from its own images, so "
                     "that every encoder has others: fit the transformer once, and give its "
                     "features to all encoders"
                 )
-            key = _description(extractor), list(encoder.feature_shape_)
+            shape = encoder.feature_shape_
+            # Of several extractors: their features side by side.
+            shape = [len(own.mean)] if isinstance(shape, Mapping) else list(shape)
+            key = _description(extractor), shape
             if first is None:
                 first = key
             elif key != first:
@@ -167,7 +171,7 @@ class WeightPrior:
             str(n) if isinstance(n, str) else f"{e.n_voxels_} voxels" for n, e in named.items()
         ]
         marks = [np.asarray(encoder.training_marks_) for encoder in named.values()]
-        return _prior(maps, sources, marks, first, n_components, rois, random_state)
+        return prior_of_maps(maps, sources, marks, first, n_components, rois, random_state)
 
     @classmethod
     def fit(
@@ -245,7 +249,7 @@ class WeightPrior:
         assert key is not None
         rois = None if atlas is None else [atlas_labels(d.voxels, atlas) for d in subjects]
         sources = [data.name for data in subjects]
-        return _prior(maps, sources, marks, key, n_components, rois, random_state)
+        return prior_of_maps(maps, sources, marks, key, n_components, rois, random_state)
 
     # ---------------------------------------------------------------- using one
 
@@ -333,7 +337,16 @@ class LinearMap:
         return np.where(known, found, 0).astype(np.float32)
 
 
-def _prior(
+def check_prior(prior: Any) -> None:
+    """Raise TypeError unless a parameter `prior` is None or a WeightPrior."""
+    if prior is not None and not isinstance(prior, WeightPrior):
+        raise TypeError(
+            f"prior={prior!r} must be a WeightPrior: make one with "
+            "brainenc.WeightPrior.from_encoders([...])"
+        )
+
+
+def prior_of_maps(
     maps: Sequence[LinearMap],
     sources: list[str],
     marks: Sequence[np.ndarray],
@@ -342,6 +355,10 @@ def _prior(
     rois: Any,
     random_state: int | None,
 ) -> WeightPrior:
+    """Prior from the weights of each source; `WeightPrior.from_encoders` has the arguments.
+
+    `key` is the description of the extractor and the shape of an image's features.
+    """
     if n_components < 1:
         raise ValueError(f"n_components={n_components!r} must be at least 1")
     scale = np.sqrt(np.mean([np.square(m.scale) for m in maps], axis=0))
@@ -411,6 +428,8 @@ def _description(extractor: Any) -> dict[str, Any] | None:
     """What an extractor computes, as plain values; None if features were given."""
     if extractor is None:
         return None
+    if isinstance(extractor, Mapping):
+        return {name: _description(part) for name, part in extractor.items()}
     if isinstance(extractor, FrozenEstimator):
         return _description(extractor.estimator)
     key = getattr(extractor, "key", None)

@@ -50,6 +50,7 @@ OTHER = {
         "n_iter": 3,
         "candidates": "chosen",
         "search": "guided",
+        "prior": OF_OTHERS,
         **LINEAR,
     },
     "latent": {

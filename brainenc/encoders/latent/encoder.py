@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.validation import check_is_fitted
 
 from brainenc.arrays import blocks
 from brainenc.encoders.base import HeldOut
 from brainenc.encoders.ensemble import run_net, voxel_moments
+from brainenc.encoders.inputs import adapting
 from brainenc.encoders.latent.kernel import MAX_LANDMARKS, KernelFeatures
 from brainenc.encoders.latent.latents import find_latents, noise_of_all_voxels
 from brainenc.encoders.latent.maps import convex_weights, fit_mappers, mapper_folds
@@ -19,8 +21,11 @@ from brainenc.encoders.latent.variances import (
     log_variances,
     noise_coordinates,
 )
+from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.tokens import TokenAdapter, linear_features
 from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder
+from brainenc.encoders.trunk import check_same_features
+from brainenc.encoders.weight_prior import LinearMap, WeightPrior, prior_of_maps
 from brainenc.nets import LatentMapper
 from brainenc.noise.estimates import fit_residual_noise, fit_trial_noise
 from brainenc.noise.gaussian import ResidualNoise
@@ -124,6 +129,9 @@ class LatentEncoder(TrainedEncoder):
         LatentMapper,
     )
 
+    adapter_: TokenAdapter
+    read_out_: np.ndarray
+
     def __init__(
         self,
         features: Any = "auto",
@@ -174,12 +182,41 @@ class LatentEncoder(TrainedEncoder):
         if self.hidden % 4:
             raise ValueError(f"hidden={self.hidden!r} must be a multiple of 4")
 
+    def adapt(self, X: Any, y: Any) -> "LatentEncoder":
+        """Fit to a new subject with this one's maps to the latent; this encoder is unchanged.
+
+        The maps from images to the latent stay, and ridge has this subject's weights as its prior;
+        the read-out of the latent, the weights of both and the noise are fitted to the new subject. An encoder without a latent, fitted to fewer
+        than `min_images` images, fits anew.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject
+            The number of voxels may differ; features must have the same shape.
+
+        Returns
+        -------
+        LatentEncoder
+        """
+        check_is_fitted(self)
+        new = adapting(self).set_params(checkpoint_dir=None)
+        new._fit_all(X, y, **({"source": self} if self._has_latent else {}))
+        return new
+
     # ---------------------------------------------------------------- fitting
 
     def _train(
-        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+        self,
+        features: np.ndarray,
+        betas: np.ndarray,
+        run: TrainingRun,
+        options: dict[str, Any],
+        *,
+        source: Any = None,
     ) -> HeldOut:
         coarse, averages = linear_features(features), average_repeats(betas)
+        if source is not None:
+            return self._train_from(source, features, coarse, betas, averages, run)
         seen = self._fit_span(coarse, run)
         self.linear_, linear = _ridge(seen, averages, run, self.span_ is None)
         self.members_: list[LatentMapper] = []
@@ -197,6 +234,70 @@ class LatentEncoder(TrainedEncoder):
         del averages, responses, decoded
         blended = self._blended(linear, held_out)
         return self._fit_noise_scale(seen, betas, blended, measured, run)
+
+    def _train_from(
+        self,
+        source: "LatentEncoder",
+        features: np.ndarray,
+        coarse: np.ndarray,
+        betas: np.ndarray,
+        averages: np.ndarray,
+        run: TrainingRun,
+    ) -> HeldOut:
+        """Fit all but the maps to the latent, which are those of another subject."""
+        check_same_features(self, source)
+        for name in ("span_", "gaussian_", "kernel_", "members_", "history_", "latent_mix_"):
+            setattr(self, name, getattr(source, name))
+        if self.members_:
+            self.adapter_ = source.adapter_
+        seen = self._spanned(coarse)
+        ridge = RidgeEncoder(
+            None,
+            standardize=self.span_ is None,
+            device=run.device,
+            random_state=run.random_state,
+            prior=source._weight_prior(list(seen.shape[1:])),
+        )
+        linear = ridge.fit_held_out(seen, averages)
+        self.linear_ = ridge.regression_
+        responses = averages.astype(np.float32, copy=False)
+        self.mean_, self.scale_ = voxel_moments(responses)
+        # Latents of these images come from maps that did not see this subject.
+        latents = source._mapped(features, coarse)
+        read_out, decoded = RidgeRegression.fit(
+            latents,
+            averages,
+            form="primal",
+            standardize=False,  # latents that are predicted well vary more, and count more
+            device=run.device,
+            random_state=run.random_state,
+        )
+        weights = read_out.coef / read_out.feature_scale[:, None]
+        self.read_out_ = np.nan_to_num(weights).astype(np.float32)
+        self.latent_centre_ = read_out.feature_mean.astype(np.float32)
+        self.mix_ = convex_weights([linear, decoded], responses, self.mean_)
+        measured = fit_trial_noise(betas) if has_repeats(betas) else None
+        # Blended as in `_blended`, of held-out predictions.
+        blended = self.mix_[0] * (linear - self.mean_) + self.mix_[1] * (decoded - self.mean_)
+        return self._fit_noise_scale(seen, betas, blended + self.mean_, measured, run)
+
+    def _weight_prior(self, shape: list[int]) -> WeightPrior:
+        """Prior of the weights of ridge, from those of this subject."""
+        fit = self.linear_
+        weights = fit.weights() / fit.feature_scale[:, None]
+        own = LinearMap(weights, self.scale_, fit.feature_mean, fit.feature_scale)
+        none = np.zeros((0, 0), np.float32)
+        name = f"{self.n_voxels_} voxels"
+        return prior_of_maps([own], [name], [none], (None, shape), 1, None, None)
+
+    def _mapped(self, features: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+        """Latents (n_images, n_latents) that the maps predict."""
+        parts = [self.kernel_.predict(self.gaussian_.transform(coarse))]
+        if self.members_:
+            tokens = self.adapter_.tokens(features)
+            mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
+            parts.append(mapped / len(self.members_))
+        return self._latent(parts)
 
     def _fit_span(self, coarse: np.ndarray, run: TrainingRun) -> np.ndarray:
         """Fit `span_` if needed; return the features for ridge."""
@@ -267,12 +368,8 @@ class LatentEncoder(TrainedEncoder):
         linear = self.linear_.predict(self._spanned(coarse))
         if not self._has_latent:
             return linear
-        parts = [self.kernel_.predict(self.gaussian_.transform(coarse))]
-        if self.members_:
-            tokens = self.adapter_.tokens(features)
-            mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
-            parts.append(mapped / len(self.members_))
-        return self._blended(linear, self._latent(parts))
+        centre = getattr(self, "latent_centre_", np.float32(0))  # set by `adapt`
+        return self._blended(linear, self._mapped(features, coarse) - centre)
 
     def _latent(self, parts: list[np.ndarray]) -> np.ndarray:
         """Weighted latents (n_images, n_latents) of the maps."""

@@ -1,4 +1,4 @@
-"""`adapt` of every encoder: what it keeps of the fitted subject, and what belongs to the new one."""
+"""`adapt` of every encoder: what it keeps of the fitted subject, and what is of the new one."""
 
 import warnings
 
@@ -36,7 +36,7 @@ def pair(request, subjects):
 
 
 def test_the_new_encoder_is_of_the_new_voxels_and_can_all_that_others_can(pair, subjects, tmp_path):
-    name, encoder, adapted = pair
+    _, encoder, adapted = pair
     X, y = subjects[1].truth.tokens, subjects[1].betas[:, :, :30]
     assert type(adapted) is type(encoder)
     assert adapted.n_voxels_ == 30
@@ -85,7 +85,7 @@ def test_features_of_another_shape_are_refused_and_nothing_is_lost(pair, subject
     X, y = subjects[1].truth.tokens, subjects[1].betas[:, :, :30]
     before = encoder.predict(X)
     if name not in NOTHING_SHARED:
-        with pytest.raises(ValueError, match="shape"):
+        with pytest.raises(ValueError, match="shape|tokens"):
             encoder.adapt(X[:N, :3], y[:N])
     with pytest.raises(ValueError, match="130"):
         encoder.adapt(X[:N], y[: N - 1])

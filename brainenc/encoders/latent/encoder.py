@@ -186,8 +186,8 @@ class LatentEncoder(TrainedEncoder):
         """Fit to a new subject with this one's maps to the latent; this encoder is unchanged.
 
         The maps from images to the latent stay, and ridge has this subject's weights as its prior;
-        the read-out of the latent, the weights of both and the noise are fitted to the new subject. An encoder without a latent, fitted to fewer
-        than `min_images` images, fits anew.
+        the read-out of the latent, the weights of both and the noise are fitted to the new subject.
+        An encoder without a latent, fitted to fewer than `min_images` images, fits anew.
 
         Parameters
         ----------

@@ -63,10 +63,13 @@ def summary_table(scores: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     """Means over draws and subjects, with intervals over images and over subjects."""
     rows = []
     whole = scores[scores["roi"] == "all"]
-    for (encoder, size), part in whole.groupby(["encoder", "size"], sort=False):
+    key: Any
+    for key, part in whole.groupby(["encoder", "size"], sort=False):
+        encoder, size = key
         per_subject = part.groupby("subject", sort=False)["r"].mean()
         over_subjects = t_test(per_subject.to_numpy(float))
-        low, high = bootstrap_interval(_over_subjects(samples, encoder, size, per_subject.index))
+        names = list(per_subject.index)
+        low, high = bootstrap_interval(_over_subjects(samples, encoder, size, names))
         rows.append(
             {
                 "encoder": encoder,
@@ -149,6 +152,7 @@ def worth_table(
     subjects = list(dict.fromkeys(whole["subject"]))
     curves = np.array([_over_subjects(samples, reference, int(n), subjects) for n in sizes])
     rows = []
+    row: Any
     for row in summary[summary["encoder"] != reference].itertuples():
         worth = size_at(sizes, curve, row.r)
         sampled = _over_subjects(samples, row.encoder, row.size, subjects)

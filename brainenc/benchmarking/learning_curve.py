@@ -200,7 +200,7 @@ def _with_references(methods: dict[str, Any], features: Any, has_sources: bool) 
     first = next((m.encoder if isinstance(m, Transfer) else m for m in methods.values()), None)
     own = getattr(first, "features", None) if features is None else None
     ridge = RidgeEncoder(own if own is not None else "auto")
-    found = {"mean": MeanEncoder(), "ridge": ridge}
+    found: dict[str, Any] = {"mean": MeanEncoder(), "ridge": ridge}
     if has_sources:
         found["ridge, prior"] = Transfer(ridge, "prior")
     return {**found, **methods}

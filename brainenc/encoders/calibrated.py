@@ -169,17 +169,8 @@ class CalibratedEncoder(BaseEncoder):
     def adapt(self, X: Any, y: Any) -> "CalibratedEncoder":
         """Fit to a new subject; a linear encoder has this subject's weights as its prior.
 
-        Another encoder, and the calibration, are fitted anew. This encoder is unchanged; `groups`
-        given as labels are of its own voxels and are left out; of ``cv="prefit"`` the encoder is
-        fitted to the new subject, with 5 folds.
-
-        Parameters
-        ----------
-        X, y : as for `fit`, of the new subject; the number of voxels may differ
-
-        Returns
-        -------
-        CalibratedEncoder
+        Another encoder, and the calibration, are fitted anew; `groups` given as labels are of the
+        old voxels and are left out; ``cv="prefit"`` becomes 5 folds. This encoder is unchanged.
         """
         check_is_fitted(self)
         starting = adapting_member(self._given(), self.encoder_)

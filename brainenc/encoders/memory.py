@@ -13,8 +13,7 @@ from sklearn.pipeline import Pipeline
 from brainenc.arrays import LARGE_FEATURES
 from brainenc.encoders import tokens
 from brainenc.memory import Limit, free_memory, size
-from brainenc.solvers.priors import SHARES
-from brainenc.solvers.voxels import EXACT_IMAGES
+from brainenc.solvers.voxels import EXACT_IMAGES, SHARES
 
 #: Estimates are right within this factor.
 WITHIN = 1.5

@@ -16,13 +16,12 @@ from brainenc.model_selection import Folds
 from brainenc.solvers.banded import banded_ridge_cv, feature_bands
 from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.simplex import blend, measure_errors
+from brainenc.solvers.voxels import SHARES
 
 #: Largest number of directions of a component.
 MAX_RANK = 512
 #: Directions of which the variance is so small a part of the largest are left out.
 _SMALLEST = 1e-8
-#: Shares of the isotropic prior that are tried beside a component.
-SHARES = (0.1, 0.5)
 #: Weight, in images, of the average voxel beside a voxel's own errors.
 POOLING = 200
 

@@ -85,7 +85,7 @@ def test_features_of_another_shape_are_refused_and_nothing_is_lost(pair, subject
     X, y = subjects[1].truth.tokens, subjects[1].betas[:, :, :30]
     before = encoder.predict(X)
     if name not in NOTHING_SHARED:
-        with pytest.raises(ValueError, match="shape|tokens"):
+        with pytest.raises(ValueError, match=r"shape|tokens"):
             encoder.adapt(X[:N, :3], y[:N])
     with pytest.raises(ValueError, match="130"):
         encoder.adapt(X[:N], y[: N - 1])

@@ -243,15 +243,6 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
 
         Autoencoder and prior start from this subject's weights and are fine-tuned; the layers that
         read and write voxels start anew. An encoder that is ridge has none and fits anew.
-
-        Parameters
-        ----------
-        X, y : as for `fit`, of the new subject
-            The number of voxels may differ; features must have the same shape.
-
-        Returns
-        -------
-        MindSimulatorEncoder
         """
         check_is_fitted(self)
         new = adapting(self).set_params(checkpoint_dir=None)

@@ -1,4 +1,7 @@
-"""CalibratedEncoder: draws and intervals of any encoder, calibrated on held-out images."""
+"""CalibratedEncoder: draws and intervals of any encoder, calibrated on held-out images.
+
+Long because one class documents draws, densities and intervals of encoders of every kind.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -169,14 +172,12 @@ class CalibratedEncoder(BaseEncoder):
     def adapt(self, X: Any, y: Any) -> "CalibratedEncoder":
         """Fit to a new subject; a linear encoder has this subject's weights as its prior.
 
-        Another encoder, and the calibration, are fitted anew; `groups` given as labels are of the
-        old voxels and are left out; ``cv="prefit"`` becomes 5 folds. This encoder is unchanged.
+        All else is fitted anew; without `groups` given as labels, with 5 folds if "prefit".
         """
         check_is_fitted(self)
-        starting = adapting_member(self._given(), self.encoder_)
-        cv = 5 if self._prefit else self.cv
-        groups = self.groups if self.groups is None or isinstance(self.groups, str) else None
-        return clone(self).set_params(encoder=starting, cv=cv, groups=groups).fit(X, y)
+        new = clone(self).set_params(encoder=adapting_member(self._given(), self.encoder_))
+        new.set_params(groups=self.groups if isinstance(self.groups, str) else None)
+        return new.set_params(cv=5 if self._prefit else self.cv).fit(X, y)
 
     # ---------------------------------------------------------------- features and voxels
 

@@ -1,4 +1,7 @@
-"""MindSimulatorEncoder: responses decoded from latents drawn by a diffusion model."""
+"""MindSimulatorEncoder: responses decoded from latents drawn by a diffusion model.
+
+Long because one class documents the parameters of two networks, of their training and of sampling.
+"""
 
 import os
 from typing import Any, ClassVar

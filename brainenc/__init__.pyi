@@ -6,9 +6,12 @@ from . import metrics as metrics
 from . import report as report
 from .benchmarking import BenchmarkResult as BenchmarkResult
 from .benchmarking import GroupResult as GroupResult
+from .benchmarking import LearningCurve as LearningCurve
+from .benchmarking import Transfer as Transfer
 from .benchmarking import benchmark as benchmark
 from .benchmarking import evaluate as evaluate
 from .benchmarking import group as group
+from .benchmarking import learning_curve as learning_curve
 from .brain import Volume as Volume
 from .data import EncodingData as EncodingData
 from .data import ImageFiles as ImageFiles
@@ -27,6 +30,7 @@ from .encoders import ROITransformerEncoder as ROITransformerEncoder
 from .encoders import SklearnEncoder as SklearnEncoder
 from .encoders import StackedEncoder as StackedEncoder
 from .encoders import SynBrainEncoder as SynBrainEncoder
+from .encoders import WeightPrior as WeightPrior
 from .encoders import calibrate as calibrate
 from .encoders import load as load
 from .features import EfficientNetLiteFeatures as EfficientNetLiteFeatures

@@ -17,3 +17,4 @@ from .sklearn_encoder import SklearnEncoder as SklearnEncoder
 from .sklearn_encoder import as_encoder as as_encoder
 from .stacked import StackedEncoder as StackedEncoder
 from .synbrain import SynBrainEncoder as SynBrainEncoder
+from .weight_prior import WeightPrior as WeightPrior

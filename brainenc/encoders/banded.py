@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from brainenc.devices import resolve_device
 from brainenc.encoders.base import BaseEncoder
@@ -14,7 +15,9 @@ from brainenc.encoders.function_draws import (
     error_of_expected,
     fitted_posterior,
 )
+from brainenc.encoders.prior_fit import adapted_linear
 from brainenc.encoders.spaces import FeatureSpaces
+from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior
 from brainenc.model_selection import Folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers import RidgeFit, banded_ridge_cv, feature_bands
@@ -60,6 +63,10 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         As for `RidgeEncoder`; `random_state` also seeds the candidates.
     verbose : bool
         Show a progress bar over candidates.
+    prior : WeightPrior, optional
+        What the weights of other subjects' voxels are like, on all features: each component is a
+        band more, "prior: all", beside those of the features. Unlike `RidgeEncoder` the encoder
+        chooses one candidate per voxel.
 
     Attributes
     ----------
@@ -92,7 +99,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
     True
     """
 
-    saved_parts = (*BaseEncoder.saved_parts, WeightPosterior)
+    saved_parts = (*BaseEncoder.saved_parts, WeightPosterior, WeightPrior)
 
     def __init__(
         self,
@@ -108,6 +115,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         verbose: bool = False,
         device: str = "auto",
         random_state: int | None = 0,
+        prior: WeightPrior | None = None,
     ):
         self.features = features
         self.bands = bands
@@ -120,6 +128,45 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         self.verbose = verbose
         self.device = device
         self.random_state = random_state
+        self.prior = prior
+
+    def _check_parameters(self) -> None:
+        check_prior(self.prior)
+
+    def linear_map(self, noise: np.ndarray | None = None) -> LinearMap:
+        """Weights of features as they are, (n_features, n_voxels), of which priors are made.
+
+        `noise` is the s.d. of each voxel's residuals, if it is known.
+        """
+        sizes = list(self.band_sizes_.values())
+        scale = self.feature_scale_ * np.sqrt(np.repeat(sizes, sizes)).astype(self.X_fit_.dtype)
+        weights = (self.X_fit_.T @ self.dual_coef_) * np.repeat(self.band_weights_, sizes, axis=0)
+        weights /= scale[:, None]
+        found = weights[: self.n_features_]
+        start = self.n_features_
+        for factor in self.prior_factors_:
+            found = found + factor @ weights[start : start + factor.shape[1]]
+            start += factor.shape[1]
+        own = slice(self.n_features_)
+        if noise is None:
+            noise = np.sqrt(np.maximum(fitted_posterior(self).variance, 0))
+        return LinearMap(found, noise, self.feature_mean_[own], self.feature_scale_[own])
+
+    def adapt(self, X: Any, y: Any) -> "BandedRidgeEncoder":
+        """Fit to a new subject with this subject's weights as a band more; this one is unchanged.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject
+            The number of voxels may differ; features must be the same.
+
+        Returns
+        -------
+        BandedRidgeEncoder
+            Its `prior` is `WeightPrior.from_encoders` of this encoder.
+        """
+        check_is_fitted(self)
+        return adapted_linear(self, X, y)
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         averages = average_repeats(betas)
@@ -153,8 +200,21 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         if not isinstance(self.features, Mapping):
             shapes = self._band_shapes_of(X)
             self.band_sizes_ = {name: math.prod(shape) for name, shape in shapes.items()}
+        self.n_features_, self.prior_factors_ = X.shape[1], []
+        if self.prior is not None:
+            self.prior.check(features, getattr(self, "features_", None))
+            self.prior_factors_ = [factor.astype(X.dtype) for factor in self.prior.factors]
+            names = [f"prior: {name}" for name in self.prior.names]
+            ranks = [factor.shape[1] for factor in self.prior_factors_]
+            self.band_sizes_ = self.band_sizes_ | dict(zip(names, ranks, strict=True))
+        X = self._with_prior(X)
         self.band_names_ = list(self.band_sizes_)
         self.feature_mean_, self.feature_scale_ = feature_scaling(X)
+        start = self.n_features_
+        for factor in self.prior_factors_:
+            # One scale for all directions of a component: their variances are the prior.
+            columns = slice(start, start := start + factor.shape[1])
+            self.feature_scale_[columns] = np.sqrt(X[:, columns].var(axis=0).mean()) or 1
         self.X_fit_ = self._scaled(X)
         folds = self._folds(np.arange(len(X)), len(X))
         self.search_ = choose_search(self.search, len(X), folds)
@@ -172,7 +232,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         return fitted.held_out
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
-        X = self._scaled(flatten_tokens(features))
+        X = self._scaled(self._with_prior(flatten_tokens(features)))
         drawn = fitted_posterior(self).at(X, self.X_fit_, error=error_of_expected(self))
         expected = self._predict(features)
         return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])
@@ -208,13 +268,18 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         )
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
-        X = self._scaled(flatten_tokens(features))
+        X = self._scaled(self._with_prior(flatten_tokens(features)))
         prediction = np.tile(self.intercept_, (len(X), 1))
         for part, fitted, weights in zip(
             self._split(X), self._split(self.X_fit_), self.band_weights_, strict=True
         ):
             prediction += (part @ fitted.T) @ (self.dual_coef_ * weights)
         return prediction
+
+    def _with_prior(self, X: np.ndarray) -> np.ndarray:
+        """Features, and beside them those of the prior's components."""
+        factors = getattr(self, "prior_factors_", [])  # none in what earlier versions saved
+        return np.concatenate([X, *(X @ F for F in factors)], axis=1) if factors else X
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
         sizes = list(self.band_sizes_.values())

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.conversion import check_one_order, plain_array
 from brainenc.documentation import see
 from brainenc.encoders.draws import Draws
-from brainenc.encoders.inputs import Inputs
+from brainenc.encoders.inputs import Inputs, adapting
 from brainenc.encoders.memory import warn_of_memory
 from brainenc.encoders.training_images import marks_of, mean_response
 from brainenc.features.learned import Columns, LearnedFeatures, Within
@@ -282,8 +282,11 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     def adapt(self, X: Any, y: Any) -> "BaseEncoder":
         """Fit a new encoder to another subject; this encoder is unchanged.
 
-        Encoders with transferable weights start from these; here the new encoder has the same
-        parameters and is fitted from scratch.
+        What the new encoder keeps is in the docstring of each encoder's `adapt`: weights as a
+        prior, or a network's trunk. This one has no part that subjects share (the mean response,
+        kernel ridge, a regressor of another library, an encoder that does not override `adapt`):
+        the parameters and a learned transformer of features are kept, and all else is fitted to
+        the new subject.
 
         Parameters
         ----------
@@ -293,7 +296,8 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         -------
         BaseEncoder
         """
-        return clone(self).fit(X, y)
+        check_is_fitted(self)
+        return adapting(self).fit(X, y)
 
     def save(self, folder: str | os.PathLike, *, voxels: pd.DataFrame | None = None) -> Path:
         """Write the fitted encoder to a folder, which `brainenc.load` reads.

@@ -1,4 +1,7 @@
-"""CalibratedEncoder: draws and intervals of any encoder, calibrated on held-out images."""
+"""CalibratedEncoder: draws and intervals of any encoder, calibrated on held-out images.
+
+Long because one class documents draws, densities and intervals of encoders of every kind.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +25,7 @@ from brainenc.encoders.composed import (
     with_features,
 )
 from brainenc.encoders.function_draws import Functions, Streams
+from brainenc.encoders.prior_fit import adapting_member
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.features.learned import learns
@@ -164,6 +168,16 @@ class CalibratedEncoder(BaseEncoder):
         if not isinstance(encoder, BaseEncoder):
             raise TypeError(f"encoder={encoder!r} must be an encoder, such as RidgeEncoder()")
         return encoder
+
+    def adapt(self, X: Any, y: Any) -> "CalibratedEncoder":
+        """Fit to a new subject; a linear encoder has this subject's weights as its prior.
+
+        All else is fitted anew; without `groups` given as labels, with 5 folds if "prefit".
+        """
+        check_is_fitted(self)
+        new = clone(self).set_params(encoder=adapting_member(self._given(), self.encoder_))
+        new.set_params(groups=self.groups if isinstance(self.groups, str) else None)
+        return new.set_params(cv=5 if self._prefit else self.cv).fit(X, y)
 
     # ---------------------------------------------------------------- features and voxels
 

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
+from sklearn.frozen import FrozenEstimator
 
 from brainenc.data.images import as_images, looks_like_images
 from brainenc.documentation import see
-from brainenc.features.learned import fitted_extractor, share, takes_features
+from brainenc.features.learned import fitted_extractor, learns, share, takes_features
 from brainenc.validation import check_extracted, check_feature_shape, check_features
 
 
@@ -77,6 +78,18 @@ class Inputs:
     def _features_of(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Features of X, checked; with `reset` the extractor is made and shapes are recorded."""
         return features_of(self, X, reset=reset)
+
+
+def adapting(encoder: Any) -> Any:
+    """Unfitted copy of a fitted encoder whose features are the same, also where they were learned.
+
+    A PCA that was fitted to other images would make other features than those that the encoder's
+    weights, or its networks, are of.
+    """
+    new, extractor = clone(encoder), getattr(encoder, "features_", None)
+    if isinstance(extractor, BaseEstimator) and learns(extractor):
+        new.set_params(features=FrozenEstimator(extractor))
+    return new
 
 
 def features_of(encoder: BaseEstimator, X: Any, *, reset: bool = False) -> np.ndarray:

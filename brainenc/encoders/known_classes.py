@@ -12,6 +12,7 @@ from brainenc import encoders, features
 #: others of these, by module.
 _OF_SCIKIT_LEARN = {
     "sklearn.pipeline": ("Pipeline", "FeatureUnion"),
+    "sklearn.frozen": ("FrozenEstimator",),
     "sklearn.preprocessing": (
         *("MaxAbsScaler", "MinMaxScaler", "Normalizer", "PowerTransformer", "QuantileTransformer"),
         *("RobustScaler", "StandardScaler"),

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from brainenc.arrays import LARGE_FEATURES
 from brainenc.encoders import tokens
 from brainenc.memory import Limit, free_memory, size
-from brainenc.solvers.voxels import EXACT_IMAGES
+from brainenc.solvers.voxels import EXACT_IMAGES, SHARES
 
 #: Estimates are right within this factor.
 WITHIN = 1.5
@@ -125,6 +125,8 @@ def _held_out(sizes: _Sizes) -> float:
 
 
 def _ridge(encoder: Any, sizes: _Sizes) -> Need:
+    if (prior := getattr(encoder, "prior", None)) is not None:
+        return _with_prior(prior, sizes)
     form = getattr(encoder, "form", "auto")
     if form == "kernel" or (form == "auto" and sizes.n_features >= sizes.n_images):
         remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
@@ -138,6 +140,17 @@ def _ridge(encoder: Any, sizes: _Sizes) -> Need:
             remedy = 'use form="kernel"'
         weights = 4.0 * sizes.n_features * sizes.n_voxels
         own = 80 * MIB + 3 * sizes.X + 20 * gram + weights
+    return Need(own + sizes.noise, remedy)
+
+
+def _with_prior(prior: Any, sizes: _Sizes) -> Need:
+    rank = sum(factor.shape[1] for factor in prior.factors)
+    n_fits = 1 + len(SHARES) * len(prior.factors)  # their weights of images and held-out errors
+    fits = n_fits * 2 * 4.0 * sizes.n_images * sizes.n_voxels
+    weights = 3 * 4.0 * sizes.n_features * sizes.n_voxels
+    bands = 16.0 * (sizes.n_images + sizes.n_features) * (rank + sizes.n_features)
+    own = 130 * MIB + 3 * sizes.X + bands + _kernel(sizes) + _held_out(sizes) + fits + weights
+    remedy = "select fewer voxels, or a prior with fewer components"
     return Need(own + sizes.noise, remedy)
 
 

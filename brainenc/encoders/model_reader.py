@@ -109,6 +109,8 @@ class ModelReader:
             found = self.value(packed, where)
         except RecursionError:
             raise self.damaged(where, "is nested too deeply") from None
+        if getattr(type(found), "saved_alone", False):
+            return found
         if not is_encoder(type(found)):
             raise self.damaged(where, f"is a {type(found).__name__} and no encoder")
         try:
@@ -268,7 +270,8 @@ class ModelReader:
         if name in self.classes:
             return self.classes[name]
         if (own := own_class(name)) is not None:
-            if not (isinstance(own, type) and (is_encoder(own) or is_extractor(own))):
+            alone = getattr(own, "saved_alone", False)
+            if not (isinstance(own, type) and (alone or is_encoder(own) or is_extractor(own))):
                 raise self.damaged(where, f"names {name}, which is no encoder or extractor")
             return own
         if (theirs := scikit_learn_class(name)) is not None:

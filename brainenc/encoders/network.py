@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from brainenc.encoders.ensemble import (
@@ -24,7 +25,9 @@ from brainenc.encoders.function_draws import (
     some_images,
     variance_of_members,
 )
+from brainenc.encoders.inputs import adapting
 from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder, check_number
+from brainenc.encoders.trunk import check_same_features, freeze, start_from
 from brainenc.metrics import correlation
 from brainenc.repeats import average_repeats
 from brainenc.solvers.regression import RidgeRegression
@@ -85,6 +88,8 @@ class NetworkEncoder(TrainedEncoder):
     """
 
     presets: ClassVar[Mapping[str, Preset]]
+    #: Beginnings of the names of a network's weights that belong to the subject.
+    own_weights: ClassVar[tuple[str, ...]] = ("read_out.",)
 
     def __init__(
         self,
@@ -125,12 +130,48 @@ class NetworkEncoder(TrainedEncoder):
 
     # ---------------------------------------------------------------- fitting
 
+    def adapt(self, X: Any, y: Any) -> Any:
+        """Fit to a new subject, from this one's trunk; this encoder is unchanged.
+
+        The networks start from this subject's; only the read-out of voxels starts anew. With fewer
+        than `min_images` images the trunk stays as it is. An encoder that is ridge, fitted to fewer
+        than `min_images` images, has no trunk and fits anew.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject
+            The number of voxels may differ; features must have the same shape.
+
+        Returns
+        -------
+        Encoder of the same class
+        """
+        check_is_fitted(self)
+        new = adapting(self).set_params(checkpoint_dir=None)
+        new._fit_all(X, y, **({"source": self} if self.members_ else {}))
+        return new
+
+    def _started(self, net: Any, source: "NetworkEncoder", member: int, frozen: bool) -> Any:
+        """A network of the new subject with the trunk of one of the source's."""
+        trunk = start_from(net, source.members_[member % len(source.members_)], self.own_weights)
+        if frozen:
+            freeze(net, trunk)
+        return net
+
     def _train(
-        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+        self,
+        features: np.ndarray,
+        betas: np.ndarray,
+        run: TrainingRun,
+        options: dict[str, Any],
+        *,
+        source: Any = None,
     ) -> np.ndarray:
         self.members_: list[Any] = []
         self.history_, self.linear_ = pd.DataFrame(), None
-        if self._becomes_ridge(len(features)):
+        if source is not None:
+            check_same_features(self, source)
+        elif self._becomes_ridge(len(features)):
             self.linear_, held_out = RidgeRegression.fit(
                 features, average_repeats(betas), device=run.device, random_state=run.random_state
             )
@@ -142,13 +183,21 @@ class NetworkEncoder(TrainedEncoder):
         responses -= self.mean_
         responses /= self.scale_
         self.mean_[np.isnan(responses).all(axis=0)] = np.nan  # the prediction becomes NaN too
-        self.adapter_ = self._adapter(features)
+        self.adapter_ = self._adapter(features) if source is None else source.adapter_
         inputs = self._inputs(features)
         self._prepare(inputs, responses, run.random_state)
         folds = ensemble_folds(len(inputs), options["n_members"], run.random_state)
-        found = fit_ensemble(
-            inputs, responses, folds, self._recipe(inputs.shape[1:], options["n_epochs"]), run
-        )
+        recipe = self._recipe(inputs.shape[1:], options["n_epochs"])
+        anew = recipe.make_net
+        if source is not None:
+            frozen = self._becomes_ridge(len(features))
+            recipe = replace(
+                recipe,
+                make_net=lambda seed: self._started(
+                    anew(seed), source, seed - run.random_state, frozen
+                ),
+            )
+        found = fit_ensemble(inputs, responses, folds, recipe, run)
         self.members_, self.history_ = found.nets, found.history
         if len(self.members_) > 1:
             self.member_variance_ = variance_of_members(

@@ -3,6 +3,9 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.blocks_of_draws import Blocks
@@ -13,9 +16,12 @@ from brainenc.encoders.function_draws import (
     error_of_expected,
     fitted_posterior,
 )
+from brainenc.encoders.prior_fit import adapted_linear, fit_with_prior, labels_of_table
+from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior
 from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats
-from brainenc.solvers.posterior import WeightPosterior, weight_posterior
+from brainenc.solvers.posterior import WeightPosterior
+from brainenc.solvers.priors import PriorBands
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.streamed import ScaledFeatures
@@ -53,6 +59,14 @@ class RidgeEncoder(BaseEncoder):
         Device of the solver.
     random_state : int
         Seed of the shuffled folds.
+    prior : WeightPrior, optional
+        What the weights of other subjects' voxels are like. Fits with each component of it and with
+        the isotropic prior of plain ridge are averaged, with weights per voxel by their held-out
+        errors: with few images the prior counts, with many the voxel's own data. Weights are then
+        those of features (`form_` is "primal"); `alphas` have the same units.
+    rois : array of str, shape (n_voxels,), optional
+        ROI labels, for a prior with components of ROIs: a voxel takes that of its own and that of
+        all voxels. The benchmark gives them from the voxel table.
 
     Attributes
     ----------
@@ -70,7 +84,12 @@ class RidgeEncoder(BaseEncoder):
         it refers to the array that was given, which must stay as it is; see :doc:`/large_data`.
     feature_mean_, feature_scale_ : arrays, shape (n_features,)
     posterior_ : WeightPosterior
-        Posterior of the weights in closed form, which ``sample(noise="weights")`` draws from.
+        Posterior of the weights in closed form, which ``sample(noise="weights")`` draws from. With
+        a prior it is that of the fit with the largest weight in each voxel.
+    prior_shares_ : array, shape (n_components + 1, n_voxels)
+        With a prior: shares of its components and, last, of the isotropic one; they sum to 1.
+    prior_bands_ : PriorBands
+        With a prior: features of its components.
 
     References
     ----------
@@ -92,7 +111,11 @@ class RidgeEncoder(BaseEncoder):
     True
     """
 
-    saved_parts = (*BaseEncoder.saved_parts, RidgeRegression, ScaledFeatures, WeightPosterior)
+    saved_parts = (
+        *BaseEncoder.saved_parts,
+        *(RidgeRegression, ScaledFeatures, WeightPosterior),
+        *(WeightPrior, PriorBands),
+    )
 
     alphas_ = part_of("regression_", "alphas")
     intercept_ = part_of("regression_", "intercept")
@@ -114,6 +137,8 @@ class RidgeEncoder(BaseEncoder):
         standardize: bool = True,
         device: str = "auto",
         random_state: int | None = 0,
+        prior: WeightPrior | None = None,
+        rois: Any = None,
     ):
         self.features = features
         self.alphas = alphas
@@ -124,11 +149,58 @@ class RidgeEncoder(BaseEncoder):
         self.standardize = standardize
         self.device = device
         self.random_state = random_state
+        self.prior = prior
+        self.rois = rois
+
+    def _check_parameters(self) -> None:
+        check_prior(self.prior)
+
+    def with_voxels(self, voxels: pd.DataFrame) -> "RidgeEncoder":
+        """Copy of the encoder with the voxels' ROI labels, if its prior has components of ROIs.
+
+        Raises
+        ------
+        ValueError : no atlas of the table has an ROI of the prior.
+        """
+        if self.prior is None or self.rois is not None:
+            return self
+        labels = labels_of_table(self.prior, voxels)
+        return self if labels is None else clone(self).set_params(rois=labels)
+
+    def linear_map(self) -> LinearMap:
+        """Weights of features as they are, (n_features, n_voxels), of which priors are made."""
+        check_is_fitted(self)
+        return LinearMap.of(self.regression_, fitted_posterior(self).variance)
+
+    def adapt(self, X: Any, y: Any) -> "RidgeEncoder":
+        """Fit to a new subject with this subject's weights as the prior; this encoder is unchanged.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject
+            The number of voxels may differ; features must be the same.
+
+        Returns
+        -------
+        RidgeEncoder
+            Its `prior` is `WeightPrior.from_encoders` of this encoder.
+
+        Raises
+        ------
+        ValueError : as `fit`; features of another shape or scale.
+        """
+        check_is_fitted(self)
+        return adapted_linear(self, X, y)
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         averages = average_repeats(betas)
         folds = image_folds(self.cv, len(averages), random_state=self.random_state)
         self.search_ = choose_search(self.search, len(averages), folds)
+        if self.prior is not None:
+            found = fit_with_prior(self, features, averages)
+            self.regression_, self.posterior_ = found.regression, found.posterior
+            self.prior_shares_, self.prior_bands_ = found.shares, found.bands
+            return found.held_out
         self.regression_, held_out = RidgeRegression.fit(
             features,
             averages,
@@ -141,27 +213,8 @@ class RidgeEncoder(BaseEncoder):
             device=self.device,
             random_state=self.random_state,
         )
-        self.posterior_ = self._posterior(features, averages)
+        self.posterior_ = self.regression_.posterior(features, averages)
         return held_out
-
-    def _posterior(self, features: np.ndarray, averages: np.ndarray) -> WeightPosterior:
-        fit = self.regression_
-        if fit.X_fit is not None:
-            # Residuals of kernel ridge are its dual weights times the penalty.
-            return weight_posterior(
-                fit.X_fit,
-                averages,
-                lambda voxels: fit.alphas[voxels] * fit.coef[:, voxels],
-                fit.alphas,
-                keep=False,
-            )
-        X = fit.scaled(features)
-        return weight_posterior(
-            X,
-            averages,
-            lambda voxels: averages[:, voxels] - fit.intercept[voxels] - X @ fit.coef[:, voxels],
-            fit.alphas,
-        )
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         return self.regression_.predict(features)
@@ -174,8 +227,9 @@ class RidgeEncoder(BaseEncoder):
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         fit = self.regression_
-        drawn = fitted_posterior(self).at(
-            fit.scaled(features), fit.X_fit, error=error_of_expected(self)
-        )
+        X: Any = fit.scaled(features)
+        if (bands := getattr(self, "prior_bands_", None)) is not None:
+            X = bands.features(X)
+        drawn = fitted_posterior(self).at(X, fit.X_fit, error=error_of_expected(self))
         expected = fit.predict(features)
         return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])

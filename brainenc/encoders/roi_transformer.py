@@ -13,6 +13,7 @@ from torch import Tensor
 from brainenc.conversion import check_row_order, text_labels
 from brainenc.data.voxels import atlas_columns, atlas_labels
 from brainenc.encoders.ensemble import run_net, seeded
+from brainenc.encoders.inputs import adapting
 from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.encoders.tokens import TokenAdapter, principal_components
 from brainenc.encoders.trained import MIN_IMAGES, Published
@@ -125,6 +126,7 @@ class ROITransformerEncoder(Published, NetworkEncoder):
 
     presets = PRESETS
     at_least: ClassVar = {"n_clusters": 1}
+    own_weights: ClassVar = ("read_out.", "queries")
     saved_parts = (*NetworkEncoder.saved_parts, TokenAdapter, ROIAttention)
 
     def __init__(
@@ -188,7 +190,9 @@ class ROITransformerEncoder(Published, NetworkEncoder):
         return clone(self).set_params(rois=labels)
 
     def adapt(self, X: Any, y: Any, *, rois: Any = "auto") -> "ROITransformerEncoder":
-        """Fit a new encoder to another subject, from scratch; this encoder is unchanged.
+        """Fit to a new subject, from this one's trunk; this encoder is unchanged.
+
+        As `NetworkEncoder.adapt`; the query of an ROI starts from that of the same name.
 
         Parameters
         ----------
@@ -202,7 +206,17 @@ class ROITransformerEncoder(Published, NetworkEncoder):
         ROITransformerEncoder
         """
         check_is_fitted(self)
-        return clone(self).set_params(rois=rois).fit(X, y)
+        new = adapting(self).set_params(rois=rois, checkpoint_dir=None)
+        new._fit_all(X, y, **({"source": self} if self.members_ else {}))
+        return new
+
+    def _started(self, net: Any, source: Any, member: int, frozen: bool) -> Any:
+        net = super()._started(net, source, member, frozen)
+        theirs = source.members_[member % len(source.members_)].queries
+        for k, name in enumerate(self.rois_):
+            if name in source.rois_:
+                net.queries.data[k] = theirs.data[source.rois_.index(name)]
+        return net
 
     def attention_maps(self, X: Any) -> np.ndarray:
         """Attention of each ROI over the parts of each image.
@@ -247,10 +261,15 @@ class ROITransformerEncoder(Published, NetworkEncoder):
     # ---------------------------------------------------------------- fitting
 
     def _train(
-        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+        self,
+        features: np.ndarray,
+        betas: np.ndarray,
+        run: TrainingRun,
+        options: dict[str, Any],
+        **start: Any,
     ) -> np.ndarray:
         self._given_labels(betas.shape[2])  # raise before training
-        return super()._train(features, betas, run, options)
+        return super()._train(features, betas, run, options, **start)
 
     def _given_labels(self, n_voxels: int) -> np.ndarray | None:
         """ROI label of each voxel from `rois`; None: voxels are to be clustered."""

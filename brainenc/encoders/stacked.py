@@ -24,6 +24,7 @@ from brainenc.encoders.composed import (
 from brainenc.encoders.describe import describe
 from brainenc.encoders.latent.encoder import LatentEncoder
 from brainenc.encoders.mean import MeanEncoder
+from brainenc.encoders.prior_fit import adapting_member
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.features.learned import Columns, LearnedFeatures, SideBySide, Within, learns
 from brainenc.model_selection import Folds, image_folds
@@ -196,6 +197,27 @@ class StackedEncoder(BaseEncoder):
                 "they contain '__', which separates names of members from those of their parameters"
             )
         return members
+
+    def adapt(self, X: Any, y: Any) -> "StackedEncoder":
+        """Fit to a new subject; linear members have this subject's weights as their prior.
+
+        Other members and the weights of all members are fitted anew, since members are fitted in
+        folds too. This encoder is unchanged; of ``cv="prefit"`` the members are fitted to the new
+        subject, with 5 folds.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject; the number of voxels may differ
+
+        Returns
+        -------
+        StackedEncoder
+        """
+        check_is_fitted(self)
+        members = self._members()
+        starting = [(n, adapting_member(m, self.encoders_[n])) for n, m in members.items()]
+        cv = 5 if self._prefit else self.cv
+        return clone(self).set_params(encoders=starting, cv=cv).fit(X, y)
 
     # ---------------------------------------------------------------- features
 

@@ -139,7 +139,7 @@ class TrainedEncoder(BaseEncoder):
         options = self._options(features, betas)
         shared = set(TrainingRun.__dataclass_fields__) - {"resume"}
         run = TrainingRun(resume=resume, **{name: options[name] for name in shared})
-        if self._becomes_ridge(len(features)):
+        if self._becomes_ridge(len(features)) and not start:  # a trunk needs fewer images
             warnings.warn(
                 f"{len(features)} images, fewer than min_images={options['min_images']}: "
                 f"{type(self).__name__} is fitted as ridge, without a network",

@@ -62,6 +62,8 @@ def _requires_fit(transformer: Any) -> bool:
 
 def fitted_extractor(extractor: Any, images: Any) -> Any:
     """The extractor fitted to images; one whose ``fit`` returns nothing is fitted in place."""
+    if FrozenEstimator is not None and isinstance(extractor, FrozenEstimator):
+        return extractor  # its fit does nothing, and wants a y
     with config_context(transform_output="default"):  # tokens between steps have no table
         found = extractor.fit(images)
     return extractor if found is None else found

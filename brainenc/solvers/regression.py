@@ -10,6 +10,7 @@ from brainenc.arrays import is_large
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds
 from brainenc.solvers.kernel import kernel_ridge_cv
+from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.primal import ridge_cv
 from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.streamed import (
@@ -137,6 +138,36 @@ class RidgeRegression:
     def form(self) -> str:
         """Either "primal" or "kernel"."""
         return "primal" if self.X_fit is None else "kernel"
+
+    def weights(self) -> np.ndarray:
+        """Weights of the z-scored features, (n_features, n_targets), in either form."""
+        if self.X_fit is None:
+            return self.coef
+        if not isinstance(self.X_fit, ScaledFeatures):
+            return self.X_fit.T @ self.coef
+        found = np.empty((self.X_fit.shape[1], self.coef.shape[1]), self.coef.dtype)
+        for columns, block in self.X_fit.blocks(check=True):
+            found[columns] = block.T @ self.coef
+        return found
+
+    def posterior(self, features: np.ndarray, averages: np.ndarray) -> WeightPosterior:
+        """Posterior of the weights in closed form, from what was fitted."""
+        if self.X_fit is not None:
+            # Residuals of kernel ridge are its dual weights times the penalty.
+            return weight_posterior(
+                self.X_fit,
+                averages,
+                lambda voxels: self.alphas[voxels] * self.coef[:, voxels],
+                self.alphas,
+                keep=False,
+            )
+        X: Any = self.scaled(features)
+        return weight_posterior(
+            X,
+            averages,
+            lambda v: averages[:, v] - self.intercept[v] - X @ self.coef[:, v],
+            self.alphas,
+        )
 
     def scaled(self, features: np.ndarray) -> np.ndarray | ScaledFeatures:
         """Scaled features (n_images, n_features) of features, which may be tokens.

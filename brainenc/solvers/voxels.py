@@ -13,6 +13,8 @@ from brainenc.solvers.result import RidgeFit
 
 #: With at most so many images every penalty is tried, in double precision: in a second or so.
 EXACT_IMAGES = 1000
+#: Shares of the isotropic prior of weights that are tried beside each component of a prior.
+SHARES = (0.1, 0.5)
 
 
 def fit_voxels(

@@ -19,6 +19,15 @@ SAMPLING = {
     "synbrain": {"noise_factor"},
 }
 
+#: A prior of other subjects, of any features.
+OF_OTHERS = brainenc.WeightPrior.from_encoders(
+    [
+        brainenc.RidgeEncoder().fit(
+            np.random.default_rng(3).standard_normal((20, 16)),
+            np.random.default_rng(4).standard_normal((20, 3)),
+        )
+    ]
+)
 LINEAR = {"alphas": [7.0], "alpha_per_voxel": False, "cv": 3, "random_state": 5}
 TRAINED = {"batch_size": 7, "learning_rate": 0.5, "weight_decay": 0.5, "random_state": 5}
 NETWORK = {"sizes": "published", "min_images": 10_000, "n_members": 4, "n_epochs": 9}
@@ -31,6 +40,8 @@ OTHER = {
         "form": "kernel",
         "standardize": False,
         "search": "guided",
+        "prior": OF_OTHERS,
+        "rois": ["FFA"],
         **LINEAR,
     },
     "banded": {
@@ -39,6 +50,7 @@ OTHER = {
         "n_iter": 3,
         "candidates": "chosen",
         "search": "guided",
+        "prior": OF_OTHERS,
         **LINEAR,
     },
     "kernelridge": {

@@ -48,6 +48,9 @@ AREAS = {
 #: Order of the areas along the sheet: neighbours share a meridian.
 SHEET = ("V3d", "V2d", "V1d", "V1v", "V2v", "V3v", "hV4", "FFA", "PPA", "EBA")
 
+#: Random directions that the weights of an area's voxels span, by a subject's own law.
+_OWN_DIRECTIONS = 16
+
 #: Numerical properties of objects that high-level voxels are tuned to besides category.
 ATTRIBUTES = ("hue_cos", "hue_sin", "tilt", "style")
 
@@ -186,6 +189,45 @@ def expected_responses(
             drive[:, high] = low_level + np.sqrt(share[high]) * content
         responses[:, v] = _standardised(drive)
     return responses
+
+
+def responses_by_own_law(
+    tokens: np.ndarray, roi: pd.Series, rng: np.random.Generator
+) -> np.ndarray:
+    """Noise-free responses of a law that no other subject has, each with mean 0 and s.d. 1.
+
+    The weights of an area's voxels, on z-scored tokens, are random mixtures of `_OWN_DIRECTIONS`
+    random directions, drawn for the area. Directions of two subjects are alike by chance only, so
+    that one subject's weights tell nothing of another's, but voxels of an area are alike.
+
+    Parameters
+    ----------
+    tokens : array, shape (n_images, n_tokens, width)
+        Without noise.
+    roi : pandas.Series, length n_voxels
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    array, shape (n_images, n_voxels), float32
+    """
+    X = tokens.reshape(len(tokens), -1).astype(np.float64)
+    X = X - X.mean(axis=0)
+    sd = X.std(axis=0)
+    X /= np.where(sd > 0, sd, 1)
+    responses = np.empty((len(X), len(roi)), np.float32)
+    for name in roi.unique():
+        voxels = np.flatnonzero(roi == name)
+        directions = rng.standard_normal((X.shape[1], _OWN_DIRECTIONS))
+        mixtures = rng.standard_normal((_OWN_DIRECTIONS, len(voxels)))
+        responses[:, voxels] = _standardised(X @ directions @ mixtures)
+    return responses
+
+
+def mix_laws(shared: np.ndarray, own: np.ndarray, alikeness: float) -> np.ndarray:
+    """Responses of which the share `alikeness` of the variance is `shared` and the rest `own`."""
+    mixed = np.sqrt(alikeness) * shared + np.sqrt(1 - alikeness) * own
+    return _standardised(mixed).astype(np.float32)
 
 
 def pooled_energy(energy: np.ndarray, prfs: pd.DataFrame, tuning: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A simulated subject with known truth, similar to those of the Natural Scenes Dataset."""
 
+from collections.abc import Sequence
 from math import isqrt
 
 import numpy as np
@@ -11,7 +12,7 @@ from brainenc.datasets.simulated import cortex
 from brainenc.datasets.simulated.energy import GRID, gabor_energy
 from brainenc.datasets.simulated.noise import add_noise, draw_noise_covariance
 from brainenc.datasets.simulated.scenes import make_scenes
-from brainenc.datasets.simulated.tokens import make_tokens
+from brainenc.datasets.simulated.tokens import add_token_noise, network_output
 from brainenc.datasets.simulated.truth import SessionDrift, SimulatedTruth
 
 #: Quantiles over the voxels of NSD subject 1 (nsdgeneral; betas / 2000): probability → value.
@@ -96,16 +97,64 @@ def simulate_subject(
     >>> sorted(data.rois())[:3]
     ['EBA', 'FFA', 'PPA']
     """
-    _check_arguments(
+    check_arguments(
         n_images, n_voxels, n_repeats, image_size, n_sessions, session_drift, missing, token_width
     )
-    n_side = _token_side(n_tokens)
-    seeds = np.random.SeedSequence(random_state).spawn(6)
-    cortex_rng, noise_rng, trial_rng, drift_rng = (np.random.default_rng(s) for s in seeds[2:])
+    n_side = token_side(n_tokens)
+    scene_seed, token_seed, *seeds = np.random.SeedSequence(random_state).spawn(6)
+    return make_subject(
+        scene_seed.spawn(n_images),
+        token_seed.spawn(n_images),
+        seeds,
+        n_voxels=n_voxels,
+        n_repeats=n_repeats,
+        image_size=image_size,
+        n_sessions=n_sessions,
+        session_drift=session_drift,
+        missing=missing,
+        n_side=n_side,
+        token_width=token_width,
+        verbose=verbose,
+        name=name,
+    )
 
-    images, objects = make_scenes(seeds[0].spawn(n_images), image_size, verbose=verbose)
+
+def make_subject(
+    scene_seeds: Sequence[np.random.SeedSequence],
+    token_seeds: Sequence[np.random.SeedSequence],
+    seeds: Sequence[np.random.SeedSequence],
+    *,
+    n_voxels: int,
+    n_repeats: int,
+    image_size: int,
+    n_sessions: int,
+    session_drift: float,
+    missing: float,
+    n_side: int,
+    token_width: int,
+    verbose: bool,
+    name: str,
+    alikeness: float = 1.0,
+    law_seed: np.random.SeedSequence | None = None,
+) -> EncodingData:
+    """A subject who sees the scenes of given seeds; the other arguments as `simulate_subject` has.
+
+    Parameters
+    ----------
+    scene_seeds, token_seeds : sequences of numpy.random.SeedSequence, length n_images
+        Of the scenes and of the noise of their tokens.
+    seeds : 4 of numpy.random.SeedSequence
+        Of the voxels, noise, trials and drift.
+    alikeness, law_seed
+        Share of the signal variance by the law of all subjects, and the seed of the subject's own
+        law, which makes the rest.
+    """
+    cortex_rng, noise_rng, trial_rng, drift_rng = map(np.random.default_rng, seeds)
+    n_images = len(scene_seeds)
+
+    images, objects = make_scenes(scene_seeds, image_size, verbose=verbose)
     energy = gabor_energy(images, verbose=verbose)
-    tokens = make_tokens(energy, objects, n_side, token_width, seeds[1])
+    tokens = network_output(energy, objects, n_side, token_width)
 
     voxels = cortex.place_voxels(n_voxels)
     prfs = cortex.place_prfs(voxels, cortex_rng)
@@ -113,6 +162,11 @@ def simulate_subject(
     signal = cortex.expected_responses(
         energy, objects, voxels["roi"], prfs, cortex_rng, verbose=verbose
     )
+    if alikeness < 1:
+        law_rng = np.random.default_rng(law_seed)
+        own = cortex.responses_by_own_law(tokens, voxels["roi"], law_rng)
+        signal = cortex.mix_laws(signal, own, alikeness)
+    add_token_noise(tokens, token_seeds)
     signal *= signal_sd.astype(np.float32)
     signal += mean.astype(np.float32)
     factors, private_variance = draw_noise_covariance(voxels, noise_sd, noise_rng)
@@ -138,12 +192,13 @@ def simulate_subject(
         category=objects.groupby("image")["category"].first().to_numpy(dtype=str),
         objects=objects,
         prfs=prfs,
+        alikeness=alikeness,
     )
     table = voxels[["roi", "hemisphere", "i", "j", "k"]]
     return EncodingData(images, betas, table, trials, name, truth)
 
 
-def _check_arguments(
+def check_arguments(
     n_images: int,
     n_voxels: int,
     n_repeats: int,
@@ -153,6 +208,7 @@ def _check_arguments(
     missing: float,
     token_width: int,
 ) -> None:
+    """Raise ValueError for numbers out of the ranges of `simulate_subject`."""
     for argument, value, least in [
         ("n_images", n_images, 2),
         ("n_voxels", n_voxels, len(cortex.AREAS)),
@@ -174,7 +230,8 @@ def _check_arguments(
         raise ValueError(f"missing={missing} must be a share between 0 and 1")
 
 
-def _token_side(n_tokens: int) -> int:
+def token_side(n_tokens: int) -> int:
+    """Tokens per side of the square grid; ValueError if there is none."""
     n_side = isqrt(max(n_tokens, 0))
     if n_side == 0 or n_side**2 != n_tokens or GRID % n_side:
         raise ValueError(f"n_tokens={n_tokens} must be one of 1, 4, 16, 64, 256: a square grid")

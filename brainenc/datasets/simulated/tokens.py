@@ -1,5 +1,7 @@
 """Simulated tokens, similar to those of a vision transformer, without weights to download."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -10,12 +12,8 @@ from brainenc.datasets.simulated.scenes import CATEGORIES, FIELD
 _TOKEN_NOISE = 0.3  # s.d. relative to a token entry's own s.d. of about 1
 
 
-def make_tokens(
-    energy: np.ndarray,
-    objects: pd.DataFrame,
-    n_side: int,
-    width: int,
-    seed: np.random.SeedSequence,
+def network_output(
+    energy: np.ndarray, objects: pd.DataFrame, n_side: int, width: int
 ) -> np.ndarray:
     """Local texture and content, and the whole image's content, through a fixed random network.
 
@@ -27,24 +25,26 @@ def make_tokens(
     n_side : int
         Tokens per side of the square grid, a divisor of GRID.
     width : int
-    seed : numpy.random.SeedSequence
-        Seed of the noise; the network is fixed.
 
     Returns
     -------
     array, shape (n_images, n_side², width), float32
+        Tokens without noise.
     """
     texture = 4 * np.sqrt(_grid_means(energy, n_side))
     content = _content_on_grid(objects, n_side)
     context = np.broadcast_to(content.mean(axis=1, keepdims=True), content.shape)
     inputs = np.concatenate([texture, 2 * content, 4 * context], axis=2)
-    tokens = _random_network(inputs, width)
-    for i, image_seed in enumerate(seed.spawn(len(tokens))):
+    return _random_network(inputs, width)
+
+
+def add_token_noise(tokens: np.ndarray, seeds: Sequence[np.random.SeedSequence]) -> None:
+    """Add noise to the tokens of each image, in place; a seed per image."""
+    for i, image_seed in enumerate(seeds):
         noise = np.random.default_rng(image_seed).standard_normal(
             tokens.shape[1:], dtype=np.float32
         )
         tokens[i] += _TOKEN_NOISE * noise
-    return tokens
 
 
 def _content_on_grid(objects: pd.DataFrame, n_side: int) -> np.ndarray:

@@ -66,6 +66,9 @@ class SimulatedTruth:
     prfs : pandas.DataFrame, n_voxels rows
         Population receptive fields: ``x``, ``y`` (degrees right and up of fixation; the image
         spans 8.4), ``size`` (s.d.).
+    alikeness : float
+        Share of the signal variance that follows the law of selectivity of all simulated subjects;
+        the rest follows a law of the subject's own (`simulate_subjects`).
     """
 
     signal: np.ndarray
@@ -77,6 +80,7 @@ class SimulatedTruth:
     category: np.ndarray
     objects: pd.DataFrame
     prfs: pd.DataFrame
+    alikeness: float = 1.0
 
     @property
     def noise_sd(self) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""LatentEncoder: a latent shared by voxels, predicted from image tokens, blended with ridge."""
+"""LatentEncoder: a latent shared by voxels, predicted from image tokens, blended with ridge.
+
+Long because one class documents ridge, two kinds of maps and the noise, of one subject or adapted.
+"""
 
 import math
 import os
@@ -8,11 +11,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.validation import check_is_fitted
 
 from brainenc.arrays import blocks
 from brainenc.encoders.banded import BandedRidgeEncoder
 from brainenc.encoders.base import HeldOut
 from brainenc.encoders.ensemble import run_net, voxel_moments
+from brainenc.encoders.inputs import adapting
 from brainenc.encoders.latent.inputs import (
     SpaceTokens,
     choose_shares,
@@ -28,9 +33,12 @@ from brainenc.encoders.latent.variances import (
     log_variances,
     noise_coordinates,
 )
+from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.spaces import FeatureSpaces
 from brainenc.encoders.tokens import TokenAdapter
 from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder
+from brainenc.encoders.trunk import check_same_features
+from brainenc.encoders.weight_prior import LinearMap, WeightPrior, prior_of_maps
 from brainenc.nets import LatentMapper
 from brainenc.noise.estimates import fit_residual_noise, fit_trial_noise
 from brainenc.noise.gaussian import ResidualNoise
@@ -40,6 +48,10 @@ from brainenc.training import TrainingRun
 
 #: Images predicted at a time.
 BLOCK = 1024
+#: What `adapt` keeps of the fitted subject.
+_OF_MAPS = (
+    *("span_", "gaussian_", "shares_", "kernel_", "members_", "history_", "gain_", "latent_mix_"),
+)
 
 
 class LatentEncoder(FeatureSpaces, TrainedEncoder):
@@ -157,6 +169,10 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         LatentMapper,
     )
 
+    adapter_: TokenAdapter | SpaceTokens
+    linear_: RidgeRegression | BandedRidgeEncoder
+    read_out_: np.ndarray
+
     def __init__(
         self,
         features: Any = "auto",
@@ -211,13 +227,42 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         if self.hidden % 4:
             raise ValueError(f"hidden={self.hidden!r} must be a multiple of 4")
 
+    def adapt(self, X: Any, y: Any) -> "LatentEncoder":
+        """Fit to a new subject with this one's maps to the latent; this encoder is unchanged.
+
+        The maps from images to the latent stay, and ridge has this subject's weights as its prior;
+        the read-out of the latent, the weights of both and the noise are fitted to the new subject.
+        An encoder without a latent, fitted to fewer than `min_images` images, fits anew.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject
+            The number of voxels may differ; features must have the same shape.
+
+        Returns
+        -------
+        LatentEncoder
+        """
+        check_is_fitted(self)
+        new = adapting(self).set_params(checkpoint_dir=None)
+        new._fit_all(X, y, **({"source": self} if self._has_latent else {}))
+        return new
+
     # ---------------------------------------------------------------- fitting
 
     def _train(
-        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+        self,
+        features: np.ndarray,
+        betas: np.ndarray,
+        run: TrainingRun,
+        options: dict[str, Any],
+        *,
+        source: Any = None,
     ) -> HeldOut:
         self.band_shapes_ = self._band_shapes_of(features)
         coarse, averages = self._coarse(features), average_repeats(betas)
+        if source is not None:
+            return self._train_from(source, features, coarse, betas, averages, run)
         seen = self._fit_span(coarse, run)
         linear = self._fit_linear(seen, averages, run)
         self.members_: list[LatentMapper] = []
@@ -236,6 +281,78 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         blended = self._blended(linear, held_out)
         return self._fit_noise_scale(seen, betas, blended, measured, run)
 
+    def _train_from(
+        self,
+        source: "LatentEncoder",
+        features: np.ndarray,
+        coarse: np.ndarray,
+        betas: np.ndarray,
+        averages: np.ndarray,
+        run: TrainingRun,
+    ) -> HeldOut:
+        """Fit all but the maps to the latent, which are those of another subject."""
+        check_same_features(self, source)
+        for name in _OF_MAPS:
+            setattr(self, name, getattr(source, name))
+        if self.members_:
+            self.adapter_ = source.adapter_
+        seen = self._spanned(coarse)
+        prior = source._weight_prior(list(seen.shape[1:]))
+        if isinstance(source.linear_, BandedRidgeEncoder):
+            banded = self._banded(run, prior)
+            linear, self.linear_ = banded.fit_weights(seen, averages), banded
+        else:
+            ridge = RidgeEncoder(
+                None,
+                standardize=self.span_ is None,
+                device=run.device,
+                random_state=run.random_state,
+                prior=prior,
+            )
+            linear = ridge.fit_held_out(seen, averages)
+            self.linear_ = ridge.regression_
+        responses = averages.astype(np.float32, copy=False)
+        self.mean_, self.scale_ = voxel_moments(responses)
+        # Latents of these images come from maps that did not see this subject.
+        latents = source._mapped(features, coarse)
+        read_out, decoded = RidgeRegression.fit(
+            latents,
+            averages,
+            form="primal",
+            standardize=False,  # latents that are predicted well vary more, and count more
+            device=run.device,
+            random_state=run.random_state,
+        )
+        weights = read_out.coef / read_out.feature_scale[:, None]
+        self.read_out_ = np.nan_to_num(weights).astype(np.float32)
+        self.latent_centre_ = read_out.feature_mean.astype(np.float32)
+        self.mix_ = convex_weights([linear, decoded], responses, self.mean_)
+        measured = fit_trial_noise(betas) if has_repeats(betas) else None
+        # Blended as in `_blended`, of held-out predictions.
+        blended = self.mix_[0] * (linear - self.mean_) + self.mix_[1] * (decoded - self.mean_)
+        return self._fit_noise_scale(seen, betas, blended + self.mean_, measured, run)
+
+    def _weight_prior(self, shape: list[int]) -> WeightPrior:
+        """Prior of the weights of ridge, from those of this subject."""
+        fit = self.linear_
+        if isinstance(fit, BandedRidgeEncoder):
+            own = fit.linear_map(self.scale_)
+        else:
+            weights = fit.weights() / fit.feature_scale[:, None]
+            own = LinearMap(weights, self.scale_, fit.feature_mean, fit.feature_scale)
+        none = np.zeros((0, 0), np.float32)
+        name = f"{self.n_voxels_} voxels"
+        return prior_of_maps([own], [name], [none], (None, shape), 1, None, None)
+
+    def _mapped(self, features: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+        """Latents (n_images, n_latents) that the maps predict."""
+        parts = [self.kernel_.predict(self.gaussian_.transform(coarse))]
+        if self.members_:
+            tokens = self.adapter_.tokens(features)
+            mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
+            parts.append(mapped / len(self.members_))
+        return self._latent(parts)
+
     def _fit_span(self, coarse: np.ndarray, run: TrainingRun) -> np.ndarray:
         """Fit `span_` if needed; return the features for ridge."""
         self.span_: KernelFeatures | None = None
@@ -249,14 +366,21 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
 
     def _fit_linear(self, seen: np.ndarray, averages: np.ndarray, run: TrainingRun) -> np.ndarray:
         """Fit ridge, banded for several spaces; return held-out predictions."""
-        self.linear_: RidgeRegression | BandedRidgeEncoder
         if len(self.band_shapes_) == 1:
             self.linear_, held_out = _ridge(seen, averages, run, self.span_ is None)
             return held_out
-        self.linear_ = BandedRidgeEncoder(
-            None, bands=self.coarse_sizes_, device=run.device, random_state=run.random_state
+        self.linear_ = banded = self._banded(run)
+        return banded.fit_weights(seen, averages)
+
+    def _banded(self, run: TrainingRun, prior: WeightPrior | None = None) -> BandedRidgeEncoder:
+        """Banded ridge on the features of several spaces, not fitted."""
+        return BandedRidgeEncoder(
+            None,
+            bands=self.coarse_sizes_,
+            device=run.device,
+            random_state=run.random_state,
+            prior=prior,
         )
-        return self.linear_.fit_weights(seen, averages)
 
     def _coarse(self, features: np.ndarray) -> np.ndarray:
         """Features for ridge and the kernel, spaces side by side."""
@@ -363,12 +487,8 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
             linear = self.linear_.predict(seen)
         if not self._has_latent:
             return linear
-        parts = [self.kernel_.predict(self.gaussian_.transform(coarse))]
-        if self.members_:
-            tokens = self.adapter_.tokens(features)
-            mapped = reduce(np.add, (run_net(net, tokens, self.device) for net in self.members_))
-            parts.append(mapped / len(self.members_))
-        return self._blended(linear, self._latent(parts))
+        centre = getattr(self, "latent_centre_", np.float32(0))  # set by `adapt`
+        return self._blended(linear, self._mapped(features, coarse) - centre)
 
     def _latent(self, parts: list[np.ndarray]) -> np.ndarray:
         """Weighted latents (n_images, n_latents) of the maps."""

@@ -1,4 +1,7 @@
-"""MindSimulatorEncoder: responses decoded from latents drawn by a diffusion model."""
+"""MindSimulatorEncoder: responses decoded from latents drawn by a diffusion model.
+
+Long because one class documents the parameters of two networks, of their training and of sampling.
+"""
 
 import os
 from typing import Any, ClassVar
@@ -9,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from brainenc.arrays import Rows, blocks, release
 from brainenc.encoders.ensemble import run_net, voxel_moments
+from brainenc.encoders.inputs import adapting
 from brainenc.encoders.mind_simulator import stages
 from brainenc.encoders.mind_simulator.noise import draw_spread, remaining_noise
 from brainenc.encoders.mind_simulator.parameters import (
@@ -21,6 +25,7 @@ from brainenc.encoders.mind_simulator.sampler import Sampler
 from brainenc.encoders.mind_simulator.scale import LatentScale
 from brainenc.encoders.tokens import TokenAdapter, linear_features
 from brainenc.encoders.trained import MIN_IMAGES, Published, TrainedEncoder
+from brainenc.encoders.trunk import check_same_features, start_from
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
 from brainenc.repeats import average_repeats
 from brainenc.training import TrainingRun
@@ -236,6 +241,17 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         latents = self._encoded(start)
         return self._sample(X, n, random_state, noise, out, start=latents, start_share=start_share)
 
+    def adapt(self, X: Any, y: Any) -> "MindSimulatorEncoder":
+        """Fit to a new subject, from this one's networks; this encoder is unchanged.
+
+        Autoencoder and prior start from this subject's weights and are fine-tuned; the layers that
+        read and write voxels start anew. An encoder that is ridge has none and fits anew.
+        """
+        check_is_fitted(self)
+        new = adapting(self).set_params(checkpoint_dir=None)
+        new._fit_all(X, y, **({} if self.prior_ is None else {"source": self}))
+        return new
+
     # ---------------------------------------------------------------- fitting
 
     def _check_parameters(self) -> None:
@@ -256,13 +272,21 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         return bool(starts) and n_images < self.min_images
 
     def _train(
-        self, features: np.ndarray, betas: np.ndarray, run: TrainingRun, options: dict[str, Any]
+        self,
+        features: np.ndarray,
+        betas: np.ndarray,
+        run: TrainingRun,
+        options: dict[str, Any],
+        *,
+        source: Any = None,
     ) -> np.ndarray:
         self.seed_, self.n_draws_ = run.random_state, self.n_draws
         self.default_noise_ = "latent" if self._is_published else "full"
         self.autoencoder_ = self.prior_ = self.linear_ = self.spread_ = None
         self.history_ = pd.DataFrame()
-        if self._becomes_ridge(len(features)):
+        if source is not None:
+            check_same_features(self, source)
+        elif self._becomes_ridge(len(features)):
             self.linear_, held_out = stages.fit_linear(features, average_repeats(betas), run)
             return held_out
         trials = self._trials(features, betas, options)
@@ -271,6 +295,8 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
             options["autoencoder_epochs"] = max(options["autoencoder_epochs"], least)
         shape, sizes = trials.tokens.shape[1:], all_sizes(self.sizes)
         self.autoencoder_ = stages.make_autoencoder(shape, betas.shape[2], sizes, run.random_state)
+        if source is not None:
+            start_from(self.autoencoder_, source.autoencoder_)
         targets = stages.clip_targets(trials.tokens, trials.learnt, self._latent_shape)
         histories = [stages.fit_autoencoder(self.autoencoder_, trials, targets, run, options)]
         self.latent_, self.linear_, expected = stages.fit_latents(
@@ -279,6 +305,8 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         self.prior_ = stages.make_prior(
             shape, self._latent_shape, sizes, options["n_steps"], run.random_state
         )
+        if source is not None:
+            start_from(self.prior_, source.prior_)
         histories.append(
             stages.fit_prior(
                 self.prior_, self.autoencoder_, self.latent_, trials, expected, run, options

@@ -505,12 +505,19 @@ def test_the_seed_decides(problem, fitted):
     assert others[1].random_state is None
 
 
-def test_adapting_fits_anew_and_leaves_this_one(problem, fitted, tmp_path):
+def test_adapting_keeps_the_maps_and_leaves_this_one(problem, fitted, tmp_path):
     tokens, betas = problem
     before = fitted.predict(tokens)
     adapted = fitted.adapt(tokens[:120], betas[:120, :, :9])
-    scratch = LatentEncoder(**FAST).fit(tokens[:120], betas[:120, :, :9])
-    np.testing.assert_array_equal(adapted.predict(tokens), scratch.predict(tokens))
+    assert adapted.members_ is fitted.members_
+    # Blend of ridge and of the old maps' latents through the new read-out, around the new mean.
+    coarse = token_features.linear_features(tokens)
+    latents = fitted._mapped(tokens, coarse) - adapted.latent_centre_
+    parts = adapted.linear_.predict(coarse), latents @ adapted.read_out_ + adapted.mean_
+    expected = adapted.mean_ + sum(
+        share * (part - adapted.mean_) for share, part in zip(adapted.mix_, parts, strict=True)
+    )
+    np.testing.assert_allclose(adapted.predict(tokens), expected, atol=1e-4)
     np.testing.assert_array_equal(fitted.predict(tokens), before)
 
 

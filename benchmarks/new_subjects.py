@@ -1,0 +1,194 @@
+"""A new subject with few images: what other subjects are worth, on simulated subjects.
+
+Held-out subjects in turn, at several degrees of alikeness, with controls of the prior. Writes
+docs/results/new_subjects*.csv and .json; about 8 minutes on two cores without ``--networks``.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+import brainenc
+from brainenc.datasets import simulate_subjects
+from brainenc.encoders.weight_prior import LinearMap, prior_of_maps
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+EARLY = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
+SIZES = (25, 50, 100, 200, 300, 400)
+
+
+def subjects_of(n: int, n_voxels: int, alikeness: float, random_state: int = 11) -> list:
+    """Subjects with 1000 images, of which 200 shared ones are the test set."""
+    return simulate_subjects(
+        n, 1000, n_voxels, shared_images=200, alikeness=alikeness, random_state=random_state
+    )
+
+
+def curves(n_subjects: int, n_voxels: int, alikeness: float, n_draws: int, networks: bool):
+    """Learning curves of each subject from all others."""
+    subjects = subjects_of(n_subjects, n_voxels, alikeness)
+    features = {d.name: d.truth.tokens for d in subjects}
+    ridge = brainenc.RidgeEncoder()
+    methods = {
+        "ridge": ridge,
+        "ridge, prior": brainenc.Transfer(ridge, "prior"),
+        "ridge, adapted from one": brainenc.Transfer(ridge, "adapt"),
+    }
+    if networks:
+        latent = brainenc.LatentEncoder()
+        methods |= {
+            "latent": latent,
+            "latent, adapted": brainenc.Transfer(latent, "adapt"),
+            "Mind Reader": brainenc.MindReaderEncoder(),
+            "Mind Reader, adapted": brainenc.Transfer(brainenc.MindReaderEncoder(), "adapt"),
+        }
+    return brainenc.learning_curve(
+        subjects,
+        methods,
+        sizes=SIZES if not networks else (50, 100, 200),
+        features=features,
+        n_draws=n_draws,
+        verbose=True,
+    )
+
+
+def controls(n_voxels: int, n_draws: int) -> pd.DataFrame:
+    """Priors that should not help, and those of one kind of area."""
+    *others, new = subjects_of(4, n_voxels, 1.0)
+    own = [d.select(images=np.arange(200, 1000)) for d in others]
+    tokens = [d.truth.tokens for d in own]
+    rng = np.random.default_rng(0)
+    n_features = tokens[0][0].size
+    order = rng.permutation(n_features)
+    prior = brainenc.WeightPrior.fit(own, tokens)
+    shape = prior.feature_shape
+
+    def of(weights, scale=None):
+        scale = prior.feature_scale if scale is None else scale
+        n = weights.shape[1]
+        made = LinearMap(weights, np.zeros(n), prior.feature_mean, scale)
+        none = np.zeros((0, 0), np.float32)
+        return prior_of_maps([made], ["control"], [none], (None, shape), 1, None, None)
+
+    X = np.concatenate([t.reshape(len(t), -1) for t in tokens])
+    Z = (X - X.mean(0)) / X.std(0)
+    _, sd, axes = np.linalg.svd(Z - Z.mean(0), full_matrices=False)
+    pcs = (axes[:64] * sd[:64, None]).T / prior.feature_scale[:, None]
+    is_early = {d.name: np.isin(d.voxels["roi"], EARLY) for d in own}
+    parts = {
+        kind: brainenc.WeightPrior.fit(
+            [d.select(voxels=np.flatnonzero(is_early[d.name] == flag)) for d in own], tokens
+        )
+        for kind, flag in (("early areas", True), ("high-level areas", False))
+    }
+    F = prior.factors[0] * prior.feature_scale[:, None]
+    by_roi = brainenc.WeightPrior.fit(own, tokens, atlas="roi")
+    four = brainenc.WeightPrior.fit(own, tokens, n_components=4)
+    tried = {
+        "scratch": None,
+        "other subjects": prior,
+        "other subjects, by ROI": by_roi,
+        "other subjects, 4 kinds": four,
+        "permuted features": of(F[order] / prior.feature_scale[:, None]),
+        "64 image PCs": of(pcs),
+        "early areas only": parts["early areas"],
+        "high-level areas only": parts["high-level areas"],
+    }
+    early = np.isin(new.voxels["roi"], EARLY)
+    rows = []
+    X, test = new.truth.tokens, np.arange(200)
+    for size in (25, 100, 400):
+        for draw in range(n_draws):
+            some = 200 + np.random.default_rng(draw).permutation(800)[:size]
+            for name, one in tried.items():
+                fit = brainenc.RidgeEncoder(prior=one).with_voxels(new.voxels)
+                fit.fit(X[some], new.betas[some])
+                target = np.nanmean(new.betas[test], axis=1)
+                pairs = zip(fit.predict(X[test]).T, target.T, strict=True)
+                r = np.array([stats.pearsonr(*pair)[0] for pair in pairs])
+                share = np.nan if one is None else float(np.nanmean(fit.prior_shares_[-1]))
+                rows.append(
+                    {
+                        "prior": name,
+                        "size": size,
+                        "draw": draw,
+                        "r": r.mean(),
+                        "r_early": r[early].mean(),
+                        "r_high": r[~early].mean(),
+                        "isotropic_share": share,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def nsd_size() -> dict:
+    """Seconds of a prior ridge fit of 250 images × 15 724 voxels × 1664 features."""
+    rng = np.random.default_rng(0)
+    p, v = 1664, 15_724
+    spectrum = np.arange(1, p + 1, dtype=np.float32) ** -0.5
+    mix = rng.standard_normal((p, p), dtype=np.float32) * spectrum[:, None]
+    W = rng.standard_normal((p, 40), dtype=np.float32) @ rng.standard_normal(
+        (40, v), dtype=np.float32
+    )
+
+    def made(n):
+        X = rng.standard_normal((n, p), dtype=np.float32) @ mix
+        Y = X @ W / 1000 + 3 * rng.standard_normal((n, v), dtype=np.float32)
+        return X, Y[:, None]
+
+    source = brainenc.RidgeEncoder().fit(*made(1000))
+    begun = time.perf_counter()
+    prior = brainenc.WeightPrior.from_encoders([source])
+    between = time.perf_counter()
+    X, Y = made(250)
+    start = time.perf_counter()
+    brainenc.RidgeEncoder(prior=prior).fit(X, Y)
+    end = time.perf_counter()
+    brainenc.RidgeEncoder().fit(X, Y)
+    scratch = time.perf_counter() - end
+    return {"prior": between - begun, "prior_ridge": end - start, "ridge": scratch}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subjects", type=int, default=4)
+    parser.add_argument("--voxels", type=int, default=150)
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--alikeness", type=float, nargs="*", default=[1.0, 0.5, 0.0])
+    parser.add_argument("--networks", action="store_true")
+    given = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    name = "new_subjects_networks" if given.networks else "new_subjects"
+    tables: dict[str, list[pd.DataFrame]] = {"summary": [], "pairs": [], "worth": []}
+    seconds = {}
+    for alikeness in given.alikeness:
+        begun = time.perf_counter()
+        curve = curves(given.subjects, given.voxels, alikeness, given.draws, given.networks)
+        seconds[f"curve at alikeness {alikeness:g}"] = time.perf_counter() - begun
+        for table, parts in tables.items():
+            parts.append(getattr(curve, table).assign(alikeness=alikeness))
+        print(f"alikeness {alikeness:g}\n{curve.table().to_string()}")
+        for table, parts in tables.items():
+            pd.concat(parts).round(4).to_csv(RESULTS / f"{name}_{table}.csv", index=False)
+        manifest = {
+            key: curve.manifest[key] for key in ("sizes", "n_draws", "versions", "hardware")
+        }
+        content = vars(given) | {"seconds": seconds, "manifest": manifest}
+        (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1))
+    if not given.networks:
+        table = controls(given.voxels, given.draws)
+        means = table.groupby(["prior", "size"], sort=False).mean().drop(columns="draw")
+        means.round(4).reset_index().to_csv(RESULTS / f"{name}_controls.csv", index=False)
+        print(means.round(3).to_string())
+        content["nsd_size"] = nsd_size()
+        print(content["nsd_size"])
+        (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    main()

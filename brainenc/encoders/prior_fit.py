@@ -1,0 +1,217 @@
+"""Ridge with a `WeightPrior`, from features and betas to weights, shares and posterior."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from brainenc.data.atlas_labels import text_labels
+from brainenc.data.voxels import atlas_columns, atlas_labels
+from brainenc.devices import resolve_device
+from brainenc.encoders.inputs import adapting
+from brainenc.encoders.weight_prior import WeightPrior
+from brainenc.features.learned import learns
+from brainenc.solvers.posterior import WeightPosterior, weight_posterior
+from brainenc.solvers.priors import PriorBands, prior_candidates, prior_ridge_cv
+from brainenc.solvers.regression import RidgeRegression
+from brainenc.solvers.result import RidgeFit
+from brainenc.solvers.voxels import (
+    EXACT_IMAGES,
+    choose_alphas,
+    choose_per_voxel,
+    feature_scaling,
+    fit_voxels,
+    flatten_tokens,
+    folds_of_rows,
+)
+
+
+class PriorFit(NamedTuple):
+    """Ridge with a prior, fitted.
+
+    Attributes
+    ----------
+    regression : RidgeRegression
+        In primal form: weights of the features.
+    held_out : array, shape (n_images, n_voxels)
+    bands : PriorBands
+    shares : array, shape (n_components + 1, n_voxels)
+        Of each component and of the isotropic prior; they sum to 1.
+    posterior : WeightPosterior
+        Of the fit with the largest weight in each voxel.
+    """
+
+    regression: RidgeRegression
+    held_out: np.ndarray
+    bands: PriorBands
+    shares: np.ndarray
+    posterior: WeightPosterior
+
+
+def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> PriorFit:
+    """Fit a `RidgeEncoder` with a prior.
+
+    Parameters
+    ----------
+    encoder : RidgeEncoder
+    features : array, shape (n_images, ...)
+    averages : array, shape (n_images, n_voxels)
+        NaN where an image has no data.
+
+    Returns
+    -------
+    PriorFit
+
+    Raises
+    ------
+    ValueError : features that are not those of the prior, ROI labels of other voxels.
+    """
+    prior: WeightPrior = encoder.prior
+    prior.check(features, getattr(encoder, "features_", None))
+    labels = voxel_labels(prior, encoder.rois, averages.shape[1])
+    X = flatten_tokens(features)
+    mean, scale = feature_scaling(X, encoder.standardize)
+    X = (X - mean) / scale
+    precise = X.astype(np.float64) if len(X) <= EXACT_IMAGES else X
+    factors = [factor * scale[:, None] for factor in prior.factors]
+    bands = PriorBands.of(precise, factors)
+    averages = averages.astype(X.dtype, copy=False)
+    n_voxels, n_components = averages.shape[1], len(factors)
+    weights = np.full((X.shape[1], n_voxels), np.nan, X.dtype)
+    intercept, alphas = np.full((2, n_voxels), np.nan, X.dtype)
+    held_out = np.full(averages.shape, np.nan, X.dtype)
+    shares, largest = np.full((2, n_components + 1, n_voxels), np.nan, X.dtype)
+    for own, voxels in _groups(prior, labels):
+        candidates = prior_candidates(n_components, own)
+
+        def solve(rows: np.ndarray, Y: np.ndarray, candidates: np.ndarray = candidates) -> RidgeFit:
+            return prior_ridge_cv(
+                bands,
+                precise[rows],
+                Y,
+                choose_alphas(encoder.alphas, (len(rows), X.shape[1])),
+                folds_of_rows(encoder.cv, rows, len(X), random_state=encoder.random_state),
+                candidates,
+                per_voxel=choose_per_voxel(encoder.alpha_per_voxel, len(Y)),
+                search=encoder.search_,
+                device=resolve_device(encoder.device),
+            )
+
+        fit = fit_voxels(
+            averages[:, voxels],
+            solve,
+            n_weights=X.shape[1],
+            dual=False,
+            n_bands=len(candidates),
+            min_images=encoder.cv if isinstance(encoder.cv, int) else 2,
+        )
+        weights[:, voxels], intercept[voxels] = fit.weights, fit.intercept
+        alphas[voxels], held_out[:, voxels] = fit.alphas, fit.held_out
+        of_candidates = np.asarray(fit.band_weights)
+        shares[:, voxels] = candidates.T @ of_candidates
+        largest[:, voxels] = candidates[np.nan_to_num(of_candidates).argmax(axis=0)].T
+    posterior = weight_posterior(
+        bands.features(X).astype(X.dtype, copy=False),
+        averages,
+        lambda some: averages[:, some] - intercept[some] - X @ weights[:, some],
+        alphas,
+        band_weights=largest,
+        band_sizes=bands.sizes,
+    )
+    maps = [F.astype(X.dtype) for F in bands.maps]
+    return PriorFit(
+        RidgeRegression(weights, intercept, alphas, mean, scale),
+        held_out,
+        PriorBands(maps, X.shape[1]),
+        shares,
+        posterior,
+    )
+
+
+def with_prior_of(new: Any, fitted: Any) -> Any:
+    """An unfitted linear encoder with the weights of a fitted one as its prior; set in place."""
+    new.set_params(prior=WeightPrior.from_encoders([fitted]))
+    if "rois" in new.get_params(deep=False):
+        new.set_params(rois=None)  # of the old subject's voxels
+    return new
+
+
+def adapted_linear(encoder: Any, X: Any, y: Any) -> Any:
+    """Copy of a fitted linear encoder, fitted to a new subject with the old one as its prior."""
+    return with_prior_of(adapting(encoder), encoder).fit(X, y)
+
+
+def adapting_member(given: Any, fitted: Any) -> Any:
+    """Unfitted copy of a member of a stack whose fit starts from the fitted member, if linear.
+
+    Linear members get it as their prior; others have no parameter that says where to start.
+    """
+    if not hasattr(fitted, "linear_map") or learns(getattr(fitted, "features_", None)):
+        return clone(given)
+    return with_prior_of(clone(given), fitted)
+
+
+def voxel_labels(prior: WeightPrior, rois: Any, n_voxels: int) -> np.ndarray | None:
+    """ROI label of each voxel, (n_voxels,); None if there are none.
+
+    Raises
+    ------
+    ValueError : labels of another number of voxels, or of no ROI of the prior.
+    """
+    if rois is None:
+        return None
+    labels = np.array([label or "" for label in text_labels(rois, "rois")], dtype=object)
+    if len(labels) != n_voxels:
+        raise ValueError(
+            f"rois has labels of {len(labels)} voxels, but betas has {n_voxels} voxels; give the "
+            "labels of these voxels, or rois=None"
+        )
+    if not set(labels) & set(prior.names[1:]):
+        raise ValueError(_no_overlap(prior, {"rois": labels}))
+    return labels
+
+
+def labels_of_table(prior: WeightPrior, voxels: pd.DataFrame) -> np.ndarray | None:
+    """Labels of the first atlas that has ROIs of the prior; None if the prior has no ROIs.
+
+    Raises
+    ------
+    ValueError : no atlas has any ROI of the prior.
+    """
+    kinds = all(name.startswith("kind ") for name in prior.names[1:])
+    if len(prior.names) == 1 or kinds:
+        return None
+    known = {name: atlas_labels(voxels, name) for name in atlas_columns(voxels)}
+    for labels in known.values():
+        if set(labels) & set(prior.names[1:]):
+            return labels
+    raise ValueError(_no_overlap(prior, known))
+
+
+def _no_overlap(prior: WeightPrior, labels: dict[str, Any]) -> str:
+    theirs = "; ".join(
+        f"{name}: {', '.join(sorted({str(x) for x in found if x})[:8])}"
+        for name, found in labels.items()
+    )
+    return (
+        f"the prior has components of the ROIs {', '.join(prior.names[1:9])}, and none of them is "
+        f"among the labels of these voxels ({theirs or 'no atlas'}): give labels of the same "
+        "atlas, or a prior without ROIs"
+    )
+
+
+def _groups(
+    prior: WeightPrior, labels: np.ndarray | None
+) -> Sequence[tuple[list[int], np.ndarray | slice]]:
+    """Components to try, and the voxels that try them."""
+    n_components = len(prior.factors)
+    if labels is None:
+        kinds = [i for i, name in enumerate(prior.names) if i == 0 or name.startswith("kind ")]
+        return [(kinds if len(kinds) == n_components else [0], slice(None))]
+    found = []
+    for label in dict.fromkeys(labels.tolist()):
+        own = prior.component(label) if label else None
+        found.append(([0] if own is None else [0, own], np.flatnonzero(labels == label)))
+    return found

@@ -37,9 +37,7 @@ NETWORKS = {
 EXCEPTIONS = {
     "mean": {"features": "it predicts the same for all images"},
     "synbrain": {
-        "noise": "both stages learn all images: there are no held-out trials to estimate it from",
         "holes": "the autoencoder reads whole trials: a voxel that lacks some of them is refused",
-        "folds": "no images are held out",
         "accuracy": "a few steps do not train it: tests/encoders/synbrain asks what it learns",
     },
     "mindsimulator": {
@@ -200,7 +198,7 @@ OWN_LIMIT = [name for name in NAMES if "min_images" in make_encoder(name).get_pa
 
 @pytest.mark.parametrize("name", OWN_LIMIT)
 def test_few_images_are_fitted_with_ridge_and_a_warning(name, problem):
-    assert OWN_LIMIT == ["latent", "mindsimulator", "mindreader", "roitransformer"]
+    assert OWN_LIMIT == ["latent", "synbrain", "mindsimulator", "mindreader", "roitransformer"]
     X, betas = problem[0][:99], problem[1][:99]
     message = (
         f"99 images, fewer than min_images=100: {ENCODERS[name]} is fitted as ridge, "

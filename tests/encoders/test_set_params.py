@@ -21,7 +21,7 @@ SAMPLING = {
 
 LINEAR = {"alphas": [7.0], "alpha_per_voxel": False, "cv": 3, "random_state": 5}
 TRAINED = {"batch_size": 7, "learning_rate": 0.5, "weight_decay": 0.5, "random_state": 5}
-NETWORK = {"sizes": "published", "min_images": 10_000, "n_members": 4, "n_epochs": 9}
+NETWORK = {"sizes": "published", "blend": None, "min_images": 10_000, "n_members": 4, "n_epochs": 9}
 
 #: Another legal value of every parameter.
 OTHER = {
@@ -62,6 +62,14 @@ OTHER = {
         "variational": False,
         "contrastive": False,
         "s2n": False,
+        "validation": 0.0,
+        "standardize": False,
+        "voxel_order": [5, 4, 3, 2, 1, 0],
+        "average_targets": False,
+        "fine_tuning_steps": 0,
+        "read_out": False,
+        "blend": None,
+        "min_images": 10_000,
         **TRAINED,
     },
     "mindsimulator": {
@@ -75,6 +83,7 @@ OTHER = {
         "autoencoder_epochs": 9,
         "prior_epochs": 9,
         "validation": 0.0,
+        "blend": None,
         "min_images": 10_000,
         **TRAINED,
     },

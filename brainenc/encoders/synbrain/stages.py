@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from brainenc.encoders.ensemble import seeded
 from brainenc.encoders.synbrain.sizes import Sizes
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 from brainenc.reading import read_array
+from brainenc.repeats import average_repeats
 from brainenc.sealed import read_sealed, seal
 from brainenc.storage import atomic_path, fingerprint
 from brainenc.training import Examples, TrainingRun
@@ -30,6 +32,9 @@ KL_WEIGHT, CLIP_WEIGHT = 1e-3, 1e3
 
 #: Largest size in bytes of posterior means kept in memory; larger ones go to a file if possible.
 MEANS_IN_MEMORY = 2 * 2**30
+
+#: Metric on held-out images, evaluations of stage 2, and most held-out trials in one of stage 1.
+MONITOR, N_EVALUATIONS, N_JUDGED = "held_out_mse", 20, 1024
 
 #: Number of tokens that pooled features are cut into.
 N_TOKENS_OF_POOLED = 8
@@ -115,10 +120,90 @@ def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:
     return trials.astype(np.float32, copy=False)
 
 
-def trial_index(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Image and repeat of every trial present."""
-    image, repeat = np.nonzero(np.isfinite(betas).any(axis=2))
+def trial_index(
+    betas: np.ndarray, images: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and repeat of every trial present; of the images of a mask, if one is given."""
+    present = np.isfinite(betas).any(axis=2)
+    if images is not None:
+        present &= images[:, None]
+    image, repeat = np.nonzero(present)
     return image, repeat
+
+
+@dataclass(frozen=True)
+class HeldOutImages:
+    """Images that no stage learns, by which training is stopped.
+
+    Attributes
+    ----------
+    learnt : array of bool, shape (n_images,)
+        False for the held-out images.
+    trials : array, shape (n_trials, n_voxels)
+        Of held-out images, at most `N_JUDGED`.
+    of_trials, averages : array, shape (n_trials, n_voxels), (n_images_held, n_voxels)
+        Average response to the image of each trial, and to each held-out image.
+    tokens : array, shape (n_images_held, n_tokens, width)
+    batch_size : int
+    """
+
+    learnt: np.ndarray
+    trials: np.ndarray
+    of_trials: np.ndarray
+    averages: np.ndarray
+    tokens: np.ndarray
+    batch_size: int
+
+    @classmethod
+    def of(
+        cls, learnt: np.ndarray, betas: np.ndarray, tokens: np.ndarray, batch_size: int
+    ) -> "HeldOutImages":
+        """The images that a mask leaves, of betas as the networks see them."""
+        averages = average_repeats(betas).astype(np.float32, copy=False)
+        image, repeat = trial_index(betas, ~learnt)
+        some = np.unique(np.linspace(0, len(image) - 1, min(len(image), N_JUDGED)).astype(int))
+        rows = np.unique(image)
+        return cls(
+            learnt,
+            betas[image[some], repeat[some]],
+            averages[image[some]],
+            averages[rows],
+            tokens[rows],
+            batch_size,
+        )
+
+    def error_of_autoencoder(self, vae: Any) -> dict[str, float]:
+        """Mean squared error of decoded posterior means of trials against averages."""
+        n_voxels = self.trials.shape[1]
+        return self._error(
+            lambda x: vae.decode(vae.encode(x)[0], n_voxels), vae, self.trials, self.of_trials
+        )
+
+    def error_of_mapper(self, mapper: Any, vae: BrainVAE) -> dict[str, float]:
+        """Mean squared error of decoded latents of images against averages."""
+        device = next(vae.parameters()).device if mapper is None else _device_of(mapper)
+        vae.to(device)
+        n_voxels = self.averages.shape[1]
+        return self._error(
+            lambda x: vae.decode(x if mapper is None else mapper(x), n_voxels),
+            vae,
+            self.tokens,
+            self.averages,
+        )
+
+    def _error(self, call: Any, net: Any, inputs: np.ndarray, wanted: np.ndarray) -> dict:
+        device = _device_of(net)
+        found = [call(_tensor(x, device)).cpu() for x in batches_of(inputs, self.batch_size)]
+        return {MONITOR: float(F.mse_loss(torch.cat(found).float(), torch.from_numpy(wanted)))}
+
+
+def early_stopping(patience: int) -> dict[str, Any]:
+    """Settings of a training that is stopped by the error on held-out images."""
+    return {"monitor": MONITOR, "mode": "min", "patience": patience}
+
+
+def _device_of(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
 
 
 def fit_vae(
@@ -131,6 +216,7 @@ def fit_vae(
     relative_stop: float,
     variational: bool = True,
     contrastive: bool = True,
+    held: HeldOutImages | None = None,
 ) -> pd.DataFrame:
     """Stage 1: train the autoencoder on single trials, with its latent aligned with the tokens.
 
@@ -144,24 +230,29 @@ def fit_vae(
     n_epochs : int
     relative_stop, variational, contrastive
         As for `brainenc.SynBrainEncoder`.
+    held : HeldOutImages, optional
+        Images that are not learnt. The weights are kept that decode the posterior means of their
+        trials best, against the average of each image.
 
     Returns
     -------
     DataFrame : the history
     """
-    image, repeat = trial_index(betas)
+    image, repeat = trial_index(betas, None if held is None else held.learnt)
     weights: dict[str, Any] = {
         "kl_weight": KL_WEIGHT if variational else 0.0,
         "clip_weight": CLIP_WEIGHT if contrastive else 0.0,
     }
     threshold = relative_stop * error_of_mean(betas)
+    stopping = {} if held is None else early_stopping(max(3, n_epochs // 3))
     result = run.train(
         vae,
         vae_loss(variational, **weights),
         Examples(betas=(betas, image, repeat), tokens=(tokens, image)),
-        run.settings(n_epochs=n_epochs),
+        run.settings(n_epochs=n_epochs, **stopping),
         name="vae",
         identity=weights | {"variational": variational},
+        evaluate=None if held is None else held.error_of_autoencoder,
         stop=lambda row: row["reconstruction"] < threshold,
     )
     return result.history.assign(stage="vae")
@@ -213,6 +304,8 @@ def fit_mapper(
     n_steps: int,
     ema_decay: float,
     few_shot: bool = False,
+    averaged: bool = False,
+    held: HeldOutImages | None = None,
 ) -> pd.DataFrame:
     """Stage 2: train the mapper from tokens to posterior means of trials, by squared error.
 
@@ -230,31 +323,63 @@ def fit_mapper(
     ema_decay : float
     few_shot : bool
         Train only the MLPs of the blocks.
+    averaged : bool
+        Targets are the averages of the posterior means of an image's trials, one per image.
+    held : HeldOutImages, optional
+        Images that are not learnt. The weights are kept whose decoded latents are nearest to their
+        average responses.
 
     Returns
     -------
     DataFrame : the history
     """
-    image, repeat = trial_index(betas)
-    blocks: Any = mapper.blocks
-    mlps = [weight for block in blocks for weight in block.mlp.parameters()]
+    image, repeat = trial_index(betas, None if held is None else held.learnt)
+    stopping: dict[str, Any] = {}
+    if held is not None:
+        every = max(1, n_steps // N_EVALUATIONS)
+        stopping = early_stopping(N_EVALUATIONS // 3) | {"report_every": every}
     vae.eval()
     try:
-        means = posterior_means(vae, betas, run, n_steps)
+        means = posterior_means(vae, betas, (image, repeat), run, n_steps)
+        if averaged and means is not None:
+            image, means = averages_by_image(image, means)
+        if means is not None:
+            targets: dict[str, Any] = {"target": means}
+        elif averaged:
+            image = np.unique(image)
+            targets = {"betas": (betas, image)}
+        else:
+            targets = {"betas": (betas, image, repeat)}
         result = run.train(
             mapper,
             mapper_loss(vae),
-            Examples(
-                tokens=(tokens, image),
-                **({"betas": (betas, image, repeat)} if means is None else {"target": means}),
+            Examples(tokens=(tokens, image), **targets),
+            run.settings(
+                n_steps=n_steps, ema_decay=ema_decay, clip_norm=1.0, weight_decay=0.0, **stopping
             ),
-            run.settings(n_steps=n_steps, ema_decay=ema_decay, clip_norm=1.0, weight_decay=0.0),
             name="mapper",
-            parameters=mlps if few_shot else None,
+            parameters=mlps_of(mapper) if few_shot else None,
+            evaluate=None if held is None else lambda module: held.error_of_mapper(module, vae),
         )
     finally:
         vae.to("cpu")
     return result.history.assign(stage="mapper")
+
+
+def mlps_of(mapper: S2N) -> list[Any]:
+    """Weights of the MLPs of a mapper's blocks."""
+    blocks: Any = mapper.blocks
+    return [weight for block in blocks for weight in block.mlp.parameters()]
+
+
+def averages_by_image(image: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images (ascending), and the mean over trials of values (n_trials, ...) of each."""
+    images, first = np.unique(image, return_index=True)  # trials are ordered by image
+    stops = [*first[1:], len(image)]
+    means = np.empty((len(images), *values.shape[1:]), dtype=values.dtype)
+    for i, rows in enumerate(zip(first, stops, strict=True)):
+        means[i] = values[slice(*rows)].mean(axis=0, dtype=np.float32)
+    return images, means
 
 
 def mapper_loss(vae: BrainVAE) -> Any:
@@ -263,7 +388,7 @@ def mapper_loss(vae: BrainVAE) -> Any:
     def target(batch: Any) -> Tensor:
         # Targets do not depend on the precision of the training.
         with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
-            return vae.to(batch.device).encode(batch["betas"])[0]
+            return mean_of_posterior(vae.to(batch.device), batch["betas"])
 
     def loss(module: nn.Module, batch: Any) -> dict[str, Tensor]:
         wanted = batch["target"] if "target" in batch else target(batch)
@@ -272,8 +397,26 @@ def mapper_loss(vae: BrainVAE) -> Any:
     return loss
 
 
+def mean_of_posterior(vae: BrainVAE, betas: Tensor) -> Tensor:
+    """Posterior means of trials (batch, n_voxels), or averages over those of images.
+
+    Betas (batch, n_repeats, n_voxels) are NaN in every voxel of a missing trial.
+    """
+    if betas.ndim == 2:
+        return vae.encode(betas)[0]
+    present = betas[..., 0].isfinite()
+    of_trials = vae.encode(betas[present])[0]
+    image = present.nonzero()[:, 0]
+    total = of_trials.new_zeros(len(betas), *of_trials.shape[1:]).index_add(0, image, of_trials)
+    return total / present.sum(1)[:, None, None]
+
+
 def posterior_means(
-    vae: BrainVAE, betas: np.ndarray, run: TrainingRun, n_steps: int
+    vae: BrainVAE,
+    betas: np.ndarray,
+    trials: tuple[np.ndarray, np.ndarray],
+    run: TrainingRun,
+    n_steps: int,
 ) -> np.ndarray | None:
     """Posterior mean of every trial, computed once if stage 2 would need it several times.
 
@@ -281,6 +424,8 @@ def posterior_means(
     ----------
     vae : BrainVAE, in evaluation mode
     betas : array, shape (n_images, n_repeats, n_voxels)
+    trials : (image, repeat)
+        The trials to encode.
     run : TrainingRun
     n_steps : int
         Steps of stage 2.
@@ -291,7 +436,7 @@ def posterior_means(
         .85 MB per trial at the published sizes. Up to 2 GiB are kept in memory, more in a
         memory-mapped file in `checkpoint_dir`. None if they need that folder and there is none.
     """
-    image, repeat = trial_index(betas)
+    image, repeat = trials
     shape = (len(image), vae.sizes["n_tokens"], vae.sizes["token_width"])
     if n_steps * min(run.batch_size, len(image)) <= len(image):
         return None

@@ -290,7 +290,7 @@ def test_a_wrong_parameter_of_the_sampling_is_named_when_it_draws(
     former = getattr(encoder, wrong)
     try:
         with pytest.raises((TypeError, ValueError), match=f"{wrong}={value!r} must be"):
-            encoder.set_params(**{wrong: value}).sample(arrays[0][:3], 2, 0)
+            encoder.set_params(**{wrong: value}).sample(arrays[0][:3], 2, 0, noise="latent")
     finally:
         encoder.set_params(**{wrong: former})
 

@@ -104,7 +104,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--part", choices=["paper", "steps"], default="paper", help="table to make")
-    add("--sets", nargs="+", choices=list(SETS | SESSIONS), default=["small", "v4"])
+    add("--sets", nargs="+", choices=list(SETS | SESSIONS), default=["tiny", "v4"])
     add("--vae-epochs", type=int, help="of the steps; by default those of the encoder")
     add("--mapper-steps", type=int, help="likewise")
     add("--data", type=Path, default=DATA, help="folder of the measured data")

@@ -49,6 +49,8 @@ EXCEPTIONS = {
 HERE = {
     "mindsimulator": {"autoencoder_epochs": 20, "learning_rate": 5e-3, "n_draws": 40},
     "synbrain": {"batch_size": 64},
+    # A blend with ridge may leave all to ridge, which is right where betas are linear in features.
+    "stacked": {"blend": None},
 }
 
 #: Images to learn: 110 are left where a test has three folds of all.
@@ -215,7 +217,7 @@ def test_few_images_are_fitted_with_ridge_and_a_warning(name, problem):
     with pytest.warns(UserWarning, match="fewer than min_images=100"):
         encoder.fit_held_out(X, betas)
     # No warning, which would be an error here, from min_images on.
-    encoder = make(name, min_images=99).fit(X, betas)
+    encoder = make(name, min_images=99, blend=None).fit(X, betas)
     assert len(encoder.history_) > 0
     assert (encoder.predict(X) != ridge.predict(X)).any()
 

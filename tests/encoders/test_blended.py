@@ -1,6 +1,7 @@
 """Blends of networks with ridge: weights, shares, draws, and what is refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize
 from tiny_encoders import tiny_encoder
@@ -153,3 +154,26 @@ def test_published_models_are_not_blended(name):
     assert not encoder._blends(
         encoder._defaults(np.zeros((9, 4, 8)), np.zeros((9, 1, 2))) | {"sizes": encoder.sizes}
     )
+
+
+def test_shares_per_roi_are_means_over_voxels_with_data(problem):
+    X, betas, _ = problem
+    holed = betas.copy()
+    holed[..., 2] = np.nan
+    encoder = tiny_encoder("mindreader").fit(X, holed)
+    voxels = pd.DataFrame({"roi": ["V1", "V1", "V1", "V2", "V2", ""]})
+    given = {"net": encoder, "ridge": brainenc.RidgeEncoder().fit(X, betas)}
+    table = brainenc.encoders.net_shares(given, voxels)
+    share = encoder.net_share_
+    expected = [
+        ("net", "all", 5, share[[0, 1, 3, 4, 5]].mean()),
+        ("net", "V1", 2, share[:2].mean()),
+        ("net", "V2", 2, share[3:5].mean()),
+    ]
+    for row, wanted in zip(table.itertuples(index=False), expected, strict=True):
+        assert tuple(row[:3]) == wanted[:3]
+        assert row.net_share == pytest.approx(wanted[3])
+    with pytest.raises(ValueError, match="voxels has 3 rows, but encoder 'net' has 6"):
+        brainenc.encoders.net_shares(given, voxels[:3])
+    with pytest.raises(ValueError, match="atlas='area' is no column"):
+        brainenc.encoders.net_shares(given, voxels, atlas="area")

@@ -55,7 +55,6 @@ def averages(name: str, title: str, features: Any) -> Callable[[Path], Subject]:
 
 
 SETS: dict[str, Callable[[Path], Subject]] = {
-    "tiny": simulated(300, 100),
     "small": simulated(300, 300),
     "medium": simulated(600, 800),
     "large": simulated(1500, 800),

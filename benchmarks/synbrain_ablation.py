@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from comparison import DATA, SESSIONS, SETS
+from comparison import DATA
 from joblib import Parallel, delayed
 from synbrain_common import SMALL, published_unit, show, small_synbrain, write
-from synbrain_steps import steps_table
+from synbrain_steps import SUBJECTS, steps_table
 
 import brainenc
 from brainenc.benchmarking.manifest import data_hash, hardware, versions
@@ -104,7 +104,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--part", choices=["paper", "steps"], default="paper", help="table to make")
-    add("--sets", nargs="+", choices=list(SETS | SESSIONS), default=["tiny", "v4"])
+    add("--sets", nargs="+", choices=list(SUBJECTS), default=["tiny", "v4"])
     add("--vae-epochs", type=int, help="of the steps; by default those of the encoder")
     add("--mapper-steps", type=int, help="likewise")
     add("--data", type=Path, default=DATA, help="folder of the measured data")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from comparison import SESSIONS, SETS, Subject, with_features
+from comparison import SESSIONS, SETS, Subject, simulated, with_features
 from joblib import Parallel, delayed
 
 import brainenc
@@ -36,6 +36,9 @@ FITS = {
 }
 READ_OUT, BLEND = "+ read-out", "+ blend with ridge"
 ORDER = ["mean", "ridge", *FITS, READ_OUT, BLEND]
+
+#: Data sets by name; the first trains in minutes.
+SUBJECTS = {"tiny": simulated(300, 100)} | SETS | SESSIONS
 
 #: Features of measured sets: tokens of a real network.
 TOKENS = "efficientnet-lite0:block12"
@@ -57,7 +60,7 @@ def steps_table(arguments: argparse.Namespace) -> pd.DataFrame:
     """One row per data set and step."""
     tables = []
     for name in arguments.sets:
-        subject = (SETS | SESSIONS)[name](arguments.data)
+        subject = SUBJECTS[name](arguments.data)
         if subject.data.truth is None:
             subject = with_features(subject, TOKENS)
         tables.append(of_subject(subject, arguments))

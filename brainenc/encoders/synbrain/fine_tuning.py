@@ -6,19 +6,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
-from brainenc.encoders.synbrain.stages import (
-    MONITOR,
-    N_EVALUATIONS,
-    HeldOutImages,
-    early_stopping,
-    mlps_of,
-)
+from brainenc.encoders.synbrain.held_out import N_EVALUATIONS, HeldOutImages, early_stopping
+from brainenc.encoders.synbrain.stages import mlps_of
 from brainenc.nets import S2N, BrainVAE
 from brainenc.nets.losses import masked_squared_error
 from brainenc.repeats import average_repeats
 from brainenc.training import Cosine, Examples, TrainingRun
-
-__all__ = ["MONITOR", "MapperAndDecoder", "fit_voxels"]
 
 
 class MapperAndDecoder(nn.Module):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,17 @@ from torch.nn import functional as F
 from brainenc.arrays import row_blocks, write_array
 from brainenc.devices import resolve_device
 from brainenc.encoders.ensemble import seeded
+from brainenc.encoders.synbrain.held_out import (
+    N_EVALUATIONS,
+    HeldOutImages,
+    batches_of,
+    early_stopping,
+    tensor_of,
+    trial_index,
+)
 from brainenc.encoders.synbrain.sizes import Sizes
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 from brainenc.reading import read_array
-from brainenc.repeats import average_repeats
 from brainenc.sealed import read_sealed, seal
 from brainenc.storage import atomic_path, fingerprint
 from brainenc.training import Examples, TrainingRun
@@ -32,9 +38,6 @@ KL_WEIGHT, CLIP_WEIGHT = 1e-3, 1e3
 
 #: Largest size in bytes of posterior means kept in memory; larger ones go to a file if possible.
 MEANS_IN_MEMORY = 2 * 2**30
-
-#: Metric on held-out images, evaluations of stage 2, and most held-out trials in one of stage 1.
-MONITOR, N_EVALUATIONS, N_JUDGED = "held_out_mse", 20, 1024
 
 #: Number of tokens that pooled features are cut into.
 N_TOKENS_OF_POOLED = 8
@@ -118,92 +121,6 @@ def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:
     trials = np.where(undefined, np.float32(0), betas)
     trials[missing] = np.nan
     return trials.astype(np.float32, copy=False)
-
-
-def trial_index(
-    betas: np.ndarray, images: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Image and repeat of every trial present; of the images of a mask, if one is given."""
-    present = np.isfinite(betas).any(axis=2)
-    if images is not None:
-        present &= images[:, None]
-    image, repeat = np.nonzero(present)
-    return image, repeat
-
-
-@dataclass(frozen=True)
-class HeldOutImages:
-    """Images that no stage learns, by which training is stopped.
-
-    Attributes
-    ----------
-    learnt : array of bool, shape (n_images,)
-        False for the held-out images.
-    trials : array, shape (n_trials, n_voxels)
-        Of held-out images, at most `N_JUDGED`.
-    of_trials, averages : array, shape (n_trials, n_voxels), (n_images_held, n_voxels)
-        Average response to the image of each trial, and to each held-out image.
-    tokens : array, shape (n_images_held, n_tokens, width)
-    batch_size : int
-    """
-
-    learnt: np.ndarray
-    trials: np.ndarray
-    of_trials: np.ndarray
-    averages: np.ndarray
-    tokens: np.ndarray
-    batch_size: int
-
-    @classmethod
-    def of(
-        cls, learnt: np.ndarray, betas: np.ndarray, tokens: np.ndarray, batch_size: int
-    ) -> "HeldOutImages":
-        """The images that a mask leaves, of betas as the networks see them."""
-        averages = average_repeats(betas).astype(np.float32, copy=False)
-        image, repeat = trial_index(betas, ~learnt)
-        some = np.unique(np.linspace(0, len(image) - 1, min(len(image), N_JUDGED)).astype(int))
-        rows = np.unique(image)
-        return cls(
-            learnt,
-            betas[image[some], repeat[some]],
-            averages[image[some]],
-            averages[rows],
-            tokens[rows],
-            batch_size,
-        )
-
-    def error_of_autoencoder(self, vae: Any) -> dict[str, float]:
-        """Mean squared error of decoded posterior means of trials against averages."""
-        n_voxels = self.trials.shape[1]
-        return self._error(
-            lambda x: vae.decode(vae.encode(x)[0], n_voxels), vae, self.trials, self.of_trials
-        )
-
-    def error_of_mapper(self, mapper: Any, vae: BrainVAE) -> dict[str, float]:
-        """Mean squared error of decoded latents of images against averages."""
-        device = next(vae.parameters()).device if mapper is None else _device_of(mapper)
-        vae.to(device)
-        n_voxels = self.averages.shape[1]
-        return self._error(
-            lambda x: vae.decode(x if mapper is None else mapper(x), n_voxels),
-            vae,
-            self.tokens,
-            self.averages,
-        )
-
-    def _error(self, call: Any, net: Any, inputs: np.ndarray, wanted: np.ndarray) -> dict:
-        device = _device_of(net)
-        found = [call(_tensor(x, device)).cpu() for x in batches_of(inputs, self.batch_size)]
-        return {MONITOR: float(F.mse_loss(torch.cat(found).float(), torch.from_numpy(wanted)))}
-
-
-def early_stopping(patience: int) -> dict[str, Any]:
-    """Settings of a training that is stopped by the error on held-out images."""
-    return {"monitor": MONITOR, "mode": "min", "patience": patience}
-
-
-def _device_of(net: nn.Module) -> torch.device:
-    return next(net.parameters()).device
 
 
 def fit_vae(
@@ -497,11 +414,6 @@ def decode(
     return _of_batches(lambda z: vae.decode(z, n_voxels), vae, batches, on, precision)
 
 
-def batches_of(array: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Rows of an array in batches."""
-    return (array[i : i + batch_size] for i in range(0, len(array), batch_size))
-
-
 def _of_batches(
     function: Any,
     module: nn.Module,
@@ -515,11 +427,7 @@ def _of_batches(
         function.to(device).eval()
     try:
         with torch.no_grad(), autocast(device, precision):
-            parts = [function(_tensor(x, device)).float().cpu().numpy() for x in batches]
+            parts = [function(tensor_of(x, device)).float().cpu().numpy() for x in batches]
     finally:
         module.to("cpu")
     return np.concatenate(parts)
-
-
-def _tensor(rows: np.ndarray, device: Any) -> Tensor:
-    return torch.from_numpy(rows.astype(np.float32, copy=False)).to(device)

@@ -1,4 +1,7 @@
-"""MindSimulatorEncoder: responses decoded from latents drawn by a diffusion model."""
+"""MindSimulatorEncoder: responses decoded from latents drawn by a diffusion model.
+
+Long because half of it is the documentation of its parameters and attributes.
+"""
 
 import os
 from typing import Any, ClassVar

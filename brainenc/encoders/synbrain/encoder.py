@@ -1,4 +1,7 @@
-"""SynBrainEncoder: an autoencoder of single trials, and a mapper from tokens to its latent."""
+"""SynBrainEncoder: an autoencoder of single trials, and a mapper from tokens to its latent.
+
+Long because half of it is the documentation of its parameters and attributes.
+"""
 
 import copy
 import os

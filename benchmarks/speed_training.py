@@ -124,7 +124,10 @@ def time_means(sizes: dict[str, Any], device: str) -> dict:
         batch_size=sizes["batch"], learning_rate=1e-4, weight_decay=0.05, device=device
     )
     found = median_of(
-        lambda: stages.posterior_means(vae, betas[:, None], run, MAPPER_STEPS), device
+        lambda: stages.posterior_means(
+            vae, betas[:, None], stages.trial_index(betas[:, None]), run, MAPPER_STEPS
+        ),
+        device,
     )
     return found | {name: found[name] / sizes["batch"] for name in ("s", "CPU s")}
 

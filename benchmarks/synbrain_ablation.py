@@ -10,6 +10,9 @@ SynBrain at small sizes, with and without each of its parts, trained on 600 imag
   images' tokens, as in the paper: "raw" is the posterior mean of the averaged measured response,
   "syn" that of the predicted one. Predictions of the baselines are read by the full autoencoder.
 
+``--part steps`` runs `synbrain_steps` instead: what each step of the default adds to the published
+model, on simulated subjects and macaque V4.
+
 Every row is the mean over seeds ± s.d.: seeds of the nets, not of the data. Prints the scores and
 how far training went and, with ``--out``, writes both as CSV with a JSON manifest.
 """
@@ -25,8 +28,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from comparison import DATA
 from joblib import Parallel, delayed
 from synbrain_common import SMALL, published_unit, show, small_synbrain, write
+from synbrain_steps import SUBJECTS, steps_table
 
 import brainenc
 from brainenc.benchmarking.manifest import data_hash, hardware, versions
@@ -34,6 +39,7 @@ from brainenc.benchmarking.split import trial_sd
 from brainenc.metrics import correlation, mean_squared_error, pattern_correlation
 from brainenc.progress import progress
 from brainenc.repeats import average_repeats
+from brainenc.storage import write_json
 
 #: "no S2N" is the full autoencoder with tokens decoded directly, so it needs no fit of its own.
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -68,6 +74,12 @@ class Split:
 def main() -> None:
     arguments = parse_arguments()
     started = time.perf_counter()
+    if arguments.part == "steps":
+        tables = {"steps": steps_table(arguments)}
+        if arguments.out is not None:
+            write(arguments.out, "synbrain_ablation", tables, None)
+            write_json(arguments.out / "synbrain_ablation_steps.json", about(arguments, started))
+        return
     n_images = arguments.train + arguments.test
     data = brainenc.datasets.simulate_subject(n_images, arguments.voxels, random_state=0)
     split = make_split(data, arguments.train)
@@ -91,6 +103,11 @@ def main() -> None:
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
+    add("--part", choices=["paper", "steps"], default="paper", help="table to make")
+    add("--sets", nargs="+", choices=list(SUBJECTS), default=["tiny", "v4"])
+    add("--vae-epochs", type=int, help="of the steps; by default those of the encoder")
+    add("--mapper-steps", type=int, help="likewise")
+    add("--data", type=Path, default=DATA, help="folder of the measured data")
     add("--train", type=int, default=600, help="training images")
     add("--test", type=int, default=400, help="test images")
     add("--voxels", type=int, default=400)
@@ -274,18 +291,25 @@ def training_table(curves: pd.DataFrame) -> pd.DataFrame:
     return table[["epochs", "minutes", *losses]].reset_index()
 
 
-def manifest(arguments: argparse.Namespace, data: Any, started: float) -> dict[str, Any]:
-    settings = {k: v for k, v in vars(arguments).items() if k != "out"}
+def about(arguments: argparse.Namespace, started: float) -> dict[str, Any]:
+    """When, how and where a table was made."""
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "data")}
     return {
-        "command": "python benchmarks/synbrain_ablation.py --out docs/results",
+        "command": f"python benchmarks/synbrain_ablation.py --part {arguments.part} --out DIR",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "settings": settings,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def manifest(arguments: argparse.Namespace, data: Any, started: float) -> dict[str, Any]:
+    return {
+        **about(arguments, started),
         "SynBrain (small)": SMALL,
         "ceiling of r": ceiling_of_r(data),
         "data": {"name": data.name, "hash": data_hash(data)},
-        "versions": versions(),
-        "hardware": hardware(),
     }
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 
 import brainenc
 from brainenc.benchmarking.split import trial_sd
+from brainenc.encoders.synbrain.sizes import PUBLISHED_STEPS
+from brainenc.encoders.synbrain.voxels import PUBLISHED_ERROR
 from brainenc.storage import atomic_path, write_json
 
 #: SynBrain with the small sizes of its networks (`brainenc.encoders.synbrain.sizes.small_sizes`) on
@@ -17,11 +19,9 @@ SMALL = {
     "sizes": {"vae": {"pooled_length": 512}},
     "learning_rate": 2e-3,
     "mapper_steps": 1500,
+    # Without the steps that the default adds to the paper.
+    **PUBLISHED_STEPS,
 }
-
-#: Squared error, summed over voxels, of predicting the mean trial in NSD subject 1: training
-#: stops at 350, which is .28 of it.
-PUBLISHED_ERROR = 350 / 0.28
 
 FORMAT: dict = {"index": False, "float_format": "{:.3f}".format, "na_rep": "–"}
 
@@ -49,10 +49,11 @@ def show(tables: dict[str, pd.DataFrame]) -> None:
         print(f"\n{name}\n{table.to_string(**FORMAT)}")
 
 
-def write(folder: Path, stem: str, tables: dict[str, pd.DataFrame], manifest: dict) -> None:
+def write(folder: Path, stem: str, tables: dict[str, pd.DataFrame], manifest: dict | None) -> None:
     """Every table as ``<stem>_<name>.csv``, the manifest as ``<stem>.json``."""
     for name, table in tables.items():
         with atomic_path(folder / f"{stem}_{name}.csv") as temporary:
             table.to_csv(temporary, **FORMAT)
-    write_json(folder / f"{stem}.json", manifest)
+    if manifest is not None:
+        write_json(folder / f"{stem}.json", manifest)
     print(f"\nwritten to {folder}")

@@ -14,6 +14,7 @@ TINY: dict[str, dict[str, Any]] = {
     "synbrain": {
         "sizes": {"vae": VAE | {"projector_width": 8}, "mapper": {"depth": 1, "n_heads": 2}},
         **{"vae_epochs": 2, "mapper_steps": 5, "batch_size": 16, "learning_rate": 1e-4},
+        "fine_tuning_steps": 2,
     },
     "mindsimulator": {"sizes": PRIOR, "autoencoder_epochs": 2, "prior_epochs": 2, "n_steps": 6},
     "mindreader": SHORT,

@@ -342,6 +342,7 @@ class BenchmarkResult(ResultTables):
         *,
         surface: str = "static",
         attention: tuple[Any, Any, Any] | None = None,
+        net_shares: pd.DataFrame | None = None,
     ) -> Path:
         """Write the report: one self-contained HTML file.
 
@@ -354,6 +355,8 @@ class BenchmarkResult(ResultTables):
         attention : tuple (images, maps, rois), optional
             Attention of ROIs: a few images, and for them ``encoder.attention_maps(...)`` and
             ``encoder.rois_`` of a fitted `ROITransformerEncoder`.
+        net_shares : DataFrame, optional
+            What networks add to ridge, per ROI: the table of `brainenc.encoders.net_shares`.
 
         Returns
         -------
@@ -362,7 +365,7 @@ class BenchmarkResult(ResultTables):
         from brainenc.report import render_report
 
         with atomic_path(path) as temporary:
-            page = render_report(self, surface=surface, attention=attention)
+            page = render_report(self, surface=surface, attention=attention, net_shares=net_shares)
             # Paths that are no text in this locale have characters that are none in a file.
             temporary.write_bytes(page.encode("utf-8", errors="replace"))
         return Path(path)

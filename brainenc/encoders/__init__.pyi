@@ -8,6 +8,7 @@ from .loading import load as load
 from .mean import MeanEncoder as MeanEncoder
 from .mind_reader import MindReaderEncoder as MindReaderEncoder
 from .mind_simulator import MindSimulatorEncoder as MindSimulatorEncoder
+from .net_shares import net_shares as net_shares
 from .refits import add_refits as add_refits
 from .registry import ENCODERS as ENCODERS
 from .registry import make_encoder as make_encoder

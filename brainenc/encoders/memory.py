@@ -196,6 +196,10 @@ def _network(constant: float, per_voxel: int, *, linear: bool = False) -> Callab
             own += 12.0 * sizes.n_images**2
         # Weights, gradients, two moments, and the best ones so far.
         own += 5 * 4.0 * per_voxel * sizes.n_voxels
+        if getattr(encoder, "blend", None) is not None:
+            # Ridge follows the network; both leave held-out predictions, which are blended.
+            of_ridge = _ridge(None, sizes).n_bytes - sizes.noise
+            own = max(own, of_ridge) + 3 * sizes.averages
         return Need(own + sizes.noise, "select fewer voxels, or smaller sizes= and batch_size=")
 
     return need

@@ -114,6 +114,10 @@ class MindReaderEncoder(Published, NetworkEncoder):
         unless `sizes` is "published".
     mse_weight, cosine_weight : float
         Weights of the squared error and of the cosine distance across voxels of each image.
+    blend : "auto", "ridge" or None
+        "ridge": in each voxel the prediction is a convex blend of mean, ridge on the same features
+        and network, with weights chosen on held-out images. "auto" is "ridge", but None, the
+        network alone, with ``sizes="published"``.
     min_images, n_members, n_epochs
         As for `brainenc.encoders.network.NetworkEncoder`: with fewer than `min_images` images ridge
         is fitted, with a warning; `n_members` networks are averaged.
@@ -128,6 +132,9 @@ class MindReaderEncoder(Published, NetworkEncoder):
         One row per evaluation of every `member`, with `held_out_r`, the mean over voxels of r
         across its held-out images; the weights with the largest are kept. Empty with ridge.
     members_ : list of brainenc.nets.MindReaderNet
+    blend_ : RidgeBlend or None
+    net_share_ : array, shape (n_voxels,)
+        Weight of the network in each voxel's blend; absent without one.
     linear_ : RidgeRegression or None
         Used instead of networks with fewer than `min_images` images.
     adapter_ : EmbeddingAdapter
@@ -166,6 +173,7 @@ class MindReaderEncoder(Published, NetworkEncoder):
         standardize: Any = "auto",
         mse_weight: float = 0.4,
         cosine_weight: float = 0.6,
+        blend: str | None = "auto",
         min_images: int = MIN_IMAGES,
         n_members: int | None = None,
         n_epochs: int | None = None,
@@ -181,6 +189,7 @@ class MindReaderEncoder(Published, NetworkEncoder):
         super().__init__(
             features,
             sizes=sizes,
+            blend=blend,
             min_images=min_images,
             n_members=n_members,
             n_epochs=n_epochs,

@@ -11,6 +11,8 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from brainenc.encoders.base import HeldOut
+from brainenc.encoders.blended import BlendedEncoder
 from brainenc.encoders.ensemble import (
     Recipe,
     ensemble_folds,
@@ -26,7 +28,7 @@ from brainenc.encoders.function_draws import (
     variance_of_members,
 )
 from brainenc.encoders.inputs import adapting
-from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder, check_number
+from brainenc.encoders.trained import MIN_IMAGES, check_number
 from brainenc.encoders.trunk import check_same_features, freeze, start_from
 from brainenc.metrics import correlation
 from brainenc.repeats import average_repeats
@@ -63,10 +65,10 @@ class Preset:
     as_published: bool = False
 
 
-class NetworkEncoder(TrainedEncoder):
+class NetworkEncoder(BlendedEncoder):
     """Base class of encoders whose prediction is the mean of networks trained on z-scored averages.
 
-    A subclass has `presets`, passes the parameters below and those of `TrainedEncoder` to
+    A subclass has `presets`, passes the parameters below and those of `BlendedEncoder` to
     ``__init__``, and provides `_adapter`, `_make_net` and `_loss`.
 
     Parameters
@@ -84,7 +86,7 @@ class NetworkEncoder(TrainedEncoder):
         None of `n_members`, `n_epochs` and the training parameters of `TrainedEncoder` means the
         value of the preset.
     **training
-        Parameters of `TrainedEncoder`.
+        Parameters of `BlendedEncoder`.
     """
 
     presets: ClassVar[Mapping[str, Preset]]
@@ -164,8 +166,22 @@ class NetworkEncoder(TrainedEncoder):
         betas: np.ndarray,
         run: TrainingRun,
         options: dict[str, Any],
+        **start: Any,
+    ) -> np.ndarray | HeldOut:
+        held_out = super()._train(features, betas, run, options, **start)
+        if self.blend_ is not None and len(self.members_) > 1:
+            self.member_variance_ *= np.square(self.net_share_)
+        return held_out
+
+    def _train_net(
+        self,
+        features: np.ndarray,
+        betas: np.ndarray,
+        run: TrainingRun,
+        options: dict[str, Any],
         *,
         source: Any = None,
+        **start: Any,
     ) -> np.ndarray:
         self.members_: list[Any] = []
         self.history_, self.linear_ = pd.DataFrame(), None
@@ -205,7 +221,7 @@ class NetworkEncoder(TrainedEncoder):
             )
         return self._in_betas(found.held_out)
 
-    def _predict(self, features: np.ndarray) -> np.ndarray:
+    def _predict_net(self, features: np.ndarray) -> np.ndarray:
         if self.linear_ is not None:
             return self.linear_.predict(features)
         inputs = self._inputs(features)
@@ -218,6 +234,9 @@ class NetworkEncoder(TrainedEncoder):
         if len(self.members_) < 2:
             return super()._functions(features, n, streams)
         members = self._of_members(self._inputs(features))
+        if getattr(self, "blend_", None) is not None:
+            # Members differ in the network's part of the prediction.
+            members = [self.net_share_ * member for member in members]
         return functions_of_members(self, members, features, n, streams)
 
     def _of_members(self, inputs: Any, rows: np.ndarray | None = None) -> list[np.ndarray]:

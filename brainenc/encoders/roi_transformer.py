@@ -83,6 +83,10 @@ class ROITransformerEncoder(Published, NetworkEncoder):
         Network and training: "published" is the published layer and schedule, with one member;
         "auto" is smaller and trains in seconds on 600 images of 16 tokens. A dict replaces
         arguments of `brainenc.nets.ROIAttention` in "auto".
+    blend : "auto", "ridge" or None
+        "ridge": in each voxel the prediction is a convex blend of mean, ridge on the same features
+        and network, with weights chosen on held-out images. "auto" is "ridge", but None, the
+        network alone, with ``sizes="published"``.
     min_images, n_members, n_epochs
         As for `brainenc.encoders.network.NetworkEncoder`: with fewer than `min_images` images ridge
         is fitted, with a warning; `n_members` networks are averaged.
@@ -97,6 +101,9 @@ class ROITransformerEncoder(Published, NetworkEncoder):
         One row per evaluation of every `member`, with `held_out_r`, the mean over voxels of r
         across its held-out images; the weights with the largest are kept. Empty with ridge.
     members_ : list of brainenc.nets.ROIAttention
+    blend_ : RidgeBlend or None
+    net_share_ : array, shape (n_voxels,)
+        Weight of the network in each voxel's blend; absent without one.
     linear_ : RidgeRegression or None
         Used instead of networks with fewer than `min_images` images.
     rois_ : list of str
@@ -138,6 +145,7 @@ class ROITransformerEncoder(Published, NetworkEncoder):
         hemispheres: bool = True,
         n_clusters: int = 12,
         sizes: Any = "auto",
+        blend: str | None = "auto",
         min_images: int = MIN_IMAGES,
         n_members: int | None = None,
         n_epochs: int | None = None,
@@ -153,6 +161,7 @@ class ROITransformerEncoder(Published, NetworkEncoder):
         super().__init__(
             features,
             sizes=sizes,
+            blend=blend,
             min_images=min_images,
             n_members=n_members,
             n_epochs=n_epochs,
@@ -260,7 +269,7 @@ class ROITransformerEncoder(Published, NetworkEncoder):
 
     # ---------------------------------------------------------------- fitting
 
-    def _train(
+    def _train_net(
         self,
         features: np.ndarray,
         betas: np.ndarray,
@@ -269,7 +278,7 @@ class ROITransformerEncoder(Published, NetworkEncoder):
         **start: Any,
     ) -> np.ndarray:
         self._given_labels(betas.shape[2])  # raise before training
-        return super()._train(features, betas, run, options, **start)
+        return super()._train_net(features, betas, run, options, **start)
 
     def _given_labels(self, n_voxels: int) -> np.ndarray | None:
         """ROI label of each voxel from `rois`; None: voxels are to be clustered."""

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.encoders.base import BaseEncoder
+from brainenc.encoders.blended import cross_blend
 from brainenc.encoders.composed import (
     NOT_PREFIT,
     cross_fits,
@@ -29,7 +30,7 @@ from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.features.learned import Columns, LearnedFeatures, SideBySide, Within, learns
 from brainenc.model_selection import Folds, image_folds
 from brainenc.repeats import average_repeats
-from brainenc.solvers.simplex import blend, measure_errors
+from brainenc.solvers.simplex import blend
 from brainenc.storage import fingerprint
 from brainenc.validation import check_feature_shape, check_features
 
@@ -315,15 +316,9 @@ class StackedEncoder(BaseEncoder):
         averages = average_repeats(betas)
         held_out = self._fit_members(self._views(features), betas)
         folds = image_folds(min(5, len(betas)), len(betas), random_state=self.random_state)
-        errors = [measure_errors([h[test] for h in held_out], averages[test]) for _, test in folds]
-        total = sum(errors[1:], errors[0])
-        self.held_out_images_ = total.n_images
-        self.weights_ = total.weights(self.pooling)
-        self.weights_[:, ~np.isfinite(averages).any(axis=0)] = np.nan
-        blended = np.empty(averages.shape, dtype=np.float32)
-        for (_, test), own in zip(folds, errors, strict=True):
-            weights = (total - own).weights(self.pooling)
-            blended[test] = blend(weights, [member[test] for member in held_out])
+        self.weights_, blended, self.held_out_images_ = cross_blend(
+            held_out, averages, folds, self.pooling
+        )
         self.history_ = self._member_histories()
         return blended
 

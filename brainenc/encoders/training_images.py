@@ -1,4 +1,4 @@
-"""What a fitted encoder keeps of its training images: marks of their features, the mean response.
+"""Training images: which are held out; what a fitted encoder keeps: marks, the mean response.
 
 A mark is a short vector of random projections of an image's features. Images whose features are
 equal have equal marks, so that a test image that the encoder was fitted to is found later, when
@@ -95,3 +95,12 @@ def trained_on(encoder: Any, features: np.ndarray) -> np.ndarray | None:
 def _identify(marks: np.ndarray) -> bool:
     different = len(np.unique(marks, axis=0))
     return bool(different > max(1, MIN_DIFFERENT * len(marks)) and (marks.std(axis=0) > 0).all())
+
+
+def learnt_images(averages: np.ndarray, share: float, random_state: int) -> np.ndarray:
+    """Mask (n_images,) of the images to learn: a random `share` of those with data is held out."""
+    learnt = np.ones(len(averages), dtype=bool)
+    shown = np.flatnonzero(np.isfinite(averages).any(axis=1))
+    n_held = round(share * len(shown))
+    learnt[np.random.default_rng(random_state).permutation(shown)[:n_held]] = False
+    return learnt

@@ -64,6 +64,7 @@ def render_report(
     *,
     surface: str = "static",
     attention: tuple[Any, Any, Any] | None = None,
+    net_shares: pd.DataFrame | None = None,
 ) -> str:
     """Report of a benchmark as one self-contained HTML page.
 
@@ -77,6 +78,8 @@ def render_report(
     attention : tuple (images, maps, rois), optional
         Attention of ROIs, drawn by `attention_figure`: a few images, and for them
         ``encoder.attention_maps(...)`` and ``encoder.rois_`` of a `ROITransformerEncoder`.
+    net_shares : DataFrame, optional
+        What networks add to ridge, per ROI: the table of `brainenc.encoders.net_shares`.
 
     Returns
     -------
@@ -96,7 +99,10 @@ def render_report(
         lstrip_blocks=True,
     )
     with old_objects_set_aside():
-        context = _context(_tidied(result), surface) | {"attention": _attention(attention)}
+        context = _context(_tidied(result), surface) | {
+            "attention": _attention(attention),
+            "net_shares": _share_table(net_shares),
+        }
     context["contents"] = _contents(context)
     return environment.get_template("report.html.j2").render(context)
 
@@ -107,6 +113,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("encoders", "Encoders", True),
         ("ceiling", "Voxels and their noise ceiling", True),
         ("rois", context["rois_title"], True),
+        ("net-shares", "What networks add to ridge", context["net_shares"]),
         ("surface", "On the cortex", context["surface"]),
         ("differences", "Is one encoder better than another?", True),
         ("draws", "Do draws vary as single trials do?", context["draws"]),
@@ -208,6 +215,23 @@ def _roi_table(rois: pd.DataFrame) -> dict[str, Any]:
         ]
         first = found[names[0]]
         rows.append((roi, text.count(first.n_voxels), text.number(first.noise_ceiling), cells))
+    return {"encoders": names, "rows": rows}
+
+
+def _share_table(shares: pd.DataFrame | None) -> dict[str, Any] | None:
+    """Weight of the network of every blended encoder in every ROI."""
+    if shares is None or not len(shares):
+        return None
+    if missing := {"encoder", "roi", "n_voxels", "net_share"} - set(shares):
+        raise ValueError(
+            f"net_shares lacks {sorted(missing)}: give the table of brainenc.encoders.net_shares"
+        )
+    names = [str(name) for name in shares["encoder"].unique()]
+    rows = []
+    for roi, of_roi in shares.groupby("roi", sort=False):
+        found = {str(row.encoder): row.net_share for row in of_roi.itertuples()}
+        n_voxels = text.count(of_roi["n_voxels"].max())
+        rows.append((str(roi), n_voxels, [text.number(found.get(name, np.nan)) for name in names]))
     return {"encoders": names, "rows": rows}
 
 

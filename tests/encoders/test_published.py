@@ -68,6 +68,7 @@ def test_synbrain(synbrain_stages):
         run = stage["run"]
         assert (run.batch_size, run.learning_rate, run.weight_decay) == (24, 1e-4, 0.05)
     assert (vae["n_epochs"], vae["relative_stop"]) == (15, 0.28)
+    assert (vae["held"], mapper["held"], mapper["averaged"]) == (None, None, False)
     assert vae["variational"]
     assert vae["contrastive"]
     assert mapper["n_steps"] == 50_000
@@ -212,8 +213,12 @@ def test_what_is_given_comes_before_the_published_values(ensemble, make):
 @pytest.mark.parametrize(
     ("encoder", "changed", "kept"),
     [
-        (MindReaderEncoder(sizes={"hidden": 7}), {"hidden": 7}, {"n_channels": 16}),
-        (ROITransformerEncoder(sizes={"hidden": 32}), {"hidden": 32}, {"feed_forward": 128}),
+        (MindReaderEncoder(sizes={"hidden": 7}, blend=None), {"hidden": 7}, {"n_channels": 16}),
+        (
+            ROITransformerEncoder(sizes={"hidden": 32}, blend=None),
+            {"hidden": 32},
+            {"feed_forward": 128},
+        ),
     ],
 )
 def test_a_dict_replaces_sizes_of_auto(ensemble, encoder, changed, kept):

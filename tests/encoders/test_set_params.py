@@ -30,7 +30,7 @@ OF_OTHERS = brainenc.WeightPrior.from_encoders(
 )
 LINEAR = {"alphas": [7.0], "alpha_per_voxel": False, "cv": 3, "random_state": 5}
 TRAINED = {"batch_size": 7, "learning_rate": 0.5, "weight_decay": 0.5, "random_state": 5}
-NETWORK = {"sizes": "published", "min_images": 10_000, "n_members": 4, "n_epochs": 9}
+NETWORK = {"sizes": "published", "blend": None, "min_images": 10_000, "n_members": 4, "n_epochs": 9}
 
 #: Another legal value of every parameter.
 OTHER = {
@@ -84,6 +84,14 @@ OTHER = {
         "variational": False,
         "contrastive": False,
         "s2n": False,
+        "validation": 0.0,
+        "standardize": False,
+        "voxel_order": [5, 4, 3, 2, 1, 0],
+        "average_targets": False,
+        "fine_tuning_steps": 0,
+        "read_out": False,
+        "blend": None,
+        "min_images": 10_000,
         **TRAINED,
     },
     "mindsimulator": {
@@ -97,6 +105,7 @@ OTHER = {
         "autoencoder_epochs": 9,
         "prior_epochs": 9,
         "validation": 0.0,
+        "blend": None,
         "min_images": 10_000,
         **TRAINED,
     },
@@ -303,7 +312,7 @@ def test_a_wrong_parameter_of_the_sampling_is_named_when_it_draws(
     former = getattr(encoder, wrong)
     try:
         with pytest.raises((TypeError, ValueError), match=f"{wrong}={value!r} must be"):
-            encoder.set_params(**{wrong: value}).sample(arrays[0][:3], 2, 0)
+            encoder.set_params(**{wrong: value}).sample(arrays[0][:3], 2, 0, noise="latent")
     finally:
         encoder.set_params(**{wrong: former})
 

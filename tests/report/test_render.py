@@ -219,3 +219,21 @@ def test_a_null_control_is_never_the_best(make_result):
     best = [row for row in rows if re.search(r'"best[^>]*data-metric="rdm_correlation"', row)]
     assert len(best) == 1
     assert "banded" in best[0]
+
+
+def test_what_networks_add_to_ridge(make_result, tmp_path):
+    """Shares of every encoder in its ROIs; an encoder that lacks an ROI has a dash."""
+    columns = ["encoder", "roi", "n_voxels", "net_share"]
+    rows = [("A", "all", 40, 0.25), ("A", "V1", 12, 0.125), ("B", "all", 40, 0.0)]
+    shares = pd.DataFrame(rows, columns=columns)
+    page = make_result().to_html(tmp_path / "page.html", net_shares=shares).read_text()
+    table = page[page.index('<table id="net-shares-table">') :].split("</table>")[0]
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    assert cells == [
+        ["ROI", "voxels", "A", "B"],
+        ["all", "40", "0.250", "0.000"],
+        ["V1", "12", "0.125", "–"],
+    ]
+    assert "net-shares-table" not in make_result().to_html(tmp_path / "page.html").read_text()
+    with pytest.raises(ValueError, match="net_shares lacks \\['net_share'\\]"):
+        make_result().to_html(tmp_path / "page.html", net_shares=shares[columns[:3]])

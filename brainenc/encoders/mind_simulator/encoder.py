@@ -1,6 +1,6 @@
 """MindSimulatorEncoder: responses decoded from latents drawn by a diffusion model.
 
-Long because one class documents the parameters of two networks, of their training and of sampling.
+Long because half of it is the documentation of its parameters and attributes.
 """
 
 import os
@@ -11,6 +11,8 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.arrays import Rows, blocks, release
+from brainenc.encoders.base import HeldOut
+from brainenc.encoders.blended import BlendedEncoder
 from brainenc.encoders.ensemble import run_net, voxel_moments
 from brainenc.encoders.inputs import adapting
 from brainenc.encoders.mind_simulator import stages
@@ -24,7 +26,8 @@ from brainenc.encoders.mind_simulator.parameters import (
 from brainenc.encoders.mind_simulator.sampler import Sampler
 from brainenc.encoders.mind_simulator.scale import LatentScale
 from brainenc.encoders.tokens import TokenAdapter, linear_features
-from brainenc.encoders.trained import MIN_IMAGES, Published, TrainedEncoder
+from brainenc.encoders.trained import MIN_IMAGES, Published
+from brainenc.encoders.training_images import learnt_images
 from brainenc.encoders.trunk import check_same_features, start_from
 from brainenc.nets import DiffusionPrior, FMRIAutoencoder
 from brainenc.repeats import average_repeats
@@ -34,7 +37,7 @@ from brainenc.training import TrainingRun
 N_SPREAD_IMAGES, N_SPREAD_DRAWS = 64, 8
 
 
-class MindSimulatorEncoder(Published, TrainedEncoder):
+class MindSimulatorEncoder(Published, BlendedEncoder):
     """MindSimulator: an autoencoder of single trials, and a diffusion prior on its latent.
 
     The autoencoder reads single trials; its latent is aligned with the image's tokens (SoftCLIP).
@@ -57,6 +60,11 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         replaces some sizes of "auto": `n_latents`, `latent_width` (shape of the latent; None: shape
         of the image's tokens), `hidden`, `n_blocks`, `dropout` (autoencoder), `width`, `depth`,
         `n_heads`, `head_width`, `mlp_ratio`, `prior_dropout` (prior).
+    blend : "auto", "ridge" or None
+        "ridge": in each voxel the prediction is a convex blend of mean, ridge on the same features
+        and network, with weights chosen on held-out images. "auto" is "ridge", but None, the
+        network alone, with ``sizes="published"`` or
+        without held-out images.
     n_draws : int
         Number of draws whose mean is the prediction. They start from the same noise for every
         image, so that the prediction of an image does not depend on the other images.
@@ -96,10 +104,13 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         One row per epoch of every `stage`; empty with ridge.
     autoencoder_, prior_ : brainenc.nets.FMRIAutoencoder, brainenc.nets.DiffusionPrior
         None with ridge.
+    blend_ : RidgeBlend or None
+    net_share_ : array, shape (n_voxels,)
+        Weight of the network in each voxel's blend; absent without one.
     linear_ : RidgeRegression or None
         Ridge from tokens to latents, or to voxels if there are fewer than `min_images` images.
     spread_ : ResidualNoise or None
-        Distribution of decoded draws around their mean, on held-out images.
+        Distribution of (blended) decoded draws around their mean, on held-out images.
     seed_ : int
         Seed of the noise in `predict`.
 
@@ -129,7 +140,7 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
     at_least: ClassVar = AT_LEAST
     below_one: ClassVar = ("condition_dropout", "voxel_dropout", "validation")
     saved_parts = (
-        *TrainedEncoder.saved_parts,
+        *BlendedEncoder.saved_parts,
         TokenAdapter,
         LatentScale,
         FMRIAutoencoder,
@@ -145,6 +156,7 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         features: Any = "auto",
         *,
         sizes: Any = "auto",
+        blend: str | None = "auto",
         n_draws: int = 5,
         n_steps: int | None = None,
         n_sampling_steps: int | None = None,
@@ -170,6 +182,7 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
     ):
         super().__init__(
             features,
+            blend=blend,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -214,10 +227,11 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         ----------
         X, n, random_state, out : as for `BaseEncoder.sample`
         noise : "auto", "full", "latent", "trial", "signal" or None
-            "latent" decodes draws of the latent, as published; "full" adds the remaining noise of
-            held-out single trials, and is the distribution of single trials. "trial", "signal" and
-            None are as in `BaseEncoder.sample`. "auto" is "latent" with ``sizes="published"``, else
-            "full". Without held-out images only "latent" and None exist.
+            "latent" decodes draws of the latent, as published, and blends them as the prediction
+            is; "full" adds the remaining noise of held-out single trials, and is the distribution
+            of single trials. "trial", "signal" and None are as in `BaseEncoder.sample`. "auto" is
+            "latent" with ``sizes="published"``, else "full". Without held-out images only "latent"
+            and None exist.
         start : array, shape (n_voxels,), optional
             Responses, in the units of the betas, whose latent is the start of "latent" and "full"
             draws (for example responses at rest). NaN is replaced by the voxel's mean.
@@ -277,8 +291,23 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         betas: np.ndarray,
         run: TrainingRun,
         options: dict[str, Any],
+        **start: Any,
+    ) -> np.ndarray | HeldOut:
+        held_out = super()._train(features, betas, run, options, **start)
+        if self.blend_ is not None and self.spread_ is not None:
+            share = np.nan_to_num(self.net_share_)
+            self.spread_ = self.spread_.times(share)
+        return held_out
+
+    def _train_net(
+        self,
+        features: np.ndarray,
+        betas: np.ndarray,
+        run: TrainingRun,
+        options: dict[str, Any],
         *,
         source: Any = None,
+        **start: Any,
     ) -> np.ndarray:
         self.seed_, self.n_draws_ = run.random_state, self.n_draws
         self.default_noise_ = "latent" if self._is_published else "full"
@@ -319,7 +348,7 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         self, features: np.ndarray, betas: np.ndarray, options: dict[str, Any]
     ) -> stages.Trials:
         averages = average_repeats(betas).astype(np.float32, copy=False)
-        learnt = stages.learnt_images(averages, options["validation"], self.seed_)
+        learnt = learnt_images(averages, options["validation"], self.seed_)
         self.mean_, self.scale_ = voxel_moments(averages[learnt])
         self.undefined_ = ~np.isfinite(averages[learnt]).any(axis=0)
         self.adapter_ = None
@@ -357,7 +386,7 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
 
     # ---------------------------------------------------------------- predicting and drawing
 
-    def _predict(self, features: np.ndarray) -> np.ndarray:
+    def _predict_net(self, features: np.ndarray) -> np.ndarray:
         if self.prior_ is None:
             return self.linear_.predict(linear_features(features))
         return self._mean_of_draws(features, np.arange(len(features)))
@@ -400,6 +429,7 @@ class MindSimulatorEncoder(Published, TrainedEncoder):
         if self.prior_ is None or part in ("trial", "signal"):
             return super()._draw(features, n, rng, part)
         draws = self._decoded_draws(features, n, lambda: rng, start=start, start_share=start_share)
+        draws = self._blended(features, draws)
         if part == "full":
             left = remaining_noise(self.noise_, self.spread_, self.n_draws_)
             draws += left.sample((n, len(features)), rng)

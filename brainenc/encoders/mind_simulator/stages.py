@@ -84,15 +84,6 @@ class Trials:
         return (betas.float() - mean) / sd
 
 
-def learnt_images(averages: np.ndarray, share: float, random_state: int) -> np.ndarray:
-    """Mask (n_images,) of the images to learn: a random `share` of those with data is held out."""
-    learnt = np.ones(len(averages), dtype=bool)
-    shown = np.flatnonzero(np.isfinite(averages).any(axis=1))
-    n_held = round(share * len(shown))
-    learnt[np.random.default_rng(random_state).permutation(shown)[:n_held]] = False
-    return learnt
-
-
 def least_epochs(trials: Trials, batch_size: int) -> int:
     """Epochs that make `MIN_STEPS` steps of the autoencoder."""
     return -(-MIN_STEPS * batch_size // len(trials.index(trials.learnt)[0]))

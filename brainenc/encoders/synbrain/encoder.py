@@ -1,4 +1,7 @@
-"""SynBrainEncoder: an autoencoder of single trials, and a mapper from tokens to its latent."""
+"""SynBrainEncoder: an autoencoder of single trials, and a mapper from tokens to its latent.
+
+Long because half of it is the documentation of its parameters and attributes.
+"""
 
 import copy
 import os
@@ -10,20 +13,25 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from brainenc.encoders.synbrain import checkpoint, stages
-from brainenc.encoders.synbrain.sizes import (
-    PUBLISHED_TRAINING,
-    check_sizes,
-    chosen_sizes,
-)
-from brainenc.encoders.trained import Published, TrainedEncoder, check_number
+from brainenc.encoders.blended import BlendedEncoder
+from brainenc.encoders.ensemble import voxel_moments
+from brainenc.encoders.synbrain import stages
+from brainenc.encoders.synbrain.fine_tuning import fit_voxels
+from brainenc.encoders.synbrain.official import OfficialCheckpoints
+from brainenc.encoders.synbrain.sizes import check_sizes, chosen_sizes, default_steps
+from brainenc.encoders.synbrain.voxels import ReadOut, VoxelSpace, check_order
+from brainenc.encoders.tokens import linear_features
+from brainenc.encoders.trained import MIN_IMAGES, Published, check_number
+from brainenc.encoders.training_images import learnt_images
+from brainenc.model_selection import image_folds
 from brainenc.nets import S2N, BrainVAE
-from brainenc.noise.trials import TrialDistribution
-from brainenc.process_state import own_settings
+from brainenc.noise.trials import PARTS
+from brainenc.repeats import average_repeats
+from brainenc.solvers.regression import RidgeRegression
 from brainenc.training import TrainingRun
 
 
-class SynBrainEncoder(Published, TrainedEncoder):
+class SynBrainEncoder(OfficialCheckpoints, Published, BlendedEncoder):
     """SynBrain: single trials decoded from a latent predicted from the image.
 
     BrainVAE is a variational autoencoder of single trials, whose latent is aligned with the tokens
@@ -31,9 +39,11 @@ class SynBrainEncoder(Published, TrainedEncoder):
     decoded latent; a draw is the decoded latent plus noise.
 
     `SynBrainEncoder.published` is the published configuration. The default has the same
-    architecture and losses, with sizes and lengths of training that suit the data and the device.
-    In the benchmarks of this toolbox ridge on the same features predicts single voxels better; see
-    `brainenc.LatentEncoder` for a model designed for that.
+    architecture and losses, in sizes that suit the data and the device, and adds steps that the
+    paper does not have: images are held out to stop the training, voxels are standardised and put
+    in an order of similar responses, the mapper learns averages over repeats, mapper and decoder
+    are fine-tuned by voxels, and predictions are scaled per voxel and blended with ridge. Each is a
+    parameter below; None is the default's value, and the published one with ``sizes="published"``.
 
     Parameters
     ----------
@@ -65,7 +75,31 @@ class SynBrainEncoder(Published, TrainedEncoder):
     s2n : bool
         Predict the latent from the tokens; if False, the tokens are decoded directly.
     noise_factor : float
-        s.d. of the noise on the latent of draws.
+        s.d. of the noise on the latent of "latent" draws.
+    validation : float, optional
+        Share of images held out from all stages, which keep the weights that are best for them:
+        .15, published 0.
+    standardize : bool, optional
+        Networks see voxels z-scored over trials, times a number that gives a trial the total
+        variance of the paper's data, for which the weights of the losses were chosen; published:
+        False.
+    voxel_order : "response", "given" or array of int, shape (n_voxels,), optional
+        Order of voxels before the convolutions. "response": neighbours have similar responses;
+        "given", as published: that of the betas. An array has the index of every voxel, in the
+        order to use, such as one along the cortex.
+    average_targets : bool, optional
+        The mapper learns averages over the trials of an image; published: False.
+    fine_tuning_steps : int, optional
+        Steps in which mapper and decoder learn the average responses themselves, by squared error,
+        after both stages; a fifth of `mapper_steps`, published 0.
+    read_out : bool, optional
+        Scale and offset of each voxel's prediction are fitted on held-out images; published: False.
+    blend : "auto", "ridge" or None
+        "ridge": in each voxel the prediction is a convex blend of mean, ridge on the same features
+        and network, with weights chosen on held-out images. "auto" is "ridge", but None, the
+        network alone, with ``sizes="published"`` or without held-out images.
+    min_images : int
+        With held-out images and fewer images than this, only ridge is fitted, with a warning.
     batch_size, learning_rate, weight_decay : optional
         24, 2e-3 ("auto") or 1e-4 ("published"), .05 when None. The mapper has no weight decay, as
         in the published code.
@@ -80,17 +114,25 @@ class SynBrainEncoder(Published, TrainedEncoder):
     vae_, mapper_ : brainenc.nets.BrainVAE, brainenc.nets.S2N
         The mapper is None without `s2n`.
     history_ : DataFrame
-        One row per epoch of every `stage`.
+        One row per epoch or evaluation of every `stage`: "vae", "mapper", "voxels".
+    space_ : VoxelSpace or None
+        Order and scale of voxels.
+    read_out_ : ReadOut or None
+    blend_ : RidgeBlend or None
+    net_share_ : array, shape (n_voxels,)
+        Weight of the network in each voxel's blend; absent without one.
+    linear_ : RidgeRegression or None
+        Used instead of networks with fewer than `min_images` images.
     trials_ : TrialDistribution
-        NaN: both stages learn all images, so that there are no held-out trials. Calibrate draws
-        with `brainenc.calibrate` on separate images.
+        NaN without held-out images: there are no held-out trials. Calibrate draws with
+        `brainenc.calibrate` on separate images.
 
     Notes
     -----
     The autoencoder reads whole trials: all voxels must have the same trials.
 
-    Stage 1 sums the squared error over voxels and weights the alignment by 1000, as published. With
-    few voxels, or betas of small s.d., the alignment dominates the loss.
+    Stage 1 sums the squared error over voxels and weights the alignment by 1000, as published.
+    Without `standardize`, with few voxels or betas of small s.d., the alignment dominates the loss.
 
     Ctrl-C ends a stage with a warning. Stage 2 still follows stage 1, since predictions need it; a
     second Ctrl-C ends stage 2.
@@ -107,15 +149,15 @@ class SynBrainEncoder(Published, TrainedEncoder):
     'published'
     """
 
-    sample_kind = "latent"
     at_least: ClassVar = {
         "vae_epochs": 1,
         "mapper_steps": 1,
+        "fine_tuning_steps": 0,
         "relative_stop": 0.0,
         "noise_factor": 0.0,
     }
-    below_one: ClassVar = ("ema_decay",)
-    saved_parts = (*TrainedEncoder.saved_parts, BrainVAE, S2N)
+    below_one: ClassVar = ("ema_decay", "validation")
+    saved_parts = (*BlendedEncoder.saved_parts, BrainVAE, S2N, VoxelSpace, ReadOut)
 
     def __init__(
         self,
@@ -131,6 +173,14 @@ class SynBrainEncoder(Published, TrainedEncoder):
         contrastive: bool = True,
         s2n: bool = True,
         noise_factor: float = 1.0,
+        validation: float | None = None,
+        standardize: bool | None = None,
+        voxel_order: Any = None,
+        average_targets: bool | None = None,
+        fine_tuning_steps: int | None = None,
+        read_out: bool | None = None,
+        blend: str | None = "auto",
+        min_images: int = MIN_IMAGES,
         batch_size: int | None = None,
         learning_rate: float | None = None,
         weight_decay: float | None = None,
@@ -142,6 +192,7 @@ class SynBrainEncoder(Published, TrainedEncoder):
     ):
         super().__init__(
             features,
+            blend=blend,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -161,6 +212,18 @@ class SynBrainEncoder(Published, TrainedEncoder):
         self.contrastive = contrastive
         self.s2n = s2n
         self.noise_factor = noise_factor
+        self.validation = validation
+        self.standardize = standardize
+        self.voxel_order = voxel_order
+        self.average_targets = average_targets
+        self.fine_tuning_steps = fine_tuning_steps
+        self.read_out = read_out
+        self.min_images = min_images
+
+    @property
+    def sample_kind(self) -> str:  # type: ignore[override]
+        """Source of draws: "residual" (of held-out trials) with held-out images, else "latent"."""
+        return "residual" if self._steps()["validation"] else "latent"
 
     # ---------------------------------------------------------------- public methods
 
@@ -178,9 +241,10 @@ class SynBrainEncoder(Published, TrainedEncoder):
         Parameters
         ----------
         X, n, random_state, out : as for `BaseEncoder.sample`
-        noise : "auto", "latent" or None
-            "latent", which is "auto", decodes the latent plus `noise_factor` · N(0, I), as
-            published. None repeats the prediction.
+        noise : "auto", "full", "latent", "trial", "signal", "weights" or None
+            "latent" decodes the latent plus `noise_factor` · N(0, I), as published, and blends what
+            is decoded as the prediction is. The others are as for `BaseEncoder.sample`. "auto" is
+            "full"; without held-out images it is "latent", and only that and None exist.
 
         Returns
         -------
@@ -223,109 +287,93 @@ class SynBrainEncoder(Published, TrainedEncoder):
         adapted._fit_all(X, y, resume=resume, nets=copy.deepcopy((self.vae_, self.mapper_)))
         return adapted
 
-    @classmethod
-    @own_settings()
-    def from_official(
-        cls,
-        *,
-        vae: str | os.PathLike,
-        s2n: str | os.PathLike,
-        n_voxels: int,
-        features: Any = "auto",
-        **parameters: Any,
-    ) -> "SynBrainEncoder":
-        """Make a fitted encoder from checkpoints of the official code.
-
-        Parameters
-        ----------
-        vae, s2n : path
-            ``last.pth`` of the autoencoder and ``last.pt`` of the mapper, whose moving average is
-            used. No code in the files is run.
-        n_voxels : int
-            Number of voxels, in the order of the data the autoencoder was trained on.
-        features, **parameters
-            Parameters of the encoder; tokens must have the shape the mapper was trained on.
-
-        Returns
-        -------
-        SynBrainEncoder
-
-        Raises
-        ------
-        FileNotFoundError, ValueError : a file is missing, damaged or of another kind; the message
-            names it.
-        """
-        if n_voxels < 1:
-            raise ValueError(f"n_voxels={n_voxels!r} must be at least 1")
-        encoder = cls.published(features=features, **parameters)
-        encoder._check_parameters()
-        encoder.vae_, vae_sizes = checkpoint.read_vae(vae)
-        encoder.mapper_, sizes = checkpoint.read_s2n(s2n)
-        shape = (sizes["n_tokens"], sizes["width"])
-        if shape != (vae_sizes["n_tokens"], vae_sizes["token_width"]):
-            raise ValueError(
-                f"{vae} has latents of shape {vae_sizes['n_tokens']} × {vae_sizes['token_width']}, "
-                f"but {s2n} maps tokens of {shape[0]} × {shape[1]}: are they of one model?"
-            )
-        encoder.n_voxels_, encoder.betas_ndim_ = n_voxels, 3
-        encoder.feature_shape_, encoder.n_features_in_ = list(shape), shape[0]
-        if not (features is None or isinstance(features, str)):
-            encoder.features_ = clone(features)  # extractors are not fitted to images
-        encoder.undefined_ = np.zeros(n_voxels, dtype=bool)
-        encoder.batch_size_ = encoder.batch_size or PUBLISHED_TRAINING["batch_size"]
-        encoder.history_ = pd.DataFrame()
-        encoder.sample_kind_ = cls.sample_kind
-        encoder.trials_ = TrialDistribution.unknown(n_voxels)
-        return encoder
-
-    def to_official(self, *, vae: str | os.PathLike, s2n: str | os.PathLike) -> None:
-        """Write the nets as official checkpoints, which `from_official` reads.
-
-        Parameters
-        ----------
-        vae, s2n : path
-            Existing files are replaced, atomically. The mapper's weights, here the moving average,
-            are written as `model` and as `ema`.
-
-        Raises
-        ------
-        ValueError : the encoder has ``s2n=False`` or the "mlp" architecture, which are not in the
-            layout.
-        """
-        check_is_fitted(self)
-        if self.mapper_ is None:
-            raise ValueError(
-                "an official checkpoint holds a mapper, and this encoder was fitted with s2n=False"
-            )
-        checkpoint.write_vae(vae, self.vae_)
-        checkpoint.write_s2n(s2n, self.mapper_)
-
     # ---------------------------------------------------------------- fitting
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_sizes(self.sizes)
+        for name in ("standardize", "average_targets", "read_out"):
+            if not isinstance(getattr(self, name), (bool, type(None))):
+                raise TypeError(f"{name}={getattr(self, name)!r} must be True, False or None")
+        if self.read_out and not self._steps()["validation"]:
+            raise ValueError(
+                "read_out=True fits scale and offset on held-out images, and validation is 0: give "
+                "validation more than 0, or read_out=False"
+            )
+
+    def _steps(self) -> dict[str, Any]:
+        """What the default adds to the published model, with values in place of None."""
+        found = default_steps(self.sizes)
+        found |= {n: getattr(self, n) for n in found if getattr(self, n) is not None}
+        if not found["validation"] and self.read_out is None:
+            found["read_out"] = False
+        return found
 
     def _defaults(self, features: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
         shape, (image, _) = stages.token_shape(features), stages.trial_index(betas)
         found = chosen_sizes(self.sizes, shape, len(image), betas.shape[2], self.device)
         steps = self.mapper_steps or found.training["mapper_steps"]
-        return {**found.training, "ema_decay": max(0.0, 1 - 5 / steps)}
+        added = self._steps()
+        if added["fine_tuning_steps"] is None:
+            added["fine_tuning_steps"] = max(1, steps // 5)
+        return {**found.training, **added, "ema_decay": max(0.0, 1 - 5 / steps)}
 
-    def _train(
+    def _becomes_ridge(self, n_images: int) -> bool:
+        return bool(self._steps()["validation"]) and n_images < self.min_images
+
+    def _train_net(
         self,
         features: np.ndarray,
         betas: np.ndarray,
         run: TrainingRun,
         options: dict[str, Any],
         nets: tuple[BrainVAE, S2N | None] | None = None,
+        **start: Any,
     ) -> np.ndarray:
-        tokens, self.batch_size_ = stages.as_tokens(features), run.batch_size
+        order = check_order(options["voxel_order"], betas.shape[2])
+        self.vae_: Any = None
+        self.mapper_: Any = None
+        self.space_: VoxelSpace | None = None
+        self.read_out_: ReadOut | None = None
+        self.linear_: Any = None
+        self.history_ = pd.DataFrame()
+        self.batch_size_ = run.batch_size
         self.undefined_ = ~np.isfinite(betas).any(axis=(0, 1))
+        if self._becomes_ridge(len(features)):
+            self.linear_, held_out = RidgeRegression.fit(
+                linear_features(features),
+                average_repeats(betas),
+                device=run.device,
+                random_state=run.random_state,
+            )
+            return held_out
+        tokens = stages.as_tokens(features)
         trials = stages.complete_trials(betas, self.undefined_)
+        learnt = learnt_images(average_repeats(betas), options["validation"], run.random_state)
+        some = trials if learnt.all() else trials[learnt]
+        self.space_ = VoxelSpace.fit(
+            some, self.undefined_, standardize=options["standardize"], order=order
+        )
+        if self.space_ is not None:
+            trials = self.space_.to_nets(trials)
+        held = None
+        if not learnt.all():
+            held = stages.HeldOutImages.of(learnt, trials, tokens, run.batch_size)
         few_shot = nets is not None
         self.vae_, self.mapper_ = nets or self._make_nets(tokens, betas, run)
         stages.check_shape(self.vae_, tokens)
+        self._fit_nets(trials, tokens, run, options, held, few_shot)
+        return self._held_out(features, betas, learnt)
+
+    def _fit_nets(
+        self,
+        trials: np.ndarray,
+        tokens: np.ndarray,
+        run: TrainingRun,
+        options: dict[str, Any],
+        held: stages.HeldOutImages | None,
+        few_shot: bool,
+    ) -> None:
         histories = [
             stages.fit_vae(
                 self.vae_,
@@ -336,6 +384,7 @@ class SynBrainEncoder(Published, TrainedEncoder):
                 relative_stop=self.relative_stop,
                 variational=self.variational,
                 contrastive=self.contrastive,
+                held=held,
             )
         ]
         if self.mapper_ is not None:
@@ -349,10 +398,43 @@ class SynBrainEncoder(Published, TrainedEncoder):
                     n_steps=options["mapper_steps"],
                     ema_decay=options["ema_decay"],
                     few_shot=few_shot,
+                    averaged=options["average_targets"],
+                    held=held,
+                )
+            )
+        if n_steps := options["fine_tuning_steps"]:
+            histories.append(
+                fit_voxels(
+                    self.mapper_,
+                    self.vae_,
+                    trials,
+                    tokens,
+                    run,
+                    n_steps=n_steps,
+                    few_shot=few_shot,
+                    held=held,
                 )
             )
         self.history_ = pd.concat(histories, ignore_index=True)
-        return np.full((len(betas), betas.shape[2]), np.nan)  # every image was learnt
+
+    def _held_out(self, features: np.ndarray, betas: np.ndarray, learnt: np.ndarray) -> np.ndarray:
+        """Predictions of held-out images, NaN for others; fits the read-out."""
+        averages = average_repeats(betas).astype(np.float32, copy=False)
+        predictions = np.full(averages.shape, np.nan, dtype=np.float32)
+        rows = np.flatnonzero(~learnt)
+        if not len(rows):
+            return predictions
+        predictions[rows] = self._predict_net(features[rows])
+        if not self._steps()["read_out"]:
+            return predictions
+        mean = voxel_moments(averages[learnt])[0]
+        found, targets = predictions[rows], averages[rows]
+        folds = image_folds(min(5, len(rows)), len(rows), random_state=0)
+        for train, test in folds:  # scale and offset of an image are fitted to the others
+            read_out = ReadOut.fit(found[train], targets[train], mean)
+            predictions[rows[test]] = read_out.apply(found[test])
+        self.read_out_ = ReadOut.fit(found, targets, mean)
+        return predictions
 
     def _make_nets(
         self, tokens: np.ndarray, betas: np.ndarray, run: TrainingRun
@@ -366,14 +448,18 @@ class SynBrainEncoder(Published, TrainedEncoder):
 
     @property
     def _parts(self) -> tuple[str, ...]:
-        return ("latent",)
+        return ("latent",) if self._draws_itself else PARTS
 
-    def _predict(self, features: np.ndarray) -> np.ndarray:
+    def _predict_net(self, features: np.ndarray) -> np.ndarray:
+        if getattr(self, "linear_", None) is not None:
+            return self.linear_.predict(linear_features(features))
         return self._decode(stages.batches_of(self._latents(features), self.batch_size_))
 
     def _draw(
         self, features: np.ndarray, n: int, rng: np.random.Generator, part: str
     ) -> np.ndarray:
+        if part != "latent" or getattr(self, "linear_", None) is not None:
+            return super()._draw(features, n, rng, part)
         check_number("noise_factor", self.noise_factor, 0.0)  # may have changed since the fit
         z = self._latents(features)
 
@@ -384,7 +470,8 @@ class SynBrainEncoder(Published, TrainedEncoder):
         n_rows = n * len(z)
         parts = np.array_split(np.arange(n_rows), -(-n_rows // self.batch_size_))
         # In one call, so that the decoder moves to its device and back once.
-        return self._decode(map(noisy, parts)).reshape(n, len(z), -1)
+        decoded = self._decode(map(noisy, parts)).reshape(n, len(z), -1)
+        return self._blended(features, decoded)
 
     def _latents(self, features: np.ndarray) -> np.ndarray:
         return stages.latents(
@@ -392,6 +479,12 @@ class SynBrainEncoder(Published, TrainedEncoder):
         )
 
     def _decode(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        """Responses of latents, in the units of the betas."""
         decoded = stages.decode(self.vae_, batches, self.n_voxels_, self.device, self.precision)
+        # Encoders that earlier versions saved have neither of these.
+        if (space := getattr(self, "space_", None)) is not None:
+            decoded = space.from_nets(decoded)
+        if (read_out := getattr(self, "read_out_", None)) is not None:
+            decoded = read_out.apply(decoded)
         decoded[:, self.undefined_] = np.nan
         return decoded

@@ -32,6 +32,25 @@ PUBLISHED_TRAINING: dict[str, Any] = {
 }
 
 
+#: Steps that the published model does not have: values of the default, and those without them.
+STEPS: dict[str, Any] = {
+    "validation": 0.15,
+    "standardize": True,
+    "voxel_order": "response",
+    "average_targets": True,
+    "fine_tuning_steps": None,
+    "read_out": True,
+}
+PUBLISHED_STEPS: dict[str, Any] = {
+    "validation": 0.0,
+    "standardize": False,
+    "voxel_order": "given",
+    "average_targets": False,
+    "fine_tuning_steps": 0,
+    "read_out": False,
+}
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of both networks, with training parameters.
@@ -112,6 +131,23 @@ def chosen_sizes(
     return replace(
         found, vae=found.vae | sizes.get("vae", {}), mapper=found.mapper | sizes.get("mapper", {})
     )
+
+
+def default_steps(sizes: Any) -> dict[str, Any]:
+    """Values of the parameters of `brainenc.SynBrainEncoder` that are not of the paper.
+
+    Parameters
+    ----------
+    sizes : as the parameter of the encoder
+        With "published" these are the values that leave the published model.
+
+    Returns
+    -------
+    dict
+        None in `fine_tuning_steps` depends on the length of stage 2.
+    """
+    published = isinstance(sizes, str) and sizes == "published"
+    return dict(PUBLISHED_STEPS if published else STEPS)
 
 
 def check_sizes(sizes: Any) -> None:

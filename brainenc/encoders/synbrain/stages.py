@@ -14,6 +14,14 @@ from torch.nn import functional as F
 from brainenc.arrays import row_blocks, write_array
 from brainenc.devices import resolve_device
 from brainenc.encoders.ensemble import seeded
+from brainenc.encoders.synbrain.held_out import (
+    N_EVALUATIONS,
+    HeldOutImages,
+    batches_of,
+    early_stopping,
+    tensor_of,
+    trial_index,
+)
 from brainenc.encoders.synbrain.sizes import Sizes
 from brainenc.nets import S2N, BrainVAE, synbrain_vae_loss
 from brainenc.reading import read_array
@@ -115,12 +123,6 @@ def complete_trials(betas: np.ndarray, undefined: np.ndarray) -> np.ndarray:
     return trials.astype(np.float32, copy=False)
 
 
-def trial_index(betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Image and repeat of every trial present."""
-    image, repeat = np.nonzero(np.isfinite(betas).any(axis=2))
-    return image, repeat
-
-
 def fit_vae(
     vae: BrainVAE,
     betas: np.ndarray,
@@ -131,6 +133,7 @@ def fit_vae(
     relative_stop: float,
     variational: bool = True,
     contrastive: bool = True,
+    held: HeldOutImages | None = None,
 ) -> pd.DataFrame:
     """Stage 1: train the autoencoder on single trials, with its latent aligned with the tokens.
 
@@ -144,24 +147,29 @@ def fit_vae(
     n_epochs : int
     relative_stop, variational, contrastive
         As for `brainenc.SynBrainEncoder`.
+    held : HeldOutImages, optional
+        Images that are not learnt. The weights are kept that decode the posterior means of their
+        trials best, against the average of each image.
 
     Returns
     -------
     DataFrame : the history
     """
-    image, repeat = trial_index(betas)
+    image, repeat = trial_index(betas, None if held is None else held.learnt)
     weights: dict[str, Any] = {
         "kl_weight": KL_WEIGHT if variational else 0.0,
         "clip_weight": CLIP_WEIGHT if contrastive else 0.0,
     }
     threshold = relative_stop * error_of_mean(betas)
+    stopping = {} if held is None else early_stopping(max(3, n_epochs // 3))
     result = run.train(
         vae,
         vae_loss(variational, **weights),
         Examples(betas=(betas, image, repeat), tokens=(tokens, image)),
-        run.settings(n_epochs=n_epochs),
+        run.settings(n_epochs=n_epochs, **stopping),
         name="vae",
         identity=weights | {"variational": variational},
+        evaluate=None if held is None else held.error_of_autoencoder,
         stop=lambda row: row["reconstruction"] < threshold,
     )
     return result.history.assign(stage="vae")
@@ -213,6 +221,8 @@ def fit_mapper(
     n_steps: int,
     ema_decay: float,
     few_shot: bool = False,
+    averaged: bool = False,
+    held: HeldOutImages | None = None,
 ) -> pd.DataFrame:
     """Stage 2: train the mapper from tokens to posterior means of trials, by squared error.
 
@@ -230,31 +240,63 @@ def fit_mapper(
     ema_decay : float
     few_shot : bool
         Train only the MLPs of the blocks.
+    averaged : bool
+        Targets are the averages of the posterior means of an image's trials, one per image.
+    held : HeldOutImages, optional
+        Images that are not learnt. The weights are kept whose decoded latents are nearest to their
+        average responses.
 
     Returns
     -------
     DataFrame : the history
     """
-    image, repeat = trial_index(betas)
-    blocks: Any = mapper.blocks
-    mlps = [weight for block in blocks for weight in block.mlp.parameters()]
+    image, repeat = trial_index(betas, None if held is None else held.learnt)
+    stopping: dict[str, Any] = {}
+    if held is not None:
+        every = max(1, n_steps // N_EVALUATIONS)
+        stopping = early_stopping(N_EVALUATIONS // 3) | {"report_every": every}
     vae.eval()
     try:
-        means = posterior_means(vae, betas, run, n_steps)
+        means = posterior_means(vae, betas, (image, repeat), run, n_steps)
+        if averaged and means is not None:
+            image, means = averages_by_image(image, means)
+        if means is not None:
+            targets: dict[str, Any] = {"target": means}
+        elif averaged:
+            image = np.unique(image)
+            targets = {"betas": (betas, image)}
+        else:
+            targets = {"betas": (betas, image, repeat)}
         result = run.train(
             mapper,
             mapper_loss(vae),
-            Examples(
-                tokens=(tokens, image),
-                **({"betas": (betas, image, repeat)} if means is None else {"target": means}),
+            Examples(tokens=(tokens, image), **targets),
+            run.settings(
+                n_steps=n_steps, ema_decay=ema_decay, clip_norm=1.0, weight_decay=0.0, **stopping
             ),
-            run.settings(n_steps=n_steps, ema_decay=ema_decay, clip_norm=1.0, weight_decay=0.0),
             name="mapper",
-            parameters=mlps if few_shot else None,
+            parameters=mlps_of(mapper) if few_shot else None,
+            evaluate=None if held is None else lambda module: held.error_of_mapper(module, vae),
         )
     finally:
         vae.to("cpu")
     return result.history.assign(stage="mapper")
+
+
+def mlps_of(mapper: S2N) -> list[Any]:
+    """Weights of the MLPs of a mapper's blocks."""
+    blocks: Any = mapper.blocks
+    return [weight for block in blocks for weight in block.mlp.parameters()]
+
+
+def averages_by_image(image: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images (ascending), and the mean over trials of values (n_trials, ...) of each."""
+    images, first = np.unique(image, return_index=True)  # trials are ordered by image
+    stops = [*first[1:], len(image)]
+    means = np.empty((len(images), *values.shape[1:]), dtype=values.dtype)
+    for i, rows in enumerate(zip(first, stops, strict=True)):
+        means[i] = values[slice(*rows)].mean(axis=0, dtype=np.float32)
+    return images, means
 
 
 def mapper_loss(vae: BrainVAE) -> Any:
@@ -263,7 +305,7 @@ def mapper_loss(vae: BrainVAE) -> Any:
     def target(batch: Any) -> Tensor:
         # Targets do not depend on the precision of the training.
         with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
-            return vae.to(batch.device).encode(batch["betas"])[0]
+            return mean_of_posterior(vae.to(batch.device), batch["betas"])
 
     def loss(module: nn.Module, batch: Any) -> dict[str, Tensor]:
         wanted = batch["target"] if "target" in batch else target(batch)
@@ -272,8 +314,26 @@ def mapper_loss(vae: BrainVAE) -> Any:
     return loss
 
 
+def mean_of_posterior(vae: BrainVAE, betas: Tensor) -> Tensor:
+    """Posterior means of trials (batch, n_voxels), or averages over those of images.
+
+    Betas (batch, n_repeats, n_voxels) are NaN in every voxel of a missing trial.
+    """
+    if betas.ndim == 2:
+        return vae.encode(betas)[0]
+    present = betas[..., 0].isfinite()
+    of_trials = vae.encode(betas[present])[0]
+    image = present.nonzero()[:, 0]
+    total = of_trials.new_zeros(len(betas), *of_trials.shape[1:]).index_add(0, image, of_trials)
+    return total / present.sum(1)[:, None, None]
+
+
 def posterior_means(
-    vae: BrainVAE, betas: np.ndarray, run: TrainingRun, n_steps: int
+    vae: BrainVAE,
+    betas: np.ndarray,
+    trials: tuple[np.ndarray, np.ndarray],
+    run: TrainingRun,
+    n_steps: int,
 ) -> np.ndarray | None:
     """Posterior mean of every trial, computed once if stage 2 would need it several times.
 
@@ -281,6 +341,8 @@ def posterior_means(
     ----------
     vae : BrainVAE, in evaluation mode
     betas : array, shape (n_images, n_repeats, n_voxels)
+    trials : (image, repeat)
+        The trials to encode.
     run : TrainingRun
     n_steps : int
         Steps of stage 2.
@@ -291,7 +353,7 @@ def posterior_means(
         .85 MB per trial at the published sizes. Up to 2 GiB are kept in memory, more in a
         memory-mapped file in `checkpoint_dir`. None if they need that folder and there is none.
     """
-    image, repeat = trial_index(betas)
+    image, repeat = trials
     shape = (len(image), vae.sizes["n_tokens"], vae.sizes["token_width"])
     if n_steps * min(run.batch_size, len(image)) <= len(image):
         return None
@@ -352,11 +414,6 @@ def decode(
     return _of_batches(lambda z: vae.decode(z, n_voxels), vae, batches, on, precision)
 
 
-def batches_of(array: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Rows of an array in batches."""
-    return (array[i : i + batch_size] for i in range(0, len(array), batch_size))
-
-
 def _of_batches(
     function: Any,
     module: nn.Module,
@@ -370,11 +427,7 @@ def _of_batches(
         function.to(device).eval()
     try:
         with torch.no_grad(), autocast(device, precision):
-            parts = [function(_tensor(x, device)).float().cpu().numpy() for x in batches]
+            parts = [function(tensor_of(x, device)).float().cpu().numpy() for x in batches]
     finally:
         module.to("cpu")
     return np.concatenate(parts)
-
-
-def _tensor(rows: np.ndarray, device: Any) -> Tensor:
-    return torch.from_numpy(rows.astype(np.float32, copy=False)).to(device)

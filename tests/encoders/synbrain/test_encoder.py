@@ -25,9 +25,20 @@ VAE = {
 N_IMAGES, N_VOXELS, SHAPE = 24, 30, (4, 8)
 
 
+#: The published model in other sizes.
+AS_PUBLISHED = {
+    "validation": 0.0,
+    "standardize": False,
+    "voxel_order": "given",
+    "average_targets": False,
+    "fine_tuning_steps": 0,
+}
+
+
 def make(**parameters):
     options = {
         "sizes": {"vae": VAE},
+        **AS_PUBLISHED,
         "vae_epochs": 2,
         "mapper_steps": 3,
         "relative_stop": 0.0,

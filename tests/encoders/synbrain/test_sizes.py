@@ -9,6 +9,7 @@ from brainenc.encoders import SynBrainEncoder
 from brainenc.encoders.synbrain import stages
 from brainenc.encoders.synbrain.sizes import (
     MANY_TRIALS,
+    PUBLISHED_STEPS,
     PUBLISHED_TRAINING,
     chosen_sizes,
     n_heads,
@@ -71,12 +72,14 @@ def test_a_fit_gets_the_sizes_of_its_data_and_device(monkeypatch):
     tokens = rng.standard_normal((MANY_TRIALS // 2, *SHAPE), dtype=np.float32)
     betas = rng.standard_normal((MANY_TRIALS // 2, 2, 20), dtype=np.float32)
     with emulated_gpu():
-        SynBrainEncoder(s2n=False).fit(tokens, betas)
+        SynBrainEncoder(s2n=False, **PUBLISHED_STEPS).fit(tokens, betas)
         assert (seen["vae"]["pooled_length"], seen["n_epochs"]) == (8192, 15)
         assert seen["learning_rate"] == 1e-4
-        SynBrainEncoder(s2n=False).fit(tokens, np.where(tokens[:, :1, :1] > 1, np.nan, betas))
+        SynBrainEncoder(s2n=False, **PUBLISHED_STEPS).fit(
+            tokens, np.where(tokens[:, :1, :1] > 1, np.nan, betas)
+        )
         assert (seen["vae"]["pooled_length"], seen["learning_rate"]) == (16, 2e-3)
-    SynBrainEncoder(s2n=False, device="cpu").fit(tokens, betas)
+    SynBrainEncoder(s2n=False, device="cpu", **PUBLISHED_STEPS).fit(tokens, betas)
     assert (seen["vae"]["pooled_length"], seen["learning_rate"]) == (16, 2e-3)
     # 700 steps of the 24 trials of a batch: 10 000 are 416 batches.
     assert seen["n_epochs"] == 2

@@ -97,11 +97,6 @@ EXPECTED_FAILURES = {
     "check_regressor_multioutput": "predictions are float32, as betas are on disk",
 }
 
-#: Those that SynBrain fails besides.
-OF_SYNBRAIN = {
-    "check_regressors_train": "a few steps do not train it to r > 0.5",
-}
-
 #: Where it depends on rounding whether SynBrain fails: the checks ask for 1e-7, relative.
 ROUNDING = {
     "check_methods_sample_order_invariance": "convolutions of a batch round in float32",
@@ -125,10 +120,9 @@ BRIEF = {
 def scikit_learn_checks():
     for name in NAMES:
         encoder = make(name, **BRIEF.get(name, {}))
-        of_encoder = OF_SYNBRAIN if name == "synbrain" else {}
         for estimator, check in estimator_checks_generator(encoder):
             function = getattr(check, "func", check).__name__
-            reason = (EXPECTED_FAILURES | of_encoder).get(function)
+            reason = EXPECTED_FAILURES.get(function)
             marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
             if name == "synbrain" and function in ROUNDING:
                 marks.append(pytest.mark.xfail(reason=ROUNDING[function], strict=False))

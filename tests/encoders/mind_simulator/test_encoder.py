@@ -21,7 +21,8 @@ from brainenc.training import TrainingResult, TrainingRun
 from brainenc.training.batches import Batch
 
 SMALL = {"n_latents": 2, "latent_width": 4, "hidden": 24, "width": 16, "depth": 1, "head_width": 4}
-FAST = {"sizes": SMALL, "autoencoder_epochs": 3, "prior_epochs": 1, "n_steps": 6}
+#: The network alone: what blends do is in tests/encoders/test_blended.py.
+FAST = {"sizes": SMALL, "autoencoder_epochs": 3, "prior_epochs": 1, "n_steps": 6, "blend": None}
 #: The published design, smaller: no linear start, the latent has the shape of the tokens.
 PLAIN = {
     "sizes": SMALL | {"n_latents": None, "latent_width": None, "dropout": 0, "prior_dropout": 0},
@@ -355,14 +356,14 @@ def test_a_missing_trial_counts_neither_in_the_input_nor_in_the_error(problem):
 def test_held_out_images_are_not_learnt(problem):
     """Responses of held-out images choose epochs, and are in no gradient."""
     tokens, betas = problem
-    encoder = MindSimulatorEncoder(**FAST | PLAIN, blend=None)
+    encoder = MindSimulatorEncoder(**FAST | PLAIN)
     held_out = encoder.fit_held_out(tokens, betas)
     held = np.isfinite(held_out).any(axis=1)
     assert held.sum() == round(0.15 * 150)
     np.testing.assert_allclose(held_out[held], encoder.predict(tokens[held]), rtol=1e-4, atol=1e-4)
     changed = betas.copy()
     changed[held] += 50
-    again = MindSimulatorEncoder(**FAST | PLAIN, blend=None).fit(tokens, changed)
+    again = MindSimulatorEncoder(**FAST | PLAIN).fit(tokens, changed)
     np.testing.assert_array_equal(again.mean_, encoder.mean_)
     losses = [e.history_.query("stage == 'autoencoder'").loss for e in (encoder, again)]
     np.testing.assert_array_equal(*losses)

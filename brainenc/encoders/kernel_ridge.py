@@ -223,8 +223,11 @@ class KernelRidgeEncoder(BaseEncoder):
 
     def _products(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scalar products of images with the training images, and of both with themselves."""
-        X = self._scaled(features)
-        return products_of(X, self.X_fit_), squares_of(X), squares_of(self.X_fit_)
+        X, fitted = self._scaled(features), self.X_fit_
+        if len(fitted) <= EXACT_IMAGES:
+            # As in the fit: values of a wide kernel differ little, and weights are large then.
+            X, fitted = X.astype(np.float64), fitted.astype(np.float64)
+        return products_of(X, fitted), squares_of(X), squares_of(fitted)
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         drawn = self._posterior_at(features, error_of_expected(self))

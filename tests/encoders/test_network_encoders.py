@@ -103,7 +103,7 @@ def test_the_best_weights_by_held_out_r_are_kept(fitted, problem):
     folds = ensemble_folds(60, 2, 0)
     for k, (net, (_, held_out)) in enumerate(zip(fitted.members_, folds, strict=True)):
         alone = clone(fitted)
-        alone.__dict__.update({**vars(fitted), "members_": [net]})
+        alone.__dict__.update({**vars(fitted), "members_": [net], "blend_": None})
         r = [
             np.ma.corrcoef(
                 np.ma.masked_invalid(responses[held_out, v]), alone.predict(tokens[held_out])[:, v]
@@ -120,7 +120,7 @@ def test_noise_comes_from_images_that_were_held_out(problem):
     """Of one member, a tenth of the images; of several, all of them, each by the other's net."""
     tokens, betas = problem
     for encoder in ENCODERS.values():
-        encoder = clone(encoder).set_params(n_members=1)
+        encoder = clone(encoder).set_params(n_members=1, blend=None)
         held_out = encoder.fit_held_out(tokens, betas)
         (_, rows) = ensemble_folds(60, 1, 0)[0]
         assert len(rows) == 6

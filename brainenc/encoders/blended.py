@@ -9,10 +9,12 @@ import numpy as np
 
 from brainenc.encoders.base import HeldOut
 from brainenc.encoders.ensemble import voxel_moments
+from brainenc.encoders.function_draws import Functions, Streams
 from brainenc.encoders.tokens import linear_features
 from brainenc.encoders.trained import TrainedEncoder
 from brainenc.model_selection import Folds, image_folds
 from brainenc.repeats import average_repeats
+from brainenc.solvers.posterior import WeightPosterior
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.solvers.simplex import blend, measure_errors
 from brainenc.training import TrainingRun
@@ -71,11 +73,14 @@ class RidgeBlend:
         Mean response.
     weights : array, shape (3, n_voxels), float32
         Weights of mean, ridge and network; >= 0, with sum 1. NaN for a voxel without data.
+    posterior : WeightPosterior
+        Of the weights of ridge.
     """
 
     linear: RidgeRegression
     mean: np.ndarray
     weights: np.ndarray
+    posterior: WeightPosterior
 
     @classmethod
     def fit(
@@ -115,8 +120,9 @@ class RidgeBlend:
                 f'blend="ridge" chooses weights on images that the network has not learnt, and '
                 f"{len(rows)} were held out: hold out some (`validation`), or give blend=None"
             )
+        seen = linear_features(features)
         linear, by_ridge = RidgeRegression.fit(
-            linear_features(features), averages, device=device, random_state=random_state
+            seen, averages, device=device, random_state=random_state
         )
         mean, _ = voxel_moments(averages)
         targets = averages[rows]
@@ -128,12 +134,35 @@ class RidgeBlend:
         weights[:, ~np.isfinite(averages).any(axis=0)] = np.nan
         blended = np.full(averages.shape, np.nan, dtype=np.float32)
         blended[rows] = found
-        return cls(linear, mean, weights.astype(np.float32)), blended
+        posterior = linear.posterior(seen, averages)
+        return cls(linear, mean, weights.astype(np.float32), posterior), blended
 
     @property
     def net_share(self) -> np.ndarray:
         """Weight of the network, (n_voxels,)."""
         return self.weights[2]
+
+    def deviations(
+        self, features: np.ndarray, n: int, streams: Streams, error: np.ndarray | None
+    ) -> Functions:
+        """Deviations of drawn functions from the prediction: those of the posterior of ridge.
+
+        The network learnt the same trials, so its error is taken as that of ridge; and a share of
+        the mean response trades variance for bias, of which the posterior is the measure there is.
+        How members of the network differ comes on top.
+
+        Parameters
+        ----------
+        features : array, shape (n_images, n_features) or (n_images, n_tokens, width)
+        n : int
+        streams : Streams
+        error : array, shape (n_voxels,), or None
+            Variance of the blend's held-out error. Of what exceeds the variance of the weights each
+            image gets a part of its own; None: no image does.
+        """
+        X: Any = self.linear.scaled(linear_features(features))
+        drawn = self.posterior.at(X, self.linear.X_fit, error=error)
+        return lambda voxels: drawn.draws(n, voxels, streams.voxels[voxels])
 
     def predict(self, features: np.ndarray, of_net: np.ndarray) -> np.ndarray:
         """Blend predictions or draws of the network with the mean and ridge.
@@ -176,7 +205,7 @@ class BlendedEncoder(TrainedEncoder):
         Weight of the network in each voxel; absent where `blend_` is None.
     """
 
-    saved_parts = (*TrainedEncoder.saved_parts, RidgeBlend)
+    saved_parts = (*TrainedEncoder.saved_parts, RidgeBlend, WeightPosterior)
 
     def __init__(self, features: Any = "auto", *, blend: str | None = "auto", **training: Any):
         super().__init__(features, **training)

@@ -99,6 +99,7 @@ def functions_of_members(
     streams: Streams,
     *,
     refits: bool = False,
+    beside: Functions | None = None,
 ) -> Functions:
     """Functions that vary as members do, and at each image by the error they do not explain.
 
@@ -118,6 +119,8 @@ def functions_of_members(
     streams : Streams
     refits : bool
         Whether members are those of `brainenc.encoders.add_refits`.
+    beside : Functions, optional
+        Further deviations, in place of the error that members do not explain.
 
     Raises
     ------
@@ -138,14 +141,17 @@ def functions_of_members(
     of_member = z[:, :m] / np.sqrt(m - 1)
     if refits:
         of_member /= np.sqrt(np.square(z[:, m:]).mean(axis=1, keepdims=True))
-    own, keys = _own_sd(encoder, explained), _keys_of_images(encoder, features)
+    own, keys = unexplained_error(encoder, explained), _keys_of_images(encoder, features)
 
     def draws(voxels: slice) -> np.ndarray:
         found = np.tensordot(of_member.astype(deviations.dtype), deviations[..., voxels], axes=1)
         found += expected[:, voxels]
+        if beside is not None:
+            return found + beside(voxels)
         if own is None or keys is None:
             return found
-        for i, (sd, seed) in enumerate(zip(own[voxels], streams.voxels[voxels], strict=True)):
+        seeds = streams.voxels[voxels]
+        for i, (sd, seed) in enumerate(zip(np.sqrt(own[voxels]), seeds, strict=True)):
             if sd > 0:
                 key = int(np.random.default_rng(seed).integers(2**63))
                 found[..., i] += sd * normal_of_keys(n, keys, key)
@@ -154,13 +160,13 @@ def functions_of_members(
     return draws
 
 
-def _own_sd(encoder: Any, explained: np.ndarray) -> np.ndarray | None:
-    """s.d. (n_voxels,) of what each image has of its own; None without repeats."""
+def unexplained_error(encoder: Any, explained: np.ndarray) -> np.ndarray | None:
+    """Variance (n_voxels,) of held-out errors beyond what is explained; None without repeats."""
     error = error_of_expected(encoder, len(encoder.training_marks_))
     if error is None:
         return None
     # NaN, of a voxel without repeats or without data, is 0 too.
-    return np.sqrt(np.fmax(error - np.nan_to_num(explained), 0))
+    return np.fmax(error - np.nan_to_num(explained), 0)
 
 
 def _keys_of_images(encoder: Any, features: np.ndarray) -> np.ndarray | None:

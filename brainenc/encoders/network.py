@@ -25,6 +25,7 @@ from brainenc.encoders.function_draws import (
     Streams,
     functions_of_members,
     some_images,
+    unexplained_error,
     variance_of_members,
 )
 from brainenc.encoders.inputs import adapting
@@ -230,14 +231,20 @@ class NetworkEncoder(BlendedEncoder):
         return self._in_betas(predictions)
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
-        """Draws vary as members of the ensemble do; refused for a single network and for ridge."""
+        """Draws vary as members of the ensemble do, and as ridge does in a blend.
+
+        Refused for a single network, and for ridge in its place.
+        """
         if len(self.members_) < 2:
             return super()._functions(features, n, streams)
         members = self._of_members(self._inputs(features))
-        if getattr(self, "blend_", None) is not None:
-            # Members differ in the network's part of the prediction.
-            members = [self.net_share_ * member for member in members]
-        return functions_of_members(self, members, features, n, streams)
+        if (blend := getattr(self, "blend_", None)) is None:
+            return functions_of_members(self, members, features, n, streams)
+        # Members differ in the network's part of the prediction.
+        members = [self.net_share_ * member for member in members]
+        error = unexplained_error(self, self.member_variance_)
+        of_ridge = blend.deviations(features, n, streams, error)
+        return functions_of_members(self, members, features, n, streams, beside=of_ridge)
 
     def _of_members(self, inputs: Any, rows: np.ndarray | None = None) -> list[np.ndarray]:
         nets = self.members_

@@ -369,7 +369,7 @@ def main() -> None:
 
 
 def _make_encoders(names: str, features: str, *, store: Path | None, device: str) -> dict[str, Any]:
-    """Encoders by name; each on each set of features, but those of several spaces on all of them."""
+    """Encoders by name, on each set of features; those of several feature spaces on all of them."""
     from brainenc.devices import resolve_device
     from brainenc.encoders import make_encoder
     from brainenc.encoders.spaces import FeatureSpaces

@@ -23,6 +23,7 @@ Prints, and with ``--out`` writes as CSV with a JSON manifest:
 
 - scores: r, MSE and pattern r on held-out images, paired bootstrap differences to banded ridge on
   all spaces, time and memory of a fit;
+- first_fold: the same for the encoders of the first fold;
 - draws: scores of draws per image against held-out single trials, reference rows beside them;
 - rois: r per ROI of the simulated subject.
 """
@@ -102,7 +103,7 @@ def main() -> None:
     for name in arguments.features or ():
         make_features(name).key()  # a wrong name or missing weights are said now
     started = time.perf_counter()
-    results, found = [], {"scores": [], "draws": [], "rois": []}
+    results, found = [], {"scores": [], "first_fold": [], "draws": [], "rois": []}
     for name in arguments.sets:
         try:
             subject = ALL_SETS[name](arguments.data)
@@ -111,15 +112,17 @@ def main() -> None:
             continue
         spaces = spaces_of(subject, arguments.features or SPACES.get(name), arguments.store)
         for slow in (False, True):
-            wanted = [name for name in arguments.encoders if (name in arguments.first_fold) == slow]
-            wanted += [name for name in ("ridge", REFERENCE) if slow and wanted]
+            wanted = [each for each in arguments.encoders if (each in arguments.first_fold) == slow]
+            if slow and wanted:  # the blends of networks alone, and ridge, on the same fold
+                beside = [each.removesuffix(ALONE) for each in wanted] + ["ridge", REFERENCE]
+                wanted = list(dict.fromkeys(wanted + beside))
             if not wanted:
                 continue
-            result = compare(subject, spaces, wanted, arguments, first_fold=slow)
+            out = arguments.runs and arguments.runs / f"{name}-{'first' if slow else 'all'}"
+            result = compare(subject, spaces, wanted, arguments, first_fold=slow, out=out)
             results.append(result)
             table = score_table(subject, result, REFERENCE).join(memory(result))
-            table.insert(1, "folds", f"1 of {arguments.folds}" if slow else str(arguments.folds))
-            found["scores"].append(table)
+            found["first_fold" if slow else "scores"].append(table)
             print(f"\n{table.to_string(**FORMAT)}", flush=True)
             if slow:
                 continue
@@ -145,6 +148,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--draws", type=int, default=200, help="per image")
     add("--jobs", type=int, default=1, help="fits at once; with more, times tell less")
     add("--data", type=Path, default=DATA, help="folder of the measured data")
+    add("--runs", type=Path, help="folder that keeps fits, so that a stopped run goes on there")
     add("--out", type=Path, help="folder for CSV tables and manifest")
     add("--stem", default="compare_encoders", help="with which the names of these files begin")
     return parser.parse_args(given)
@@ -215,6 +219,7 @@ def compare(
     arguments: argparse.Namespace,
     *,
     first_fold: bool = False,
+    out: Path | None = None,
 ) -> brainenc.BenchmarkResult:
     """The benchmark of these encoders on all folds, or on the first alone."""
     rows = make_rows(spaces, wanted)
@@ -229,6 +234,7 @@ def compare(
         n_draws=0 if first_fold else arguments.draws,
         n_jobs=arguments.jobs,
         n_permutations=1,
+        out=out,
     )
 
 

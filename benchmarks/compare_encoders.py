@@ -139,7 +139,7 @@ def main() -> None:
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--sets", nargs="+", choices=list(ALL_SETS), default=["simulated-101", "v4"])
+    add("--sets", nargs="+", choices=list(ALL_SETS), default=["simulated-101", "v4", "miyawaki"])
     add("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     add("--first-fold", nargs="*", choices=ENCODERS, default=list(SLOW), help="one fold of these")
     add("--folds", type=int, default=N_FOLDS)

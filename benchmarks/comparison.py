@@ -25,10 +25,10 @@ class Subject(NamedTuple):
     features: Any
 
 
-def simulated(n_images: int, n_voxels: int) -> Callable[[Path], Subject]:
+def simulated(n_images: int, n_voxels: int, seed: int = 0) -> Callable[[Path], Subject]:
     def make(folder: Path) -> Subject:
-        data = brainenc.datasets.simulate_subject(n_images, n_voxels, random_state=0)
-        title = f"simulated, {n_images} × {n_voxels}"
+        data = brainenc.datasets.simulate_subject(n_images, n_voxels, random_state=seed)
+        title = f"simulated, {n_images} × {n_voxels}" + (f", seed {seed}" if seed else "")
         return Subject(title, data, data.truth.tokens)
 
     return make
@@ -90,8 +90,10 @@ def with_features(subject: Subject, spec: str | None, store: Path | None = None)
     return subject._replace(title=f"{subject.title}, {spec}", features=extractor)
 
 
-def score_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFrame:
-    """One row per encoder, with the paired bootstrap of its mean r minus that of ridge."""
+def score_table(
+    subject: Subject, result: brainenc.BenchmarkResult, reference: str = "ridge"
+) -> pd.DataFrame:
+    """One row per encoder, with the paired bootstrap of its mean r minus that of a reference."""
     scores = result.encoders
     for encoder, error in zip(scores["encoder"], scores["error"], strict=True):
         if error:
@@ -103,20 +105,28 @@ def score_table(subject: Subject, result: brainenc.BenchmarkResult) -> pd.DataFr
             "r": scores["r"],
             "95 %": list(map(interval, scores["r_low"], scores["r_high"])),
             "ceiling of r": scores["noise_ceiling"],
+            "r / ceiling": scores["r_normalized"],
             "MSE (z)": scores["mse_z"],
             "pattern r": scores["pattern_r"],
         }
     )
-    against = pd.DataFrame([against_ridge(result, name) for name in scores["encoder"]])
+    against = pd.DataFrame([against_other(result, name, reference) for name in scores["encoder"]])
     return pd.concat([table, against, scores["fit_seconds"].rename("fit, s")], axis=1)
 
 
 def against_ridge(result: brainenc.BenchmarkResult, encoder: str, roi: str = "all") -> dict:
-    """Paired bootstrap over images: mean r of an encoder minus that of ridge, the last of all."""
+    """Paired bootstrap over images: mean r of an encoder minus that of ridge."""
+    return against_other(result, encoder, "ridge", roi)
+
+
+def against_other(
+    result: brainenc.BenchmarkResult, encoder: str, other: str, roi: str = "all"
+) -> dict:
+    """Paired bootstrap over images: mean r of an encoder minus that of another one."""
     found = result.pairs.query(
-        "metric == 'r' and encoder_a == @encoder and encoder_b == 'ridge' and roi == @roi"
+        "metric == 'r' and encoder_a == @encoder and encoder_b == @other and roi == @roi"
     )
-    names = ["r − ridge", "95 % of it", "p"]
+    names = [f"r − {other}", "95 % of it", "p"]
     if found.empty or not np.isfinite(found["difference"].iloc[0]):
         return dict.fromkeys(names, np.nan)
     row = found.iloc[0]

@@ -369,9 +369,10 @@ def main() -> None:
 
 
 def _make_encoders(names: str, features: str, *, store: Path | None, device: str) -> dict[str, Any]:
-    """Encoders by name; each on each set of features, but banded ridge on all of them as bands."""
+    """Encoders by name, on each set of features; those of several feature spaces on all of them."""
     from brainenc.devices import resolve_device
     from brainenc.encoders import make_encoder
+    from brainenc.encoders.spaces import FeatureSpaces
     from brainenc.features import make_features
 
     for option, text in {"encoders": names, "features": features}.items():
@@ -383,7 +384,9 @@ def _make_encoders(names: str, features: str, *, store: Path | None, device: str
     for name in _listed(names):
         if name == "mean":
             made[name] = make_encoder(name)
-        elif name == "banded":
+        elif isinstance(make_encoder(name), FeatureSpaces) and (
+            name == "banded" or len(extractors) > 1
+        ):
             made[name] = make_encoder(name, features=extractors, device=device)
         else:
             # Those made of other encoders leave the device to these.

@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,10 @@ ROWS = (
     Row("ridge", "ridge", "Gabor"),
     Row("ridge", "ridge", "tokens"),
     Row("calibrated", "calibrated ridge", "tokens", {"cv": 3}),
-    Row("banded", "banded", "pixels + Gabor", {"n_iter": 10}),
+    Row("kernelridge", "kernel ridge", "tokens"),
+    Row("banded", "banded", "Gabor + tokens", {"n_iter": 10}),
     Row("latent", "LatentEncoder", "tokens", {"n_members": 2}),
+    Row("latent", "LatentEncoder", "Gabor + tokens", {"n_members": 0}),
     Row("synbrain", "SynBrain", "tokens", SYNBRAIN),
     Row("mindsimulator", "MindSimulator", "tokens"),
     Row("mindreader", "Mind Reader", "tokens", {"n_members": 2}),
@@ -124,17 +127,21 @@ def make_rows(data: EncodingData) -> tuple[dict[str, BaseEncoder], dict[str, np.
     tokens = truth.tokens
     encoders: dict[str, BaseEncoder] = {}
     features: dict[str, np.ndarray] = {}
+
+    @cache
+    def array_of(name: str) -> np.ndarray:
+        return tokens if name == "tokens" else extractors[name].fit_transform(data.images)
+
     for row in rows():
         seen, options = row.features.split(" + "), dict(row.options)
-        if row.encoder == "banded":
-            options["features"] = {name: extractors[name] for name in seen}
-        elif row.encoder == "stacked":  # a ridge for each, on arrays side by side
-            arrays = {
-                name: tokens if name == "tokens" else extractors[name].fit_transform(data.images)
-                for name in seen
-            }
-            options["encoders"] = {name: brainenc.RidgeEncoder() for name in seen}
-            features[row.name], options["inputs"] = joined_features(arrays)
+        if len(seen) > 1:  # arrays side by side
+            arrays = {name: array_of(name) for name in seen}
+            features[row.name], inputs = joined_features(arrays)
+            if row.encoder == "stacked":  # a ridge for each
+                options["encoders"] = {name: brainenc.RidgeEncoder() for name in seen}
+                options["inputs"] = inputs
+            else:
+                options["bands"] = {name: list(part.shape[1:]) for name, part in arrays.items()}
         elif row.features == "tokens":
             features[row.name] = tokens
         elif row.features:

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import brainenc
-from brainenc.cli import app, main
+from brainenc.cli import _make_encoders, app, main
 
 FEW = ["--n-bootstraps", "50", "--n-permutations", "19", "--n-draws", "20", "--quiet"]
 
@@ -104,6 +104,20 @@ def test_benchmark_writes_tables_and_a_report_and_prints_its_path_last(folder, t
     assert table.set_index("encoder").loc["ridge (gabor)", "r"] == pytest.approx(r, abs=1e-6)
     rewritten = run_here("report", out, "--out", tmp_path / "again.html").stdout.strip()
     assert Path(rewritten).read_text() == (out / "report.html").read_text()
+
+
+def test_encoders_of_several_feature_spaces_get_all_of_them():
+    made = _make_encoders("ridge,banded,latent", "pixels, gabor", store=None, device="cpu")
+    assert list(made) == ["ridge (pixels)", "ridge (gabor)", "banded", "latent"]
+    for name in ("banded", "latent"):
+        assert list(made[name].features) == ["pixels", "gabor"]
+    pictures = np.random.default_rng(0).integers(0, 256, (110, 16, 16, 3), dtype=np.uint8)
+    betas = np.random.default_rng(1).standard_normal((110, 3)).astype(np.float32)
+    fitted = made["latent"].set_params(n_members=0).fit(pictures, betas)
+    assert list(fitted.band_shapes_) == ["pixels", "gabor"]
+    alone = _make_encoders("banded,latent", "gabor", store=None, device="cpu")
+    assert list(alone["banded"].features) == ["gabor"]
+    assert isinstance(alone["latent"].features, brainenc.GaborPyramid)
 
 
 def test_ctrl_c_says_how_to_go_on(folder, tmp_path, monkeypatch):

@@ -43,7 +43,11 @@ def test_rows_have_their_features_and_options(data):
         if row.features == "tokens":
             assert features[row.name] is data.truth.tokens
     assert isinstance(encoders["ridge (Gabor)"].features, brainenc.GaborPyramid)
-    assert list(encoders["banded (pixels + Gabor)"].features) == ["pixels", "Gabor"]
+    # Banded ridge and LatentEncoder see the same two spaces.
+    both = [f"{label} (Gabor + tokens)" for label in ("banded", "LatentEncoder")]
+    shapes = {"Gabor": [3200], "tokens": list(data.truth.tokens.shape[1:])}
+    assert [encoders[name].bands for name in both] == [shapes, shapes]
+    np.testing.assert_array_equal(features[both[0]], features[both[1]])
     # The stack's two members find their own features in the array that both are in.
     stacked, joined = encoders["stacked (Gabor + tokens)"], features["stacked (Gabor + tokens)"]
     np.testing.assert_array_equal(view(joined, *stacked.inputs["tokens"]), data.truth.tokens)
@@ -58,4 +62,4 @@ def test_what_was_reduced_is_said_with_the_defaults():
     assert f"n_bootstraps={SETTINGS['n_bootstraps']} (1000)" in said
     for row in rows():
         assert (f"; {row.name}: " in said) == bool(row.options)
-    assert "banded (pixels + Gabor): n_iter=10 (20)" in said
+    assert "banded (Gabor + tokens): n_iter=10 (20)" in said

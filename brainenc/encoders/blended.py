@@ -25,6 +25,11 @@ POOLING = 100
 #: Folds of the held-out images, for held-out predictions of the blend.
 N_FOLDS = 5
 
+#: Folds of ridge for its held-out predictions, if the network has held out a part of the images.
+#: The network that predicts is then the one that held them out, and ridge, which predicts from all
+#: images, has to be judged by fits to nearly all: in 5 folds it would look worse than it is.
+N_RIDGE_FOLDS = 50
+
 
 def cross_blend(
     held_out: Sequence[np.ndarray], targets: np.ndarray, folds: Folds, pooling: float
@@ -114,16 +119,23 @@ class RidgeBlend:
         ValueError : fewer than two images with data were held out.
         """
         averages = average_repeats(betas)
-        rows = np.flatnonzero(np.isfinite(held_out).any(1) & np.isfinite(averages).any(1))
+        shown = np.isfinite(averages).any(1)
+        rows = np.flatnonzero(np.isfinite(held_out).any(1) & shown)
         if len(rows) < 2:
             raise ValueError(
                 f'blend="ridge" chooses weights on images that the network has not learnt, and '
                 f"{len(rows)} were held out: hold out some (`validation`), or give blend=None"
             )
+        given = {"device": device, "random_state": random_state}
         seen = linear_features(features)
-        linear, by_ridge = RidgeRegression.fit(
-            seen, averages, device=device, random_state=random_state
-        )
+        linear, by_ridge = RidgeRegression.fit(seen, averages, **given)
+        fitted = np.isfinite(by_ridge).any(0)  # voxels with enough images
+        if len(rows) < shown.sum() and fitted.any():
+            least = int(np.isfinite(averages[:, fitted]).sum(axis=0).min())
+            n_folds = min(N_RIDGE_FOLDS, least)
+            _, by_ridge[:, fitted] = RidgeRegression.fit(
+                seen, averages[:, fitted], cv=n_folds, **given
+            )
         mean, _ = voxel_moments(averages)
         targets = averages[rows]
         constant = np.broadcast_to(mean, targets.shape)

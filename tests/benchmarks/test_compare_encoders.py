@@ -51,13 +51,15 @@ def test_named_features_are_those_of_the_images(tmp_path):
     assert len(list(tmp_path.rglob("*.npy"))) == 3
 
 
-def test_all_encoders_get_the_named_features(monkeypatch):
+def test_encoders_get_the_spaces_of_their_rows():
     data = brainenc.datasets.simulate_subject(40, 10, random_state=0, verbose=False)
-    given = ["--encoders", "ridge", "--features", "pixels", "--draws", "4"]
+    given = ["--encoders", "ridge", "banded ridge", "--features", "pixels", "--draws", "4"]
     arguments = compare_encoders.parse_arguments(given)
-    subject = with_features(Subject("s", data, data.truth.tokens), arguments.features)
-    result = compare_encoders.compare(subject, arguments)
-    assert list(result.encoders["encoder"]) == ["mean", "ridge"]
+    subject = Subject("s", data, data.truth.tokens)
+    spaces = compare_encoders.spaces_of(subject, arguments.features, None)
+    wanted = arguments.encoders
+    result = compare_encoders.compare(subject, spaces, wanted, arguments)
+    assert list(result.encoders["encoder"]) == ["mean", "ridge", "banded ridge"]
     pixels = brainenc.PixelFeatures(verbose=False).transform(data.images)
     direct = brainenc.benchmark(
         data, {"ridge": brainenc.RidgeEncoder()}, features=pixels, references=False, cv=5,
@@ -65,3 +67,34 @@ def test_all_encoders_get_the_named_features(monkeypatch):
     )  # fmt: skip
     r = result.encoders.set_index("encoder")["r"]
     assert r["ridge"] == pytest.approx(direct.encoders["r"].iloc[0], abs=1e-5)
+    first = compare_encoders.compare(subject, spaces, wanted, arguments, first_fold=True)
+    assert list(first.encoders["encoder"]) == ["ridge", "banded ridge"]
+    maps = result.voxels.query("encoder == 'ridge' and fold == 0")["r"]
+    alone = first.voxels.query("encoder == 'ridge'")["r"]
+    np.testing.assert_allclose(alone, maps, atol=1e-6)
+
+
+def test_rows_of_several_spaces():
+    """LatentEncoder of all spaces and of the last; ridge of each; banded ridge last, of all."""
+    rng = np.random.default_rng(0)
+    spaces = {"a": rng.standard_normal((120, 6)), "b": rng.standard_normal((120, 4, 3))}
+    rows = compare_encoders.make_rows(spaces, list(compare_encoders.ENCODERS))
+    names = list(rows.encoders)
+    assert names[-3:] == ["ridge (a)", "ridge (b)", "banded ridge"]
+    assert [name for name in names if "kernel" in name] == [
+        f"kernel ridge ({seen})" for seen in ("all", "a", "b")
+    ]
+    assert rows.features["ridge (a)"] is spaces["a"]
+    assert rows.features["SynBrain (b)"] is spaces["b"]
+    joined = np.concatenate([spaces["a"], spaces["b"].reshape(120, 12)], axis=1)
+    for name in ("LatentEncoder (all)", "banded ridge", "stacked (all)", "kernel ridge (all)"):
+        np.testing.assert_array_equal(rows.features[name], joined)
+    assert rows.encoders["LatentEncoder (all)"].bands == {"a": [6], "b": [4, 3]}
+    assert rows.encoders["Mind Reader (b)"].blend == "auto"
+    assert rows.encoders["Mind Reader, network alone (b)"].blend is None
+    betas = rng.standard_normal((120, 5)).astype(np.float32)
+    stacked = rows.encoders["stacked (all)"].fit(joined, betas)
+    ridge = brainenc.RidgeEncoder(None).fit(spaces["b"], betas)
+    np.testing.assert_allclose(
+        stacked.encoders_["ridge, b"].predict(spaces["b"]), ridge.predict(spaces["b"]), atol=1e-5
+    )

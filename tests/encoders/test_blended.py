@@ -36,7 +36,8 @@ def test_weights_minimise_the_pooled_held_out_error():
     found, blended = RidgeBlend.fit(features, targets[:, None], net)
     assert np.isfinite(blended[:50]).all()
     assert np.isnan(blended[50:]).all()
-    ridge = brainenc.RidgeEncoder(None).fit_held_out(features, targets)
+    # The network has held out a part: ridge is judged by fits to nearly all images.
+    ridge = brainenc.RidgeEncoder(None, cv=50).fit_held_out(features, targets)
     parts = [np.broadcast_to(targets.mean(0), (50, 3)), ridge[:50], net[:50]]
     errors = np.stack([part - targets[:50] for part in parts]).astype(np.float64)
     grams = np.einsum("aiv,biv->vab", errors, errors)
@@ -51,6 +52,46 @@ def test_weights_minimise_the_pooled_held_out_error():
             options={"ftol": 1e-12},
         )
         np.testing.assert_allclose(found.weights[:, voxel], best.x, atol=1e-3)
+
+
+def test_ridge_of_all_images_is_not_judged_by_fits_to_fewer_than_the_network_has():
+    """A "network" that is ridge itself, of the images that it learns, adds nothing to ridge."""
+    shares = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        features = rng.standard_normal((120, 60)).astype(np.float32)
+        signal = features @ rng.standard_normal((60, 40)).astype(np.float32)
+        targets = signal + 4 * rng.standard_normal(signal.shape).astype(np.float32)
+        learnt = np.arange(120) >= 18
+        of_learnt = brainenc.RidgeEncoder(None, alphas=[60.0])
+        of_learnt.fit(features[learnt], targets[learnt])
+        net = np.full_like(targets, np.nan)
+        net[~learnt] = of_learnt.predict(features[~learnt])
+        weights = RidgeBlend.fit(features, targets[:, None], net)[0].weights
+        shares.append(weights[2].mean() / weights[1:].sum(axis=0).mean())
+    # .09; with ridge judged in five folds, by fits to 96 of the 102 images of the network, .33
+    assert np.mean(shares) < 0.15
+
+
+def test_voxels_with_few_images_are_blended_too():
+    rng = np.random.default_rng(0)
+    targets = rng.standard_normal((60, 4)).astype(np.float32)
+    targets[12:, 1] = np.nan
+    targets[3:, 2] = np.nan  # too few for ridge
+    features = rng.standard_normal((60, 3)).astype(np.float32)
+    net = targets + rng.standard_normal((60, 4)).astype(np.float32)
+    net[20:] = np.nan
+    with pytest.warns(UserWarning, match="1 voxels have data for fewer than 5 images"):
+        found, _ = RidgeBlend.fit(features, targets[:, None], net)
+    assert (np.isnan(found.linear.predict(features)).any(axis=0) == [0, 0, 1, 0]).all()
+    # Of the second voxel ridge has the twelve images in as many folds.
+    ridge = brainenc.RidgeEncoder(None, cv=12).fit_held_out(features, targets[:, [0, 1, 3]])
+    parts = [np.broadcast_to(np.nanmean(targets, axis=0)[[0, 1, 3]], ridge.shape), ridge]
+    rows = np.arange(20)
+    folds = [(rows[1:], rows[:1]), (rows[:1], rows[1:])]
+    held_out = [part[:20] for part in (*parts, net[:, [0, 1, 3]])]
+    weights, _, _ = cross_blend(held_out, targets[:20][:, [0, 1, 3]], folds, POOLING)
+    np.testing.assert_allclose(found.weights[:, [0, 1, 3]], weights, atol=1e-4)
 
 
 def test_an_image_is_blended_with_weights_chosen_on_others():

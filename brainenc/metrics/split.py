@@ -2,9 +2,9 @@
 
 A model of several bands predicts the sum of what each band adds
 (``BandedRidgeEncoder.predict(X, split=True)``). The scores here divide its R² or its correlation
-into one number per band; they add up to the score of the sum. Parts of correlated bands overlap, and
-the product measure gives each half of what two share: for what a band explains that no other one
-does, see `brainenc.variance_partitioning`.
+into one number per band; they add up to the score of the sum. What correlated bands predict alike is
+divided between them: for what a band explains that no other one does, see
+`brainenc.variance_partitioning`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -140,7 +140,7 @@ def _checked(
     parts, targets = as_numbers(parts, "parts"), check_matrix(targets, "targets")
     if parts.ndim != 3 or len(parts) == 0 or parts.shape[1:] != targets.shape:
         raise ValueError(
-            f"parts {parts.shape} must be (n_bands, n_images, n_voxels), with the images and voxels "
+            f"parts {parts.shape} must be (n_bands, n_images, n_voxels), with images and voxels "
             f"of targets {targets.shape}: encoder.predict(X, split=True)"
         )
     return parts, targets, check_weights(weights, len(targets))

@@ -1,4 +1,4 @@
-"""split_r2 and split_correlation: himalaya's scores, sums, closed forms, bootstrap sets, refusals."""
+"""split_r2, split_correlation: himalaya's scores, sums, closed forms, sets of weights, refusals."""
 
 import numpy as np
 import pytest

@@ -92,8 +92,8 @@ def read_bands(data: EncodingData, bands: Any, features: Any, verbose: bool) -> 
 
     Raises
     ------
-    TypeError, ValueError : bands that overlap, do not add up to the features, are fewer than two, or
-        have names that a table cannot hold.
+    TypeError, ValueError : bands that overlap, do not add up to the features, are fewer than two,
+        or have names that a table cannot hold.
     """
     inputs = Inputs(data, verbose)
     if isinstance(features, Mapping):
@@ -134,8 +134,8 @@ def as_columns(bands: Any) -> dict[str, slice]:
     """
     if not isinstance(bands, Mapping) or not bands:
         raise TypeError(
-            f"bands must be a dict of name to number of features, such as {{'one': 40, 'two': 40}}, "
-            f"got {bands!r:.80}" + see(_PAGE)
+            f"bands must be a dict of name to number of features, such as {{'one': 40, 'two': 40}}"
+            f", got {bands!r:.80}" + see(_PAGE)
         )
     kinds = {type(part) is slice for part in bands.values()}
     if kinds == {True}:
@@ -144,8 +144,8 @@ def as_columns(bands: Any) -> dict[str, slice]:
         if isinstance(part, bool) or not isinstance(part, Integral):
             raise TypeError(
                 f"band {name!r} is {part!r:.60}: give every band as a number of features, in the "
-                "order of the columns, or every band as a slice of columns. Arrays and transformers "
-                "of each band go into features={...}" + see(_PAGE)
+                "order of the columns, or every band as a slice of columns. Arrays and "
+                "transformers of each band go into features={...}" + see(_PAGE)
             )
     total = sum(int(part) for part in bands.values())
     check_bands(bands, [total])  # each is positive
@@ -171,8 +171,8 @@ def _of_slices(bands: dict[str, slice]) -> dict[str, slice]:
         taken = next((i for i in range(part.start, part.stop) if i in owner), None)
         if taken is not None:
             raise ValueError(
-                f"bands {owner[taken]!r} and {name!r} overlap: both hold column {taken}, which would "
-                "be explained by each alone; give every column to one band" + see(_PAGE)
+                f"bands {owner[taken]!r} and {name!r} overlap: both hold column {taken}, which "
+                "each would explain; give every column to one band" + see(_PAGE)
             )
         owner |= dict.fromkeys(range(part.start, part.stop), name)
         if part.start >= part.stop:
@@ -194,7 +194,7 @@ def _check_total(columns: Mapping[str, slice], n_features: int) -> None:
 def _check_names(names: list[Any]) -> None:
     if len(names) < 2:
         raise ValueError(
-            f"bands {names} must be at least two: the variance that one explains alone is the R² of "
+            f"bands {names} must be at least two: what a single one explains is the R² of "
             "brainenc.benchmark" + see(_PAGE)
         )
     for name in map(str, names):

@@ -202,7 +202,7 @@ def _predicted(
         averages, solve, n_weights=n_images, dual=True, n_bands=n_bands, min_images=INNER_FOLDS
     )
     assert fitted.band_weights is not None
-    prediction: np.ndarray = 0
+    prediction = np.tile(fitted.intercept, (len(fold.parts[model[0]][1]), 1))
     for member, of_band in zip(model, fitted.band_weights, strict=True):
-        prediction = prediction + fold.cross(member) @ (fitted.weights * of_band)
-    return (prediction + fitted.intercept).astype(np.float32)
+        prediction += fold.cross(member) @ (fitted.weights * of_band)
+    return prediction.astype(np.float32)

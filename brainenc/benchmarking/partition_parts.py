@@ -171,7 +171,7 @@ class Means:
 
 
 def means(scored: Scored, places: Sequence[np.ndarray]) -> Means:
-    """Means over the voxels of places, each an array of positions; undefined voxels are left out."""
+    """Means over the voxels of places, arrays of positions; undefined voxels are left out."""
     n_voxels = scored.targets.shape[1]
     member = np.zeros((n_voxels, len(places)))
     for i, place in enumerate(places):

@@ -28,9 +28,9 @@ _TEXTS = ("atlas", "roi", "part", "encoder", "control")
 class VariancePartition:
     """Explained variance divided among bands of features, in R² on held-out images.
 
-    Parts are ``unique_<band>``; ``shared`` of all that more than one band explains, of three or four
-    bands also ``shared_<band>+<band>`` of each group, which add up to it; ``total``, the R² of all
-    bands; and ``alone_<band>``, the R² of one band, which holds what it shares. Unique parts and
+    Parts are ``unique_<band>``; ``shared`` of all that more than one band explains, of three or
+    four bands also ``shared_<band>+<band>`` of each group, which add up to it; ``total``, the R² of
+    all bands; and ``alone_<band>``, the R² of one band, with what it shares. Unique parts and
     ``shared`` add up to ``total``.
 
     Attributes
@@ -43,7 +43,8 @@ class VariancePartition:
         ``<part>_high``), of ``<part>_null`` and ``<part>_normalized``.
     parts : DataFrame, one row per (atlas, roi, part)
         The same in long form: ``r2``, ``null`` and ``above_null``, their difference, each with its
-        paired 95 % interval; ``p`` of no difference, two-sided, not corrected for the number of rows.
+        paired 95 % interval; ``p`` of no difference, two-sided, not corrected for the number of
+        rows.
     encoders : DataFrame, one row per fitted model
         Mean ``r2`` over all voxels of every subset of bands, with its interval. Models with a
         permuted band have ``control="permuted"``: the chance level.
@@ -54,8 +55,8 @@ class VariancePartition:
 
     Notes
     -----
-    The null of ``unique_<band>`` and ``alone_<band>`` is the same value with the images of that band
-    permuted; that of ``shared`` and ``total`` with all bands permuted together. It is one
+    The null of ``unique_<band>`` and ``alone_<band>`` is the same value with the images of that
+    band permuted; that of ``shared`` and ``total`` with all bands permuted together. It is one
     permutation: the spread between permutations is not in the interval.
     """
 

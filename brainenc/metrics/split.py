@@ -2,8 +2,8 @@
 
 A model of several bands predicts the sum of what each band adds
 (``BandedRidgeEncoder.predict(X, split=True)``). The scores here divide its R² or its correlation
-into one number per band; they add up to the score of the sum. What correlated bands predict alike is
-divided between them: for what a band explains that no other one does, see
+into one number per band; they add up to the score of the sum. What correlated bands predict alike
+is divided between them: for what a band explains that no other one does, see
 `brainenc.variance_partitioning`.
 """
 

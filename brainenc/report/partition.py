@@ -6,8 +6,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from brainenc.report import text
-from brainenc.report.parts import picture
 from brainenc.report.partition_figures import partition_areas
+from brainenc.report.parts import picture
 from brainenc.report.render import manifest_text
 from brainenc.report.style import GREY, encoder_colors
 

@@ -1,6 +1,6 @@
 """Figure of a variance partition: areas of what bands explain, one panel per ROI."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -149,11 +149,7 @@ def _labels(voxels: pd.DataFrame, atlas: str | None) -> pd.Series:
     if atlas is None and "roi" not in voxels:
         return pd.Series("all", index=voxels.index)
     atlas = "roi" if atlas is None else atlas
-    _check_column(voxels.columns, atlas)
+    if atlas not in voxels:
+        raise ValueError(f"atlas={atlas!r} is no column of the table, which has {list(voxels)}")
     values = voxels[atlas]
     return values.astype(object).astype(str).where(values.notna(), "")
-
-
-def _check_column(columns: Sequence[object], atlas: str) -> None:
-    if atlas not in list(columns):
-        raise ValueError(f"atlas={atlas!r} is no column of the table, which has {list(columns)}")

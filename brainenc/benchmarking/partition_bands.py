@@ -105,7 +105,8 @@ def read_bands(data: EncodingData, bands: Any, features: Any, verbose: bool) -> 
     if bands is None:
         raise ValueError(
             "bands is missing: give the number of features of each band, bands={'one': 40, 'two': "
-            "40}, or features as a dict of band to array or transformer" + see(_PAGE)
+            "40}, or features as a dict of band to array or transformer"
+            + see("variance_partitioning")
         )
     columns = as_columns(bands)
     _check_names(list(columns))
@@ -114,9 +115,6 @@ def read_bands(data: EncodingData, bands: Any, features: Any, verbose: bool) -> 
         _check_total(columns, flatten_tokens(source.X[:1]).shape[1])
     description = {name: [part.start, part.stop] for name, part in columns.items()}
     return Bands(dict.fromkeys(columns, source), columns, {"columns": description})
-
-
-_PAGE = "variance_partitioning"
 
 
 def as_columns(bands: Any) -> dict[str, slice]:
@@ -135,7 +133,7 @@ def as_columns(bands: Any) -> dict[str, slice]:
     if not isinstance(bands, Mapping) or not bands:
         raise TypeError(
             f"bands must be a dict of name to number of features, such as {{'one': 40, 'two': 40}}"
-            f", got {bands!r:.80}" + see(_PAGE)
+            f", got {bands!r:.80}" + see("variance_partitioning")
         )
     kinds = {type(part) is slice for part in bands.values()}
     if kinds == {True}:
@@ -145,7 +143,7 @@ def as_columns(bands: Any) -> dict[str, slice]:
             raise TypeError(
                 f"band {name!r} is {part!r:.60}: give every band as a number of features, in the "
                 "order of the columns, or every band as a slice of columns. Arrays and "
-                "transformers of each band go into features={...}" + see(_PAGE)
+                "transformers of each band go into features={...}" + see("variance_partitioning")
             )
     total = sum(int(part) for part in bands.values())
     check_bands(bands, [total])  # each is positive
@@ -172,7 +170,7 @@ def _of_slices(bands: dict[str, slice]) -> dict[str, slice]:
         if taken is not None:
             raise ValueError(
                 f"bands {owner[taken]!r} and {name!r} overlap: both hold column {taken}, which "
-                "each would explain; give every column to one band" + see(_PAGE)
+                "each would explain; give every column to one band" + see("variance_partitioning")
             )
         owner |= dict.fromkeys(range(part.start, part.stop), name)
         if part.start >= part.stop:
@@ -181,7 +179,7 @@ def _of_slices(bands: dict[str, slice]) -> dict[str, slice]:
         missing = next(i for i in range(last) if i not in owner)
         raise ValueError(
             f"bands={bands} leave out column {missing}: they must add up to the features, so drop "
-            "columns of the features instead" + see(_PAGE)
+            "columns of the features instead" + see("variance_partitioning")
         )
     return columns
 
@@ -195,7 +193,7 @@ def _check_names(names: list[Any]) -> None:
     if len(names) < 2:
         raise ValueError(
             f"bands {names} must be at least two: what a single one explains is the R² of "
-            "brainenc.benchmark" + see(_PAGE)
+            "brainenc.benchmark" + see("variance_partitioning")
         )
     for name in map(str, names):
         if not name.strip() or not name.isprintable():

@@ -28,9 +28,8 @@ def terms_of(names: Sequence[str]) -> dict[str, Terms]:
 
     Examples
     --------
-    >>> {name: {model_name(m): n for m, n in terms.items()}
-    ...  for name, terms in terms_of(["a", "b"]).items()}["shared"]
-    {'b': 1, 'a': 1, 'a + b': -1}
+    >>> {model_name(model): n for model, n in terms_of(["a", "b"])["shared"].items()}
+    {'a + b': -1, 'b': 1, 'a': 1}
     """
     total = {subset(names): 1}
     found = {f"unique_{name}": _common(names, [name]) for name in names}

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from brainenc.report.panels import Names, as_list, check_known, make_panels, shown_rois
 from brainenc.report.style import (
@@ -100,9 +101,11 @@ def partition_areas(
         axes.axhline(0, color=MUTED, lw=0.6)
         axes.set_title(short(roi))
         axes.set_xlim(1, max(2, len(rows)))
-    for axes in panels.left:
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    # Given axes may be arranged in another way.
+    for axes in panels.left if panels.is_new else panels.flat:
         axes.set_ylabel("R²")
-    for axes in panels.lowest:
+    for axes in panels.lowest if panels.is_new else panels.flat:
         axes.set_xlabel("voxels, by R²")
     handles = [Patch(color=colors[name], label=f"unique: {short(name)}") for name in names]
     handles.append(Patch(color=colors["shared"], label="shared"))

@@ -18,5 +18,10 @@ partition = brainenc.variance_partitioning(
 )
 with styled():
     rois = ["V1v", "V3v", "hV4", "FFA", "PPA", "EBA"]
-    figure, axes = plt.subplots(2, 3, figsize=(9.6, 4.6), sharey=True)
+    figure, axes = plt.subplots(2, 3, figsize=(9.6, 5.0), sharey=True)
     partition_areas(partition.voxels, order=rois, ax=axes.ravel())
+    legend = axes[0, 0].get_legend()
+    legend.remove()
+    figure.legend(handles=legend.legend_handles, loc="outside upper left", ncols=5)
+    for panel in axes.ravel():
+        panel.label_outer()

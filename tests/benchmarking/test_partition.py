@@ -94,7 +94,9 @@ def test_orthogonal_bands_have_unique_parts_only():
     np.testing.assert_allclose(voxels["unique_one"], one, atol=0.06)
     np.testing.assert_allclose(voxels["unique_two"], two, atol=0.06)
     np.testing.assert_allclose(voxels["total"], one + two, atol=0.08)
-    np.testing.assert_allclose(voxels["shared"], 0, atol=0.02)
+    # What is uncorrelated over all images is correlated in opposite ways in training and test
+    # images: a band alone predicts a little of the other one, with the wrong sign.
+    np.testing.assert_allclose(voxels["shared"], 0, atol=0.04)
     assert two[1::2].min() > 0.1  # so that the tolerance means something
 
 

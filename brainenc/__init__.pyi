@@ -8,10 +8,12 @@ from .benchmarking import BenchmarkResult as BenchmarkResult
 from .benchmarking import GroupResult as GroupResult
 from .benchmarking import LearningCurve as LearningCurve
 from .benchmarking import Transfer as Transfer
+from .benchmarking import VariancePartition as VariancePartition
 from .benchmarking import benchmark as benchmark
 from .benchmarking import evaluate as evaluate
 from .benchmarking import group as group
 from .benchmarking import learning_curve as learning_curve
+from .benchmarking import variance_partitioning as variance_partitioning
 from .brain import Volume as Volume
 from .data import EncodingData as EncodingData
 from .data import ImageFiles as ImageFiles

@@ -17,6 +17,7 @@ PAGES = {
     "howto_pipeline": "Use scikit-learn: pipelines, searches, scorers",
     "nsd": "Natural Scenes Dataset",
     "public_data": "Public data sets",
+    "variance_partitioning": "What each feature space explains",
 }
 
 

@@ -4,5 +4,7 @@ from .evaluate import evaluate as evaluate
 from .group import group as group
 from .group_result import GroupResult as GroupResult
 from .learning_curve import learning_curve as learning_curve
+from .partition import variance_partitioning as variance_partitioning
+from .partition_result import VariancePartition as VariancePartition
 from .result import BenchmarkResult as BenchmarkResult
 from .run import benchmark as benchmark

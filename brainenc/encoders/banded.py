@@ -1,7 +1,7 @@
 """BandedRidgeEncoder: ridge on several feature spaces, each with its own penalty."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from brainenc.encoders.prior_fit import adapted_linear
 from brainenc.encoders.spaces import FeatureSpaces
 from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior
 from brainenc.model_selection import Folds
+from brainenc.process_state import own_settings
 from brainenc.repeats import average_repeats
 from brainenc.solvers import RidgeFit, banded_ridge_cv, feature_bands
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
@@ -267,14 +268,56 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
             verbose=self.verbose,
         )
 
+    def predict(self, X: Any, split: bool = False) -> np.ndarray:
+        """Expected responses, or what each band adds to them.
+
+        Parameters
+        ----------
+        X : images or features, as for `fit`
+        split : bool
+            Give the part of each band, in the order of ``band_names_``. The parts add up to the
+            prediction: each holds an equal share of the intercept, ``intercept_ / n_bands``. The
+            components of a prior are bands of their own.
+
+        Returns
+        -------
+        array, shape (n_images, n_voxels) or, with `split`, (n_bands, n_images, n_voxels), float32
+            In the units of the betas given to `fit`; without the last axis if those were
+            one-dimensional.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> features, betas = rng.standard_normal((60, 8)), rng.standard_normal((60, 3))
+        >>> encoder = BandedRidgeEncoder(bands={"a": 5, "b": 3}, n_iter=5).fit(features, betas)
+        >>> parts = encoder.predict(features, split=True)
+        >>> parts.shape, np.allclose(parts.sum(axis=0), encoder.predict(features), atol=1e-6)
+        ((2, 60, 3), True)
+        """
+        if not split:
+            return super().predict(X)
+        check_is_fitted(self)
+        features = self._features_of(X)
+        with own_settings():
+            added = np.stack(list(self._added_by_bands(features)))
+            # The sum over bands is then the prediction.
+            parts = (added + self.intercept_ / len(added)).astype(np.float32, copy=False)
+        return parts[..., 0] if self.betas_ndim_ == 1 else parts
+
     def _predict(self, features: np.ndarray) -> np.ndarray:
+        prediction = np.tile(self.intercept_, (len(features), 1))
+        for added in self._added_by_bands(features):
+            prediction += added
+        return prediction
+
+    def _added_by_bands(self, features: np.ndarray) -> Iterator[np.ndarray]:
+        """Prediction of each band without the intercept, (n_images, n_voxels)."""
         X = self._scaled(self._with_prior(flatten_tokens(features)))
-        prediction = np.tile(self.intercept_, (len(X), 1))
         for part, fitted, weights in zip(
             self._split(X), self._split(self.X_fit_), self.band_weights_, strict=True
         ):
-            prediction += (part @ fitted.T) @ (self.dual_coef_ * weights)
-        return prediction
+            yield (part @ fitted.T) @ (self.dual_coef_ * weights)
 
     def _with_prior(self, X: np.ndarray) -> np.ndarray:
         """Features, and beside them those of the prior's components."""

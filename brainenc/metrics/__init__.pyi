@@ -31,6 +31,8 @@ from .retrieval import two_way_identification as two_way_identification
 from .scorers import BetasWithRepeats as BetasWithRepeats
 from .scorers import RoiScorer as RoiScorer
 from .scorers import roi_scorer as roi_scorer
+from .split import split_correlation as split_correlation
+from .split import split_r2 as split_r2
 from .variances import VarianceAgreement as VarianceAgreement
 from .variances import variance_agreement as variance_agreement
 from .variances import variances as variances

@@ -68,3 +68,31 @@ def test_bands_must_add_up(problem, bands):
     X, betas = problem
     with pytest.raises(ValueError, match="add up to the 165 features"):
         BandedRidgeEncoder(bands=bands).fit(X, betas)
+
+
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_parts_of_bands_add_up_to_the_prediction(problem, with_prior):
+    X, betas = problem
+    prior = None
+    if with_prior:
+        other = RidgeEncoder().fit(X[100:], betas[100:])
+        prior = brainenc.WeightPrior.from_encoders([other])
+    encoder = BandedRidgeEncoder(bands={"first": 15, "second": 150}, prior=prior)
+    encoder.fit(X[:150], betas[:150] + 5)
+    parts = encoder.predict(X[150:], split=True)
+    assert parts.shape == (len(encoder.band_names_), 50, 10)
+    assert encoder.band_names_[2:] == (["prior: all"] if with_prior else [])
+    np.testing.assert_allclose(parts.sum(axis=0), encoder.predict(X[150:]), atol=1e-5)
+    # A part depends on its own band alone, and all have the same share of the intercept.
+    moved = X[150:].copy()
+    moved[:, 15:] = X[:150, 15:].mean(axis=0)
+    other = encoder.predict(moved, split=True)
+    np.testing.assert_allclose(other[0], parts[0], atol=1e-5)
+    share = np.broadcast_to(encoder.intercept_ / len(parts), other[1].shape)
+    np.testing.assert_allclose(other[1], share, atol=1e-4)
+
+
+def test_parts_of_one_voxel_without_an_axis(problem):
+    X, betas = problem
+    encoder = BandedRidgeEncoder(bands={"first": 15, "second": 150}, n_iter=3).fit(X, betas[:, 0])
+    assert encoder.predict(X[:7], split=True).shape == (2, 7)

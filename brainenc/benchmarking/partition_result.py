@@ -1,0 +1,171 @@
+"""VariancePartition: the result of `brainenc.variance_partitioning`, as tidy tables."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from brainenc.csv_files import read_csv, write_csv
+from brainenc.locks import exclusive
+from brainenc.reading import reading
+from brainenc.storage import (
+    atomic_path,
+    check_file,
+    check_writable,
+    file_record,
+    read_signed_json,
+    write_signed_json,
+)
+
+FORMAT_VERSION, DESCRIPTION = 1, "partition.json"
+TABLES = ("voxels", "rois", "parts", "encoders")
+_TEXTS = ("atlas", "roi", "part", "encoder", "control")
+
+
+@dataclass(frozen=True, repr=False)
+class VariancePartition:
+    """Explained variance divided among bands of features, in R² on held-out images.
+
+    Parts are ``unique_<band>``; ``shared`` of all that more than one band explains, of three or
+    four bands also ``shared_<band>+<band>`` of each group, which add up to it; ``total``, the R² of
+    all bands; and ``alone_<band>``, the R² of one band, with what it shares. Unique parts and
+    ``shared`` add up to ``total``.
+
+    Attributes
+    ----------
+    voxels : DataFrame, one row per voxel
+        The parts; ``noise_ceiling`` of R²; ``<part>_null``; ``<part>_normalized``, divided by the
+        ceiling where that of r is at least ``min_ceiling``; and the columns of the voxel table.
+    rois : DataFrame, one row per ROI, and the first one, "all", of all voxels
+        Means over voxels of every part, with its 95 % interval over images (``<part>_low``,
+        ``<part>_high``), of ``<part>_null`` and ``<part>_normalized``.
+    parts : DataFrame, one row per (atlas, roi, part)
+        The same in long form: ``r2``, ``null`` and ``above_null``, their difference, each with its
+        paired 95 % interval; ``p`` of no difference, two-sided, not corrected for the number of
+        rows.
+    encoders : DataFrame, one row per fitted model
+        Mean ``r2`` over all voxels of every subset of bands, with its interval. Models with a
+        permuted band have ``control="permuted"``: the chance level.
+    manifest : dict
+        Bands, folds, seeds, versions.
+    warnings : list of str
+        Near copies of images on both sides of folds.
+
+    Notes
+    -----
+    The null of ``unique_<band>`` and ``alone_<band>`` is the same value with the images of that
+    band permuted; that of ``shared`` and ``total`` with all bands permuted together. It is one
+    permutation: the spread between permutations is not in the interval.
+    """
+
+    voxels: pd.DataFrame
+    rois: pd.DataFrame
+    parts: pd.DataFrame
+    encoders: pd.DataFrame
+    manifest: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def bands(self) -> list[str]:
+        """Names of the bands."""
+        return list(self.manifest["settings"]["bands"])
+
+    def table(self) -> pd.DataFrame:
+        """Mean R² of the unique parts, the shared one and all, one row per ROI."""
+        columns = [f"unique_{band}" for band in self.bands]
+        return self.rois.set_index("roi")[[*columns, "shared", "total", "noise_ceiling"]].round(4)
+
+    def __repr__(self) -> str:
+        return f"VariancePartition, mean R² of held-out images:\n{self.table().to_string()}"
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html()
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write the tables as CSV and the manifest as JSON into a folder.
+
+        Raises
+        ------
+        FileExistsError : the folder holds something else.
+        """
+        folder = check_partition_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(folder / ".lock", what=f"{folder}", way_out="try again", wait=-1):
+            records = {}
+            for table in TABLES:
+                write_csv(folder / f"{table}.csv", getattr(self, table))
+                records[f"{table}.csv"] = file_record(folder / f"{table}.csv")
+            content = {
+                "format": "brainenc.partition",
+                "format_version": FORMAT_VERSION,
+                "files": records,
+                "manifest": self.manifest,
+                "warnings": self.warnings,
+            }
+            write_signed_json(folder / DESCRIPTION, content)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "VariancePartition":
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError : no variance partition was saved there, or a table is missing.
+        ValueError : of a newer version, damaged, or changed.
+        """
+        folder = Path(folder)
+        path = folder / DESCRIPTION
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; is {folder} a saved VariancePartition?")
+        content = read_signed_json(path)
+        with reading(path, "the manifest of a variance partition"):
+            newer = content["format_version"] > FORMAT_VERSION
+            records, manifest = dict(content["files"]), dict(content["manifest"])
+            warnings = list(content["warnings"])
+        if newer:
+            raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
+        tables = {}
+        for table in TABLES:
+            file = folder / f"{table}.csv"
+            check_file(file, records.get(file.name))
+            with reading(file, "a table"):
+                tables[table] = read_csv(file, texts=_TEXTS)
+        return cls(**tables, manifest=manifest, warnings=warnings)
+
+    def to_html(self, path: str | os.PathLike) -> Path:
+        """Write the report: one self-contained HTML file.
+
+        Returns
+        -------
+        pathlib.Path : `path`
+        """
+        from brainenc.report.partition import render_partition
+
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(render_partition(self).encode("utf-8", errors="replace"))
+        return Path(path)
+
+
+def check_partition_folder(folder: str | os.PathLike) -> Path:
+    """Folder for a variance partition, which need not exist yet.
+
+    Raises
+    ------
+    FileExistsError : it holds something else.
+    """
+    folder = Path(folder)
+    held = {"manifest.json": "a benchmark", "group.json": "a group", "meta.json": "a data set"}
+    held |= {"model.json": "a saved encoder", "curve.json": "a learning curve"}
+    for name, content in held.items():
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder} holds {content}; choose another folder")
+    taken = [name for name in TABLES if (folder / f"{name}.csv").exists()]
+    if taken and not (folder / DESCRIPTION).exists():
+        raise FileExistsError(
+            f"{folder} holds {taken[0]}.csv of something else, which would be replaced; choose "
+            "another folder"
+        )
+    return check_writable(folder)

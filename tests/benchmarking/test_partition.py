@@ -255,9 +255,9 @@ def test_transformers_as_bands(problem):
     pixels = brainenc.PixelFeatures(size=4, verbose=False)
     gabor = brainenc.GaborPyramid(n_scales=1, pool=2, size=16, verbose=False)
     spaces = {"pixels": pixels, "gabor": gabor}
-    found = variance_partitioning(data, features=spaces, **QUICK)
+    found = variance_partitioning(data, features=spaces, cv=2, **QUICK)
     arrays = {name: space.transform(data.images) for name, space in spaces.items()}
-    same = variance_partitioning(data, features=arrays, **QUICK)
+    same = variance_partitioning(data, features=arrays, cv=2, **QUICK)
     np.testing.assert_allclose(found.voxels["total"], same.voxels["total"], atol=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from himalaya.kernel_ridge import predict_weighted_kernel_ridge
 
 import brainenc
 from brainenc import BandedRidgeEncoder, GaborPyramid, PixelFeatures, RidgeEncoder
@@ -96,3 +97,17 @@ def test_parts_of_one_voxel_without_an_axis(problem):
     X, betas = problem
     encoder = BandedRidgeEncoder(bands={"first": 15, "second": 150}, n_iter=3).fit(X, betas[:, 0])
     assert encoder.predict(X[:7], split=True).shape == (2, 7)
+
+
+def test_parts_of_bands_are_those_of_himalaya(problem):
+    X, betas = problem
+    encoder = BandedRidgeEncoder(bands={"first": 15, "second": 150}, n_iter=5)
+    encoder.fit(X[:150], betas[:150])
+    Z = (X - X[:150].mean(axis=0)) / X[:150].std(axis=0)
+    parts = [Z[:, :15] / np.sqrt(15), Z[:, 15:] / np.sqrt(150)]
+    Ks = np.stack([part[150:] @ part[:150].T for part in parts])
+    expected = predict_weighted_kernel_ridge(
+        Ks, encoder.dual_coef_, np.log(encoder.band_weights_), split=True
+    )
+    found = encoder.predict(X[150:], split=True)
+    np.testing.assert_allclose(found - encoder.intercept_ / 2, expected, atol=1e-5)

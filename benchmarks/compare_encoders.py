@@ -122,6 +122,7 @@ def main() -> None:
             result = compare(subject, spaces, wanted, arguments, first_fold=slow, out=out)
             results.append(result)
             table = score_table(subject, result, REFERENCE).join(memory(result))
+            table.insert(1, "folds", 1 if slow else arguments.tested or arguments.folds)
             found["first_fold" if slow else "scores"].append(table)
             print(f"\n{table.to_string(**FORMAT)}", flush=True)
             if slow:
@@ -143,6 +144,7 @@ def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
     add("--first-fold", nargs="*", choices=ENCODERS, default=list(SLOW), help="one fold of these")
     add("--folds", type=int, default=N_FOLDS)
+    add("--tested", type=int, help="folds that are tested, to save time; all by default")
     add("--features", nargs="+", help="feature spaces by name, such as gabor openclip")
     add("--store", type=Path, help="folder that keeps computed features")
     add("--draws", type=int, default=200, help="per image")
@@ -230,7 +232,7 @@ def compare(
         {**mean, **rows.encoders},
         features=rows.features,
         references=False,
-        cv=folds[:1] if first_fold else folds,
+        cv=folds[: 1 if first_fold else arguments.tested],
         n_draws=0 if first_fold else arguments.draws,
         n_jobs=arguments.jobs,
         n_permutations=1,

@@ -1,6 +1,7 @@
 """Networks blended with ridge against ridge: simulated subjects, tested on other images.
 
-The default SynBrain, MindSimulator and Mind Reader are fitted to simulated subjects (tokens of a
+The default SynBrain, one that is as small and short as in the demo, MindSimulator and Mind Reader
+are fitted to simulated subjects (tokens of a
 simulated vision transformer) of several seeds; r of ridge, of the network alone, and of the blend
 on 300 other images, with the paired difference of blend and ridge: a bootstrap over the images of
 each subject, mean over subjects. ``--store`` keeps what the networks predict, so that another rule
@@ -11,6 +12,7 @@ Seeds 11 to 16 were used to choose the rule, those from 101 on were not.
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,20 @@ from latent_ablation import mean_r
 from synbrain_common import show, write
 
 import brainenc
+from brainenc.demo import SYNBRAIN
 from brainenc.encoders.blended import RidgeBlend
 from brainenc.encoders.tokens import linear_features
 from brainenc.model_selection import bootstrap_interval, bootstrap_weights
 from brainenc.repeats import average_repeats
 
-ENCODERS = {
+ENCODERS: dict[str, Any] = {
     "SynBrain": brainenc.SynBrainEncoder,
+    "SynBrain, short": partial(brainenc.SynBrainEncoder, **SYNBRAIN),
     "MindSimulator": brainenc.MindSimulatorEncoder,
     "Mind Reader": brainenc.MindReaderEncoder,
 }
+#: Not a network, but as cheap as ridge: ridge on averaged tokens, of 85 % of the images.
+POOLED = "ridge on averaged tokens"
 SIZES = {"300x200": (300, 200), "600x400": (600, 400)}
 N_TEST, N_BOOTSTRAPS = 300, 2000
 
@@ -52,7 +58,8 @@ def main() -> None:
 def parse_arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--encoders", nargs="+", choices=list(ENCODERS), default=list(ENCODERS))
+    names = [*ENCODERS, POOLED]
+    add("--encoders", nargs="+", choices=names, default=names)
     add("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES), help="images x voxels")
     add("--seeds", nargs="+", type=int, default=[101, 102, 103], help="of the subjects")
     add("--store", type=Path, help="folder that keeps predictions of the networks")
@@ -70,7 +77,28 @@ def parts_of(encoder: str, size: str, seed: int, store: Path | None) -> dict[str
         n_images + N_TEST, n_voxels, random_state=seed, verbose=False
     )
     X, betas = data.truth.tokens, np.asarray(data.betas, dtype=np.float32)
-    model, kept = ENCODERS[encoder](None), {}
+    started = time.perf_counter()
+    if encoder == POOLED:
+        held_out, net = pooled(X.mean(axis=1), betas, n_images)
+    else:
+        held_out, net = trained(ENCODERS[encoder](None), X, betas, n_images)
+    found = {
+        "X": X,
+        "betas": betas,
+        "n": n_images,
+        "held_out": held_out,
+        "net": net,
+        "seconds": time.perf_counter() - started,
+    }
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **found)
+    return found
+
+
+def trained(model: Any, X: np.ndarray, betas: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions of a network of the images that it held out, and of the test images."""
+    kept = {}
     train_net = model._train_net
 
     def train_and_keep(*args: Any, **options: Any) -> np.ndarray:
@@ -78,20 +106,19 @@ def parts_of(encoder: str, size: str, seed: int, store: Path | None) -> dict[str
         return kept["held_out"]
 
     model._train_net = train_and_keep
-    started = time.perf_counter()
-    model.fit(X[:n_images], betas[:n_images])
-    found = {
-        "X": X,
-        "betas": betas,
-        "n": n_images,
-        "held_out": kept["held_out"],
-        "net": model._predict_net(X[n_images:]),
-        "seconds": time.perf_counter() - started,
-    }
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **found)
-    return found
+    model.fit(X[:n], betas[:n])
+    return kept["held_out"], model._predict_net(X[n:])
+
+
+def pooled(X: np.ndarray, betas: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `trained`, for ridge fitted to all but 15 % of the images."""
+    averages = average_repeats(betas[:n])
+    rows = np.random.default_rng(0).permutation(n)
+    out, learnt = rows[: round(0.15 * n)], rows[round(0.15 * n) :]
+    model = brainenc.RidgeEncoder(None).fit(X[learnt], averages[learnt])
+    held_out = np.full_like(averages, np.nan)
+    held_out[out] = model.predict(X[out])
+    return held_out, model.predict(X[n:])
 
 
 def scores(parts: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import references
 
-from brainenc.metrics import retrieval, top_k_retrieval, two_way_identification
+from brainenc.metrics import identification, top_k_retrieval, two_way_identification
 
 
 def patterns(n_images=25, n_voxels=30, noise=2.0, *, seed=0, dtype=np.float64):
@@ -24,7 +24,9 @@ def test_two_way_is_the_loop_over_pairs(dtype):
 def test_two_way_goes_through_all_blocks(monkeypatch):
     predictions, targets = patterns()
     wanted = two_way_identification(predictions, targets)
-    monkeypatch.setattr(retrieval, "blocks", lambda n, size: (slice(i, i + 1) for i in range(n)))
+    monkeypatch.setattr(
+        identification, "blocks", lambda n, size: (slice(i, i + 1) for i in range(n))
+    )
     np.testing.assert_array_equal(two_way_identification(predictions, targets), wanted)
 
 

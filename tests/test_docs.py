@@ -125,6 +125,7 @@ NOT_LISTED = {
     "brain": set(),
     "data": {"atlas_columns"},
     "datasets": set(),
+    "decoders": set(),
     "encoders": {"ENCODERS"},
     "encoders.synbrain": set(),
     "features": {"FEATURES", "make_features"},

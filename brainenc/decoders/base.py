@@ -17,6 +17,7 @@ from brainenc.conversion import check_one_order, numeric_array
 from brainenc.data.images import looks_like_images
 from brainenc.decoders.responses import (
     VoxelScaling,
+    check_every_image,
     check_every_voxel,
     check_responses,
     single_trials,
@@ -80,7 +81,7 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
     # ---------------------------------------------------------------- what a decoder provides
 
     @abstractmethod
-    def _fit(self, betas: np.ndarray, targets: np.ndarray, **how: Any) -> np.ndarray:
+    def _fit(self, betas: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Fit; return held-out predictions (n_images, n_dimensions), NaN where there is none."""
 
     @abstractmethod
@@ -134,6 +135,7 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         return found.reshape(len(found), *self.target_shape_)
 
     def _fit_all(self, X: Any, y: Any, **how: Any) -> np.ndarray:
+        """Fit and return held-out predictions; undo all after an error. `how` is for the fit."""
         former = dict(vars(self))
         try:
             self._check_parameters()
@@ -148,6 +150,7 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
                     "to fit"
                 )
             check_every_voxel(betas)
+            check_every_image(betas)
             with own_settings():
                 found = self._fit_checked(betas, y, **how)
         except BaseException:
@@ -156,16 +159,11 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
             raise
         return found
 
-    def _fit_checked(self, betas: np.ndarray, y: Any, **how: Any) -> np.ndarray:
+    def _fit_checked(self, betas: np.ndarray, y: Any) -> np.ndarray:
+        """Fit to checked betas, and return flattened held-out predictions."""
         targets = self._targets_of(y, len(betas), reset=True)
-        empty = np.flatnonzero(~np.isfinite(betas).any(axis=(1, 2)))
-        if empty.size:
-            raise ValueError(
-                f"betas {betas.shape} have no data for {empty.size} images (first in row "
-                f"{empty[0]}): leave them out, also of the targets"
-            )
-        self.scaling_ = VoxelScaling.of(betas, how.get("sample_weight"))
-        return self._fit(self.scaling_.apply(betas), targets, **how)
+        self.scaling_ = VoxelScaling.of(betas)
+        return self._fit(self.scaling_.apply(betas), targets)
 
     def _targets_of(self, y: Any, n_images: int | None = None, *, reset: bool = False) -> Any:
         """Targets of images or arrays, checked and flattened: (n_images, n_dimensions)."""

@@ -24,7 +24,7 @@ from brainenc.process_state import own_settings
 from brainenc.repeats import average_repeats, count_repeats
 
 #: Kinds of similarity.
-METHODS = ("likelihood", "ratio", "correlation")
+METHODS = ("ratio", "likelihood", "correlation")
 #: Training images whose draws show the noise of a sampler.
 _DRAWN_IMAGES = 200
 
@@ -39,12 +39,14 @@ class EncoderDecoder(BaseDecoder):
     ----------
     encoder : BaseEncoder
         `fit` fits a copy of it.
-    method : "likelihood", "ratio" or "correlation"
+    method : "ratio", "likelihood" or "correlation"
         Similarity of a response y and an image x. "likelihood": log p(y | x), Gaussian around the
         prediction, with the encoder's error plus trial noise over the number of trials averaged.
-        "ratio": log p(y | x) − log p(y), where p(y) is that of any image: the same order of images
-        for a response, and responses that are likely for every image do not win for each.
-        "correlation": Pearson's r across z-scored voxels of measured and predicted patterns.
+        "ratio": log p(y | x) − log p(y), where p(y) is that of a response to any image. Both order
+        the images alike for a response; with the ratio, a response that is likely for every image
+        (one near the mean) is not chosen for each.
+        "correlation": Pearson's r of measured and predicted patterns, across voxels in units of the
+        s.d. of their trials.
     prefit : bool
         The encoder is fitted already, and is used as it is. `fit` then only takes the images whose
         features are the prior of `predict`.
@@ -92,7 +94,7 @@ class EncoderDecoder(BaseDecoder):
         self,
         encoder: Any = None,
         *,
-        method: str = "likelihood",
+        method: str = "ratio",
         prefit: bool = False,
         n_draws: int = 20,
     ):
@@ -111,7 +113,10 @@ class EncoderDecoder(BaseDecoder):
         if self.prefit:
             check_is_fitted(self.encoder)
 
-    def _fit_checked(self, betas: np.ndarray, y: Any, **how: Any) -> np.ndarray:
+    def _fit_checked(self, betas: np.ndarray, y: Any) -> np.ndarray:
+        of_arrays = not looks_like_images(y)
+        if of_arrays:
+            targets = self._targets_of(y, len(betas), reset=True)
         X = _columns(y)
         if self.prefit:
             if self.encoder.n_voxels_ != betas.shape[2]:
@@ -122,8 +127,10 @@ class EncoderDecoder(BaseDecoder):
             self.encoder_ = self.encoder
         else:
             self.encoder_ = clone(self.encoder).fit(X, betas)
-        targets = self._targets_of(y, len(betas), reset=True)
-        self.scaling_ = VoxelScaling.of(betas)
+        if not of_arrays:
+            targets = self._targets_of(y, len(betas), reset=True)
+        trial_sd = np.nanstd(betas, axis=(0, 1))
+        self.scaling_ = VoxelScaling(VoxelScaling.of(betas).mean, np.where(trial_sd, trial_sd, 1))
         expected = np.asarray(self.encoder_.predict(X)).reshape(len(betas), -1)
         self.prior_ = ImagePrior(targets, expected)
         self.noise_ = self._noise(X)
@@ -148,7 +155,7 @@ class EncoderDecoder(BaseDecoder):
             return self._recorded(self.encoder_._features_of(y), n_images, reset=reset)
         return super()._targets_of(y, n_images, reset=reset)
 
-    def _fit(self, betas: np.ndarray, targets: np.ndarray, **how: Any) -> np.ndarray:
+    def _fit(self, betas: np.ndarray, targets: np.ndarray) -> np.ndarray:
         raise NotImplementedError("EncoderDecoder fits its encoder in _fit_checked")
 
     def _predict(self, responses: np.ndarray) -> np.ndarray:
@@ -216,8 +223,7 @@ class EncoderDecoder(BaseDecoder):
                 if self.method == "correlation":
                     mean = self.scaling_.mean[voxels] if center else 0.0
                     sd = self.scaling_.sd[voxels]
-                    patterns = [(part - mean) / sd for part in (responses, of_images)]
-                    patterns = [part - part.mean(axis=1, keepdims=True) for part in patterns]
+                    patterns = (_patterns(part, mean, sd) for part in (responses, of_images))
                     found[rows] = cosine_similarity(*patterns)
                     continue
                 noise = self.noise_.of_average(n, voxels)
@@ -253,3 +259,12 @@ def _columns(y: Any) -> Any:
         return y
     array = y if hasattr(y, "columns") else plain_array(y, "features")
     return array[:, None] if np.ndim(array) == 1 else array
+
+
+def _patterns(values: np.ndarray, mean: Any, sd: np.ndarray) -> np.ndarray:
+    """Patterns centred across voxels; NaN where the deviation from the mean is round-off."""
+    patterns = (values - mean) / sd
+    patterns -= patterns.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(values / sd, axis=1)
+    patterns[np.linalg.norm(patterns, axis=1) <= 1e-6 * size] = np.nan
+    return patterns

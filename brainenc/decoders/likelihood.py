@@ -92,7 +92,7 @@ def pairwise_log_density(
     array([[-0.919, -2.919]])
     """
     sd = noise.private_sd.astype(np.float64)
-    scaled = noise.factors / sd
+    scaled: Any = noise.factors / sd
     if len(scaled) > len(sd):
         scaled = np.linalg.qr(scaled, mode="r")
     centre = expected.mean(axis=0, dtype=np.float64)  # smaller values lose fewer digits

@@ -67,6 +67,17 @@ def check_every_voxel(betas: np.ndarray) -> None:
         )
 
 
+def check_every_image(betas: np.ndarray) -> None:
+    """Raise ValueError for images without any data."""
+    blocks = [np.isfinite(block).any(axis=(1, 2)) for block in row_blocks(betas)]
+    empty = np.flatnonzero(~np.concatenate(blocks))
+    if empty.size:
+        raise ValueError(
+            f"betas {betas.shape} have no data for {empty.size} images (first in row {empty[0]}): "
+            "leave them out, also of the targets" + see("decoding")
+        )
+
+
 @dataclass(frozen=True)
 class VoxelScaling:
     """Mean and s.d. of each voxel over the training images' averages.

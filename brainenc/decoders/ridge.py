@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from brainenc.decoders.base import BaseDecoder
-from brainenc.decoders.responses import averages_of, single_trials
+from brainenc.decoders.responses import VoxelScaling, averages_of, single_trials
 from brainenc.decoders.rows import Rows, fit_rows
 from brainenc.model_selection import image_folds
 from brainenc.numeric import as_doubles
@@ -31,8 +31,10 @@ class RidgeDecoder(BaseDecoder):
     alpha_per_target : "auto" or bool
         Choose alpha per dimension of the targets, or one for all. "auto" is one for all with fewer
         than 100 images.
-    train_on : "averages" or "trials"
-        Learn from the average of an image's repeats, or from each trial.
+    train_on : "trials" or "averages"
+        Learn from each trial, or from the average of an image's repeats, which is faster. On the
+        simulated subject trials are better (:doc:`/decoding`): the covariance of voxels that ridge
+        divides by then has the noise of trials in it.
     n_test_repeats : int, optional
         Repeats that are averaged in the responses to be decoded: held-out averages of so many
         trials choose the penalty. By default all repeats that the training images have. An image
@@ -80,7 +82,7 @@ class RidgeDecoder(BaseDecoder):
         *,
         alphas: Any = "auto",
         alpha_per_target: Any = "auto",
-        train_on: str = "averages",
+        train_on: str = "trials",
         n_test_repeats: int | None = None,
         cv: Any = 5,
         form: str = "auto",
@@ -129,9 +131,14 @@ class RidgeDecoder(BaseDecoder):
         ------
         ValueError, TypeError : as `BaseDecoder.fit`; weights that are negative or all 0.
         """
-        how = {} if sample_weight is None else {"sample_weight": _check_weight(sample_weight, X)}
-        self._fit_all(X, y, **how)
+        self._fit_all(X, y, sample_weight=sample_weight)
         return self
+
+    def _fit_checked(self, betas: np.ndarray, y: Any, sample_weight: Any = None) -> np.ndarray:
+        weights = None if sample_weight is None else _check_weight(sample_weight, len(betas))
+        targets = self._targets_of(y, len(betas), reset=True)
+        self.scaling_ = VoxelScaling.of(betas, weights)
+        return self._fit(self.scaling_.apply(betas), targets, weights)
 
     def _fit(
         self, betas: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None = None
@@ -146,14 +153,14 @@ class RidgeDecoder(BaseDecoder):
         most = int(np.isfinite(betas).any(axis=2).sum(axis=1).max())
         n_test = most if self.n_test_repeats is None else min(self.n_test_repeats, most)
         averages = average_repeats(betas)
-        penalties = {"alphas": self.alphas}
         if sample_weight is None and self.train_on == "averages" and n_test == most:
             self.regression_, held_out = RidgeRegression.fit(
-                *(averages, targets),
+                averages,
+                targets,
+                alphas=self.alphas,
                 alpha_per_voxel=self.alpha_per_target,
                 cv=folds,
                 standardize=False,
-                **penalties,
                 **options,
             )
             return held_out
@@ -164,8 +171,8 @@ class RidgeDecoder(BaseDecoder):
             targets,
             folds,
             weights=sample_weight,
+            alphas=self.alphas,
             alpha_per_target=self.alpha_per_target,
-            **penalties,
             **options,
         )
         return held_out
@@ -174,12 +181,14 @@ class RidgeDecoder(BaseDecoder):
         return self.regression_.predict(responses)
 
 
-def _check_weight(sample_weight: Any, betas: Any) -> np.ndarray:
+def _check_weight(sample_weight: Any, n_images: int) -> np.ndarray:
     weights = as_doubles(sample_weight, "sample_weight")
-    if weights.shape != (len(betas),):
+    if weights.shape != (n_images,):
         raise ValueError(
-            f"sample_weight {weights.shape} must have one value for each of {len(betas)} images"
+            f"sample_weight {weights.shape} must have one value for each of {n_images} images"
         )
-    if not np.isfinite(weights).all() or (weights < 0).any() or not (weights > 0).any():
-        raise ValueError("sample_weight must be finite, not negative, and not 0 for all images")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("sample_weight must be finite and not negative")
+    if not weights.any():
+        raise ValueError("sample_weight is zero for all images: there is nothing to fit")
     return weights

@@ -98,7 +98,7 @@ def _participation(values: np.ndarray, name: str) -> float:
     wide = deviations.shape[1] > deviations.shape[0]
     gram = deviations @ deviations.T if wide else deviations.T @ deviations
     total = float(np.trace(gram))
-    # The mean is subtracted with the round-off of the values.
-    if not np.sqrt(total) > 8 * np.finfo(values.dtype).eps * size:
+    # The mean is known to the round-off of a sum of the values.
+    if not np.sqrt(total) > (1e-6 if values.dtype == np.float32 else 1e-12) * size:
         return float("nan")
     return total**2 / float(np.square(gram).sum())

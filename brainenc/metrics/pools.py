@@ -80,7 +80,7 @@ def _large_categories(categories: Any, n_images: int, pool_size: int) -> list[np
     names, sizes = np.unique(labels, return_counts=True)
     if sizes.max() < pool_size:
         raise ValueError(
-            f"pool_size={pool_size}: the largest category, {names[sizes.argmax()]!r}, has "
+            f"pool_size={pool_size}: the largest category, {str(names[sizes.argmax()])!r}, has "
             f"{sizes.max()} images; lower pool_size"
         )
     return [np.flatnonzero(labels == name) for name in names[sizes >= pool_size]]

@@ -64,11 +64,11 @@ def _flat(values: ArrayLike, name: str) -> np.ndarray:
 
 def _directions(values: np.ndarray, mean: np.ndarray) -> NDArray[np.float64]:
     """Rows of length 1; NaN where the deviation from the mean is round-off."""
-    epsilon = float(np.finfo(values.dtype).eps)
+    round_off = 1e-6 if values.dtype == np.float32 else 1e-12  # of means, which are sums
     deviations = values.astype(np.float64) - mean
     length = np.linalg.norm(deviations, axis=1)
     size = np.linalg.norm(values, axis=1) + np.linalg.norm(mean)
-    length[length <= 8 * epsilon * size] = np.nan
+    length[length <= round_off * size] = np.nan
     return deviations / length[:, None]
 
 

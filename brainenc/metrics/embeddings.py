@@ -43,9 +43,7 @@ def category_auc(
     >>> category_auc(-np.arange(20)[:, None], labels)
     array([1.])
     """
-    of_category = np.asarray(labels)
-    given = of_category.astype(np.float64) if of_category.dtype == bool else labels
-    scores, given = check_pair(scores, given)
+    scores, given = check_pair(scores, labels)
     if not np.isin(given, (0, 1)).all():
         raise ValueError("labels must be 0 or 1 (or bool), one column per category")
     found = np.full(scores.shape[1], np.nan)

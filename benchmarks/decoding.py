@@ -39,8 +39,12 @@ def main() -> None:
         for row in scored(problem, name, test, found, arguments)
     ]
     table = pd.DataFrame(rows)
-    table = pd.concat([table, permuted_mean(table)], ignore_index=True)
-    tables = {"retrieval": table}
+    permuted = table["decoder"].str.startswith("training images permuted")
+    tables = {
+        "retrieval": pd.concat([table[~permuted], permuted_mean(table)], ignore_index=True),
+        "permuted": table[permuted],
+    }
+    table = tables["retrieval"]
     show({"retrieval": table.drop(columns=[c for c in table if c.endswith(("low", "high"))])})
     print(f"\n{time.monotonic() - started:.0f} s")
     if arguments.out is not None:

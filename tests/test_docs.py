@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 from brainenc.cli import app
 
 DOCS = REPOSITORY / "docs"
-GUIDE = sorted([*(DOCS / "guide").glob("*.rst"), *DOCS.glob("howto_*.rst")])
+GUIDE = sorted([*(DOCS / "guide").glob("*.rst"), *DOCS.glob("howto_*.rst"), DOCS / "decoding.rst"])
 README = REPOSITORY / "README.md"
 LONG = REPOSITORY / "docs" / "guide" / "benchmark.rst"
 COMMANDS = typer.main.get_command(app).commands

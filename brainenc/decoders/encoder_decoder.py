@@ -50,22 +50,21 @@ class EncoderDecoder(BaseDecoder):
     prefit : bool
         The encoder is fitted already, and is used as it is. `fit` then only takes the images whose
         features are the prior of `predict`.
+    noise : "auto", "held-out" or "draws"
+        "held-out": the encoder's error and trial noise as held-out trials show them (`model_error_`
+        and `trial_noise_`); without repeats, an average counts as a single trial. "draws": trial
+        noise is that of the encoder's draws, which of some encoders has their error in it. "auto"
+        is "draws" for a sampler without held-out repeats, and "held-out" for all others.
     n_draws : int
-        Draws per image that the noise of a sampler is estimated from.
+        Draws per image that the noise is estimated from.
 
     Attributes
     ----------
     encoder_ : BaseEncoder
     noise_ : ResponseNoise
-        Error of the expected response, and trial noise. Without repeats they are not separated, and
-        an average counts as a single trial.
+        Error of the expected response, and trial noise.
     prior_ : ImagePrior
         Features and predictions of the training images.
-
-    Notes
-    -----
-    With `sample_kind_` "residual" the noise is `model_error_` and `trial_noise_` of the encoder.
-    For an encoder that draws from a distribution of its own, trial noise is that of the draws.
 
     References
     ----------
@@ -96,11 +95,13 @@ class EncoderDecoder(BaseDecoder):
         *,
         method: str = "ratio",
         prefit: bool = False,
+        noise: str = "auto",
         n_draws: int = 20,
     ):
         self.encoder = encoder
         self.method = method
         self.prefit = prefit
+        self.noise = noise
         self.n_draws = n_draws
 
     def _check_parameters(self) -> None:
@@ -110,6 +111,8 @@ class EncoderDecoder(BaseDecoder):
             )
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} must be one of {list(METHODS)}")
+        if self.noise not in ("auto", "held-out", "draws"):
+            raise ValueError(f"noise={self.noise!r} must be 'auto', 'held-out' or 'draws'")
         if self.prefit:
             check_is_fitted(self.encoder)
 
@@ -138,10 +141,12 @@ class EncoderDecoder(BaseDecoder):
 
     def _noise(self, X: Any) -> ResponseNoise:
         encoder = self.encoder_
-        error, trial = encoder.model_error_, encoder.trial_noise_
-        if error is not None and np.isnan(error.private_sd).all():
-            error = None
-        if encoder.sample_kind_ != "residual":
+        error, trial = (
+            None if part is None or np.isnan(part.private_sd).all() else part
+            for part in (encoder.model_error_, encoder.trial_noise_)
+        )
+        by_draws = encoder.sample_kind_ != "residual" and (error is None or trial is None)
+        if self.noise == "draws" or (self.noise == "auto" and by_draws):
             some = X[:_DRAWN_IMAGES] if hasattr(X, "shape") else list(X)[:_DRAWN_IMAGES]
             draws = encoder.sample(some, n=max(self.n_draws, 2), random_state=0)
             draws = np.moveaxis(draws.reshape(*draws.shape[:2], -1), 0, 1)

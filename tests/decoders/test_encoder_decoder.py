@@ -150,7 +150,8 @@ class Sampler(brainenc.RidgeEncoder):
 
 def test_a_sampler_is_used_by_its_draws(problem):
     _, betas, features = problem
-    decoder = brainenc.EncoderDecoder(Sampler(), n_draws=40).fit(betas[:200], features[:200])
+    decoder = brainenc.EncoderDecoder(Sampler(), noise="draws", n_draws=40)
+    decoder.fit(betas[:200], features[:200])
     drawn = decoder.noise_.trial
     wanted = 4 + np.linspace(1, 2, 24) ** 2
     np.testing.assert_allclose(drawn.variance, wanted, rtol=0.12)
@@ -187,10 +188,22 @@ def test_an_encoder_that_predicts_the_same_for_all_images_is_at_chance_and_never
             assert np.isnan(found.image_retrieval)
 
 
+def test_a_sampler_has_the_noise_of_held_out_repeats_and_of_its_draws_without_any(problem):
+    _, betas, features = problem
+    with_repeats = brainenc.EncoderDecoder(Sampler()).fit(betas[:200], features[:200])
+    encoder = with_repeats.encoder_
+    np.testing.assert_array_equal(with_repeats.noise_.trial.variance, encoder.trial_noise_.variance)
+    single = brainenc.EncoderDecoder(Sampler()).fit(betas[:200, 0], features[:200])
+    np.testing.assert_allclose(
+        single.noise_.trial.variance, 4 + np.linspace(1, 2, 24) ** 2, rtol=0.15
+    )
+
+
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
         ({}, TypeError, "encoder=None must be an encoder"),
+        ({"encoder": MeanEncoder(), "noise": "none"}, ValueError, "noise='none' must be"),
         ({"encoder": MeanEncoder(), "method": "cosine"}, ValueError, "method='cosine' must be"),
     ],
 )

@@ -1,4 +1,5 @@
 from . import datasets as datasets
+from . import decoders as decoders
 from . import encoders as encoders
 from . import features as features
 from . import images as images
@@ -19,6 +20,9 @@ from .data import EncodingData as EncodingData
 from .data import ImageFiles as ImageFiles
 from .data import load_npz as load_npz
 from .data import similar_groups as similar_groups
+from .decoders import BaseDecoder as BaseDecoder
+from .decoders import EncoderDecoder as EncoderDecoder
+from .decoders import RidgeDecoder as RidgeDecoder
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import CalibratedEncoder as CalibratedEncoder

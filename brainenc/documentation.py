@@ -5,6 +5,7 @@ PAGES = {
     "add_an_encoder": "Add an encoder in one file",
     "brain_maps": "Maps on the brain",
     "cluster": "More than one machine",
+    "decoding": "Decoders, and encoders used as decoders",
     "draws": "Draws and their scores",
     "guide/benchmark": "The benchmark",
     "guide/data": "Data",

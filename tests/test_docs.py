@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 from brainenc.cli import app
 
 DOCS = REPOSITORY / "docs"
-GUIDE = sorted([*(DOCS / "guide").glob("*.rst"), *DOCS.glob("howto_*.rst")])
+GUIDE = sorted([*(DOCS / "guide").glob("*.rst"), *DOCS.glob("howto_*.rst"), DOCS / "decoding.rst"])
 README = REPOSITORY / "README.md"
 LONG = REPOSITORY / "docs" / "guide" / "benchmark.rst"
 COMMANDS = typer.main.get_command(app).commands
@@ -125,6 +125,7 @@ NOT_LISTED = {
     "brain": set(),
     "data": {"atlas_columns"},
     "datasets": set(),
+    "decoders": set(),
     "encoders": {"ENCODERS"},
     "encoders.synbrain": set(),
     "features": {"FEATURES", "make_features"},

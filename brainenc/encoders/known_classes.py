@@ -6,7 +6,9 @@ from typing import Any
 from sklearn.base import RegressorMixin
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
-from brainenc import encoders, features
+#: Packages whose public classes a saved model may name. Decoders are above this file and are found
+#: by name, when a model has one.
+_OWN = ("brainenc.encoders", "brainenc.features", "brainenc.decoders")
 
 #: Transformers, splitters and regressors of scikit-learn that hold plain values and arrays only, or
 #: others of these, by module.
@@ -45,8 +47,8 @@ _MODULES = {name: module for module, names in _OF_SCIKIT_LEARN.items() for name 
 
 
 def own_class(name: str) -> Any:
-    """What brainenc calls by this public name among encoders and extractors; None if nothing."""
-    for module in (encoders, features):
+    """What brainenc calls by this public name among encoders, extractors and decoders."""
+    for module in map(import_module, _OWN):
         if name in module.__all__:
             return getattr(module, name)
     return None

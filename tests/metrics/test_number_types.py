@@ -51,6 +51,15 @@ CALLS = {
     "interval_coverage": (TRIALS % N_DRAWS, N_DRAWS, 0.8),
     "two_way_identification": (PREDICTIONS, TARGETS),
     "top_k_retrieval": (PREDICTIONS, TARGETS, {"pool_size": 5, "n_pools": 4}),
+    "retrieval": (
+        SQUARES,
+        {"query_ids": range(len(SQUARES)), "candidate_ids": range(len(SQUARES)), "pool_size": 3},
+    ),
+    "cosine_similarity": (PREDICTIONS, TARGETS, {"mean": PREDICTIONS[0]}),
+    "csls": (SQUARES, {"k": 2}),
+    "similarities": (PREDICTIONS, TARGETS, {"training_mean": TARGETS[0] // 2}),
+    "category_auc": (PREDICTIONS, TARGETS % 2, {"min_positives": 1}),
+    "output_dimension": (PREDICTIONS, TARGETS),
     "rdm": (PREDICTIONS,),
     "rdm_correlation": (SQUARES, SQUARES.T // 2, {"weights": WEIGHTS}),
     "linear_cka": (PREDICTIONS, TARGETS, {"weights": WEIGHTS}),
@@ -65,7 +74,7 @@ CALLS = {
     "noise_ceiling_from_ncsnr": (SCALE, {"n_trials": np.full(N_IMAGES, 3)}),
 }
 #: Functions of a ceiling object, which hold no arrays of their own.
-OF_OTHER_TYPES = {"ceiling_of_draws", "roi_scorer"}
+OF_OTHER_TYPES = {"ceiling_of_draws", "roi_scorer", "retrieval_table"}
 
 TYPES = {
     **{name: np.dtype(name).type for name in ("uint8", "int8", "int16", "uint16", "uint32")},
@@ -106,6 +115,10 @@ def numbers(result):
         result = (result.values, result.n_trials)
     elif isinstance(result, metrics.RetrievalAccuracy):
         result = (result.forward, result.backward, result.chance)
+    elif isinstance(result, metrics.Retrieval):
+        result = (result.image.ranks, result.brain.ranks, result.image_retrieval)
+    elif isinstance(result, dict):
+        result = tuple(result.values())
     if isinstance(result, tuple):
         return np.concatenate([numbers(part) for part in result])
     return np.ravel(np.asarray(result, np.float64))

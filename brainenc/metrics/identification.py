@@ -1,8 +1,8 @@
-"""Identification of images: whether a predicted pattern matches the response to its image.
+"""Retrieval of patterns: whether a predicted pattern matches the response to its image.
 
 Two-way identification compares with every other image in turn (chance ½); top-k retrieval within
 random pools, in both directions (chance k / pool size). Both correlate patterns across the voxels
-that are finite for all images.
+that are finite for all images, and count with `brainenc.metrics.choices`, as `retrieval` does.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from brainenc.arrays import blocks
 from brainenc.metrics._patterns import finite_voxels, tie_tolerance, unit_patterns
+from brainenc.metrics.choices import chosen, compare
 from brainenc.metrics.sums import check_pair
 
 
@@ -59,7 +60,7 @@ def two_way_identification(predictions: ArrayLike, targets: ArrayLike) -> NDArra
         queries = unit_patterns(predictions[images], voxels)
         r = _product(queries, candidates)
         own = r[np.arange(len(r)), np.arange(images.start, images.stop)]
-        better, ties = _compare(r, own, tie_tolerance(queries, candidates))
+        better, ties = compare(r, own, tie_tolerance(queries, candidates))
         n_others = np.isfinite(r).sum(axis=1) - 1
         with np.errstate(divide="ignore", invalid="ignore"):
             share = 1 - (better + ties / 2) / n_others
@@ -157,18 +158,7 @@ def _product(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def _top_k(r: np.ndarray, k: int, tolerance: float) -> float:
-    """Expected share of rows whose diagonal entry is among the k largest, ties broken at random."""
+    """Expected share of rows whose diagonal entry is among the k largest; NaN if any is."""
     if not np.isfinite(r).all():
         return np.nan
-    better, ties = _compare(r, np.diagonal(r), tolerance)
-    return float(np.clip((k - better) / (ties + 1), 0, 1).mean())
-
-
-def _compare(
-    r: np.ndarray, own: np.ndarray, tolerance: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Per row, how many entries are above `own`, and how many others equal it."""
-    difference = r - own[:, None]
-    better = (difference > tolerance).sum(axis=1)
-    ties = (np.abs(difference) <= tolerance).sum(axis=1) - 1
-    return better, ties
+    return float(chosen(*compare(r, np.diagonal(r), tolerance), k).mean())

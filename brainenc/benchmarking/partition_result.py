@@ -37,8 +37,8 @@ class VariancePartition:
     ----------
     voxels : DataFrame, one row per voxel
         The parts; ``noise_ceiling`` of R²; ``<part>_null``; ``<part>_normalized``, divided by the
-        ceiling where that of r is at least ``min_ceiling``; and the columns of the voxel table whose
-        names are none of these.
+        ceiling where that of r is at least ``min_ceiling``; and the columns of the voxel table
+        whose names are none of these.
     rois : DataFrame, one row per ROI, and the first one, "all", of all voxels
         Means over voxels of every part, with its 95 % interval over images (``<part>_low``,
         ``<part>_high``), of ``<part>_null`` and ``<part>_normalized``.

@@ -23,5 +23,7 @@ with styled():
     legend = axes[0, 0].get_legend()
     legend.remove()
     figure.legend(handles=legend.legend_handles, loc="outside upper left", ncols=5)
-    for panel in axes.ravel():
-        panel.label_outer()
+    for panel in axes[0]:
+        panel.set_xlabel("")
+    for panel in axes[:, 1:].ravel():
+        panel.set_ylabel("")

@@ -116,6 +116,11 @@ def all_rows(problem: Problem) -> Iterator[tuple[str, str, Any]]:
             yield f"ridge encoder, {method}", test, found
     found = decoder.predict(problem.responses(AVERAGE))
     yield "ridge encoder, posterior mean", AVERAGE, found
+    latent = brainenc.EncoderDecoder(brainenc.LatentEncoder(n_members=0))
+    latent.fit(betas[train], tokens[train])
+    for test in (AVERAGE, TRIAL):
+        found = {"ratio": latent.similarity(problem.responses(test), problem.targets)}
+        yield "LatentEncoder(n_members=0), ratio", test, found
     yield from nulls(problem)
 
 

@@ -72,7 +72,6 @@ ROWS = (
     Row("kernelridge", "kernel ridge", "tokens"),
     Row("banded", "banded", "Gabor + tokens", {"n_iter": 10}),
     Row("latent", "LatentEncoder", "tokens", {"n_members": 2}),
-    Row("latent", "LatentEncoder", "Gabor + tokens", {"n_members": 0}),
     Row("synbrain", "SynBrain", "tokens", SYNBRAIN),
     Row("mindsimulator", "MindSimulator", "tokens"),
     Row("mindreader", "Mind Reader", "tokens", {"n_members": 2}),

@@ -1,13 +1,12 @@
 """Networks blended with ridge against ridge: simulated subjects, tested on other images.
 
 The default SynBrain, one that is as small and short as in the demo, MindSimulator and Mind Reader
-are fitted to simulated subjects (tokens of a
-simulated vision transformer) of several seeds; r of ridge, of the network alone, and of the blend
-on 300 other images, with the paired difference of blend and ridge: a bootstrap over the images of
-each subject, mean over subjects. ``--store`` keeps what the networks predict, so that another rule
-for the weights needs no other training.
+are fitted to simulated subjects (tokens of a simulated vision transformer) of several seeds; r of
+ridge, of the network alone, and of the blend on 300 other images, with the paired difference of
+blend and ridge: a bootstrap over the images of each subject, mean over subjects. ``--store`` keeps
+what the networks predict, so that another rule for the weights needs no other training.
 
-Seeds 11 to 16 were used to choose the rule, those from 101 on were not.
+Seeds 11 to 16 were looked at while the rule was chosen, those from 101 on were not.
 """
 
 import argparse

@@ -35,6 +35,8 @@ CALLS = {
     "r_squared": (PREDICTIONS, TARGETS, {"weights": WEIGHTS}),
     "mean_squared_error": (PREDICTIONS, TARGETS, {"weights": WEIGHTS, "scale": SCALE}),
     "mean_squared_error_to_trials": (PREDICTIONS, TRIALS, {"weights": WEIGHTS, "scale": SCALE}),
+    "split_r2": (DRAWS, TARGETS, {"weights": WEIGHTS}),
+    "split_correlation": (DRAWS, TARGETS, {"weights": WEIGHTS}),
     "pattern_correlation": (PREDICTIONS, TARGETS),
     "pattern_mse": (PREDICTIONS, TARGETS),
     "pattern_cosine": (PREDICTIONS, TARGETS),

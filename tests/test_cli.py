@@ -238,7 +238,7 @@ def test_demo_runs_every_encoder(tmp_path):
     )
     table = pd.read_csv(tmp_path / "demo" / "encoders.csv")
     assert table["error"].isna().all()
-    assert len(table) == 13  # with the trained network, whose weights are installed for tests
+    assert len(table) == 14  # with the trained network, whose weights are installed for tests
     labels = table["encoder"].str.lower().str.replace(" ", "")
     for name in brainenc.encoders.ENCODERS:
         assert labels.str.startswith(name).any()

@@ -99,7 +99,7 @@ def functions_of_members(
     streams: Streams,
     *,
     refits: bool = False,
-    beside: Functions | None = None,
+    beside: Callable[[np.ndarray | None], Functions] | None = None,
 ) -> Functions:
     """Functions that vary as members do, and at each image by the error they do not explain.
 
@@ -119,8 +119,9 @@ def functions_of_members(
     streams : Streams
     refits : bool
         Whether members are those of `brainenc.encoders.add_refits`.
-    beside : Functions, optional
-        Further deviations, in place of the error that members do not explain.
+    beside : callable, optional
+        Further deviations, in place of the error that members do not explain, whose variance
+        (n_voxels,) it gets; None without repeats.
 
     Raises
     ------
@@ -141,13 +142,14 @@ def functions_of_members(
     of_member = z[:, :m] / np.sqrt(m - 1)
     if refits:
         of_member /= np.sqrt(np.square(z[:, m:]).mean(axis=1, keepdims=True))
-    own, keys = unexplained_error(encoder, explained), _keys_of_images(encoder, features)
+    own, keys = _unexplained(encoder, explained), _keys_of_images(encoder, features)
+    others = None if beside is None else beside(own)
 
     def draws(voxels: slice) -> np.ndarray:
         found = np.tensordot(of_member.astype(deviations.dtype), deviations[..., voxels], axes=1)
         found += expected[:, voxels]
-        if beside is not None:
-            return found + beside(voxels)
+        if others is not None:
+            return found + others(voxels)
         if own is None or keys is None:
             return found
         seeds = streams.voxels[voxels]
@@ -160,7 +162,7 @@ def functions_of_members(
     return draws
 
 
-def unexplained_error(encoder: Any, explained: np.ndarray) -> np.ndarray | None:
+def _unexplained(encoder: Any, explained: np.ndarray) -> np.ndarray | None:
     """Variance (n_voxels,) of held-out errors beyond what is explained; None without repeats."""
     error = error_of_expected(encoder, len(encoder.training_marks_))
     if error is None:

@@ -25,7 +25,6 @@ from brainenc.encoders.function_draws import (
     Streams,
     functions_of_members,
     some_images,
-    unexplained_error,
     variance_of_members,
 )
 from brainenc.encoders.inputs import adapting
@@ -242,9 +241,14 @@ class NetworkEncoder(BlendedEncoder):
             return functions_of_members(self, members, features, n, streams)
         # Members differ in the network's part of the prediction.
         members = [self.net_share_ * member for member in members]
-        error = unexplained_error(self, self.member_variance_)
-        of_ridge = blend.deviations(features, n, streams, error)
-        return functions_of_members(self, members, features, n, streams, beside=of_ridge)
+        return functions_of_members(
+            self,
+            members,
+            features,
+            n,
+            streams,
+            beside=lambda error: blend.deviations(features, n, streams, error),
+        )
 
     def _of_members(self, inputs: Any, rows: np.ndarray | None = None) -> list[np.ndarray]:
         nets = self.members_

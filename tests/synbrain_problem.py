@@ -17,6 +17,7 @@ PARAMETERS = {
         "vae_epochs": 2,
         "mapper_steps": 6,
         "relative_stop": 0.0,
+        "min_images": 2,  # a network for the few images here
         "learning_rate": 1e-4,
         "sizes": {
             "vae": {

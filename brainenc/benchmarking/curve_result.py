@@ -7,19 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from brainenc.csv_files import read_csv, write_csv
-from brainenc.locks import exclusive
-from brainenc.reading import reading
+from brainenc.benchmarking.table_folders import check_table_folder, load_tables, save_tables
 from brainenc.storage import (
     atomic_path,
-    check_file,
-    check_writable,
-    file_record,
-    read_signed_json,
-    write_signed_json,
 )
 
-FORMAT_VERSION, DESCRIPTION = 1, "curve.json"
+DESCRIPTION = "curve.json"
 TABLES = ("scores", "summary", "pairs", "worth")
 _TEXTS = ("subject", "encoder", "roi", "error", "encoder_a", "encoder_b", "reference", "beyond")
 
@@ -78,22 +71,8 @@ class LearningCurve:
         ------
         FileExistsError : the folder holds something else.
         """
-        folder = check_curve_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / ".lock", what=f"{folder}", way_out="try again", wait=-1):
-            records = {}
-            for table in TABLES:
-                write_csv(folder / f"{table}.csv", getattr(self, table))
-                records[f"{table}.csv"] = file_record(folder / f"{table}.csv")
-            content = {
-                "format": "brainenc.curve",
-                "format_version": FORMAT_VERSION,
-                "files": records,
-                "manifest": self.manifest,
-                "warnings": self.warnings,
-            }
-            write_signed_json(folder / DESCRIPTION, content)
-        return folder
+        tables = {name: getattr(self, name) for name in TABLES}
+        return save_tables(folder, DESCRIPTION, tables, self.manifest, self.warnings)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "LearningCurve":
@@ -104,24 +83,7 @@ class LearningCurve:
         FileNotFoundError : no learning curve was saved there, or a table is missing.
         ValueError : of a newer version, damaged, or changed.
         """
-        folder = Path(folder)
-        path = folder / DESCRIPTION
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing; is {folder} a saved LearningCurve?")
-        content = read_signed_json(path)
-        with reading(path, "the manifest of a learning curve"):
-            newer = content["format_version"] > FORMAT_VERSION
-            records, manifest = dict(content["files"]), dict(content["manifest"])
-            warnings = list(content["warnings"])
-        if newer:
-            raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
-        tables = {}
-        for table in TABLES:
-            file = folder / f"{table}.csv"
-            check_file(file, records.get(file.name))
-            with reading(file, "a table"):
-                tables[table] = read_csv(file, texts=_TEXTS)
-        return cls(**tables, manifest=manifest, warnings=warnings)
+        return cls(**load_tables(folder, DESCRIPTION, TABLES, _TEXTS))
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the report: one self-contained HTML file.
@@ -144,15 +106,4 @@ def check_curve_folder(folder: str | os.PathLike) -> Path:
     ------
     FileExistsError : it holds a run, a data set, a saved encoder, or tables of something else.
     """
-    folder = Path(folder)
-    held = {"manifest.json": "a benchmark", "group.json": "a group", "meta.json": "a data set"}
-    for name, content in (held | {"model.json": "a saved encoder"}).items():
-        if (folder / name).exists():
-            raise FileExistsError(f"{folder} holds {content}; choose another folder")
-    taken = [name for name in TABLES if (folder / f"{name}.csv").exists()]
-    if taken and not (folder / DESCRIPTION).exists():
-        raise FileExistsError(
-            f"{folder} holds {taken[0]}.csv of something else, which would be replaced; choose "
-            "another folder"
-        )
-    return check_writable(folder)
+    return check_table_folder(folder, DESCRIPTION, TABLES)

@@ -8,22 +8,14 @@ from typing import Any
 import pandas as pd
 
 from brainenc.benchmarking.result import BenchmarkResult
-from brainenc.csv_files import read_csv, write_csv
+from brainenc.benchmarking.table_folders import check_table_folder, load_tables, save_tables
 from brainenc.group_tables import GROUP_NAMES, GROUP_TABLES, GroupTables
-from brainenc.locks import exclusive
-from brainenc.reading import reading
 from brainenc.storage import (
     atomic_path,
-    check_file,
-    check_writable,
-    file_record,
-    read_json,
-    read_signed_json,
-    write_signed_json,
 )
 
 #: Version of the folder layout that `GroupResult.save` writes, and its description.
-FORMAT_VERSION, DESCRIPTION = 1, "group.json"
+DESCRIPTION = "group.json"
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,22 +93,8 @@ class GroupResult(GroupTables):
         ------
         FileExistsError : `folder` holds a run of one subject, a data set or a saved encoder.
         """
-        folder = check_group_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / ".lock", what=f"{folder}", way_out="try again", wait=-1):
-            records = {}
-            for table in GROUP_TABLES:
-                write_csv(folder / f"{table}.csv", getattr(self, table))
-                records[f"{table}.csv"] = file_record(folder / f"{table}.csv")
-            content = {
-                "format": "brainenc.group",
-                "format_version": FORMAT_VERSION,
-                "files": records,
-                "manifest": self.manifest,
-                "warnings": self.warnings,
-            }
-            write_signed_json(folder / DESCRIPTION, content)
-        return folder
+        tables = {name: getattr(self, name) for name in GROUP_TABLES}
+        return save_tables(folder, DESCRIPTION, tables, self.manifest, self.warnings)
 
     @classmethod
     def load(cls, folder: str | os.PathLike, *, verify: bool = True) -> "GroupResult":
@@ -133,26 +111,7 @@ class GroupResult(GroupTables):
         FileNotFoundError : no group was saved there, or a table is missing.
         ValueError : of a newer version, damaged, or changed.
         """
-        folder = Path(folder)
-        path = folder / DESCRIPTION
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing; is {folder} a saved GroupResult?")
-        content = read_signed_json(path) if verify else read_json(path)
-        with reading(path, "the manifest of a group"):
-            newer = content["format_version"] > FORMAT_VERSION
-            records, manifest = dict(content["files"]), dict(content["manifest"])
-            warnings = list(content["warnings"])
-        if newer:
-            raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
-        tables = {}
-        for table in GROUP_TABLES:
-            file = folder / f"{table}.csv"
-            if verify:
-                check_file(file, records.get(file.name))
-            with reading(file, "a table"):
-                tables[table] = read_csv(file, texts=GROUP_NAMES)
-        parts: dict[str, Any] = {**tables, "manifest": manifest, "warnings": warnings}
-        return cls(**parts)
+        return cls(**load_tables(folder, DESCRIPTION, GROUP_TABLES, GROUP_NAMES, verify=verify))
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the report: one self-contained HTML file.
@@ -181,19 +140,7 @@ def check_group_folder(folder: str | os.PathLike) -> Path:
     FileExistsError : it holds a run, a data set, a saved encoder, or tables of something else.
     NotADirectoryError, PermissionError : it cannot be created or written to.
     """
-    folder = Path(folder)
-    held = {"manifest.json": "a run of one subject", "pairs": "a run of one subject"}
-    held |= {"meta.json": "a data set", "model.json": "a saved encoder"}
-    for name, content in held.items():
-        if (folder / name).exists():
-            raise FileExistsError(f"{folder} holds {content}; choose another folder for the group")
-    taken = [name for name in GROUP_TABLES if (folder / f"{name}.csv").exists()]
-    if taken and not (folder / DESCRIPTION).exists():
-        raise FileExistsError(
-            f"{folder} is of no group and holds {taken[0]}.csv, which would be replaced; choose "
-            "another folder for the group"
-        )
-    return check_writable(folder)
+    return check_table_folder(folder, DESCRIPTION, GROUP_TABLES)
 
 
 def as_result(result: Any, subject: str) -> BenchmarkResult:

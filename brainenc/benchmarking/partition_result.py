@@ -7,19 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from brainenc.csv_files import read_csv, write_csv
-from brainenc.locks import exclusive
-from brainenc.reading import reading
+from brainenc.benchmarking.table_folders import check_table_folder, load_tables, save_tables
 from brainenc.storage import (
     atomic_path,
-    check_file,
-    check_writable,
-    file_record,
-    read_signed_json,
-    write_signed_json,
 )
 
-FORMAT_VERSION, DESCRIPTION = 1, "partition.json"
+DESCRIPTION = "partition.json"
 TABLES = ("voxels", "rois", "parts", "encoders")
 _TEXTS = ("atlas", "roi", "part", "encoder", "control")
 
@@ -91,22 +84,8 @@ class VariancePartition:
         ------
         FileExistsError : the folder holds something else.
         """
-        folder = check_partition_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / ".lock", what=f"{folder}", way_out="try again", wait=-1):
-            records = {}
-            for table in TABLES:
-                write_csv(folder / f"{table}.csv", getattr(self, table))
-                records[f"{table}.csv"] = file_record(folder / f"{table}.csv")
-            content = {
-                "format": "brainenc.partition",
-                "format_version": FORMAT_VERSION,
-                "files": records,
-                "manifest": self.manifest,
-                "warnings": self.warnings,
-            }
-            write_signed_json(folder / DESCRIPTION, content)
-        return folder
+        tables = {name: getattr(self, name) for name in TABLES}
+        return save_tables(folder, DESCRIPTION, tables, self.manifest, self.warnings)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "VariancePartition":
@@ -117,24 +96,7 @@ class VariancePartition:
         FileNotFoundError : no variance partition was saved there, or a table is missing.
         ValueError : of a newer version, damaged, or changed.
         """
-        folder = Path(folder)
-        path = folder / DESCRIPTION
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing; is {folder} a saved VariancePartition?")
-        content = read_signed_json(path)
-        with reading(path, "the manifest of a variance partition"):
-            newer = content["format_version"] > FORMAT_VERSION
-            records, manifest = dict(content["files"]), dict(content["manifest"])
-            warnings = list(content["warnings"])
-        if newer:
-            raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
-        tables = {}
-        for table in TABLES:
-            file = folder / f"{table}.csv"
-            check_file(file, records.get(file.name))
-            with reading(file, "a table"):
-                tables[table] = read_csv(file, texts=_TEXTS)
-        return cls(**tables, manifest=manifest, warnings=warnings)
+        return cls(**load_tables(folder, DESCRIPTION, TABLES, _TEXTS))
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the report: one self-contained HTML file.
@@ -157,16 +119,4 @@ def check_partition_folder(folder: str | os.PathLike) -> Path:
     ------
     FileExistsError : it holds something else.
     """
-    folder = Path(folder)
-    held = {"manifest.json": "a benchmark", "group.json": "a group", "meta.json": "a data set"}
-    held |= {"model.json": "a saved encoder", "curve.json": "a learning curve"}
-    for name, content in held.items():
-        if (folder / name).exists():
-            raise FileExistsError(f"{folder} holds {content}; choose another folder")
-    taken = [name for name in TABLES if (folder / f"{name}.csv").exists()]
-    if taken and not (folder / DESCRIPTION).exists():
-        raise FileExistsError(
-            f"{folder} holds {taken[0]}.csv of something else, which would be replaced; choose "
-            "another folder"
-        )
-    return check_writable(folder)
+    return check_table_folder(folder, DESCRIPTION, TABLES)

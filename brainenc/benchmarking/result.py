@@ -13,6 +13,7 @@ import pandas as pd
 from brainenc.arrays import write_array
 from brainenc.benchmarking.former_tables import with_kinds
 from brainenc.benchmarking.held_out import KeptPredictions, as_fold_table
+from brainenc.benchmarking.table_folders import check_no_other
 from brainenc.csv_files import read_csv, write_csv
 from brainenc.locks import exclusive
 from brainenc.reading import read_array, reading
@@ -381,9 +382,7 @@ def check_run_folder(folder: str | os.PathLike) -> Path:
     NotADirectoryError, PermissionError : it cannot be created or written to.
     """
     folder = Path(folder)
-    for name, content in {"meta.json": "a data set", "model.json": "a saved encoder"}.items():
-        if (folder / name).exists():
-            raise FileExistsError(f"{folder} holds {content}; choose another folder for the run")
+    check_no_other(folder, ["manifest.json", "pairs"])
     if not any((folder / name).exists() for name in ("manifest.json", "pairs")):
         files = [f"{table}.csv" for table in TABLES + DRAW_TABLES + STIMULI]
         files += [PAIR_SAMPLES, "report.html"]

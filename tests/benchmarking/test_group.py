@@ -214,7 +214,7 @@ def test_a_group_is_saved_and_read(found, tmp_path):
     with pytest.raises(ValueError, match=r"pairs\.csv is damaged or was changed"):
         GroupResult.load(folder)
     assert "gabor" in set(GroupResult.load(folder, verify=False).pairs["encoder_a"])
-    with pytest.raises(FileNotFoundError, match="a saved GroupResult"):
+    with pytest.raises(FileNotFoundError, match="the folder of a group"):
         GroupResult.load(tmp_path)
 
 

@@ -287,7 +287,7 @@ def test_results_are_saved_and_shown(found, tmp_path):
     assert "src=" not in page
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{}")
-    with pytest.raises(FileExistsError, match="holds a benchmark"):
+    with pytest.raises(FileExistsError, match="holds a run of one subject"):
         found.save(tmp_path / "run")
 
 

@@ -118,6 +118,30 @@ def test_a_second_minimum_is_found_where_expectation_was_wrong_before():
     assert best.tolist() == [5]
 
 
+@pytest.mark.parametrize("n_wrong", [1, 40])
+def test_all_penalties_are_evaluated_if_expectations_are_wrong_for_most_voxels(n_wrong):
+    """Far from the guess, behind worse neighbours, lies a minimum that nothing expected."""
+    expected = 1 + 0.1 * (torch.arange(11.0) - 3).square().expand(50, -1)
+    truth = expected.clone()
+    truth[:n_wrong] = torch.tensor([1.05] * 11)
+    truth[:n_wrong, 3], truth[:n_wrong, 9] = 1, 0.9
+    errors = torch.full_like(truth, torch.nan)
+    errors[:, 3] = truth[:, 3]
+    evaluated = []
+
+    def evaluate(voxels, positions):
+        evaluated.append(len(voxels))
+        return truth[voxels, positions]
+
+    best = search_module.search_penalties(errors, expected, evaluate)
+    assert (best[n_wrong:] == 3).all()
+    if n_wrong == 40:
+        assert sum(evaluated) == 50 * 10
+        assert (best[:40] == 9).all()
+    else:
+        assert sum(evaluated) <= 50 * 2 + 8  # neighbours, and what the one voxel doubts
+
+
 def test_what_is_neither_a_kernel_nor_a_search_is_refused():
     K, Y, folds = np.eye(20), np.ones((20, 2)), image_folds(4, 20)
     with pytest.raises(ValueError, match=r"K of shape .* must be finite"):

@@ -39,6 +39,16 @@ class Stopped(SystemExit):
         super().__init__(128 + number)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, as `run` raises it.
+
+    Where a plain KeyboardInterrupt passes through a text that Python executes (`dataclass` and
+    `namedtuple` execute one per class, at imports), Python kills its process at the end with
+    SIGINT, even if it was caught, and the exit status of `run` is lost. It asks for that very
+    class: another one passes.
+    """
+
+
 def run(command: Callable[[], Any], shows_traceback: Callable[[], bool]) -> int:
     """Run a command line and return the exit status of the process.
 
@@ -200,7 +210,7 @@ def _safe_outputs() -> Iterator[tuple[_Output, _Output]]:
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Raise `Stopped` on the signals that end a process, so that it cleans up.
+    """Raise `Stopped` or `Interrupted` on the signals that end a process, so that it cleans up.
 
     Signals that are ignored, as under ``nohup``, stay ignored.
     """
@@ -210,7 +220,13 @@ def _signals_raise() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
+    def interrupt(number: int, frame: Any) -> None:
+        raise Interrupted
+
     before: dict[Any, Any] = {}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):  # not in the main thread
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:

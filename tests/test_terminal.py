@@ -268,3 +268,21 @@ def test_a_signal_ends_a_benchmark_with_one_line_and_no_process_left(
     finished = list((tmp_path / "run").glob("pairs/*/fold*/info.json"))
     assert finished
     assert not [path for path in finished if "interrupted" in path.read_text()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_within_a_text_that_python_executes_keeps_the_exit_status(tmp_path):
+    # As `dataclass` and `namedtuple` execute one at imports: Python would end itself with SIGINT
+    # after a plain KeyboardInterrupt from there, whoever caught it.
+    (tmp_path / "stopped.py").write_text(
+        "import os, signal, sys\n"
+        "from brainenc import terminal\n"
+        "def command():\n"
+        "    exec('os.kill(os.getpid(), signal.SIGINT)')\n"
+        "sys.exit(terminal.run(command, lambda: False))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "stopped"], cwd=tmp_path, capture_output=True, text=True,
+        preexec_fn=_hears_signals, env={**os.environ, "PYTHONPATH": f"{os.getcwd()}:{tmp_path}"},
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr.count("\n")) == (130, 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from brainenc.model_selection import Folds
+from brainenc.solvers.forms import EigenForm
 from brainenc.solvers.search import working_dtype
 from brainenc.solvers.smoother import ProductKernel, Smoother
 
@@ -64,13 +65,8 @@ class FeatureBands:
         values, axes = values[kept], axes[:, kept]
         axes = scales[:, None] * axes / values.sqrt()
         X = self.X + self.mean
-        return Smoother(
-            values.to(X),
-            self.X @ axes.to(X),
-            ProductKernel(X * scales.to(X)),
-            alphas,
-            folds,
-        )
+        form = EigenForm(values.to(X), self.X @ axes.to(X))
+        return Smoother(form, ProductKernel(X * scales.to(X)), alphas, folds)
 
 
 def _in_working_dtype(array: np.ndarray, device: torch.device) -> Tensor:

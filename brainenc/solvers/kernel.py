@@ -1,4 +1,4 @@
-"""Ridge in kernel form: the search over penalties on one eigendecomposition of the kernel."""
+"""Ridge in kernel form: the search over penalties on one form of the kernel."""
 
 from typing import Any, NamedTuple
 
@@ -83,7 +83,7 @@ def kernel_ridge_cv(
         kernel = kernel.to(working_dtype(kernel.dtype, n_images))
         tried = torch.as_tensor(np.asarray(alphas)).to(kernel)
         smoother = Smoother.of_kernel(kernel, tried, folds)
-        fit = empty_fit(Y, smoother.largest * float(np.finfo(K.dtype).eps))
+        fit = empty_fit(Y, smoother.form.largest * float(np.finfo(K.dtype).eps))
         parts = list(blocks(n_voxels, max(1, BLOCK_NUMBERS // n_images)))
         shared = None if per_voxel else shared_alpha(smoother, Y, parts, search)[0]
         for voxels in parts:

@@ -24,6 +24,7 @@ from brainenc.arrays import blocks
 from brainenc.devices import full_precision, linear_algebra_device
 from brainenc.model_selection import Folds
 from brainenc.solvers._fold import N_CHECKS, Changes, make_fold, principal_axes
+from brainenc.solvers.forms import freedom_left
 from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.smoother import gcv_scores
@@ -293,7 +294,8 @@ class _Design:
         values, alphas = self.all.values, self.alphas[:, None]
         explained = block.of_all.square() @ ((values + 2 * alphas) / (values + alphas) ** 2).T
         left = block.Y.square().sum(0)[:, None] - explained
-        return gcv_scores(left, values, self.alphas, len(self.X)).argmin(1)
+        freedom = freedom_left(values, self.alphas, len(self.X))
+        return gcv_scores(left, freedom, len(self.X)).argmin(1)
 
     def _best(self, block: _Block, guess: Tensor, predictions: list[Tensor]) -> Tensor:
         """Position of the penalty with the smallest error, from predictions at a guess."""

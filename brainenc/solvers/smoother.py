@@ -1,12 +1,13 @@
 """Smoother: ridge with one kernel, fitted at any penalty and cross-validated without refits.
 
-Ridge with an unpenalised intercept is linear in the responses, ŷ = Hy. With the eigenvectors U and
-eigenvalues s of the kernel once the constant is projected out, I − H = U diag(α / (s + α)) Uᵀ.
+Ridge with an unpenalised intercept is linear in the responses, ŷ = Hy. Once the constant is
+projected out of the kernel K, I − H = α (K + α)⁻¹, which `brainenc.solvers.forms` has for every α.
 Left-out images o have the held-out residuals ((I − H)ₒₒ)⁻¹ ((I − H) y)ₒ, exactly those of a fit to
-the other images. One eigendecomposition therefore serves all folds and penalties, and the residuals
+the other images. One form of the kernel therefore serves all folds and penalties, and the residuals
 of the fit to all images, divided by α, are its dual weights.
 """
 
+import functools
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from brainenc.model_selection import Folds
+from brainenc.solvers.forms import Form, Rows, form_of_kernel
 
 
 class Kernel(Protocol):
@@ -50,10 +52,6 @@ class ProductKernel:
 
 #: Voxels that follow each other and have one penalty: its position, and their columns.
 Runs = list[tuple[int, slice]]
-#: Rows by their positions, or as a slice, which is not copied.
-Rows = slice | Tensor
-#: Blocks of rows of a symmetric product, of which only the lower half is computed.
-_GRAM_BLOCKS = 4
 
 
 class Smoother:
@@ -61,10 +59,8 @@ class Smoother:
 
     Parameters
     ----------
-    values : (n_axes,)
-        Eigenvalues of the kernel on what has mean 0.
-    axes : (n_images, n_axes)
-        Their eigenvectors. Those with eigenvalue 0 may be left out.
+    form : Form
+        Of the kernel on what has mean 0.
     K : Kernel
     alphas : (n_alphas,)
         Penalties, which other arguments name by their positions.
@@ -73,44 +69,36 @@ class Smoother:
     Attributes
     ----------
     order : (n_images,) of int
-        The image of each row of `axes`. If each image is in one fold, rows are in the order of
+        The image of each row of the form. If each image is in one fold, rows are in the order of
         folds, so that those of a fold are a slice. Responses and residuals have the same rows.
     """
 
-    def __init__(
-        self, values: Tensor, axes: Tensor, K: Kernel, alphas: Tensor, folds: Folds | None = None
-    ):
-        self.values, self.alphas = values, alphas
-        self.is_complete = axes.shape[1] >= len(axes) - 1
-        order = _order_of_folds(folds or [], len(axes))
-        self.order = torch.as_tensor(order, device=axes.device)
-        self.axes, self.kernel_mean = axes[self.order], K.mean[self.order]
+    def __init__(self, form: Form, K: Kernel, alphas: Tensor, folds: Folds | None = None):
+        n_images, device = len(form.axes), form.axes.device
+        self.alphas = alphas
+        order = _order_of_folds(folds or [], n_images)
+        self.order = torch.as_tensor(order, device=device)
+        self.form, self.kernel_mean = form.reordered(self.order), K.mean[self.order]
         row_of = order.argsort()
         self.folds = [_make_fold(self, K, train, test, row_of) for train, test in folds or []]
 
     @classmethod
     def of_kernel(cls, K: Tensor, alphas: Tensor, folds: Folds | None = None) -> "Smoother":
         """From the kernel, (n_images, n_images)."""
-        return cls(*centred_axes(K), FullKernel(K), alphas, folds)
+        return cls(form_of_kernel(K), FullKernel(K), alphas, folds)
+
+    @property
+    def axes(self) -> Tensor:
+        """Axes of the form, (n_images, n_axes)."""
+        return self.form.axes
 
     def residuals(self, Y: Tensor, projected: Tensor, at: Tensor) -> Tensor:
         """(I − H) y of centred responses y at one penalty per voxel, (n_images, n_voxels)."""
-        alphas = self.alphas[at]
-        shares = self.values[:, None] + alphas
-        if self.is_complete:
-            return self.axes @ torch.div(alphas, shares, out=shares).mul_(projected)
-        torch.div(self.values[:, None], shares, out=shares)
-        return torch.addmm(Y, self.axes, shares.mul_(projected), alpha=-1)
+        return self.form.residuals(Y, projected, self.alphas[at])
 
     def left_gram(self, rows: Rows, position: int) -> Tensor:
         """(I − H) of some images, of which only the lower triangle is complete."""
-        alpha = self.alphas[position]
-        if self.is_complete:
-            return lower_gram(self.axes[rows] * (alpha / (self.values + alpha)).sqrt())
-        gram = lower_gram(self.axes[rows] * (self.values / (self.values + alpha)).sqrt())
-        gram.add_(1 / len(self.axes)).neg_()
-        gram.diagonal().add_(1)
-        return gram
+        return self.form.left_gram(rows, float(self.alphas[position]))
 
     def held_out(self, Y: Tensor, residuals: Tensor, at: Tensor) -> list[Tensor]:
         """Residuals of each fold's test images when they are held out, (n_test, n_voxels).
@@ -129,23 +117,19 @@ class Smoother:
 
     def guess_scores(self, Y: Tensor, projected: Tensor) -> Tensor:
         """Generalised cross-validation for each voxel and penalty, (n_voxels, n_alphas)."""
-        shares = (self.alphas[:, None] / (self.values + self.alphas[:, None])).square()
-        squares = projected.square()
-        left = squares.T @ shares.T
-        if not self.is_complete:
-            left += (Y.square().sum(0) - squares.sum(0)).clamp_(min=0)[:, None]
-        return gcv_scores(left, self.values, self.alphas, len(self.axes))
+        left = self.form.squares(Y, projected, self.alphas)
+        return gcv_scores(left, self.freedom, len(self.axes))
+
+    @functools.cached_property
+    def freedom(self) -> Tensor:
+        """Degrees of freedom that each penalty leaves, (n_alphas,)."""
+        return self.form.freedom(self.alphas)
 
     def dual(self, Y_mean: Tensor, residuals: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """Dual weights and intercepts of the fit to all images, from its residuals."""
         weights = residuals / self.alphas[at]
         # They sum to 0 over images, so the intercept is the mean over fitted images.
         return weights, Y_mean - self.kernel_mean @ weights
-
-    @property
-    def largest(self) -> float:
-        """The largest eigenvalue; 0 if there is none."""
-        return float(self.values[-1]) if len(self.values) else 0.0
 
 
 class _LeftOut:
@@ -225,26 +209,7 @@ def _rows(positions: np.ndarray, device: torch.device) -> Rows:
     return torch.as_tensor(positions, device=device)
 
 
-def centred_axes(K: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (n − 1,) and eigenvectors (n, n − 1) of a kernel on what has mean 0.
-
-    A reflection takes the constant vector to the first axis, which is left out: the others are
-    orthogonal to the constant at the level of round-off, whatever the penalty.
-    """
-    n = len(K)
-    mirror = K.new_full((n,), n**-0.5)
-    mirror[0] += 1
-    mirror /= torch.linalg.norm(mirror)
-    row = mirror @ K
-    reflected = torch.addr(K, mirror, row, alpha=-2)
-    reflected.addr_(row - 2 * (row @ mirror) * mirror, mirror, alpha=-2)
-    values, within = torch.linalg.eigh(reflected[1:, 1:])
-    del reflected
-    axes = torch.cat([within.new_zeros(1, n - 1), within])
-    return values.clamp_(min=0), axes.addr_(mirror, mirror @ axes, alpha=-2)
-
-
-def gcv_scores(left: Tensor, values: Tensor, alphas: Tensor, n_images: int) -> Tensor:
+def gcv_scores(left: Tensor, freedom: Tensor, n_images: int) -> Tensor:
     """Mean squared error by generalised cross-validation, (n_voxels, n_alphas).
 
     Infinite where it is undefined: the fit has no degrees of freedom left.
@@ -253,9 +218,8 @@ def gcv_scores(left: Tensor, values: Tensor, alphas: Tensor, n_images: int) -> T
     ----------
     left : (n_voxels, n_alphas)
         Squared error of the fit to all images, summed over images.
-    values : (n_axes,)
-        Eigenvalues of the centred kernel, or of the centred XᵀX.
-    alphas : (n_alphas,)
+    freedom : (n_alphas,)
+        Degrees of freedom that the fit leaves.
     n_images : int
 
     Notes
@@ -263,19 +227,7 @@ def gcv_scores(left: Tensor, values: Tensor, alphas: Tensor, n_images: int) -> T
     Folds have fewer images, but that hardly changes the best penalty, which is the ratio of the
     variances of noise and weights.
     """
-    alphas = alphas[:, None]
-    freedom = n_images - 1 - (values / (values + alphas)).sum(1)
     return (n_images * left / freedom**2).nan_to_num(torch.inf, torch.inf)
-
-
-def lower_gram(X: Tensor) -> Tensor:
-    """XXᵀ, of which only the lower triangle is complete."""
-    gram = X.new_zeros(len(X), len(X))
-    for rows in torch.arange(len(X), device=X.device).tensor_split(_GRAM_BLOCKS):
-        if len(rows):
-            start, end = int(rows[0]), int(rows[-1]) + 1
-            gram[start:end, :end] = X[start:end] @ X[:end].T
-    return gram
 
 
 def factor(gram: Tensor) -> Tensor:

@@ -7,12 +7,14 @@ from . import metrics as metrics
 from . import report as report
 from .benchmarking import BenchmarkResult as BenchmarkResult
 from .benchmarking import GroupResult as GroupResult
+from .benchmarking import LayerMap as LayerMap
 from .benchmarking import LearningCurve as LearningCurve
 from .benchmarking import Transfer as Transfer
 from .benchmarking import VariancePartition as VariancePartition
 from .benchmarking import benchmark as benchmark
 from .benchmarking import evaluate as evaluate
 from .benchmarking import group as group
+from .benchmarking import layer_map as layer_map
 from .benchmarking import learning_curve as learning_curve
 from .benchmarking import variance_partitioning as variance_partitioning
 from .brain import Volume as Volume
@@ -45,6 +47,7 @@ from .features import GaborPyramid as GaborPyramid
 from .features import OpenCLIPFeatures as OpenCLIPFeatures
 from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
+from .features import network_layers as network_layers
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
 from .noise import NoiseModel as NoiseModel

@@ -16,6 +16,7 @@ PAGES = {
     "howto_group": "How to compare encoders over subjects",
     "howto_own_data": "Own data to a report",
     "howto_pipeline": "Use scikit-learn: pipelines, searches, scorers",
+    "layer_map": "Which layer predicts which area",
     "nsd": "Natural Scenes Dataset",
     "public_data": "Public data sets",
     "variance_partitioning": "What each feature space explains",

@@ -3,6 +3,8 @@ from .curve_result import LearningCurve as LearningCurve
 from .evaluate import evaluate as evaluate
 from .group import group as group
 from .group_result import GroupResult as GroupResult
+from .layer_map import layer_map as layer_map
+from .layer_result import LayerMap as LayerMap
 from .learning_curve import learning_curve as learning_curve
 from .partition import variance_partitioning as variance_partitioning
 from .partition_result import VariancePartition as VariancePartition

@@ -144,7 +144,7 @@ def variance_partitioning(
         n_trials=trials_averaged(data, split, ceiling),
         min_ceiling=min_ceiling,
     )
-    rois, parts, encoders = roi_tables(scored, _places(data))
+    rois, parts, encoders = roi_tables(scored, places_of(data))
     manifest = make_manifest(
         data,
         data_hash(data),
@@ -172,7 +172,7 @@ def variance_partitioning(
     )
 
 
-def _places(data: EncodingData) -> list[Place]:
+def places_of(data: EncodingData) -> list[Place]:
     """All voxels, and the voxels of every ROI."""
     found: list[Place] = [("", "all", np.arange(data.n_voxels))]
     for atlas in data.atlases:

@@ -98,7 +98,7 @@ def read_bands(data: EncodingData, bands: Any, features: Any, verbose: bool) -> 
     inputs = Inputs(data, verbose)
     if isinstance(features, Mapping):
         _check_names(list(features))
-        sources = {str(name): _source(inputs, part, str(name)) for name, part in features.items()}
+        sources = {str(name): source_of(inputs, part, str(name)) for name, part in features.items()}
         if bands is not None:
             _check_sizes_of_dict(bands, sources)
         return Bands(sources, None, describe_features(features))
@@ -110,7 +110,7 @@ def read_bands(data: EncodingData, bands: Any, features: Any, verbose: bool) -> 
         )
     columns = as_columns(bands)
     _check_names(list(columns))
-    source = _source(inputs, features, "features")
+    source = source_of(inputs, features, "features")
     if source.learned is None:
         _check_total(columns, flatten_tokens(source.X[:1]).shape[1])
     description = {name: [part.start, part.stop] for name, part in columns.items()}
@@ -231,7 +231,8 @@ def _check_sizes_of_dict(bands: Any, sources: Mapping[str, Source]) -> None:
             )
 
 
-def _source(inputs: Inputs, features: Any, name: str) -> Source:
+def source_of(inputs: Inputs, features: Any, name: str) -> Source:
+    """Source of features given as an array, a transformer, a name or None."""
     features = "auto" if features is None else features
     if isinstance(features, str):
         entry = inputs.entry(RidgeEncoder(features), None, name)

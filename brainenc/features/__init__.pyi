@@ -1,6 +1,7 @@
 from .base import FeatureExtractor as FeatureExtractor
 from .efficientnet_lite import EfficientNetLiteFeatures as EfficientNetLiteFeatures
 from .gabor import GaborPyramid as GaborPyramid
+from .network_layers import network_layers as network_layers
 from .openclip import OpenCLIPFeatures as OpenCLIPFeatures
 from .pixels import PixelFeatures as PixelFeatures
 from .registry import FEATURES as FEATURES

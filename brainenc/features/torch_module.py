@@ -114,7 +114,7 @@ class TorchFeatures(FeatureExtractor):
 
     def key(self) -> dict[str, Any]:
         """See `FeatureExtractor.key`; weights by content, `preprocess` by effect."""
-        module = self._built()
+        module = self.network()
         return {
             **self._class_key(),
             "weights": module_hash(module),
@@ -126,7 +126,7 @@ class TorchFeatures(FeatureExtractor):
 
     def weights(self) -> dict[str, str]:
         """See `FeatureExtractor.weights`: names, shapes and numbers of all weights."""
-        module = self._built()
+        module = self.network()
         if not isinstance(self.module, str):
             source = f"a {type(module).__name__}"
         elif isinstance(self.pretrained, bool):
@@ -138,14 +138,35 @@ class TorchFeatures(FeatureExtractor):
 
     @torch.inference_mode()
     def _extract(self, batch: np.ndarray) -> np.ndarray:
-        module, device = self._built(), resolve_device(self.device)
+        module, device = self.network(), resolve_device(self.device)
+        images = self.images_on(module, batch)
+        with state_lock(), evaluating(module, device):  # other extractors may have the module too
+            images = images.to(device)
+            return self.as_features(module, images, activation_at(module, self.layer, images))
+
+    def as_features(
+        self, module: torch.nn.Module, images: torch.Tensor, activation: torch.Tensor
+    ) -> np.ndarray:
+        """Features of a batch, from the layer's activation for the images as the module gets them.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+        images : tensor, shape (b, channels, H, W)
+        activation : tensor, shape (b, ...)
+
+        Returns
+        -------
+        array of float32, shape (b, n_features) or (b, n_tokens, width)
+        """
+        activation = arranged(activation, self._layout(module, images, activation))
+        return pool_activation(activation, self.pool).float().cpu().numpy()
+
+    def images_on(self, module: torch.nn.Module, batch: np.ndarray) -> torch.Tensor:
+        """A batch of images as the module takes them: prepared, in its precision."""
         prepare = self._prepare(module)
         images = torch.stack([prepare(Image.fromarray(image)) for image in batch])
-        with state_lock(), _evaluating(module, device):  # other extractors may have the module too
-            images = _as_weights(images, module).to(device)
-            activation = activation_at(module, self.layer, images)
-            activation = arranged(activation, self._layout(module, images, activation))
-        return pool_activation(activation, self.pool).float().cpu().numpy()
+        return _as_weights(images, module)
 
     def _layout(
         self, module: torch.nn.Module, images: torch.Tensor, activation: torch.Tensor
@@ -177,7 +198,8 @@ class TorchFeatures(FeatureExtractor):
             self._found = (where, layout)
         return self._found[1]
 
-    def _built(self) -> torch.nn.Module:
+    def network(self) -> torch.nn.Module:
+        """The module itself, or the model of timm, built once."""
         if isinstance(self.module, torch.nn.Module):
             return self.module
         if not isinstance(self.module, str):
@@ -292,7 +314,7 @@ def pool_activation(activation: torch.Tensor, pool: str) -> torch.Tensor:
 
 
 @contextmanager
-def _evaluating(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
+def evaluating(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
     """Module in evaluation mode on a device; restored on exit."""
     training = {part: part.training for part in module.modules()}
     tensors = [*module.parameters(), *module.buffers()]

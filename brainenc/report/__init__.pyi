@@ -13,6 +13,8 @@ from .figures import roi_distributions as roi_distributions
 from .group import render_group as render_group
 from .group_figures import group_forest as group_forest
 from .group_figures import subject_lines as subject_lines
+from .layer_figures import layer_profiles as layer_profiles
+from .layers import render_layers as render_layers
 from .partition import render_partition as render_partition
 from .partition_figures import partition_areas as partition_areas
 from .render import render_report as render_report

@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from brainenc.report import style, text
+from brainenc.report.pages import render_page
 from brainenc.report.parts import picture
 from brainenc.report.render import manifest_text
 
@@ -20,13 +20,6 @@ def render_curve(curve: Any) -> str:
     str
         HTML with inline style and figure, without external resources.
     """
-    environment = Environment(
-        loader=PackageLoader("brainenc.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     summary = curve.summary
     last = summary[summary["size"] == summary["size"].max()]
     order = last.sort_values("r", ascending=False, na_position="last")["encoder"].tolist()
@@ -57,7 +50,7 @@ def render_curve(curve: Any) -> str:
             partial(draw_curve, curve, colors=colors), "curve", "Mean r over the number of images"
         ),
     }
-    return environment.get_template("curve.html.j2").render(context)
+    return render_page("curve.html.j2", context)
 
 
 def _worth(worth: Any, name: str, size: int) -> str:

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from brainenc.brain.surfaces import FSAVERAGE, HEMISPHERES
 from brainenc.group_tables import GROUP_NAMES, GROUP_TABLES, GroupTables
 from brainenc.report import differences, figures, group_figures, style, surface, text
+from brainenc.report.pages import render_page
 from brainenc.report.parts import Column, Picture, picture, table_of
 from brainenc.report.render import manifest_text
 
@@ -47,14 +47,7 @@ def render_group(result: GroupTables) -> str:
     str
         HTML with inline style and figures, without external resources.
     """
-    environment = Environment(
-        loader=PackageLoader("brainenc.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("group.html.j2").render(_context(result))
+    return render_page("group.html.j2", _context(result))
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

@@ -3,9 +3,8 @@
 from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from brainenc.report import text
+from brainenc.report.pages import render_page
 from brainenc.report.partition_figures import partition_areas
 from brainenc.report.parts import picture
 from brainenc.report.render import manifest_text
@@ -24,13 +23,6 @@ def render_partition(partition: Any) -> str:
     str
         HTML with inline style and figure, without external resources.
     """
-    environment = Environment(
-        loader=PackageLoader("brainenc.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     bands = partition.bands
     colors = encoder_colors(bands) | {"shared": GREY}
     parts = partition.parts
@@ -71,7 +63,7 @@ def render_partition(partition: Any) -> str:
             "R² of voxels, divided into what each band explains uniquely and what they share",
         ),
     }
-    return environment.get_template("partition.html.j2").render(context)
+    return render_page("partition.html.j2", context)
 
 
 def label(part: str) -> str:

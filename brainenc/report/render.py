@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from brainenc.brain.volumes import Volume, to_nifti
 from brainenc.garbage import collected_at_end, old_objects_set_aside
 from brainenc.report import differences, draws, figures, style, surface, text
 from brainenc.report.attention import attention_figure
+from brainenc.report.pages import render_page
 from brainenc.report.parts import Column, Picture, picture, table_of, with_all_columns
 from brainenc.report.slices import slice_figure
 from brainenc.report.style import NothingToDraw, encoder_colors
@@ -91,20 +91,13 @@ def render_report(
         raise ValueError(f"surface={surface!r} must be 'static', 'interactive' or 'none'")
     if attention is not None and len(attention) != 3:
         raise ValueError(f"attention has {len(attention)} parts, not 3: (images, maps, rois)")
-    environment = Environment(
-        loader=PackageLoader("brainenc.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     with old_objects_set_aside():
         context = _context(_tidied(result), surface) | {
             "attention": _attention(attention),
             "net_shares": _share_table(net_shares),
         }
     context["contents"] = _contents(context)
-    return environment.get_template("report.html.j2").render(context)
+    return render_page("report.html.j2", context)
 
 
 def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:

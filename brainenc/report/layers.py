@@ -12,7 +12,7 @@ from brainenc.report.render import manifest_text
 #: Headings of the hierarchy table.
 _ROWS = {
     "trained": "layers",
-    "untrained": "layers, random weights",
+    "untrained": "random weights",
     "permuted": "permuted images",
 }
 

@@ -1,6 +1,5 @@
 """Banded ridge: one penalty per band and voxel, from kernels shared by all voxels."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,10 +13,10 @@ from brainenc.model_selection import Folds
 from brainenc.progress import progress
 from brainenc.solvers.bands import Bands, FeatureBands, KernelBands
 from brainenc.solvers.kernel import (
-    BLOCK_NUMBERS,
     Responses,
+    block_size,
     empty_fit,
-    shared_alpha,
+    shared_alphas,
     solve_voxels,
     store,
 )
@@ -25,6 +24,7 @@ from brainenc.solvers.proposals import promising_weights, random_weights
 from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.smoother import Smoother
+from brainenc.solvers.voxels import voxel_groups
 
 #: One in so many candidates is random; the others are chosen from what these have shown.
 RANDOM_SHARE = 3
@@ -41,7 +41,7 @@ def banded_ridge_cv(
     *,
     n_iter: int = 20,
     candidates: Any = "random",
-    per_voxel: bool = True,
+    per_voxel: Any = True,
     search: str = "auto",
     random_state: int | None = 0,
     device: Any = "cpu",
@@ -108,11 +108,11 @@ def banded_ridge_cv(
         planned = _planned(candidates, n_iter, bands.n_bands, generator)
         n_candidates = n_iter if isinstance(candidates, str) else len(planned)
         tried = torch.as_tensor(np.asarray(alphas)).to(bands.like)
-        best = _Best(Y, bands, n_candidates)
+        best = _Best(Y, bands, n_candidates, voxel_groups(per_voxel, Y.shape[1]))
         for i in progress(range(n_candidates), desc="band weights", verbose=verbose):
             weights = planned[i] if i < len(planned) else best.promising(i, generator)
             smoother = bands.smoother(torch.as_tensor(weights).to(bands.like), tried, folds)
-            best.compare(i, weights, smoother, search, per_voxel=per_voxel)
+            best.compare(i, weights, smoother, search)
     return best.fit
 
 
@@ -177,14 +177,20 @@ def _planned(
 class _Best:
     """The best candidate of each voxel so far, and what all candidates have shown."""
 
-    def __init__(self, Y: np.ndarray, bands: Bands, n_candidates: int):
+    def __init__(
+        self,
+        Y: np.ndarray,
+        bands: Bands,
+        n_candidates: int,
+        groups: list[np.ndarray] | None,
+    ):
         n_images, n_voxels = Y.shape
-        self.Y = Y
+        self.Y, self.groups = Y, groups
         self.band_weights = np.empty((bands.n_bands, n_voxels), Y.dtype)
         self.fit = replace(empty_fit(Y), band_weights=self.band_weights)
-        self.parts = list(blocks(n_voxels, max(1, BLOCK_NUMBERS // n_images)))
+        self.parts = list(blocks(n_voxels, block_size(n_images)))
         self.errors = bands.like.new_full((n_voxels,), torch.inf)
-        self.total = math.inf
+        self.totals = bands.like.new_full((len(groups or []),), torch.inf)
         self.guesses = bands.like.new_zeros(n_candidates, n_voxels)
         self.tried = np.empty((n_candidates, bands.n_bands))
 
@@ -192,31 +198,32 @@ class _Best:
         """The weights to try after `i` candidates."""
         return promising_weights(self.tried[:i], self.guesses[:i], generator)
 
-    def compare(
-        self, i: int, weights: np.ndarray, smoother: Smoother, search: str, *, per_voxel: bool
-    ) -> None:
+    def compare(self, i: int, weights: np.ndarray, smoother: Smoother, search: str) -> None:
         """Take the candidate for the voxels whose held-out error it lowers."""
         self.tried[i] = weights
-        shared, lower = None, True
-        if not per_voxel:
-            shared, total = shared_alpha(smoother, self.Y, self.parts, search)
-            lower, self.total = total < self.total, min(total, self.total)
+        shared, totals = shared_alphas(smoother, self.Y, self.groups, search)
+        lower = torch.ones(self.Y.shape[1], dtype=torch.bool, device=self.errors.device)
+        for k, group in enumerate(self.groups or []):
+            lower[torch.as_tensor(group)] = totals[k] < self.totals[k]
+        self.totals = torch.minimum(self.totals, totals)
         for part in self.parts:
             responses = Responses.of(self.Y[:, part], smoother)
             guesses = smoother.guess_scores(responses.Y, responses.projected).amin(1)
             variance = responses.Y.square().mean(0)
             self.guesses[i, part] = guesses / variance.where(variance > 0, 1)
-            hopeful = torch.full_like(variance, lower, dtype=torch.bool)
-            if per_voxel and search == "guided":
+            hopeful = lower[part]
+            if shared is None and search == "guided":
                 known = self.guesses[: i + 1, part]
                 hopeful = known[i] <= (1 + _MARGIN) * known.amin(0)
             voxels = hopeful.nonzero()[:, 0]
             if not len(voxels):
                 continue
             responses = responses.of_voxels(voxels)
-            found = solve_voxels(smoother, responses, search, shared)
             voxels += part.start
-            if per_voxel:
+            found = solve_voxels(
+                smoother, responses, search, None if shared is None else shared[voxels]
+            )
+            if shared is None:
                 better = (found.error < self.errors[voxels]).nonzero()[:, 0]
                 found, responses = found.of_voxels(better), responses.of_voxels(better)
                 voxels = voxels[better]

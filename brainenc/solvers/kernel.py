@@ -12,6 +12,7 @@ from brainenc.model_selection import Folds
 from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.search import choose_search, search_penalties, working_dtype
 from brainenc.solvers.smoother import Smoother
+from brainenc.solvers.voxels import voxel_groups
 
 #: Numbers in the matrix of images × voxels that are solved together: 64 MB in single precision.
 BLOCK_NUMBERS = 2**24
@@ -25,7 +26,7 @@ def kernel_ridge_cv(
     alphas: np.ndarray,
     folds: Folds,
     *,
-    per_voxel: bool = True,
+    per_voxel: Any = True,
     search: str = "auto",
     device: Any = "cpu",
 ) -> RidgeFit:
@@ -84,11 +85,12 @@ def kernel_ridge_cv(
         tried = torch.as_tensor(np.asarray(alphas)).to(kernel)
         smoother = Smoother.of_kernel(kernel, tried, folds)
         fit = empty_fit(Y, smoother.form.largest * float(np.finfo(K.dtype).eps))
-        parts = list(blocks(n_voxels, max(1, BLOCK_NUMBERS // n_images)))
-        shared = None if per_voxel else shared_alpha(smoother, Y, parts, search)[0]
-        for voxels in parts:
+        shared = shared_alphas(smoother, Y, voxel_groups(per_voxel, n_voxels), search)[0]
+        for voxels in blocks(n_voxels, block_size(n_images)):
             responses = Responses.of(Y[:, voxels], smoother)
-            found = solve_voxels(smoother, responses, search, shared)
+            found = solve_voxels(
+                smoother, responses, search, None if shared is None else shared[voxels]
+            )
             store(fit, voxels, smoother, responses, found)
     return fit
 
@@ -137,10 +139,12 @@ class Solution(NamedTuple):
 def solve_voxels(
     smoother: Smoother, responses: Responses, search: str, shared: Tensor | None = None
 ) -> Solution:
-    """The penalty with the smallest held-out error for each voxel, or the shared one."""
+    """The penalty with the smallest held-out error for each voxel, or that in `shared`."""
     n_voxels, n_alphas = len(responses.mean), len(smoother.alphas)
     if shared is not None:
-        return evaluate(smoother, responses, shared.expand(n_voxels))
+        order = shared.argsort(stable=True)  # voxels of one penalty are evaluated together
+        found = evaluate(smoother, responses.of_voxels(order), shared[order])
+        return found.of_voxels(order.argsort())
     everyone = torch.arange(n_voxels, device=smoother.axes.device)
     if search == "exact":
         best = evaluate(smoother, responses, torch.zeros_like(everyone))
@@ -187,10 +191,30 @@ def improve(best: Solution, tried: Solution, voxels: Tensor | None = None) -> No
         known[:, to] = new[:, better]
 
 
-def shared_alpha(
-    smoother: Smoother, Y: np.ndarray, parts: list[slice], search: str
+def shared_alphas(
+    smoother: Smoother, Y: np.ndarray, groups: list[np.ndarray] | None, search: str
+) -> tuple[Tensor | None, Tensor]:
+    """Penalties with the smallest error summed over the voxels of a group.
+
+    Returns
+    -------
+    positions : (n_voxels,) of int; None without groups
+    errors : (n_groups,), the sums
+    """
+    if groups is None:
+        return None, smoother.alphas.new_empty(0)
+    found = [_shared_alpha(smoother, Y, group, search) for group in groups]
+    positions = torch.empty(Y.shape[1], dtype=torch.long, device=smoother.axes.device)
+    for group, (position, _) in zip(groups, found, strict=True):
+        positions[torch.as_tensor(group)] = position
+    return positions, smoother.alphas.new_tensor([error for _, error in found])
+
+
+def _shared_alpha(
+    smoother: Smoother, Y: np.ndarray, group: np.ndarray, search: str
 ) -> tuple[Tensor, float]:
-    """Position of the penalty with the smallest error summed over voxels, and that error."""
+    """Position of the penalty with the smallest error summed over some voxels, and that error."""
+    parts = [group[part] for part in blocks(len(group), block_size(len(Y)))]
     errors = smoother.axes.new_full((1, len(smoother.alphas)), torch.nan)
     scores = 0 * errors
     for voxels in parts:
@@ -210,6 +234,11 @@ def shared_alpha(
         errors[0, position] = summed(guess, position)
     best = search_penalties(errors, scores, summed)
     return best[0], float(errors[0, best])
+
+
+def block_size(n_images: int) -> int:
+    """Voxels that are solved together."""
+    return max(1, BLOCK_NUMBERS // n_images)
 
 
 def empty_fit(Y: np.ndarray, round_off: float = 0.0) -> RidgeFit:

@@ -28,6 +28,7 @@ from brainenc.solvers.forms import freedom_left
 from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.smoother import gcv_scores
+from brainenc.solvers.voxels import voxel_groups
 
 #: Voxels solved together: matrices of voxels × features of a few MB.
 _BLOCK_VOXELS = 1024
@@ -43,7 +44,7 @@ def ridge_cv(
     alphas: np.ndarray,
     folds: Folds,
     *,
-    per_voxel: bool = True,
+    per_voxel: Any = True,
     search: str = "auto",
     device: Any = "cpu",
 ) -> RidgeFit:
@@ -59,8 +60,9 @@ def ridge_cv(
     alphas : array, shape (n_alphas,)
     folds : list of (train, test) positions
         `RidgeFit.held_out` is NaN for images in no test part.
-    per_voxel : bool
-        Choose α per voxel, or one α for all voxels.
+    per_voxel : bool, or array of labels, shape (n_voxels,)
+        Choose α per voxel (True), one for all voxels (False), or one for the voxels of each label,
+        such as those of an ROI.
     search : "auto", "guided" or "exact"
         "exact" predicts the test images at every penalty, "guided" where that may change the choice
         (see the notes). "auto" is exact up to 1000 images.
@@ -105,7 +107,7 @@ def ridge_cv(
         design = _Design(X, alphas, folds, linear_algebra_device(device))
         dtype = design.X.numpy(force=True).dtype
         parts = list(blocks(n_voxels, _BLOCK_VOXELS))
-        shared = None if per_voxel else _shared_alpha(design, Y, parts)
+        shared = _shared_alphas(design, Y, voxel_groups(per_voxel, n_voxels))
         fit = RidgeFit(
             weights=np.empty((X.shape[1], n_voxels), dtype),
             intercept=np.empty(n_voxels, dtype),
@@ -116,19 +118,34 @@ def ridge_cv(
             fit.held_out[:] = np.nan
         for voxels in parts:
             block = design.block(Y[:, voxels])
-            _store(fit, voxels, design, block, *design.solve(block, shared, search))
+            own = None if shared is None else shared[voxels]
+            _store(fit, voxels, design, block, *design.solve(block, own, search))
         lost = np.flatnonzero(fit.alphas < design.round_off())
     if len(lost) and X.dtype == np.float32:
         doubles = X.astype(np.float64)
-        options: Any = {"per_voxel": per_voxel, "search": search, "device": device}
+        of_lost = per_voxel if np.ndim(per_voxel) == 0 else np.asarray(per_voxel)[lost]
+        options: Any = {"per_voxel": of_lost, "search": search, "device": device}
         again = ridge_cv(doubles, Y[:, lost], alphas, folds, **options)
         for name in ("weights", "intercept", "alphas", "held_out"):
             getattr(fit, name)[..., lost] = getattr(again, name)
     return fit
 
 
-def _shared_alpha(design: "_Design", Y: np.ndarray, parts: list[slice]) -> Tensor:
-    """Position of the penalty with the smallest error summed over voxels.
+def _shared_alphas(
+    design: "_Design", Y: np.ndarray, groups: list[np.ndarray] | None
+) -> Tensor | None:
+    """Positions of the penalties of voxels that share them, (n_voxels,); None without groups."""
+    if groups is None:
+        return None
+    found = torch.empty(Y.shape[1], dtype=torch.long, device=design.X.device)
+    for group in groups:
+        parts = [group[part] for part in blocks(len(group), _BLOCK_VOXELS)]
+        found[torch.as_tensor(group)] = _shared_alpha(design, Y, parts)
+    return found
+
+
+def _shared_alpha(design: "_Design", Y: np.ndarray, parts: list[np.ndarray]) -> Tensor:
+    """Position of the penalty with the smallest error summed over the voxels of `parts`.
 
     With weights s ∘ c, where only the shrinkage s depends on the penalty, the squared error is that
     of the mean response − 2 s·(c ∘ Pᵀy) + s·(PᵀP ∘ ccᵀ)s: terms that depend on voxels can be summed
@@ -273,8 +290,7 @@ class _Design:
     ) -> tuple[Tensor, list[Tensor]]:
         """Positions of the chosen penalties, or of the shared one, and their `held_out`."""
         if shared is not None:
-            chosen = shared.expand(len(block.mean))
-            return chosen, self.held_out(block, self.alphas[chosen])
+            return shared, self.held_out(block, self.alphas[shared])
         if search == "exact":
             each = torch.arange(len(self.alphas), device=block.mean.device)
             errors = [self.errors(block, self.alphas[i].expand(len(block.mean))) for i in each]

@@ -183,6 +183,34 @@ def choose_per_voxel(per_voxel: Any, n_images: int) -> bool:
     return n_images >= 100
 
 
+def voxel_groups(per_voxel: Any, n_voxels: int) -> list[np.ndarray] | None:
+    """Voxels that share a penalty; None if each has its own.
+
+    Parameters
+    ----------
+    per_voxel : bool, or array of labels, shape (n_voxels,)
+        False: all share one. Labels: those of a label share one.
+    n_voxels : int
+
+    Returns
+    -------
+    list of arrays of int, or None
+
+    Examples
+    --------
+    >>> [group.tolist() for group in voxel_groups(np.array(["V1", "V2", "V1"]), 3)]
+    [[0, 2], [1]]
+    """
+    if isinstance(per_voxel, (bool, np.bool_)):
+        return None if per_voxel else [np.arange(n_voxels)]
+    _, member = np.unique(np.asarray(per_voxel).astype(str), return_inverse=True)
+    if member.shape != (n_voxels,):
+        raise ValueError(
+            f"labels of shape {np.shape(per_voxel)} must be one for each of {n_voxels} voxels"
+        )
+    return [np.flatnonzero(member == label) for label in range(member.max() + 1)]
+
+
 def flatten_tokens(features: np.ndarray) -> np.ndarray:
     """Features as (n_images, n_features); token features are concatenated.
 

@@ -378,3 +378,39 @@ def test_blocks_of_voxels_and_the_users_precision_change_nothing(problem, monkey
     np.testing.assert_array_equal(parts.alphas, whole.alphas)
     # Products of other shapes round otherwise: 1e-5 of predictions about 10.
     np.testing.assert_allclose(parts.held_out, whole.held_out, atol=1e-4)
+
+
+# ------------------------------------------------------------------ penalties of groups of voxels
+
+
+@pytest.mark.parametrize("n_images", [80, 1200])  # exact and guided
+@pytest.mark.parametrize("form", ["primal", "kernel", "banded"])
+def test_voxels_of_a_label_share_the_penalty_of_a_fit_to_them_alone(form, n_images):
+    """The oracle is one penalty for all voxels, fitted to the voxels of each label alone."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_images, 20))
+    labels = np.array(["V1", "V2", "V1", "none", "V2", "V1"])
+    noise = {"V1": 0.1, "V2": 3.0, "none": 10.0}
+    Y = X @ rng.standard_normal((20, 6))
+    Y += rng.standard_normal(Y.shape) * [noise[label] for label in labels] * 3
+    folds = image_folds(4, n_images)
+
+    def fit(Y, per_voxel):
+        options = {"per_voxel": per_voxel}
+        if form == "primal":
+            return solvers.ridge_cv(X, Y, np.logspace(-2, 5, 15), folds, **options)
+        if form == "kernel":
+            return solvers.kernel_ridge_cv(X @ X.T, Y, np.logspace(-2, 5, 15), folds, **options)
+        Ks = [X[:, :7] @ X[:, :7].T, X[:, 7:] @ X[:, 7:].T]
+        return solvers.banded_ridge_cv(Ks, Y, np.logspace(-2, 5, 15), folds, n_iter=4, **options)
+
+    shared = fit(Y, labels)
+    for label in noise:
+        alone = fit(Y[:, labels == label], False)
+        np.testing.assert_array_equal(shared.alphas[labels == label], alone.alphas)
+        for name in ("weights", "held_out"):
+            ours = getattr(shared, name)[:, labels == label]
+            np.testing.assert_allclose(ours, getattr(alone, name), rtol=1e-6, atol=1e-8)
+    assert len(set(shared.alphas)) == 3
+    with pytest.raises(ValueError, match="must be one for each of 6 voxels"):
+        fit(Y, labels[:4])

@@ -6,11 +6,13 @@ from . import images as images
 from . import metrics as metrics
 from . import report as report
 from .benchmarking import BenchmarkResult as BenchmarkResult
+from .benchmarking import DecodingResult as DecodingResult
 from .benchmarking import GroupResult as GroupResult
 from .benchmarking import LearningCurve as LearningCurve
 from .benchmarking import Transfer as Transfer
 from .benchmarking import VariancePartition as VariancePartition
 from .benchmarking import benchmark as benchmark
+from .benchmarking import decoding_benchmark as decoding_benchmark
 from .benchmarking import evaluate as evaluate
 from .benchmarking import group as group
 from .benchmarking import learning_curve as learning_curve
@@ -47,6 +49,7 @@ from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
+from .model_selection import cluster_folds as cluster_folds
 from .noise import NoiseModel as NoiseModel
 from .noise import noise_model as noise_model
 from .report import plot_slices as plot_slices

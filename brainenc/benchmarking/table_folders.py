@@ -30,6 +30,7 @@ CONTENTS = {
     "group.json": "a group",
     "curve.json": "a learning curve",
     "partition.json": "a variance partition",
+    "decoding.json": "a decoding benchmark",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from brainenc import cli_convert, cli_curve, cli_download, cli_scores, terminal
+from brainenc import cli_convert, cli_curve, cli_decode, cli_download, cli_scores, terminal
 from brainenc.cli_options import Bootstraps, Check, Draws, Permutations, Quiet, ZScore, numbers
 from brainenc.cli_output import ceiling_columns, ceiling_line, show_benchmark
 
@@ -256,6 +256,9 @@ app.command("evaluate")(cli_scores.make_evaluate(lambda: _state["debug"]))
 app.command("group")(cli_scores.group)
 app.command("curve")(
     cli_curve.make_curve(lambda names, features, **how: _make_encoders(names, features, **how))
+)
+app.command("decode")(
+    cli_decode.make_decode(lambda names, features, **how: _make_encoders(names, features, **how))
 )
 
 

@@ -200,7 +200,7 @@ def decoding_benchmark(
     result.warnings[:0] = notes + inputs.notes
     if out is not None:
         result.save(out)
-        # result.to_html(Path(out) / "decoding.html")
+        result.to_html(Path(out) / "decoding.html")
     return result
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
@@ -181,8 +182,15 @@ class Retrieval:
         return self.image if name == "image_retrieval" else self.brain
 
     def _weights(self) -> NDArray[Any]:
-        n_bootstraps, seed = self._bootstrap
-        return bootstrap_weights(len(self.ids), n_bootstraps, random_state=seed)
+        return _weights(len(self.ids), *self._bootstrap)
+
+
+@lru_cache(maxsize=4)
+def _weights(n_images: int, n_bootstraps: int, seed: int) -> NDArray[Any]:
+    """`bootstrap_weights`, which many rows of a table share."""
+    weights = bootstrap_weights(n_images, n_bootstraps, random_state=seed)
+    weights.flags.writeable = False
+    return weights
 
 
 def retrieval(

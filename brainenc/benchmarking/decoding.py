@@ -357,6 +357,8 @@ def _result(
     table.insert(0, _chance_row(size))
     choices = choice_table([row for row in rows if _is_chooser(row)], inputs.names)
     decoders = pd.DataFrame(table)
+    texts = ["responses", "similarity"]  # a decoder that failed has none
+    decoders[texts] = decoders[texts].fillna("")
     choices = mark_shown(choices, _best(decoders, choices), protocol.random_state)
     n_voxels = {str(roi): len(voxels) for roi, voxels in _rois(data).items()}
     return DecodingResult(

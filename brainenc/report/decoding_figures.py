@@ -93,6 +93,11 @@ def pool_size_lines(
             *(chance["pool_size"], 100 * chance["chance"]), "--", color=GREY, lw=1.2, label="chance"
         )
         ax.set(title=title, xlabel="images in the pool", xscale="log", ylim=(0, 102))
+        sizes = chance["pool_size"].to_numpy()
+        apart = sizes[:1].tolist()  # labels of neighbours that are near would overlap
+        apart += [size for size in sizes[1:] if size in (10, 100, 1000, 10_000, sizes[-1])]
+        ax.set_xticks(apart, [str(size) for size in apart])
+        ax.minorticks_off()
         ax.grid()
     axes[0].set_ylabel("top-1, percent")
     axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -48,7 +48,7 @@ def demo(
 ) -> None:
     """Compare every encoder on a simulated subject: no download, no GPU."""
     import brainenc
-    from brainenc.demo import compare, reductions
+    from brainenc.demo import compare, decode, reductions
 
     data = brainenc.datasets.simulate_subject(n_images, n_voxels, verbose=not quiet)
     typer.echo(repr(data))
@@ -56,6 +56,11 @@ def demo(
     with terminal.resumable("the fits that are finished"):
         result = compare(data, out, verbose=not quiet)
     show_benchmark(result, out, debug=_state["debug"])
+    typer.echo("\nDecoding: which image was seen, from one split of the images")
+    with terminal.resumable("the fits that are finished"):
+        decoded = decode(data, out / "decoding", verbose=not quiet)
+    typer.echo(repr(decoded))
+    typer.echo(out / "decoding" / "decoding.html")
 
 
 @app.command()

@@ -65,8 +65,11 @@ def make_decode(make_encoders: Callable[..., dict[str, Any]]) -> Callable[..., N
         made: dict[str, Any] = {}
         for name in filter(None, map(str.strip, encoders.split(","))):
             for encoder in make_encoders(name, targets, store=store, device=device).values():
+                if "features" not in encoder.get_params(deep=False):
+                    raise ValueError(f"{name!r} sees no features, so that it can choose no image")
                 # All choose by the same features, which are computed once.
-                made[name] = encoder.set_params(features=None)
+                label = f"{name} encoder" if name == "ridge" else name
+                made[f"{label} as decoder"] = encoder.set_params(features=None)
         split: Any = int(cv) if cv.isdecimal() else cv
         if clusters is not None:
             if cv != "5" or test is not None:

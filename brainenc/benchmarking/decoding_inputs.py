@@ -73,8 +73,6 @@ class DecodingInputs:
     categories : array of str or None
     signal : array, shape (n_images, n_voxels), or None
         Expected responses of a simulated subject in the units of the betas.
-    notes : list of str
-        What was left out of the targets.
     """
 
     def __init__(self, data: EncodingData, targets: Any, category: Any, verbose: bool):
@@ -87,7 +85,7 @@ class DecodingInputs:
             self._learned, self._X = share(targets, data.images, self.inputs.transform)
         else:
             self._X = _check_array(targets, data)
-        self.notes: list[str] = []
+        self._n_constant = self._n_dimensions = 0
         self.names = _names(data)
         self.categories = _categories(data, category)
         self.signal = _signal(data)
@@ -119,18 +117,25 @@ class DecodingInputs:
             test_images=_rows(data.images, test),
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """What was left out of the targets of the folds so far."""
+        if not self._n_constant:
+            return []
+        return [
+            f"Targets have up to {self._n_constant} of {self._n_dimensions} dimensions that are "
+            "constant over the training images of a fold: these are left out, as no response can "
+            "predict them."
+        ]
+
     def _varying(self, learnt: np.ndarray, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Targets without dimensions that are constant over the training images."""
         flat = learnt.reshape(len(learnt), -1)
         kept = varies(flat.mean(axis=0, dtype=np.float64), flat.std(axis=0))
         if kept.all():
             return learnt, tested
-        note = (
-            f"Targets have {int((~kept).sum())} of {len(kept)} dimensions that are constant over "
-            "the training images of a fold: these are left out, as no response can predict them."
-        )
-        if note not in self.notes:
-            self.notes.append(note)
+        self._n_constant = max(self._n_constant, int((~kept).sum()))
+        self._n_dimensions = len(kept)
         return flat[:, kept], tested.reshape(len(tested), -1)[:, kept]
 
 

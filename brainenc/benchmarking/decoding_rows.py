@@ -221,7 +221,9 @@ def of_repeats(fold: Fold) -> list[Outcome]:
     rows = np.arange(len(several))
     one = betas[rows, last].copy()
     betas[rows, last] = np.nan
-    scaling = VoxelScaling.of(fold.betas)
+    # In units of trials: those of averages would weigh voxels with little signal more.
+    sd = np.nanstd(fold.betas, axis=(0, 1))
+    scaling = VoxelScaling(VoxelScaling.of(fold.betas).mean, np.where(sd > 0, sd, 1))
     pair = [scaling.apply(part) for part in (one, average_repeats(betas))]
     level = (scaling.mean / scaling.sd).astype(np.float64)
     similarities = {

@@ -94,8 +94,9 @@ def pool_size_lines(
         )
         ax.set(title=title, xlabel="images in the pool", xscale="log", ylim=(0, 102))
         sizes = chance["pool_size"].to_numpy()
-        apart = sizes[:1].tolist()  # labels of neighbours that are near would overlap
-        apart += [size for size in sizes[1:] if size in (10, 100, 1000, 10_000, sizes[-1])]
+        last = sizes[-1]  # labels of sizes that are near would overlap
+        apart = [size for size in sizes if size in (2, 10, 100, 1000, 10_000) and size < last / 2]
+        apart.append(last)
         ax.set_xticks(apart, [str(size) for size in apart])
         ax.minorticks_off()
         ax.grid()

@@ -138,10 +138,8 @@ def test_repeats_are_matched_without_the_one_that_is_looked_for(problem):
     image = int(np.flatnonzero(several)[0])
     trials = data.betas[test][image]
     trials = trials[np.isfinite(trials[:, 0])]
-    sd, mean = (
-        np.nanmean(data.betas[train], axis=1).std(0),
-        np.nanmean(np.nanmean(data.betas[train], axis=1), axis=0),
-    )
+    mean = np.nanmean(np.nanmean(data.betas[train], axis=1), axis=0)
+    sd = np.nanstd(data.betas[train], axis=(0, 1))
     pair = [(trials[-1] - mean) / sd, (trials[:-1].mean(axis=0) - mean) / sd]
     assert found.similarities["centred"][0, 0] == pytest.approx(np.corrcoef(pair)[0, 1], abs=1e-4)
 

@@ -55,12 +55,10 @@ def demo(
     typer.echo(reductions())
     with terminal.resumable("the fits that are finished"):
         result = compare(data, out, verbose=not quiet)
-    show_benchmark(result, out, debug=_state["debug"])
-    typer.echo("\nDecoding: which image was seen, from one split of the images")
-    with terminal.resumable("the fits that are finished"):
         decoded = decode(data, out / "decoding", verbose=not quiet)
-    typer.echo(repr(decoded))
-    typer.echo(out / "decoding" / "decoding.html")
+    typer.echo(f"Decoding, which image was seen: {decoded!r}")
+    typer.echo(f"{out / 'decoding' / 'decoding.html'}\n")
+    show_benchmark(result, out, debug=_state["debug"])
 
 
 @app.command()

@@ -243,9 +243,32 @@ def test_demo_runs_every_encoder(tmp_path):
     for name in brainenc.encoders.ENCODERS:
         assert labels.str.startswith(name).any()
     assert result.stdout.strip().endswith("report.html")
+    assert "ridge encoder as decoder" in result.stdout
+    assert (tmp_path / "demo" / "decoding" / "decoding.html").exists()
 
 
 # -------------------------------------------------------------------- real data
+
+
+def test_decoding_v4(real_data, tmp_path):
+    data = brainenc.load_npz(real_data("cowley2023_v4_210325.npz"))
+    found = brainenc.decoding_benchmark(
+        data,
+        {},
+        targets=brainenc.PixelFeatures(8, verbose=False),
+        test=0.3,
+        out=tmp_path / "decoding",
+        n_permutations=20,
+        n_bootstraps=50,
+        check=False,
+        verbose=False,
+    )
+    table = found.decoders.set_index(["decoder", "responses"])["image_retrieval"]
+    chance = 1 / 192
+    assert table["ridge encoder as decoder", "average"] > 8 * chance
+    assert table["repeat against repeat", "one trial"] > 40 * chance
+    assert table["training images permuted", "average"] < 5 * chance
+    assert (found.permuted["p"] < 0.05).all()
 
 
 @pytest.mark.slow

@@ -466,3 +466,23 @@ def test_clusters_are_harder_than_random_folds(problem):
     # Two-way identification of images of one cluster is not that of clusters.
     scores = [row_of(one, rows_of.RIDGE)["two_way_image"] for one in (random, held)]
     assert scores[1] < scores[0]
+
+
+def test_an_encoder_with_an_extractor_of_its_own_chooses_images_by_its_features(problem):
+    data, targets = problem
+    pixels = brainenc.PixelFeatures(4, verbose=False)
+    features = pixels.fit_transform(data.images)
+    weights = np.random.default_rng(2).standard_normal((features.shape[1], 24))
+    signal = (features - features.mean(axis=0)) @ weights
+    betas = (signal / signal.std())[:, None] + 0.5 * np.random.default_rng(3).standard_normal(
+        (N, 2, 24)
+    )
+    seen = brainenc.EncodingData(data.images, betas.astype(np.float32))
+    decoders = {"own": brainenc.RidgeEncoder(pixels), "given": brainenc.RidgeEncoder(None)}
+    found = brainenc.decoding_benchmark(seen, decoders, targets=targets, cv=2, **QUICK)
+    own, given = row_of(found, "own"), row_of(found, "given")
+    assert own["error"] == given["error"] == ""
+    assert own["image_retrieval"] > 0.2 > given["image_retrieval"]  # the targets are other ones
+    assert np.isnan(own["r"])
+    assert np.isnan(own["relative_mse"])
+    assert np.isfinite(given["relative_mse"])

@@ -6,12 +6,14 @@ from . import images as images
 from . import metrics as metrics
 from . import report as report
 from .benchmarking import BenchmarkResult as BenchmarkResult
+from .benchmarking import DecodingResult as DecodingResult
 from .benchmarking import GroupResult as GroupResult
 from .benchmarking import LayerMap as LayerMap
 from .benchmarking import LearningCurve as LearningCurve
 from .benchmarking import Transfer as Transfer
 from .benchmarking import VariancePartition as VariancePartition
 from .benchmarking import benchmark as benchmark
+from .benchmarking import decoding_benchmark as decoding_benchmark
 from .benchmarking import evaluate as evaluate
 from .benchmarking import group as group
 from .benchmarking import layer_map as layer_map
@@ -50,6 +52,7 @@ from .features import TorchFeatures as TorchFeatures
 from .features import network_layers as network_layers
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
+from .model_selection import cluster_folds as cluster_folds
 from .noise import NoiseModel as NoiseModel
 from .noise import noise_model as noise_model
 from .report import plot_slices as plot_slices

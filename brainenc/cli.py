@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from brainenc import cli_convert, cli_curve, cli_download, cli_layers, cli_scores, terminal
+from brainenc import (
+    cli_convert,
+    cli_curve,
+    cli_decode,
+    cli_download,
+    cli_layers,
+    cli_scores,
+    terminal,
+)
 from brainenc.cli_options import Bootstraps, Check, Draws, Permutations, Quiet, ZScore, numbers
 from brainenc.cli_output import ceiling_columns, ceiling_line, show_benchmark
 
@@ -48,13 +56,16 @@ def demo(
 ) -> None:
     """Compare every encoder on a simulated subject: no download, no GPU."""
     import brainenc
-    from brainenc.demo import compare, reductions
+    from brainenc.demo import compare, decode, reductions
 
     data = brainenc.datasets.simulate_subject(n_images, n_voxels, verbose=not quiet)
     typer.echo(repr(data))
     typer.echo(reductions())
     with terminal.resumable("the fits that are finished"):
         result = compare(data, out, verbose=not quiet)
+        decoded = decode(data, out / "decoding", verbose=not quiet)
+    typer.echo(f"Decoding, which image was seen: {decoded!r}")
+    typer.echo(f"{out / 'decoding' / 'decoding.html'}\n")
     show_benchmark(result, out, debug=_state["debug"])
 
 
@@ -257,6 +268,9 @@ app.command("group")(cli_scores.group)
 app.command("layers")(cli_layers.layers)
 app.command("curve")(
     cli_curve.make_curve(lambda names, features, **how: _make_encoders(names, features, **how))
+)
+app.command("decode")(
+    cli_decode.make_decode(lambda names, features, **how: _make_encoders(names, features, **how))
 )
 
 

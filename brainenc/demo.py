@@ -11,7 +11,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import brainenc
-from brainenc.benchmarking import BenchmarkResult, benchmark
+from brainenc.benchmarking import (
+    BenchmarkResult,
+    DecodingResult,
+    benchmark,
+    decoding_benchmark,
+)
 from brainenc.benchmarking.draw_plan import N_DRAWS
 from brainenc.data import EncodingData
 from brainenc.encoders import BaseEncoder, make_encoder
@@ -173,6 +178,31 @@ def compare(data: EncodingData, out: str | os.PathLike, *, verbose: bool = True)
             out=out,
             verbose=verbose,
             **SETTINGS,
+        )
+
+
+#: Arguments of the decoding benchmark: one split, and fewer resamples than by default.
+DECODING: dict[str, Any] = {"test": 0.4, "n_bootstraps": 200, "n_permutations": 50}
+
+
+def decode(data: EncodingData, out: str | os.PathLike, *, verbose: bool = True) -> DecodingResult:
+    """The decoding benchmark: an encoder as a decoder, beside the rows that are always there.
+
+    Parameters
+    ----------
+    data, out, verbose : as for `compare`; `out` is a folder of its own
+    """
+    truth: Any = data.truth
+    decoders = {"LatentEncoder as decoder": brainenc.LatentEncoder(n_members=0)}
+    with threadpool_limits(1):
+        return decoding_benchmark(
+            data.zscore_by_session(),
+            decoders,
+            targets=truth.tokens,
+            out=out,
+            check=False,
+            verbose=verbose,
+            **DECODING,
         )
 
 

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 from sklearn.utils import check_random_state
 
-from brainenc.conversion import column
+from brainenc.conversion import column, numeric_array
 from brainenc.documentation import see
 from brainenc.validation import check_index
+
+#: Dimensions in which `cluster_folds` looks for clusters.
+_CLUSTERED = 50
 
 Folds = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
@@ -214,6 +217,64 @@ def group_folds(groups: Any, n_folds: int, *, random_state: Any = 0) -> Folds:
         filled[fold[group]] += sizes[group]
     of_image = fold[number]
     return [(np.flatnonzero(of_image != i), np.flatnonzero(of_image == i)) for i in range(n_folds)]
+
+
+def cluster_folds(targets: Any, k: int, *, random_state: int = 0) -> Folds:
+    """Folds that hold out whole clusters of similar targets, by k-means.
+
+    With random folds, the test images have neighbours among the training images; a decoder that
+    finds the nearest of these looks as if it could read new ones. Here no test image has one.
+
+    Parameters
+    ----------
+    targets : array, shape (n_images, n_dimensions) or (n_images, n_tokens, width)
+        Targets or features. With more than 50 dimensions, their first 50 principal components are
+        clustered, which takes all of them into memory.
+    k : int
+        Number of clusters, which is that of folds. Clusters differ in size.
+    random_state : int
+        Seed of k-means.
+
+    Returns
+    -------
+    list of (train, test), arrays of int
+        For ``cv`` of `brainenc.decoding_benchmark` and `brainenc.benchmark`; the largest cluster is
+        the first test set.
+
+    Raises
+    ------
+    ValueError : fewer than two clusters, targets that are not finite, or a cluster of fewer than
+        two images.
+
+    Examples
+    --------
+    >>> targets = np.repeat([[0.0], [10.0]], 3, axis=0) + np.arange(6)[:, None] / 10
+    >>> sorted(test.tolist() for train, test in cluster_folds(targets, 2))
+    [[0, 1, 2], [3, 4, 5]]
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
+    array = numeric_array(targets, "targets")
+    flat = array.reshape(len(array), -1)
+    if not isinstance(k, int | np.integer) or not 2 <= k <= len(flat) // 2:
+        raise ValueError(
+            f"k={k!r} must be a whole number between 2 and half the number of images, "
+            f"{len(flat) // 2}"
+        )
+    if not np.isfinite(flat).all():
+        raise ValueError(f"targets {array.shape} contain NaN or infinity")
+    if flat.shape[1] > _CLUSTERED:
+        n = min(_CLUSTERED, len(flat))
+        flat = PCA(n, svd_solver="randomized", random_state=random_state).fit_transform(flat)
+    found = KMeans(k, n_init=10, random_state=random_state).fit_predict(flat)
+    sizes = np.bincount(found, minlength=k)
+    if sizes.min() < 2:
+        raise ValueError(
+            f"k={k} gives a cluster of {sizes.min()} image, and a fold tests at least 2: lower k"
+        )
+    order = np.argsort(-sizes, kind="stable")
+    return [(np.flatnonzero(found != i), np.flatnonzero(found == i)) for i in order]
 
 
 def _as_seed(random_state: Any) -> Any:

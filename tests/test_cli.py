@@ -243,9 +243,32 @@ def test_demo_runs_every_encoder(tmp_path):
     for name in brainenc.encoders.ENCODERS:
         assert labels.str.startswith(name).any()
     assert result.stdout.strip().endswith("report.html")
+    assert "ridge encoder as decoder" in result.stdout
+    assert (tmp_path / "demo" / "decoding" / "decoding.html").exists()
 
 
 # -------------------------------------------------------------------- real data
+
+
+def test_decoding_v4(real_data, tmp_path):
+    data = brainenc.load_npz(real_data("cowley2023_v4_210325.npz"))
+    found = brainenc.decoding_benchmark(
+        data,
+        {},
+        targets=brainenc.PixelFeatures(8, verbose=False),
+        test=0.3,
+        out=tmp_path / "decoding",
+        n_permutations=20,
+        n_bootstraps=50,
+        check=False,
+        verbose=False,
+    )
+    table = found.decoders.set_index(["decoder", "responses"])["image_retrieval"]
+    chance = 1 / 192
+    assert table["ridge encoder as decoder", "average"] > 8 * chance
+    assert table["repeat against repeat", "one trial"] > 40 * chance
+    assert table["training images permuted", "average"] < 5 * chance
+    assert (found.permuted["p"] < 0.05).all()
 
 
 @pytest.mark.slow
@@ -436,3 +459,30 @@ def test_an_output_folder_that_cannot_be_made(folder, refused, tmp_path):
     said = refused("benchmark", folder / "subject.npz", "--features", "pixels", "--out", out, *FEW)
     assert str(tmp_path / "file") in said
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_decode_writes_tables_and_a_page_and_goes_on(folder, tmp_path):
+    out = tmp_path / "decoding"
+    options = ["--n-bootstraps", "20", "--n-permutations", "5", "--cv", "2", "--no-check"]
+    command = ["decode", folder / "subject.brain", "--targets", "pixels", "--out", out, "--quiet"]
+    printed = run_here(*command, *options, "--encoders", "kernelridge").stdout
+    assert str(out / "decoding.html") in printed
+    loaded = brainenc.DecodingResult.load(out)
+    names = set(loaded.decoders["decoder"])
+    assert {"kernelridge as decoder", "ridge decoder", "ridge encoder as decoder"} <= names
+    assert (loaded.decoders["error"] == "").all()
+    written = {path: path.stat().st_mtime_ns for path in out.glob("fits/*/*/arrays.npz")}
+    run_here(*command, *options, "--encoders", "kernelridge")
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_decode_holds_out_clusters_and_refuses_what_has_two_meanings(folder, tmp_path, refused):
+    out = tmp_path / "decoding"
+    command = ["decode", folder / "subject.brain", "--targets", "pixels", "--out", out, "--quiet"]
+    few = ["--n-bootstraps", "20", "--n-permutations", "5", "--no-check"]
+    run_here(*command, *few, "--clusters", "2")
+    assert brainenc.DecodingResult.load(out).manifest["split"]["n_folds"] == 2
+    assert "--clusters" in refused(*command, "--clusters", "2", "--cv", "3")
+    assert "sees no features" in refused(*command, "--encoders", "mean")
+    assert "unknown" in refused(*command[:2], "--targets", "nothing")
+    assert "no column" in refused(*command, "--category", "kind")

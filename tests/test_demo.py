@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import brainenc
-from brainenc.demo import NETWORK, ROWS, SETTINGS, make_rows, reductions, rows
+from brainenc.demo import NETWORK, ROWS, SETTINGS, decode, make_rows, reductions, rows
 from brainenc.encoders.composed import view
 
 
@@ -60,3 +60,13 @@ def test_what_was_reduced_is_said_with_the_defaults():
     for row in rows():
         assert (f"; {row.name}: " in said) == bool(row.options)
     assert "banded (Gabor + tokens): n_iter=10 (20)" in said
+
+
+def test_the_decoding_table_has_an_encoder_as_decoder_and_the_nulls(tmp_path):
+    small = brainenc.datasets.simulate_subject(60, 12, verbose=False)
+    found = decode(small, tmp_path / "decoding", verbose=False)
+    names = set(found.decoders["decoder"])
+    assert {"LatentEncoder as decoder", "ridge decoder", "ridge encoder as decoder"} <= names
+    assert {"chance", "ROI means", "training images permuted"} <= names
+    assert (found.decoders["error"] == "").all()
+    assert (tmp_path / "decoding" / "decoding.html").exists()

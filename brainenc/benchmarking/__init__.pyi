@@ -1,5 +1,7 @@
 from .curve_methods import Transfer as Transfer
 from .curve_result import LearningCurve as LearningCurve
+from .decoding import decoding_benchmark as decoding_benchmark
+from .decoding_result import DecodingResult as DecodingResult
 from .evaluate import evaluate as evaluate
 from .group import group as group
 from .group_result import GroupResult as GroupResult

@@ -31,6 +31,7 @@ CONTENTS = {
     "curve.json": "a learning curve",
     "partition.json": "a variance partition",
     "layers.json": "a layer map",
+    "decoding.json": "a decoding benchmark",
 }
 
 

@@ -1,4 +1,4 @@
-"""BaseDecoder: the interface of every decoder."""
+"""Decoder: what all decoders share. BaseDecoder: maps from responses to targets."""
 
 import os
 import warnings
@@ -22,27 +22,21 @@ from brainenc.decoders.responses import (
     check_responses,
     single_trials,
 )
+from brainenc.encoders.fit_frame import check_two_images, fit_anew
 from brainenc.encoders.inputs import extracted, extractor_for
 from brainenc.encoders.saving import save
 from brainenc.features.learned import fitted_extractor
 from brainenc.metrics import correlation, cosine_similarity
+from brainenc.metrics.similarity import CENTRED, UNCENTRED
 from brainenc.process_state import own_settings
 from brainenc.repeats import average_repeats
 
 
-class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
-    """Base class of decoders: voxel responses in, embeddings (targets) of their images out.
+class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
+    """What all decoders share: checks, targets, similarity, scores, files.
 
-    A new decoder stores its constructor arguments, among them `targets`, and provides
-
-    - ``_fit(betas, targets)``, which sets the fitted attributes (ending in ``_``) and returns
-      held-out predictions of the targets, (n_images, n_dimensions), NaN where there is none;
-    - ``_predict(responses)``, which returns (n_responses, n_dimensions).
-
-    Betas are (n_images, n_repeats, n_voxels), z-scored per voxel with the mean and s.d. of the
-    training images' averages; a missing trial is NaN in all voxels, and a voxel that is missing in
-    a trial is at its mean, 0. Responses are averages, (n_responses, n_voxels), scaled alike.
-    Targets are flattened.
+    A part of `BaseDecoder` (a map from responses to targets) and of `EncoderDecoder` (an encoder,
+    asked which image explains a response). They provide ``_fit_checked`` and ``predict``.
 
     Attributes
     ----------
@@ -55,45 +49,33 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         Number of voxels.
     targets_ : transformer
         The fitted extractor of targets; absent when arrays were passed.
-
-    Examples
-    --------
-    >>> from brainenc.decoders import BaseDecoder
-    >>> class Mean(BaseDecoder):
-    ...     def __init__(self, targets=None):
-    ...         self.targets = targets
-    ...     def _fit(self, betas, targets):
-    ...         self.mean_ = targets.mean(axis=0)
-    ...         return np.full(targets.shape, np.nan)
-    ...     def _predict(self, responses):
-    ...         return np.tile(self.mean_, (len(responses), 1))
-    >>> rng = np.random.default_rng(0)
-    >>> decoder = Mean().fit(rng.standard_normal((50, 3, 10)), rng.standard_normal((50, 4)))
-    >>> decoder.predict(rng.standard_normal((2, 10))).shape
-    (2, 4)
     """
 
     targets: Any = None
     saved_alone = True
+    #: What ``model.json`` says that it holds.
+    saved_format = "brainenc.decoder"
     #: Dataclasses among the fitted attributes, which `brainenc.load` may create.
     saved_parts: tuple[type, ...] = (VoxelScaling,)
 
-    # ---------------------------------------------------------------- what a decoder provides
+    @abstractmethod
+    def _fit_checked(self, betas: np.ndarray, y: Any) -> np.ndarray:
+        """Fit to checked betas (n_images, n_repeats, n_voxels) and targets or images.
+
+        Sets `scaling_` and, by `_targets_of`, the shape and mean of targets; returns flattened
+        held-out predictions of them, NaN where there is none.
+        """
 
     @abstractmethod
-    def _fit(self, betas: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Fit; return held-out predictions (n_images, n_dimensions), NaN where there is none."""
-
-    @abstractmethod
-    def _predict(self, responses: np.ndarray) -> np.ndarray:
-        """Targets (n_responses, n_dimensions)."""
+    def predict(self, X: Any, *, average: str = "betas") -> np.ndarray:
+        """Targets of responses."""
 
     def _check_parameters(self) -> None:
         """Raise ValueError or TypeError for parameters that are invalid for any data."""
 
     # ---------------------------------------------------------------- fitting
 
-    def fit(self, X: Any, y: Any) -> "BaseDecoder":
+    def fit(self, X: Any, y: Any) -> "Decoder":
         """Fit to betas and the targets of their images.
 
         Parameters
@@ -136,34 +118,15 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
 
     def _fit_all(self, X: Any, y: Any, **how: Any) -> np.ndarray:
         """Fit and return held-out predictions; undo all after an error. `how` is for the fit."""
-        former = dict(vars(self))
-        try:
-            self._check_parameters()
-            for name in former:
-                if name.endswith("_"):
-                    delattr(self, name)
+        with fit_anew(self):
             betas = check_responses(self, X, reset=True)
             check_one_order(X=X, y=y)
-            if len(betas) < 2:
-                raise ValueError(
-                    f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 "
-                    "to fit"
-                )
+            check_two_images(self, len(betas))
             check_every_voxel(betas)
             check_every_image(betas)
             with own_settings():
                 found = self._fit_checked(betas, y, **how)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(former)
-            raise
         return found
-
-    def _fit_checked(self, betas: np.ndarray, y: Any) -> np.ndarray:
-        """Fit to checked betas, and return flattened held-out predictions."""
-        targets = self._targets_of(y, len(betas), reset=True)
-        self.scaling_ = VoxelScaling.of(betas)
-        return self._fit(self.scaling_.apply(betas), targets)
 
     def _targets_of(self, y: Any, n_images: int | None = None, *, reset: bool = False) -> Any:
         """Targets of images or arrays, checked and flattened: (n_images, n_dimensions)."""
@@ -202,46 +165,6 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         return array.reshape(len(array), -1)
 
     # ---------------------------------------------------------------- predicting
-
-    def predict(self, X: Any, *, average: str = "betas") -> np.ndarray:
-        """Targets of responses.
-
-        Parameters
-        ----------
-        X : array, shape (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
-            Betas. A voxel that is missing in a response counts as its training mean.
-        average : "betas" or "predictions"
-            Average the repeats that there are before predicting, or predict from each and average.
-
-        Returns
-        -------
-        array, shape of the targets, float32
-            NaN for an image without data. A response's prediction does not depend on the others.
-        """
-        check_is_fitted(self)
-        betas = check_responses(self, X, reset=False)
-        if average not in ("betas", "predictions"):
-            raise ValueError(f"average={average!r} must be 'betas' or 'predictions'")
-        with own_settings():
-            if average == "betas":
-                found = self._predict_known(self.scaling_.apply(average_repeats(betas)))
-            else:
-                trials, images = single_trials(betas)
-                found = np.full((len(betas), int(np.prod(self.target_shape_))), np.nan)
-                predicted = self._predict_known(self.scaling_.apply(trials))
-                for image in np.unique(images):
-                    found[image] = predicted[images == image].mean(axis=0)
-        return found.astype(np.float32, copy=False).reshape(len(betas), *self.target_shape_)
-
-    def _predict_known(self, responses: np.ndarray) -> np.ndarray:
-        """`_predict` of responses that have data, NaN of the others."""
-        known = np.isfinite(responses).all(axis=1)
-        if known.all():
-            return self._predict(responses)
-        found = np.full((len(responses), int(np.prod(self.target_shape_))), np.nan, np.float32)
-        if known.any():
-            found[known] = self._predict(responses[known])
-        return found
 
     def score(self, X: Any, y: Any) -> float:
         """Mean over target dimensions of Pearson's r across images.
@@ -287,9 +210,26 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         mean = self.target_mean_ if center else None
         return cosine_similarity(predictions, self._targets_of(candidates), mean=mean)
 
+    def similarities(self, X: Any, candidates: Any) -> dict[str, np.ndarray]:
+        """Similarities under the labels that tables of retrieval have; the first is the main one.
+
+        Parameters
+        ----------
+        X, candidates : as for `similarity`
+
+        Returns
+        -------
+        dict of label to array, shape (n_responses, n_candidates)
+            "centred" and "uncentred"; of an encoder that is asked for likelihoods, its `method`.
+        """
+        return {
+            CENTRED: self.similarity(X, candidates),
+            UNCENTRED: self.similarity(X, candidates, center=False),
+        }
+
     # ---------------------------------------------------------------- other subjects, files
 
-    def adapt(self, X: Any, y: Any) -> "BaseDecoder":
+    def adapt(self, X: Any, y: Any) -> "Decoder":
         """Fit a new decoder to another subject; this decoder is unchanged.
 
         Linear decoders have no part that subjects share: the parameters are kept, and all else is
@@ -301,7 +241,7 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        BaseDecoder
+        Decoder
         """
         check_is_fitted(self)
         return clone(self).fit(X, y)
@@ -333,6 +273,108 @@ class BaseDecoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
+
+
+class BaseDecoder(Decoder):
+    """Base class of decoders: voxel responses in, embeddings (targets) of their images out.
+
+    A new decoder stores its constructor arguments, among them `targets`, and provides
+
+    - ``_fit(betas, targets)``, which sets the fitted attributes (ending in ``_``) and returns
+      held-out predictions of the targets, (n_images, n_dimensions), NaN where there is none;
+    - ``_predict(responses)``, which returns (n_responses, n_dimensions).
+
+    Betas are (n_images, n_repeats, n_voxels), z-scored per voxel with the mean and s.d. of the
+    training images' averages; a missing trial is NaN in all voxels, and a voxel that is missing in
+    a trial is at its mean, 0. Responses are averages, (n_responses, n_voxels), scaled alike.
+    Targets are flattened.
+
+    Attributes
+    ----------
+    target_mean_ : array, shape of a target
+        Mean over the training images, which `similarity` subtracts.
+    target_shape_ : list of int
+    scaling_ : VoxelScaling
+        Mean and s.d. of voxels.
+    n_features_in_ : int
+        Number of voxels.
+    targets_ : transformer
+        The fitted extractor of targets; absent when arrays were passed.
+
+    Examples
+    --------
+    >>> from brainenc.decoders import BaseDecoder
+    >>> class Mean(BaseDecoder):
+    ...     def __init__(self, targets=None):
+    ...         self.targets = targets
+    ...     def _fit(self, betas, targets):
+    ...         self.mean_ = targets.mean(axis=0)
+    ...         return np.full(targets.shape, np.nan)
+    ...     def _predict(self, responses):
+    ...         return np.tile(self.mean_, (len(responses), 1))
+    >>> rng = np.random.default_rng(0)
+    >>> decoder = Mean().fit(rng.standard_normal((50, 3, 10)), rng.standard_normal((50, 4)))
+    >>> decoder.predict(rng.standard_normal((2, 10))).shape
+    (2, 4)
+    """
+
+    # ---------------------------------------------------------------- what a decoder provides
+
+    @abstractmethod
+    def _fit(self, betas: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Fit; return held-out predictions (n_images, n_dimensions), NaN where there is none."""
+
+    @abstractmethod
+    def _predict(self, responses: np.ndarray) -> np.ndarray:
+        """Targets (n_responses, n_dimensions)."""
+
+    def _fit_checked(self, betas: np.ndarray, y: Any) -> np.ndarray:
+        """Fit to checked betas, and return flattened held-out predictions."""
+        targets = self._targets_of(y, len(betas), reset=True)
+        self.scaling_ = VoxelScaling.of(betas)
+        return self._fit(self.scaling_.apply(betas), targets)
+
+    # ---------------------------------------------------------------- predicting
+
+    def predict(self, X: Any, *, average: str = "betas") -> np.ndarray:
+        """Targets of responses.
+
+        Parameters
+        ----------
+        X : array, shape (n_images, n_voxels) or (n_images, n_repeats, n_voxels)
+            Betas. A voxel that is missing in a response counts as its training mean.
+        average : "betas" or "predictions"
+            Average the repeats that there are before predicting, or predict from each and average.
+
+        Returns
+        -------
+        array, shape of the targets, float32
+            NaN for an image without data. A response's prediction does not depend on the others.
+        """
+        check_is_fitted(self)
+        betas = check_responses(self, X, reset=False)
+        if average not in ("betas", "predictions"):
+            raise ValueError(f"average={average!r} must be 'betas' or 'predictions'")
+        with own_settings():
+            if average == "betas":
+                found = self._predict_known(self.scaling_.apply(average_repeats(betas)))
+            else:
+                trials, images = single_trials(betas)
+                found = np.full((len(betas), int(np.prod(self.target_shape_))), np.nan)
+                predicted = self._predict_known(self.scaling_.apply(trials))
+                for image in np.unique(images):
+                    found[image] = predicted[images == image].mean(axis=0)
+        return found.astype(np.float32, copy=False).reshape(len(betas), *self.target_shape_)
+
+    def _predict_known(self, responses: np.ndarray) -> np.ndarray:
+        """`_predict` of responses that have data, NaN of the others."""
+        known = np.isfinite(responses).all(axis=1)
+        if known.all():
+            return self._predict(responses)
+        found = np.full((len(responses), int(np.prod(self.target_shape_))), np.nan, np.float32)
+        if known.any():
+            found[known] = self._predict(responses[known])
+        return found
 
 
 def _check_targets(y: Any, *, varying: bool) -> np.ndarray:

@@ -7,8 +7,8 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.conversion import plain_array
-from brainenc.data.images import looks_like_images
-from brainenc.decoders.base import BaseDecoder
+from brainenc.data.images import as_images, looks_like_images, take_images
+from brainenc.decoders.base import Decoder
 from brainenc.decoders.likelihood import (
     ImagePrior,
     ResponseNoise,
@@ -18,6 +18,7 @@ from brainenc.decoders.likelihood import (
 from brainenc.decoders.responses import VoxelScaling, check_responses
 from brainenc.encoders.base import BaseEncoder
 from brainenc.metrics.similarity import cosine_similarity
+from brainenc.model_selection import image_folds
 from brainenc.noise.estimates import fit_residual_noise
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.process_state import own_settings
@@ -27,9 +28,11 @@ from brainenc.repeats import average_repeats, count_repeats
 METHODS = ("ratio", "likelihood", "correlation")
 #: Training images whose draws show the noise of a sampler.
 _DRAWN_IMAGES = 200
+#: Folds of `EncoderDecoder.fit_held_out`.
+_HELD_OUT_FOLDS = 5
 
 
-class EncoderDecoder(BaseDecoder):
+class EncoderDecoder(Decoder):
     """An encoder used as a decoder: which image explains a response best.
 
     The encoder predicts the responses to the candidate images, and its own noise model says how
@@ -87,7 +90,7 @@ class EncoderDecoder(BaseDecoder):
     (50, 6)
     """
 
-    saved_parts = (*BaseDecoder.saved_parts, ResponseNoise, ImagePrior, ResidualNoise)
+    saved_parts = (*Decoder.saved_parts, ResponseNoise, ImagePrior, ResidualNoise)
 
     def __init__(
         self,
@@ -139,6 +142,38 @@ class EncoderDecoder(BaseDecoder):
         self.noise_ = self._noise(X)
         return np.full(targets.shape, np.nan)
 
+    def fit_held_out(self, X: Any, y: Any) -> np.ndarray:
+        """Fit, and return held-out posterior means of the training images' features.
+
+        Five folds of images are left out in turn: encoder, noise and prior are those of the others,
+        which takes five more fits.
+
+        Parameters
+        ----------
+        X, y : as for `fit`
+
+        Returns
+        -------
+        array, shape of the features
+            NaN with ``prefit=True``, as the encoder may have been fitted to any of the images, and
+            with fewer images than folds.
+        """
+        self.fit(X, y)
+        betas = check_responses(self, X, reset=False)
+        found = np.full((len(betas), *self.target_shape_), np.nan, np.float32)
+        if self.prefit or len(betas) < _HELD_OUT_FOLDS:
+            return found
+        images = as_images(y) if looks_like_images(y) else None
+        columns = None if images is not None else _columns(y)
+        for train, test in image_folds(_HELD_OUT_FOLDS, len(betas)):
+            given = (
+                take_images(images, train)
+                if columns is None
+                else getattr(columns, "iloc", columns)[train]
+            )
+            found[test] = clone(self).fit(betas[train], given).predict(betas[test])
+        return found
+
     def _noise(self, X: Any) -> ResponseNoise:
         encoder = self.encoder_
         error, trial = (
@@ -159,12 +194,6 @@ class EncoderDecoder(BaseDecoder):
         if looks_like_images(y):
             return self._recorded(self.encoder_._features_of(y), n_images, reset=reset)
         return super()._targets_of(y, n_images, reset=reset)
-
-    def _fit(self, betas: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        raise NotImplementedError("EncoderDecoder fits its encoder in _fit_checked")
-
-    def _predict(self, responses: np.ndarray) -> np.ndarray:
-        raise NotImplementedError("EncoderDecoder predicts from averages and numbers of trials")
 
     def predict(self, X: Any, *, average: str = "betas") -> np.ndarray:
         """Posterior mean of the encoder's features, given responses.
@@ -237,6 +266,21 @@ class EncoderDecoder(BaseDecoder):
                     anyone = self.prior_.log_density(responses, voxels, noise)
                     found[rows] -= anyone[:, None]
         return found
+
+    def similarities(self, X: Any, candidates: Any) -> dict[str, np.ndarray]:
+        """`similarity` under its `method`; "correlation" is centred and uncentred.
+
+        Parameters
+        ----------
+        X, candidates : as for `similarity`
+
+        Returns
+        -------
+        dict of label to array, shape (n_responses, n_candidates)
+        """
+        if self.method == "correlation":
+            return super().similarities(X, candidates)
+        return {self.method: self.similarity(X, candidates)}
 
     def _usable(self) -> np.ndarray:
         return self.noise_.known() & np.isfinite(self.prior_.expected).all(axis=0)

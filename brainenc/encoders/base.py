@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from brainenc.conversion import check_one_order, plain_array
 from brainenc.documentation import see
 from brainenc.encoders.draws import Draws
+from brainenc.encoders.fit_frame import check_two_images, fit_anew
 from brainenc.encoders.inputs import Inputs, adapting
 from brainenc.encoders.memory import warn_of_memory
 from brainenc.encoders.training_images import marks_of, mean_response
@@ -111,6 +112,8 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
     """
 
     features: Any = None
+    #: What ``model.json`` says that it holds.
+    saved_format = "brainenc.encoder"
     #: Dataclasses, nets and transformers among the fitted attributes, which `brainenc.load` may
     #: create.
     saved_parts: tuple[type, ...] = (
@@ -177,20 +180,11 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
 
     def _fit_all(self, X: Any, y: Any, **how: Any) -> np.ndarray:
         """Fit and return held-out predictions; undo all after an error. `how` is for `_fit`."""
-        former = dict(vars(self))
-        try:
-            self._check_parameters()
-            for name in former:
-                if name.endswith("_"):  # the new fit may not set all of these
-                    delattr(self, name)
+        with fit_anew(self):
             features = self._features_of(X, reset=True)
             check_one_order(X=X, y=y)  # else rows are matched by position, as in scikit-learn
             betas = check_betas(y, n_images=len(features))
-            if len(features) < 2:
-                raise ValueError(
-                    f"there is 1 image (n_samples=1), and {type(self).__name__} takes at least 2 "
-                    "to fit"
-                )
+            check_two_images(self, len(features))
             warn_of_memory(self, features.shape, betas.shape)
             self.n_voxels_, self.betas_ndim_ = betas.shape[2], plain_array(y, "betas").ndim
             with own_settings():
@@ -221,10 +215,6 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
                     trial=found.trial_noise,
                     shaped=not self._draws_itself,
                 )
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(former)
-            raise
         return found.predictions
 
     def __sklearn_is_fitted__(self) -> bool:

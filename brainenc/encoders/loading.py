@@ -16,6 +16,7 @@ from brainenc.encoders.model_reader import ModelReader
 from brainenc.encoders.saving import (
     ARRAYS,
     FORMAT_WITH_FILES,
+    FORMATS,
     STRUCTURE,
     checksum_of_format_2,
     structure_checksum,
@@ -119,8 +120,8 @@ def _read_structure(folder: Path) -> dict[str, Any]:
     file = folder / STRUCTURE
     structure = read_json(file)
     kind = structure.get("format") if isinstance(structure, dict) else None
-    if kind != "brainenc.encoder":
-        raise ValueError(f"{folder} holds no encoder: {STRUCTURE} says {kind!r}")
+    if kind not in FORMATS:
+        raise ValueError(f"{folder} holds no encoder or decoder: {STRUCTURE} says {kind!r}")
     found = structure.get("format_version")
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise ValueError(f"{file} is damaged: format_version={found!r} is no version of the format")

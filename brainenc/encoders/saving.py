@@ -24,6 +24,9 @@ from brainenc.storage import atomic_path, check_writable, fingerprint, write_jso
 #: their own, which is the newest one.
 FORMAT_VERSION, FORMAT_WITH_FILES = 3, 4
 
+#: What a folder may hold. Decoders of versions before 0.2 were saved as encoders.
+FORMATS = ("brainenc.encoder", "brainenc.decoder")
+
 STRUCTURE, ARRAYS = "model.json", "arrays.safetensors"
 
 #: Relative difference of features that sums in another order explain.
@@ -67,7 +70,8 @@ def save(
     large = {name: array for name, array in packer.arrays.items() if has_own_file(array)}
     files = {name: f"array_{i}.npy" for i, name in enumerate(large)}
     structure = {
-        "format": "brainenc.encoder",
+        # A pipeline, or a regressor that an encoder wraps, is saved as an encoder.
+        "format": getattr(encoder, "saved_format", FORMATS[0]),
         "format_version": FORMAT_WITH_FILES if files else FORMAT_VERSION,
         "brainenc_version": brainenc.__version__,
         "needs_classes": sorted(kind.__name__ for kind in packer.classes),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
@@ -181,8 +182,15 @@ class Retrieval:
         return self.image if name == "image_retrieval" else self.brain
 
     def _weights(self) -> NDArray[Any]:
-        n_bootstraps, seed = self._bootstrap
-        return bootstrap_weights(len(self.ids), n_bootstraps, random_state=seed)
+        return _weights(len(self.ids), *self._bootstrap)
+
+
+@lru_cache(maxsize=4)
+def _weights(n_images: int, n_bootstraps: int, seed: int) -> NDArray[Any]:
+    """`bootstrap_weights`, which many rows of a table share."""
+    weights = bootstrap_weights(n_images, n_bootstraps, random_state=seed)
+    weights.flags.writeable = False
+    return weights
 
 
 def retrieval(
@@ -272,8 +280,9 @@ def retrieval(
     tolerance = 1e-6 if values.dtype == np.float32 else 1e-12
     for pool in make_pools(pools, len(ids), pool_size, n_pools, rng, **options):
         members.append(crc32(pool.images.tobytes()))
-        rows = np.flatnonzero(np.isin(of_rows, pool.images))
-        columns = np.flatnonzero(np.isin(of_columns, pool.images))
+        inside, looked_for = np.zeros((2, len(ids)), dtype=bool)
+        inside[pool.images], looked_for[pool.queries] = True, True
+        rows, columns = np.flatnonzero(inside[of_rows]), np.flatnonzero(inside[of_columns])
         block = values[np.ix_(rows, columns)]
         right = of_rows[rows][:, None] == of_columns[columns]
         finite = np.abs(block[np.isfinite(block)])
@@ -282,7 +291,7 @@ def retrieval(
             (counts[0], block, right, of_rows[rows]),
             (counts[1], block.T, right.T, of_columns[columns]),
         ):
-            asked = np.isin(of_queries, pool.queries)
+            asked = looked_for[of_queries]
             count.add(b[asked], r[asked], of_queries[asked], k, near)
     image, brain = (count.direction() for count in counts)
     tried = (counts[0].asked > 0) | (counts[1].asked > 0)

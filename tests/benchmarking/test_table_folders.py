@@ -3,6 +3,7 @@
 import pytest
 
 from brainenc.benchmarking.curve_result import check_curve_folder
+from brainenc.benchmarking.decoding_result import check_decoding_folder
 from brainenc.benchmarking.group_result import check_group_folder
 from brainenc.benchmarking.partition_result import check_partition_folder
 from brainenc.benchmarking.result import check_run_folder
@@ -13,6 +14,7 @@ CHECKS = {
     "group.json": check_group_folder,
     "curve.json": check_curve_folder,
     "partition.json": check_partition_folder,
+    "decoding.json": check_decoding_folder,
 }
 
 

@@ -1,5 +1,6 @@
 """The contract of decoders, for all of them, and scikit-learn's checks."""
 
+import json
 import warnings
 
 import numpy as np
@@ -9,7 +10,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import brainenc
-from brainenc.decoders import BaseDecoder
+from brainenc.decoders import Decoder
+from brainenc.encoders.saving import structure_checksum
 
 DECODERS = {
     "ridge": lambda: brainenc.RidgeDecoder(n_test_repeats=2),
@@ -118,7 +120,7 @@ def test_saved_and_adapted(decoder, problem, tmp_path):
     )
     before = decoder.predict(betas[120:])
     other = decoder.adapt(betas[:120, :, :20], targets[:120])
-    assert isinstance(other, BaseDecoder)
+    assert isinstance(other, Decoder)
     assert other.score(betas[120:, :, :20], targets[120:]) > 0.6
     np.testing.assert_array_equal(decoder.predict(betas[120:]), before)
 
@@ -177,3 +179,18 @@ def test_targets_from_images():
         assert decoder.similarity(betas[45:], images[45:]).shape == (15, 15)
     with pytest.raises(TypeError, match="targets=None"):
         brainenc.RidgeDecoder(None).fit(betas, images)
+
+
+def test_a_saved_decoder_says_what_it_is_and_one_saved_as_an_encoder_is_read(
+    decoder, problem, tmp_path
+):
+    betas, targets = problem
+    decoder.fit(betas, targets)
+    folder = decoder.save(tmp_path / "model")
+    structure = json.loads((folder / "model.json").read_text())
+    assert structure["format"] == "brainenc.decoder"
+    structure["format"] = "brainenc.encoder"  # as earlier versions wrote it
+    structure["checksum"] = structure_checksum(structure)
+    (folder / "model.json").write_text(json.dumps(structure))
+    loaded = brainenc.load(folder)
+    np.testing.assert_array_equal(loaded.predict(betas), decoder.predict(betas))

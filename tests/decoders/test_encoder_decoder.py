@@ -8,6 +8,7 @@ import brainenc
 from brainenc.decoders.likelihood import pairwise_log_density
 from brainenc.encoders import MeanEncoder
 from brainenc.metrics import retrieval
+from brainenc.model_selection import image_folds
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.repeats import average_repeats
 
@@ -216,3 +217,38 @@ def test_a_fitted_encoder_of_other_voxels(problem):
     encoder, betas, features = problem
     with pytest.raises(ValueError, match="20 voxels, but the encoder was fitted to 24"):
         brainenc.EncoderDecoder(encoder, prefit=True).fit(betas[..., :20], features)
+
+
+def test_held_out_posterior_means_are_of_fits_without_the_image(problem_of_encoders):
+    betas, features = problem_of_encoders
+    decoder = brainenc.EncoderDecoder(brainenc.RidgeEncoder())
+    found = decoder.fit_held_out(betas, features)
+    assert found.shape == features.shape
+    assert np.isfinite(found).all()
+    seen = decoder.predict(betas)
+    train, test = image_folds(5, len(betas))[2]
+    alone = brainenc.EncoderDecoder(brainenc.RidgeEncoder()).fit(betas[train], features[train])
+    np.testing.assert_array_equal(found[test], alone.predict(betas[test]))
+    # Posterior means of images that the encoder and the prior have learnt are nearer.
+    assert np.square(found - features).mean() > np.square(seen - features).mean()
+
+
+def test_held_out_posterior_means_of_images_and_of_a_fitted_encoder(problem_of_encoders):
+    betas, features = problem_of_encoders
+    pictures = np.random.default_rng(1).integers(0, 256, (len(betas), 8, 8, 3), dtype=np.uint8)
+    encoder = brainenc.RidgeEncoder(brainenc.PixelFeatures(4, verbose=False))
+    found = brainenc.EncoderDecoder(encoder).fit_held_out(betas, pictures)
+    assert np.isfinite(found).all()
+    assert len(found) == len(betas)
+    fitted = brainenc.RidgeEncoder().fit(features, betas)
+    prefit = brainenc.EncoderDecoder(fitted, prefit=True)
+    assert np.isnan(prefit.fit_held_out(betas, features)).all()
+
+
+@pytest.fixture(scope="module")
+def problem_of_encoders():
+    """Betas (images, repeats, voxels) and features (images, features)."""
+    rng = np.random.default_rng(3)
+    features = rng.standard_normal((120, 6)).astype(np.float32)
+    signal = features @ rng.standard_normal((6, 20))
+    return (signal[:, None] + 3 * rng.standard_normal((120, 2, 20))).astype(np.float32), features

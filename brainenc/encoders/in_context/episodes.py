@@ -1,0 +1,162 @@
+"""Contexts that an in-context net learns from: voxels of other subjects, or synthetic ones."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Images of an episode whose responses are predicted.
+N_QUERIES = 100
+#: Share of the variance of synthetic responses that the image explains: drawn between these.
+SIGNAL = (0.02, 0.6)
+#: s.d. below which the responses of a context count as constant.
+_CONSTANT = 1e-6
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the pretraining.
+
+    Attributes
+    ----------
+    voxels : "synthetic" or "real"
+        Random weights and normal noise on the subjects' images; or the subjects' voxels.
+    context : (int, int)
+        Fewest and most images of a context; one number for all voxels of a step.
+    share : float
+        Of the steps of the pretraining.
+    """
+
+    voxels: str
+    context: tuple[int, int]
+    share: float
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Contexts and queries of some voxels, each with images of its own subject.
+
+    Attributes
+    ----------
+    images : tensor, shape (n_voxels, n, n_features)
+    responses : tensor, shape (n_voxels, n)
+    new_images, new_responses : tensors, the same of `N_QUERIES` or fewer images
+    """
+
+    images: Tensor
+    responses: Tensor
+    new_images: Tensor
+    new_responses: Tensor
+
+
+class Episodes:
+    """Episodes of the voxels of some subjects.
+
+    Parameters
+    ----------
+    inputs : list of arrays, shape (n_images, n_features)
+        Of each subject's images.
+    averages : list of arrays, shape (n_images, n_voxels)
+        z-scored; NaN where an image has no data.
+    scaled : bool
+        z-score the responses of an episode by mean and s.d. of its context, as at a fit.
+    """
+
+    def __init__(self, inputs: list[np.ndarray], averages: list[np.ndarray], scaled: bool):
+        self.inputs = [torch.from_numpy(np.asarray(X, np.float32)) for X in inputs]
+        self.averages = [torch.from_numpy(np.asarray(Y, np.float32)) for Y in averages]
+        self.scaled = scaled
+        #: Subject and column of each voxel.
+        self.subject = np.repeat(np.arange(len(averages)), [Y.shape[1] for Y in averages])
+        self.column = np.concatenate([np.arange(Y.shape[1]) for Y in averages])
+        #: Fewest images that a voxel has.
+        self.n_images = int(min(np.isfinite(Y).sum(axis=0).min() for Y in averages))
+
+    @property
+    def n_queries(self) -> int:
+        """Images that are predicted in an episode."""
+        return min(N_QUERIES, self.n_images // 3)
+
+    @property
+    def longest(self) -> int:
+        """Most images of a context."""
+        return self.n_images - self.n_queries
+
+    def draw(
+        self, voxels: np.ndarray, n: int, rng: np.random.Generator, synthetic: bool = False
+    ) -> Episode:
+        """An episode with n images of context for each of these voxels."""
+        found = [self._of_voxel(voxel, n, rng, synthetic) for voxel in voxels]
+        X, y = (torch.stack(part) for part in zip(*found, strict=True))
+        context = y[:, :n]
+        if self.scaled:
+            mean, sd = context.mean(dim=1, keepdim=True), context.std(dim=1, keepdim=True)
+            y = (y - mean) / torch.where(sd > _CONSTANT, sd, 1)
+        return Episode(X[:, :n], y[:, :n], X[:, n:], y[:, n:])
+
+    def _of_voxel(
+        self, voxel: int, n: int, rng: np.random.Generator, synthetic: bool
+    ) -> tuple[Tensor, Tensor]:
+        X = self.inputs[self.subject[voxel]]
+        y = self.averages[self.subject[voxel]][:, self.column[voxel]]
+        known = np.flatnonzero(np.isfinite(y.numpy()))
+        some = torch.from_numpy(rng.choice(known, n + self.n_queries, replace=False))
+        if not synthetic:
+            return X[some], y[some]
+        weights = torch.from_numpy(rng.standard_normal(X.shape[1]).astype(np.float32))
+        signal = X @ weights
+        signal = ((signal - signal.mean()) / signal.std().clamp(min=_CONSTANT))[some]
+        share = rng.uniform(*SIGNAL)
+        noise = torch.from_numpy(rng.standard_normal(len(some)).astype(np.float32))
+        return X[some], np.sqrt(share) * signal + np.sqrt(1 - share) * noise
+
+
+def on(episode: Episode, device: Any) -> Episode:
+    """The episode on a device."""
+    return Episode(*(getattr(episode, name).to(device) for name in Episode.__dataclass_fields__))
+
+
+def ridge_weights(images: Tensor, responses: Tensor, alpha: float) -> Tensor:
+    """Ridge weights and intercept of each voxel, (n_voxels, n_features + 1).
+
+    Parameters
+    ----------
+    images : tensor, shape (n_voxels, n, n_features)
+    responses : tensor, shape (n_voxels, n)
+    alpha : float
+        Penalty of the weights, which are of centred features as they are.
+
+    Examples
+    --------
+    >>> import torch
+    >>> images = torch.eye(3)[None]
+    >>> ridge_weights(images, torch.tensor([[1.0, 0.0, -1.0]]), 1.0).numpy().round(2).tolist()
+    [[0.5, 0.0, -0.5, 0.0]]
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        images, responses = images.float(), responses.float()
+        mean, level = images.mean(dim=1, keepdim=True), responses.mean(dim=1, keepdim=True)
+        X, y = images - mean, responses - level
+        identity = torch.eye(X.shape[2], device=X.device)
+        gram = X.transpose(1, 2) @ X + alpha * identity
+        weights = torch.linalg.solve(gram, X.transpose(1, 2) @ y[..., None])[..., 0]
+        intercept = level[:, 0] - (mean[:, 0] * weights).sum(dim=1)
+    return torch.cat([weights, intercept[:, None]], dim=1)
+
+
+def inferred(net: Any, images: Tensor, responses: Tensor, alpha: float) -> Tensor:
+    """Weights and intercept of each voxel by a net, (n_voxels, n_features + 1).
+
+    A net that corrects gets ridge weights with penalty `alpha`, in units of their s.d. a priori.
+    """
+    if net.start is None:
+        return net(images, responses)
+    unit = alpha**-0.5
+    return unit * net(images, responses, ridge_weights(images, responses, alpha) / unit)
+
+
+def predicted(images: Tensor, weights: Tensor) -> Tensor:
+    """Responses (n_voxels, n) to images by weights and intercept."""
+    return (images @ weights[:, :-1, None])[..., 0] + weights[:, -1:]

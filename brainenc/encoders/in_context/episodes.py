@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Images of an episode whose responses are predicted.
-N_QUERIES = 100
 #: Share of the variance of synthetic responses that the image explains: drawn between these.
 SIGNAL = (0.02, 0.6)
 #: s.d. below which the responses of a context count as constant.
@@ -42,7 +40,7 @@ class Episode:
     ----------
     images : tensor, shape (n_voxels, n, n_features)
     responses : tensor, shape (n_voxels, n)
-    new_images, new_responses : tensors, the same of `N_QUERIES` or fewer images
+    new_images, new_responses : tensors, the same of the images to predict
     """
 
     images: Tensor
@@ -62,12 +60,20 @@ class Episodes:
         z-scored; NaN where an image has no data.
     scaled : bool
         z-score the responses of an episode by mean and s.d. of its context, as at a fit.
+    most_queries : int
+        Images of an episode whose responses are predicted; at most half of those there are.
     """
 
-    def __init__(self, inputs: list[np.ndarray], averages: list[np.ndarray], scaled: bool):
+    def __init__(
+        self,
+        inputs: list[np.ndarray],
+        averages: list[np.ndarray],
+        scaled: bool,
+        most_queries: int,
+    ):
         self.inputs = [torch.from_numpy(np.asarray(X, np.float32)) for X in inputs]
         self.averages = [torch.from_numpy(np.asarray(Y, np.float32)) for Y in averages]
-        self.scaled = scaled
+        self.scaled, self.most_queries = scaled, most_queries
         #: Subject and column of each voxel.
         self.subject = np.repeat(np.arange(len(averages)), [Y.shape[1] for Y in averages])
         self.column = np.concatenate([np.arange(Y.shape[1]) for Y in averages])
@@ -77,7 +83,7 @@ class Episodes:
     @property
     def n_queries(self) -> int:
         """Images that are predicted in an episode."""
-        return min(N_QUERIES, self.n_images // 3)
+        return min(self.most_queries, self.n_images // 2)
 
     @property
     def longest(self) -> int:
@@ -132,8 +138,9 @@ def ridge_weights(images: Tensor, responses: Tensor, alpha: float) -> Tensor:
     --------
     >>> import torch
     >>> images = torch.eye(3)[None]
-    >>> ridge_weights(images, torch.tensor([[1.0, 0.0, -1.0]]), 1.0).numpy().round(2).tolist()
-    [[0.5, 0.0, -0.5, 0.0]]
+    >>> weights = ridge_weights(images, torch.tensor([[1.0, 0.0, -1.0]]), 1.0)
+    >>> [round(weight, 2) + 0 for weight in weights[0].tolist()]
+    [0.5, 0.0, -0.5, 0.0]
     """
     with torch.autocast(images.device.type, enabled=False):
         images, responses = images.float(), responses.float()

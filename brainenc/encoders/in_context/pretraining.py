@@ -28,6 +28,10 @@ CHECKED = (15, 30, 60, 120, 240)
 ALPHAS = np.logspace(0, 5, 16)
 #: Fewest images of a subject, and most held-out voxels in an evaluation.
 MIN_IMAGES, MOST_CHECKED = 30, 64
+#: Images predicted in an episode: as published, and for corrections, which are small beside noise.
+QUERIES, QUERIES_OF_CORRECTIONS = 100, 400
+#: Decay of the moving average of the weights of a net that corrects.
+EMA = 0.98
 #: Evaluations per stage.
 N_EVALUATIONS = 10
 #: With fewer subjects a part of the voxels is held out, not a subject.
@@ -120,10 +124,11 @@ def _split(
                 "pretraining needs more images of each subject"
             )
         usable.append(((Y - mean) / scale)[:, enough])
+    queries = QUERIES_OF_CORRECTIONS if scaled else QUERIES
     if len(usable) >= _ENOUGH_SUBJECTS:
         return (
-            Episodes(list(inputs[:-1]), usable[:-1], scaled),
-            Episodes([inputs[-1]], [usable[-1]], scaled),
+            Episodes(list(inputs[:-1]), usable[:-1], scaled, queries),
+            Episodes([inputs[-1]], [usable[-1]], scaled, queries),
         )
     rng = np.random.default_rng(seed)
     parts = []
@@ -134,7 +139,9 @@ def _split(
         n_held = max(1, len(order) // 5)
         parts.append((Y[:, np.sort(order[n_held:])], Y[:, np.sort(order[:n_held])]))
     known, held = zip(*parts, strict=True)
-    return Episodes(list(inputs), list(known), scaled), Episodes(list(inputs), list(held), scaled)
+    return Episodes(list(inputs), list(known), scaled, queries), Episodes(
+        list(inputs), list(held), scaled, queries
+    )
 
 
 def _some_voxels(episodes: Episodes, seed: int) -> np.ndarray:
@@ -220,7 +227,12 @@ def _train(
         episode = on(drawn, batch.device)
         alpha = alpha_at(n, *of_ridge)
         weights = inferred(module, episode.images, episode.responses, alpha)
-        errors = predicted(episode.new_images, weights) - episode.new_responses
+        targets = episode.new_responses
+        if net.start is not None:
+            # What ridge makes of these images: a correction is small beside the noise of trials.
+            best = ridge_weights(episode.new_images, targets, alpha_at(targets.shape[1], *of_ridge))
+            targets = predicted(episode.new_images, best)
+        errors = predicted(episode.new_images, weights) - targets
         return {"loss": errors.square().mean()}
 
     checked = _fixed_episodes(held, of_ridge[0], run.random_state)
@@ -231,7 +243,9 @@ def _train(
 
     voxels = np.arange(len(known.subject))
     # Of synthetic voxels nothing is held out: the last weights are kept.
-    choice = {} if synthetic else {"monitor": "held_out_gain"}
+    choice: dict[str, Any] = {} if synthetic else {"monitor": "held_out_gain"}
+    if net.start is not None:
+        choice["ema_decay"] = EMA
     result = run.train(
         net,
         loss,

@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: Share of the variance of synthetic responses that the image explains: drawn between these.
 SIGNAL = (0.02, 0.6)
+#: s.d. of the factor of the other voxel in a mixed one.
+MIXED = 0.5
 #: s.d. below which the responses of a context count as constant.
 _CONSTANT = 1e-6
 
@@ -91,10 +93,14 @@ class Episodes:
         return self.n_images - self.n_queries
 
     def draw(
-        self, voxels: np.ndarray, n: int, rng: np.random.Generator, synthetic: bool = False
+        self, voxels: np.ndarray, n: int, rng: np.random.Generator, kind: str = "real"
     ) -> Episode:
-        """An episode with n images of context for each of these voxels."""
-        found = [self._of_voxel(voxel, n, rng, synthetic) for voxel in voxels]
+        """An episode with n images of context for each of these voxels.
+
+        `kind` is "real", "mixed" or "synthetic"; "mixed" adds a little of another voxel of the
+        subject to each, so that no voxel is met twice and none can be learned by heart.
+        """
+        found = [self._of_voxel(voxel, n, rng, kind) for voxel in voxels]
         X, y = (torch.stack(part) for part in zip(*found, strict=True))
         context = y[:, :n]
         if self.scaled:
@@ -103,13 +109,19 @@ class Episodes:
         return Episode(X[:, :n], y[:, :n], X[:, n:], y[:, n:])
 
     def _of_voxel(
-        self, voxel: int, n: int, rng: np.random.Generator, synthetic: bool
+        self, voxel: int, n: int, rng: np.random.Generator, kind: str
     ) -> tuple[Tensor, Tensor]:
         X = self.inputs[self.subject[voxel]]
         y = self.averages[self.subject[voxel]][:, self.column[voxel]]
+        if kind == "mixed":
+            other = self.averages[self.subject[voxel]]
+            other = other[:, rng.integers(other.shape[1])]
+            both = torch.isfinite(other) & torch.isfinite(y)
+            if both.sum() >= n + self.n_queries:
+                y = torch.where(both, y + MIXED * float(rng.standard_normal()) * other, torch.nan)
         known = np.flatnonzero(np.isfinite(y.numpy()))
         some = torch.from_numpy(rng.choice(known, n + self.n_queries, replace=False))
-        if not synthetic:
+        if kind != "synthetic":
             return X[some], y[some]
         weights = torch.from_numpy(rng.standard_normal(X.shape[1]).astype(np.float32))
         signal = X @ weights

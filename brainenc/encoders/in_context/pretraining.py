@@ -213,6 +213,7 @@ def _train(
     few, many = (min(n, longest) for n in stage.context)
     steps = max(1, round(stage.share * n_steps))
     synthetic = stage.voxels == "synthetic"
+    kind = "mixed" if net.start is not None and not synthetic else stage.voxels
     seed = [run.random_state, number]
 
     def loss(module: Any, batch: Any) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def _train(
             if net.start is not None
             else (int(rng.integers(few, many + 1)))
         )
-        drawn = known.draw(batch["voxel"].cpu().numpy(), n, rng, synthetic)
+        drawn = known.draw(batch["voxel"].cpu().numpy(), n, rng, kind)
         episode = on(drawn, batch.device)
         alpha = alpha_at(n, *of_ridge)
         weights = inferred(module, episode.images, episode.responses, alpha)

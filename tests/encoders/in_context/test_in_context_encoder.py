@@ -360,3 +360,21 @@ def test_the_published_recipe_runs_and_reads_embeddings_of_unit_length(monkeypat
         fitted.sample(X[:4], 2, 0, noise="weights")
     with pytest.raises(TypeError, match="no weights of"):
         brainenc.WeightPrior.from_encoders([fitted])
+
+
+def test_a_learning_curve_pretrains_it_on_the_sources(subjects, pretrained):
+    features = {d.name: d.truth.tokens for d in subjects}
+    curve = brainenc.learning_curve(
+        subjects[3],
+        {"in context": brainenc.Transfer(brainenc.InContextEncoder(**SHORT), "pretrain")},
+        sources=subjects[:3],
+        features=features,
+        sizes=(40,),
+        n_draws=1,
+        n_bootstraps=10,
+        random_state=0,
+    )
+    row = curve.summary.query("encoder == 'in context'").iloc[0]
+    assert np.isfinite(row["r"])
+    with pytest.raises(TypeError, match="RidgeEncoder has no method pretrain"):
+        brainenc.Transfer(brainenc.RidgeEncoder(), "pretrain")

@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 EARLY = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
 SIZES = (25, 50, 100, 200, 300, 400)
 #: Of the in-context encoder, which is pretrained anew for each new subject and alikeness.
-IN_CONTEXT = {"n_coordinates": 48, "n_steps": 300, "device": "cpu"}
+IN_CONTEXT = {"n_coordinates": 48, "n_steps": 250, "device": "cpu"}
 
 
 def subjects_of(n: int, n_voxels: int, alikeness: float, random_state: int = 11) -> list:
@@ -129,27 +129,33 @@ def controls(n_voxels: int, n_draws: int) -> pd.DataFrame:
 
 
 def in_context(n_subjects: int, n_voxels: int, alikeness: float, n_draws: int):
-    """Learning curves of in-context weights beside prior ridge, and what its contexts are worth."""
-    subjects = subjects_of(n_subjects, n_voxels, alikeness)
+    """Learning curves of in-context weights beside prior ridge, and what its contexts are worth.
+
+    Twice as many subjects as are new: each new one has all others as sources.
+    """
+    subjects = simulate_subjects(
+        2 * n_subjects, 600, n_voxels, shared_images=150, alikeness=alikeness, random_state=11
+    )
+    own = [d.select(images=np.arange(150, 600)) for d in subjects]
+    news, more = subjects[:n_subjects], own[n_subjects:]
     encoder = brainenc.InContextEncoder(**IN_CONTEXT)
-    features = {d.name: d.truth.tokens for d in subjects}
     curve = brainenc.learning_curve(
-        subjects,
+        news,
         {"in context": brainenc.Transfer(encoder, "pretrain")},
+        sources=more,
         sizes=(25, 50, 100),
-        features=features,
+        features={d.name: d.truth.tokens for d in (*news, *more)},
         n_draws=n_draws,
         reference="ridge, prior",
         verbose=True,
     )
-    *others, new = subjects
-    own = [d.select(images=np.arange(200, 1000)) for d in others]
-    encoder.pretrain([(d.truth.tokens, d.betas) for d in own])
+    new = news[0]
+    encoder.pretrain([(d.truth.tokens, d.betas) for d in own[1:]])
     gain = dict(zip(encoder.pretrained.sizes.tolist(), encoder.pretrained.gain, strict=True))
     rows = []
-    X, target = new.truth.tokens, np.nanmean(new.betas[:200], axis=1)
+    X, target = new.truth.tokens, np.nanmean(new.betas[:150], axis=1)
     for size in (25, 100):
-        some = 200 + np.random.default_rng(0).permutation(800)[:size]
+        some = 150 + np.random.default_rng(0).permutation(450)[:size]
         order = np.random.default_rng(1).permutation(size)
         for name, betas in {
             "as they are": new.betas[some],
@@ -158,12 +164,12 @@ def in_context(n_subjects: int, n_voxels: int, alikeness: float, n_draws: int):
             fit = brainenc.InContextEncoder(**IN_CONTEXT, pretrained=encoder.pretrained)
             fit.fit(X[some], betas)
             alone = fit.pretrained.weights(fit.pretrained.inputs(X[some]), z_scored(betas), "cpu")
-            of_net = fit.pretrained.inputs(X[:200]) @ alone[:-1]
+            of_net = fit.pretrained.inputs(X[:150]) @ alone[:-1]
             rows.append(
                 {
                     "responses": name,
                     "size": size,
-                    "r": mean_r(fit.predict(X[:200]), target),
+                    "r": mean_r(fit.predict(X[:150]), target),
                     "r_of_net": mean_r(of_net, target),
                     "sd_of_net": of_net.std(axis=0).mean(),
                     "share_of_net": fit.net_share_.mean(),

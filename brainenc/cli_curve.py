@@ -30,7 +30,7 @@ def make_curve(make_encoders: Callable[..., dict[str, Any]]) -> Callable[..., No
         encoders: Annotated[
             str,
             typer.Option(
-                help="Short names, with commas; prior:, adapt: and pretrain:NAME start from the sources."
+                help="Short names, with commas; prior:, adapt: and pretrain:NAME use the sources."
             ),
         ] = "ridge",
         features: Annotated[str, typer.Option(help="As for `brainenc benchmark`.")] = "gabor",

@@ -81,10 +81,11 @@ class InContextNet(nn.Module):
         self.transformer = nn.Sequential(
             *(_Layer(width, hidden, n_heads, dropout) for _ in range(depth))
         )
-        self.weight_pred = nn.Sequential(_Residual(width, n_features + 1, 2 * width, dropout))
+        last = _Residual(width, n_features + 1, 2 * width, dropout)
+        self.weight_pred = nn.Sequential(last)
         self.start = nn.Linear(n_features + 2, width) if corrects else None
         if corrects:
-            self.weight_pred[0].start_at_zero()
+            last.start_at_zero()
 
     def forward(self, images: Tensor, responses: Tensor, start: Tensor | None = None) -> Tensor:
         """Weights and intercept of each voxel.

@@ -44,7 +44,10 @@ def sources_of(subjects: Iterable[Any], features: Any) -> Sources:
     if not subjects:
         raise ValueError("subjects is empty: give the data of at least one other subject")
     found: list[np.ndarray] = []
-    betas, names, data, extractor = [], [], [], None
+    betas: list[np.ndarray] = []
+    names: list[str] = []
+    data: list[Any] = []
+    extractor = None
     for i, subject in enumerate(subjects):
         if hasattr(subject, "betas") and hasattr(subject, "images"):
             X, y, name = subject.images, subject.betas, subject.name

@@ -162,7 +162,7 @@ class InContextEncoder(Published, BaseEncoder):
 
     # ---------------------------------------------------------------- pretraining
 
-    def pretrain(self, subjects: Iterable[Any]) -> "InContextEncoder":
+    def pretrain(self, subjects: Iterable[Any], *, resume: bool = False) -> "InContextEncoder":
         """Train the net on other subjects; sets `pretrained`, and `prior` if it is None.
 
         Parameters
@@ -171,6 +171,8 @@ class InContextEncoder(Published, BaseEncoder):
             With three or more, the last one is held out of the training: it decides which weights
             are kept, and for which numbers of images the net helps. With fewer, a fifth of the
             voxels.
+        resume : bool
+            Continue from the checkpoints in `checkpoint_dir`, if there are any.
 
         Returns
         -------
@@ -180,13 +182,19 @@ class InContextEncoder(Published, BaseEncoder):
         ------
         TypeError : something else than subjects.
         ValueError : no subjects, features that learn from images or that differ in shape, too few
-            images or voxels, `prior` of other features.
+            images or voxels, `prior` of other features; `resume` without `checkpoint_dir` or
+            `random_state`.
+        FileExistsError : `checkpoint_dir` has checkpoints, and `resume` is False.
 
         Notes
         -----
         An error leaves the encoder unchanged. A fit before it stays as it is.
         """
         self._check_parameters()
+        if resume and (self.checkpoint_dir is None or self.random_state is None):
+            raise ValueError(
+                "resume=True needs checkpoint_dir, and a random_state that is not None"
+            )
         published = self.sizes == "published"
         sources = sources_of(subjects, self.features)
         prior = self.prior
@@ -212,7 +220,7 @@ class InContextEncoder(Published, BaseEncoder):
                 stages,
                 n_steps,
                 self.n_coordinates,
-                run,
+                replace(run, resume=resume),
             )
         self.pretrained, self.prior = pretrained, prior
         return self

@@ -259,7 +259,7 @@ def _train(
             clip_norm=1.0,
             **choice,
         ),
-        name=f"stage {number + 1} ({stage.voxels} voxels)",
+        name=f"stage-{number + 1}",
         identity={"context": [few, many], "alphas": of_ridge[1].tolist()},
         evaluate=evaluate,
     )

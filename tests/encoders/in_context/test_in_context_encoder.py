@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.linear_model import Ridge
 
 import brainenc
 from brainenc.datasets import simulate_subjects
@@ -265,13 +266,25 @@ def test_the_same_seed_gives_the_same_net(pretrained, subjects):
     assert history["held_out_gain"].iloc[0] == 0  # an untrained correction is none
 
 
+def test_a_pretraining_is_resumed_from_its_checkpoints(pretrained, subjects, tmp_path):
+    pairs = [(d.truth.tokens, d.betas) for d in subjects[:3]]
+    encoder = brainenc.InContextEncoder(**SHORT, checkpoint_dir=tmp_path / "checkpoints")
+    encoder.pretrain(pairs)
+    with pytest.raises(FileExistsError, match="checkpoints"):
+        clone(encoder).pretrain(pairs)
+    again = clone(encoder).pretrain(pairs, resume=True)  # the end is there: nothing is trained
+    for fresh in (encoder, again):
+        ours, theirs = (e.pretrained.net.state_dict() for e in (fresh, pretrained))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(ValueError, match="resume=True needs checkpoint_dir"):
+        clone(pretrained).pretrain(pairs, resume=True)
+
+
 def test_ridge_weights_of_each_voxel():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((3, 9, 4)), rng.standard_normal((3, 9))
     found = ridge_weights(torch.tensor(X), torch.tensor(y), 2.0).numpy()
     for v in range(3):
-        from sklearn.linear_model import Ridge
-
         ridge = Ridge(alpha=2.0).fit(X[v], y[v])
         np.testing.assert_allclose(found[v], [*ridge.coef_, ridge.intercept_], atol=1e-5)
 

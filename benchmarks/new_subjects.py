@@ -20,6 +20,8 @@ from brainenc.encoders.weight_prior import LinearMap, prior_of_maps
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 EARLY = ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4")
 SIZES = (25, 50, 100, 200, 300, 400)
+#: Of the in-context encoder, which is pretrained anew for each new subject and alikeness.
+IN_CONTEXT = {"n_coordinates": 48, "n_steps": 250, "device": "cpu"}
 
 
 def subjects_of(n: int, n_voxels: int, alikeness: float, random_state: int = 11) -> list:
@@ -126,6 +128,87 @@ def controls(n_voxels: int, n_draws: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def in_context(n_subjects: int, n_voxels: int, alikeness: float, n_draws: int):
+    """Learning curves of in-context weights beside prior ridge, and what its contexts are worth.
+
+    Twice as many subjects as are new: each new one has all others as sources.
+    """
+    subjects = simulate_subjects(
+        2 * n_subjects, 600, n_voxels, shared_images=150, alikeness=alikeness, random_state=11
+    )
+    own = [d.select(images=np.arange(150, 600)) for d in subjects]
+    news, more = subjects[:n_subjects], own[n_subjects:]
+    encoder = brainenc.InContextEncoder(**IN_CONTEXT)
+    curve = brainenc.learning_curve(
+        news,
+        {"in context": brainenc.Transfer(encoder, "pretrain")},
+        sources=more,
+        sizes=(25, 50, 100),
+        features={d.name: d.truth.tokens for d in (*news, *more)},
+        n_draws=n_draws,
+        reference="ridge, prior",
+        verbose=True,
+    )
+    new = news[0]
+    encoder.pretrain([(d.truth.tokens, d.betas) for d in own[1:]])
+    gain = dict(zip(encoder.pretrained.sizes.tolist(), encoder.pretrained.gain, strict=True))
+    rows = []
+    X, target = new.truth.tokens, np.nanmean(new.betas[:150], axis=1)
+    for size in (25, 100):
+        some = 150 + np.random.default_rng(0).permutation(450)[:size]
+        order = np.random.default_rng(1).permutation(size)
+        for name, betas in {
+            "as they are": new.betas[some],
+            "shuffled": new.betas[some][order],
+        }.items():
+            fit = brainenc.InContextEncoder(**IN_CONTEXT, pretrained=encoder.pretrained)
+            fit.fit(X[some], betas)
+            alone = fit.pretrained.weights(fit.pretrained.inputs(X[some]), z_scored(betas), "cpu")
+            of_net = fit.pretrained.inputs(X[:150]) @ alone[:-1]
+            rows.append(
+                {
+                    "responses": name,
+                    "size": size,
+                    "r": mean_r(fit.predict(X[:150]), target),
+                    "r_of_net": mean_r(of_net, target),
+                    "sd_of_net": of_net.std(axis=0).mean(),
+                    "share_of_net": fit.net_share_.mean(),
+                }
+            )
+    return curve, pd.DataFrame(rows), {str(n): round(float(g), 4) for n, g in gain.items()}
+
+
+def z_scored(betas: np.ndarray) -> np.ndarray:
+    averages = np.nanmean(betas, axis=1)
+    return (averages - averages.mean(axis=0)) / averages.std(axis=0)
+
+
+def mean_r(predictions: np.ndarray, targets: np.ndarray) -> float:
+    pairs = zip(predictions.T, targets.T, strict=True)
+    return float(np.nanmean([stats.pearsonr(*pair)[0] for pair in pairs]))
+
+
+def write_in_context(given: argparse.Namespace) -> None:
+    """Tables of `in_context` at each alikeness: docs/results/new_subjects_in_context*."""
+    tables: dict[str, list[pd.DataFrame]] = {"summary": [], "pairs": [], "controls": []}
+    seconds, gains = {}, {}
+    for alikeness in given.alikeness:
+        begun = time.perf_counter()
+        curve, controls, gain = in_context(given.subjects, given.voxels, alikeness, given.draws)
+        seconds[f"alikeness {alikeness:g}"] = time.perf_counter() - begun
+        gains[f"alikeness {alikeness:g}"] = gain
+        found = {"summary": curve.summary, "pairs": curve.pairs, "controls": controls}
+        for name, table in found.items():
+            tables[name].append(table.assign(alikeness=alikeness))
+            both = pd.concat(tables[name]).round(4)
+            both.to_csv(RESULTS / f"new_subjects_in_context_{name}.csv", index=False)
+            print(both.to_string(), flush=True)
+        manifest = {name: curve.manifest[name] for name in ("sizes", "versions", "hardware")}
+        content = vars(given) | {"gain": gains, "seconds": seconds, "manifest": manifest}
+        content |= {"encoder": IN_CONTEXT}
+        (RESULTS / "new_subjects_in_context.json").write_text(json.dumps(content, indent=1))
+
+
 def nsd_size() -> dict:
     """Seconds of a prior ridge fit of 250 images × 15 724 voxels × 1664 features."""
     rng = np.random.default_rng(0)
@@ -161,8 +244,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--alikeness", type=float, nargs="*", default=[1.0, 0.5, 0.0])
     parser.add_argument("--networks", action="store_true")
+    parser.add_argument("--in-context", action="store_true", help="only InContextEncoder")
     given = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
+    if given.in_context:
+        return write_in_context(given)
     name = "new_subjects_networks" if given.networks else "new_subjects"
     tables: dict[str, list[pd.DataFrame]] = {"summary": [], "pairs": [], "worth": []}
     seconds = {}

@@ -30,6 +30,7 @@ from .decoders import RidgeDecoder as RidgeDecoder
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder
 from .encoders import CalibratedEncoder as CalibratedEncoder
+from .encoders import InContextEncoder as InContextEncoder
 from .encoders import KernelRidgeEncoder as KernelRidgeEncoder
 from .encoders import LatentEncoder as LatentEncoder
 from .encoders import MeanEncoder as MeanEncoder

@@ -10,7 +10,7 @@ from brainenc import terminal
 from brainenc.cli_options import Bootstraps, Quiet
 
 #: What may stand before the name of an encoder.
-STARTS = ("prior", "adapt")
+STARTS = ("prior", "adapt", "pretrain")
 
 
 def make_curve(make_encoders: Callable[..., dict[str, Any]]) -> Callable[..., None]:
@@ -30,7 +30,7 @@ def make_curve(make_encoders: Callable[..., dict[str, Any]]) -> Callable[..., No
         encoders: Annotated[
             str,
             typer.Option(
-                help="Short names, with commas; prior:ridge and adapt:NAME start from the sources."
+                help="Short names, with commas; prior:, adapt: and pretrain:NAME use the sources."
             ),
         ] = "ridge",
         features: Annotated[str, typer.Option(help="As for `brainenc benchmark`.")] = "gabor",

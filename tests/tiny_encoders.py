@@ -34,4 +34,6 @@ def tiny_encoder(name: str, **parameters: Any) -> Any:
         return make_encoder(name, **{"encoders": members, **given})
     if name == "calibrated":
         return make_encoder(name, **{"encoder": tiny_encoder("ridge", **parameters), **given})
+    if name == "incontext":  # a net is of one kind of features: tests/encoders/in_context has one
+        return make_encoder(name, **{"untrained": "ridge", **given})
     return make_encoder(name, **{**TINY.get(name, {}), **given})

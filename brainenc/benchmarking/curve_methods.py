@@ -11,7 +11,7 @@ from brainenc.encoders.describe import describe
 from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.encoders.weight_prior import WeightPrior
 
-HOW = ("prior", "adapt")
+HOW = ("prior", "adapt", "pretrain")
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,11 @@ class Transfer:
     Parameters
     ----------
     encoder : encoder, unfitted
-    how : "prior" or "adapt"
+    how : "prior", "adapt" or "pretrain"
         "prior": the encoder, which has the parameter `prior`, gets a `WeightPrior` of ridge fits of
         all sources. "adapt": the encoder is fitted to the source with the most images, and `adapt`
-        fits it to the images of the new subject.
+        fits it to the images of the new subject. "pretrain": its method `pretrain` gets all
+        sources, and `fit` the images of the new subject.
     n_components, rois
         Of the prior: kinds of voxels, and whether each ROI has a component of its own.
 
@@ -46,6 +47,10 @@ class Transfer:
         if self.how == "prior" and "prior" not in self.encoder.get_params(deep=False):
             raise TypeError(
                 f"{type(self.encoder).__name__} has no parameter prior; use how='adapt'"
+            )
+        if self.how == "pretrain" and not hasattr(self.encoder, "pretrain"):
+            raise TypeError(
+                f"{type(self.encoder).__name__} has no method pretrain; use how='adapt'"
             )
 
 
@@ -102,6 +107,8 @@ def start(method: Any, prepared: Any, sources: Mapping[str, tuple[Any, np.ndarra
         atlas = data[0].atlases[0] if method.rois and data[0].atlases else None
         prior = WeightPrior.fit(data, list(features), n_components=method.n_components, atlas=atlas)
         return clone(prepared).set_params(prior=prior)
+    if method.how == "pretrain":
+        return clone(prepared).pretrain([(X, data.betas) for data, X in sources.values()])
     data, X = max(sources.values(), key=lambda source: source[0].n_images)
     encoder = clone(prepared).with_voxels(data.voxels)
     return encoder.fit(X, data.betas)

@@ -2,6 +2,8 @@ from .banded import BandedRidgeEncoder as BandedRidgeEncoder
 from .base import BaseEncoder as BaseEncoder
 from .calibrated import CalibratedEncoder as CalibratedEncoder
 from .calibrated import calibrate as calibrate
+from .in_context import InContextEncoder as InContextEncoder
+from .in_context import InContextPretraining as InContextPretraining
 from .kernel_ridge import KernelRidgeEncoder as KernelRidgeEncoder
 from .latent import LatentEncoder as LatentEncoder
 from .loading import load as load

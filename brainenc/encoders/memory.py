@@ -245,6 +245,7 @@ def _shapes(sizes: _Sizes) -> tuple[tuple[int, ...], tuple[int, ...]]:
 _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "MeanEncoder": _mean,
     "RidgeEncoder": _ridge,
+    "InContextEncoder": _ridge,  # the net reads few tokens at a time
     "SklearnEncoder": _of_regressor,
     "BandedRidgeEncoder": _banded,
     "KernelRidgeEncoder": _kernel_ridge,

@@ -17,6 +17,7 @@ ENCODERS = {
     "stacked": "StackedEncoder",
     "mindreader": "MindReaderEncoder",
     "roitransformer": "ROITransformerEncoder",
+    "incontext": "InContextEncoder",
     "calibrated": "CalibratedEncoder",
 }
 

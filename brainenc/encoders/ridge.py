@@ -226,10 +226,22 @@ class RidgeEncoder(BaseEncoder):
         return super()._draw_blocks(seen, n, random_state, part, **how)
 
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
-        fit = self.regression_
-        X: Any = fit.scaled(features)
-        if (bands := getattr(self, "prior_bands_", None)) is not None:
-            X = bands.features(X)
-        drawn = fitted_posterior(self).at(X, fit.X_fit, error=error_of_expected(self))
-        expected = fit.predict(features)
-        return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])
+        return functions_of_weights(self, features, n, streams)
+
+
+def functions_of_weights(encoder: Any, features: np.ndarray, n: int, streams: Streams) -> Functions:
+    """Draws of an encoder with ridge weights: the prediction, and draws of their posterior around.
+
+    Parameters
+    ----------
+    encoder : encoder with `regression_`, `posterior_`, and `prior_bands_` with a prior
+    features, n, streams
+        As for `Draws._functions`.
+    """
+    fit = encoder.regression_
+    X: Any = fit.scaled(features)
+    if (bands := getattr(encoder, "prior_bands_", None)) is not None:
+        X = bands.features(X)
+    drawn = fitted_posterior(encoder).at(X, fit.X_fit, error=error_of_expected(encoder))
+    expected = fit.predict(features)
+    return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])

@@ -157,7 +157,7 @@ class WeightPrior:
             shape = encoder.feature_shape_
             # Of several extractors: their features side by side.
             shape = [len(own.mean)] if isinstance(shape, Mapping) else list(shape)
-            key = _description(extractor), shape
+            key = extractor_description(extractor), shape
             if first is None:
                 first = key
             elif key != first:
@@ -232,7 +232,7 @@ class WeightPrior:
                         f"features[{i}] of shape {X.shape} must have a row for each of the "
                         f"{data.n_images} images of {data.name}"
                     )
-            own = _description(extractor), list(X.shape[1:])
+            own = extractor_description(extractor), list(X.shape[1:])
             if key is not None and own != key:
                 raise ValueError(
                     f"features of {data.name} are of shape {own[1]}, and those of "
@@ -268,7 +268,7 @@ class WeightPrior:
                 f"the prior is of features of shape {self.feature_shape} per image, and these "
                 f"features have the shape {shape}: give the features that its sources had"
             )
-        own = _description(extractor)
+        own = extractor_description(extractor)
         if own is not None and self.extractor is not None and own != self.extractor:
             raise ValueError(
                 f"the prior is of the features {self.extractor}, and the encoder has {own}: give "
@@ -424,13 +424,13 @@ def _kinds(
     return kinds
 
 
-def _description(extractor: Any) -> dict[str, Any] | None:
+def extractor_description(extractor: Any) -> dict[str, Any] | None:
     """What an extractor computes, as plain values; None if features were given."""
     if extractor is None:
         return None
     if isinstance(extractor, Mapping):
-        return {name: _description(part) for name, part in extractor.items()}
+        return {name: extractor_description(part) for name, part in extractor.items()}
     if isinstance(extractor, FrozenEstimator):
-        return _description(extractor.estimator)
+        return extractor_description(extractor.estimator)
     key = getattr(extractor, "key", None)
     return {"class": type(extractor).__name__, "key": str(key() if callable(key) else extractor)}

@@ -2,6 +2,7 @@ from .brainvae import BrainVAE as BrainVAE
 from .brainvae import sample_latent as sample_latent
 from .diffusion_prior import DiffusionPrior as DiffusionPrior
 from .fmri_autoencoder import FMRIAutoencoder as FMRIAutoencoder
+from .in_context import InContextNet as InContextNet
 from .latent_mapper import LatentMapper as LatentMapper
 from .losses import kl_divergence as kl_divergence
 from .losses import reconstruction_loss as reconstruction_loss

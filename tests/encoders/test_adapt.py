@@ -15,7 +15,7 @@ from brainenc.encoders import ENCODERS
 #: Encoders without a part that subjects share: the mean, and dual weights of a subject's images.
 NOTHING_SHARED = {"mean", "kernelridge"}
 #: Encoders with weights as a prior, and those of which a member has it.
-LINEAR = {"ridge", "banded", "stacked", "calibrated"}
+LINEAR = {"ridge", "banded", "stacked", "calibrated", "incontext"}
 N, FEW = 130, 60
 
 

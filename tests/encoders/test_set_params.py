@@ -136,6 +136,18 @@ OTHER = {
         "draws": "mixture",
         "random_state": 5,
     },
+    "incontext": {
+        "features": PIXELS,
+        "prior": OF_OTHERS,
+        "pretrained": None,  # tests/encoders/in_context changes one that is fitted with a net
+        "untrained": "raise",
+        "sizes": "published",
+        "n_coordinates": 3,
+        "n_steps": 9,
+        "rois": ["FFA"],
+        **{name: value for name, value in LINEAR.items() if name != "random_state"},
+        **TRAINED,
+    },
     "calibrated": {
         "encoder": brainenc.MeanEncoder(),
         "features": PIXELS,

@@ -1,0 +1,2 @@
+from .encoder import InContextEncoder as InContextEncoder
+from .pretrained import InContextPretraining as InContextPretraining

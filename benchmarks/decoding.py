@@ -132,6 +132,8 @@ def of_networks(problem: Problem) -> Iterator[tuple[str, str, Any]]:
     for test in (AVERAGE, TRIAL):
         yield "MindEyeDecoder, retrieval head", test, eye.embeddings(problem.responses(test))
     yield "MindEyeDecoder, tokens", AVERAGE, eye.predict(problem.responses(AVERAGE))
+    reader = brainenc.MindReaderDecoder(device="cpu").fit(betas[train], tokens[train])
+    yield "MindReaderDecoder", AVERAGE, reader.predict(problem.responses(AVERAGE))
 
 
 def nulls(problem: Problem) -> Iterator[tuple[str, str, Any]]:

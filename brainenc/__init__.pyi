@@ -23,6 +23,7 @@ from .data import similar_groups as similar_groups
 from .decoders import BaseDecoder as BaseDecoder
 from .decoders import EncoderDecoder as EncoderDecoder
 from .decoders import MindEyeDecoder as MindEyeDecoder
+from .decoders import MindReaderDecoder as MindReaderDecoder
 from .decoders import RidgeDecoder as RidgeDecoder
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder

@@ -11,6 +11,7 @@ from .losses import reconstruction_loss as reconstruction_loss
 from .losses import soft_clip_loss as soft_clip_loss
 from .losses import synbrain_vae_loss as synbrain_vae_loss
 from .mind_eye import MindEyeNet as MindEyeNet
+from .mind_reader import MindReaderMapper as MindReaderMapper
 from .mind_reader import MindReaderNet as MindReaderNet
 from .mind_reader import mind_reader_loss as mind_reader_loss
 from .roi_attention import ROIAttention as ROIAttention

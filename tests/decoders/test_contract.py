@@ -18,6 +18,7 @@ DECODERS = {
     "mind eye": lambda: brainenc.MindEyeDecoder(
         sizes={"width": 32}, n_epochs=5, learning_rate=1e-3, device="cpu"
     ),
+    "mind reader": lambda: brainenc.MindReaderDecoder(device="cpu"),
 }
 
 #: scikit-learn checks that decoders fail on purpose.

@@ -5,6 +5,9 @@ from . import features as features
 from . import images as images
 from . import metrics as metrics
 from . import report as report
+from .augmentation import AugmentationResult as AugmentationResult
+from .augmentation import augment as augment
+from .augmentation import augmentation_study as augmentation_study
 from .benchmarking import BenchmarkResult as BenchmarkResult
 from .benchmarking import GroupResult as GroupResult
 from .benchmarking import LearningCurve as LearningCurve

@@ -19,9 +19,9 @@ from brainenc.training import Cosine, Examples, StepDecay, TrainingRun
 
 PRESETS = {
     "auto": Preset(
-        sizes={"n_channels": 16, "n_blocks": 1, "hidden": 32, "dropout": 0.1},
+        sizes={"n_channels": 16, "n_blocks": 1, "hidden": 16, "dropout": 0.1},
         training={
-            "n_epochs": 12,
+            "n_epochs": 6,
             "batch_size": 64,
             "learning_rate": 3e-3,
             "weight_decay": 0.05,

@@ -174,5 +174,10 @@ class MindReaderMapper(nn.Module):
     def forward(self, responses: Tensor) -> Tensor:
         """Embeddings (batch, n_outputs) of responses (batch, n_voxels)."""
         x = self.blocks(F.relu(self.conv_in(self.pad(responses[:, None]))))
-        x = F.relu(self.positions(self.channels(x)))
-        return self.read_out(self.dropout(x))[..., 0]
+        return self.read_out(self.dropout(F.relu(self._mixed(x))))[..., 0]
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """``positions(channels(x))``, the linear map of positions first: many times faster."""
+        weight = self.positions.weight
+        y = self.channels.weight[..., 0] @ F.linear(x, weight)
+        return y + self.channels.bias[:, None] * weight.sum(dim=1) + self.positions.bias

@@ -20,6 +20,15 @@ def test_the_published_net_has_the_published_number_of_weights():
     assert net.pad(torch.zeros(1, 1, 15724)).shape[-1] == 15744
 
 
+def test_the_faster_order_of_its_two_linear_maps_is_the_published_one():
+    torch.manual_seed(0)
+    net = MindReaderMapper(20, 6, n_channels=4, n_blocks=1, hidden=3).double()
+    rows = torch.randn(5, 20, dtype=torch.float64)
+    x = net.blocks(torch.relu(net.conv_in(net.pad(rows[:, None]))))
+    wanted = net.read_out(torch.relu(net.positions(net.channels(x))))[..., 0]
+    torch.testing.assert_close(net(rows), wanted, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("n_voxels", [1, 2, 7])
 @pytest.mark.parametrize("padding", [0, 10])
 def test_any_number_of_voxels(n_voxels, padding):

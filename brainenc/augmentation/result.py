@@ -118,7 +118,8 @@ class AugmentationResult:
             raise ValueError(f"ratio={ratio} must be one of {self.settings['ratios']}")
         names = list(dict.fromkeys(every["condition"]))
         rows = []
-        for (name, label), part in every.groupby(["condition", "similarity"], sort=False):
+        for key, part in every.groupby(["condition", "similarity"], sort=False):
+            name, label = map(str, key)
             row: dict[str, Any] = {"condition": name, "similarity": label}
             above = name not in (NONE, REAL_TRIALS)
             for direction in DIRECTIONS:
@@ -155,11 +156,7 @@ class AugmentationResult:
         numbers = sorted({replicate for condition, replicate in found if condition == name})
         gains = np.empty((len(numbers), 1 + N_BOOTSTRAPS))
         for i, replicate in enumerate(numbers):
-            # The same resamples of images for all conditions: gains are paired.
-            rng = np.random.default_rng([self.random_state, replicate])
-            n = len(found[name, replicate])
-            weights = rng.multinomial(n, np.full(n, 1 / n), N_BOOTSTRAPS)
-            weights = np.concatenate([np.ones((1, n)), weights])
+            weights = self._image_weights(replicate, len(found[name, replicate]))
             both = [found[condition, replicate] for condition in (name, NONE)]
             with np.errstate(invalid="ignore", divide="ignore"):
                 a, b = (
@@ -172,6 +169,14 @@ class AugmentationResult:
         chosen = rng.integers(0, len(numbers), (len(numbers), N_BOOTSTRAPS))
         resampled = np.take_along_axis(gains[:, 1:], chosen, axis=0).mean(axis=0)
         return np.concatenate([[gains[:, 0].mean()], resampled])
+
+    def _image_weights(self, replicate: int, n: int) -> np.ndarray:
+        """Ones, then resamples of images: the same for all conditions, so that gains are paired."""
+        if (replicate, n) not in self._gains:
+            rng = np.random.default_rng([self.random_state, replicate])
+            drawn = rng.multinomial(n, np.full(n, 1 / n), N_BOOTSTRAPS)
+            self._gains[replicate, n] = np.concatenate([np.ones((1, n)), drawn])
+        return self._gains[replicate, n]
 
     def report(self, ratio: int | None = None) -> str:
         """The result in words: first, the share of the gain of real trials that was recovered.

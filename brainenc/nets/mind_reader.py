@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -179,5 +180,6 @@ class MindReaderMapper(nn.Module):
     def _mixed(self, x: Tensor) -> Tensor:
         """``positions(channels(x))``, the linear map of positions first: many times faster."""
         weight = self.positions.weight
-        y = self.channels.weight[..., 0] @ F.linear(x, weight)
-        return y + self.channels.bias[:, None] * weight.sum(dim=1) + self.positions.bias
+        y = F.conv1d(F.linear(x, weight), self.channels.weight)
+        offset = F.conv1d(torch.zeros_like(x[:1, :, :1]), self.channels.weight, self.channels.bias)
+        return y + offset * weight.sum(dim=1) + self.positions.bias

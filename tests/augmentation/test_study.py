@@ -1,4 +1,4 @@
-"""The augmentation study: its conditions, their equal terms, its report; planted gains and leaks."""
+"""The augmentation study: conditions on equal terms, its report, gains and controls."""
 
 import numpy as np
 import pandas as pd

@@ -18,7 +18,7 @@ from brainenc.augmentation.linear import Pairs
 from brainenc.augmentation.result import AugmentationResult, Scores
 
 OPTIONS = {
-    "n_real": 40,
+    "n_real": 16,
     "n_tuning": 40,
     "n_test": 60,
     "ratios": (1, 3),
@@ -104,14 +104,14 @@ def test_the_first_sentence_of_the_report_is_the_share(study):
     table = study.table().set_index(["condition", "similarity"])
     row = table.loc[("ridge: predictions, new images", "centred")]
     share = f"{100 * row['image_retrieval_share']:.0f} % (image retrieval)"
-    assert report.startswith("120 synthetic trials (ridge: predictions, new images) recovered ")
+    assert report.startswith("48 synthetic trials (ridge: predictions, new images) recovered ")
     assert share in report.splitlines()[0]
     assert "uncentred it looks like" in report.splitlines()[0]
 
 
 def test_it_is_saved_and_the_same_with_the_same_seed(study, tmp_path):
     folder = study.save(tmp_path / "study")
-    assert (folder / "report.txt").read_text().startswith("120 synthetic trials")
+    assert (folder / "report.txt").read_text().startswith("48 synthetic trials")
     assert set(pd.read_csv(folder / "gains.csv")["ratio"]) == {1, 3}
     data, targets, _ = own_data()
     small = OPTIONS | {"replicates": 1, "ratios": (1,)}

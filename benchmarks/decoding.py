@@ -121,7 +121,19 @@ def all_rows(problem: Problem) -> Iterator[tuple[str, str, Any]]:
     for test in (AVERAGE, TRIAL):
         found = {"ratio": latent.similarity(problem.responses(test), problem.targets)}
         yield "LatentEncoder(n_members=0), ratio", test, found
+    yield from of_networks(problem)
     yield from nulls(problem)
+
+
+def of_networks(problem: Problem) -> Iterator[tuple[str, str, Any]]:
+    """Rows of trained networks; of MindEye the retrieval head and the tokens."""
+    train, betas, tokens = problem.train, problem.betas, problem.tokens
+    eye = brainenc.MindEyeDecoder(device="cpu").fit(betas[train], tokens[train])
+    for test in (AVERAGE, TRIAL):
+        yield "MindEyeDecoder, retrieval head", test, eye.embeddings(problem.responses(test))
+    yield "MindEyeDecoder, tokens", AVERAGE, eye.predict(problem.responses(AVERAGE))
+    reader = brainenc.MindReaderDecoder(device="cpu").fit(betas[train], tokens[train])
+    yield "MindReaderDecoder", AVERAGE, reader.predict(problem.responses(AVERAGE))
 
 
 def nulls(problem: Problem) -> Iterator[tuple[str, str, Any]]:

@@ -5,6 +5,9 @@ from . import features as features
 from . import images as images
 from . import metrics as metrics
 from . import report as report
+from .augmentation import AugmentationResult as AugmentationResult
+from .augmentation import augment as augment
+from .augmentation import augmentation_study as augmentation_study
 from .benchmarking import BenchmarkResult as BenchmarkResult
 from .benchmarking import DecodingResult as DecodingResult
 from .benchmarking import GroupResult as GroupResult
@@ -26,6 +29,8 @@ from .data import load_npz as load_npz
 from .data import similar_groups as similar_groups
 from .decoders import BaseDecoder as BaseDecoder
 from .decoders import EncoderDecoder as EncoderDecoder
+from .decoders import MindEyeDecoder as MindEyeDecoder
+from .decoders import MindReaderDecoder as MindReaderDecoder
 from .decoders import RidgeDecoder as RidgeDecoder
 from .encoders import BandedRidgeEncoder as BandedRidgeEncoder
 from .encoders import BaseEncoder as BaseEncoder

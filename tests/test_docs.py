@@ -17,7 +17,14 @@ from conftest import REPOSITORY
 from brainenc.cli import app
 
 DOCS = REPOSITORY / "docs"
-GUIDE = sorted([*(DOCS / "guide").glob("*.rst"), *DOCS.glob("howto_*.rst"), DOCS / "decoding.rst"])
+GUIDE = sorted(
+    [
+        *(DOCS / "guide").glob("*.rst"),
+        *DOCS.glob("howto_*.rst"),
+        DOCS / "decoding.rst",
+        DOCS / "augmentation.rst",
+    ]
+)
 README = REPOSITORY / "README.md"
 LONG = REPOSITORY / "docs" / "guide" / "benchmark.rst"
 COMMANDS = typer.main.get_command(app).commands

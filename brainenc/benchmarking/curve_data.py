@@ -9,6 +9,7 @@ from brainenc.arrays import release
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.images import image_batches
 from brainenc.data.splits import held_out_images
+from brainenc.data.synthetic import check_measured
 from brainenc.repeats import average_repeats
 from brainenc.storage import fingerprint
 
@@ -63,9 +64,12 @@ def test_images(data: EncodingData, test: Any, random_state: int) -> np.ndarray:
         stimuli = data.stimuli
         shared = stimuli["shared"].to_numpy() if "shared" in stimuli else np.zeros(0)
         if shared.dtype == bool and 1 < shared.sum() < data.n_images - 1:
+            check_measured(data.trials, np.flatnonzero(shared), "the shared images")
             return shared
         test = TEST_SHARE
-    return np.asarray(held_out_images(test, data.n_images, random_state=random_state), dtype=bool)
+    found = np.asarray(held_out_images(test, data.n_images, random_state=random_state), dtype=bool)
+    check_measured(data.trials, np.flatnonzero(found), "test")
+    return found
 
 
 def check_sizes(data: EncodingData, held_out: np.ndarray, sizes: Any, unit: str) -> list[int]:

@@ -24,6 +24,7 @@ from brainenc.benchmarking.run_scores import RunScores
 from brainenc.benchmarking.split import Split, trial_sd
 from brainenc.benchmarking.training_data import check_training_data, images_in_training
 from brainenc.data.encoding_data import EncodingData
+from brainenc.data.synthetic import check_measured
 from brainenc.encoders import MeanEncoder
 from brainenc.encoders.training_images import mean_response
 from brainenc.progress import progress
@@ -104,6 +105,7 @@ def evaluate(
     (['mean', 'pixels'], 0)
     """
     check_arguments(data, encoders, n_bootstraps, n_permutations)
+    check_measured(data.trials, range(data.n_images), "the data to evaluate on")
     if train is not None:
         check_training_data(train, data)
     if out is not None:

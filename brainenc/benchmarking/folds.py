@@ -8,6 +8,7 @@ import pandas as pd
 
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.similarity import SimilarImages
+from brainenc.data.synthetic import check_measured
 from brainenc.documentation import see
 from brainenc.model_selection import Folds, check_groups, image_folds
 
@@ -42,7 +43,7 @@ def make_folds(
 
     Raises
     ------
-    ValueError : as for `brainenc.benchmark`.
+    ValueError : as for `brainenc.benchmark`; a test fold with a synthetic trial.
     """
     if isinstance(cv, str):
         if cv != "similar":
@@ -62,6 +63,7 @@ def make_folds(
         )
     ]
     for i, (train, test) in enumerate(folds):
+        check_measured(data.trials, test, f"test fold {i}")
         if len(test) < 2 or len(train) < 2:
             raise ValueError(
                 f"fold {i} has {len(train)} train and {len(test)} test images with trials, and "

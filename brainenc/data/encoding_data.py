@@ -33,6 +33,7 @@ from brainenc.data.images import as_images, take_images
 from brainenc.data.similarity import SimilarImages, similar_images
 from brainenc.data.splits import held_out_images
 from brainenc.data.stimuli import as_stimuli
+from brainenc.data.synthetic import check_measured
 from brainenc.data.trials import (
     as_trials,
     averaged_trials,
@@ -587,9 +588,11 @@ class EncodingData(VoxelMaps):
 
         Raises
         ------
-        ValueError : one side would be empty, or `test` is an int, not a share.
+        ValueError : one side would be empty, `test` is an int, not a share, or a test image has a
+            synthetic trial.
         """
         in_test = held_out_images(test, self.n_images, random_state=random_state)
+        check_measured(self.trials, np.flatnonzero(in_test), "test")
         return self.select(images=~in_test), self.select(images=in_test)
 
     # ---------------------------------------------------------------- on disk

@@ -1,4 +1,10 @@
 from .base import BaseDecoder as BaseDecoder
 from .base import Decoder as Decoder
+from .combining import CombinedDecoder as CombinedDecoder
+from .combining import combination_weights as combination_weights
+from .combining import combine as combine
+from .combining import screen_captions as screen_captions
 from .encoder_decoder import EncoderDecoder as EncoderDecoder
+from .mind_eye import MindEyeDecoder as MindEyeDecoder
+from .mind_reader import MindReaderDecoder as MindReaderDecoder
 from .ridge import RidgeDecoder as RidgeDecoder

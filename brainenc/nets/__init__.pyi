@@ -4,10 +4,15 @@ from .diffusion_prior import DiffusionPrior as DiffusionPrior
 from .fmri_autoencoder import FMRIAutoencoder as FMRIAutoencoder
 from .in_context import InContextNet as InContextNet
 from .latent_mapper import LatentMapper as LatentMapper
+from .losses import bimixco_loss as bimixco_loss
+from .losses import info_nce as info_nce
 from .losses import kl_divergence as kl_divergence
+from .losses import mixing_partners as mixing_partners
 from .losses import reconstruction_loss as reconstruction_loss
 from .losses import soft_clip_loss as soft_clip_loss
 from .losses import synbrain_vae_loss as synbrain_vae_loss
+from .mind_eye import MindEyeNet as MindEyeNet
+from .mind_reader import MindReaderMapper as MindReaderMapper
 from .mind_reader import MindReaderNet as MindReaderNet
 from .mind_reader import mind_reader_loss as mind_reader_loss
 from .roi_attention import ROIAttention as ROIAttention

@@ -1,7 +1,8 @@
-"""Losses of the SynBrain autoencoder, and masked squared error; all are scalar tensors."""
+"""Losses of the SynBrain autoencoder, contrastive losses, masked squared error: scalar tensors."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -144,3 +145,105 @@ def masked_squared_error(predictions: Tensor, targets: Tensor) -> Tensor:
     return (F.mse_loss(predictions, targets.nan_to_num(), reduction="none") * present).sum() / (
         present.sum().clamp(min=1)
     )
+
+
+def info_nce(predictions: Tensor, targets: Tensor, temperature: float = 0.5) -> Tensor:
+    """Contrastive loss of both directions, averaged: each item is to find its own partner.
+
+    Cross-entropy of softmax(cosine / T) over targets and over predictions. Items are flattened.
+
+    Parameters
+    ----------
+    predictions, targets : tensor, shape (batch, ...)
+        The loss of a batch of one is 0.
+    temperature : float
+        T > 0.
+
+    Raises
+    ------
+    ValueError : the shapes differ, or the temperature is not positive.
+
+    References
+    ----------
+    Oord et al. (2018), Contrastive predictive coding.
+    """
+    partners = torch.arange(len(predictions), device=predictions.device)
+    ones = torch.ones(len(predictions), dtype=predictions.dtype, device=predictions.device)
+    return bimixco_loss(predictions, targets, partners, ones, temperature)
+
+
+def bimixco_loss(
+    predictions: Tensor,
+    targets: Tensor,
+    partners: Tensor,
+    shares: Tensor,
+    temperature: float = 0.006,
+) -> Tensor:
+    """Contrastive loss of mixed responses, of both directions, averaged.
+
+    Response i was ``shares[i] * responses[i] + (1 - shares[i]) * responses[partners[i]]``: its
+    labels are `shares` of its own target and the rest of its partner's. Masses are *added*, so that
+    a row that is its own partner has all of its mass on its own target.
+
+    Parameters
+    ----------
+    predictions : tensor, shape (batch, ...)
+        From mixed responses.
+    targets : tensor, shape of predictions
+        Not mixed.
+    partners : tensor of int, shape (batch,)
+        As of `mixing_partners`.
+    shares : tensor, shape (batch,)
+        In [0, 1]; 1 for a response that is not mixed.
+    temperature : float
+        T > 0.
+
+    Raises
+    ------
+    ValueError : the shapes differ, or the temperature is not positive.
+
+    References
+    ----------
+    Scotti et al. (2023), MindEye, NeurIPS; Kim et al. (2020), MixCo.
+    """
+    _check_same_shape(predictions=predictions, targets=targets)
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature!r} must be positive")
+    predictions = F.normalize(predictions.flatten(1), dim=1)
+    targets = F.normalize(targets.flatten(1), dim=1)
+    logits = predictions @ targets.T / temperature
+    rows = torch.arange(len(logits), device=logits.device)
+    labels = torch.diag(shares.to(logits.dtype))
+    labels.index_put_((rows, partners), 1 - shares.to(logits.dtype), accumulate=True)
+    there = (labels * logits.log_softmax(dim=1)).sum()
+    back = (labels * logits.log_softmax(dim=0)).sum()
+    return -(there + back) / (2 * len(logits))
+
+
+def mixing_partners(groups: Tensor, order: Tensor) -> Tensor:
+    """A random permutation within each group, as positions in the batch.
+
+    Parameters
+    ----------
+    groups : tensor of int, shape (batch,)
+        Subject of each row; responses of two subjects cannot be mixed.
+    order : tensor, shape (batch,)
+        Random numbers, whose order is the permutation.
+
+    Returns
+    -------
+    tensor of int, shape (batch,)
+        ``groups[partners] == groups``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> groups = torch.tensor([0, 1, 0, 1])
+    >>> mixing_partners(groups, torch.tensor([0.9, 0.1, 0.2, 0.7])).tolist()
+    [2, 1, 0, 3]
+    """
+    partners = torch.empty_like(groups)
+    for group in groups.unique():
+        rows = (groups == group).nonzero()[:, 0]
+        partners[rows] = rows[order[rows].argsort()]
+    return partners

@@ -1,8 +1,9 @@
-"""Mind Reader's encoding net: convolutions over an image embedding, to voxels."""
+"""Mind Reader's nets: from an image embedding to voxels, and from voxels to an embedding."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -109,3 +110,76 @@ def mind_reader_loss(
     measured = present.any(dim=1)
     distance = ((1 - similarity) * measured).sum() / measured.sum().clamp(min=1)
     return mse_weight * masked_squared_error(predictions, targets) + cosine_weight * distance
+
+
+class MindReaderMapper(nn.Module):
+    """Mind Reader's decoding net: responses, as a signal of one channel, to an embedding.
+
+    Padding with zeros → convolution of stride 2, ReLU → residual blocks → to `n_outputs` channels
+    → linear over positions to `hidden`, ReLU → linear to one value per channel.
+
+    Parameters
+    ----------
+    n_voxels, n_outputs : int
+    n_channels, n_blocks, hidden : int
+    kernels : sequence of odd int
+        Kernel sizes of the successive convolutions of a residual block.
+    padding : int
+        Zeros on each side; with 10, NSD's subject 1 has 15 744 inputs.
+    dropout : float
+        Dropout before the last layer.
+
+    Attributes
+    ----------
+    sizes : dict
+        The parameters: ``MindReaderMapper(**net.sizes)`` is a net of the same shape.
+
+    References
+    ----------
+    Lin, Sprague & Singh (2022), Mind Reader, NeurIPS 35.
+    """
+
+    def __init__(
+        self,
+        n_voxels: int,
+        n_outputs: int,
+        *,
+        n_channels: int = 64,
+        n_blocks: int = 4,
+        kernels: Sequence[int] = (3, 3, 1),
+        hidden: int = 128,
+        padding: int = 10,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.sizes: dict[str, Any] = {
+            "n_voxels": n_voxels,
+            "n_outputs": n_outputs,
+            "n_channels": n_channels,
+            "n_blocks": n_blocks,
+            "kernels": tuple(kernels),
+            "hidden": hidden,
+            "padding": padding,
+            "dropout": dropout,
+        }
+        n_positions = max(1, (n_voxels + 2 * padding) // 2)
+        # A single voxel without padding would be shorter than the kernel less its own padding.
+        self.pad = nn.ConstantPad1d((padding, padding + (n_voxels + 2 * padding < 2)), 0.0)
+        self.conv_in = nn.Conv1d(1, n_channels, 4, stride=2, padding=1)
+        self.blocks = nn.Sequential(*(_Residual(n_channels, kernels) for _ in range(n_blocks)))
+        self.channels = nn.Conv1d(n_channels, n_outputs, 1)
+        self.positions = nn.Linear(n_positions, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.read_out = nn.Linear(hidden, 1)
+
+    def forward(self, responses: Tensor) -> Tensor:
+        """Embeddings (batch, n_outputs) of responses (batch, n_voxels)."""
+        x = self.blocks(F.relu(self.conv_in(self.pad(responses[:, None]))))
+        return self.read_out(self.dropout(F.relu(self._mixed(x))))[..., 0]
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """``positions(channels(x))``, the linear map of positions first: many times faster."""
+        weight = self.positions.weight
+        y = F.conv1d(F.linear(x, weight), self.channels.weight)
+        offset = F.conv1d(torch.zeros_like(x[:1, :, :1]), self.channels.weight, self.channels.bias)
+        return y + offset * weight.sum(dim=1) + self.positions.bias

@@ -17,6 +17,10 @@ DECODERS = {
     "ridge": lambda: brainenc.RidgeDecoder(n_test_repeats=2),
     "ridge on averages": lambda: brainenc.RidgeDecoder(train_on="averages"),
     "encoder": lambda: brainenc.EncoderDecoder(brainenc.RidgeEncoder()),
+    "mind eye": lambda: brainenc.MindEyeDecoder(
+        sizes={"width": 32}, n_epochs=5, learning_rate=1e-3, device="cpu"
+    ),
+    "mind reader": lambda: brainenc.MindReaderDecoder(device="cpu"),
 }
 
 #: scikit-learn checks that decoders fail on purpose.

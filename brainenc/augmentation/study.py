@@ -1,0 +1,269 @@
+"""augmentation_study: what synthetic trials are worth to a decoder, beside real ones."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from brainenc import metrics
+from brainenc.augmentation.conditions import Replicate, added_rows, fit_encoders
+from brainenc.augmentation.linear import Pairs, Tuned, tuned_ridge
+from brainenc.augmentation.result import AugmentationResult, Scores
+from brainenc.data.encoding_data import EncodingData
+from brainenc.data.synthetic import check_measured
+from brainenc.decoders import EncoderDecoder
+from brainenc.decoders.responses import VoxelScaling
+from brainenc.encoders import RidgeEncoder
+from brainenc.progress import progress
+from brainenc.repeats import average_repeats
+
+#: Pools of each retrieval; the interval is over images and replicates.
+N_POOLS = 10
+
+
+def augmentation_study(
+    data: EncodingData,
+    encoders: Mapping[str, Any] | None = None,
+    *,
+    targets: Any,
+    features: Any = None,
+    adapted: Mapping[str, Any] | None = None,
+    n_real: int = 150,
+    n_tuning: int = 100,
+    n_test: int | None = None,
+    ratios: Iterable[int] = (4,),
+    replicates: int = 10,
+    pool_size: int = 300,
+    random_state: int = 0,
+    verbose: bool = False,
+) -> AugmentationResult:
+    """Train a ridge decoder on real trials and on added rows of many kinds, and compare.
+
+    All conditions have the same real trials (one of each of `n_real` images), the same test images
+    and the same tuning: the penalty and the weight of the added rows, which may be 0, are chosen by
+    the squared error on the averaged responses to `n_tuning` further images.
+
+    - ``none``: nothing is added.
+    - ``real rows repeated``, ``real rows with noise`` (of the ridge encoder), ``BiMixCo rows``:
+      controls, which have no new image.
+    - of each encoder, fitted to exactly the real trials: its predictions and its draws (noise and
+      all), for new images and for the real ones, and draws for new images with images permuted.
+    - ``… as decoder``: the encoder itself, without any synthetic trial (`EncoderDecoder`).
+    - ``…, adapted``: encoders of another subject, adapted to the real trials.
+    - ``real trials of the new images``: what measuring would have brought.
+
+    Parameters
+    ----------
+    data : EncodingData
+        Measured trials only.
+    encoders : dict of name to encoder, unfitted, optional
+        To be tested; a ridge encoder is always there.
+    targets : array, shape (n_images, n_dimensions) or (n_images, n_tokens, width)
+        Of all images.
+    features : array, optional
+        What encoders predict from, one row per image; by default the targets.
+    adapted : dict of name to encoder, fitted to another subject, optional
+        Each is adapted to the real trials of every replicate.
+    n_real, n_tuning, n_test : int
+        Images; by default `n_test` is at most 600.
+    ratios : iterable of int
+        Added rows per real row; as many new images are set aside as the largest needs.
+    replicates : int
+        Other images for each part, and other trials.
+    pool_size : int
+        Of the retrieval; at most the number of test images.
+    random_state : int
+    verbose : bool
+
+    Returns
+    -------
+    AugmentationResult
+        ``print(result.report())``; ``result.table()``.
+
+    Raises
+    ------
+    ValueError : synthetic trials in `data`, too few images, numbers of rows that do not match.
+
+    Examples
+    --------
+    >>> import brainenc
+    >>> data = brainenc.datasets.simulate_subject(n_images=200, n_voxels=40, random_state=0)
+    >>> result = brainenc.augmentation_study(
+    ...     data.zscore_by_session(), targets=data.truth.tokens, n_real=40, n_tuning=30, n_test=40,
+    ...     ratios=(2,), replicates=2, pool_size=40,
+    ... )
+    >>> sorted(result.table()["condition"])[-1]
+    'ridge: predictions, real images'
+    >>> result.report().startswith("80 synthetic trials")
+    True
+    """
+    check_measured(data.trials, range(data.n_images), "data of an augmentation study")
+    ratios = sorted({int(ratio) for ratio in ratios})
+    tokens = _of_images(targets, data.n_images, "targets")
+    inputs = tokens if features is None else _of_images(features, data.n_images, "features")
+    parts = _Parts(data, tokens.reshape(len(tokens), -1).astype(np.float64), inputs)
+    sizes = _sizes(data, n_real, n_tuning, n_test, ratios)
+    tested = {"ridge": RidgeEncoder(), **(encoders or {})}
+    scores: list[Scores] = []
+    for number in progress(
+        range(replicates), desc="augmentation", unit="replicate", verbose=verbose
+    ):
+        scores += _replicate(
+            parts, sizes, ratios, tested, dict(adapted or {}), pool_size, (random_state, number)
+        )
+    settings = {"n_real": n_real, "n_tuning": n_tuning, "n_test": sizes[2], "ratios": ratios}
+    return AugmentationResult(scores, {**settings, "replicates": replicates}, random_state)
+
+
+def _of_images(values: Any, n_images: int, name: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim < 2 or len(array) != n_images:
+        raise ValueError(
+            f"{name} {array.shape} must have one row for each of the {n_images} images"
+        )
+    return array
+
+
+def _sizes(
+    data: EncodingData, n_real: int, n_tuning: int, n_test: int | None, ratios: list[int]
+) -> tuple[int, int, int, int]:
+    """Numbers of real, tuning, test and new images."""
+    shown = data.trials["image"].nunique()
+    if not ratios or ratios[0] < 1:
+        raise ValueError(f"ratios={ratios} must be whole numbers from 1")
+    n_new = n_real * ratios[-1]
+    left = shown - n_real - n_tuning - n_new
+    n_test = min(600, left) if n_test is None else n_test
+    if min(n_real, n_tuning, n_test) < 2 or n_test > left:
+        raise ValueError(
+            f"{shown} images with trials are too few for {n_real} real, {n_tuning} tuning, "
+            f"{n_new} new ({ratios[-1]} times {n_real}) and {n_test} test images: make n_real, "
+            "ratios or n_test smaller"
+        )
+    return n_real, n_tuning, n_test, n_new
+
+
+class _Parts:
+    """Data of the study: trials, averages, targets and features of all images."""
+
+    def __init__(self, data: EncodingData, targets: np.ndarray, features: np.ndarray):
+        self.betas, self.targets, self.features = data.betas, targets, features
+        self.averages = average_repeats(data.betas)
+        self.shown = np.unique(data.trials["image"])
+        self.present = np.isfinite(data.betas).any(axis=2)
+
+    def one_trial(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A random trial of each image."""
+        numbers = np.where(self.present[images], rng.random(self.present[images].shape), -1)
+        return self.betas[images, numbers.argmax(axis=1)]
+
+
+def _replicate(
+    parts: _Parts,
+    sizes: tuple[int, int, int, int],
+    ratios: list[int],
+    encoders: dict[str, Any],
+    adapted: dict[str, Any],
+    pool_size: int,
+    seed: tuple[int, int],
+) -> list[Scores]:
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(parts.shown)
+    real, tuning, test, new = np.split(order[: sum(sizes)], np.cumsum(sizes)[:-1])
+    real_trials, new_trials = parts.one_trial(real, rng), parts.one_trial(new, rng)
+    scaling = VoxelScaling.of(real_trials[:, None])
+
+    def scaled(responses: np.ndarray) -> np.ndarray:
+        return np.nan_to_num(scaling.apply(responses)).astype(np.float64)
+
+    learned = Pairs(scaled(real_trials), parts.targets[real])
+    tuned_on = Pairs(scaled(parts.averages[tuning]), parts.targets[tuning])
+    tested = Pairs(scaled(parts.averages[test]), parts.targets[test])
+    scorer = _Scorer(learned.Y.mean(axis=0), tested.Y, test, pool_size, seed)
+    whole = Replicate(
+        learned,
+        parts.features[real],
+        Pairs(scaled(new_trials), parts.targets[new]),
+        parts.features[new],
+        ratios[-1],
+    )
+    fitted = fit_encoders(encoders, whole)
+    from_others = {
+        name: encoder.adapt(whole.real_features, learned.X[:, None])
+        for name, encoder in adapted.items()
+    }
+    found: list[Scores] = []
+    for ratio in ratios:
+        n_new = ratio * len(real)
+        replicate = Replicate(
+            learned,
+            whole.real_features,
+            Pairs(whole.new.X[:n_new], whole.new.Y[:n_new]),
+            whole.new_features[:n_new],
+            ratio,
+        )
+        for name, added in added_rows(replicate, fitted, from_others, rng):
+            best = tuned_ridge(learned, added, tuned_on, tested.X)
+            found += scorer.of_predictions(name, ratio, best)
+    for name, encoder in {**fitted, **_named_adapted(from_others)}.items():
+        decoder = EncoderDecoder(encoder, prefit=True, method="correlation")
+        decoder.fit(learned.X, whole.real_features)
+        similarity = decoder.similarity(tested.X, parts.features[test])
+        found.append(scorer.score(f"{name} as decoder", ratios[-1], "centred", similarity))
+    return found
+
+
+def _named_adapted(encoders: dict[str, Any]) -> dict[str, Any]:
+    return {f"{name}, adapted": encoder for name, encoder in encoders.items()}
+
+
+class _Scorer:
+    """Retrieval of the test images of a replicate, in the same pools for all conditions."""
+
+    def __init__(
+        self,
+        training_mean: np.ndarray,
+        targets: np.ndarray,
+        ids: np.ndarray,
+        pool_size: int,
+        seed: tuple[int, int],
+    ):
+        self.mean, self.targets, self.ids = training_mean, targets, ids
+        self.pool_size, self.seed = min(pool_size, len(ids)), seed
+
+    def of_predictions(self, name: str, ratio: int, best: Tuned) -> list[Scores]:
+        """Scores for each kind of similarity."""
+        missed = np.square(best.predicted - self.targets).mean()
+        more = {
+            "relative_mse": float(missed / np.square(self.mean - self.targets).mean()),
+            "weight": best.weight,
+            "penalty": best.penalty,
+        }
+        similarities = metrics.similarities(best.predicted, self.targets, training_mean=self.mean)
+        return [
+            self.score(name, ratio, label.partition(" ")[0], values, **more)
+            for label, values in similarities.items()
+        ]
+
+    def score(
+        self, name: str, ratio: int, label: str, similarity: np.ndarray, **more: float
+    ) -> Scores:
+        """Both directions of one similarity."""
+        found = metrics.retrieval(
+            similarity,
+            query_ids=self.ids,
+            candidate_ids=self.ids,
+            pool_size=self.pool_size,
+            n_pools=N_POOLS,
+            random_state=self.seed[1],
+        )
+        tries = pd.DataFrame(
+            {
+                "image_hits": found.image.hits,
+                "image_tries": found.image.tries,
+                "brain_hits": found.brain.hits,
+                "brain_tries": found.brain.tries,
+            }
+        )
+        return Scores(name, ratio, self.seed[1], label, found.image.chance, tries, dict(more))

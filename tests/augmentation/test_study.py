@@ -1,0 +1,220 @@
+"""The augmentation study: conditions on equal terms, its report, gains and controls."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import brainenc
+from brainenc.augmentation.conditions import (
+    NONE,
+    REAL_TRIALS,
+    REPEATED,
+    Replicate,
+    added_rows,
+    controls_of,
+    fit_encoders,
+)
+from brainenc.augmentation.linear import Pairs
+from brainenc.augmentation.result import AugmentationResult, Scores
+
+OPTIONS = {
+    "n_real": 16,
+    "n_tuning": 40,
+    "n_test": 60,
+    "ratios": (1, 3),
+    "replicates": 2,
+    "pool_size": 60,
+}
+
+
+def own_data(noise=2.0, n_voxels=30):
+    """Linear responses of a random code, whose images do not matter."""
+    rng = np.random.default_rng(0)
+    targets = rng.standard_normal((300, 8))
+    signal = targets @ rng.standard_normal((8, n_voxels))
+    betas = signal[:, None] + noise * rng.standard_normal((300, 2, n_voxels))
+    images = rng.integers(0, 256, (300, 4, 4), dtype=np.uint8)
+    return brainenc.EncodingData(images, betas), targets, signal
+
+
+@pytest.fixture(scope="module")
+def study():
+    data, targets, signal = own_data()
+    other = brainenc.RidgeEncoder().fit(targets, signal[:, :20])
+    return brainenc.augmentation_study(
+        data,
+        {"mean": brainenc.MeanEncoder()},
+        targets=targets,
+        adapted={"ridge": other},
+        **OPTIONS,
+    )
+
+
+def test_all_conditions_are_there_with_equal_terms(study):
+    rows = study.replicates()
+    names = set(rows["condition"])
+    of_encoder = {
+        f"{name}: {kind}"
+        for name in ("ridge", "mean")
+        for kind in (
+            "predictions, new images",
+            "draws, new images",
+            "predictions, real images",
+            "draws, real images",
+            "draws, images permuted",
+        )
+    }
+    alone = {"none", "real rows repeated", "real rows with noise", "BiMixCo rows", REAL_TRIALS}
+    adapted = {f"ridge, adapted: {kind}, new images" for kind in ("predictions", "draws")}
+    decoders = {"ridge as decoder", "mean as decoder", "ridge, adapted as decoder"}
+    assert names == of_encoder | alone | adapted | decoders
+    assert set(rows["similarity"]) == {"centred", "uncentred", "CSLS"}
+    assert set(rows["ratio"]) == {1, 3}
+    first = rows[(rows["condition"] == NONE) & (rows["replicate"] == 0)]
+    assert first.groupby("similarity")["image_retrieval"].nunique().eq(1).all()
+
+
+def test_real_trials_gain_and_are_the_whole_of_their_share(study):
+    table = study.table().set_index(["condition", "similarity"])
+    real = table.loc[(REAL_TRIALS, "centred")]
+    assert real["image_retrieval_gain"] > 0
+    assert real["brain_retrieval_gain"] > 0
+    assert real["image_retrieval_share"] == pytest.approx(1)
+    assert not real["gain"]  # it is what others are measured by
+    for control in (REPEATED, "ridge: draws, images permuted", "mean: predictions, new images"):
+        assert not table.loc[(control, "centred"), "gain"]
+    gains = table.loc[("ridge: draws, new images", "centred")]
+    wanted = gains["image_retrieval_gain"] / real["image_retrieval_gain"]
+    assert gains["image_retrieval_share"] == pytest.approx(wanted)
+
+
+def test_gains_are_paired_differences_of_the_replicates(study):
+    rows = study.replicates()
+    rows = rows[(rows["ratio"] == 3) & (rows["similarity"] == "centred")]
+    means = rows.groupby("condition")[["image_retrieval", "brain_retrieval"]].mean()
+    table = study.table().query("similarity == 'centred'").set_index("condition")
+    for name in (REPEATED, REAL_TRIALS):
+        for direction in means:
+            wanted = means.loc[name, direction] - means.loc[NONE, direction]
+            assert table.loc[name, f"{direction}_gain"] == pytest.approx(wanted)
+
+
+def test_the_first_sentence_of_the_report_is_the_share(study):
+    report = study.report()
+    table = study.table().set_index(["condition", "similarity"])
+    row = table.loc[("ridge: predictions, new images", "centred")]
+    share = f"{100 * row['image_retrieval_share']:.0f} % (image retrieval)"
+    assert report.startswith("48 synthetic trials (ridge: predictions, new images) recovered ")
+    assert share in report.splitlines()[0]
+    assert "uncentred it looks like" in report.splitlines()[0]
+
+
+def test_it_is_saved_and_the_same_with_the_same_seed(study, tmp_path):
+    folder = study.save(tmp_path / "study")
+    assert (folder / "report.txt").read_text().startswith("48 synthetic trials")
+    assert set(pd.read_csv(folder / "gains.csv")["ratio"]) == {1, 3}
+    data, targets, _ = own_data()
+    small = OPTIONS | {"replicates": 1, "ratios": (1,)}
+    a, b = (brainenc.augmentation_study(data, targets=targets, **small) for _ in range(2))
+    pd.testing.assert_frame_equal(a.replicates(), b.replicates())
+
+
+def test_it_can_say_yes():
+    """An encoder that knows the truth makes trials that are nearly as good as real ones."""
+    data, targets, signal = own_data(noise=4.0)
+    # Its responses to many images, with the noise of trials: what adapting starts from.
+    rng = np.random.default_rng(5)
+    more = rng.standard_normal((3000, 8))
+    slope = np.linalg.lstsq(targets, signal, rcond=None)[0]
+    betas = (more @ slope)[:, None] + 4 * rng.standard_normal((3000, 2, 30))
+
+    class Known:
+        """Adapting changes the units only, to those of the study."""
+
+        def adapt(self, X, y):
+            return brainenc.RidgeEncoder().fit(more, betas / data.betas.std(axis=(0, 1)))
+
+    options = OPTIONS | {"ratios": (3,), "replicates": 8}
+    result = brainenc.augmentation_study(
+        data, targets=targets, adapted={"truth": Known()}, **options
+    )
+    table = result.table().set_index(["condition", "similarity"])
+    row = table.loc[("truth, adapted: draws, new images", "centred")]
+    assert row["image_retrieval_share"] > 0.6
+    assert row["gain"]
+
+
+def made(condition, hits, replicate=0):
+    n = len(hits)
+    tries = pd.DataFrame(
+        {
+            "image_hits": hits,
+            "image_tries": np.ones(n),
+            "brain_hits": hits,
+            "brain_tries": np.ones(n),
+        }
+    )
+    return Scores(condition, 1, replicate, "centred", 0.01, tries, {})
+
+
+def test_a_gain_must_be_above_the_controls():
+    rng = np.random.default_rng(0)
+    base = (rng.random(400) < 0.2).astype(float)
+    up = np.maximum(base, rng.random(400) < 0.15)
+    synthetic = "ridge: draws, new images"
+    settings = {"n_real": 10, "ratios": [1], "replicates": 1}
+
+    def gains(repeated):
+        scores = [made(NONE, base), made(REAL_TRIALS, np.ones(400)), made(synthetic, up)]
+        result = AugmentationResult([*scores, made(REPEATED, repeated)], settings)
+        return result.table().set_index("condition")["gain"]
+
+    assert gains(base)[synthetic]
+    assert not gains(up)[synthetic]  # repeated rows do as well
+    assert controls_of("ridge, adapted: draws, new images", ["ridge: draws, images permuted"]) == [
+        "ridge: draws, images permuted"
+    ]
+
+
+def test_encoders_see_the_real_rows_only_and_permuted_rows_are_the_new_ones():
+    rng = np.random.default_rng(0)
+    replicate = Replicate(
+        Pairs(rng.standard_normal((30, 5)), rng.standard_normal((30, 4))),
+        rng.standard_normal((30, 4)),
+        Pairs(rng.standard_normal((60, 5)), rng.standard_normal((60, 4))),
+        rng.standard_normal((60, 4)),
+        2,
+    )
+    fitted = fit_encoders({"ridge": brainenc.RidgeEncoder()}, replicate)
+    alone = brainenc.RidgeEncoder().fit(replicate.real_features, replicate.real.X[:, None])
+    np.testing.assert_array_equal(
+        fitted["ridge"].predict(replicate.new_features), alone.predict(replicate.new_features)
+    )
+    rows = dict(added_rows(replicate, fitted, {}, np.random.default_rng(1)))
+    assert {len(part.X) for part in rows.values() if part is not None} == {60}
+    np.testing.assert_allclose(
+        rows["ridge: predictions, new images"].X, alone.predict(replicate.new_features)
+    )
+    np.testing.assert_allclose(
+        rows["ridge: predictions, real images"].X,
+        np.tile(alone.predict(replicate.real_features), (2, 1)),
+    )
+    permuted = rows["ridge: draws, images permuted"]
+    np.testing.assert_array_equal(permuted.X, rows["ridge: draws, new images"].X)
+    assert not np.array_equal(permuted.Y, replicate.new.Y)
+    np.testing.assert_allclose(np.sort(permuted.Y, axis=0), np.sort(replicate.new.Y, axis=0))
+    assert rows[REAL_TRIALS] is replicate.new
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_real": 200}, "300 images with trials are too few"),
+        ({"ratios": ()}, r"ratios=\[\] must be whole numbers from 1"),
+        ({"targets": np.ones((3, 4))}, "targets .* one row for each of the 300"),
+    ],
+)
+def test_what_it_refuses(change, message):
+    data, targets, _ = own_data()
+    with pytest.raises(ValueError, match=message):
+        brainenc.augmentation_study(data, **{"targets": targets, **OPTIONS, **change})

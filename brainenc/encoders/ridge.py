@@ -16,7 +16,8 @@ from brainenc.encoders.function_draws import (
     error_of_expected,
     fitted_posterior,
 )
-from brainenc.encoders.prior_fit import adapted_linear, fit_with_prior, labels_of_table
+from brainenc.encoders.inputs import adapting
+from brainenc.encoders.prior_fit import fit_with_prior, labels_of_table, with_prior_of
 from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior
 from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats
@@ -189,8 +190,11 @@ class RidgeEncoder(BaseEncoder):
         ------
         ValueError : as `fit`; features of another shape or scale.
         """
-        check_is_fitted(self)
-        return adapted_linear(self, X, y)
+        found: RidgeEncoder = super().adapt(X, y)
+        return found
+
+    def _adapting(self) -> tuple[BaseEncoder, dict[str, Any]]:
+        return with_prior_of(adapting(self), self), {}
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         averages = average_repeats(betas)

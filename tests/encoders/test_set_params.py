@@ -71,6 +71,7 @@ OTHER = {
         "n_members": 0,
         "n_epochs": 9,
         "min_images": 10_000,
+        "prior": OF_OTHERS,
         **TRAINED,
     },
     "synbrain": {

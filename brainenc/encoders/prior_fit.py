@@ -11,6 +11,7 @@ from brainenc.data.voxels import atlas_columns, atlas_labels
 from brainenc.devices import resolve_device
 from brainenc.encoders.weight_prior import WeightPrior
 from brainenc.model_selection import image_folds
+from brainenc.solvers.evidence import prior_ridge_evidence
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.priors import PriorBands, prior_candidates, prior_ridge_cv
 from brainenc.solvers.regression import RidgeRegression
@@ -25,6 +26,9 @@ from brainenc.solvers.voxels import (
     flatten_tokens,
     folds_of_rows,
 )
+
+#: How penalties, and the mixture of priors, can be chosen.
+SELECTIONS = ("auto", "cross-validation", "evidence")
 
 
 class PriorFit(NamedTuple):
@@ -88,17 +92,19 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
         candidates = prior_candidates(n_components, own)
 
         def solve(rows: np.ndarray, Y: np.ndarray, candidates: np.ndarray = candidates) -> RidgeFit:
-            return prior_ridge_cv(
+            data = (
                 bands,
                 precise[rows],
                 Y,
                 choose_alphas(encoder.alphas, (len(rows), X.shape[1])),
                 folds_of_rows(encoder.cv, rows, len(X), random_state=encoder.random_state),
                 candidates,
-                per_voxel=choose_per_voxel(encoder.alpha_per_voxel, len(Y)),
-                search=search,
-                device=resolve_device(encoder.device),
             )
+            per_voxel = choose_per_voxel(encoder.alpha_per_voxel, len(Y))
+            device = resolve_device(encoder.device)
+            if by_evidence(encoder.selection, encoder.cv):
+                return prior_ridge_evidence(*data, per_voxel=per_voxel, device=device)
+            return prior_ridge_cv(*data, per_voxel=per_voxel, search=search, device=device)
 
         fit = fit_voxels(
             averages[:, voxels],
@@ -129,6 +135,23 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
         shares,
         posterior,
     )
+
+
+def by_evidence(selection: str, cv: Any) -> bool:
+    """Whether penalties and mixture are chosen by evidence; else by cross-validation.
+
+    "auto" is evidence, unless `cv` has folds of its own (a splitter, such as one of categories):
+    they say which new images there will be.
+
+    Raises
+    ------
+    ValueError : an unknown selection.
+    """
+    if selection not in SELECTIONS:
+        raise ValueError(
+            f"selection={selection!r} must be one of {', '.join(map(repr, SELECTIONS))}"
+        )
+    return selection == "evidence" or (selection == "auto" and isinstance(cv, (int, np.integer)))
 
 
 def with_prior_of(new: Any, fitted: Any) -> Any:

@@ -42,6 +42,7 @@ OTHER = {
         "search": "guided",
         "prior": OF_OTHERS,
         "rois": ["FFA"],
+        "selection": "evidence",
         **LINEAR,
     },
     "banded": {

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
+from brainenc.benchmarking.group_mean import GroupMean
 from brainenc.encoders.describe import describe
 from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.encoders.weight_prior import WeightPrior
 
-HOW = ("prior", "adapt")
+HOW = ("prior", "adapt", "group-mean")
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class Transfer:
     Parameters
     ----------
     encoder : encoder, unfitted
-    how : "prior" or "adapt"
+    how : "prior", "adapt" or "group-mean"
         "prior": the encoder, which has the parameter `prior`, gets a `WeightPrior` of ridge fits of
         all sources. "adapt": the encoder is fitted to the source with the most images, and `adapt`
-        fits it to the images of the new subject.
+        fits it to the images of the new subject. "group-mean": the encoder is fitted to the mean
+        responses of each ROI of each source, and the new subject's voxels are predicted as these,
+        with the mean of the voxel alone fitted.
     n_components, rois
         Of the prior: kinds of voxels, and whether each ROI has a component of its own.
 
@@ -102,6 +105,8 @@ def start(method: Any, prepared: Any, sources: Mapping[str, tuple[Any, np.ndarra
         atlas = data[0].atlases[0] if method.rois and data[0].atlases else None
         prior = WeightPrior.fit(data, list(features), n_components=method.n_components, atlas=atlas)
         return clone(prepared).set_params(prior=prior)
+    if method.how == "group-mean":
+        return GroupMean.of(prepared, sources)
     data, X = max(sources.values(), key=lambda source: source[0].n_images)
     encoder = clone(prepared).with_voxels(data.voxels)
     return encoder.fit(X, data.betas)

@@ -136,7 +136,7 @@ class _Candidate:
         device: Any,
     ):
         used = np.flatnonzero(candidate)
-        kernels = KernelBands(band_kernels(bands, X, used), linear_algebra_device(device))
+        kernels = KernelBands(band_kernels(bands, X, used.tolist()), linear_algebra_device(device))
         shares, tried = (torch.as_tensor(a).to(kernels.like) for a in (candidate[used], alphas))
         self.smoother = kernels.smoother(shares, tried, folds)
 

@@ -164,7 +164,9 @@ def learning_curve(
             fits_of[subject, name] = fits
     rows, samples = [], {}
     betas = {name: d.betas for name, d in targets.items()}
-    with cluster.connected(scheduler, out) as send:
+    with cluster.connected(scheduler, out) as send, warnings.catch_warnings():
+        # joblib may take the memory of a large fit for a leak and replace the worker: harmless.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         for point in _run_points(points, fits_of, betas, send, n_jobs, verbose):
             found, drawn = runs[point.subject].rows(point)
             rows.append((point, found))

@@ -225,6 +225,6 @@ def test_a_learning_curve_is_fitted_by_the_workers(local_cluster, tmp_path):
     there = brainenc.learning_curve(
         one, methods, scheduler=local_cluster.scheduler_address, out=tmp_path / "curve", **given
     )
-    assert here.scores["r"].notna().all()
+    assert here.table().drop(index="mean").notna().all(axis=None)  # r of a constant is undefined
     np.testing.assert_allclose(there.scores["r"], here.scores["r"], atol=1e-6)
     assert len(list((tmp_path / "curve" / "fits").glob("*.npy"))) == len(here.table()) * 2

@@ -196,8 +196,8 @@ def test_the_prior_of_a_latent_is_of_all_features_where_ridge_averages_tokens():
     assert encoder.sample(X[:3], n=2).shape == (2, 3, 5)
 
 
-def test_a_latent_with_few_images_has_its_ridge_as_a_prior(subjects):
-    first, second = subjects
+def test_a_latent_with_few_images_has_its_ridge_as_a_prior():
+    first, second = simulate_subjects(2, 120, 60, shared_images=0, random_state=2)
     X, new = first.truth.tokens, second.truth.tokens
     with pytest.warns(UserWarning, match="ridge"):
         encoder = brainenc.LatentEncoder(None).fit(X[:90], first.betas[:90])

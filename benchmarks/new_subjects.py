@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from comparison import SESSIONS, SETS
 from scipy import stats
 
 import brainenc
@@ -40,6 +41,7 @@ def curves(n_subjects: int, n_voxels: int, alikeness: float, n_draws: int, netwo
         "ridge": ridge,
         "ridge, prior": brainenc.Transfer(ridge, "prior"),
         "ridge, adapted from one": brainenc.Transfer(ridge, "adapt"),
+        "group mean": brainenc.Transfer(ridge, "group-mean"),
     }
     if networks:
         latent = brainenc.LatentEncoder()
@@ -57,6 +59,51 @@ def curves(n_subjects: int, n_voxels: int, alikeness: float, n_draws: int, netwo
         n_draws=n_draws,
         verbose=True,
     )
+
+
+def v4(folder: Path, n_draws: int, features: dict | None = None) -> None:
+    """Curve of a V4 session from two others: other neurons, other images, one network's features.
+
+    `folder` holds the sessions of Cowley et al. (2023); see benchmarks/comparison.py.
+    """
+    sessions = [SESSIONS[f"v4-{name}"](folder).data for name in ("190923", "210225")]
+    new = SETS["v4"](folder).data
+    if features is None:
+        lite = brainenc.EfficientNetLiteFeatures(verbose=False)
+        features = {d.name: lite.transform(d.images) for d in (new, *sessions)}
+    # Averages over the 7 × 7 tokens, of 192 features each.
+    pooled = {name: np.asarray(X).mean(axis=1) for name, X in features.items()}
+    ridge = brainenc.RidgeEncoder(None)
+    kernel, latent = brainenc.KernelRidgeEncoder(None), brainenc.LatentEncoder(None, n_members=0)
+    methods = {
+        "ridge": ridge,
+        "ridge, prior": brainenc.Transfer(ridge, "prior"),
+        "ridge, adapted from one": brainenc.Transfer(ridge, "adapt"),
+        "kernel ridge": kernel,
+        "kernel ridge, adapted": brainenc.Transfer(kernel, "adapt"),
+        "latent": latent,
+        "latent, prior": brainenc.Transfer(latent, "prior"),
+        "latent, adapted": brainenc.Transfer(latent, "adapt"),
+        "group mean": brainenc.Transfer(ridge, "group-mean"),
+    }
+    begun = time.perf_counter()
+    curve = brainenc.learning_curve(
+        new, methods, sizes=(25, 50, 100, 200, 400), sources=sessions, features=pooled,
+        n_draws=n_draws, verbose=True,
+    )  # fmt: skip
+    print(curve.table().to_string())
+    for table in ("summary", "pairs", "worth"):
+        rounded = getattr(curve, table).round(4)
+        rounded.to_csv(RESULTS / f"new_subjects_v4_{table}.csv", index=False)
+    manifest = {
+        key: curve.manifest[key]
+        for key in ("targets", "sources", "sizes", "n_draws", "encoders", "versions", "hardware")
+    }
+    content = {"features": "EfficientNet-Lite0, tokens averaged", "manifest": manifest}
+    content["seconds"] = time.perf_counter() - begun
+    content["sources"] = [d.name for d in sessions]
+    manifest.pop("sources")
+    (RESULTS / "new_subjects_v4.json").write_text(json.dumps(content, indent=1))
 
 
 def controls(n_voxels: int, n_draws: int) -> pd.DataFrame:
@@ -245,10 +292,14 @@ def main() -> None:
     parser.add_argument("--alikeness", type=float, nargs="*", default=[1.0, 0.5, 0.0])
     parser.add_argument("--networks", action="store_true")
     parser.add_argument("--in-context", action="store_true", help="only InContextEncoder")
+    parser.add_argument("--v4", type=Path, help="folder of the V4 sessions: their curve alone")
     given = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     if given.in_context:
         return write_in_context(given)
+    if given.v4 is not None:
+        v4(given.v4, given.draws)
+        return
     name = "new_subjects_networks" if given.networks else "new_subjects"
     tables: dict[str, list[pd.DataFrame]] = {"summary": [], "pairs": [], "worth": []}
     seconds = {}
@@ -264,7 +315,10 @@ def main() -> None:
         manifest = {
             key: curve.manifest[key] for key in ("sizes", "n_draws", "versions", "hardware")
         }
-        content = vars(given) | {"seconds": seconds, "manifest": manifest}
+        content = {k: v for k, v in vars(given).items() if k != "v4"} | {
+            "seconds": seconds,
+            "manifest": manifest,
+        }
         (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1))
     if not given.networks:
         table = controls(given.voxels, given.draws)

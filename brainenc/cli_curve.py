@@ -10,7 +10,7 @@ from brainenc import terminal
 from brainenc.cli_options import Bootstraps, Quiet
 
 #: What may stand before the name of an encoder.
-STARTS = ("prior", "adapt", "pretrain")
+STARTS = ("prior", "adapt", "pretrain", "group-mean")
 
 
 def make_curve(make_encoders: Callable[..., dict[str, Any]]) -> Callable[..., None]:
@@ -44,6 +44,10 @@ def make_curve(make_encoders: Callable[..., dict[str, Any]]) -> Callable[..., No
         out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
         store: Annotated[Path | None, typer.Option(help="Folder to keep features in.")] = None,
         device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+        n_jobs: Annotated[int, typer.Option(help="Fits at once.")] = 1,
+        scheduler: Annotated[
+            str | None, typer.Option(help="Dask scheduler (tcp://…) whose workers fit instead.")
+        ] = None,
         random_state: Annotated[int, typer.Option(help="Seed of orders and resamples.")] = 0,
         quiet: Quiet = False,
     ) -> None:
@@ -75,6 +79,8 @@ def make_curve(make_encoders: Callable[..., dict[str, Any]]) -> Callable[..., No
                 n_draws=n_draws,
                 n_bootstraps=n_bootstraps,
                 out=out,
+                n_jobs=n_jobs,
+                scheduler=scheduler,
                 random_state=random_state,
                 verbose=not quiet,
             )

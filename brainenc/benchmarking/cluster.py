@@ -184,13 +184,20 @@ def run_pair(pair: Pair, X: Any, betas: Any) -> Pair:
 def _run_unless_finished(pair: Pair, X: Any, betas: Any) -> Pair:
     if not pair.to_fit():
         return pair
-    opened = (array.open() if isinstance(array, ArrayFile) else array for array in (X, betas))
+    with on_worker(X, betas) as opened:
+        return pairs.run_pair(pair, *opened)
+
+
+@contextmanager
+def on_worker(*arrays: Any) -> Iterator[tuple[Any, ...]]:
+    """Arrays that were sent, opened; what an encoder runs in parallel stays on this worker."""
+    opened = tuple(array.open() if isinstance(array, ArrayFile) else array for array in arrays)
     # joblib would send what the encoder itself runs in parallel to the cluster, behind all other
     # pairs; those that wait for this one would keep the workers' threads, and it would wait for
     # ever. So it is run by threads of this worker, and one after the other without n_jobs.
     inner = joblib.parallel_config("threading", n_jobs=1) if _on_dask_worker() else nullcontext()
     with inner:
-        return pairs.run_pair(pair, *opened)
+        yield opened
 
 
 def _on_dask_worker() -> bool:

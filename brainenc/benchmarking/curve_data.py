@@ -1,4 +1,4 @@
-"""Data of a learning curve: test images, nested subsets of the others, z-scored inside each."""
+"""Data of a learning curve: test images, nested subsets of the others."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,12 +27,12 @@ class Subset(NamedTuple):
     ----------
     rows : array of int
         Images.
-    betas : array, shape (n_rows, n_repeats, n_voxels), float32
-        z-scored per voxel over the trials of the subset.
+    shown : array of bool, shape (n_rows, n_repeats), or None
+        Trials of these images, None for all.
     """
 
     rows: np.ndarray
-    betas: np.ndarray
+    shown: np.ndarray | None
 
 
 def subject_names(data: Any, what: str) -> dict[str, EncodingData]:
@@ -107,20 +107,24 @@ def subset(
     rng = np.random.default_rng(seed)
     train = np.flatnonzero(~held_out)
     if unit == "images":
-        rows = np.sort(rng.permutation(train)[:size])
-        betas = np.array(data.betas[rows], dtype=np.float32)
-    else:
-        trials = data.trials
-        sessions = rng.permutation(trials["session"].unique())[:size]
-        used = trials[trials["session"].isin(sessions) & ~held_out[trials["image"]]]
-        rows = np.unique(used["image"])
-        betas = np.full((len(rows), *data.betas.shape[1:]), np.nan, np.float32)
-        place = np.searchsorted(rows, used["image"]), used["repeat"].to_numpy()
-        betas[place] = data.betas[used["image"].to_numpy(), place[1]]
-        there = np.isfinite(betas).any(axis=(0, 2))
-        betas = betas[:, there]
-    release(data.betas)
-    return Subset(rows, zscored(betas))
+        return Subset(np.sort(rng.permutation(train)[:size]), None)
+    trials = data.trials
+    sessions = rng.permutation(trials["session"].unique())[:size]
+    used = trials[trials["session"].isin(sessions) & ~held_out[trials["image"]]]
+    rows = np.unique(used["image"])
+    shown = np.zeros((len(rows), data.betas.shape[1]), dtype=bool)
+    shown[np.searchsorted(rows, used["image"]), used["repeat"].to_numpy()] = True
+    return Subset(rows, shown)
+
+
+def subset_betas(betas: np.ndarray, part: Subset) -> np.ndarray:
+    """Betas of a subset, (n_rows, n_repeats, n_voxels), float32, z-scored over its trials."""
+    found = np.array(betas[part.rows], dtype=np.float32)
+    release(betas)
+    if part.shown is not None:
+        found[~part.shown] = np.nan
+        found = found[:, np.isfinite(found).any(axis=(0, 2))]
+    return zscored(found)
 
 
 def zscored(betas: np.ndarray) -> np.ndarray:

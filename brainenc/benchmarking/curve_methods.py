@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
+from brainenc.benchmarking.group_mean import GroupMean
 from brainenc.encoders.describe import describe
 from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.encoders.weight_prior import WeightPrior
 
-HOW = ("prior", "adapt", "pretrain")
+HOW = ("prior", "adapt", "pretrain", "group-mean")
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,14 @@ class Transfer:
     Parameters
     ----------
     encoder : encoder, unfitted
-    how : "prior", "adapt" or "pretrain"
+    how : "prior", "adapt", "pretrain" or "group-mean"
         "prior": the encoder, which has the parameter `prior`, gets a `WeightPrior` of ridge fits of
         all sources. "adapt": the encoder is fitted to the source with the most images, and `adapt`
         fits it to the images of the new subject. "pretrain": its method `pretrain` gets all
         sources, and `fit` the images of the new subject.
+        "group-mean": the encoder is fitted to the mean
+        responses of each ROI of each source, and the new subject's voxels are predicted as these,
+        with the mean of the voxel alone fitted.
     n_components, rois
         Of the prior: kinds of voxels, and whether each ROI has a component of its own.
 
@@ -109,6 +113,8 @@ def start(method: Any, prepared: Any, sources: Mapping[str, tuple[Any, np.ndarra
         return clone(prepared).set_params(prior=prior)
     if method.how == "pretrain":
         return clone(prepared).pretrain([(X, data.betas) for data, X in sources.values()])
+    if method.how == "group-mean":
+        return GroupMean.of(prepared, sources)
     data, X = max(sources.values(), key=lambda source: source[0].n_images)
     encoder = clone(prepared).with_voxels(data.voxels)
     return encoder.fit(X, data.betas)

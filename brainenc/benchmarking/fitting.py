@@ -45,7 +45,7 @@ def run_pairs(
         warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
         # After Ctrl-C the pairs that were not fitted are no news.
         warnings.filterwarnings("ignore", r"\d+ tasks which were still being processed")
-        pairs_as_they_end = stack.enter_context(closing(_as_they_end(jobs, todo, n_jobs)))
+        pairs_as_they_end = stack.enter_context(closing(as_they_end(jobs, todo, n_jobs)))
         for pair in pairs_as_they_end:
             pairs[pair.name][pair.fold] = pair
             if (error := pair.info().get("error")) and pair.name not in failed:
@@ -66,15 +66,21 @@ def failure(name: str, error: str) -> RuntimeWarning:
     )
 
 
-def _as_they_end(
-    jobs: list[Any], todo: list[Pair], n_jobs: int | None
-) -> Generator[Pair, None, None]:
-    """The pairs in the order in which they are fitted, those too that take their process down."""
-    ended: set[tuple[str, int]] = set()
+def as_they_end(jobs: list[Any], todo: list[Any], n_jobs: int | None) -> Generator[Any, None, None]:
+    """The pairs in the order in which they are fitted, those too that take their process down.
+
+    Parameters
+    ----------
+    jobs : list of joblib's delayed calls, each of which returns its pair
+    todo : list of `Pair` or `brainenc.benchmarking.curve_fits.Point`
+        Whatever has a `place` of its own, and `lost` for the reason why it was not fitted.
+    n_jobs : int or None
+    """
+    ended: set[Any] = set()
     found = iter(_parallel(n_jobs)(jobs))
     try:
         for pair in found:
-            ended.add((pair.name, pair.fold))
+            ended.add(pair.place)
             yield pair
     except GeneratorExit:
         if hasattr(found, "close"):
@@ -85,9 +91,7 @@ def _as_they_end(
         # memory mostly; which one is unknown. Those that are left are fitted one at a time, each in
         # a process of its own.
         left = [
-            (pair, job)
-            for pair, job in zip(todo, jobs, strict=True)
-            if (pair.name, pair.fold) not in ended
+            (pair, job) for pair, job in zip(todo, jobs, strict=True) if pair.place not in ended
         ]
         all_lost = not ended and not isinstance(error, BrokenExecutor)
         for pair, job in left:
@@ -98,7 +102,7 @@ def _as_they_end(
             raise
 
 
-def _alone(pair: Pair, job: Any) -> Pair:
+def _alone(pair: Any, job: Any) -> Any:
     """The pair, fitted in a process of its own, or with the reason why it could not be."""
     try:
         return Parallel(n_jobs=2)([job])[0]

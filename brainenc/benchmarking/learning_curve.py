@@ -1,17 +1,19 @@
 """learning_curve: how good encoders are with few images of a new subject."""
 
 import os
-import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
+from joblib import delayed
 
 import brainenc
+from brainenc.benchmarking import cluster
 from brainenc.benchmarking.curve_data import (
     check_sizes,
     image_hashes,
@@ -21,27 +23,24 @@ from brainenc.benchmarking.curve_data import (
     test_images,
     test_targets,
 )
+from brainenc.benchmarking.curve_fits import Point, run_point
+from brainenc.benchmarking.curve_inputs import CurveInputs, description_of
 from brainenc.benchmarking.curve_methods import Transfer, as_methods, description, start
 from brainenc.benchmarking.curve_result import LearningCurve, check_curve_folder
 from brainenc.benchmarking.curve_tables import (
-    mean_samples,
     pair_table,
-    sampled_r,
     summary_table,
     worth_table,
 )
-from brainenc.benchmarking.manifest import data_hash, hardware, versions
-from brainenc.conversion import check_one_order
+from brainenc.benchmarking.fitting import as_they_end
+from brainenc.benchmarking.manifest import hardware, versions
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.voxels import atlas_labels
-from brainenc.encoders.composed import extraction
 from brainenc.encoders.mean import MeanEncoder
 from brainenc.encoders.ridge import RidgeEncoder
-from brainenc.metrics import correlation
 from brainenc.model_selection import bootstrap_weights
 from brainenc.progress import progress
-from brainenc.reading import read_array
-from brainenc.storage import atomic_path, fingerprint
+from brainenc.storage import fingerprint
 
 
 def learning_curve(
@@ -58,6 +57,8 @@ def learning_curve(
     reference: str = "ridge",
     n_bootstraps: int = 1000,
     out: str | os.PathLike | None = None,
+    n_jobs: int | None = 1,
+    scheduler: str | None = None,
     random_state: int = 0,
     verbose: bool = True,
 ) -> LearningCurve:
@@ -98,6 +99,11 @@ def learning_curve(
         Resamples of the test images.
     out : path, optional
         Folder for tables, report and fits: the same call continues an interrupted run.
+    n_jobs : int
+        Fits at once, in processes of their own; learning from the sources is not among them.
+    scheduler : str, optional
+        Address of a Dask scheduler (``tcp://…``) whose workers do the fits in place of `n_jobs`
+        processes; they must see the folder `out`. See :doc:`/cluster`.
     random_state : int
     verbose : bool
         Show a progress bar.
@@ -139,30 +145,35 @@ def learning_curve(
     methods = as_methods(encoders, len(everyone) > 1)
     if references:
         methods = _with_references(methods, features, len(everyone) > 1)
-    inputs = _Inputs(everyone, features)
+    inputs = CurveInputs(everyone, features)
     folder = None if out is None else check_curve_folder(out)
     masks = {name: test_images(d, test, random_state) for name, d in targets.items()}
     steps = {name: check_sizes(d, masks[name], sizes, unit) for name, d in targets.items()}
     kept, notes = _checked_sources(targets, given, masks)
-    rows: list[dict[str, Any]] = []
-    samples: dict[tuple[str, str, int, int], np.ndarray] = {}
-    n_fits = sum(len(s) for s in steps.values()) * n_draws * len(methods)
-    bar = iter(progress(range(n_fits), desc="fits", unit="fit", verbose=verbose))
-    for subject, of_subject in targets.items():
-        run = _Subject(subject, of_subject, masks[subject], n_bootstraps, random_state)
+    runs = {
+        subject: _Subject(subject, d, masks[subject], n_bootstraps, random_state)
+        for subject, d in targets.items()
+    }
+    points: list[Point] = []
+    fits_of: dict[tuple[str, str], _Fits] = {}
+    for subject, run in runs.items():
+        others = {other: (everyone[other], rows) for other, rows in kept[subject].items()}
         for name, method in methods.items():
-            others = {
-                other: (everyone[other], rows_kept) for other, rows_kept in kept[subject].items()
-            }
             fits = _Fits(name, method, run, inputs, others, folder)
-            for draw in range(n_draws):
-                for size in steps[subject]:
-                    next(bar, None)
-                    found, drawn = fits.score(size, draw, unit)
-                    rows += found
-                    samples[subject, name, size, draw] = drawn
-    next(bar, None)
-    scores = pd.DataFrame(rows)
+            points += fits.points(steps[subject], n_draws, unit)
+            fits_of[subject, name] = fits
+    rows, samples = [], {}
+    betas = {name: d.betas for name, d in targets.items()}
+    with cluster.connected(scheduler, out) as send, warnings.catch_warnings():
+        # joblib may take the memory of a large fit for a leak and replace the worker: harmless.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
+        for point in _run_points(points, fits_of, betas, send, n_jobs, verbose):
+            found, drawn = runs[point.subject].rows(point)
+            rows.append((point, found))
+            samples[point.place] = drawn
+    order = {place: i for i, place in enumerate(p.place for p in points)}
+    rows.sort(key=lambda found: order[found[0].place])
+    scores = pd.DataFrame([row for _, of_point in rows for row in of_point])
     summary = summary_table(scores, samples)
     manifest = {
         "subjects": {name: {"hash": inputs.hash(name)} for name in everyone},
@@ -243,54 +254,6 @@ def _checked_sources(
     return kept, notes
 
 
-class _Inputs:
-    """Features of each subject's images for an encoder, computed once."""
-
-    def __init__(self, subjects: Mapping[str, EncodingData], features: Any):
-        self.subjects, self.features = subjects, features
-        self._computed: dict[str, dict[str, Any]] = {name: {} for name in subjects}
-        self._hashes: dict[str, str] = {}
-        if features is None or hasattr(features, "transform"):
-            return
-        if not isinstance(features, Mapping):
-            if len(subjects) > 1:
-                raise ValueError(
-                    f"features must be a transformer or a dict with an array for each of "
-                    f"{list(subjects)}, got a {type(features).__name__}"
-                )
-            self.features = {next(iter(subjects)): features}
-        for name, d in subjects.items():
-            if name not in self.features:
-                raise ValueError(f"features has no array for {name}: {list(self.features)}")
-            X = self.features[name]
-            check_one_order(features=X, betas=d.betas)
-            if len(X) != d.n_images:
-                raise ValueError(
-                    f"features of {name} of shape {np.shape(X)} must have {d.n_images} rows"
-                )
-
-    def of(self, encoder: Any, name: str) -> tuple[Any, Any]:
-        """Unfitted encoder for features, and the features of a subject's images."""
-        encoder = clone(encoder)
-        if isinstance(self.features, Mapping):
-            if "features" in encoder.get_params(deep=False):
-                encoder.set_params(features=None)
-            return encoder, np.asarray(self.features[name])
-        if self.features is not None and "features" in encoder.get_params(deep=False):
-            encoder.set_params(features=clone(self.features))
-        images = self.subjects[name].images
-        return encoder.precompute(images, extraction(images, self._computed[name]))
-
-    def hash(self, name: str) -> str:
-        """Fingerprint of a subject's images, betas and given features."""
-        if name not in self._hashes:
-            own = [data_hash(self.subjects[name])]
-            if isinstance(self.features, Mapping):
-                own.append(fingerprint(np.asarray(self.features[name])))
-            self._hashes[name] = fingerprint(*own)
-        return self._hashes[name]
-
-
 class _Subject:
     """A new subject: its test images, their averages and bootstrap samples."""
 
@@ -312,6 +275,25 @@ class _Subject:
                 if label
             }
 
+    def rows(self, point: Point) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Rows of the table of scores, and the mean r in each bootstrap sample."""
+        values = point.values
+        if values is None:
+            values = np.full(2 + len(self.weights) + self.data.n_voxels, np.nan)
+        n_bootstraps = len(self.weights)
+        seconds, n_images = values[:2]
+        drawn, r = values[2 : 2 + n_bootstraps], values[2 + n_bootstraps :]
+        rows = []
+        for roi, voxels in self.places.items():
+            own, ceiling = r[voxels], self.ceiling[voxels]
+            row = {"subject": self.name, "encoder": point.name, "size": point.size}
+            row |= {"draw": point.draw, "roi": roi}
+            row["r"] = np.nanmean(own) if np.isfinite(own).any() else np.nan
+            row["noise_ceiling"] = np.nanmean(ceiling) if np.isfinite(ceiling).any() else np.nan
+            row |= {"n_voxels": int(np.isfinite(own).sum()), "n_images": n_images}
+            rows.append(row | {"seconds": seconds, "error": point.lost})
+        return rows, drawn
+
 
 class _Fits:
     """Fits of one method to subsets of one subject."""
@@ -321,7 +303,7 @@ class _Fits:
         name: str,
         method: Any,
         run: _Subject,
-        inputs: _Inputs,
+        inputs: CurveInputs,
         others: Mapping[str, tuple[EncodingData, np.ndarray]],
         folder: Path | None,
     ):
@@ -341,47 +323,30 @@ class _Fits:
             run.seed,
         )
 
-    def score(self, size: int, draw: int, unit: str) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Rows of the table of scores, and the mean r in each bootstrap sample."""
-        file = None
-        if self.folder is not None:
-            key = fingerprint(self._key, size, draw, unit)
-            file = self.folder / "fits" / f"{key}.npy"
-            if file.exists():
-                return self._rows(size, draw, read_array(file))
-        try:
-            values = self._fit(size, draw, unit)
-        except Exception as error:  # of one fit: the others go on
-            message = f"{self.name}, {size} {unit} of {self.run.name}: {error}"
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
-            n = 2 + len(self.run.weights) + self.run.data.n_voxels
-            found, drawn = self._rows(size, draw, np.full(n, np.nan))
-            return [row | {"error": str(error)} for row in found], drawn
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(file) as temporary, open(temporary, "wb") as stream:
-                np.save(stream, values)
-        return self._rows(size, draw, values)
+    def points(self, sizes: Sequence[int], n_draws: int, unit: str) -> list[Point]:
+        """The fits of this method, with the values that an earlier run kept."""
+        run, found = self.run, []
+        for draw in range(n_draws):
+            for size in sizes:
+                file = None
+                if self.folder is not None:
+                    key = fingerprint(self._key, size, draw, unit)
+                    file = self.folder.resolve() / "fits" / f"{key}.npy"
+                part = subset(run.data, run.held_out, size, unit, [run.seed, draw])
+                ids = (self.name, run.name, size, draw, unit)
+                scored = (run.held_out, len(run.weights), run.seed, run.data.voxels)
+                found.append(Point(*ids, None, part, *scored, file).kept())
+        return found
 
-    def _fit(self, size: int, draw: int, unit: str) -> np.ndarray:
-        """Seconds, number of images, bootstrap samples and r of each voxel, in one array."""
-        run = self.run
-        part = subset(run.data, run.held_out, size, unit, [run.seed, draw])
-        encoder, X = self._start()  # learning from the sources is not part of a fit
-        begun = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # networks that become ridge with few images
-            if hasattr(encoder, "n_voxels_"):
-                fitted = encoder.adapt(X[part.rows], part.betas)
-            else:
-                fitted = clone(encoder).with_voxels(run.data.voxels).fit(X[part.rows], part.betas)
-        seconds = time.perf_counter() - begun
-        prediction = fitted.predict(X[run.held_out])
-        r = correlation(prediction, run.targets)
-        drawn = mean_samples(sampled_r(prediction, run.targets, run.weights))
-        return np.concatenate([[seconds, len(part.rows)], drawn, r])
+    def forget(self) -> None:
+        """Forget what was learned from the sources, which may be large."""
+        self._started = None
 
-    def _start(self) -> tuple[Any, Any]:
+    def start(self) -> tuple[Any, Any]:
+        """The encoder that is fitted or adapted, and its inputs for the new subject.
+
+        Learning from the sources is done once, and not part of a fit.
+        """
         if self._started is None:
             inner = self.method.encoder if isinstance(self.method, Transfer) else self.method
             if hasattr(inner, "n_voxels_"):  # fitted: it is adapted
@@ -402,36 +367,49 @@ class _Fits:
             return np.asarray(self.inputs.features[self.run.name])
         return self.run.data.images
 
-    def _rows(
-        self, size: int, draw: int, values: np.ndarray
-    ) -> tuple[list[dict[str, Any]], np.ndarray]:
-        n_bootstraps = len(self.run.weights)
-        seconds, n_images = values[:2]
-        drawn, r = values[2 : 2 + n_bootstraps], values[2 + n_bootstraps :]
-        rows = []
-        for roi, voxels in self.run.places.items():
-            own = r[voxels]
-            ceiling = self.run.ceiling[voxels]
-            rows.append(
-                {
-                    "subject": self.run.name,
-                    "encoder": self.name,
-                    "size": size,
-                    "draw": draw,
-                    "roi": roi,
-                    "r": np.nanmean(own) if np.isfinite(own).any() else np.nan,
-                    "noise_ceiling": (
-                        np.nanmean(ceiling) if np.isfinite(ceiling).any() else np.nan
-                    ),
-                    "n_voxels": int(np.isfinite(own).sum()),
-                    "n_images": n_images,
-                    "seconds": seconds,
-                    "error": "",
-                }
-            )
-        return rows, drawn
+
+def _run_points(
+    points: Sequence[Point],
+    fits: Mapping[tuple[str, str], _Fits],
+    betas: Mapping[str, Any],
+    send: Callable[[Any], Any],
+    n_jobs: int | None,
+    verbose: bool,
+) -> Iterator[Point]:
+    """The points with values, in the order in which they are fitted."""
+    bar = progress(desc="fits", total=len(points), unit="fit", verbose=verbose)
+    with bar:
+        # One method after the other: only what it has learned from the sources is in memory.
+        for (subject, name), own in fits.items():
+            of_method = [p for p in points if (p.subject, p.name) == (subject, name)]
+            for point in _fitted(of_method, own, betas[subject], send, n_jobs):
+                bar.update()
+                yield point
+            own.forget()
 
 
-def description_of(features: Any) -> Any:
-    """Features as plain values; arrays are in the hashes of subjects."""
-    return "given" if isinstance(features, Mapping) else description(features)
+def _fitted(
+    points: Sequence[Point], fits: _Fits, betas: Any, send: Callable[[Any], Any], n_jobs: int | None
+) -> Iterator[Point]:
+    """The points of one method and subject."""
+    todo = [point for point in points if point.values is None]
+    yield from (point for point in points if point.values is not None)
+    if not todo:
+        return
+    try:
+        encoder, X = fits.start()
+    except Exception as error:  # of what learns from the sources: the others go on
+        why = str(error) or type(error).__name__
+        yield from (_lost(replace(point, lost=why)) for point in todo)
+        return
+    todo = [replace(point, encoder=encoder) for point in todo]
+    jobs = [delayed(run_point)(point, send(X), send(betas)) for point in todo]
+    with closing(as_they_end(jobs, todo, n_jobs)) as found:
+        for point in found:
+            yield _lost(point) if point.lost else point
+
+
+def _lost(point: Point) -> Point:
+    message = f"{point.name}, {point.size} {point.unit} of {point.subject}: {point.lost}"
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    return point

@@ -78,6 +78,11 @@ class Pair:
     rows: np.ndarray | None = None
     fitted: bool = False
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Which one it is, of those of a run."""
+        return self.name, self.fold
+
     def finished(self) -> bool:
         """Whether an earlier run wrote predictions of this pair."""
         try:

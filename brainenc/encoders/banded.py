@@ -15,7 +15,8 @@ from brainenc.encoders.function_draws import (
     error_of_expected,
     fitted_posterior,
 )
-from brainenc.encoders.prior_fit import adapted_linear
+from brainenc.encoders.inputs import adapting
+from brainenc.encoders.prior_fit import with_prior_of
 from brainenc.encoders.spaces import FeatureSpaces
 from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior
 from brainenc.model_selection import Folds
@@ -166,8 +167,11 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         BandedRidgeEncoder
             Its `prior` is `WeightPrior.from_encoders` of this encoder.
         """
-        check_is_fitted(self)
-        return adapted_linear(self, X, y)
+        found: BandedRidgeEncoder = super().adapt(X, y)
+        return found
+
+    def _adapting(self) -> tuple[BaseEncoder, dict[str, Any]]:
+        return with_prior_of(adapting(self), self), {}
 
     def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
         averages = average_repeats(betas)

@@ -286,8 +286,28 @@ class BaseEncoder(Inputs, Draws, MultiOutputMixin, RegressorMixin, BaseEstimator
         -------
         BaseEncoder
         """
+        return self.adapt_held_out(X, y)[0]
+
+    def adapt_held_out(self, X: Any, y: Any) -> tuple["BaseEncoder", np.ndarray]:
+        """As `adapt`, with held-out predictions of the new subject's images.
+
+        Parameters
+        ----------
+        X, y : as for `adapt`
+
+        Returns
+        -------
+        encoder : BaseEncoder
+        held_out : array, shape (n_images, n_voxels)
+            As of `fit_held_out`.
+        """
         check_is_fitted(self)
-        return adapting(self).fit(X, y)
+        new, how = self._adapting()
+        return new, new._fit_all(X, y, **how)
+
+    def _adapting(self) -> tuple["BaseEncoder", dict[str, Any]]:
+        """Unfitted encoder for a new subject, and what its `_fit` takes of this one."""
+        return adapting(self), {}
 
     def save(self, folder: str | os.PathLike, *, voxels: pd.DataFrame | None = None) -> Path:
         """Write the fitted encoder to a folder, which `brainenc.load` reads.

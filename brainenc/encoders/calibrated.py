@@ -18,14 +18,15 @@ from brainenc.encoders.composed import (
     NOT_PREFIT,
     cross_fits,
     extraction,
+    fitted_on_arrays,
     for_arrays,
     inputs_of,
     prepare,
     prepare_own,
+    with_extractor,
     with_features,
 )
 from brainenc.encoders.function_draws import Functions, Streams
-from brainenc.encoders.prior_fit import adapting_member
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.features.learned import learns
@@ -170,14 +171,27 @@ class CalibratedEncoder(BaseEncoder):
         return encoder
 
     def adapt(self, X: Any, y: Any) -> "CalibratedEncoder":
-        """Fit to a new subject; a linear encoder has this subject's weights as its prior.
+        """Fit to a new subject, the encoder by its own `adapt`; this encoder is unchanged.
 
-        All else is fitted anew; without `groups` given as labels, with 5 folds if "prefit".
+        Only the calibration is fitted anew: without `groups` given as labels, with 5 folds if
+        "prefit".
         """
-        check_is_fitted(self)
-        new = clone(self).set_params(encoder=adapting_member(self._given(), self.encoder_))
-        new.set_params(groups=self.groups if isinstance(self.groups, str) else None)
-        return new.set_params(cv=5 if self._prefit else self.cv).fit(X, y)
+        found: CalibratedEncoder = super().adapt(X, y)
+        return found
+
+    def adapt_held_out(self, X: Any, y: Any) -> tuple["CalibratedEncoder", np.ndarray]:
+        """As `BaseEncoder.adapt_held_out`."""
+        new, held_out = super().adapt_held_out(X, y)
+        if self.prefit_:  # a clone of it is to be fitted, not taken as it is
+            new.set_params(cv=5, encoder=clone(new.encoder_))
+        return new, held_out
+
+    def _adapting(self) -> tuple[Any, dict[str, Any]]:
+        groups = self.groups if isinstance(self.groups, str) else None
+        new = clone(self).set_params(groups=groups)
+        if self.prefit_:
+            new.set_params(cv="prefit", encoder=self.encoder_)
+        return new, {"source": self}
 
     # ---------------------------------------------------------------- features and voxels
 
@@ -278,12 +292,12 @@ class CalibratedEncoder(BaseEncoder):
         super().fit(X, y)
         return self
 
-    def _fit(self, features: np.ndarray, betas: np.ndarray) -> HeldOut:
+    def _fit(self, features: np.ndarray, betas: np.ndarray, *, source: Any = None) -> HeldOut:
         n_images, _, n_voxels = betas.shape
         self.group_ = check_groups(self.groups, n_voxels)
         held_out = np.full((n_images, n_voxels), np.nan, dtype=np.float32)
         standardized = np.full(betas.shape, np.nan, dtype=np.float32)
-        for images, fitted in self._fits(features, betas):
+        for images, fitted in self._fits(features, betas, source):
             seen = self._seen(features[images], fitted)
             held_out[images] = fitted._predict(seen)
             sd = fitted._spread(seen, held_out[images])
@@ -306,8 +320,20 @@ class CalibratedEncoder(BaseEncoder):
             return None
         return noise.times(self.scale_.astype(np.float32))
 
-    def _fits(self, features: np.ndarray, betas: np.ndarray) -> Iterator[tuple[Any, BaseEncoder]]:
+    def _fits(
+        self, features: np.ndarray, betas: np.ndarray, source: Any = None
+    ) -> Iterator[tuple[Any, BaseEncoder]]:
         """Calibration images, each part with an encoder fitted without it."""
+        if source is not None:
+            given = self.encoder_
+            start = fitted_on_arrays(source.encoder_) if source.prefit_ else source.encoder_
+            cv = 5 if source.prefit_ else self.cv
+            folds = image_folds(cv, len(betas), random_state=self.random_state)
+            yield from cross_fits(start, features, betas, folds, start)
+            self.encoder_ = start.adapt(features, betas)
+            if source.prefit_:
+                self.encoder_ = with_extractor(self.encoder_, given)
+            return
         if self._prefit:
             if betas.shape[2] != self.encoder_.n_voxels_:
                 raise ValueError(

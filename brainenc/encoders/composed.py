@@ -1,5 +1,7 @@
 """Helpers of encoders made of other encoders: members that take arrays, and fits on folds."""
 
+import copy
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -120,18 +122,85 @@ def extraction(X: Any, extractors: dict[str, Any]) -> Callable[[Any], np.ndarray
     return transform
 
 
+def fitted_on_arrays(member: BaseEncoder) -> BaseEncoder:
+    """Copy of a fitted member that takes the features that it computes, or was given."""
+    found: Any = copy.copy(member)
+    if getattr(member, "features_", None) is None:
+        return found
+    found.features = None
+    del found.features_
+    shape = getattr(member, "feature_shape_", None)
+    if isinstance(shape, Mapping):  # of several spaces, which are then side by side
+        keeps = getattr(member, "_keeps_shapes", False)
+        found.bands = {name: list(s) if keeps else math.prod(s) for name, s in shape.items()}
+        found.feature_shape_ = [sum(math.prod(s) for s in shape.values())]
+    return found
+
+
+def with_extractor(member: BaseEncoder, source: BaseEncoder) -> BaseEncoder:
+    """The member, fitted to features, with the parameter and the extractor of a fitted one."""
+    for name in ("features", "features_", "feature_shape_", "bands"):
+        if hasattr(source, name):
+            setattr(member, name, getattr(source, name))
+    return member
+
+
+def fit_member(
+    member: BaseEncoder, X: np.ndarray, betas: np.ndarray, source: BaseEncoder | None = None
+) -> tuple[BaseEncoder, np.ndarray]:
+    """The member, fitted, and held-out predictions; adapted from a fitted `source`, if given."""
+    if source is None:
+        return member, member.fit_held_out(X, betas)
+    if type(source).adapt is not BaseEncoder.adapt and not _says_how(source):
+        # An `adapt` of the user's own, which gives no held-out predictions.
+        return source.adapt(X, betas), np.full((len(betas), betas.shape[2]), np.nan, np.float32)
+    return source.adapt_held_out(X, betas)
+
+
+def _says_how(encoder: BaseEncoder) -> bool:
+    """Whether the class that has `adapt`, or one below it, says how in `_adapting`."""
+    for kind in type(encoder).__mro__:
+        if "_adapting" in vars(kind):
+            return True
+        if "adapt" in vars(kind):
+            return False
+    return False
+
+
 def cross_fits(
-    member: BaseEncoder, X: np.ndarray, betas: np.ndarray, folds: Folds
+    member: BaseEncoder,
+    X: np.ndarray,
+    betas: np.ndarray,
+    folds: Folds,
+    source: BaseEncoder | None = None,
 ) -> Iterator[tuple[np.ndarray, BaseEncoder]]:
     """Test images of every fold, and a copy of the member fitted to the training images.
 
-    What the member learns of its features is learnt from the training images too.
+    What the member learns of its features is learnt from the training images too. With a fitted
+    `source` it is adapted to the training images instead.
     """
     for train, test in folds:
+        if source is not None:
+            yield test, source.adapt(X[train], betas[train])
+            continue
         fitted = clone(member)
         if "checkpoint_dir" in fitted.get_params(deep=False):
             fitted.set_params(checkpoint_dir=None)  # keep the member's own checkpoints
         yield test, fitted.fit(X[train], betas[train])
+
+
+def cross_predictions(
+    member: BaseEncoder,
+    X: np.ndarray,
+    betas: np.ndarray,
+    folds: Folds,
+    source: BaseEncoder | None = None,
+) -> np.ndarray:
+    """Predictions (n_images, n_voxels) of each fold's test images by its fit; NaN for others."""
+    predictions = np.full((len(betas), betas.shape[2]), np.nan, dtype=np.float32)
+    for test, fitted in cross_fits(member, X, betas, folds, source):
+        predictions[test] = fitted.predict(X[test])
+    return predictions
 
 
 def named_encoders(encoders: Any) -> dict[str, BaseEncoder]:

@@ -14,6 +14,10 @@ from brainenc.encoders.function_draws import (
     error_of_expected,
     fitted_posterior,
 )
+from brainenc.encoders.function_prior import SHARES, FunctionPrior
+from brainenc.encoders.inputs import adapting
+from brainenc.encoders.trunk import check_same_features
+from brainenc.encoders.weight_prior import check_scale
 from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers import RidgeFit, banded_ridge_cv
@@ -77,6 +81,10 @@ class KernelRidgeEncoder(BaseEncoder):
     feature_mean_, feature_scale_ : arrays, shape (n_features,)
     family_ : KernelFamily
         The kernels; `candidates_` are their widths or degrees.
+    prior_ : FunctionPrior or None
+        Of an adapted encoder: functions of the subject that it starts from.
+    prior_shares_ : array, shape (n_voxels,)
+        Share of these functions' kernel, beside the chosen one: 0, .5 or .9; 0 from scratch.
     search_ : "guided" or "exact"
     posterior_ : WeightPosterior
         Posterior of the function in closed form, that of a Gaussian process, which
@@ -104,7 +112,7 @@ class KernelRidgeEncoder(BaseEncoder):
     True
     """
 
-    saved_parts = (*BaseEncoder.saved_parts, KernelFamily, WeightPosterior)
+    saved_parts = (*BaseEncoder.saved_parts, KernelFamily, WeightPosterior, FunctionPrior)
 
     candidates_ = part_of("family_", "candidates")
 
@@ -136,8 +144,41 @@ class KernelRidgeEncoder(BaseEncoder):
     def _check_parameters(self) -> None:
         check_kernel(self.kernel, self.candidates)
 
-    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+    def adapt(self, X: Any, y: Any) -> "KernelRidgeEncoder":
+        """Fit to a new subject with this subject's functions as a prior; this one is unchanged.
+
+        The covariance of the functions of this subject's voxels is a kernel, half or nine tenths
+        of which is tried beside each width (or degree), and none of it as from scratch.
+
+        Parameters
+        ----------
+        X, y : as for `fit`, of the new subject
+            The number of voxels may differ; features must be the same.
+
+        Returns
+        -------
+        KernelRidgeEncoder
+            It holds the features of this subject's images.
+        """
+        found: KernelRidgeEncoder = super().adapt(X, y)
+        return found
+
+    def _adapting(self) -> tuple[BaseEncoder, dict[str, Any]]:
+        return adapting(self), {"source": self}
+
+    def _fit(self, features: np.ndarray, betas: np.ndarray, *, source: Any = None) -> np.ndarray:
         X = flatten_tokens(features)
+        self.prior_, self.prior_scale_ = None, 1.0
+        self.prior_values_ = np.zeros((len(X), 0), X.dtype)
+        if source is not None:
+            check_same_features(self, source)
+            check_scale(X, source.feature_mean_, source.feature_scale_)
+            self.prior_ = FunctionPrior.of(source)
+            values = self.prior_.functions(features)
+            size = np.sqrt(values.var(axis=0, dtype=np.float64).sum())
+            # Fitted images have a mean product of 1 with themselves, as with the other kernels.
+            self.prior_scale_ = float(1 / size) if size > 0 else 1.0
+            self.prior_values_ = self._prior_values(features)
         self.feature_mean_, self.feature_scale_ = feature_scaling(X, self.standardize)
         self.X_fit_ = self._scaled(features)
         folds = image_folds(self.cv, len(X), random_state=self.random_state)
@@ -149,15 +190,15 @@ class KernelRidgeEncoder(BaseEncoder):
             lambda rows, Y: self._solve(kernels(rows), rows, Y),
             n_weights=len(X),
             dual=True,
-            n_bands=len(self.candidates_),
+            n_bands=len(self._tried),
             min_images=self.cv if isinstance(self.cv, int) else 2,
         )
         self.dual_coef_, self.intercept_ = fitted.weights, fitted.intercept
         self.alphas_, which = fitted.alphas, np.asarray(fitted.band_weights)
         known = np.isfinite(self.alphas_)
-        self.chosen_ = np.where(
-            known, self.candidates_[np.nan_to_num(which).argmax(axis=0)], np.nan
-        )
+        widths, shares = np.array(self._tried).T[:, np.nan_to_num(which).argmax(axis=0)]
+        self.chosen_ = np.where(known, self.candidates_[widths.astype(int)], np.nan)
+        self.prior_shares_ = np.where(known, shares, np.nan)
         self.posterior_ = weight_posterior(
             np.empty((len(X), len(which)), self.X_fit_.dtype),
             averages,
@@ -170,6 +211,29 @@ class KernelRidgeEncoder(BaseEncoder):
         )
         return fitted.held_out
 
+    @property
+    def _tried(self) -> list[tuple[int, float]]:
+        """Position of the width or degree, and share of the prior, of each kernel that is tried."""
+        shares = SHARES if getattr(self, "prior_", None) is not None else SHARES[:1]
+        return [(i, share) for share in shares for i in range(len(self.candidates_))]
+
+    def _prior_values(self, features: np.ndarray) -> np.ndarray:
+        """Functions of the prior, (n_images, rank); none from scratch."""
+        if (prior := getattr(self, "prior_", None)) is None:
+            return np.zeros((len(features), 0), np.float32)
+        return prior.functions(features) * np.float32(self.prior_scale_)
+
+    def _fitted_values(self) -> np.ndarray:
+        """Expected responses to the training images, (n_images, n_voxels)."""
+        X = self.X_fit_.astype(np.float64)
+        inner, norms = products_of(X, X), squares_of(X)
+        return self._expected(inner, norms, norms, self._own_values)
+
+    @property
+    def _own_values(self) -> np.ndarray:
+        """Functions of the prior at the training images; not in what earlier versions saved."""
+        return getattr(self, "prior_values_", np.zeros((len(self.X_fit_), 0), np.float32))
+
     def _kernels(self) -> tuple[KernelFamily, Callable[[np.ndarray], KernelChoices]]:
         """Kernels of the training images, and those of the images in given rows."""
         X, device = self.X_fit_, resolve_device(self.device)
@@ -177,18 +241,30 @@ class KernelRidgeEncoder(BaseEncoder):
             X = X.astype(np.float64)
         family = KernelFamily.fit(self.kernel, check_kernel(self.kernel, self.candidates), X)
         products, norms = products_of(X, X), squares_of(X)
+        self.family_, values = family, self.prior_values_.astype(X.dtype)
 
         def of_rows(rows: np.ndarray) -> KernelChoices:
             inner = products if len(rows) == len(X) else products[np.ix_(rows, rows)]
-            return KernelChoices(
-                len(family.candidates),
-                lambda i: family.of_products(i, inner, norms[rows], norms[rows]),
-                inner,
-                len(rows),
-                device,
-            )
+
+            def make(k: int) -> np.ndarray:
+                return self._kernel(k, inner, norms[rows], norms[rows], values[rows], values[rows])
+
+            return KernelChoices(len(self._tried), make, inner, len(rows), device)
 
         return family, of_rows
+
+    def _kernel(self, k: int, products: np.ndarray, *of_images: np.ndarray) -> np.ndarray:
+        """Kernel that is tried, of new images (rows) and fitted ones (columns).
+
+        `of_images` are the products of new and of fitted images with themselves, and the prior's
+        functions at both.
+        """
+        (i, share), (new, fitted, values, own) = self._tried[k], of_images
+        K = self.family_.of_products(i, products, new, fitted)
+        if share:
+            K *= 1 - share
+            K += share * (values @ own.T)
+        return K
 
     def _solve(self, kernels: KernelChoices, rows: np.ndarray, Y: np.ndarray) -> RidgeFit:
         # Scaled kernels have a centred trace of n_images, so features count as one in the grid.
@@ -212,11 +288,22 @@ class KernelRidgeEncoder(BaseEncoder):
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         products, new, fitted = self._products(features)
-        prediction = np.full((len(features), self.n_voxels_), np.nan, self.dual_coef_.dtype)
-        for i, candidate in enumerate(self.candidates_):
-            voxels = np.flatnonzero(self.chosen_ == candidate)
+        values = self._prior_values(features)
+        return self._expected(products, new, fitted, values)
+
+    def _expected(
+        self, products: np.ndarray, new: np.ndarray, fitted: np.ndarray, values: np.ndarray
+    ) -> np.ndarray:
+        """Expected responses, from products of images and the prior's functions at new ones."""
+        dtype = self.dual_coef_.dtype
+        prediction = np.full((len(products), len(self.chosen_)), np.nan, dtype)
+        shares = getattr(self, "prior_shares_", np.zeros(len(self.chosen_)))
+        own = self._own_values.astype(products.dtype)
+        values = values.astype(products.dtype)
+        for k, (i, share) in enumerate(self._tried):
+            voxels = np.flatnonzero((self.chosen_ == self.candidates_[i]) & (shares == share))
             if len(voxels):
-                K = self.family_.of_products(i, products, new, fitted)
+                K = self._kernel(k, products, new, fitted, values, own)
                 found = K @ self.dual_coef_[:, voxels] + self.intercept_[voxels]
                 prediction[:, voxels] = found
         return prediction
@@ -238,16 +325,19 @@ class KernelRidgeEncoder(BaseEncoder):
         self, features: np.ndarray, error: np.ndarray | None = None
     ) -> KernelFunctions:
         """Posterior of the function at some images; `error` as for `WeightPosterior.at`."""
-        X = self._scaled(features)
+        X, family = self._scaled(features), self.family_
+        values, of_fitted = self._prior_values(features), self._own_values
 
-        def points(i: int) -> KernelPoints:
-            return KernelPoints(
-                cross=self.family_.kernel(i, X, self.X_fit_),
-                own=self.family_.diagonal(i, X),
-                short=self.family_.sketch(i, X),
-                kernel=self.family_.kernel(i, self.X_fit_, self.X_fit_),
-                fitted_short=self.family_.sketch(i, self.X_fit_),
+        def points(k: int) -> KernelPoints:
+            i, share = self._tried[k]
+            found = KernelPoints(
+                cross=family.kernel(i, X, self.X_fit_),
+                own=family.diagonal(i, X),
+                short=family.sketch(i, X),
+                kernel=family.kernel(i, self.X_fit_, self.X_fit_),
+                fitted_short=family.sketch(i, self.X_fit_),
             )
+            return found.mixed(values, of_fitted, share) if share else found
 
         # Images are recognised by z-scored features, as for ridge.
         root = np.sqrt(X.shape[1]).astype(X.dtype)

@@ -207,6 +207,8 @@ def _network(constant: float, per_voxel: int, *, linear: bool = False) -> Callab
 
 def _latent(encoder: Any, sizes: _Sizes) -> Need:
     need = _network(250, 64, linear=True)(encoder, sizes)
+    if (prior := getattr(encoder, "prior", None)) is not None:
+        need = max(need, _with_prior(prior, sizes))  # of all features, whose weights it holds
     # Of several feature spaces, ridge is banded ridge.
     return max(need, _banded(encoder, sizes)) if _is_mapping(encoder) else need
 

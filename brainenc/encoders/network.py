@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from brainenc.encoders.base import HeldOut
@@ -148,10 +147,11 @@ class NetworkEncoder(BlendedEncoder):
         -------
         Encoder of the same class
         """
-        check_is_fitted(self)
+        return super().adapt(X, y)
+
+    def _adapting(self) -> tuple[Any, dict[str, Any]]:
         new = adapting(self).set_params(checkpoint_dir=None)
-        new._fit_all(X, y, **({"source": self} if self.members_ else {}))
-        return new
+        return new, {"source": self} if self.members_ else {}
 
     def _started(self, net: Any, source: "NetworkEncoder", member: int, frozen: bool) -> Any:
         """A network of the new subject with the trunk of one of the source's."""

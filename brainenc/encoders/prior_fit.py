@@ -5,18 +5,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 
 from brainenc.data.atlas_labels import text_labels
 from brainenc.data.voxels import atlas_columns, atlas_labels
 from brainenc.devices import resolve_device
-from brainenc.encoders.inputs import adapting
 from brainenc.encoders.weight_prior import WeightPrior
-from brainenc.features.learned import learns
+from brainenc.model_selection import image_folds
+from brainenc.solvers.evidence import prior_ridge_evidence
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.priors import PriorBands, prior_candidates, prior_ridge_cv
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.solvers.result import RidgeFit
+from brainenc.solvers.search import choose_search
 from brainenc.solvers.voxels import (
     EXACT_IMAGES,
     choose_alphas,
@@ -26,6 +26,9 @@ from brainenc.solvers.voxels import (
     flatten_tokens,
     folds_of_rows,
 )
+
+#: How penalties, and the mixture of priors, can be chosen.
+SELECTIONS = ("auto", "cross-validation", "evidence")
 
 
 class PriorFit(NamedTuple):
@@ -83,21 +86,25 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
     intercept, alphas = np.full((2, n_voxels), np.nan, X.dtype)
     held_out = np.full(averages.shape, np.nan, X.dtype)
     shares, largest = np.full((2, n_components + 1, n_voxels), np.nan, X.dtype)
+    folds = image_folds(encoder.cv, len(X), random_state=encoder.random_state)
+    search = choose_search(encoder.search, len(X), folds)
     for own, voxels in _groups(prior, labels):
         candidates = prior_candidates(n_components, own)
 
         def solve(rows: np.ndarray, Y: np.ndarray, candidates: np.ndarray = candidates) -> RidgeFit:
-            return prior_ridge_cv(
+            data = (
                 bands,
                 precise[rows],
                 Y,
                 choose_alphas(encoder.alphas, (len(rows), X.shape[1])),
                 folds_of_rows(encoder.cv, rows, len(X), random_state=encoder.random_state),
                 candidates,
-                per_voxel=choose_per_voxel(encoder.alpha_per_voxel, len(Y)),
-                search=encoder.search_,
-                device=resolve_device(encoder.device),
             )
+            per_voxel = choose_per_voxel(encoder.alpha_per_voxel, len(Y))
+            device = resolve_device(encoder.device)
+            if by_evidence(encoder.selection, encoder.cv):
+                return prior_ridge_evidence(*data, per_voxel=per_voxel, device=device)
+            return prior_ridge_cv(*data, per_voxel=per_voxel, search=search, device=device)
 
         fit = fit_voxels(
             averages[:, voxels],
@@ -130,27 +137,29 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
     )
 
 
+def by_evidence(selection: str, cv: Any) -> bool:
+    """Whether penalties and mixture are chosen by evidence; else by cross-validation.
+
+    "auto" is evidence, unless `cv` has folds of its own (a splitter, such as one of categories):
+    they say which new images there will be.
+
+    Raises
+    ------
+    ValueError : an unknown selection.
+    """
+    if selection not in SELECTIONS:
+        raise ValueError(
+            f"selection={selection!r} must be one of {', '.join(map(repr, SELECTIONS))}"
+        )
+    return selection == "evidence" or (selection == "auto" and isinstance(cv, (int, np.integer)))
+
+
 def with_prior_of(new: Any, fitted: Any) -> Any:
     """An unfitted linear encoder with the weights of a fitted one as its prior; set in place."""
     new.set_params(prior=WeightPrior.from_encoders([fitted]))
     if "rois" in new.get_params(deep=False):
         new.set_params(rois=None)  # of the old subject's voxels
     return new
-
-
-def adapted_linear(encoder: Any, X: Any, y: Any) -> Any:
-    """Copy of a fitted linear encoder, fitted to a new subject with the old one as its prior."""
-    return with_prior_of(adapting(encoder), encoder).fit(X, y)
-
-
-def adapting_member(given: Any, fitted: Any) -> Any:
-    """Unfitted copy of a member of a stack whose fit starts from the fitted member, if linear.
-
-    Linear members get it as their prior; others have no parameter that says where to start.
-    """
-    if not hasattr(fitted, "linear_map") or learns(getattr(fitted, "features_", None)):
-        return clone(given)
-    return with_prior_of(clone(given), fitted)
 
 
 def voxel_labels(prior: WeightPrior, rois: Any, n_voxels: int) -> np.ndarray | None:

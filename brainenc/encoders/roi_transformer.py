@@ -13,7 +13,6 @@ from torch import Tensor
 from brainenc.conversion import check_row_order, text_labels
 from brainenc.data.voxels import atlas_columns, atlas_labels
 from brainenc.encoders.ensemble import run_net, seeded
-from brainenc.encoders.inputs import adapting
 from brainenc.encoders.network import NetworkEncoder, Preset
 from brainenc.encoders.tokens import TokenAdapter, principal_components
 from brainenc.encoders.trained import MIN_IMAGES, Published
@@ -215,9 +214,13 @@ class ROITransformerEncoder(Published, NetworkEncoder):
         ROITransformerEncoder
         """
         check_is_fitted(self)
-        new = adapting(self).set_params(rois=rois, checkpoint_dir=None)
-        new._fit_all(X, y, **({"source": self} if self.members_ else {}))
+        new, how = self._adapting()
+        new.set_params(rois=rois)._fit_all(X, y, **how)
         return new
+
+    def _adapting(self) -> tuple[Any, dict[str, Any]]:
+        new, how = super()._adapting()
+        return new.set_params(rois="auto"), how  # the old labels belong to other voxels
 
     def _started(self, net: Any, source: Any, member: int, frozen: bool) -> Any:
         net = super()._started(net, source, member, frozen)

@@ -12,23 +12,25 @@ from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.blended import cross_blend
 from brainenc.encoders.composed import (
     NOT_PREFIT,
-    cross_fits,
+    cross_predictions,
     extraction,
+    fit_member,
+    fitted_on_arrays,
     for_arrays,
     inputs_of,
     joined_features,
     named_encoders,
     prepare,
     view,
+    with_extractor,
     with_features,
 )
 from brainenc.encoders.describe import describe
 from brainenc.encoders.latent.encoder import LatentEncoder
 from brainenc.encoders.mean import MeanEncoder
-from brainenc.encoders.prior_fit import adapting_member
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.features.learned import Columns, LearnedFeatures, SideBySide, Within, learns
-from brainenc.model_selection import Folds, image_folds
+from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers.simplex import blend
 from brainenc.storage import fingerprint
@@ -200,11 +202,10 @@ class StackedEncoder(BaseEncoder):
         return members
 
     def adapt(self, X: Any, y: Any) -> "StackedEncoder":
-        """Fit to a new subject; linear members have this subject's weights as their prior.
+        """Fit to a new subject, each member by its own `adapt`; this encoder is unchanged.
 
-        Other members and the weights of all members are fitted anew, since members are fitted in
-        folds too. This encoder is unchanged; of ``cv="prefit"`` the members are fitted to the new
-        subject, with 5 folds.
+        Members share what their `adapt` shares, in the fits to folds too. Only the weights of the
+        members are chosen anew; of ``cv="prefit"`` with 5 folds.
 
         Parameters
         ----------
@@ -214,11 +215,20 @@ class StackedEncoder(BaseEncoder):
         -------
         StackedEncoder
         """
-        check_is_fitted(self)
-        members = self._members()
-        starting = [(n, adapting_member(m, self.encoders_[n])) for n, m in members.items()]
-        cv = 5 if self._prefit else self.cv
-        return clone(self).set_params(encoders=starting, cv=cv).fit(X, y)
+        return self.adapt_held_out(X, y)[0]
+
+    def adapt_held_out(self, X: Any, y: Any) -> tuple["StackedEncoder", np.ndarray]:
+        """As `BaseEncoder.adapt_held_out`."""
+        new, held_out = super().adapt_held_out(X, y)
+        if self.prefit_:  # a clone of it is to be fitted, not taken as it is
+            new.set_params(cv=5, encoders=[(n, clone(m)) for n, m in new.encoders_.items()])
+        return new, held_out
+
+    def _adapting(self) -> tuple[BaseEncoder, dict[str, Any]]:
+        new = clone(self)
+        if self.prefit_:
+            new.set_params(cv="prefit", encoders=list(self.encoders_.items()))
+        return new, {"source": self}
 
     # ---------------------------------------------------------------- features
 
@@ -312,9 +322,9 @@ class StackedEncoder(BaseEncoder):
 
     # ---------------------------------------------------------------- fitting
 
-    def _fit(self, features: np.ndarray, betas: np.ndarray) -> np.ndarray:
+    def _fit(self, features: np.ndarray, betas: np.ndarray, *, source: Any = None) -> np.ndarray:
         averages = average_repeats(betas)
-        held_out = self._fit_members(self._views(features), betas)
+        held_out = self._fit_members(self._views(features), betas, source)
         folds = image_folds(min(5, len(betas)), len(betas), random_state=self.random_state)
         self.weights_, blended, self.held_out_images_ = cross_blend(
             held_out, averages, folds, self.pooling
@@ -331,13 +341,22 @@ class StackedEncoder(BaseEncoder):
         if isinstance(self.cv, str) and self.cv not in ("auto", "prefit"):
             raise ValueError(f"cv={self.cv!r} must be 'auto', 'prefit', an int or a splitter")
 
-    def _fit_members(self, views: dict[str, np.ndarray], betas: np.ndarray) -> list[np.ndarray]:
-        """Fit the members; return their held-out predictions."""
-        if self._prefit:
+    def _fit_members(
+        self, views: dict[str, np.ndarray], betas: np.ndarray, source: Any = None
+    ) -> list[np.ndarray]:
+        """Fit the members, or adapt those of a fitted stack; return their held-out predictions."""
+        if self._prefit and source is None:
             return self._predictions(views, n_voxels=betas.shape[2])
-        held_out = {
-            name: member.fit_held_out(views[name], betas) for name, member in self.encoders_.items()
-        }
+        starts: dict[str, BaseEncoder | None] = dict.fromkeys(self.encoders_)
+        if source is not None:
+            of_source = source.encoders_.items()
+            # Members that a stack fits take arrays; those that it was given have extractors.
+            starts = {n: fitted_on_arrays(m) if source.prefit_ else m for n, m in of_source}
+        found = {n: fit_member(m, views[n], betas, starts[n]) for n, m in self.encoders_.items()}
+        held_out = {name: predicted for name, (_, predicted) in found.items()}
+        given, self.encoders_ = self.encoders_, {name: m for name, (m, _) in found.items()}
+        if self._prefit:
+            self.encoders_ = {n: with_extractor(m, given[n]) for n, m in self.encoders_.items()}
         own = isinstance(self.cv, str)
         folds_wanted = _incomplete(held_out, betas) if own else list(held_out)
         # A fit of its own holds out images from the solver alone: learned features have seen them.
@@ -347,7 +366,8 @@ class StackedEncoder(BaseEncoder):
             cv = 5 if own else self.cv
             folds = image_folds(cv, len(betas), random_state=self.random_state)
             for name in folds_wanted:
-                held_out[name] = _cross_fit(self.encoders_[name], views[name], betas, folds)
+                of_member = (self.encoders_[name], views[name], betas, folds, starts[name])
+                held_out[name] = cross_predictions(*of_member)
         return list(held_out.values())
 
     def _member_histories(self) -> pd.DataFrame:
@@ -423,10 +443,3 @@ def _incomplete(held_out: Mapping[str, np.ndarray], betas: np.ndarray) -> list[s
     if n_common >= min(MIN_COMMON, wanted.sum()):
         return []
     return [name for name, has in known.items() if not has[wanted].all()]
-
-
-def _cross_fit(member: BaseEncoder, X: np.ndarray, betas: np.ndarray, folds: Folds) -> np.ndarray:
-    predictions = np.full((len(betas), betas.shape[2]), np.nan, dtype=np.float32)
-    for test, fitted in cross_fits(member, X, betas, folds):
-        predictions[test] = fitted.predict(X[test])
-    return predictions

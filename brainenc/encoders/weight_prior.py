@@ -274,16 +274,7 @@ class WeightPrior:
                 f"the prior is of the features {self.extractor}, and the encoder has {own}: give "
                 "both the same extractor"
             )
-        X = flatten_tokens(features)
-        shift = np.median(np.abs(X.mean(axis=0) - self.feature_mean) / self.feature_scale)
-        varies = X.std(axis=0) > 0
-        ratio = np.median(X.std(axis=0)[varies] / self.feature_scale[varies]) if varies.any() else 1
-        if not (shift <= MOST_SHIFT and 1 / MOST_RATIO <= ratio <= MOST_RATIO):
-            raise ValueError(
-                f"features are on another scale than those of the prior: their mean is {shift:.3g} "
-                f"s.d. away, and their s.d. is {ratio:.3g} times as large (medians over features). "
-                "Give features as the sources had them; the encoder scales them itself"
-            )
+        check_scale(flatten_tokens(features), self.feature_mean, self.feature_scale)
 
     def component(self, label: str) -> int | None:
         """Position of the component of a ROI label, None if there is none."""
@@ -343,6 +334,22 @@ def check_prior(prior: Any) -> None:
         raise TypeError(
             f"prior={prior!r} must be a WeightPrior: make one with "
             "brainenc.WeightPrior.from_encoders([...])"
+        )
+
+
+def check_scale(X: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> None:
+    """Raise ValueError if features (n_images, n_features) are on another scale than the sources'.
+
+    `mean` and `scale` are the mean and s.d. of each of the sources' features.
+    """
+    shift = np.median(np.abs(X.mean(axis=0) - mean) / scale)
+    varies = X.std(axis=0) > 0
+    ratio = np.median(X.std(axis=0)[varies] / scale[varies]) if varies.any() else 1
+    if not (shift <= MOST_SHIFT and 1 / MOST_RATIO <= ratio <= MOST_RATIO):
+        raise ValueError(
+            f"features are on another scale than those of the prior: their mean is {shift:.3g} "
+            f"s.d. away, and their s.d. is {ratio:.3g} times as large (medians over features). "
+            "Give features as the sources had them; the encoder scales them itself"
         )
 
 

@@ -35,10 +35,14 @@ class KernelBands:
 
     def smoother(self, weights: Tensor, alphas: Tensor, folds: Folds) -> Smoother:
         """Ridge with the kernel Σ_b weights[b] K_b."""
+        return Smoother.of_kernel(self.kernel(weights), alphas, folds)
+
+    def kernel(self, weights: Tensor) -> Tensor:
+        """Σ_b weights[b] K_b."""
         K = self.Ks[0] * weights[0]
         for weight, other in zip(weights[1:].tolist(), self.Ks[1:], strict=True):
             K.add_(other, alpha=weight)
-        return Smoother.of_kernel(K, alphas, folds)
+        return K
 
 
 class FeatureBands:

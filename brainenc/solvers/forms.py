@@ -7,8 +7,6 @@ with each penalty in a time linear in its size.
 """
 
 import copy
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -65,29 +63,31 @@ class Form(Protocol):
 
 
 def form_of_kernel(K: Tensor) -> Form:
-    """The form that takes less time, of a kernel (n_images, n_images).
+    """The form that takes less time, of a kernel (n_images, n_images)."""
+    if len(K) > BAND_IMAGES and K.device.type == "cpu":
+        return BandForm.of_kernel(K)
+    return EigenForm.of_kernel(K)
 
-    A reflection takes the constant vector to the first axis, which is left out: the others are
-    orthogonal to the constant at the level of round-off, whatever the penalty.
+
+def _without_constant(K: Tensor) -> tuple[Tensor, Tensor]:
+    """A kernel on what has mean 0, (n − 1, n − 1), and the reflection that took it there.
+
+    It takes the constant vector to the first axis, which is left out: the others are orthogonal to
+    the constant at the level of round-off, whatever the penalty.
     """
-    n = len(K)
-    mirror = K.new_full((n,), n**-0.5)
+    mirror = K.new_full((len(K),), len(K) ** -0.5)
     mirror[0] += 1
     mirror /= torch.linalg.norm(mirror)
     row = mirror @ K
     reflected = torch.addr(K, mirror, row, alpha=-2)
     reflected.addr_(row - 2 * (row @ mirror) * mirror, mirror, alpha=-2)
-    make: Callable[[Tensor], Form]
-    if n > BAND_IMAGES and K.device.type == "cpu":
-        band, within = reduce_to_band(reflected[1:, 1:])
-        make = partial(BandForm, band)
-    else:
-        values, within = torch.linalg.eigh(reflected[1:, 1:])
-        make = partial(EigenForm, values.clamp_(min=0))
-    del reflected
-    axes = torch.cat([within.new_zeros(1, n - 1), within])
-    del within
-    return make(axes.addr_(mirror, mirror @ axes, alpha=-2))
+    return reflected[1:, 1:], mirror
+
+
+def _axes_of_images(within: Tensor, mirror: Tensor) -> Tensor:
+    """Axes (n, n − 1) of the images, from those of the kernel without the constant."""
+    axes = torch.cat([within.new_zeros(1, within.shape[1]), within])
+    return axes.addr_(mirror, mirror @ axes, alpha=-2)
 
 
 class EigenForm:
@@ -104,6 +104,13 @@ class EigenForm:
         self.values, self.axes = values, axes
         self.is_complete = axes.shape[1] >= len(axes) - 1
         self.largest = float(values[-1]) if len(values) else 0.0
+
+    @classmethod
+    def of_kernel(cls, K: Tensor) -> "EigenForm":
+        """Of a kernel (n_images, n_images)."""
+        inner, mirror = _without_constant(K)
+        values, within = torch.linalg.eigh(inner)
+        return cls(values.clamp_(min=0), _axes_of_images(within, mirror))
 
     def residuals(self, Y: Tensor, projected: Tensor, alphas: Tensor) -> Tensor:
         """See `Form`."""
@@ -155,6 +162,14 @@ class BandForm:
         ends = torch.as_tensor([len(block) for block in band.diagonal]).cumsum(0).tolist()
         self._slices = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
         self._factors: dict[float, _Factor] = {}
+
+    @classmethod
+    def of_kernel(cls, K: Tensor) -> "BandForm":
+        """Of a kernel (n_images, n_images)."""
+        inner, mirror = _without_constant(K)
+        band, within = reduce_to_band(inner)
+        del inner
+        return cls(band, _axes_of_images(within, mirror))
 
     def residuals(self, Y: Tensor, projected: Tensor, alphas: Tensor) -> Tensor:
         """See `Form`. Fast if voxels of one penalty follow each other."""

@@ -31,6 +31,25 @@ class KernelPoints:
     kernel: np.ndarray
     fitted_short: np.ndarray
 
+    def mixed(self, values: np.ndarray, fitted: np.ndarray, share: float) -> "KernelPoints":
+        """With the kernel (1 − share) times this one, and share times that of linear features.
+
+        `values` (n_new, rank) and `fitted` (n_images, rank) are these features.
+        """
+        rest = 1 - share
+
+        def beside(short: np.ndarray, linear: np.ndarray) -> np.ndarray:
+            both = [np.sqrt(rest) * short, np.sqrt(share) * linear]
+            return np.concatenate(both, axis=1).astype(np.float32)
+
+        return KernelPoints(
+            rest * self.cross + share * (values @ fitted.T),
+            rest * self.own + share * np.square(values).sum(axis=1),
+            beside(self.short, values),
+            rest * self.kernel + share * (fitted @ fitted.T),
+            beside(self.fitted_short, fitted),
+        )
+
 
 class KernelFunctions(DrawnFunctions):
     """Values at some images of functions drawn from the posterior of kernel ridge.

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from brainenc.arrays import blocks
 from brainenc.model_selection import Folds
 from brainenc.solvers.banded import banded_ridge_cv, feature_bands
+from brainenc.solvers.kernel import BLOCK_NUMBERS
 from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.simplex import blend, measure_errors
 from brainenc.solvers.voxels import SHARES
@@ -92,13 +94,24 @@ class PriorBands:
         """Bands side by side, (n_images, Σ sizes), of scaled features."""
         return np.concatenate([*(X @ F for F in self.maps), X], axis=1)
 
-    def weights(self, X: np.ndarray, dual: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """Weights of scaled features, (n_features, n_voxels), from dual ones and bands' shares."""
-        found = shares[-1] * (X.T @ dual)
-        for F, share in zip(self.maps, shares[:-1], strict=True):
-            if share:
-                found += share * (F @ ((X @ F).T @ dual))
-        return found.astype(dual.dtype, copy=False)
+    def weights(self, X: np.ndarray, duals: np.ndarray) -> np.ndarray:
+        """Weights of scaled features, (n_features, n_voxels), in the dtype of `duals`.
+
+        Parameters
+        ----------
+        X : array, shape (n_images, n_features)
+        duals : array, shape (n_bands, n_images, n_voxels)
+            Dual weights of each band, times its share.
+        """
+        n_voxels = duals.shape[2]
+        found = np.empty((self.n_features, n_voxels), duals.dtype)
+        for voxels in blocks(n_voxels, max(1, BLOCK_NUMBERS // self.n_features)):
+            part = X.T @ duals[-1][:, voxels]
+            for F, dual in zip(self.maps, duals[:-1], strict=True):
+                if dual.any():
+                    part += F.astype(X.dtype, copy=False) @ (F.T @ (X.T @ dual[:, voxels]))
+            found[:, voxels] = part
+        return found
 
 
 def prior_candidates(n_components: int, own: Sequence[int]) -> np.ndarray:
@@ -175,7 +188,7 @@ def prior_ridge_cv(
         used = np.flatnonzero(candidate)
         fits.append(
             banded_ridge_cv(
-                _kernels(bands, X, used, options.get("device", "cpu")),
+                _kernels(bands, X, list(used), options.get("device", "cpu")),
                 Y,
                 alphas,
                 folds,
@@ -185,27 +198,35 @@ def prior_ridge_cv(
         )
     held_out = [fit.held_out for fit in fits]
     shares = measure_errors(held_out, Y).weights(pooling)
-    weights = np.zeros((X.shape[1], Y.shape[1]), Y.dtype)
+    duals = np.zeros((candidates.shape[1], *Y.shape), Y.dtype)
     intercept = np.zeros(Y.shape[1], Y.dtype)
     for candidate, fit, share in zip(candidates, fits, shares.astype(Y.dtype), strict=True):
-        some = np.flatnonzero(share)
-        weights[:, some] += share[some] * bands.weights(X, fit.weights[:, some], candidate)
+        for band in np.flatnonzero(candidate):
+            duals[band] += fit.weights * (share * Y.dtype.type(candidate[band]))
         intercept += share * fit.intercept
     largest = shares.argmax(axis=0)
     alphas_of = np.array([fit.alphas for fit in fits])[largest, np.arange(Y.shape[1])]
+    blended = blend(shares, held_out)
+    del fits, held_out
     return RidgeFit(
-        weights,
+        bands.weights(X, duals),
         intercept,
         alphas_of,
-        blend(shares, held_out),
+        blended,
         band_weights=shares.astype(Y.dtype),
     )
 
 
-def _kernels(bands: PriorBands, X: np.ndarray, used: np.ndarray, device: Any) -> Any:
-    """Features side by side where these are few, else kernels, of the bands that are used."""
-    parts = [X @ bands.maps[b] if b < len(bands.maps) else X for b in used]
-    sizes = [part.shape[1] for part in parts]
-    if 2 * sum(sizes) <= len(X):
-        return feature_bands(np.concatenate(parts, axis=1), sizes, device=device)
+def band_kernels(bands: PriorBands, X: np.ndarray, used: Sequence[int]) -> list[np.ndarray]:
+    """Kernels (n_images, n_images) of some bands, of scaled features X."""
+    parts = (X @ bands.maps[b] if b < len(bands.maps) else X for b in used)
     return [part @ part.T for part in parts]
+
+
+def _kernels(bands: PriorBands, X: np.ndarray, used: Sequence[int], device: Any) -> Any:
+    """Features side by side where these are few, else kernels, of the bands that are used."""
+    sizes = [bands.sizes[b] for b in used]
+    if 2 * sum(sizes) > len(X):
+        return band_kernels(bands, X, used)
+    parts = [X @ bands.maps[b] if b < len(bands.maps) else X for b in used]
+    return feature_bands(np.concatenate(parts, axis=1), sizes, device=device)

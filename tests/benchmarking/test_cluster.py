@@ -213,3 +213,18 @@ def test_without_a_scheduler_nothing_is_sent():
     array = np.ones(3)
     with cluster.connected(None, None) as send:
         assert send(array) is array
+
+
+def test_a_learning_curve_is_fitted_by_the_workers(local_cluster, tmp_path):
+    one, two = brainenc.datasets.simulate_subjects(2, 60, 12, shared_images=0, image_size=48)
+    tokens = {d.name: d.truth.tokens for d in (one, two)}
+    methods = {"adapted": brainenc.Transfer(brainenc.RidgeEncoder(), "adapt")}
+    given = {"sizes": [10, 20], "n_draws": 1, "n_bootstraps": 10, "verbose": False}
+    given |= {"sources": [two], "features": tokens}
+    here = brainenc.learning_curve(one, methods, **given)
+    there = brainenc.learning_curve(
+        one, methods, scheduler=local_cluster.scheduler_address, out=tmp_path / "curve", **given
+    )
+    assert here.table().drop(index="mean").notna().all(axis=None)  # r of a constant is undefined
+    np.testing.assert_allclose(there.scores["r"], here.scores["r"], atol=1e-6)
+    assert len(list((tmp_path / "curve" / "fits").glob("*.npy"))) == len(here.table()) * 2

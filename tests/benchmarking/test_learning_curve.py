@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import brainenc
 from brainenc import Transfer, learning_curve
 from brainenc.benchmarking import curve_data
-from brainenc.benchmarking.curve_data import subset, zscored
+from brainenc.benchmarking.curve_data import subset, subset_betas, zscored
 from brainenc.benchmarking.curve_tables import sampled_r, size_at
 from brainenc.cli import app
 from brainenc.datasets import simulate_subjects
@@ -50,15 +50,16 @@ def test_larger_subsets_hold_the_smaller_ones_and_no_test_image(subjects):
 def test_betas_are_zscored_inside_the_subset(subjects):
     data = subjects[0]
     held_out = data.stimuli["shared"].to_numpy()
-    betas = subset(data, held_out, 30, "images", [0, 0]).betas
+    part = subset(data, held_out, 30, "images", [0, 0])
+    betas = subset_betas(data.betas, part)
     np.testing.assert_allclose(np.nanmean(betas, (0, 1)), 0, atol=1e-5)
     np.testing.assert_allclose(np.nanstd(betas, (0, 1)), 1, atol=1e-5)
     # Trials outside the subset change nothing, whatever they are.
     changed = data.betas.copy()
-    rows = subset(data, held_out, 30, "images", [0, 0]).rows
-    changed[np.setdiff1d(np.arange(160), rows)] *= 100
+    changed[np.setdiff1d(np.arange(160), part.rows)] *= 100
     other = brainenc.EncodingData(data.images, changed, data.voxels, data.trials)
-    np.testing.assert_array_equal(subset(other, held_out, 30, "images", [0, 0]).betas, betas)
+    again = subset(other, held_out, 30, "images", [0, 0])
+    np.testing.assert_array_equal(subset_betas(changed, again), betas)
 
 
 def test_a_constant_voxel_and_one_without_data_stay_so():
@@ -75,9 +76,10 @@ def test_sessions_are_the_trials_of_whole_sessions(subjects):
     one, two = (subset(data, held_out, n, "sessions", [0, 0]) for n in (1, 2))
     trials = data.trials[~held_out[data.trials["image"]]]
     counts = trials["session"].value_counts()
-    assert np.isfinite(one.betas[..., 0]).sum() in counts.tolist()
+    n_trials = [np.isfinite(subset_betas(data.betas, p)[..., 0]).sum() for p in (one, two)]
+    assert n_trials[0] in counts.tolist()
     assert set(one.rows) <= set(two.rows)
-    assert np.isfinite(two.betas[..., 0]).sum() > np.isfinite(one.betas[..., 0]).sum()
+    assert n_trials[1] > n_trials[0]
 
 
 # ------------------------------------------------------------------ numbers
@@ -111,7 +113,7 @@ def test_one_point_is_a_fit_by_hand(curve, subjects, tokens):
     held_out = data.stimuli["shared"].to_numpy()
     part = subset(data, held_out, 40, "images", [0, 1])
     X = tokens[data.name]
-    fitted = brainenc.RidgeEncoder().fit(X[part.rows], part.betas)
+    fitted = brainenc.RidgeEncoder().fit(X[part.rows], subset_betas(data.betas, part))
     prediction, targets = fitted.predict(X[held_out]), np.nanmean(data.betas[held_out], 1)
     r = [stats.pearsonr(p, t)[0] for p, t in zip(prediction.T, targets.T, strict=True)]
     row = curve.scores.query("encoder == 'ridge' and size == 40 and draw == 1 and roi == 'all'")
@@ -245,3 +247,55 @@ def test_sizes_by_default_are_those_that_there_are(subjects):
     held_out = subjects[0].stimuli["shared"].to_numpy()
     assert curve_data.check_sizes(subjects[0], held_out, None, "images") == [25, 50, 100]
     assert curve_data.check_sizes(subjects[0], held_out, None, "sessions") == [1, 2, 3, 4]
+
+
+def test_several_processes_give_the_same_curve(curve, subjects, tokens, tmp_path):
+    """And an error in one of them is of that fit alone, in a run that goes on later."""
+    names = [d.name for d in subjects[:2]]
+    given = {"features": {name: tokens[name] for name in names}, "sizes": [20, 40]} | QUICK
+    methods = {"adapted": brainenc.Transfer(brainenc.RidgeEncoder(), "adapt")}
+    one = learning_curve(subjects[:2], methods, **given)
+    two = learning_curve(subjects[:2], methods, n_jobs=2, out=tmp_path / "curve", **given)
+    for name in ("scores", "summary", "pairs", "worth"):
+        tables = (
+            getattr(found, name).drop(columns="seconds", errors="ignore") for found in (one, two)
+        )
+        pd.testing.assert_frame_equal(*tables)
+    files = sorted((tmp_path / "curve" / "fits").glob("*.npy"))
+    assert len(files) == len(two.scores[two.scores["roi"] == "all"])
+
+
+def test_features_of_images_are_computed_once_for_all_methods(subjects, monkeypatch):
+    asked = []
+    former = brainenc.PixelFeatures.transform
+    monkeypatch.setattr(
+        brainenc.PixelFeatures,
+        "transform",
+        lambda self, images: asked.append(len(images)) or former(self, images),
+    )
+    pixels = brainenc.PixelFeatures(size=4, verbose=False)
+    ridge = brainenc.RidgeEncoder(pixels)
+    methods = {"ridge": ridge, "adapted": brainenc.Transfer(ridge, "adapt")}
+    learning_curve(subjects[:2], methods, sizes=[20], **QUICK)
+    assert asked == [subjects[0].n_images, subjects[1].n_images]
+
+
+def test_the_group_mean_is_the_mean_voxel_of_the_roi(subjects, tokens):
+    methods = {"group": Transfer(brainenc.RidgeEncoder(), "group-mean")}
+    given = {"features": tokens, **QUICK}
+    found = learning_curve(subjects, methods, sizes=[20], **given)
+    new, *others = subjects
+    shared = new.stimuli["shared"].to_numpy()
+    expected = np.zeros((shared.sum(), new.n_voxels))
+    for other in others:
+        rest = ~other.stimuli["shared"].to_numpy()
+        for roi in set(new.voxels["roi"]):
+            own = np.nanmean(other.betas[rest], 1)[:, other.voxels["roi"] == roi].mean(1)
+            fit = brainenc.RidgeEncoder().fit(tokens[other.name][rest], own)
+            of_roi = (new.voxels["roi"] == roi).to_numpy()
+            expected[:, of_roi] += fit.predict(tokens[new.name][shared])[:, None]
+    targets = np.nanmean(new.betas[shared], 1)
+    r = stats.pearsonr(expected, targets, axis=0).statistic.mean()
+    row = found.scores.query("encoder == 'group' and roi == 'all' and subject == @new.name")
+    # Alphas of one column are chosen alone here, and beside other ROIs there.
+    np.testing.assert_allclose(row["r"], r, atol=0.01)

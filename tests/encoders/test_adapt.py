@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 from tiny_encoders import tiny_encoder
 
 import brainenc
 from brainenc.datasets import simulate_subjects
 from brainenc.encoders import ENCODERS
 
-#: Encoders without a part that subjects share: the mean, and dual weights of a subject's images.
-NOTHING_SHARED = {"mean", "kernelridge"}
+#: Encoders without a part that subjects share.
+NOTHING_SHARED = {"mean"}
 #: Encoders with weights as a prior, and those of which a member has it.
 LINEAR = {"ridge", "banded", "stacked", "calibrated", "incontext"}
 N, FEW = 130, 60
@@ -137,6 +139,144 @@ def test_a_latent_of_several_spaces_keeps_its_maps_and_its_weights_as_a_prior(su
     assert adapted.sample(new[:5], n=2).shape == (2, 5, 30)
 
 
+def _r(fitted, X, signal):
+    return np.nanmean(stats.pearsonr(fitted.predict(X), signal, axis=0).statistic)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_latent_takes_a_prior_for_its_ridge(several, subjects, tmp_path):
+    """With few images the encoder is its ridge, so it predicts as ridge with that prior does."""
+    first, second = subjects
+    X, new = first.truth.tokens, second.truth.tokens
+    how = {"n_members": 0, "n_latents": 8}
+    linear = brainenc.RidgeEncoder(None)
+    if several:
+        X, new = X.reshape(260, -1), new.reshape(260, -1)
+        how["bands"] = {"left": 24, "right": 40}
+        linear = brainenc.BandedRidgeEncoder(None, bands=how["bands"])
+    prior = brainenc.WeightPrior.from_encoders([clone(linear).fit(X, first.betas)])
+    encoder = brainenc.LatentEncoder(None, prior=prior, **how)
+    with pytest.warns(UserWarning, match="ridge"):
+        few = clone(encoder).fit(new[:FEW], second.betas[:FEW])
+    ridge = clone(linear).set_params(prior=prior).fit(new[:FEW], second.betas[:FEW])
+    np.testing.assert_allclose(few.predict(new), ridge.predict(new), atol=2e-4)
+    many = encoder.fit(new[:N], second.betas[:N])
+    scratch = brainenc.LatentEncoder(None, **how).fit(new[:N], second.betas[:N])
+    signal = second.truth.signal[N:]
+    assert _r(many, new[N:], signal) > _r(scratch, new[N:], signal)
+    ridge.fit(new[:N], second.betas[:N])
+    own = many.linear_._predict if several else many.linear_.predict
+    np.testing.assert_allclose(own(new), ridge.predict(new), atol=2e-4)
+    assert many.sample(new[:5], n=2).shape == (2, 5, 40)
+    loaded = brainenc.load(many.save(tmp_path / "prior"))
+    np.testing.assert_array_equal(loaded.predict(new), many.predict(new))
+    np.testing.assert_array_equal(
+        loaded.sample(new[:5], 2, random_state=0), many.sample(new[:5], 2, random_state=0)
+    )
+    again = many.adapt(X[:N], first.betas[:N])  # an encoder with a prior can be adapted
+    assert again.kernel_ is many.kernel_
+    with pytest.raises(ValueError, match=r"shape|features"):
+        encoder.fit(new[:N, :3], second.betas[:N])
+    with pytest.raises(TypeError, match="WeightPrior"):
+        brainenc.LatentEncoder(None, prior="other").fit(new[:N], second.betas[:N])
+
+
+def test_the_prior_of_a_latent_is_of_all_features_where_ridge_averages_tokens():
+    """With very many features ridge from scratch sees averages over tokens; a prior is of all."""
+    from brainenc.encoders import tokens
+
+    rng = np.random.default_rng(0)
+    shape = (2, tokens.MAX_LINEAR)  # twice as many as linear maps take
+    X, W = rng.standard_normal((60, *shape)).astype(np.float32), rng.standard_normal(5)
+    betas = X[:, 0, :5] * W + 0.1 * rng.standard_normal((60, 5))
+    prior = brainenc.WeightPrior.from_encoders([brainenc.RidgeEncoder(None).fit(X, betas)])
+    encoder = brainenc.LatentEncoder(None, n_members=0, n_latents=2, min_images=20, prior=prior)
+    encoder.fit(X[:40], betas[:40])
+    assert encoder.linear_.coef.shape[0] == X[0].size
+    assert encoder.sample(X[:3], n=2).shape == (2, 3, 5)
+
+
+def test_a_latent_with_few_images_has_its_ridge_as_a_prior():
+    first, second = simulate_subjects(2, 120, 60, shared_images=0, random_state=2)
+    X, new = first.truth.tokens, second.truth.tokens
+    with pytest.warns(UserWarning, match="ridge"):
+        encoder = brainenc.LatentEncoder(None).fit(X[:90], first.betas[:90])
+    adapted = encoder.adapt(new[:FEW], second.betas[:FEW])
+    ridge = brainenc.RidgeEncoder(None).fit(X[:90], first.betas[:90])
+    scratch = clone(ridge).fit(new[:FEW], second.betas[:FEW]).predict(new)
+    ridge = ridge.adapt(new[:FEW], second.betas[:FEW]).predict(new)
+    found = adapted.predict(new)
+    # Voxels of the prior are weighted by their s.d., those of ridge's by that of their noise.
+    assert np.abs(found - ridge).mean() < 0.1 * np.abs(found - scratch).mean()
+
+
+def test_members_of_a_stack_are_adapted_by_their_own_adapt(subjects):
+    """The networks of a stack are those that the member adapts to alone, not trained anew."""
+    first, second = subjects
+    X, new, y = first.truth.tokens[:N], second.truth.tokens[:FEW], second.betas[:FEW]
+    members = {"ridge": brainenc.RidgeEncoder(), "net": tiny_encoder("mindreader", device="cpu")}
+    stack = brainenc.StackedEncoder(members).fit(X, first.betas[:N])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none that a ridge is fitted in place of the network
+        adapted = stack.adapt(new, y)
+    for name, member in stack.encoders_.items():
+        alone = member.adapt(new, y)
+        np.testing.assert_array_equal(adapted.encoders_[name].predict(new), alone.predict(new))
+    scratch = clone(stack.encoders_["net"]).set_params(min_images=2).fit(new, y)
+    trunk, start, other = (
+        fitted.members_[0].state_dict()
+        for fitted in (adapted.encoders_["net"], stack.encoders_["net"], scratch)
+    )
+    shared = [n for n in trunk if not n.startswith(type(stack.encoders_["net"]).own_weights)]
+    assert all(np.array_equal(trunk[n], start[n]) for n in shared)
+    assert not all(np.array_equal(other[n], start[n]) for n in shared)
+
+
+@pytest.mark.parametrize("kind", ["stacked", "calibrated"])
+def test_fitted_members_are_adapted_with_their_extractors(kind, tmp_path):
+    """Of ``cv="prefit"``: members have features of their own, several spaces among them."""
+    first, second = simulate_subjects(2, 70, 10, shared_images=0)
+    pixels = brainenc.PixelFeatures(size=4, verbose=False)
+    gabor = brainenc.GaborPyramid(n_scales=1, pool=2, size=16, verbose=False)
+    bands = brainenc.BandedRidgeEncoder({"pixels": pixels, "gabor": gabor}, n_iter=3)
+    ridge = brainenc.RidgeEncoder(make_pipeline(pixels, PCA(3, random_state=0)))
+    ridge, bands = (e.fit(first.images[:40], first.betas[:40]) for e in (ridge, bands))
+    if kind == "stacked":
+        encoder = brainenc.StackedEncoder({"ridge": ridge, "bands": bands}, cv="prefit")
+    else:
+        encoder = brainenc.CalibratedEncoder(bands, cv="prefit")
+    encoder.fit(first.images[40:], first.betas[40:])
+    before = encoder.predict(first.images)
+    adapted = encoder.adapt(second.images[:50], second.betas[:50, :, :7])
+    np.testing.assert_array_equal(encoder.predict(first.images), before)
+    found = adapted.encoders_["bands"] if kind == "stacked" else adapted.encoder_
+    alone = bands.adapt(second.images[:50], second.betas[:50, :, :7])
+    np.testing.assert_allclose(found.predict(second.images), alone.predict(second.images), 1e-5)
+    assert adapted.predict(second.images).shape == (70, 7)
+    loaded = brainenc.load(adapted.save(tmp_path / "adapted"))
+    np.testing.assert_array_equal(loaded.predict(second.images), adapted.predict(second.images))
+    clone(adapted).fit(second.images[:50], second.betas[:50])
+    assert adapted.adapt(first.images, first.betas).predict(first.images).shape == (70, 10)
+
+
+def test_a_users_adapt_is_used_in_a_stack(subjects):
+    class Shifted(brainenc.MeanEncoder):
+        """Half way from the mean of the fitted subject."""
+
+        def adapt(self, X, y):
+            new = clone(self).fit(X, y)
+            new.mean_ = (new.mean_ + self.mean_[: len(new.mean_)]) / 2
+            return new
+
+    first, second = subjects
+    stack = brainenc.StackedEncoder({"mine": Shifted(), "ridge": brainenc.RidgeEncoder()})
+    stack.fit(first.truth.tokens, first.betas + 1)
+    X, y = second.truth.tokens, second.betas
+    own = stack.adapt(X, y).encoders_["mine"]
+    wanted = (np.nanmean(y, (0, 1)) + np.nanmean(first.betas + 1, (0, 1))) / 2
+    np.testing.assert_allclose(own.mean_, wanted, atol=0.02)
+
+
 def test_queries_of_an_roi_start_from_those_of_its_name(subjects):
     first, second = subjects
     encoder = tiny_encoder("roitransformer", rois=first.voxels["roi"].tolist(), hemispheres=False)
@@ -151,7 +291,7 @@ def test_queries_of_an_roi_start_from_those_of_its_name(subjects):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ridge", "banded"])
+@pytest.mark.parametrize("name", ["ridge", "banded", "kernelridge"])
 def test_adapting_is_worth_images(name, subjects):
     first, second = simulate_subjects(2, 500, 60, shared_images=0, random_state=2)
     encoder = brainenc.encoders.make_encoder(name).fit(first.truth.tokens, first.betas)

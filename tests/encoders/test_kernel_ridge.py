@@ -1,5 +1,7 @@
 """KernelRidgeEncoder against kernel ridge and Gaussian processes of scikit-learn."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -207,3 +209,66 @@ def test_tokens_repeats_and_files(tmp_path):
         )
     need = fit_memory(encoder, (9000, 4096), (9000, 3, 15_000)).n_bytes
     assert need > fit_memory(brainenc.RidgeEncoder(), (9000, 4096), (9000, 3, 15_000)).n_bytes / 2
+
+
+def adapted_twice():
+    """Features, betas, and kernel ridge of three subjects, each adapted from the one before."""
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((3, 60, 5)).astype(np.float32)
+    W = rng.standard_normal((5, 2)) @ rng.standard_normal((2, 20))
+    Y = np.abs(X @ W) + 0.5 * rng.standard_normal((3, 60, 20))
+    fits = [KernelRidgeEncoder(None, candidates=[0.7, 2.0]).fit(X[0], Y[0])]
+    for i in (1, 2):
+        fits.append(fits[-1].adapt(X[i], Y[i][:, :15]))
+    return X, Y, fits
+
+
+def test_the_prior_of_an_adapted_encoder_is_the_second_moment_of_functions():
+    """Of functions in units of s.d. of signal and noise, so that kernels are those of a Gaussian
+    process whose functions are like those of the subject before; also of one adapted itself."""
+    X, _, fits = adapted_twice()
+    new = np.random.default_rng(5).standard_normal((9, 5)).astype(np.float32)
+    for before, after in pairwise(fits):
+        signal = before.predict(X[fits.index(before)]).var(axis=0)
+        size = np.sqrt(before.posterior_.variance + signal)
+        functions = (before.predict(new) - before.intercept_) / size
+        wanted = functions @ functions.T / functions.shape[1]
+        found = after.prior_.functions(new)
+        np.testing.assert_allclose(found @ found.T, wanted, atol=2e-4 * np.abs(wanted).max())
+        assert np.nanmean(after.prior_shares_) > 0.4  # subjects of one law
+
+
+def test_an_adapted_encoder_is_a_gaussian_process_with_the_mixed_kernel():
+    X, Y, (_, _, last) = adapted_twice()
+    new = np.random.default_rng(5).standard_normal((9, 5)).astype(np.float32)
+    both = np.concatenate([X[2], new])
+    scaled = (both - last.feature_mean_) / last.feature_scale_ / np.sqrt(5)
+    squared = np.square(scaled[:, None] - scaled).sum(2).astype(float)
+    typical = squared[:60, :60].sum() / (60 * 59)
+    phi = last.prior_.functions(both).astype(float)
+    linear = phi @ phi.T
+    expected = last.predict(new)
+    for voxel in range(15):
+
+        def unit(K):
+            own = K[:60, :60]
+            return K / (np.trace(own) / 60 - own.mean())
+
+        share = last.prior_shares_[voxel]
+        gaussian = np.exp(-squared / (last.chosen_[voxel] ** 2 * typical))
+        K = (1 - share) * unit(gaussian) + share * unit(linear)
+        alpha = last.alphas_[voxel]
+        H = np.eye(60) - 1 / 60
+        dual = np.linalg.solve(H @ K[:60, :60] @ H + alpha * np.eye(60), H @ Y[2][:, voxel])
+        offset = Y[2][:, voxel].mean() - K[:60, :60].mean(0) @ dual
+        np.testing.assert_allclose(expected[:, voxel], K[60:, :60] @ dual + offset, atol=3e-3)
+        centred = K[60:, :60] - K[60:, :60].mean(1, keepdims=True) - K[:60, :60].mean(0)
+        centred += K[:60, :60].mean()
+        around = K[60:, 60:] - K[60:, :60].mean(1) - K[60:, :60].mean(1)[:, None]
+        around += K[:60, :60].mean()
+        inverse = np.linalg.inv(H @ K[:60, :60] @ H + alpha * np.eye(60))
+        variance = np.diag(around - centred @ inverse @ centred.T) / alpha + 1 / 60
+        found = np.diag(last._posterior_at(new).covariance(voxel))
+        np.testing.assert_allclose(
+            found, variance * last.posterior_.variance[voxel], rtol=0.02, atol=1e-4
+        )

@@ -42,6 +42,7 @@ OTHER = {
         "search": "guided",
         "prior": OF_OTHERS,
         "rois": ["FFA"],
+        "selection": "evidence",
         **LINEAR,
     },
     "banded": {
@@ -71,6 +72,7 @@ OTHER = {
         "n_members": 0,
         "n_epochs": 9,
         "min_images": 10_000,
+        "prior": OF_OTHERS,
         **TRAINED,
     },
     "synbrain": {

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+import torch
+from scipy import optimize, special, stats
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
@@ -10,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 import brainenc
 from brainenc.datasets import simulate_subjects
 from brainenc.model_selection import image_folds
+from brainenc.solvers.evidence import log_evidence, prior_ridge_evidence
 from brainenc.solvers.priors import (
     PriorBands,
     prior_candidates,
@@ -60,6 +62,104 @@ def test_one_prior_is_ridge_with_that_covariance():
     w = sigma @ Xc.T @ np.linalg.solve(Xc @ sigma @ Xc.T + 40 * np.eye(30), Yc)
     np.testing.assert_allclose(fit.weights, w, atol=1e-10)
     np.testing.assert_allclose(fit.intercept, Y.mean(0) - X.mean(0) @ w, atol=1e-10)
+
+
+def test_evidence_is_the_marginal_likelihood():
+    """Of Gaussian responses, by SciPy: around any mean, with the likeliest noise."""
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((12, 5)), rng.standard_normal(12)
+    contrasts = np.linalg.svd(np.eye(12) - 1 / 12)[0][:, :11]  # of which no mean is a part
+    K, z = contrasts.T @ X @ X.T @ contrasts, contrasts.T @ y
+    alphas = np.array([0.1, 3.0, 500.0])
+
+    def likelihood(log_variance, alpha):
+        covariance = np.exp(log_variance) * (np.eye(11) + K / alpha)
+        return stats.multivariate_normal.logpdf(z, np.zeros(11), covariance)
+
+    wanted = []
+    for alpha in alphas:
+        best = optimize.minimize_scalar(lambda s, a=alpha: -likelihood(s, a), (-3, 3))
+        wanted.append(-best.fun)
+    values, axes = np.linalg.eigh(K)
+    squares = torch.as_tensor(np.square(axes.T @ z))[:, None]
+    found = log_evidence(torch.as_tensor(values), squares, torch.as_tensor(alphas))[:, 0].numpy()
+    np.testing.assert_allclose(found - found[0], np.array(wanted) - wanted[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("per_voxel", [False, True])
+def test_the_average_by_evidence_is_that_of_all_fits(per_voxel):
+    """Each fit by the textbook formula, with the probability that its likelihood has."""
+    rng = np.random.default_rng(0)
+    X, W = rng.standard_normal((30, 50)), rng.standard_normal((50, 8))
+    Y = 0.3 * X @ W @ rng.standard_normal((8, 4)) + 3 * rng.standard_normal((30, 4))
+    bands, folds = PriorBands.of(X, [prior_factor(W)]), image_folds(5, 30, random_state=0)
+    candidates, alphas = prior_candidates(1, [0]), np.array([20.0, 200.0])
+    how = {"pooling": 60, "per_voxel": per_voxel}
+    fit = prior_ridge_evidence(bands, X, Y, alphas, folds, candidates, **how)
+    prior = W @ W.T
+    Xc = X - X.mean(0)
+    prior *= np.trace(Xc @ Xc.T) / np.trace(Xc @ prior @ Xc.T)
+    contrasts = np.linalg.svd(np.eye(30) - 1 / 30)[0][:, :29]
+    fits, logs = [], []
+    for share, isotropic in candidates:
+        for alpha in alphas:
+            sigma = share * prior + isotropic * np.eye(50)
+            inverse = np.linalg.inv(Xc @ sigma @ Xc.T + alpha * np.eye(30))
+            fits.append(sigma @ Xc.T @ inverse @ (Y - Y.mean(0)))
+            total = contrasts.T @ X @ sigma @ X.T @ contrasts + alpha * np.eye(29)
+            z = contrasts.T @ Y
+            fitting = (z * np.linalg.solve(total, z)).sum(0)
+            logs.append(-np.linalg.slogdet(total)[1] / 2 - 29 / 2 * np.log(fitting))
+    logs = np.array(logs)
+    average = logs.mean(1, keepdims=True)
+    logs = logs + 2 * average if per_voxel else 61 * np.tile(average, 4)
+    shares = special.softmax(logs, axis=0)
+    wanted = np.einsum("kv,kpv->pv", shares, fits)
+    np.testing.assert_allclose(fit.weights, wanted, atol=1e-8)
+    np.testing.assert_allclose(fit.intercept, Y.mean(0) - X.mean(0) @ wanted, atol=1e-8)
+    of_candidates = shares.reshape(3, 2, 4).sum(1)
+    np.testing.assert_allclose(fit.band_weights, of_candidates, atol=1e-8)
+    # Held-out predictions are those of fits without the fold, at the likeliest penalties.
+    held_out = np.zeros_like(Y)
+    for i, (candidate, own) in enumerate(zip(candidates, shares.reshape(3, 2, 4), strict=True)):
+        for voxel, at in enumerate(own.argmax(0)):
+            sigma = candidate[0] * prior + candidate[1] * np.eye(50)
+            for train, test in folds:
+                A, y = X[train] - X[train].mean(0), Y[train, voxel]
+                inverse = np.linalg.inv(A @ sigma @ A.T + alphas[at] * np.eye(len(train)))
+                w = sigma @ A.T @ inverse @ (y - y.mean())
+                predicted = (X[test] - X[train].mean(0)) @ w + y.mean()
+                held_out[test, voxel] += of_candidates[i, voxel] * predicted
+    np.testing.assert_allclose(fit.held_out, held_out, atol=1e-8)
+
+
+@pytest.mark.parametrize("selection", ["evidence", "cross-validation"])
+def test_both_selections_take_missing_images_and_voxels_without_data(selection, subjects, prior):
+    data = subjects[3]
+    X, betas = data.truth.tokens[:60], data.betas[:60].copy()
+    betas[:, :, 5] = np.nan
+    betas[10:20, :, 7] = np.nan
+    encoder = brainenc.RidgeEncoder(prior=prior, selection=selection).fit(X, betas)
+    assert np.isnan(encoder.predict(X)[:, 5]).all()
+    rest = np.r_[:10, 20:60]
+    alone = clone(encoder).fit(X[rest], betas[rest][:, :, 7:8])
+    # Voxels that lack the same images are averaged over; features are scaled by all images.
+    r = np.corrcoef(encoder.predict(X)[:, 7], alone.predict(X)[:, 0])[0, 1]
+    assert r > 0.99
+
+
+def test_folds_of_its_own_are_what_penalties_are_chosen_by(subjects, prior):
+    data = subjects[3]
+    X, betas = data.truth.tokens[:60], data.betas[:60]
+    folds = [(np.arange(20, 60), np.arange(20)), (np.arange(20), np.arange(20, 60))]
+
+    def fit(**how):
+        return brainenc.RidgeEncoder(prior=prior, **how).fit(X, betas).predict(X)
+
+    np.testing.assert_array_equal(fit(cv=folds), fit(cv=folds, selection="cross-validation"))
+    np.testing.assert_array_equal(fit(), fit(selection="evidence"))
+    with pytest.raises(ValueError, match="selection='both'"):
+        fit(selection="both")
 
 
 def test_without_components_it_is_plain_ridge():

@@ -26,7 +26,7 @@ from brainenc.encoders.in_context.pretrained import InContextPretraining
 from brainenc.encoders.in_context.pretraining import pretrained_net
 from brainenc.encoders.in_context.sources import sources_of
 from brainenc.encoders.inputs import adapting
-from brainenc.encoders.prior_fit import adapted_linear, labels_of_table
+from brainenc.encoders.prior_fit import labels_of_table, with_prior_of
 from brainenc.encoders.ridge import RidgeEncoder, functions_of_weights
 from brainenc.encoders.trained import Published, check_number
 from brainenc.encoders.weight_prior import (
@@ -373,11 +373,13 @@ class InContextEncoder(Published, BaseEncoder):
         ------
         ValueError : as `fit`; features of another shape or scale.
         """
-        check_is_fitted(self)
+        found: InContextEncoder = super().adapt(X, y)
+        return found
+
+    def _adapting(self) -> tuple[BaseEncoder, dict[str, Any]]:
         if self.pretrained is None:
-            return adapted_linear(self, X, y)
-        new = adapting(self)
-        return new.set_params(rois=None).fit(X, y)
+            return with_prior_of(adapting(self), self), {}
+        return adapting(self).set_params(rois=None), {}
 
     # ---------------------------------------------------------------- predicting
 

@@ -6,12 +6,12 @@ Long because one class documents ridge, two kinds of maps and the noise, of one 
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_is_fitted
 
 from brainenc.arrays import blocks
 from brainenc.encoders.banded import BandedRidgeEncoder
@@ -33,17 +33,19 @@ from brainenc.encoders.latent.variances import (
     log_variances,
     noise_coordinates,
 )
+from brainenc.encoders.prior_fit import fit_with_prior
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.spaces import FeatureSpaces
 from brainenc.encoders.tokens import TokenAdapter
 from brainenc.encoders.trained import MIN_IMAGES, TrainedEncoder
 from brainenc.encoders.trunk import check_same_features
-from brainenc.encoders.weight_prior import LinearMap, WeightPrior, prior_of_maps
+from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior, prior_of_maps
 from brainenc.nets import LatentMapper
 from brainenc.noise.estimates import fit_residual_noise, fit_trial_noise
 from brainenc.noise.gaussian import ResidualNoise
 from brainenc.repeats import average_repeats, has_repeats
 from brainenc.solvers.regression import RidgeRegression
+from brainenc.solvers.voxels import flatten_tokens
 from brainenc.training import TrainingRun
 
 #: Images predicted at a time.
@@ -103,6 +105,10 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         Largest number of epochs.
     min_images : int
         With fewer images only ridge is fitted, with a warning.
+    prior : WeightPrior, optional
+        What the weights of other subjects' voxels are like: ridge is fitted with it, as
+        `RidgeEncoder` is (banded ridge as `BandedRidgeEncoder`), on all features as they are. The
+        other maps are fitted as without it.
     batch_size, learning_rate, weight_decay : optional
         64, 2e-3, .05 when None.
     device, precision, checkpoint_dir, random_state, verbose
@@ -113,11 +119,13 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
     history_ : DataFrame
         One row per evaluation of every `member`; empty if no transformer was trained.
     linear_ : RidgeRegression, or BandedRidgeEncoder of several feature spaces
-        From features (after `span_`, if there is one) to voxels.
+        From features (after `span_`, if there is one) to voxels; with a prior from all features,
+        without one from averages over neighbouring tokens where there are very many of these.
     band_shapes_ : dict of name to list of int
         Shape of an image's features in each space.
     span_ : KernelFeatures or None
-        Reduced features for ridge, if there are more than 2048 features and 2048 images.
+        Reduced features for ridge, if there are more than 2048 features and 2048 images, and no
+        prior.
     mix_ : array, shape (2, n_voxels)
         Weights of ridge and of the latent; the mean has the rest, 1 minus their sum. This and the
         following attributes exist from `min_images` images on.
@@ -162,6 +170,7 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
     saved_parts = (
         *TrainedEncoder.saved_parts,
         BandedRidgeEncoder,
+        WeightPrior,
         TokenAdapter,
         SpaceTokens,
         KernelFeatures,
@@ -170,6 +179,7 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
     )
 
     adapter_: TokenAdapter | SpaceTokens
+    span_: KernelFeatures | None
     linear_: RidgeRegression | BandedRidgeEncoder
     read_out_: np.ndarray
 
@@ -193,6 +203,7 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         checkpoint_dir: str | os.PathLike | None = None,
         random_state: int | None = 0,
         verbose: bool = False,
+        prior: WeightPrior | None = None,
     ):
         super().__init__(
             features,
@@ -213,12 +224,14 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         self.n_epochs = n_epochs
         self.least_gain = least_gain
         self.min_images = min_images
+        self.prior = prior
 
     def _defaults(self, features: np.ndarray, betas: np.ndarray) -> dict[str, Any]:
         return {"batch_size": 64, "learning_rate": 2e-3, "weight_decay": 0.05}
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
+        check_prior(self.prior)
         if self.n_members == 1:
             raise ValueError(
                 "n_members=1: each transformer is stopped on images that the others learn; give 2 "
@@ -230,9 +243,10 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
     def adapt(self, X: Any, y: Any) -> "LatentEncoder":
         """Fit to a new subject with this one's maps to the latent; this encoder is unchanged.
 
-        The maps from images to the latent stay, and ridge has this subject's weights as its prior;
-        the read-out of the latent, the weights of both and the noise are fitted to the new subject.
-        An encoder without a latent, fitted to fewer than `min_images` images, fits anew.
+        The maps from images to the latent stay, and ridge has this subject's weights as its prior,
+        in place of `prior`; the read-out of the latent, the weights of both and the noise are
+        fitted to the new subject. An encoder fitted to fewer than `min_images` images has no
+        latent: ridge has its weights as the prior, and all else is fitted to the new subject.
 
         Parameters
         ----------
@@ -243,10 +257,11 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         -------
         LatentEncoder
         """
-        check_is_fitted(self)
-        new = adapting(self).set_params(checkpoint_dir=None)
-        new._fit_all(X, y, **({"source": self} if self._has_latent else {}))
-        return new
+        found: LatentEncoder = super().adapt(X, y)
+        return found
+
+    def _adapting(self) -> tuple[Any, dict[str, Any]]:
+        return adapting(self).set_params(checkpoint_dir=None, prior=None), {"source": self}
 
     # ---------------------------------------------------------------- fitting
 
@@ -261,16 +276,27 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
     ) -> HeldOut:
         self.band_shapes_ = self._band_shapes_of(features)
         coarse, averages = self._coarse(features), average_repeats(betas)
+        responses = averages.astype(np.float32, copy=False)
+        self.mean_, self.scale_ = voxel_moments(responses)
+        prior = self.prior
         if source is not None:
-            return self._train_from(source, features, coarse, betas, averages, run)
-        seen = self._fit_span(coarse, run)
-        linear = self._fit_linear(seen, averages, run)
+            check_same_features(self, source)
+            self.ridge_sees_all_, self.span_ = source._ridge_sees_all, source.span_
+            prior = source._weight_prior()
+        elif prior is not None:
+            prior.check(features, getattr(self, "features_", None))
+            self.ridge_sees_all_, self.span_ = True, None
+        else:
+            self.ridge_sees_all_ = False
+            self._fit_span(coarse, run)
+        seen = self._seen(features, coarse)
+        linear = self._fit_linear(seen, averages, prior, run)
+        if source is not None and source._has_latent:
+            return self._train_from(source, (features, coarse, seen), betas, linear, run)
         self.members_: list[LatentMapper] = []
         self.history_ = pd.DataFrame()
         if self._becomes_ridge(len(features)):
             return HeldOut(linear)
-        responses = averages.astype(np.float32, copy=False)
-        self.mean_, self.scale_ = voxel_moments(responses)
         measured = fit_trial_noise(betas) if has_repeats(betas) else None
         noise = noise_of_all_voxels(measured, betas, self.scale_)
         latents = self._find_latents(responses, linear, noise)
@@ -284,35 +310,23 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
     def _train_from(
         self,
         source: "LatentEncoder",
-        features: np.ndarray,
-        coarse: np.ndarray,
+        inputs: tuple[np.ndarray, np.ndarray, np.ndarray],
         betas: np.ndarray,
-        averages: np.ndarray,
+        linear: np.ndarray,
         run: TrainingRun,
     ) -> HeldOut:
-        """Fit all but the maps to the latent, which are those of another subject."""
-        check_same_features(self, source)
+        """Fit all but ridge, and the maps to the latent, which are those of another subject.
+
+        `inputs` are features as they are, those of the kernel, and those of ridge; `linear` are
+        held-out predictions of ridge.
+        """
+        features, coarse, seen = inputs
         for name in _OF_MAPS:
             setattr(self, name, getattr(source, name))
         if self.members_:
             self.adapter_ = source.adapter_
-        seen = self._spanned(coarse)
-        prior = source._weight_prior(list(seen.shape[1:]))
-        if isinstance(source.linear_, BandedRidgeEncoder):
-            banded = self._banded(run, prior)
-            linear, self.linear_ = banded.fit_weights(seen, averages), banded
-        else:
-            ridge = RidgeEncoder(
-                None,
-                standardize=self.span_ is None,
-                device=run.device,
-                random_state=run.random_state,
-                prior=prior,
-            )
-            linear = ridge.fit_held_out(seen, averages)
-            self.linear_ = ridge.regression_
+        averages = average_repeats(betas)
         responses = averages.astype(np.float32, copy=False)
-        self.mean_, self.scale_ = voxel_moments(responses)
         # Latents of these images come from maps that did not see this subject.
         latents = source._mapped(features, coarse)
         read_out, decoded = RidgeRegression.fit(
@@ -332,7 +346,7 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         blended = self.mix_[0] * (linear - self.mean_) + self.mix_[1] * (decoded - self.mean_)
         return self._fit_noise_scale(seen, betas, blended + self.mean_, measured, run)
 
-    def _weight_prior(self, shape: list[int]) -> WeightPrior:
+    def _weight_prior(self) -> WeightPrior:
         """Prior of the weights of ridge, from those of this subject."""
         fit = self.linear_
         if isinstance(fit, BandedRidgeEncoder):
@@ -342,7 +356,7 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
             own = LinearMap(weights, self.scale_, fit.feature_mean, fit.feature_scale)
         none = np.zeros((0, 0), np.float32)
         name = f"{self.n_voxels_} voxels"
-        return prior_of_maps([own], [name], [none], (None, shape), 1, None, None)
+        return prior_of_maps([own], [name], [none], (None, [len(own.mean)]), 1, None, None)
 
     def _mapped(self, features: np.ndarray, coarse: np.ndarray) -> np.ndarray:
         """Latents (n_images, n_latents) that the maps predict."""
@@ -353,30 +367,38 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
             parts.append(mapped / len(self.members_))
         return self._latent(parts)
 
-    def _fit_span(self, coarse: np.ndarray, run: TrainingRun) -> np.ndarray:
-        """Fit `span_` if needed; return the features for ridge."""
-        self.span_: KernelFeatures | None = None
+    def _fit_span(self, coarse: np.ndarray, run: TrainingRun) -> None:
+        """Fit `span_` if needed."""
+        self.span_ = None
         if (
             len(self.band_shapes_) == 1
             and min(len(coarse), math.prod(coarse.shape[1:])) > MAX_LANDMARKS
         ):
             # Eigenvectors of 6656 features take minutes, of 2048 features seconds.
             self.span_ = KernelFeatures.fit(coarse, "linear", run.random_state)
-        return self._spanned(coarse)
 
-    def _fit_linear(self, seen: np.ndarray, averages: np.ndarray, run: TrainingRun) -> np.ndarray:
+    def _fit_linear(
+        self, seen: np.ndarray, averages: np.ndarray, prior: WeightPrior | None, run: TrainingRun
+    ) -> np.ndarray:
         """Fit ridge, banded for several spaces; return held-out predictions."""
-        if len(self.band_shapes_) == 1:
-            self.linear_, held_out = _ridge(seen, averages, run, self.span_ is None)
+        if len(self.band_shapes_) > 1:
+            self.linear_ = banded = self._banded(run, _flat(prior))
+            return banded.fit_weights(seen, averages)
+        standardize = self.span_ is None
+        if prior is None:
+            self.linear_, held_out = _ridge(seen, averages, run, standardize)
             return held_out
-        self.linear_ = banded = self._banded(run)
-        return banded.fit_weights(seen, averages)
+        own: dict[str, Any] = {"device": run.device, "random_state": run.random_state}
+        ridge = RidgeEncoder(None, standardize=standardize, prior=_flat(prior), **own)
+        found = fit_with_prior(ridge, flatten_tokens(seen), averages)
+        self.linear_ = found.regression
+        return found.held_out
 
     def _banded(self, run: TrainingRun, prior: WeightPrior | None = None) -> BandedRidgeEncoder:
         """Banded ridge on the features of several spaces, not fitted."""
         return BandedRidgeEncoder(
             None,
-            bands=self.coarse_sizes_,
+            bands=self._ridge_sizes,
             device=run.device,
             random_state=run.random_state,
             prior=prior,
@@ -387,7 +409,22 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
         coarse, self.coarse_sizes_ = coarse_features(features, self.band_shapes_)
         return coarse
 
-    def _spanned(self, coarse: np.ndarray) -> np.ndarray:
+    @property
+    def _ridge_sees_all(self) -> bool:
+        """Whether ridge is of all features as they are; not in what earlier versions saved."""
+        return getattr(self, "ridge_sees_all_", False)
+
+    @property
+    def _ridge_sizes(self) -> dict[str, int]:
+        """Number of features of each space that ridge sees."""
+        if not self._ridge_sees_all:
+            return self.coarse_sizes_
+        return {name: math.prod(shape) for name, shape in self.band_shapes_.items()}
+
+    def _seen(self, features: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+        """Features for ridge."""
+        if self._ridge_sees_all:
+            return features
         return coarse if self.span_ is None else self.span_.transform(coarse)
 
     def _find_latents(
@@ -480,7 +517,7 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
 
     def _predict(self, features: np.ndarray) -> np.ndarray:
         coarse = coarse_features(features, self.band_shapes_)[0]
-        seen = self._spanned(coarse)
+        seen = self._seen(features, coarse)
         if isinstance(self.linear_, BandedRidgeEncoder):
             linear = self.linear_._predict(seen)
         else:
@@ -509,8 +546,15 @@ class LatentEncoder(FeatureSpaces, TrainedEncoder):
     def _noise_scale(self, features: np.ndarray) -> np.ndarray:
         if not self._has_latent:
             return np.ones((len(features), len(self.noise_.factors) + 1), dtype=np.float32)
-        seen = self._spanned(coarse_features(features, self.band_shapes_)[0])
+        seen = self._seen(features, coarse_features(features, self.band_shapes_)[0])
         return self.calibration_.scale(self.variance_.predict(seen))
+
+
+def _flat(prior: WeightPrior | None) -> WeightPrior | None:
+    """The prior for features that are flattened, and checked already."""
+    if prior is None:
+        return None
+    return replace(prior, feature_shape=[math.prod(prior.feature_shape)], extractor=None)
 
 
 def _ridge(

@@ -261,10 +261,11 @@ class MindSimulatorEncoder(Published, BlendedEncoder):
         Autoencoder and prior start from this subject's weights and are fine-tuned; the layers that
         read and write voxels start anew. An encoder that is ridge has none and fits anew.
         """
-        check_is_fitted(self)
+        return super().adapt(X, y)
+
+    def _adapting(self) -> tuple[Any, dict[str, Any]]:
         new = adapting(self).set_params(checkpoint_dir=None)
-        new._fit_all(X, y, **({} if self.prior_ is None else {"source": self}))
-        return new
+        return new, {} if self.prior_ is None else {"source": self}
 
     # ---------------------------------------------------------------- fitting
 

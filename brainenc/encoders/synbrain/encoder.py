@@ -282,10 +282,14 @@ class SynBrainEncoder(OfficialCheckpoints, Published, BlendedEncoder):
         SynBrainEncoder
         """
         check_is_fitted(self)
-        adapted = clone(self).set_params(checkpoint_dir=checkpoint_dir)
-        adapted._check_resume(resume)
-        adapted._fit_all(X, y, resume=resume, nets=copy.deepcopy((self.vae_, self.mapper_)))
+        adapted, how = self._adapting()
+        adapted.set_params(checkpoint_dir=checkpoint_dir)._check_resume(resume)
+        adapted._fit_all(X, y, resume=resume, **how)
         return adapted
+
+    def _adapting(self) -> tuple[Any, dict[str, Any]]:
+        new = clone(self).set_params(checkpoint_dir=None)
+        return new, {"nets": copy.deepcopy((self.vae_, self.mapper_))}
 
     # ---------------------------------------------------------------- fitting
 

@@ -184,7 +184,7 @@ def _predicted(
     if n_bands > 1:
         weights = np.concatenate([weights, random_weights(settings.n_iter, n_bands, generator)])
 
-    def solve(rows: np.ndarray, Y: np.ndarray) -> RidgeFit:
+    def solve(rows: np.ndarray, Y: np.ndarray, voxels: Any) -> RidgeFit:
         folds = folds_of_rows(INNER_FOLDS, rows, n_images, random_state=settings.random_state)
         return banded_ridge_cv(
             bands_of(rows),

@@ -52,7 +52,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         in or come from one transformer. By default all features are one band.
     alphas : "auto" or array-like
         Penalties tried; "auto" as for `RidgeEncoder`, in units of the scaled features.
-    alpha_per_voxel : "auto" or bool
+    alpha_per_voxel : "auto", bool or labels, shape (n_voxels,)
         As for `RidgeEncoder`.
     n_iter : int
         Number of candidate band weights, which time grows with.
@@ -226,7 +226,9 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         bands_of = self._bands(self.X_fit_)
         fitted = fit_voxels(
             averages.astype(X.dtype, copy=False),
-            lambda rows, Y: self._solve(bands_of(rows), Y, self._folds(rows, len(X))),
+            lambda rows, Y, voxels: self._solve(
+                bands_of(rows), Y, voxels, self._folds(rows, len(X))
+            ),
             n_weights=len(X),
             dual=True,
             n_bands=len(self.band_sizes_),
@@ -255,7 +257,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         Ks = [part @ part.T for part in self._split(X)]
         return lambda rows: [K if len(rows) == len(X) else K[np.ix_(rows, rows)] for K in Ks]
 
-    def _solve(self, bands: Any, Y: np.ndarray, folds: Folds) -> RidgeFit:
+    def _solve(self, bands: Any, Y: np.ndarray, voxels: Any, folds: Folds) -> RidgeFit:
         # Scaled bands have kernels of trace n_images each, so features count as one in the grid.
         alphas = choose_alphas(self.alphas, (len(Y), 1)).astype(Y.dtype)
         return banded_ridge_cv(
@@ -265,7 +267,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
             folds,
             n_iter=self.n_iter if len(self.band_sizes_) > 1 else 1,
             candidates=self.candidates if len(self.band_sizes_) > 1 else "random",
-            per_voxel=choose_per_voxel(self.alpha_per_voxel, len(Y)),
+            per_voxel=choose_per_voxel(self.alpha_per_voxel, len(Y), voxels),
             search=self.search_,
             random_state=self.random_state,
             device=resolve_device(self.device),

@@ -60,7 +60,7 @@ class KernelRidgeEncoder(BaseEncoder):
     alphas : "auto" or array-like
         Penalties tried, in units of the scaled kernel. "auto" is 15 values from 1e-4 to 1e3 times
         n_images.
-    alpha_per_voxel : "auto" or bool
+    alpha_per_voxel : "auto", bool or labels, shape (n_voxels,)
         Choose candidate and alpha per voxel, or one of each for all voxels; "auto" as for
         `RidgeEncoder`.
     cv, search, device, random_state
@@ -187,7 +187,7 @@ class KernelRidgeEncoder(BaseEncoder):
         averages = average_repeats(betas).astype(X.dtype, copy=False)
         fitted = fit_voxels(
             averages,
-            lambda rows, Y: self._solve(kernels(rows), rows, Y),
+            lambda rows, Y, voxels: self._solve(kernels(rows), rows, Y, voxels),
             n_weights=len(X),
             dual=True,
             n_bands=len(self._tried),
@@ -266,7 +266,9 @@ class KernelRidgeEncoder(BaseEncoder):
             K += share * (values @ own.T)
         return K
 
-    def _solve(self, kernels: KernelChoices, rows: np.ndarray, Y: np.ndarray) -> RidgeFit:
+    def _solve(
+        self, kernels: KernelChoices, rows: np.ndarray, Y: np.ndarray, voxels: Any
+    ) -> RidgeFit:
         # Scaled kernels have a centred trace of n_images, so features count as one in the grid.
         alphas = choose_alphas(self.alphas, (len(Y), 1)).astype(Y.dtype)
         return banded_ridge_cv(
@@ -275,7 +277,7 @@ class KernelRidgeEncoder(BaseEncoder):
             alphas,
             folds_of_rows(self.cv, rows, len(self.X_fit_), random_state=self.random_state),
             candidates=np.eye(kernels.n_bands),
-            per_voxel=choose_per_voxel(self.alpha_per_voxel, len(Y)),
+            per_voxel=choose_per_voxel(self.alpha_per_voxel, len(Y), voxels),
             search=self.search_,
             device=resolve_device(self.device),
         )

@@ -89,9 +89,15 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
     folds = image_folds(encoder.cv, len(X), random_state=encoder.random_state)
     search = choose_search(encoder.search, len(X), folds)
     for own, voxels in _groups(prior, labels):
-        candidates = prior_candidates(n_components, own)
+        candidates, positions = prior_candidates(n_components, own), np.arange(n_voxels)[voxels]
 
-        def solve(rows: np.ndarray, Y: np.ndarray, candidates: np.ndarray = candidates) -> RidgeFit:
+        def solve(
+            rows: np.ndarray,
+            Y: np.ndarray,
+            some: Any,
+            candidates: np.ndarray = candidates,
+            positions: np.ndarray = positions,
+        ) -> RidgeFit:
             data = (
                 bands,
                 precise[rows],
@@ -100,9 +106,9 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
                 folds_of_rows(encoder.cv, rows, len(X), random_state=encoder.random_state),
                 candidates,
             )
-            per_voxel = choose_per_voxel(encoder.alpha_per_voxel, len(Y))
+            per_voxel = choose_per_voxel(encoder.alpha_per_voxel, len(Y), positions[some])
             device = resolve_device(encoder.device)
-            if by_evidence(encoder.selection, encoder.cv):
+            if by_evidence(encoder.selection, encoder.cv, encoder.alpha_per_voxel):
                 return prior_ridge_evidence(*data, per_voxel=per_voxel, device=device)
             return prior_ridge_cv(*data, per_voxel=per_voxel, search=search, device=device)
 
@@ -137,21 +143,30 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
     )
 
 
-def by_evidence(selection: str, cv: Any) -> bool:
+def by_evidence(selection: str, cv: Any, alpha_per_voxel: Any) -> bool:
     """Whether penalties and mixture are chosen by evidence; else by cross-validation.
 
     "auto" is evidence, unless `cv` has folds of its own (a splitter, such as one of categories):
-    they say which new images there will be.
+    they say which new images there will be. Voxels that share a penalty by their labels are fitted
+    by cross-validation.
 
     Raises
     ------
-    ValueError : an unknown selection.
+    ValueError : an unknown selection, or evidence asked for with labels.
     """
+    has_labels = not isinstance(alpha_per_voxel, str) and np.ndim(alpha_per_voxel) == 1
     if selection not in SELECTIONS:
         raise ValueError(
             f"selection={selection!r} must be one of {', '.join(map(repr, SELECTIONS))}"
         )
-    return selection == "evidence" or (selection == "auto" and isinstance(cv, (int, np.integer)))
+    if has_labels and selection == "evidence":
+        raise ValueError(
+            'selection="evidence" has no penalty for the voxels of a label: give '
+            'alpha_per_voxel as "auto" or a bool, or selection="cross-validation"'
+        )
+    if selection != "auto":
+        return selection == "evidence"
+    return isinstance(cv, (int, np.integer)) and not has_labels
 
 
 def with_prior_of(new: Any, fitted: Any) -> Any:

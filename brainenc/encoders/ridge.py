@@ -42,8 +42,9 @@ class RidgeEncoder(BaseEncoder):
     alphas : "auto" or array-like
         Penalties tried. "auto" is 15 values from 1e-4 to 1e3 times max(n_images, n_features),
         the mean non-zero eigenvalue of XᵀX for z-scored features.
-    alpha_per_voxel : "auto" or bool
-        Choose alpha per voxel, or one alpha for all voxels. "auto" is per voxel from 100 images on;
+    alpha_per_voxel : "auto", bool or labels, shape (n_voxels,)
+        Choose alpha per voxel, one alpha for all voxels, or one for the voxels of each label, such
+        as ``data.voxels["roi"]``. "auto" is per voxel from 100 images on;
         with fewer, the held-out error of a single voxel is too noisy to choose alpha.
     cv : int, splitter or iterable of (train, test)
         Folds over images for the choice of alpha; an int means shuffled folds.
@@ -163,7 +164,7 @@ class RidgeEncoder(BaseEncoder):
 
     def _check_parameters(self) -> None:
         check_prior(self.prior)
-        by_evidence(self.selection, self.cv)
+        by_evidence(self.selection, self.cv, self.alpha_per_voxel)
 
     def with_voxels(self, voxels: pd.DataFrame) -> "RidgeEncoder":
         """Copy of the encoder with the voxels' ROI labels, if its prior has components of ROIs.

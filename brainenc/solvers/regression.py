@@ -109,10 +109,10 @@ class RidgeRegression:
             X = X - mean
             X /= scale
 
-        def solve(rows: np.ndarray, Y: np.ndarray) -> RidgeFit:
+        def solve(rows: np.ndarray, Y: np.ndarray, voxels: Any) -> RidgeFit:
             folds = folds_of_rows(cv, rows, len(X), random_state=random_state)
             options: dict[str, Any] = {
-                "per_voxel": choose_per_voxel(alpha_per_voxel, len(Y)),
+                "per_voxel": choose_per_voxel(alpha_per_voxel, len(Y), voxels),
                 "search": search,
                 "device": device,
             }
@@ -216,7 +216,9 @@ def _solve(
     fit = kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
     lost = np.flatnonzero(fit.alphas < _PRECISE * fit.round_off)
     if len(lost) and X.dtype == np.float32:
-        doubles = X.astype(np.float64)
+        doubles, shared = X.astype(np.float64), options["per_voxel"]
+        if np.ndim(shared):
+            options = options | {"per_voxel": shared[lost]}
         again = kernel_ridge_cv(doubles @ doubles.T, Y[:, lost], alphas, folds, **options)
         for name in ("weights", "intercept", "alphas", "held_out"):
             getattr(fit, name)[..., lost] = getattr(again, name)

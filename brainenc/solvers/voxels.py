@@ -19,7 +19,7 @@ SHARES = (0.1, 0.5)
 
 def fit_voxels(
     Y: np.ndarray,
-    solve: Callable[[np.ndarray, np.ndarray], RidgeFit],
+    solve: Callable[[np.ndarray, np.ndarray, Any], RidgeFit],
     *,
     n_weights: int,
     dual: bool,
@@ -32,7 +32,8 @@ def fit_voxels(
     ----------
     Y : array, shape (n_images, n_voxels); NaN where an image has no data for a voxel
     solve : callable
-        Takes rows (positions of images) and their Y without NaN, returns a `RidgeFit`.
+        Takes rows (positions of images), their Y without NaN, and the positions of its voxels,
+        returns a `RidgeFit`.
     n_weights : int
         Rows of the weights: n_features in primal form, n_images in dual form.
     dual : bool
@@ -50,7 +51,7 @@ def fit_voxels(
     n_voxels = Y.shape[1]
     patterns = list(missing_patterns(Y))
     if [len(part) for pattern in patterns for part in pattern] == list(Y.shape):
-        return solve(patterns[0][0], Y)  # nothing is missing: avoids copies
+        return solve(patterns[0][0], Y, slice(None))  # nothing is missing: avoids copies
     fitted = RidgeFit(
         weights=np.full((n_weights, n_voxels), np.nan, dtype=Y.dtype),
         intercept=np.full(n_voxels, np.nan, dtype=Y.dtype),
@@ -63,7 +64,7 @@ def fit_voxels(
         if len(rows) < min(min_images, len(Y)):
             n_left_out += len(voxels)
             continue
-        part = solve(rows, Y[np.ix_(rows, voxels)])
+        part = solve(rows, Y[np.ix_(rows, voxels)], voxels)
         if dual:
             fitted.weights[:, voxels] = 0
             fitted.weights[np.ix_(rows, voxels)] = part.weights
@@ -165,8 +166,8 @@ def choose_alphas(alphas: Any, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
-def choose_per_voxel(per_voxel: Any, n_images: int) -> bool:
-    """Whether alpha is chosen per voxel.
+def choose_per_voxel(per_voxel: Any, n_images: int, voxels: Any = slice(None)) -> Any:
+    """Whether alpha is chosen per voxel; or the labels of `voxels`, of which each has its alpha.
 
     "auto" is True from 100 images on. With fewer, the held-out error of a single voxel is too noisy
     to choose alpha. On 16 training images of Miyawaki et al. (2008) one alpha for all voxels lowers
@@ -174,12 +175,16 @@ def choose_per_voxel(per_voxel: Any, n_images: int) -> bool:
 
     Raises
     ------
-    ValueError : neither "auto" nor a bool.
+    ValueError : neither "auto" nor a bool nor labels.
     """
+    if not isinstance(per_voxel, str) and np.ndim(per_voxel) == 1:
+        return np.asarray(per_voxel)[voxels]
     if isinstance(per_voxel, (bool, np.bool_)):
         return bool(per_voxel)
     if per_voxel != "auto":
-        raise ValueError(f"alpha_per_voxel={per_voxel!r} must be 'auto', True or False")
+        raise ValueError(
+            f"alpha_per_voxel={per_voxel!r} must be 'auto', True, False or a label per voxel"
+        )
     return n_images >= 100
 
 

@@ -31,7 +31,9 @@ AVERAGE, TRIAL, SIGNAL = "mean of repeats", "first trial", "signal without noise
 def main() -> None:
     arguments = parse_arguments()
     started = time.monotonic()
-    data = brainenc.datasets.simulate_subject(arguments.images, arguments.voxels, random_state=0)
+    data = brainenc.datasets.simulate_subject(
+        arguments.images, arguments.voxels, random_state=arguments.seed
+    )
     problem = Problem(data, arguments.train)
     rows = [
         row
@@ -55,7 +57,8 @@ def main() -> None:
             "settings": {k: str(v) for k, v in vars(arguments).items() if k != "out"},
             "seconds": round(time.monotonic() - started),
         }
-        write(arguments.out, "decoding", tables, manifest)
+        name = f"decoding_seed{arguments.seed}" if arguments.seed else "decoding"
+        write(arguments.out, name, tables, manifest)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -64,6 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=900, help="images to learn from")
     parser.add_argument("--voxels", type=int, default=800)
     parser.add_argument("--pool-size", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated subject")
     parser.add_argument("--out", type=Path, help="folder for CSV tables and manifest")
     return parser.parse_args()
 

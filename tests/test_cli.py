@@ -240,7 +240,7 @@ def test_demo_runs_every_encoder(tmp_path):
     assert table["error"].isna().all()
     assert len(table) == 14  # with the trained network, whose weights are installed for tests
     labels = table["encoder"].str.lower().str.replace(" ", "")
-    for name in brainenc.encoders.ENCODERS:
+    for name in set(brainenc.encoders.ENCODERS) - {"incontext"}:  # it learns from other subjects
         assert labels.str.startswith(name).any()
     assert result.stdout.strip().endswith("report.html")
     assert "ridge encoder as decoder" in result.stdout

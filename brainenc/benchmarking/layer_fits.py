@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.cross_decomposition import PLSRegression
 
 from brainenc import metrics
+from brainenc.benchmarking.intervals import mean_over_voxels
 from brainenc.benchmarking.partition_bands import Source
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds, bootstrap_weights, image_folds
@@ -67,9 +68,7 @@ class LayerScores:
 
 def mean_over_folds(values: np.ndarray) -> np.ndarray:
     """Mean over the first axis of finite values; NaN where there is none."""
-    finite = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(finite, values, 0).sum(0) / finite.sum(0)
+    return np.asarray(mean_over_voxels(np.moveaxis(values, 0, -1)))
 
 
 def choose_layers(inner: np.ndarray) -> np.ndarray:
@@ -170,14 +169,22 @@ def _fit_pls(
     held_out = np.full(y.shape, np.nan, np.float32)
     folds = image_folds(INNER_FOLDS, len(X), random_state=settings.random_state)
     for train, test in folds:
-        held_out[test] = _pls(X[train], y[train]).predict(X[test])
-    return held_out, _pls(X, y).predict(X_test).astype(np.float32)
+        held_out[test] = _predicted_by_pls(X[train], y[train], X[test])
+    return held_out, _predicted_by_pls(X, y, X_test)
 
 
-def _pls(X: np.ndarray, y: np.ndarray) -> PLSRegression:
-    # Components beyond what images or features span do not exist.
-    n = min(PLS_COMPONENTS, X.shape[1], len(X) - 1)
-    return PLSRegression(n, scale=False).fit(X, y)
+def _predicted_by_pls(X: np.ndarray, y: np.ndarray, X_new: np.ndarray) -> np.ndarray:
+    """Predictions, NaN from features that are all constant."""
+    fitted = _pls(X, y)
+    if fitted is None:
+        return np.full((len(X_new), y.shape[1]), np.nan, np.float32)
+    return fitted.predict(X_new).astype(np.float32)
+
+
+def _pls(X: np.ndarray, y: np.ndarray) -> PLSRegression | None:
+    # Components beyond what images and features span do not exist.
+    rank = int(np.linalg.matrix_rank(X - X.mean(0)))
+    return PLSRegression(min(PLS_COMPONENTS, rank), scale=False).fit(X, y) if rank else None
 
 
 def fit_steps(n: int, verbose: bool) -> Callable[[], None]:

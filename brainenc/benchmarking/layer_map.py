@@ -257,6 +257,11 @@ def _atlas_of(order: Sequence[str] | None, atlas: str | None, data: EncodingData
     known = {name: list(data.rois(name)) for name in data.atlases}
     if atlas is not None and atlas not in known:
         raise ValueError(f"atlas={atlas!r} is not an atlas of the data, which have {list(known)}")
+    if not known:
+        raise ValueError(
+            "order names ROIs, but the voxel table has no column of ROI labels: add one, such as "
+            "voxels['roi']"
+        )
     tried = list(known) if atlas is None else [atlas]
     for name in tried:
         if set(order) <= set(known[name]):
@@ -278,12 +283,19 @@ def layer_sources(
     """Features of every layer; those of one network from one forward pass."""
     from brainenc.features.network_layers import in_one_pass, share_a_pass
 
+    narrow = _Narrow(n_columns, random_state)
     if share_a_pass(layers) and next(iter(layers.values())).store is None:
-        narrow = _Narrow(n_columns, random_state)
-        found = in_one_pass(layers, data.images, narrow, verbose=verbose)
-        return {name: Source(X, None) for name, X in found.items()}
+        arrays = in_one_pass(layers, data.images, narrow, verbose=verbose)
+        return {name: Source(X, None) for name, X in arrays.items()}
     inputs = Inputs(data, verbose)
-    return {name: source_of(inputs, given, name) for name, given in layers.items()}
+    found = {name: source_of(inputs, given, name) for name, given in layers.items()}
+    networks = {name for name, given in layers.items() if any(True for _ in find_networks([given]))}
+    return {
+        name: Source(narrow(name, source.X), None)
+        if name in networks and source.learned is None
+        else source
+        for name, source in found.items()
+    }
 
 
 class _Narrow:

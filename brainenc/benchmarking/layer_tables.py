@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from brainenc.benchmarking.intervals import mean_over_voxels
 from brainenc.benchmarking.layer_fits import LayerScores, choose_layers, mean_over_folds
 from brainenc.benchmarking.partition_parts import Place
 from brainenc.model_selection import bootstrap_interval
@@ -73,7 +74,7 @@ def layer_table(scored: Scored, places: Sequence[Place]) -> pd.DataFrame:
     rows = []
     for i, (atlas, roi, voxels) in enumerate(places):
         for control, scores in scored.scores.items():
-            r = mean_over_folds(_means(scores.outer[:, :, voxels]))
+            r = mean_over_folds(mean_over_voxels(scores.outer[:, :, voxels]))
             low, high = bootstrap_interval(scores.samples[:, :, i])
             for k, name in enumerate(scored.names):
                 rows.append(
@@ -98,7 +99,7 @@ def roi_table(scored: Scored, places: Sequence[Place]) -> pd.DataFrame:
     given = scored.scores[""]
     rows = []
     for i, (atlas, roi, voxels) in enumerate(places):
-        within = mean_over_folds(_means(given.inner[:, :, voxels]))
+        within = mean_over_folds(mean_over_voxels(given.inner[:, :, voxels]))
         best = int(choose_layers(within[:, None])[0])
         deep = voxels[has_depth(scored, depths)[voxels]]
         low, high = bootstrap_interval(given.best_samples[:, i])
@@ -109,14 +110,14 @@ def roi_table(scored: Scored, places: Sequence[Place]) -> pd.DataFrame:
             "layer": scored.names[best] if best >= 0 else "",
             "depth": depths[deep].mean() if len(deep) else np.nan,
             "n_voxels_depth": len(deep),
-            "r": _mean(given.best[voxels]),
+            "r": mean_over_voxels(given.best[voxels]),
             "r_low": float(low),
             "r_high": float(high),
         }
         for control, scores in scored.scores.items():
             if control:
-                row[f"r_{control}"] = _mean(scores.best[voxels])
-        rows.append(row | {"noise_ceiling": _mean(scored.ceiling[voxels])})
+                row[f"r_{control}"] = mean_over_voxels(scores.best[voxels])
+        rows.append(row | {"noise_ceiling": mean_over_voxels(scored.ceiling[voxels])})
     return pd.DataFrame(rows)
 
 
@@ -140,14 +141,3 @@ def has_depth(scored: Scored, depths: np.ndarray) -> np.ndarray:
     known = np.isfinite(scored.ceiling).any()
     enough = scored.ceiling >= scored.min_ceiling if known else True
     return np.isfinite(depths) & enough
-
-
-def _means(values: np.ndarray) -> np.ndarray:
-    """Means of finite values over voxels, the last axis."""
-    finite = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(finite, values, 0).sum(-1) / finite.sum(-1)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(_means(values))

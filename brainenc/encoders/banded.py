@@ -27,6 +27,7 @@ from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.voxels import (
     EXACT_IMAGES,
+    check_voxel_labels,
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
@@ -224,6 +225,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         folds = self._folds(np.arange(len(X)), len(X))
         self.search_ = choose_search(self.search, len(X), folds)
         bands_of = self._bands(self.X_fit_)
+        check_voxel_labels(self.alpha_per_voxel, averages.shape[1])
         fitted = fit_voxels(
             averages.astype(X.dtype, copy=False),
             lambda rows, Y, voxels: self._solve(

@@ -28,6 +28,7 @@ from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.voxels import (
     EXACT_IMAGES,
+    check_voxel_labels,
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
@@ -185,6 +186,7 @@ class KernelRidgeEncoder(BaseEncoder):
         self.search_ = choose_search(self.search, len(X), folds)
         self.family_, kernels = self._kernels()
         averages = average_repeats(betas).astype(X.dtype, copy=False)
+        check_voxel_labels(self.alpha_per_voxel, averages.shape[1])
         fitted = fit_voxels(
             averages,
             lambda rows, Y, voxels: self._solve(kernels(rows), rows, Y, voxels),

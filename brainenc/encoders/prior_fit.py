@@ -19,6 +19,7 @@ from brainenc.solvers.result import RidgeFit
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.voxels import (
     EXACT_IMAGES,
+    check_voxel_labels,
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
@@ -82,6 +83,7 @@ def fit_with_prior(encoder: Any, features: np.ndarray, averages: np.ndarray) -> 
     bands = PriorBands.of(precise, factors)
     averages = averages.astype(X.dtype, copy=False)
     n_voxels, n_components = averages.shape[1], len(factors)
+    check_voxel_labels(encoder.alpha_per_voxel, n_voxels)
     weights = np.full((X.shape[1], n_voxels), np.nan, X.dtype)
     intercept, alphas = np.full((2, n_voxels), np.nan, X.dtype)
     held_out = np.full(averages.shape, np.nan, X.dtype)

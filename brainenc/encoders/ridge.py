@@ -44,8 +44,8 @@ class RidgeEncoder(BaseEncoder):
         the mean non-zero eigenvalue of XᵀX for z-scored features.
     alpha_per_voxel : "auto", bool or labels, shape (n_voxels,)
         Choose alpha per voxel, one alpha for all voxels, or one for the voxels of each label, such
-        as ``data.voxels["roi"]``. "auto" is per voxel from 100 images on;
-        with fewer, the held-out error of a single voxel is too noisy to choose alpha.
+        as ``data.voxels["roi"]`` (of those with data for the same images). "auto" is per voxel from
+        100 images on; with fewer, the held-out error of a voxel is too noisy to choose alpha.
     cv : int, splitter or iterable of (train, test)
         Folds over images for the choice of alpha; an int means shuffled folds.
     form : "auto", "primal" or "kernel"

@@ -100,7 +100,11 @@ def prior_ridge_evidence(
     with full_precision():
         fits = [_Candidate(bands, X, alphas, folds, c, device) for c in candidates]
         logs = torch.cat([torch.stack([f.evidence(Y[:, v]) for f in fits]) for v in parts], 2)
-        average = logs.mean(2, keepdim=True) * (pooling / n_images if per_voxel else 1 + pooling)
+        # A constant voxel has no likeliest penalty, and has no part in the average one.
+        varies = torch.as_tensor(np.ptp(Y, axis=0) > 0, device=logs.device)
+        logs[..., ~varies] = 0
+        some = logs[..., varies] if bool(varies.any()) else logs
+        average = some.mean(2, keepdim=True) * (pooling / n_images if per_voxel else 1 + pooling)
         logs = (logs + average) if per_voxel else average.expand_as(logs)
         shares = torch.softmax(logs.reshape(-1, n_voxels), 0).reshape(logs.shape)
         duals = np.zeros((candidates.shape[1], *Y.shape), Y.dtype)

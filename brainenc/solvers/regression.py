@@ -20,6 +20,7 @@ from brainenc.solvers.streamed import (
     linear_kernel,
 )
 from brainenc.solvers.voxels import (
+    check_voxel_labels,
     choose_alphas,
     choose_per_voxel,
     feature_scaling,
@@ -122,6 +123,7 @@ class RidgeRegression:
                 return kernel_ridge_cv(of_rows, Y, tried, folds, **options)
             return _solve(X[rows], Y, tried, folds, kernel, options)
 
+        check_voxel_labels(alpha_per_voxel, targets.shape[1])
         fitted = fit_voxels(
             targets.astype(X.dtype, copy=False),
             solve,

@@ -188,6 +188,15 @@ def choose_per_voxel(per_voxel: Any, n_images: int, voxels: Any = slice(None)) -
     return n_images >= 100
 
 
+def check_voxel_labels(per_voxel: Any, n_voxels: int) -> None:
+    """Raise ValueError if labels of voxels are not as many as voxels; other values pass."""
+    if not isinstance(per_voxel, str) and np.ndim(per_voxel) and np.shape(per_voxel) != (n_voxels,):
+        raise ValueError(
+            f"alpha_per_voxel has labels of shape {np.shape(per_voxel)} and must have one for each "
+            f"of {n_voxels} voxels"
+        )
+
+
 def voxel_groups(per_voxel: Any, n_voxels: int) -> list[np.ndarray] | None:
     """Voxels that share a penalty; None if each has its own.
 
@@ -208,11 +217,8 @@ def voxel_groups(per_voxel: Any, n_voxels: int) -> list[np.ndarray] | None:
     """
     if isinstance(per_voxel, (bool, np.bool_)):
         return None if per_voxel else [np.arange(n_voxels)]
+    check_voxel_labels(per_voxel, n_voxels)
     _, member = np.unique(np.asarray(per_voxel).astype(str), return_inverse=True)
-    if member.shape != (n_voxels,):
-        raise ValueError(
-            f"labels of shape {np.shape(per_voxel)} must be one for each of {n_voxels} voxels"
-        )
     return [np.flatnonzero(member == label) for label in range(member.max() + 1)]
 
 

@@ -238,3 +238,42 @@ def test_refusals_say_what_is_wrong(images, change, error, text):
 def test_layers_that_do_not_exist_are_named(images):
     with pytest.raises(ValueError, match=r"layer='9' is not in"):
         network_layers(random_network(), images, ["9"], preprocess=to_tensor)
+
+
+@pytest.mark.parametrize("score", ["r", "pls"])
+def test_a_layer_that_is_constant_or_of_low_rank_has_a_defined_answer(images, score):
+    rng = np.random.default_rng(0)
+    good = rng.standard_normal((90, 5))
+    layers = {
+        "constant": np.zeros((90, 4)),
+        "low rank": rng.standard_normal((90, 2)) @ rng.standard_normal((2, 30)),
+        "good": good,
+    }
+    y = good + 0.3 * rng.standard_normal((90, 5))
+    data = EncodingData(images[:90], y[:, None].astype(np.float32))
+    found = layer_map(data, layers, score=score, cv=3, controls=[], **QUICK)
+    assert set(found.voxels["layer"]) == {"good"}
+    r = found.layers.query("roi == 'all'").set_index("layer")["r"]
+    assert np.isnan(r["constant"])
+    assert abs(r["low rank"]) < 0.3
+
+
+def test_an_order_without_an_atlas_is_refused(images):
+    X = np.random.default_rng(0).standard_normal((60, 5))
+    data = EncodingData(images[:60], X[:, None].astype(np.float32))
+    with pytest.raises(ValueError, match="no column of ROI labels"):
+        layer_map(data, {"one": X, "two": X + 1}, order=AREAS, **QUICK)
+
+
+def test_a_store_changes_no_width(images, extractors, tmp_path):
+    stored = {
+        name: brainenc.TorchFeatures(
+            e.module, e.layer, preprocess=to_tensor, pool="flatten", store=tmp_path, verbose=False
+        )
+        for name, e in extractors.items()
+    }
+    data = data_of_layers(images, [e.fit_transform(images) for e in extractors.values()])
+    one = layer_map(data, extractors, n_columns=30, cv=3, controls=["untrained"], **QUICK)
+    two = layer_map(data, stored, n_columns=30, cv=3, controls=["untrained"], **QUICK)
+    # The same features, in batches of another size: round-off.
+    np.testing.assert_allclose(one.layers["r"], two.layers["r"], atol=1e-4)

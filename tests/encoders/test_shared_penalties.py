@@ -65,3 +65,14 @@ def test_labels_of_other_voxels_are_refused(problem):
         RidgeEncoder(None, alpha_per_voxel=LABELS[:4]).fit(X, betas)
     with pytest.raises(ValueError, match="must be 'auto', True, False or a label per voxel"):
         RidgeEncoder(None, alpha_per_voxel="roi").fit(X, betas)
+
+
+@pytest.mark.parametrize("n_labels", [4, 9])
+def test_labels_of_other_voxels_are_refused_with_gaps_too(problem, n_labels):
+    X, betas = problem
+    gaps = betas.copy()
+    gaps[:20, :, 0] = np.nan
+    labels = np.resize(LABELS, n_labels)
+    for encoder in (RidgeEncoder(None), KernelRidgeEncoder(None)):
+        with pytest.raises(ValueError, match="one for each of 6 voxels"):
+            encoder.set_params(alpha_per_voxel=labels).fit(X, gaps)

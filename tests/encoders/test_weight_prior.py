@@ -347,3 +347,21 @@ def test_labels_without_overlap_are_refused(subjects):
         brainenc.RidgeEncoder(prior=by_roi).with_voxels(voxels)
     with pytest.raises(ValueError, match="labels of 3 voxels, but betas has 100"):
         brainenc.RidgeEncoder(prior=by_roi, rois=["FFA"] * 3).fit(tokens[0], data.betas)
+
+
+@pytest.mark.parametrize("n_images", [30, 120])
+def test_constant_voxels_leave_the_evidence_of_others_as_it_is(n_images):
+    """A voxel of zeros is likeliest without a penalty, which pooling would give to all voxels."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_images, 40))
+    W = rng.standard_normal((40, 12))
+    Y = (X @ W + 20 * rng.standard_normal((n_images, 12)))[:, None]
+    source = brainenc.RidgeEncoder(None).fit(X, (X @ W)[:, None])
+    prior = brainenc.WeightPrior.from_encoders([source])
+    alone = brainenc.RidgeEncoder(None, prior=prior).fit(X, Y)
+    beside = brainenc.RidgeEncoder(None, prior=prior).fit(
+        X, np.concatenate([Y, np.zeros((n_images, 1, 30))], axis=2)
+    )
+    np.testing.assert_allclose(beside.alphas_[:12], alone.alphas_)
+    np.testing.assert_allclose(beside.predict(X)[:, :12], alone.predict(X), atol=1e-4)
+    np.testing.assert_allclose(beside.predict(X)[:, 12:], 0, atol=1e-6)

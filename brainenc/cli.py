@@ -54,7 +54,7 @@ def demo(
     n_voxels: Annotated[int, typer.Option(help="Its voxels.")] = 800,
     quiet: Quiet = False,
 ) -> None:
-    """Compare every encoder on a simulated subject: no download, no GPU."""
+    """Compare the encoders on a simulated subject: no download, no GPU."""
     import brainenc
     from brainenc.demo import compare, decode, reductions
 

@@ -1,4 +1,4 @@
-"""The demo: every encoder on a simulated subject, in less than three minutes on two cores."""
+"""The demo: every encoder that takes one subject, on a simulated one, in minutes on two cores."""
 
 import inspect
 import os

@@ -1,12 +1,9 @@
 """Learning curve of a V4 session, for the page on new subjects."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
-results = Path(__file__).parents[1] / "results" / "new_subjects_v4_summary.csv"
-summary = pd.read_csv(results)
+summary = pd.read_csv("../results/new_subjects_v4_summary.csv")
 figure, axes = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
 shown = ("ridge", "ridge, prior", "kernel ridge, adapted", "latent, prior", "group mean")
 for name in shown:

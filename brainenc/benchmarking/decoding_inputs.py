@@ -93,6 +93,7 @@ class DecodingInputs:
             self.inputs.key(self._X),
             self.description,
             None if self.categories is None else self.categories.tolist(),
+            self.signal,
         )
 
     def fold(self, train: np.ndarray, test: np.ndarray) -> Fold:

@@ -307,6 +307,35 @@ def test_a_run_is_taken_up_and_a_damaged_fit_is_fitted_again(problem, result):
     assert row_of(other, rows_of.RIDGE)["r"] != row_of(found, rows_of.RIDGE)["r"]
 
 
+def test_fits_of_other_rois_are_not_taken_up(problem, tmp_path):
+    data, targets = problem
+    other = brainenc.EncodingData(
+        data.images,
+        data.betas,
+        voxels=pd.DataFrame({"roi": [None] * 6 + ["V1"] * 10 + ["V2"] * 8}),  # the same names
+        stimuli=data.stimuli,
+    )
+    options = {**QUICK, "targets": targets, "cv": 2}
+    before = brainenc.decoding_benchmark(data, {}, out=tmp_path / "run", **options)
+    found = brainenc.decoding_benchmark(other, {}, out=tmp_path / "run", **options)
+    expected = brainenc.decoding_benchmark(other, {}, **options)
+    pd.testing.assert_frame_equal(found.rois, expected.rois)
+    assert not np.allclose(found.rois["image_retrieval"], before.rois["image_retrieval"])
+    means = [one.scores[one.scores["decoder"] == rows_of.ROIS] for one in (found, expected)]
+    pd.testing.assert_frame_equal(*means)
+
+
+def test_fits_without_the_true_signal_are_not_those_with_it(tmp_path):
+    data = brainenc.datasets.simulate_subject(60, 12, random_state=0, verbose=False)
+    plain = brainenc.EncodingData(data.images, data.betas, data.voxels, data.trials)
+    labels = data.truth.category
+    options = {**QUICK, "targets": data.truth.tokens, "cv": 2, "out": tmp_path / "run"}
+    brainenc.decoding_benchmark(plain, {}, category=labels, **options)
+    found = brainenc.decoding_benchmark(data, {}, category=labels, **options)
+    of_ridge = found.decoders[found.decoders["decoder"] == rows_of.RIDGE]
+    assert "noise-free signal" in set(of_ridge["responses"])
+
+
 def test_a_folder_of_something_else_is_refused(problem, tmp_path):
     data, targets = problem
     (tmp_path / "manifest.json").write_text("{}")

@@ -36,6 +36,7 @@ from brainenc.benchmarking.decoding_rows import (
     CHANCE,
     ENCODER,
     PERMUTED,
+    RESERVED,
     RIDGE,
     Outcome,
     Unit,
@@ -137,7 +138,8 @@ def decoding_benchmark(
     ------
     TypeError : data or decoders of another type.
     ValueError : targets with another number of rows, NaN, or dimensions that are constant over
-        images; a fold that tests images with synthetic trials; a fitted encoder (``prefit=True``);
+        images; a decoder named like a row that is always there, or like another one; a fold
+        that tests images with synthetic trials; a fitted encoder (``prefit=True``);
         voxels without any data.
     FileExistsError : `out` holds something else.
 
@@ -162,7 +164,7 @@ def decoding_benchmark(
             f"data must be an EncodingData, got {type(data).__name__}; make one with "
             "EncodingData(images, betas) or brainenc.load_npz(path)" + see("guide/data")
         )
-    given = as_decoders(decoders)
+    given = as_decoders(decoders, RESERVED)
     counts = {"n_pools": n_pools, "n_bootstraps": n_bootstraps, "n_permutations": n_permutations}
     for name, value in counts.items():
         if value < 1:

@@ -233,13 +233,19 @@ def check_no_synthetic(data: EncodingData, folds: Folds) -> None:
 # -------------------------------------------------------------------- decoders
 
 
-def as_decoders(decoders: Any) -> dict[str, BaseEstimator]:
+def as_decoders(decoders: Any, reserved: Sequence[str] = ()) -> dict[str, BaseEstimator]:
     """Decoders by name; an encoder becomes an `EncoderDecoder`.
+
+    Parameters
+    ----------
+    decoders : dict of name to decoder or encoder
+    reserved : list of str
+        Names of rows that are always there, which no decoder may have.
 
     Raises
     ------
     TypeError : no dict, or something that is neither decoder nor encoder.
-    ValueError : an empty name.
+    ValueError : a name that is empty, reserved, or as text that of another decoder.
     """
     if not isinstance(decoders, Mapping):
         raise TypeError(
@@ -250,6 +256,15 @@ def as_decoders(decoders: Any) -> dict[str, BaseEstimator]:
     for name, decoder in decoders.items():
         if not str(name).strip() or not str(name).isprintable():
             raise ValueError(f"the decoder name {str(name)!r} is empty or cannot be printed")
+        if str(name) in reserved:
+            raise ValueError(
+                f"the decoder name {str(name)!r} is that of a row that is always in the tables: "
+                f"give it another one than {', '.join(map(repr, reserved))}"
+            )
+        if str(name) in found:
+            raise ValueError(
+                f"decoders has the name {str(name)!r} twice, as text: {list(decoders)}; rename one"
+            )
         if isinstance(decoder, BaseEncoder):
             decoder = EncoderDecoder(decoder)
         if not isinstance(decoder, Decoder):

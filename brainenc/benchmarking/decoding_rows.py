@@ -27,6 +27,8 @@ from brainenc.storage import fingerprint
 RIDGE, ENCODER = "ridge decoder", "ridge encoder as decoder"
 PERMUTED, WHOLE, ROIS = "training images permuted", "mean of all voxels", "ROI means"
 CATEGORY, REPEATS, CHANCE = "category known", "repeat against repeat", "chance"
+#: Names that no decoder may have. Ridge and its encoder give way: "ridge decoder (reference)".
+RESERVED = (CHANCE, PERMUTED, WHOLE, ROIS, CATEGORY, REPEATS)
 
 #: Fewest training images from which ridge has a penalty for each dimension of the targets.
 _PENALTY_PER_TARGET = 100

@@ -17,6 +17,16 @@ from brainenc.benchmarking.decoding_scores import joined, places
 from brainenc.metrics import cosine_similarity, retrieval
 
 N = 120
+STANDING = [
+    "chance",
+    "ridge decoder",
+    "training images permuted",
+    "mean of all voxels",
+    "ROI means",
+    "category known",
+    "ridge encoder as decoder",
+    "repeat against repeat",
+]
 QUICK = {"n_bootstraps": 50, "n_permutations": 40, "n_pools": 5, "check": False, "verbose": False}
 
 
@@ -57,18 +67,7 @@ def row_of(result, decoder, responses=AVERAGE):
 
 def test_the_rows_that_are_always_there(result):
     found = result[0].decoders
-    expected = {
-        rows_of.CHANCE,
-        rows_of.RIDGE,
-        rows_of.PERMUTED,
-        rows_of.WHOLE,
-        rows_of.ROIS,
-        rows_of.CATEGORY,
-        rows_of.ENCODER,
-        rows_of.REPEATS,
-        "encoder",
-    }
-    assert set(found["decoder"]) == expected
+    assert set(found["decoder"]) == {*STANDING, "encoder"}
     assert (found["error"] == "").all()
     for decoder in (rows_of.RIDGE, rows_of.PERMUTED, rows_of.WHOLE, rows_of.ENCODER, "encoder"):
         assert set(found.loc[found["decoder"] == decoder, "responses"]) == {AVERAGE, "one trial"}
@@ -411,6 +410,11 @@ def test_other_inputs_that_are_refused(problem):
         ({"a": PCA()}, TypeError, "must be a decoder"),
         ([brainenc.RidgeDecoder()], TypeError, "must be a dict"),
         ({" ": brainenc.RidgeDecoder()}, ValueError, "is empty"),
+        *(
+            ({name: brainenc.RidgeDecoder()}, ValueError, f"'{name}' is that of a row")
+            for name in set(STANDING) - {rows_of.RIDGE, rows_of.ENCODER}
+        ),
+        (dict.fromkeys((1, "1"), brainenc.RidgeDecoder()), ValueError, "'1' twice, as text"),
     ):
         with pytest.raises(error, match=message):
             brainenc.decoding_benchmark(data, decoders, targets=targets, **QUICK)

@@ -110,7 +110,7 @@ def decoding_benchmark(
         As for `brainenc.benchmark`.
     category : str or array of shape (n_images,), optional
         Column of the table of stimuli, or labels. By default the column "category", if there is
-        one, or the categories of a simulated subject.
+        one, or the categories of a simulated subject. Every image needs a label.
     pool_size : int, optional
         Images in a pool; 300 by default, or all of the smallest test fold.
     n_pools : int
@@ -138,9 +138,9 @@ def decoding_benchmark(
     ------
     TypeError : data or decoders of another type.
     ValueError : targets with another number of rows, NaN, or dimensions that are constant over
-        images; a decoder named like a row that is always there, or like another one; a fold
-        that tests images with synthetic trials; a fitted encoder (``prefit=True``);
-        voxels without any data.
+        images; a decoder named like a row that is always there, or like another one;
+        missing labels of categories; a fold that tests images with synthetic trials; a fitted
+        encoder (``prefit=True``); voxels without any data.
     FileExistsError : `out` holds something else.
 
     Examples

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.arrays import varies
@@ -192,19 +193,34 @@ def _categories(data: EncodingData, category: Any) -> np.ndarray | None:
         if "category" in data.stimuli:
             return _categories(data, "category")
         found = getattr(data.truth, "category", None)
-        return None if found is None else np.asarray(found).astype(str)
+        return None if found is None else _complete(np.asarray(found), "the simulated subject")
+    source = "category"
     if isinstance(category, str):
         if category not in data.stimuli:
             raise ValueError(
                 f"category={category!r} is no column of the table of stimuli, which has "
                 f"{list(data.stimuli.columns)}; give one label per image"
             )
+        source = f"the column {category!r} of the table of stimuli"
         category = data.stimuli[category].to_numpy()
     check_row_order(category=category, images=data.images)
     labels = column(category, "category", "n_images")
     if len(labels) != data.n_images:
         raise ValueError(f"category has {len(labels)} labels, but there are {data.n_images} images")
-    return labels.astype(str)
+    return _complete(labels, source)
+
+
+def _complete(labels: np.ndarray, source: str) -> np.ndarray:
+    """Labels as text; missing ones are no category of their own."""
+    found = labels.astype(str)
+    missing = np.flatnonzero(pd.isna(labels) | (np.char.strip(found) == ""))
+    if missing.size:
+        raise ValueError(
+            f"{source} has no label for {missing.size} of {len(labels)} images (first: row "
+            f"{missing[0]}): give category= with a label for each image, or leave these images "
+            "out, data.select(images=...)"
+        )
+    return found
 
 
 def _signal(data: EncodingData) -> np.ndarray | None:

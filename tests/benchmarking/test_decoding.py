@@ -430,6 +430,22 @@ def test_other_inputs_that_are_refused(problem):
         brainenc.decoding_benchmark(data, {}, targets=None, **QUICK)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, "", " "])
+def test_missing_labels_are_no_category(problem, missing):
+    data, targets = problem
+    labels = np.array(data.stimuli["category"], dtype=object)
+    labels[[7, 30]] = missing
+    stimuli = data.stimuli.assign(category=labels)
+    marked = brainenc.EncodingData(data.images, data.betas, data.voxels, stimuli=stimuli)
+    message = r"no label for 2 of 120 images \(first: row 7\)"
+    for category in (None, "category", labels):
+        with pytest.raises(ValueError, match=message):
+            brainenc.decoding_benchmark(marked, {}, targets=targets, category=category, **QUICK)
+    codes = np.where(np.arange(N) == 5, np.nan, 1.0)
+    with pytest.raises(ValueError, match=r"no label for 1 of 120 images \(first: row 5\)"):
+        brainenc.decoding_benchmark(data, {}, targets=targets, category=codes, **QUICK)
+
+
 def test_synthetic_trials_enter_no_test_fold(problem):
     data, targets = problem
     trials = data.trials.assign(synthetic=data.trials["image"] >= 90)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.images import as_images
-from brainenc.data.synthetic import SYNTHETIC
+from brainenc.data.synthetic import SYNTHETIC, synthetic_trials
 
 NOISES = ("full", "trial", None)
 
@@ -101,9 +101,7 @@ def augment(
     betas[start:, first : first + n_draws] = made
     image, repeat = np.indices((len(new), n_draws)).reshape(2, -1)
     table = pd.DataFrame({"image": image + start, "repeat": repeat + first, SYNTHETIC: True})
-    before = real.trials.assign(
-        **{SYNTHETIC: real.trials.get(SYNTHETIC, pd.Series(False, real.trials.index)).astype(bool)}
-    )
+    before = real.trials.assign(**{SYNTHETIC: synthetic_trials(real.trials)})
     trials = pd.concat([before, table], ignore_index=True)
     trials[SYNTHETIC] = trials[SYNTHETIC].astype(bool)
     all_images = real.images if images is None else np.concatenate([real.images[:], new[:]])

@@ -18,7 +18,6 @@ from brainenc.benchmarking.decoding_inputs import (
     DecodingInputs,
     Fold,
     as_decoders,
-    check_no_synthetic,
     pool_size_for,
 )
 from brainenc.benchmarking.decoding_kept import (
@@ -175,7 +174,6 @@ def decoding_benchmark(
     if test is not None:
         cv = fixed_split(data, test, cv, random_state=random_state)
     folds = make_folds(data, cv, groups, random_state, similar)
-    check_no_synthetic(data, folds)
     inputs = DecodingInputs(data, targets, category, verbose)
     size = pool_size_for(pool_size, [tested for _, tested in folds])
     notes = near_copies(similar(), folds)

@@ -20,7 +20,6 @@ from brainenc.documentation import see
 from brainenc.encoders import BaseEncoder
 from brainenc.encoders.inputs import extracted
 from brainenc.features.learned import fitted_extractor, share
-from brainenc.model_selection import Folds
 from brainenc.storage import fingerprint
 
 #: Kinds of test responses.
@@ -229,21 +228,6 @@ def _signal(data: EncodingData) -> np.ndarray | None:
         return None
     drift = data.truth.drift
     return (drift.share @ drift.gain) * data.truth.signal + drift.share @ drift.offset
-
-
-def check_no_synthetic(data: EncodingData, folds: Folds) -> None:
-    """Raise ValueError for images with synthetic trials among the test images of a fold."""
-    if "synthetic" not in data.trials:
-        return
-    marked = data.trials["synthetic"].fillna(False).astype(bool)
-    synthetic = np.unique(data.trials.loc[marked, "image"])
-    for i, (_, test) in enumerate(folds):
-        if len(both := np.intersect1d(test, synthetic)):
-            raise ValueError(
-                f"fold {i} would test {len(both)} images with synthetic trials (first: image "
-                f"{both[0]}): a decoder is scored on measured responses; leave these images out of "
-                "the test images, cv=[(train, test)]"
-            )
 
 
 # -------------------------------------------------------------------- decoders

@@ -1,6 +1,7 @@
 """augment: real trials as they were, synthetic ones marked, and refused where data are tested."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import brainenc
@@ -116,3 +117,18 @@ def test_a_mark_must_be_true_or_false(subject):
     trials = subject[0].trials.assign(synthetic="perhaps")
     with pytest.raises(ValueError, match="other than True and False: 'perhaps'"):
         check_measured(trials, range(3), "test")
+
+
+@pytest.mark.parametrize("dtype", [object, float, "boolean"])
+def test_a_trial_without_a_mark_was_measured(subject, dtype):
+    data, tokens, encoder = subject
+    real, _ = parts(data)
+    marks = pd.Series([pd.NA if dtype == "boolean" else np.nan] * len(real.trials), dtype=dtype)
+    marks[real.trials["image"] == 4] = 1.0 if dtype is float else True
+    trials = real.trials.assign(synthetic=marks)
+    np.testing.assert_array_equal(synthetic_images(trials), [4])
+    check_measured(trials, range(4), "test")
+    half = brainenc.EncodingData(real.images, real.betas, real.voxels, trials)
+    more = brainenc.augment(half, encoder, features=tokens[:50], noise=None)
+    marked = (real.trials["image"] == 4).sum()
+    assert more.trials[SYNTHETIC].sum() == marked + 50

@@ -57,6 +57,23 @@ def synthetic_images(trials: pd.DataFrame) -> np.ndarray:
     return np.unique(trials["image"].to_numpy()[synthetic_trials(trials)])
 
 
+def measured_betas(betas: np.ndarray, trials: pd.DataFrame) -> np.ndarray:
+    """Betas with NaN for synthetic trials; the same array, not a copy, if there are none.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    trials : DataFrame
+        As for `synthetic_trials`.
+    """
+    made = synthetic_trials(trials)
+    if not made.any():
+        return betas
+    found = np.array(betas)
+    found[trials["image"].to_numpy()[made], trials["repeat"].to_numpy()[made]] = np.nan
+    return found
+
+
 def check_measured(trials: pd.DataFrame, images: Any, what: str) -> None:
     """Raise ValueError if one of some images has a synthetic trial.
 

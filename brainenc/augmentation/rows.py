@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from brainenc.data.counts import COLUMN
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.images import as_images
-from brainenc.data.synthetic import SYNTHETIC
+from brainenc.data.synthetic import SYNTHETIC, synthetic_trials
 
 NOISES = ("full", "trial", None)
 
@@ -36,7 +37,8 @@ def augment(
     """Data with synthetic trials of an encoder beside the real ones.
 
     Synthetic trials have True in the column ``synthetic`` of the trial table. They are training
-    data: a test fold that has one is an error.
+    data: a test fold that has one is an error. They belong to no session: z-score the real data by
+    session before (`EncodingData.zscore_by_session`), and fit the encoder to these.
 
     Parameters
     ----------
@@ -58,10 +60,13 @@ def augment(
     Returns
     -------
     EncodingData
+        Its table of stimuli has missing values for new images. A synthetic trial counts as one
+        trial in ``n_averaged``.
 
     Raises
     ------
-    ValueError : an image that is in `real` among the new ones, other numbers of rows or voxels.
+    ValueError : an image that is in `real` among the new ones, other numbers of rows or voxels;
+        several betas of an image where those of `real` are averages over trials.
 
     Examples
     --------
@@ -92,6 +97,14 @@ def augment(
         )
     made = made.astype(real.betas.dtype)
     first = real.n_repeats if images is None else 0
+    counts = real.n_averaged
+    if counts is not None and max(real.n_repeats, first + n_draws) > 1 and (counts > 1).any():
+        raise ValueError(
+            f"the betas of real are averages of up to {int(counts.max())} trials (n_averaged), "
+            f"beside which an image has no further betas, but n_draws={n_draws} and images="
+            f"{'None' if images is None else 'new ones'}: give new images with n_draws=1, or real "
+            "data of single trials"
+        )
     n_images = n_real if images is None else n_real + len(new)
     betas = np.full(
         (n_images, max(real.n_repeats, first + n_draws), real.n_voxels), np.nan, made.dtype
@@ -101,9 +114,9 @@ def augment(
     betas[start:, first : first + n_draws] = made
     image, repeat = np.indices((len(new), n_draws)).reshape(2, -1)
     table = pd.DataFrame({"image": image + start, "repeat": repeat + first, SYNTHETIC: True})
-    before = real.trials.assign(
-        **{SYNTHETIC: real.trials.get(SYNTHETIC, pd.Series(False, real.trials.index)).astype(bool)}
-    )
+    if COLUMN in real.trials:
+        table[COLUMN] = 1
+    before = real.trials.assign(**{SYNTHETIC: synthetic_trials(real.trials)})
     trials = pd.concat([before, table], ignore_index=True)
     trials[SYNTHETIC] = trials[SYNTHETIC].astype(bool)
     all_images = real.images if images is None else np.concatenate([real.images[:], new[:]])
@@ -115,7 +128,15 @@ def augment(
         name=f"{real.name}, augmented",
         volume=real.volume,
         units=real.units,
+        n_averaged=None if counts is None else _with_ones(counts, n_images),
+        stimuli=real.stimuli.reindex(range(n_images)) if n_images > n_real else real.stimuli,
     )
+
+
+def _with_ones(counts: np.ndarray, n_images: int) -> np.ndarray:
+    """Trials averaged in each beta, with 1 for the images that follow."""
+    more = np.ones((n_images - len(counts), counts.shape[1]), counts.dtype)
+    return np.concatenate([counts, more])
 
 
 def _check_new(real: Any, new: Any) -> None:

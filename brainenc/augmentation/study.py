@@ -18,6 +18,8 @@ from brainenc.encoders import RidgeEncoder
 from brainenc.progress import progress
 from brainenc.repeats import average_repeats
 
+#: Name of the encoder that is always there.
+REFERENCE = "ridge"
 #: Pools of each retrieval; the interval is over images and replicates.
 N_POOLS = 10
 
@@ -83,7 +85,8 @@ def augmentation_study(
 
     Raises
     ------
-    ValueError : synthetic trials in `data`, too few images, numbers of rows that do not match.
+    ValueError : synthetic trials in `data`, too few images, numbers of rows that do not match,
+        NaN in targets or features; an encoder with the name "ridge", or two with one name.
 
     Examples
     --------
@@ -99,21 +102,44 @@ def augmentation_study(
     True
     """
     check_measured(data.trials, range(data.n_images), "data of an augmentation study")
+    given = _named(encoders, "encoders", [REFERENCE])
+    others = _named(adapted, "adapted", [])
     ratios = sorted({int(ratio) for ratio in ratios})
     tokens = _of_images(targets, data.n_images, "targets")
     inputs = tokens if features is None else _of_images(features, data.n_images, "features")
     parts = _Parts(data, tokens.reshape(len(tokens), -1).astype(np.float64), inputs)
     sizes = _sizes(data, n_real, n_tuning, n_test, ratios)
-    tested = {"ridge": RidgeEncoder(), **(encoders or {})}
+    tested = {REFERENCE: RidgeEncoder(), **given}
     scores: list[Scores] = []
     for number in progress(
         range(replicates), desc="augmentation", unit="replicate", verbose=verbose
     ):
         scores += _replicate(
-            parts, sizes, ratios, tested, dict(adapted or {}), pool_size, (random_state, number)
+            parts, sizes, ratios, tested, others, pool_size, (random_state, number)
         )
     settings = {"n_real": n_real, "n_tuning": n_tuning, "n_test": sizes[2], "ratios": ratios}
     return AugmentationResult(scores, {**settings, "replicates": replicates}, random_state)
+
+
+def _named(encoders: Mapping[str, Any] | None, argument: str, reserved: list[str]) -> dict:
+    """Encoders by name as text; names of conditions are made of these."""
+    found: dict[str, Any] = {}
+    for name, encoder in (encoders or {}).items():
+        text = str(name)
+        if text in reserved:
+            raise ValueError(
+                f"{argument} has the name {text!r}, which is that of the ridge encoder that is "
+                "always there: give it another name"
+            )
+        if text in found:
+            raise ValueError(f"{argument} has the name {text!r} twice, as text: rename one")
+        if not text.strip() or ":" in text or text.endswith(", adapted"):
+            raise ValueError(
+                f"{argument} has the name {text!r}, but a name is not empty, has no colon and does "
+                "not end with ', adapted': names of conditions are made of these"
+            )
+        found[text] = encoder
+    return found
 
 
 def _of_images(values: Any, n_images: int, name: str) -> np.ndarray:
@@ -122,6 +148,13 @@ def _of_images(values: Any, n_images: int, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} {array.shape} must have one row for each of the {n_images} images"
         )
+    if array.dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(array.reshape(n_images, -1)).all(axis=1))
+        if bad.size:
+            raise ValueError(
+                f"{name} {array.shape} contain NaN or infinity for {bad.size} images (first in row "
+                f"{bad[0]}): correct or leave out those images"
+            )
     return array
 
 

@@ -24,7 +24,12 @@ def ceiling_of_tested(data: EncodingData, split: Split) -> NoiseCeiling:
         # Said among the warnings of the result, see `cautions`.
         warnings.filterwarnings("ignore", TAKEN_FOR_SINGLE_TRIALS[:30])
         return ceiling_of_averages(
-            data.betas, data.voxels.get("ncsnr"), data.n_averaged, tested, n_bootstraps=200
+            data.betas,
+            data.voxels.get("ncsnr"),
+            data.n_averaged,
+            tested,
+            data.trials,
+            n_bootstraps=200,
         ).to("r")
 
 

@@ -18,7 +18,6 @@ from brainenc.benchmarking.decoding_inputs import (
     DecodingInputs,
     Fold,
     as_decoders,
-    check_no_synthetic,
     pool_size_for,
 )
 from brainenc.benchmarking.decoding_kept import (
@@ -36,6 +35,7 @@ from brainenc.benchmarking.decoding_rows import (
     CHANCE,
     ENCODER,
     PERMUTED,
+    RESERVED,
     RIDGE,
     Outcome,
     Unit,
@@ -109,7 +109,7 @@ def decoding_benchmark(
         As for `brainenc.benchmark`.
     category : str or array of shape (n_images,), optional
         Column of the table of stimuli, or labels. By default the column "category", if there is
-        one, or the categories of a simulated subject.
+        one, or the categories of a simulated subject. Every image needs a label.
     pool_size : int, optional
         Images in a pool; 300 by default, or all of the smallest test fold.
     n_pools : int
@@ -137,8 +137,9 @@ def decoding_benchmark(
     ------
     TypeError : data or decoders of another type.
     ValueError : targets with another number of rows, NaN, or dimensions that are constant over
-        images; a fold that tests images with synthetic trials; a fitted encoder (``prefit=True``);
-        voxels without any data.
+        images; a decoder named like a row that is always there, or like another one;
+        missing labels of categories; a fold that tests images with synthetic trials; a fitted
+        encoder (``prefit=True``); voxels without any data.
     FileExistsError : `out` holds something else.
 
     Examples
@@ -162,7 +163,7 @@ def decoding_benchmark(
             f"data must be an EncodingData, got {type(data).__name__}; make one with "
             "EncodingData(images, betas) or brainenc.load_npz(path)" + see("guide/data")
         )
-    given = as_decoders(decoders)
+    given = as_decoders(decoders, RESERVED)
     counts = {"n_pools": n_pools, "n_bootstraps": n_bootstraps, "n_permutations": n_permutations}
     for name, value in counts.items():
         if value < 1:
@@ -173,7 +174,6 @@ def decoding_benchmark(
     if test is not None:
         cv = fixed_split(data, test, cv, random_state=random_state)
     folds = make_folds(data, cv, groups, random_state, similar)
-    check_no_synthetic(data, folds)
     inputs = DecodingInputs(data, targets, category, verbose)
     size = pool_size_for(pool_size, [tested for _, tested in folds])
     notes = near_copies(similar(), folds)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
 from brainenc.arrays import varies
@@ -19,7 +20,6 @@ from brainenc.documentation import see
 from brainenc.encoders import BaseEncoder
 from brainenc.encoders.inputs import extracted
 from brainenc.features.learned import fitted_extractor, share
-from brainenc.model_selection import Folds
 from brainenc.storage import fingerprint
 
 #: Kinds of test responses.
@@ -93,6 +93,7 @@ class DecodingInputs:
             self.inputs.key(self._X),
             self.description,
             None if self.categories is None else self.categories.tolist(),
+            self.signal,
         )
 
     def fold(self, train: np.ndarray, test: np.ndarray) -> Fold:
@@ -191,19 +192,34 @@ def _categories(data: EncodingData, category: Any) -> np.ndarray | None:
         if "category" in data.stimuli:
             return _categories(data, "category")
         found = getattr(data.truth, "category", None)
-        return None if found is None else np.asarray(found).astype(str)
+        return None if found is None else _complete(np.asarray(found), "the simulated subject")
+    source = "category"
     if isinstance(category, str):
         if category not in data.stimuli:
             raise ValueError(
                 f"category={category!r} is no column of the table of stimuli, which has "
                 f"{list(data.stimuli.columns)}; give one label per image"
             )
+        source = f"the column {category!r} of the table of stimuli"
         category = data.stimuli[category].to_numpy()
     check_row_order(category=category, images=data.images)
     labels = column(category, "category", "n_images")
     if len(labels) != data.n_images:
         raise ValueError(f"category has {len(labels)} labels, but there are {data.n_images} images")
-    return labels.astype(str)
+    return _complete(labels, source)
+
+
+def _complete(labels: np.ndarray, source: str) -> np.ndarray:
+    """Labels as text; missing ones are no category of their own."""
+    found = labels.astype(str)
+    missing = np.flatnonzero(pd.isna(labels) | (np.char.strip(found) == ""))
+    if missing.size:
+        raise ValueError(
+            f"{source} has no label for {missing.size} of {len(labels)} images (first: row "
+            f"{missing[0]}): give category= with a label for each image, or leave these images "
+            "out, data.select(images=...)"
+        )
+    return found
 
 
 def _signal(data: EncodingData) -> np.ndarray | None:
@@ -214,31 +230,22 @@ def _signal(data: EncodingData) -> np.ndarray | None:
     return (drift.share @ drift.gain) * data.truth.signal + drift.share @ drift.offset
 
 
-def check_no_synthetic(data: EncodingData, folds: Folds) -> None:
-    """Raise ValueError for images with synthetic trials among the test images of a fold."""
-    if "synthetic" not in data.trials:
-        return
-    marked = data.trials["synthetic"].fillna(False).astype(bool)
-    synthetic = np.unique(data.trials.loc[marked, "image"])
-    for i, (_, test) in enumerate(folds):
-        if len(both := np.intersect1d(test, synthetic)):
-            raise ValueError(
-                f"fold {i} would test {len(both)} images with synthetic trials (first: image "
-                f"{both[0]}): a decoder is scored on measured responses; leave these images out of "
-                "the test images, cv=[(train, test)]"
-            )
-
-
 # -------------------------------------------------------------------- decoders
 
 
-def as_decoders(decoders: Any) -> dict[str, BaseEstimator]:
+def as_decoders(decoders: Any, reserved: Sequence[str] = ()) -> dict[str, BaseEstimator]:
     """Decoders by name; an encoder becomes an `EncoderDecoder`.
+
+    Parameters
+    ----------
+    decoders : dict of name to decoder or encoder
+    reserved : list of str
+        Names of rows that are always there, which no decoder may have.
 
     Raises
     ------
     TypeError : no dict, or something that is neither decoder nor encoder.
-    ValueError : an empty name.
+    ValueError : a name that is empty, reserved, or as text that of another decoder.
     """
     if not isinstance(decoders, Mapping):
         raise TypeError(
@@ -249,6 +256,15 @@ def as_decoders(decoders: Any) -> dict[str, BaseEstimator]:
     for name, decoder in decoders.items():
         if not str(name).strip() or not str(name).isprintable():
             raise ValueError(f"the decoder name {str(name)!r} is empty or cannot be printed")
+        if str(name) in reserved:
+            raise ValueError(
+                f"the decoder name {str(name)!r} is that of a row that is always in the tables: "
+                f"give it another one than {', '.join(map(repr, reserved))}"
+            )
+        if str(name) in found:
+            raise ValueError(
+                f"decoders has the name {str(name)!r} twice, as text: {list(decoders)}; rename one"
+            )
         if isinstance(decoder, BaseEncoder):
             decoder = EncoderDecoder(decoder)
         if not isinstance(decoder, Decoder):

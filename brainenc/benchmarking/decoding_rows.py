@@ -21,11 +21,14 @@ from brainenc.encoders import RidgeEncoder
 from brainenc.metrics import correlation, cosine_similarity, output_dimension
 from brainenc.metrics.similarity import CENTRED, UNCENTRED
 from brainenc.repeats import average_repeats
+from brainenc.storage import fingerprint
 
 #: Rows that are always there.
 RIDGE, ENCODER = "ridge decoder", "ridge encoder as decoder"
 PERMUTED, WHOLE, ROIS = "training images permuted", "mean of all voxels", "ROI means"
 CATEGORY, REPEATS, CHANCE = "category known", "repeat against repeat", "chance"
+#: Names that no decoder may have. Ridge and its encoder give way: "ridge decoder (reference)".
+RESERVED = (CHANCE, PERMUTED, WHOLE, ROIS, CATEGORY, REPEATS)
 
 #: Fewest training images from which ridge has a penalty for each dimension of the targets.
 _PENALTY_PER_TARGET = 100
@@ -251,9 +254,11 @@ def reference_units(
         Name of the ridge encoder's row; None if it was given as a decoder.
     seed : int
     """
+    # The same names may stand for other voxels, whose fits are others.
+    of_rois = {roi: fingerprint(np.asarray(v, dtype=np.int64)) for roi, v in rois.items()}
     units = [
         Unit(ridge, ridge_and_permuted(ridge, seed), {"row": RIDGE}, "reference"),
-        Unit(WHOLE, of_means(rois), {"row": WHOLE, "rois": list(rois)}, "reference"),
+        Unit(WHOLE, of_means(rois), {"row": WHOLE, "rois": of_rois}, "reference"),
         Unit(CATEGORY, of_category, {"row": CATEGORY}, "reference"),
         Unit(REPEATS, of_repeats, {"row": REPEATS}, "reference"),
     ]

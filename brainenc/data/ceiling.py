@@ -4,8 +4,10 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from brainenc import metrics
+from brainenc.data.synthetic import measured_betas
 from brainenc.repeats import effective_trials, has_repeats
 
 #: What `ceiling_of_averages` warns of.
@@ -21,6 +23,7 @@ def ceiling_of_averages(
     ncsnr: Any,
     n_averaged: np.ndarray | None,
     images: np.ndarray | None,
+    trials: pd.DataFrame,
     *,
     n_bootstraps: int = 0,
     random_state: Any = 0,
@@ -36,6 +39,8 @@ def ceiling_of_averages(
         Trials averaged in each beta.
     images : array of int, or None
         Images whose averages are scored; all by default.
+    trials : DataFrame
+        Trial table. Its synthetic trials do not count: they have the noise of an encoder.
     n_bootstraps, random_state
         As for `brainenc.metrics.noise_ceiling_from_repeats`.
 
@@ -47,6 +52,7 @@ def ceiling_of_averages(
     -----
     UserWarning : `TAKEN_FOR_SINGLE_TRIALS`.
     """
+    betas = measured_betas(betas, trials)
     if has_repeats(betas):
         ceiling = metrics.noise_ceiling_from_repeats(
             betas, n_bootstraps=n_bootstraps, random_state=random_state

@@ -436,7 +436,7 @@ class EncodingData(VoxelMaps):
 
         Signal and noise are estimated from the repeats of all images or, without repeats, taken
         from the ``ncsnr`` of the voxel table; the number of trials averaged is counted per voxel.
-        Without either, the ceiling is NaN.
+        Without either, the ceiling is NaN. Synthetic trials do not count.
 
         Parameters
         ----------
@@ -463,6 +463,7 @@ class EncodingData(VoxelMaps):
             self.voxels.get("ncsnr"),
             self.n_averaged,
             images,
+            self.trials,
             n_bootstraps=n_bootstraps,
             random_state=random_state,
         )

@@ -9,27 +9,69 @@ import pandas as pd
 SYNTHETIC = "synthetic"
 
 
+def synthetic_trials(trials: pd.DataFrame) -> np.ndarray:
+    """Whether each trial is synthetic.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        Trial table; without the column ``synthetic`` all trials were measured, and so were those
+        with a missing value, as two tables joined by `pandas.concat` have where one of them lacks
+        the column.
+
+    Returns
+    -------
+    array of bool, shape (n_trials,)
+
+    Raises
+    ------
+    ValueError : values of the column that are neither true, false nor missing.
+    """
+    found = np.zeros(len(trials), dtype=bool)
+    if SYNTHETIC not in trials:
+        return found
+    values = trials[SYNTHETIC]
+    present = values.notna().to_numpy()
+    wrong = present & ~values.isin([True, False, 0, 1]).to_numpy(dtype=bool)
+    if wrong.any():
+        raise ValueError(
+            f"the column {SYNTHETIC!r} of the trial table has values other than True and False: "
+            f"{values[wrong].iloc[0]!r}"
+        )
+    found[present] = values[present].astype(bool)
+    return found
+
+
 def synthetic_images(trials: pd.DataFrame) -> np.ndarray:
     """Positions of images with a synthetic trial, in order.
 
     Parameters
     ----------
     trials : DataFrame
-        Trial table; without the column ``synthetic`` all trials were measured.
+        As for `synthetic_trials`.
 
     Raises
     ------
-    ValueError : values of the column that are neither true nor false.
+    ValueError : as `synthetic_trials`.
     """
-    if SYNTHETIC not in trials:
-        return np.array([], dtype=np.int64)
-    values = trials[SYNTHETIC]
-    if not values.isin([True, False, 0, 1]).all():
-        raise ValueError(
-            f"the column {SYNTHETIC!r} of the trial table has values other than True and False: "
-            f"{values[~values.isin([True, False, 0, 1])].iloc[0]!r}"
-        )
-    return np.unique(trials["image"][values.astype(bool)])
+    return np.unique(trials["image"].to_numpy()[synthetic_trials(trials)])
+
+
+def measured_betas(betas: np.ndarray, trials: pd.DataFrame) -> np.ndarray:
+    """Betas with NaN for synthetic trials; the same array, not a copy, if there are none.
+
+    Parameters
+    ----------
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    trials : DataFrame
+        As for `synthetic_trials`.
+    """
+    made = synthetic_trials(trials)
+    if not made.any():
+        return betas
+    found = np.array(betas)
+    found[trials["image"].to_numpy()[made], trials["repeat"].to_numpy()[made]] = np.nan
+    return found
 
 
 def check_measured(trials: pd.DataFrame, images: Any, what: str) -> None:

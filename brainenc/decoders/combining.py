@@ -15,6 +15,9 @@ from brainenc.numeric import as_doubles
 class CombinedDecoder:
     """Fitted decoders whose similarities are added with weights.
 
+    The similarity is the cosine of predicted and candidate targets for every decoder, also for one
+    that has another similarity of its own, since the weights were chosen for the cosine.
+
     Attributes
     ----------
     decoders : list of BaseDecoder
@@ -26,7 +29,7 @@ class CombinedDecoder:
     weights: NDArray[np.float64]
 
     def similarity(self, X: Any, candidates: Sequence[Any], *, center: bool = True) -> np.ndarray:
-        """Weighted sum of similarities.
+        """Weighted sum of cosines of predicted targets with those of candidates.
 
         Parameters
         ----------
@@ -34,18 +37,19 @@ class CombinedDecoder:
         candidates : list of targets
             Of the same images, for each decoder.
         center : bool
-            As for `BaseDecoder.similarity`.
+            Subtract the mean target of the training images first, as for the weights.
 
         Returns
         -------
         array, shape (n_responses, n_candidates)
+            NaN where a decoder with a weight above 0 has an undefined prediction.
         """
         _check_number(self.decoders, candidates, "candidates")
         parts = [
-            decoder.similarity(X, some, center=center)
+            _cosines(decoder, decoder.predict(X), some, center=center)
             for decoder, some in zip(self.decoders, candidates, strict=True)
         ]
-        return np.einsum("d,drc->rc", self.weights, np.stack(parts))
+        return _weighted(self.weights, np.stack(parts))
 
 
 def combine(
@@ -95,13 +99,10 @@ def combine(
             f"{known.sum()} images were held out by all of the {len(decoders)} decoders, which is "
             "too few to choose weights: give them the same random_state, and more images"
         )
-    similarities = []
-    for decoder, predicted, some in zip(decoders, predictions, targets, strict=True):
-        flat = np.asarray(some)[known].reshape(int(known.sum()), -1)
-        mean = decoder.target_mean_
-        similarities.append(
-            cosine_similarity(predicted[known].reshape(len(flat), -1), flat, mean=mean)
-        )
+    similarities = [
+        _cosines(decoder, predicted, some)[np.ix_(known, known)]
+        for decoder, predicted, some in zip(decoders, predictions, targets, strict=True)
+    ]
     return CombinedDecoder(list(decoders), combination_weights(similarities, step=step))
 
 
@@ -111,7 +112,8 @@ def combination_weights(similarities: Sequence[np.ndarray], *, step: float = 0.1
     Parameters
     ----------
     similarities : list of arrays, each of shape (n, n)
-        Of held-out responses and their images, in the same order.
+        Of held-out responses and their images, in the same order. An image whose own similarity is
+        NaN has the last rank; NaN of another image is below every number.
     step : float
         Of the grid, in (0, 1].
 
@@ -136,11 +138,24 @@ def combination_weights(similarities: Sequence[np.ndarray], *, step: float = 0.1
     best, chosen = (-np.inf, -np.inf), np.array([])
     for parts in _compositions(n_steps, len(matrices)):
         weights = np.array(parts) / n_steps
-        score = _reciprocal_rank(np.einsum("d,drc->rc", weights, matrices))
+        score = _reciprocal_rank(_weighted(weights, matrices))
         found = (round(score, 12), -float(np.square(weights).sum()))
         if found > best:
             best, chosen = found, weights
     return chosen
+
+
+def _cosines(decoder: Any, predicted: Any, candidates: Any, *, center: bool = True) -> np.ndarray:
+    """Cosines of predictions with targets, as `Decoder.similarity`, for decoders of every kind."""
+    targets = decoder._targets_of(candidates)
+    mean = decoder.target_mean_.reshape(-1) if center else None
+    return cosine_similarity(predicted.reshape(len(predicted), -1), targets, mean=mean)
+
+
+def _weighted(weights: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """Weighted sum over matrices, without those of weight 0: 0 times NaN is NaN."""
+    used = weights > 0
+    return np.einsum("d,drc->rc", weights[used], matrices[used])
 
 
 def _compositions(total: int, n: int) -> Iterator[tuple[int, ...]]:
@@ -153,11 +168,12 @@ def _compositions(total: int, n: int) -> Iterator[tuple[int, ...]]:
 
 
 def _reciprocal_rank(similarity: np.ndarray) -> float:
-    """Mean of both directions; a tie counts as the mean of the ranks."""
+    """Mean of both directions; a tie counts as the mean of the ranks, NaN as the last rank."""
     own = np.diag(similarity)
     ranks = []
-    for matrix, axis in ((similarity - own[:, None], 1), (similarity - own[None], 0)):
-        ranks.append(1 + (matrix > 0).sum(axis) + ((matrix == 0).sum(axis) - 1) / 2)
+    for of_image, axis in ((own[:, None], 1), (own[None], 0)):
+        above, equal = (similarity > of_image).sum(axis), (similarity == of_image).sum(axis)
+        ranks.append(np.where(np.isnan(own), len(own), 1 + above + (equal - 1) / 2))
     return float(np.mean([np.mean(1 / r) for r in ranks]))
 
 

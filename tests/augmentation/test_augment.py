@@ -1,10 +1,11 @@
 """augment: real trials as they were, synthetic ones marked, and refused where data are tested."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import brainenc
-from brainenc.data.synthetic import SYNTHETIC, check_measured, synthetic_images
+from brainenc.data.synthetic import SYNTHETIC, check_measured, measured_betas, synthetic_images
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,74 @@ def test_a_mark_must_be_true_or_false(subject):
     trials = subject[0].trials.assign(synthetic="perhaps")
     with pytest.raises(ValueError, match="other than True and False: 'perhaps'"):
         check_measured(trials, range(3), "test")
+
+
+@pytest.mark.parametrize("dtype", [object, float, "boolean"])
+def test_a_trial_without_a_mark_was_measured(subject, dtype):
+    data, tokens, encoder = subject
+    real, _ = parts(data)
+    marks = pd.Series([pd.NA if dtype == "boolean" else np.nan] * len(real.trials), dtype=dtype)
+    marks[real.trials["image"] == 4] = 1.0 if dtype is float else True
+    trials = real.trials.assign(synthetic=marks)
+    np.testing.assert_array_equal(synthetic_images(trials), [4])
+    check_measured(trials, range(4), "test")
+    half = brainenc.EncodingData(real.images, real.betas, real.voxels, trials)
+    more = brainenc.augment(half, encoder, features=tokens[:50], noise=None)
+    marked = (real.trials["image"] == 4).sum()
+    assert more.trials[SYNTHETIC].sum() == marked + 50
+
+
+def test_synthetic_trials_do_not_count_in_the_noise_ceiling(subject):
+    data, tokens, encoder = subject
+    real, new = parts(data)
+    expected = real.noise_ceiling(n_bootstraps=20)
+    more = brainenc.augment(real, encoder, new.images, features=tokens[50:70], n_draws=3)
+    repeats = brainenc.augment(real, encoder, features=tokens[:50], n_draws=2, noise=None)
+    for one, rows in ((more, None), (repeats, None), (more, range(50))):
+        found = one.noise_ceiling(rows, n_bootstraps=20)
+        np.testing.assert_allclose(found.values, real.noise_ceiling(rows).values, rtol=1e-12)
+        np.testing.assert_allclose(found.n_trials, expected.n_trials, rtol=1e-12)
+    assert measured_betas(real.betas, real.trials) is real.betas
+    assert np.isfinite(more.betas[50:, :3]).all()  # the data keep them
+    folds = [(np.arange(25, 70), np.arange(25)), (np.arange(25), np.arange(25, 50))]
+    options = {"check": False, "n_permutations": 10, "verbose": False}
+    mean = {"mean": brainenc.MeanEncoder()}
+    augmented = brainenc.benchmark(more, mean, cv=folds, **options)
+    plain = [(train[train < 50], test) for train, test in folds]
+    alone = brainenc.benchmark(real, mean, cv=plain, **options)
+    found, expected = (one.maps["noise_ceiling"] for one in (augmented, alone))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_table_of_stimuli_goes_on(subject):
+    data, tokens, encoder = subject
+    real, new = parts(data)
+    table = pd.DataFrame({"name": [f"n{i}" for i in range(50)], "number": range(50)})
+    named = brainenc.EncodingData(real.images, real.betas, real.voxels, real.trials, stimuli=table)
+    more = brainenc.augment(named, encoder, new.images, features=tokens[50:70])
+    assert more.stimuli["name"].tolist()[:50] == table["name"].tolist()
+    assert more.stimuli["number"].tolist()[:50] == list(range(50))
+    assert len(more.stimuli) == 70
+    assert more.stimuli[50:].isna().all(axis=None)
+    again = brainenc.augment(named, encoder, features=tokens[:50])
+    pd.testing.assert_frame_equal(again.stimuli, named.stimuli)
+
+
+@pytest.mark.parametrize("per_voxel", [False, True])
+def test_averages_of_trials_keep_their_numbers(subject, per_voxel):
+    data, tokens, encoder = subject
+    real, new = parts(data)
+    counts = np.random.default_rng(0).integers(1, 4, (50, 20 if per_voxel else 1))
+    averages = brainenc.EncodingData(
+        real.images, np.nanmean(real.betas, axis=1), real.voxels, n_averaged=counts
+    )
+    more = brainenc.augment(averages, encoder, new.images, features=tokens[50:70])
+    np.testing.assert_array_equal(more.n_averaged[:50], counts)
+    np.testing.assert_array_equal(more.n_averaged[50:], 1)
+    for options in ({"features": tokens[:50]}, {"images": new.images, "features": tokens[50:70]}):
+        with pytest.raises(ValueError, match=r"averages of up to 3 trials .* n_draws=2"):
+            brainenc.augment(averages, encoder, n_draws=2, **options)
+    ones = brainenc.EncodingData(
+        real.images, np.nanmean(real.betas, axis=1), real.voxels, n_averaged=1
+    )
+    assert brainenc.augment(ones, encoder, features=tokens[:50]).n_repeats == 2

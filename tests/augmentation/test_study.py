@@ -218,3 +218,35 @@ def test_what_it_refuses(change, message):
     data, targets, _ = own_data()
     with pytest.raises(ValueError, match=message):
         brainenc.augmentation_study(data, **{"targets": targets, **OPTIONS, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": np.where(np.arange(300)[:, None] == 7, np.nan, np.ones((300, 8)))}, "targets"),
+        (
+            {"features": np.where(np.arange(300)[:, None] == 7, np.inf, np.ones((300, 8)))},
+            "features",
+        ),
+    ],
+)
+def test_missing_numbers_are_refused_by_their_argument(change, message):
+    data, targets, _ = own_data()
+    with pytest.raises(ValueError, match=message + r" \(300, 8\) contain NaN .*first in row 7"):
+        brainenc.augmentation_study(data, **{"targets": targets, **OPTIONS, **change})
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ridge"], "'ridge', which is that of the ridge encoder"),
+        ([1, "1"], "'1' twice, as text"),
+        (["a: b"], "has no colon"),
+        (["ridge, adapted"], "does not end with ', adapted'"),
+    ],
+)
+def test_names_that_stand_for_two_encoders(names, message):
+    data, targets, _ = own_data()
+    encoders = dict.fromkeys(names, brainenc.MeanEncoder())
+    with pytest.raises(ValueError, match=message):
+        brainenc.augmentation_study(data, encoders, targets=targets, **OPTIONS)

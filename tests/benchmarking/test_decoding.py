@@ -17,6 +17,16 @@ from brainenc.benchmarking.decoding_scores import joined, places
 from brainenc.metrics import cosine_similarity, retrieval
 
 N = 120
+STANDING = [
+    "chance",
+    "ridge decoder",
+    "training images permuted",
+    "mean of all voxels",
+    "ROI means",
+    "category known",
+    "ridge encoder as decoder",
+    "repeat against repeat",
+]
 QUICK = {"n_bootstraps": 50, "n_permutations": 40, "n_pools": 5, "check": False, "verbose": False}
 
 
@@ -57,18 +67,7 @@ def row_of(result, decoder, responses=AVERAGE):
 
 def test_the_rows_that_are_always_there(result):
     found = result[0].decoders
-    expected = {
-        rows_of.CHANCE,
-        rows_of.RIDGE,
-        rows_of.PERMUTED,
-        rows_of.WHOLE,
-        rows_of.ROIS,
-        rows_of.CATEGORY,
-        rows_of.ENCODER,
-        rows_of.REPEATS,
-        "encoder",
-    }
-    assert set(found["decoder"]) == expected
+    assert set(found["decoder"]) == {*STANDING, "encoder"}
     assert (found["error"] == "").all()
     for decoder in (rows_of.RIDGE, rows_of.PERMUTED, rows_of.WHOLE, rows_of.ENCODER, "encoder"):
         assert set(found.loc[found["decoder"] == decoder, "responses"]) == {AVERAGE, "one trial"}
@@ -307,6 +306,35 @@ def test_a_run_is_taken_up_and_a_damaged_fit_is_fitted_again(problem, result):
     assert row_of(other, rows_of.RIDGE)["r"] != row_of(found, rows_of.RIDGE)["r"]
 
 
+def test_fits_of_other_rois_are_not_taken_up(problem, tmp_path):
+    data, targets = problem
+    other = brainenc.EncodingData(
+        data.images,
+        data.betas,
+        voxels=pd.DataFrame({"roi": [None] * 6 + ["V1"] * 10 + ["V2"] * 8}),  # the same names
+        stimuli=data.stimuli,
+    )
+    options = {**QUICK, "targets": targets, "cv": 2}
+    before = brainenc.decoding_benchmark(data, {}, out=tmp_path / "run", **options)
+    found = brainenc.decoding_benchmark(other, {}, out=tmp_path / "run", **options)
+    expected = brainenc.decoding_benchmark(other, {}, **options)
+    pd.testing.assert_frame_equal(found.rois, expected.rois)
+    assert not np.allclose(found.rois["image_retrieval"], before.rois["image_retrieval"])
+    means = [one.scores[one.scores["decoder"] == rows_of.ROIS] for one in (found, expected)]
+    pd.testing.assert_frame_equal(*means)
+
+
+def test_fits_without_the_true_signal_are_not_those_with_it(tmp_path):
+    data = brainenc.datasets.simulate_subject(60, 12, random_state=0, verbose=False)
+    plain = brainenc.EncodingData(data.images, data.betas, data.voxels, data.trials)
+    labels = data.truth.category
+    options = {**QUICK, "targets": data.truth.tokens, "cv": 2, "out": tmp_path / "run"}
+    brainenc.decoding_benchmark(plain, {}, category=labels, **options)
+    found = brainenc.decoding_benchmark(data, {}, category=labels, **options)
+    of_ridge = found.decoders[found.decoders["decoder"] == rows_of.RIDGE]
+    assert "noise-free signal" in set(of_ridge["responses"])
+
+
 def test_a_folder_of_something_else_is_refused(problem, tmp_path):
     data, targets = problem
     (tmp_path / "manifest.json").write_text("{}")
@@ -382,6 +410,11 @@ def test_other_inputs_that_are_refused(problem):
         ({"a": PCA()}, TypeError, "must be a decoder"),
         ([brainenc.RidgeDecoder()], TypeError, "must be a dict"),
         ({" ": brainenc.RidgeDecoder()}, ValueError, "is empty"),
+        *(
+            ({name: brainenc.RidgeDecoder()}, ValueError, f"'{name}' is that of a row")
+            for name in set(STANDING) - {rows_of.RIDGE, rows_of.ENCODER}
+        ),
+        (dict.fromkeys((1, "1"), brainenc.RidgeDecoder()), ValueError, "'1' twice, as text"),
     ):
         with pytest.raises(error, match=message):
             brainenc.decoding_benchmark(data, decoders, targets=targets, **QUICK)
@@ -397,11 +430,27 @@ def test_other_inputs_that_are_refused(problem):
         brainenc.decoding_benchmark(data, {}, targets=None, **QUICK)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, "", " "])
+def test_missing_labels_are_no_category(problem, missing):
+    data, targets = problem
+    labels = np.array(data.stimuli["category"], dtype=object)
+    labels[[7, 30]] = missing
+    stimuli = data.stimuli.assign(category=labels)
+    marked = brainenc.EncodingData(data.images, data.betas, data.voxels, stimuli=stimuli)
+    message = r"no label for 2 of 120 images \(first: row 7\)"
+    for category in (None, "category", labels):
+        with pytest.raises(ValueError, match=message):
+            brainenc.decoding_benchmark(marked, {}, targets=targets, category=category, **QUICK)
+    codes = np.where(np.arange(N) == 5, np.nan, 1.0)
+    with pytest.raises(ValueError, match=r"no label for 1 of 120 images \(first: row 5\)"):
+        brainenc.decoding_benchmark(data, {}, targets=targets, category=codes, **QUICK)
+
+
 def test_synthetic_trials_enter_no_test_fold(problem):
     data, targets = problem
     trials = data.trials.assign(synthetic=data.trials["image"] >= 90)
     marked = brainenc.EncodingData(data.images, data.betas, data.voxels, trials)
-    with pytest.raises(ValueError, match="synthetic trials"):
+    with pytest.raises(ValueError, match=r"test fold 0: \d+ images have synthetic trials"):
         brainenc.decoding_benchmark(marked, {}, targets=targets, **QUICK)
     measured = [(np.arange(60, N), np.arange(60))]
     with warnings.catch_warnings():

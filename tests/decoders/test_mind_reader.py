@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import brainenc
-from brainenc.decoders import combination_weights, combine, screen_captions
+from brainenc.decoders import CombinedDecoder, combination_weights, combine, screen_captions
 from brainenc.decoders.mind_reader import PRESETS
 from brainenc.nets import MindReaderMapper
 from brainenc.training import Batch
@@ -144,6 +144,52 @@ def test_combined_decoders_know_the_training_images_only(problem):
     assert right > (alone.argmax(axis=1) == np.arange(30)).mean()
     with pytest.raises(ValueError, match="2 decoders and 1 targets"):
         combine(decoders, betas, [image])
+
+
+def test_combined_decoders_have_the_similarity_that_the_weights_were_chosen_for(problem):
+    betas, targets = problem
+    decoders = [brainenc.EncoderDecoder(brainenc.RidgeEncoder(None)), brainenc.RidgeDecoder()]
+    some = [targets[:, 0], targets[:, 1]]
+    combined = combine(decoders, betas[:90], [part[:90] for part in some])
+    tested = [part[90:] for part in some]
+    for center in (True, False):
+        expected = 0
+        for weight, decoder, part in zip(combined.weights, decoders, tested, strict=True):
+            mean = decoder.target_mean_ if center else np.zeros(part.shape[1])
+            a, b = (
+                x.reshape(30, -1) - mean.reshape(-1) for x in (decoder.predict(betas[90:]), part)
+            )
+            norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
+            expected = expected + weight * (a @ b.T) / norms
+        found = combined.similarity(betas[90:], tested, center=center)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert np.abs(found).max() <= 1 + 1e-6  # nats are not
+
+
+def test_undefined_similarities_have_the_last_rank_and_no_weight():
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((2, 40, 40))
+    good, partly = noise[0] + np.eye(40), noise[1] + 6 * np.eye(40)
+    partly[:38] = np.nan  # nearly perfect where it is defined, which is in 2 of 40 rows
+    weights = combination_weights([good, partly])
+    np.testing.assert_array_equal(weights, [1, 0])
+
+    class Fixed:
+        target_mean_ = np.zeros(3)
+
+        def __init__(self, found):
+            self.found = found
+
+        def predict(self, X):
+            return self.found
+
+        def _targets_of(self, y):
+            return y
+
+    known = rng.standard_normal((5, 3))
+    both = CombinedDecoder([Fixed(known), Fixed(np.full((5, 3), np.nan))], np.array([1.0, 0.0]))
+    found = both.similarity(known, [known, known])
+    np.testing.assert_allclose(np.diag(found), 1)
 
 
 # ---------------------------------------------------------------- captions

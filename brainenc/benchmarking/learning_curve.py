@@ -1,5 +1,6 @@
 """learning_curve: how good encoders are with few images of a new subject."""
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ from brainenc.data.encoding_data import EncodingData
 from brainenc.data.voxels import atlas_labels
 from brainenc.encoders.mean import MeanEncoder
 from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.identity import fitted_identity, identity
 from brainenc.model_selection import bootstrap_weights
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
@@ -311,11 +313,19 @@ class _Fits:
         self.others, self.folder = others, folder
         self._started: Any = None
         transfers = isinstance(method, Transfer)
-        of_sources = [[inputs.hash(n), rows.tolist()] for n, (_, rows) in others.items()]
+        self._encoder = method.encoder if transfers else method
+        self._is_fitted = hasattr(self._encoder, "n_voxels_")  # it is adapted
+        of_sources = [
+            [inputs.hash(n), identity(d.voxels), rows.tolist()] for n, (d, rows) in others.items()
+        ]
         self._key = fingerprint(
             brainenc.__version__,
             description(method),
+            # Of a fitted encoder the weights too, which the parameters do not give; a copy is
+            # without the parts that are made when they are first needed.
+            fitted_identity(copy.copy(self._encoder)) if self._is_fitted else None,
             inputs.hash(run.name),
+            identity(run.data.voxels),  # ROIs of encoders, of the group and of priors
             None if inputs.features is None else description_of(inputs.features),
             of_sources if transfers else [],
             run.held_out,
@@ -329,10 +339,10 @@ class _Fits:
         for draw in range(n_draws):
             for size in sizes:
                 file = None
-                if self.folder is not None:
-                    key = fingerprint(self._key, size, draw, unit)
-                    file = self.folder.resolve() / "fits" / f"{key}.npy"
                 part = subset(run.data, run.held_out, size, unit, [run.seed, draw])
+                if self.folder is not None:
+                    key = fingerprint(self._key, size, draw, unit, part.rows, part.shown)
+                    file = self.folder.resolve() / "fits" / f"{key}.npy"
                 ids = (self.name, run.name, size, draw, unit)
                 scored = (run.held_out, len(run.weights), run.seed, run.data.voxels)
                 found.append(Point(*ids, None, part, *scored, file).kept())
@@ -348,8 +358,8 @@ class _Fits:
         Learning from the sources is done once, and not part of a fit.
         """
         if self._started is None:
-            inner = self.method.encoder if isinstance(self.method, Transfer) else self.method
-            if hasattr(inner, "n_voxels_"):  # fitted: it is adapted
+            inner = self._encoder
+            if self._is_fitted:
                 self._started = inner, self._for_adapting()
                 return self._started
             prepared, X = self.inputs.of(inner, self.run.name)

@@ -39,6 +39,7 @@ from brainenc.data.encoding_data import EncodingData
 from brainenc.data.voxels import atlas_labels
 from brainenc.encoders.mean import MeanEncoder
 from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.encoders.training_images import check_not_trained_on
 from brainenc.identity import fitted_identity, identity
 from brainenc.model_selection import bootstrap_weights
 from brainenc.progress import progress
@@ -120,8 +121,9 @@ def learning_curve(
 
     Raises
     ------
-    ValueError : sizes above what there is, sources that hold test images of the new subject,
-        features of other images, no sources for a `Transfer`.
+    ValueError : sizes above what there is, sources that hold test images of the new subject, a
+        fitted encoder that was fitted to such images, features of other images, no sources for a
+        `Transfer`.
     TypeError : data, encoders or features of a wrong type.
     FileExistsError : `out` holds something else.
 
@@ -162,6 +164,7 @@ def learning_curve(
         others = {other: (everyone[other], rows) for other, rows in kept[subject].items()}
         for name, method in methods.items():
             fits = _Fits(name, method, run, inputs, others, folder)
+            fits.check_test_images()
             points += fits.points(steps[subject], n_draws, unit)
             fits_of[subject, name] = fits
     rows, samples = [], {}
@@ -347,6 +350,13 @@ class _Fits:
                 scored = (run.held_out, len(run.weights), run.seed, run.data.voxels)
                 found.append(Point(*ids, None, part, *scored, file).kept())
         return found
+
+    def check_test_images(self) -> None:
+        """Raise ValueError if the encoder that is adapted was fitted to test images."""
+        if self._is_fitted:
+            tested = self._for_adapting()[self.run.held_out]
+            images = f"test images of {self.run.name}"
+            check_not_trained_on(self._encoder, tested, self.name, images)
 
     def forget(self) -> None:
         """Forget what was learned from the sources, which may be large."""

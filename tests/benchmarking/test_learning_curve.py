@@ -243,6 +243,23 @@ def test_what_cannot_be_is_refused(subjects, tokens):
         learning_curve([3], ridge, **given)
 
 
+def test_a_fitted_encoder_that_has_seen_test_images_is_refused(subjects, tokens):
+    one, two, _ = subjects  # their first 40 images are the same, and tested
+    given = {"features": tokens[one.name], "sizes": [20], **(QUICK | {"n_draws": 1})}
+    X, held_out = tokens[two.name], two.stimuli["shared"].to_numpy()
+    kept = ~held_out | (np.arange(160) < 7)
+    seen = brainenc.RidgeEncoder().fit(X[kept], two.betas[kept])
+    with pytest.raises(ValueError, match="'theirs' was fitted to 7 of the 40 test images of"):
+        learning_curve(one, {"theirs": seen}, **given)
+    fair = brainenc.RidgeEncoder().fit(X[~held_out], two.betas[~held_out])
+    found = learning_curve(one, {"theirs": fair}, **given)
+    assert np.isfinite(found.table().loc["theirs", 20])
+    pixels = brainenc.RidgeEncoder(brainenc.PixelFeatures(size=4, verbose=False))
+    seen = pixels.fit(two.images, two.betas)
+    with pytest.raises(ValueError, match="'theirs' was fitted to 40 of the 40 test images"):
+        learning_curve(one, {"theirs": seen}, **(given | {"features": None}))
+
+
 def test_sizes_by_default_are_those_that_there_are(subjects):
     held_out = subjects[0].stimuli["shared"].to_numpy()
     assert curve_data.check_sizes(subjects[0], held_out, None, "images") == [25, 50, 100]

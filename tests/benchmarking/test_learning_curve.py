@@ -11,6 +11,7 @@ from brainenc import Transfer, learning_curve
 from brainenc.benchmarking import curve_data
 from brainenc.benchmarking.curve_data import subset, subset_betas, zscored
 from brainenc.benchmarking.curve_tables import sampled_r, size_at
+from brainenc.benchmarking.group_mean import GroupMean
 from brainenc.cli import app
 from brainenc.datasets import simulate_subjects
 
@@ -316,3 +317,29 @@ def test_the_group_mean_is_the_mean_voxel_of_the_roi(subjects, tokens):
     row = found.scores.query("encoder == 'group' and roi == 'all' and subject == @new.name")
     # Alphas of one column are chosen alone here, and beside other ROIs there.
     np.testing.assert_allclose(row["r"], r, atol=0.01)
+
+
+def test_the_group_mean_is_over_the_voxels_that_have_data(subjects):
+    """Half the voxels of an ROI lack an image, and all of them another."""
+    source, X = subjects[0], subjects[0].truth.tokens
+    roi = source.voxels["roi"].to_numpy(dtype=object)
+    own = np.flatnonzero(roi == roi[0])
+    betas = source.betas.copy()
+    betas[3][:, own[: len(own) // 2]] = np.nan
+    betas[5][:, own] = np.nan
+    expected = np.nanmean(source.betas[:, :, own], axis=1).mean(axis=1)
+    expected[3] = np.nanmean(source.betas[3][:, own[len(own) // 2 :]], axis=0).mean()
+    expected[5] = np.nan
+    learnt = []
+
+    class Keeps(brainenc.RidgeEncoder):
+        def _fit(self, features, betas):
+            learnt.append(betas[:, 0].copy())
+            return super()._fit(features, betas)
+
+    data = brainenc.EncodingData(source.images, betas, source.voxels, source.trials)
+    group = GroupMean.of(Keeps(), {"source": (data, X)})
+    np.testing.assert_allclose(learnt[0][:, group.names.index(roi[0])], expected, rtol=1e-5)
+    others = np.delete(np.arange(source.n_voxels), own)
+    rest = np.nanmean(source.betas[5][:, others], axis=0).mean()
+    assert learnt[0][5, 0] == pytest.approx(rest, rel=1e-5)  # the mean of all voxels

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
 import brainenc
@@ -343,3 +345,25 @@ def test_the_group_mean_is_over_the_voxels_that_have_data(subjects):
     others = np.delete(np.arange(source.n_voxels), own)
     rest = np.nanmean(source.betas[5][:, others], axis=0).mean()
     assert learnt[0][5, 0] == pytest.approx(rest, rel=1e-5)  # the mean of all voxels
+
+
+@pytest.mark.parametrize("as_parameter", [True, False])
+def test_learned_features_are_kept_by_adapting(subjects, as_parameter):
+    """The PCA of the source's images is that of the new subject, as with images by hand."""
+    source, new = subjects[0].select(images=np.arange(40, 160)), subjects[1]
+    pipeline = make_pipeline(brainenc.PixelFeatures(size=8, verbose=False), PCA(5, random_state=0))
+    encoder = brainenc.RidgeEncoder(pipeline if as_parameter else None)
+    given = {"sizes": [40], "features": None if as_parameter else pipeline}
+    found = learning_curve(
+        new, {"adapted": Transfer(encoder, "adapt")}, sources=[source], references=False,
+        **(QUICK | {"n_draws": 1}), **given,
+    )  # fmt: skip
+    held_out = new.stimuli["shared"].to_numpy()
+    part = subset(new, held_out, 40, "images", [0, 0])
+    theirs = brainenc.RidgeEncoder(pipeline).fit(source.images, source.betas)
+    own = theirs.adapt(new.images[part.rows], subset_betas(new.betas, part))
+    prediction, targets = own.predict(new.images[held_out]), np.nanmean(new.betas[held_out], 1)
+    r = stats.pearsonr(prediction, targets, axis=0).statistic.mean()
+    row = found.scores.query("roi == 'all'").iloc[0]
+    assert row["error"] == ""
+    assert row["r"] == pytest.approx(r, abs=1e-5)

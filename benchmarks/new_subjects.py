@@ -256,6 +256,32 @@ def write_in_context(given: argparse.Namespace) -> None:
         (RESULTS / "new_subjects_in_context.json").write_text(json.dumps(content, indent=1))
 
 
+def write_gains(given: argparse.Namespace) -> None:
+    """Gain in the subject held out of the net's training, with and without it in the prior.
+
+    Of the sources of the first new subject of `in_context`, at each alikeness; half a minute each.
+    """
+    rows = []
+    for alikeness in given.alikeness:
+        _, *sources = simulate_subjects(
+            2 * given.subjects, 600, given.voxels, shared_images=150, alikeness=alikeness,
+            random_state=11,
+        )  # fmt: skip
+        own = [d.select(images=np.arange(150, 600)) for d in sources]
+        tokens = [d.truth.tokens for d in own]
+        without = brainenc.WeightPrior.fit(own[:-1], tokens[:-1])
+        for name, prior in {"all sources": None, "without it": without}.items():
+            encoder = brainenc.InContextEncoder(**IN_CONTEXT, prior=prior)
+            net = encoder.pretrain(
+                [(X, d.betas) for X, d in zip(tokens, own, strict=True)]
+            ).pretrained
+            gains = dict(zip(net.sizes.tolist(), net.gain.tolist(), strict=True))
+            rows.append({"alikeness": alikeness, "prior": name} | gains)
+        table = pd.DataFrame(rows).round(4)
+        print(table.to_string(), flush=True)
+        table.to_csv(RESULTS / "new_subjects_in_context_gain.csv", index=False)
+
+
 def nsd_size() -> dict:
     """Seconds of a prior ridge fit of 250 images × 15 724 voxels × 1664 features."""
     rng = np.random.default_rng(0)
@@ -292,11 +318,14 @@ def main() -> None:
     parser.add_argument("--alikeness", type=float, nargs="*", default=[1.0, 0.5, 0.0])
     parser.add_argument("--networks", action="store_true")
     parser.add_argument("--in-context", action="store_true", help="only InContextEncoder")
+    parser.add_argument("--gains", action="store_true", help="only gains of the in-context net")
     parser.add_argument("--v4", type=Path, help="folder of the V4 sessions: their curve alone")
     given = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     if given.in_context:
         return write_in_context(given)
+    if given.gains:
+        return write_gains(given)
     if given.v4 is not None:
         v4(given.v4, given.draws)
         return

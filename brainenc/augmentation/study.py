@@ -15,6 +15,7 @@ from brainenc.data.synthetic import check_measured
 from brainenc.decoders import EncoderDecoder
 from brainenc.decoders.responses import VoxelScaling
 from brainenc.encoders import RidgeEncoder
+from brainenc.encoders.training_images import check_not_trained_on
 from brainenc.progress import progress
 from brainenc.repeats import average_repeats
 
@@ -65,7 +66,7 @@ def augmentation_study(
         Of all images.
     features : array, optional
         What encoders predict from, one row per image; by default the targets.
-    adapted : dict of name to encoder, fitted to another subject, optional
+    adapted : dict of name to encoder, fitted to another subject and other images, optional
         Each is adapted to the real trials of every replicate.
     n_real, n_tuning, n_test : int
         Images; by default `n_test` is at most 600.
@@ -85,8 +86,9 @@ def augmentation_study(
 
     Raises
     ------
-    ValueError : synthetic trials in `data`, too few images, numbers of rows that do not match,
-        NaN in targets or features; an encoder with the name "ridge", or two with one name.
+    tested = {REFERENCE: RidgeEncoder(), **given}
+    for name, encoder in (adapted or {}).items():  # each replicate tests others of all images
+        check_not_trained_on(encoder, inputs[parts.shown], name, "images of the study")
 
     Examples
     --------
@@ -109,7 +111,13 @@ def augmentation_study(
     inputs = tokens if features is None else _of_images(features, data.n_images, "features")
     parts = _Parts(data, tokens.reshape(len(tokens), -1).astype(np.float64), inputs)
     sizes = _sizes(data, n_real, n_tuning, n_test, ratios)
+<<<<<<< HEAD
     tested = {REFERENCE: RidgeEncoder(), **given}
+=======
+    tested = {"ridge": RidgeEncoder(), **(encoders or {})}
+    for name, encoder in (adapted or {}).items():  # each replicate tests others of all images
+        check_not_trained_on(encoder, inputs[parts.shown], name, "images of the study")
+>>>>>>> wt-cur2
     scores: list[Scores] = []
     for number in progress(
         range(replicates), desc="augmentation", unit="replicate", verbose=verbose

@@ -1,5 +1,6 @@
 """GroupMean: each voxel as the mean voxel of its ROI in other subjects."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,10 @@ class GroupMean(BaseEncoder):
 
     @classmethod
     def of(cls, encoder: Any, sources: Mapping[str, tuple[EncodingData, np.ndarray]]) -> Any:
-        """Fit `encoder` to the mean responses of each source, (data, features) by name."""
+        """Fit `encoder` to the mean responses of each source, (data, features) by name.
+
+        A mean is over the voxels that have data of the image, NaN where none has.
+        """
         data = [d for d, _ in sources.values()]
         labels = [_labels(d.voxels) for d in data]
         names = [_ALL, *sorted({str(label) for own in labels for label in own if label})]
@@ -51,8 +55,10 @@ class GroupMean(BaseEncoder):
         for (d, X), own in zip(sources.values(), labels, strict=True):
             averages = average_repeats(np.asarray(d.betas))
             columns = [averages if name == _ALL else averages[:, own == name] for name in names]
-            means = [c.mean(axis=1) if c.shape[1] else np.full(len(c), np.nan) for c in columns]
-            fit = clone(encoder).fit(X, np.stack(means, axis=1))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+                means = np.stack([np.nanmean(c, axis=1) for c in columns], axis=1)
+            fit = clone(encoder).fit(X, means)
             fitted.append(FrozenEstimator(fit))
         return cls(fitted, names)
 

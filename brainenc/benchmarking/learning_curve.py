@@ -1,5 +1,6 @@
 """learning_curve: how good encoders are with few images of a new subject."""
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ from brainenc.data.encoding_data import EncodingData
 from brainenc.data.voxels import atlas_labels
 from brainenc.encoders.mean import MeanEncoder
 from brainenc.encoders.ridge import RidgeEncoder
+from brainenc.encoders.training_images import check_not_trained_on
+from brainenc.identity import fitted_identity, identity
 from brainenc.model_selection import bootstrap_weights
 from brainenc.progress import progress
 from brainenc.storage import fingerprint
@@ -118,8 +121,9 @@ def learning_curve(
 
     Raises
     ------
-    ValueError : sizes above what there is, sources that hold test images of the new subject,
-        features of other images, no sources for a `Transfer`.
+    ValueError : sizes above what there is, sources that hold test images of the new subject, a
+        fitted encoder that was fitted to such images, features of other images, no sources for a
+        `Transfer`.
     TypeError : data, encoders or features of a wrong type.
     FileExistsError : `out` holds something else.
 
@@ -160,6 +164,7 @@ def learning_curve(
         others = {other: (everyone[other], rows) for other, rows in kept[subject].items()}
         for name, method in methods.items():
             fits = _Fits(name, method, run, inputs, others, folder)
+            fits.check_test_images()
             points += fits.points(steps[subject], n_draws, unit)
             fits_of[subject, name] = fits
     rows, samples = [], {}
@@ -311,11 +316,19 @@ class _Fits:
         self.others, self.folder = others, folder
         self._started: Any = None
         transfers = isinstance(method, Transfer)
-        of_sources = [[inputs.hash(n), rows.tolist()] for n, (_, rows) in others.items()]
+        self._encoder = method.encoder if transfers else method
+        self._is_fitted = hasattr(self._encoder, "n_voxels_")  # it is adapted
+        of_sources = [
+            [inputs.hash(n), identity(d.voxels), rows.tolist()] for n, (d, rows) in others.items()
+        ]
         self._key = fingerprint(
             brainenc.__version__,
             description(method),
+            # Of a fitted encoder the weights too, which the parameters do not give; a copy is
+            # without the parts that are made when they are first needed.
+            fitted_identity(copy.copy(self._encoder)) if self._is_fitted else None,
             inputs.hash(run.name),
+            identity(run.data.voxels),  # ROIs of encoders, of the group and of priors
             None if inputs.features is None else description_of(inputs.features),
             of_sources if transfers else [],
             run.held_out,
@@ -329,14 +342,21 @@ class _Fits:
         for draw in range(n_draws):
             for size in sizes:
                 file = None
-                if self.folder is not None:
-                    key = fingerprint(self._key, size, draw, unit)
-                    file = self.folder.resolve() / "fits" / f"{key}.npy"
                 part = subset(run.data, run.held_out, size, unit, [run.seed, draw])
+                if self.folder is not None:
+                    key = fingerprint(self._key, size, draw, unit, part.rows, part.shown)
+                    file = self.folder.resolve() / "fits" / f"{key}.npy"
                 ids = (self.name, run.name, size, draw, unit)
                 scored = (run.held_out, len(run.weights), run.seed, run.data.voxels)
                 found.append(Point(*ids, None, part, *scored, file).kept())
         return found
+
+    def check_test_images(self) -> None:
+        """Raise ValueError if the encoder that is adapted was fitted to test images."""
+        if self._is_fitted:
+            tested = self._for_adapting()[self.run.held_out]
+            images = f"test images of {self.run.name}"
+            check_not_trained_on(self._encoder, tested, self.name, images)
 
     def forget(self) -> None:
         """Forget what was learned from the sources, which may be large."""
@@ -348,8 +368,8 @@ class _Fits:
         Learning from the sources is done once, and not part of a fit.
         """
         if self._started is None:
-            inner = self.method.encoder if isinstance(self.method, Transfer) else self.method
-            if hasattr(inner, "n_voxels_"):  # fitted: it is adapted
+            inner = self._encoder
+            if self._is_fitted:
                 self._started = inner, self._for_adapting()
                 return self._started
             prepared, X = self.inputs.of(inner, self.run.name)

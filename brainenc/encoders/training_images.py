@@ -92,6 +92,34 @@ def trained_on(encoder: Any, features: np.ndarray) -> np.ndarray | None:
     return found
 
 
+def check_not_trained_on(encoder: Any, X: Any, name: str, images: str) -> None:
+    """Raise ValueError if a fitted encoder was fitted to some of these images.
+
+    Parameters
+    ----------
+    encoder : BaseEncoder, fitted
+        Of one that does not take `X`, and of other classes, nothing is known.
+    X : images or features, as for `fit`
+    name : str
+        Of the encoder, for the message.
+    images : str
+        What the images are, for the message: "test images of subject 1".
+    """
+    if not hasattr(encoder, "_features_of"):
+        return
+    try:
+        features = encoder._features_of(X)
+    except (TypeError, ValueError):  # it cannot predict them either: that error comes later
+        return
+    seen = trained_on(encoder, features)
+    if seen is not None and seen.any():
+        raise ValueError(
+            f"encoder {name!r} was fitted to {int(seen.sum())} of the {len(seen)} {images} (rows "
+            f"{np.flatnonzero(seen)[:5].tolist()}, … of these): fit it without them, "
+            "data.select(images=...), or take other images"
+        )
+
+
 def _identify(marks: np.ndarray) -> bool:
     different = len(np.unique(marks, axis=0))
     return bool(different > max(1, MIN_DIFFERENT * len(marks)) and (marks.std(axis=0) > 0).all())

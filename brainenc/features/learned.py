@@ -142,7 +142,12 @@ def share_all(
 
 
 def takes_features(transformer: Any) -> bool:
-    """Whether a transformer takes features that were computed before, and no images."""
+    """Whether a transformer takes features that were computed before, and no images.
+
+    A fitted one in a ``FrozenEstimator`` takes what it took before.
+    """
+    if FrozenEstimator is not None and isinstance(transformer, FrozenEstimator):
+        return takes_features(transformer.estimator)
     return isinstance(transformer, LearnedFeatures)
 
 

@@ -40,7 +40,10 @@ def own_data(noise=2.0, n_voxels=30):
 @pytest.fixture(scope="module")
 def study():
     data, targets, signal = own_data()
-    other = brainenc.RidgeEncoder().fit(targets, signal[:, :20])
+    # Of another subject, who has seen other images.
+    code = np.random.default_rng(3).standard_normal((300, 8))
+    slope = np.linalg.lstsq(targets, signal[:, :20], rcond=None)[0]
+    other = brainenc.RidgeEncoder().fit(code, code @ slope)
     return brainenc.augmentation_study(
         data,
         {"mean": brainenc.MeanEncoder()},
@@ -117,6 +120,13 @@ def test_it_is_saved_and_the_same_with_the_same_seed(study, tmp_path):
     small = OPTIONS | {"replicates": 1, "ratios": (1,)}
     a, b = (brainenc.augmentation_study(data, targets=targets, **small) for _ in range(2))
     pd.testing.assert_frame_equal(a.replicates(), b.replicates())
+
+
+def test_an_adapted_encoder_that_has_seen_the_images_is_refused():
+    data, targets, signal = own_data()
+    other = brainenc.RidgeEncoder().fit(targets[:70], signal[:70, :20])
+    with pytest.raises(ValueError, match="'theirs' was fitted to 70 of the 300 images of the stu"):
+        brainenc.augmentation_study(data, targets=targets, adapted={"theirs": other}, **OPTIONS)
 
 
 def test_it_can_say_yes():

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
 import brainenc
@@ -11,6 +13,7 @@ from brainenc import Transfer, learning_curve
 from brainenc.benchmarking import curve_data
 from brainenc.benchmarking.curve_data import subset, subset_betas, zscored
 from brainenc.benchmarking.curve_tables import sampled_r, size_at
+from brainenc.benchmarking.group_mean import GroupMean
 from brainenc.cli import app
 from brainenc.datasets import simulate_subjects
 
@@ -243,6 +246,23 @@ def test_what_cannot_be_is_refused(subjects, tokens):
         learning_curve([3], ridge, **given)
 
 
+def test_a_fitted_encoder_that_has_seen_test_images_is_refused(subjects, tokens):
+    one, two, _ = subjects  # their first 40 images are the same, and tested
+    given = {"features": tokens[one.name], "sizes": [20], **(QUICK | {"n_draws": 1})}
+    X, held_out = tokens[two.name], two.stimuli["shared"].to_numpy()
+    kept = ~held_out | (np.arange(160) < 7)
+    seen = brainenc.RidgeEncoder().fit(X[kept], two.betas[kept])
+    with pytest.raises(ValueError, match="'theirs' was fitted to 7 of the 40 test images of"):
+        learning_curve(one, {"theirs": seen}, **given)
+    fair = brainenc.RidgeEncoder().fit(X[~held_out], two.betas[~held_out])
+    found = learning_curve(one, {"theirs": fair}, **given)
+    assert np.isfinite(found.table().loc["theirs", 20])
+    pixels = brainenc.RidgeEncoder(brainenc.PixelFeatures(size=4, verbose=False))
+    seen = pixels.fit(two.images, two.betas)
+    with pytest.raises(ValueError, match="'theirs' was fitted to 40 of the 40 test images"):
+        learning_curve(one, {"theirs": seen}, **(given | {"features": None}))
+
+
 def test_sizes_by_default_are_those_that_there_are(subjects):
     held_out = subjects[0].stimuli["shared"].to_numpy()
     assert curve_data.check_sizes(subjects[0], held_out, None, "images") == [25, 50, 100]
@@ -299,3 +319,51 @@ def test_the_group_mean_is_the_mean_voxel_of_the_roi(subjects, tokens):
     row = found.scores.query("encoder == 'group' and roi == 'all' and subject == @new.name")
     # Alphas of one column are chosen alone here, and beside other ROIs there.
     np.testing.assert_allclose(row["r"], r, atol=0.01)
+
+
+def test_the_group_mean_is_over_the_voxels_that_have_data(subjects):
+    """Half the voxels of an ROI lack an image, and all of them another."""
+    source, X = subjects[0], subjects[0].truth.tokens
+    roi = source.voxels["roi"].to_numpy(dtype=object)
+    own = np.flatnonzero(roi == roi[0])
+    betas = source.betas.copy()
+    betas[3][:, own[: len(own) // 2]] = np.nan
+    betas[5][:, own] = np.nan
+    expected = np.nanmean(source.betas[:, :, own], axis=1).mean(axis=1)
+    expected[3] = np.nanmean(source.betas[3][:, own[len(own) // 2 :]], axis=0).mean()
+    expected[5] = np.nan
+    learnt = []
+
+    class Keeps(brainenc.RidgeEncoder):
+        def _fit(self, features, betas):
+            learnt.append(betas[:, 0].copy())
+            return super()._fit(features, betas)
+
+    data = brainenc.EncodingData(source.images, betas, source.voxels, source.trials)
+    group = GroupMean.of(Keeps(), {"source": (data, X)})
+    np.testing.assert_allclose(learnt[0][:, group.names.index(roi[0])], expected, rtol=1e-5)
+    others = np.delete(np.arange(source.n_voxels), own)
+    rest = np.nanmean(source.betas[5][:, others], axis=0).mean()
+    assert learnt[0][5, 0] == pytest.approx(rest, rel=1e-5)  # the mean of all voxels
+
+
+@pytest.mark.parametrize("as_parameter", [True, False])
+def test_learned_features_are_kept_by_adapting(subjects, as_parameter):
+    """The PCA of the source's images is that of the new subject, as with images by hand."""
+    source, new = subjects[0].select(images=np.arange(40, 160)), subjects[1]
+    pipeline = make_pipeline(brainenc.PixelFeatures(size=8, verbose=False), PCA(5, random_state=0))
+    encoder = brainenc.RidgeEncoder(pipeline if as_parameter else None)
+    given = {"sizes": [40], "features": None if as_parameter else pipeline}
+    found = learning_curve(
+        new, {"adapted": Transfer(encoder, "adapt")}, sources=[source], references=False,
+        **(QUICK | {"n_draws": 1}), **given,
+    )  # fmt: skip
+    held_out = new.stimuli["shared"].to_numpy()
+    part = subset(new, held_out, 40, "images", [0, 0])
+    theirs = brainenc.RidgeEncoder(pipeline).fit(source.images, source.betas)
+    own = theirs.adapt(new.images[part.rows], subset_betas(new.betas, part))
+    prediction, targets = own.predict(new.images[held_out]), np.nanmean(new.betas[held_out], 1)
+    r = stats.pearsonr(prediction, targets, axis=0).statistic.mean()
+    row = found.scores.query("roi == 'all'").iloc[0]
+    assert row["error"] == ""
+    assert row["r"] == pytest.approx(r, abs=1e-5)

@@ -170,7 +170,8 @@ class InContextEncoder(Published, BaseEncoder):
         subjects : sequence of EncodingData, or of (images or features, betas)
             With three or more, the last one is held out of the training: it decides which weights
             are kept, and for which numbers of images the net helps. With fewer, a fifth of the
-            voxels.
+            voxels. A `prior` that is made here is of all subjects, those voxels included; give
+            ``prior=WeightPrior.fit(subjects[:-1], features)`` to hold the last one out of it too.
         resume : bool
             Continue from the checkpoints in `checkpoint_dir`, if there are any.
 

@@ -35,7 +35,8 @@ class InContextPretraining:
     alphas : array, shape (n_sizes,)
         Penalty of the weights that the net corrects.
     gain : array, shape (n_sizes,)
-        Of held-out voxels: share of the squared error of these weights that the net removes.
+        Of held-out voxels: share of the squared error of these weights that the net removes. The
+        net was not trained on these voxels; a prior that `pretrain` made was fitted to them too.
     sources : list of str
         Names of the subjects.
     feature_shape : list of int

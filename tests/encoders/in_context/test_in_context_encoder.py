@@ -391,3 +391,20 @@ def test_a_learning_curve_pretrains_it_on_the_sources(subjects, pretrained):
     assert np.isfinite(row["r"])
     with pytest.raises(TypeError, match="RidgeEncoder has no method pretrain"):
         brainenc.Transfer(brainenc.RidgeEncoder(), "pretrain")
+
+
+def test_a_given_prior_keeps_the_held_out_subject_out_of_the_coordinates():
+    """As the page and `pretrain` say: by default that subject's betas are in the prior."""
+    subjects = simulate_subjects(3, 60, 10, shared_images=0)
+    pixels = PixelFeatures(size=4, verbose=False)
+    last = subjects[-1]
+    changed = brainenc.EncodingData(last.images, last.betas[::-1], name=last.name)
+
+    def basis(held_out, prior):
+        sources = [*subjects[:-1], held_out]
+        prior = brainenc.WeightPrior.fit(sources[:-1], pixels) if prior else None
+        encoder = brainenc.InContextEncoder(pixels, prior=prior, **SHORT)
+        return encoder.pretrain(sources).pretrained.basis
+
+    np.testing.assert_array_equal(basis(last, True), basis(changed, True))
+    assert not np.allclose(basis(last, False), basis(changed, False), rtol=0.01)

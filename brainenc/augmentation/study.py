@@ -86,9 +86,9 @@ def augmentation_study(
 
     Raises
     ------
-    tested = {REFERENCE: RidgeEncoder(), **given}
-    for name, encoder in (adapted or {}).items():  # each replicate tests others of all images
-        check_not_trained_on(encoder, inputs[parts.shown], name, "images of the study")
+    ValueError : synthetic trials in `data`, too few images, numbers of rows that do not match, NaN
+        in targets or features; an encoder with the name "ridge", or two with one name; an encoder
+        in `adapted` that was fitted to images of `data`.
 
     Examples
     --------
@@ -111,13 +111,9 @@ def augmentation_study(
     inputs = tokens if features is None else _of_images(features, data.n_images, "features")
     parts = _Parts(data, tokens.reshape(len(tokens), -1).astype(np.float64), inputs)
     sizes = _sizes(data, n_real, n_tuning, n_test, ratios)
-<<<<<<< HEAD
     tested = {REFERENCE: RidgeEncoder(), **given}
-=======
-    tested = {"ridge": RidgeEncoder(), **(encoders or {})}
     for name, encoder in (adapted or {}).items():  # each replicate tests others of all images
         check_not_trained_on(encoder, inputs[parts.shown], name, "images of the study")
->>>>>>> wt-cur2
     scores: list[Scores] = []
     for number in progress(
         range(replicates), desc="augmentation", unit="replicate", verbose=verbose

@@ -112,7 +112,7 @@ def augmentation_study(
     parts = _Parts(data, tokens.reshape(len(tokens), -1).astype(np.float64), inputs)
     sizes = _sizes(data, n_real, n_tuning, n_test, ratios)
     tested = {REFERENCE: RidgeEncoder(), **given}
-    for name, encoder in (adapted or {}).items():  # each replicate tests others of all images
+    for name, encoder in others.items():  # each replicate tests others of all images
         check_not_trained_on(encoder, inputs[parts.shown], name, "images of the study")
     scores: list[Scores] = []
     for number in progress(

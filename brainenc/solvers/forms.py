@@ -2,7 +2,7 @@
 
 The constant is projected out of the kernel K first, so that the intercept is not penalised. In both
 forms K = U B Uᵀ with orthonormal U, the axes. B is diagonal in the form of eigenvectors. In the
-form of a band it is some hundred diagonals wide, takes a quarter of the time to find, and is solved
+form of a band it is some hundred diagonals wide, takes a third of the time to find, and is solved
 with each penalty in a time linear in its size.
 """
 
@@ -19,8 +19,9 @@ from brainenc.solvers.band_reduction import BlockTridiagonal, reduce_to_band
 Rows = slice | Tensor
 #: Blocks of rows of a symmetric product, of which only the lower half is computed.
 _GRAM_BLOCKS = 4
-#: Images from which the band takes less time than eigenvectors, on a CPU.
-BAND_IMAGES = 2000
+#: Images from which the band takes less time than eigenvectors, on a CPU with some thousand voxels:
+#: it is found in less time, and each penalty takes more.
+BAND_IMAGES = 5000
 #: The largest eigenvalue, which only says what round-off is, is right to this.
 _LARGEST_TOLERANCE = 1e-3
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from comparison import SESSIONS, SETS
 from scipy import stats
+from sklearn.base import clone
 
 import brainenc
 from brainenc.datasets import simulate_subjects
@@ -282,6 +283,34 @@ def write_gains(given: argparse.Namespace) -> None:
         table.to_csv(RESULTS / "new_subjects_in_context_gain.csv", index=False)
 
 
+def write_selection(given: argparse.Namespace) -> None:
+    """Priors by evidence and by cross-validation: three new subjects, three sources each."""
+    ridge = brainenc.RidgeEncoder()
+    methods = {"from scratch": ridge}
+    for selection in ("cross-validation", "evidence"):
+        chosen = clone(ridge).set_params(selection=selection)
+        methods[selection] = brainenc.Transfer(chosen, "prior")
+    rows = []
+    for alikeness in given.alikeness:
+        subjects = subjects_of(6, 100, alikeness)
+        sources = [  # without shared images, which are the test set
+            data.select(images=np.flatnonzero(~data.stimuli["shared"].astype(bool))[:500])
+            for data in subjects[3:]
+        ]
+        features = {data.name: data.truth.tokens for data in (*subjects[:3], *sources)}
+        for new in subjects[:3]:
+            curve = brainenc.learning_curve(
+                new, methods, sources=sources, features=features, sizes=(25, 50, 100, 200, 400),
+                n_draws=given.draws, verbose=True,
+            )  # fmt: skip
+            rows.append(curve.summary.assign(alikeness=alikeness, subject=new.name))
+    table = pd.concat(rows)
+    means = table.groupby(["alikeness", "encoder", "size"], sort=False)["r"].mean().unstack()
+    means = means.loc[(slice(None), list(methods)), :].sort_index(level=0, ascending=False)
+    means.round(3).reset_index().to_csv(RESULTS / "new_subjects_selection.csv", index=False)
+    print(means.round(3).to_string())
+
+
 def nsd_size() -> dict:
     """Seconds of a prior ridge fit of 250 images × 15 724 voxels × 1664 features."""
     rng = np.random.default_rng(0)
@@ -319,11 +348,14 @@ def main() -> None:
     parser.add_argument("--networks", action="store_true")
     parser.add_argument("--in-context", action="store_true", help="only InContextEncoder")
     parser.add_argument("--gains", action="store_true", help="only gains of the in-context net")
+    parser.add_argument("--selection", action="store_true", help="only evidence and its rival")
     parser.add_argument("--v4", type=Path, help="folder of the V4 sessions: their curve alone")
     given = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     if given.in_context:
         return write_in_context(given)
+    if given.selection:
+        return write_selection(given)
     if given.gains:
         return write_gains(given)
     if given.v4 is not None:

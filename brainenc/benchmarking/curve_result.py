@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from brainenc.benchmarking.table_folders import check_table_folder, load_tables, save_tables
+from brainenc.benchmarking.table_folders import TableResult, check_table_folder
 from brainenc.storage import (
     atomic_path,
 )
@@ -18,7 +18,7 @@ _TEXTS = ("subject", "encoder", "roi", "error", "encoder_a", "encoder_b", "refer
 
 
 @dataclass(frozen=True, repr=False)
-class LearningCurve:
+class LearningCurve(TableResult):
     """Scores of encoders over the number of images of a new subject.
 
     Attributes
@@ -44,6 +44,10 @@ class LearningCurve:
         Images that were left out of sources.
     """
 
+    _description = DESCRIPTION
+    _tables = TABLES
+    _texts = _TEXTS
+
     scores: pd.DataFrame
     summary: pd.DataFrame
     pairs: pd.DataFrame
@@ -63,27 +67,6 @@ class LearningCurve:
 
     def _repr_html_(self) -> str:
         return self.table().to_html()
-
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write the tables as CSV and the manifest as JSON into a folder.
-
-        Raises
-        ------
-        FileExistsError : the folder holds something else.
-        """
-        tables = {name: getattr(self, name) for name in TABLES}
-        return save_tables(folder, DESCRIPTION, tables, self.manifest, self.warnings)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike) -> "LearningCurve":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError : no learning curve was saved there, or a table is missing.
-        ValueError : of a newer version, damaged, or changed.
-        """
-        return cls(**load_tables(folder, DESCRIPTION, TABLES, _TEXTS))
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the report: one self-contained HTML file.

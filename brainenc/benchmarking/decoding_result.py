@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from brainenc.benchmarking.table_folders import check_table_folder, load_tables, save_tables
+from brainenc.benchmarking.table_folders import TableResult, check_table_folder
 from brainenc.storage import atomic_path
 
 DESCRIPTION = "decoding.json"
@@ -22,7 +22,7 @@ _TEXTS = (
 
 
 @dataclass(frozen=True, repr=False)
-class DecodingResult:
+class DecodingResult(TableResult):
     """Scores of decoders on held-out images, with the rows that say what a score means.
 
     ``image_retrieval`` is the share of responses whose image is chosen, ``brain_retrieval`` that of
@@ -58,6 +58,10 @@ class DecodingResult:
     warnings : list of str
     """
 
+    _description = DESCRIPTION
+    _tables = TABLES
+    _texts = _TEXTS
+
     decoders: pd.DataFrame
     scores: pd.DataFrame
     pairs: pd.DataFrame
@@ -87,27 +91,6 @@ class DecodingResult:
 
     def _repr_html_(self) -> str:
         return self.table().to_html(na_rep="–")
-
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write the tables as CSV and the manifest as JSON into a folder.
-
-        Raises
-        ------
-        FileExistsError : the folder holds something else.
-        """
-        tables = {name: getattr(self, name) for name in TABLES}
-        return save_tables(folder, DESCRIPTION, tables, self.manifest, self.warnings)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike) -> "DecodingResult":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError : no decoding benchmark was saved there, or a table is missing.
-        ValueError : of a newer version, damaged, or changed.
-        """
-        return cls(**load_tables(folder, DESCRIPTION, TABLES, _TEXTS))
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the report: one self-contained HTML file.

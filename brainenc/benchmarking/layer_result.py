@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from brainenc.benchmarking.table_folders import check_table_folder, load_tables, save_tables
+from brainenc.benchmarking.table_folders import TableResult, check_table_folder
 from brainenc.storage import atomic_path
 
 DESCRIPTION = "layers.json"
@@ -16,7 +16,7 @@ _TEXTS = ("atlas", "roi", "layer", "control")
 
 
 @dataclass(frozen=True, repr=False)
-class LayerMap:
+class LayerMap(TableResult):
     """Which layer of a network predicts which voxels and areas.
 
     The best layer is chosen on held-out images within the training images of each fold, and its r
@@ -41,6 +41,10 @@ class LayerMap:
     warnings : list of str
         Near copies of images on both sides of folds; controls that could not be had.
     """
+
+    _description = DESCRIPTION
+    _tables = TABLES
+    _texts = _TEXTS
 
     voxels: pd.DataFrame
     layers: pd.DataFrame
@@ -73,27 +77,6 @@ class LayerMap:
 
     def _repr_html_(self) -> str:
         return self.table().to_html()
-
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write the tables as CSV and the manifest as JSON into a folder.
-
-        Raises
-        ------
-        FileExistsError : the folder holds something else.
-        """
-        tables = {name: getattr(self, name) for name in TABLES}
-        return save_tables(folder, DESCRIPTION, tables, self.manifest, self.warnings)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike) -> "LayerMap":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError : no layer map was saved there, or a table is missing.
-        ValueError : of a newer version, damaged, or changed.
-        """
-        return cls(**load_tables(folder, DESCRIPTION, TABLES, _TEXTS))
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the report: one self-contained HTML file.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from brainenc.benchmarking.table_folders import check_table_folder, load_tables, save_tables
+from brainenc.benchmarking.table_folders import TableResult, check_table_folder
 from brainenc.storage import (
     atomic_path,
 )
@@ -18,7 +18,7 @@ _TEXTS = ("atlas", "roi", "part", "encoder", "control")
 
 
 @dataclass(frozen=True, repr=False)
-class VariancePartition:
+class VariancePartition(TableResult):
     """Explained variance divided among bands of features, in R² on held-out images.
 
     Parts are ``unique_<band>``; ``shared`` of all that more than one band explains, of three or
@@ -54,6 +54,10 @@ class VariancePartition:
     permutation: the spread between permutations is not in the interval.
     """
 
+    _description = DESCRIPTION
+    _tables = TABLES
+    _texts = _TEXTS
+
     voxels: pd.DataFrame
     rois: pd.DataFrame
     parts: pd.DataFrame
@@ -76,27 +80,6 @@ class VariancePartition:
 
     def _repr_html_(self) -> str:
         return self.table().to_html()
-
-    def save(self, folder: str | os.PathLike) -> Path:
-        """Write the tables as CSV and the manifest as JSON into a folder.
-
-        Raises
-        ------
-        FileExistsError : the folder holds something else.
-        """
-        tables = {name: getattr(self, name) for name in TABLES}
-        return save_tables(folder, DESCRIPTION, tables, self.manifest, self.warnings)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike) -> "VariancePartition":
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        FileNotFoundError : no variance partition was saved there, or a table is missing.
-        ValueError : of a newer version, damaged, or changed.
-        """
-        return cls(**load_tables(folder, DESCRIPTION, TABLES, _TEXTS))
 
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the report: one self-contained HTML file.

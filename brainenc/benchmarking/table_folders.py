@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
@@ -136,3 +136,36 @@ def load_tables(
         with reading(file, "a table"):
             found[table] = read_csv(file, texts=texts)
     return found
+
+
+class TableResult:
+    """A result that is kept as a folder of tables: a dataclass of them, a manifest and warnings."""
+
+    #: Name of the file that describes the folder, a key of `CONTENTS`; tables; columns of text.
+    _description: ClassVar[str]
+    _tables: ClassVar[tuple[str, ...]]
+    _texts: ClassVar[tuple[str, ...]]
+
+    manifest: dict[str, Any]
+    warnings: list[str]
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write the tables as CSV and the manifest as JSON into a folder.
+
+        Raises
+        ------
+        FileExistsError : the folder holds something else.
+        """
+        tables = {name: getattr(self, name) for name in self._tables}
+        return save_tables(folder, self._description, tables, self.manifest, self.warnings)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError : no result of this kind was saved there, or a table is missing.
+        ValueError : of a newer version, damaged, or changed.
+        """
+        return cls(**load_tables(folder, cls._description, cls._tables, cls._texts))

@@ -412,5 +412,5 @@ def test_voxels_of_a_label_share_the_penalty_of_a_fit_to_them_alone(form, n_imag
             ours = getattr(shared, name)[:, labels == label]
             np.testing.assert_allclose(ours, getattr(alone, name), rtol=1e-6, atol=1e-8)
     assert len(set(shared.alphas)) == 3
-    with pytest.raises(ValueError, match="must be one for each of 6 voxels"):
+    with pytest.raises(ValueError, match="must have one for each of 6 voxels"):
         fit(Y, labels[:4])

@@ -138,6 +138,11 @@ def timed(device: str = "cpu") -> Iterator[dict]:
     found["anonymous GiB"] = anonymous[0]
 
 
+def device_of(backend: str) -> str:
+    """Device of a backend of himalaya, for `timed`."""
+    return "cuda" if backend == "torch_cuda" else "cpu"
+
+
 def _watch_anonymous(stop: threading.Event, peak: list[float]) -> None:
     status = Path("/proc/self/status")
     while status.exists():

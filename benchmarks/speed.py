@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from measuring import in_turn, measure, row, timed
+from measuring import device_of, in_turn, measure, row, timed
 from speed_banded import banded
 from speed_sampling import sampling
 from speed_startup import startup
@@ -270,7 +270,7 @@ def run_himalaya(folder: Path, backend: str) -> dict:
     from sklearn.base import clone
 
     X, Y, folds = load_problem(folder)
-    used = set_backend(backend)
+    used, device = set_backend(backend), device_of(backend)
     is_wide = X.shape[1] >= len(X)
     # In batches of voxels, as its memory would else grow with voxels × penalties.
     batches = {"n_targets_batch": 4000, "n_targets_batch_refit": 4000}
@@ -281,7 +281,7 @@ def run_himalaya(folder: Path, backend: str) -> dict:
         else RidgeCV(solver_params=batches, **options)
     )
     clone(model).set_params(cv=5).fit(*toy(is_wide))
-    with timed() as found:
+    with timed(device) as found:
         model.fit(X, Y)
     weights = used.to_numpy(model.dual_coef_ if is_wide else model.coef_)
     weights = X.T @ weights if is_wide else weights

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import in_turn, measure, row, timed
+from measuring import device_of, in_turn, measure, row, timed
 
 #: Images, features of each band, voxels; himalaya is measured at the first size only.
 SIZES = ((3000, (1000, 2500, 5000), 4000), (9000, (3200, 1664, 4096), 15724))
@@ -83,6 +83,7 @@ def run_banded(folder: Path, device: str, candidates: str) -> dict:
     from brainenc import solvers
 
     Xs, Y, alphas, folds = load_bands(folder)
+    wake(device)
     with timed(device) as found:
         Ks = [X[: len(Y)] @ X[: len(Y)].T for X in Xs]
         options = {"n_iter": N_CANDIDATES, "candidates": candidates, "device": device}
@@ -98,7 +99,8 @@ def run_random_search(folder: Path, backend: str) -> dict:
 
     Xs, Y, alphas, folds = load_bands(folder)
     used = set_backend(backend)
-    with timed() as found:
+    wake(device_of(backend))
+    with timed(device_of(backend)) as found:
         Ks = np.stack([X[: len(Y)] @ X[: len(Y)].T for X in Xs])
         deltas, weights, scores, intercept = solve_multiple_kernel_ridge_random_search(
             used.asarray(Ks),
@@ -117,6 +119,13 @@ def run_random_search(folder: Path, backend: str) -> dict:
     _save(folder, "theirs", Xs, Y, weights, np.exp(deltas), intercept)
     np.save(folder / "theirs_cv.npy", -scores.max(0))
     return found
+
+
+def wake(device: str) -> None:
+    """A device's first product and decomposition load its libraries, which is not the work."""
+    import torch
+
+    torch.linalg.eigh(torch.eye(40, device=device) @ torch.eye(40, device=device))
 
 
 def _save(

@@ -235,7 +235,9 @@ def run_solver(folder: Path, device: str, name: str = "ours") -> dict:
     fit_encoder_to(*toy(is_wide), device)
     with timed(device) as found:
         if is_wide:
-            fit = solvers.kernel_ridge_cv(X @ X.T, Y, alphas_for(X), folds, device=device)
+            fit = solvers.kernel_ridge_cv(
+                solvers.kernel_of(X, device), Y, alphas_for(X), folds, device=device
+            )
         else:
             fit = solvers.ridge_cv(X, Y, alphas_for(X), folds, device=device)
     weights = X.T @ fit.weights if is_wide else fit.weights

@@ -85,7 +85,7 @@ def run_banded(folder: Path, device: str, candidates: str) -> dict:
     Xs, Y, alphas, folds = load_bands(folder)
     wake(device)
     with timed(device) as found:
-        Ks = [X[: len(Y)] @ X[: len(Y)].T for X in Xs]
+        Ks = [solvers.kernel_of(X[: len(Y)], device) for X in Xs]
         options = {"n_iter": N_CANDIDATES, "candidates": candidates, "device": device}
         fit = solvers.banded_ridge_cv(Ks, Y, alphas, folds, **options)
     _save(folder, candidates, Xs, Y, fit.weights, fit.band_weights, fit.intercept)

@@ -164,7 +164,14 @@ def test_benchmark():
     data = brainenc.datasets.simulate_subject(120, 40, random_state=0)
     result = {
         device: brainenc.benchmark(
-            data, {"ridge": brainenc.RidgeEncoder(device=device)}, cv=3, verbose=False
+            data,
+            {
+                "ridge": brainenc.RidgeEncoder(
+                    GaborPyramid(3, 4, 2, size=32, verbose=False), device=device
+                )
+            },
+            cv=3,
+            verbose=False,
         ).encoders.set_index("encoder")["r"]
         for device in ("cuda", "cpu")
     }

@@ -22,7 +22,7 @@ from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior
 from brainenc.model_selection import Folds
 from brainenc.process_state import own_settings
 from brainenc.repeats import average_repeats
-from brainenc.solvers import RidgeFit, banded_ridge_cv, feature_bands
+from brainenc.solvers import RidgeFit, banded_ridge_cv, feature_bands, kernel_of
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.voxels import (
@@ -253,10 +253,11 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         """Bands of the images in given rows: their features where these are few, else kernels."""
         if len(X) <= EXACT_IMAGES:
             X = X.astype(np.float64)
+        device = resolve_device(self.device)
         if 2 * X.shape[1] <= len(X):
             sizes = list(self.band_sizes_.values())
-            return lambda rows: feature_bands(X[rows], sizes, device=resolve_device(self.device))
-        Ks = [part @ part.T for part in self._split(X)]
+            return lambda rows: feature_bands(X[rows], sizes, device=device)
+        Ks = [kernel_of(part, device) for part in self._split(X)]
         return lambda rows: [K if len(rows) == len(X) else K[np.ix_(rows, rows)] for K in Ks]
 
     def _solve(self, bands: Any, Y: np.ndarray, voxels: Any, folds: Folds) -> RidgeFit:

@@ -17,7 +17,8 @@ from brainenc.solvers.band_reduction import BlockTridiagonal, reduce_to_band
 
 #: Rows by their positions, or as a slice, which is not copied.
 Rows = slice | Tensor
-#: Blocks of rows of a symmetric product, of which only the lower half is computed.
+#: Blocks of rows of a symmetric product, of which only the lower half is computed. A GPU takes less
+#: time for one product than for the start of four.
 _GRAM_BLOCKS = 4
 #: Images from which the band takes less time than eigenvectors, on a CPU with some thousand voxels:
 #: it is found in less time, and each penalty takes more.
@@ -285,6 +286,8 @@ def freedom_left(values: Tensor, alphas: Tensor, n_images: int) -> Tensor:
 
 def lower_gram(X: Tensor) -> Tensor:
     """XXᵀ, of which only the lower triangle is complete."""
+    if X.device.type != "cpu":
+        return X @ X.T
     gram = X.new_zeros(len(X), len(X))
     for rows in torch.arange(len(X), device=X.device).tensor_split(_GRAM_BLOCKS):
         if len(rows):

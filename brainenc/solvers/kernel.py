@@ -95,6 +95,33 @@ def kernel_ridge_cv(
     return fit
 
 
+def kernel_of(X: np.ndarray, device: Any = "cpu") -> np.ndarray:
+    """The kernel XXᵀ, computed on the device.
+
+    Parameters
+    ----------
+    X : array, shape (n_images, n_features), float32 or float64
+    device : str or torch.device
+
+    Returns
+    -------
+    array, shape (n_images, n_images)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kernel_of(np.array([[1.0, 2.0], [0.0, 3.0]]))
+    array([[5., 6.],
+           [6., 9.]])
+    """
+    device = linear_algebra_device(device)
+    if device.type == "cpu":
+        return X @ X.T  # NumPy sees that the product is symmetric, and computes half of it
+    with full_precision():
+        features = torch.as_tensor(X, device=device)
+        return (features @ features.T).numpy(force=True)
+
+
 class Responses(NamedTuple):
     """Centred responses of some voxels, and their products with the axes of the kernel.
 

@@ -9,7 +9,7 @@ import numpy as np
 from brainenc.arrays import is_large
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds
-from brainenc.solvers.kernel import kernel_ridge_cv
+from brainenc.solvers.kernel import kernel_of, kernel_ridge_cv
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.primal import ridge_cv
 from brainenc.solvers.result import RidgeFit
@@ -215,13 +215,14 @@ def _solve(
 ) -> RidgeFit:
     if not kernel:
         return ridge_cv(X, Y, alphas, folds, **options)
-    fit = kernel_ridge_cv(X @ X.T, Y, alphas, folds, **options)
+    fit = kernel_ridge_cv(kernel_of(X, options["device"]), Y, alphas, folds, **options)
     lost = np.flatnonzero(fit.alphas < _PRECISE * fit.round_off)
     if len(lost) and X.dtype == np.float32:
         doubles, shared = X.astype(np.float64), options["per_voxel"]
         if np.ndim(shared):
             options = options | {"per_voxel": shared[lost]}
-        again = kernel_ridge_cv(doubles @ doubles.T, Y[:, lost], alphas, folds, **options)
+        K = kernel_of(doubles, options["device"])
+        again = kernel_ridge_cv(K, Y[:, lost], alphas, folds, **options)
         for name in ("weights", "intercept", "alphas", "held_out"):
             getattr(fit, name)[..., lost] = getattr(again, name)
     return fit

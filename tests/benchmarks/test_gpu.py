@@ -73,7 +73,9 @@ def test_runs_with_torch_numpy_scikit_learn_and_pandas_alone(bare, tmp_path):
     assert not [row for row in found["rows"] if {"error", "other error"} & row.keys()]
     assert found["card"].startswith("CPU")
     rows = {row["work"]: row for row in found["rows"]}
-    assert {row["group"] for row in found["rows"]} == {"ridge", "synbrain", "sampling"}
+    assert {row["group"] for row in found["rows"]} == {
+        *("ridge", "wide", "banded", "synbrain", "sampling")
+    }
     # Here both are the CPU.
     assert rows["ridge: solver, other: CPU"]["same alpha"] == 1
     # Over 20 steps of the small nets; bf16 keeps three digits, and the noise of the draws is seen.

@@ -163,9 +163,11 @@ def write(content: dict[str, Any], folder: Path | None) -> None:
 
 
 def without_errors(content: dict[str, Any]) -> list[dict]:
+    """Rows that were measured, for a table; gpu.json has the others with their errors."""
     return [
         {key: value for key, value in found.items() if key not in ERRORS}
         for found in content["rows"]
+        if "error" not in found
     ]
 
 

@@ -58,7 +58,7 @@ def bare(tmp_path):
 
 def run(*arguments, **options):
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, **options)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from typing import Any
 import lazy_loader
 
 from brainenc.garbage import collections_paused
+from brainenc.late_imports import scipy_stats_if_used
 
 
 def attach(
@@ -26,7 +27,8 @@ def attach(
     load, directory, names = lazy_loader.attach_stub(package, file)
 
     def load_without_collections(name: str) -> Any:
-        with collections_paused():  # a sixth of the time of importing torch and SciPy
+        # Collections are a sixth of the time of importing torch and SciPy.
+        with collections_paused(), scipy_stats_if_used():
             return load(name)
 
     return load_without_collections, directory, names

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 from sklearn.utils import check_random_state
 
 from brainenc.conversion import column, numeric_array
@@ -425,7 +424,10 @@ def fdr(p_values: np.ndarray) -> NDArray[np.float64]:
     """
     p_values = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(p_values.shape, np.nan)
-    tested = np.isfinite(p_values)
-    if tested.any():
-        adjusted[tested] = false_discovery_control(p_values[tested], method="bh")
+    tested = np.flatnonzero(np.isfinite(p_values))
+    order = tested[np.argsort(p_values[tested])]
+    m = len(order)
+    rates = p_values[order] * (m / np.arange(1, m + 1))
+    # Not smaller than that of any smaller p, and at most 1.
+    adjusted[order] = np.clip(np.minimum.accumulate(rates[::-1])[::-1], 0, 1)
     return adjusted

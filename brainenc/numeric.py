@@ -135,3 +135,22 @@ def as_whole_numbers(
         )
     # Not uint64, which NumPy mixes with other integers to float64.
     return array if array.dtype.kind in "iu" and array.dtype != np.uint64 else array.astype(int)
+
+
+def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1 of numbers, (n,), none of them NaN; equal ones have the mean of their ranks.
+
+    As `scipy.stats.rankdata`, without the import, which takes longer than a benchmark's ranks.
+
+    Examples
+    --------
+    >>> average_ranks(np.array([5.0, 1.0, 5.0]))
+    array([2.5, 1. , 2.5])
+    """
+    order = np.argsort(values)
+    ordered = values[order]
+    begins = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(values)])
+    ends = np.append(begins[1:], len(values))[: len(begins)]
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((begins + 1 + ends) / 2, ends - begins)
+    return ranks

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.pipeline import Pipeline
 
 from brainenc.conversion import check_row_order, plain_array
 from brainenc.data.encoding_data import EncodingData
@@ -132,6 +131,8 @@ class Inputs:
                 clone(encoder).set_params(features=features).precompute(self.images, self.transform)
             )
         rest, X = share(features, self.images, self.transform)
+        from sklearn.pipeline import Pipeline
+
         return Pipeline([("features", rest), ("encoder", clone(encoder))]), X
 
     def _array(self, features: Any) -> np.ndarray:

@@ -26,7 +26,14 @@ from brainenc.benchmarking.by_voxel import ByVoxel, of_voxels
 from brainenc.benchmarking.permutation import correlation_p_values
 from brainenc.benchmarking.targets import Targets, centre_within_folds
 from brainenc.metrics.representational import Geometry
-from brainenc.metrics.sums import first_finite, round_off, sum_block, variance, weighted_sums
+from brainenc.metrics.sums import (
+    add_in_place,
+    first_finite,
+    round_off,
+    sum_block,
+    variance,
+    weighted_sums,
+)
 
 #: Metrics with one value per voxel, and those with one value per set of images.
 VOXEL_METRICS = ("r", "r_normalized", "r2", "mse", "mse_z", "mse_trials", "mse_z_trials")
@@ -212,7 +219,7 @@ def resampled_errors(
 
     def summed(terms: Callable[..., Sequence[np.ndarray]], voxels: slice) -> list[np.ndarray]:
         """Sums over images of what `terms` gives of some rows and the unit of z, in z last."""
-        sums: Any = 0
+        sums: list[np.ndarray] = []
         for fold, rows in enumerate(targets.folds) if large else [(0, slice(None))]:
             unit = z[fold, voxels] if large else z[targets.fold_of_row, voxels]
             if rows.start == rows.stop and large:
@@ -222,7 +229,7 @@ def resampled_errors(
             ((_, found_here),) = weighted_sums(of_rows, sets[:, rows], width)
             if large and terms is error_terms:
                 found_here += [found_here[0] * unit, found_here[1] * unit]
-            sums = [a + b for a, b in zip(sums, found_here, strict=True)] if sums else found_here
+            sums = add_in_place(sums, found_here)
         return sums
 
     def error_terms(

@@ -22,7 +22,10 @@ MIN_OVERLAP = 0.5
 N_STEPS = (8, 4)
 
 #: Pairs registered at once; their arrays fit the processor's cache.
-N_AT_ONCE = 128
+N_AT_ONCE = 64
+
+#: Pairs whose correlations at all shifts are in memory at once: 10 MB.
+_PAIRS_OF_SHIFTS = 4096
 
 #: Blur in small pixels before the first search, and before the final correlation: shifts by parts
 #: of a pixel blur a picture by about the latter.
@@ -52,25 +55,105 @@ def register(
         Shift along x and y as shares of width and height, log of relative size, and angle in
         radians, of the point of `b` that is compared with a point of `a`.
     """
-    r, transform = np.full(len(a), -1.0), np.zeros((len(a), 4))
-    for rows in blocks(len(a), N_AT_ONCE):
-        second = maps[b[rows]]
-        second = np.where(mirrored[rows, None, None], second[:, :, ::-1], second)
-        r[rows], transform[rows] = _register(maps[a[rows]], second, aspect)
-    return r, transform
-
-
-def _register(a: np.ndarray, b: np.ndarray, aspect: float) -> tuple[np.ndarray, np.ndarray]:
-    small_a, small_b = _halved(a), _halved(b)
-    r, transform = _best_shift_and_size(small_a, small_b)
+    small = _Coarse(maps)
+    r, transform = small.best_shift_and_size(a, b, mirrored)
+    fine = blur_matrix(FINE_BLUR)
     close = np.flatnonzero(r > MIN_COARSE)
-    if len(close):
-        fine = blur_matrix(FINE_BLUR)
-        small = _refine(small_a[close], small_b[close], transform[close], aspect, N_STEPS[0])[1]
-        r[close], transform[close] = _refine(
-            fine @ a[close] @ fine.T, fine @ b[close] @ fine.T, small, aspect, N_STEPS[1]
+    for some in blocks(len(close), N_AT_ONCE):
+        pairs = close[some]
+        flipped = mirrored[pairs]
+        halves = small.maps[0][a[pairs]], _flipped(small.maps[0][b[pairs]], flipped)
+        start = _refine(*halves, transform[pairs], aspect, N_STEPS[0])[1]
+        first, second = maps[a[pairs]], _flipped(maps[b[pairs]], flipped)
+        r[pairs], transform[pairs] = _refine(
+            fine @ first @ fine.T, fine @ second @ fine.T, start, aspect, N_STEPS[1]
         )
     return r, transform
+
+
+def _flipped(maps: np.ndarray, flip: np.ndarray) -> np.ndarray:
+    """The mirror images of some of the maps."""
+    return np.where(flip[:, None, None], maps[:, :, ::-1], maps)
+
+
+class _Coarse:
+    """Pictures with half of the resolution, as they are and magnified.
+
+    Attributes
+    ----------
+    maps : list of arrays, shape (n_pictures, size, size)
+        One for each of `SIZES`.
+    """
+
+    def __init__(self, maps: np.ndarray):
+        halved = _halved(maps)
+        self.maps = [_magnified(halved, relative) for relative in SIZES]
+        self._norms = [np.sqrt(np.square(part).sum(axis=(1, 2))) for part in self.maps]
+
+    def best_shift_and_size(
+        self, a: np.ndarray, b: np.ndarray, mirrored: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Largest correlation over whole shifts and some sizes, and its transform."""
+        size, sizes = self.maps[0].shape[1], range(1, len(SIZES))
+        shifts = np.arange(-int(MAX_SHIFT * size), int(MAX_SHIFT * size) + 1)
+        best, transform = np.full(len(a), -1.0), np.zeros((len(a), 4))
+        sides = [(0, 0), *((k, 0) for k in sizes), *((0, k) for k in sizes)]  # a or b magnified
+        for rows in blocks(len(a), _PAIRS_OF_SHIFTS):
+            for (of_a, of_b), flat in zip(
+                sides, self._correlations(a[rows], b[rows], mirrored[rows], sides), strict=True
+            ):
+                where = flat.argmax(axis=1)
+                r_here = flat[np.arange(len(flat)), where]
+                y, x = shifts[where // len(shifts)], shifts[where % len(shifts)]
+                # Point of_a * p of a is compared with point of_b * (p + shift) of b.
+                log_size = np.full(len(flat), np.log(SIZES[of_b] / SIZES[of_a]))
+                step = SIZES[of_b] / size
+                here = np.stack([step * x, step * y, log_size, np.zeros(len(flat))], axis=1)
+                better = np.flatnonzero(r_here > best[rows])
+                best[rows][better], transform[rows][better] = r_here[better], here[better]
+        return best, transform
+
+    def _correlations(
+        self, a: np.ndarray, b: np.ndarray, mirrored: np.ndarray, sides: list[tuple[int, int]]
+    ) -> np.ndarray:
+        """Correlations at all shifts of pairs, (n_sides, n_pairs, n_shifts²).
+
+        Mean products where pictures overlap, over root mean squares of all pixels. Pictures have
+        many partners: all of them meet all shifts of a picture in one product.
+        """
+        size = self.maps[0].shape[1]
+        reach = int(MAX_SHIFT * size)
+        overlap = 1 - np.abs(np.arange(-reach, reach + 1)) / size
+        shares = np.outer(overlap, overlap).ravel()
+        order = np.argsort(a, kind="stable")
+        partners = b[order], mirrored[order]
+        second = [_flipped(part[partners[0]], partners[1]) for part in self.maps]
+        second = [part.reshape(len(part), -1) for part in second]
+        firsts, begins = np.unique(a[order], return_index=True)
+        windows = [_windows(part[firsts], reach) for part in self.maps]
+        shifted = np.empty((len(SIZES), *windows[0].shape[1:]), np.float32)
+        products = np.empty((len(sides), len(a), len(shares)))
+        for i, (begin, end) in enumerate(zip(begins, [*begins[1:], len(a)], strict=True)):
+            for part, windows_of_size in zip(shifted, windows, strict=True):
+                part[:] = windows_of_size[i]
+            of_shifts = shifted.reshape(len(SIZES), len(shares), -1)
+            for k, (of_a, of_b) in enumerate(sides):
+                products[k, begin:end] = second[of_b][begin:end] @ of_shifts[of_a].T
+        found = np.empty_like(products)
+        for k, (of_a, of_b) in enumerate(sides):
+            norm = self._norms[of_a][a[order]] * self._norms[of_b][b[order]]
+            found[k, order] = products[k] / (np.maximum(norm, 1e-12)[:, None] * shares)
+        return found
+
+
+def _windows(maps: np.ndarray, reach: int) -> np.ndarray:
+    """Views of maps shifted by −reach … reach pixels along y and x, 0 beyond the maps.
+
+    Shape (n, 2 reach + 1, 2 reach + 1, height, width).
+    """
+    padded = np.pad(maps, ((0, 0), (reach, reach), (reach, reach)))
+    found = np.lib.stride_tricks.sliding_window_view(padded, maps.shape[1:], axis=(1, 2))
+    return found[:, ::-1, ::-1]  # what begins at `reach - s` holds at q what was at q - s
 
 
 def _halved(maps: np.ndarray) -> np.ndarray:
@@ -78,29 +161,6 @@ def _halved(maps: np.ndarray) -> np.ndarray:
     weights = blur_matrix(COARSE_BLUR)
     weights = (weights[::2] + weights[1::2]) / 2
     return weights @ maps @ weights.T
-
-
-def _best_shift_and_size(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest correlation over whole shifts and some sizes, and its transform."""
-    n, size = a.shape[:2]
-    reach = int(MAX_SHIFT * size)
-    shifts = np.arange(-reach, reach + 1)
-    overlap = 1 - np.abs(shifts) / size
-    best, transform = np.full(n, -1.0), np.zeros((n, 4))
-    magnified = [(relative, 1.0) for relative in SIZES[1:]]  # a or b
-    for of_a, of_b in [(1.0, 1.0), *magnified, *(pair[::-1] for pair in magnified)]:
-        first, second = _magnified(a, of_a), _magnified(b, of_b)
-        r = _correlations(first, second, reach) / np.outer(overlap, overlap)
-        flat = r.reshape(n, -1)
-        where = flat.argmax(axis=1)
-        r_here = flat[np.arange(n), where]
-        y, x = shifts[where // len(shifts)], shifts[where % len(shifts)]
-        # Point of_a * p of a is compared with point of_b * (p + shift) of b.
-        log_size = np.full(n, np.log(of_b / of_a))
-        here = np.stack([of_b * x / size, of_b * y / size, log_size, np.zeros(n)], axis=1)
-        better = r_here > best
-        best[better], transform[better] = r_here[better], here[better]
-    return best, transform
 
 
 def _magnified(maps: np.ndarray, relative: float) -> np.ndarray:
@@ -115,18 +175,6 @@ def _magnified(maps: np.ndarray, relative: float) -> np.ndarray:
     weights[np.arange(size), low] = 1 - (position - low)
     weights[np.arange(size), low + 1] += position - low
     return weights @ maps @ weights.T
-
-
-def _correlations(a: np.ndarray, b: np.ndarray, reach: int) -> np.ndarray:
-    """Mean products at shifts of −reach … reach pixels, over root mean squares of all pixels."""
-    padded = (a.shape[1] + reach,) * 2
-    from scipy import fft
-
-    spectrum = np.conj(fft.rfft2(a, padded)) * fft.rfft2(b, padded)
-    shifts = np.arange(-reach, reach + 1)
-    products = fft.irfft2(spectrum, padded)[:, shifts][:, :, shifts]
-    norm = np.sqrt(np.square(a).sum(axis=(1, 2)) * np.square(b).sum(axis=(1, 2)))
-    return products / np.maximum(norm, 1e-12)[:, None, None]
 
 
 def _refine(
@@ -187,9 +235,20 @@ def _sample(maps: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray,
     x, y = np.clip(x - left, 0, 1), np.clip(y - top, 0, 1)
     flat = maps.reshape(len(maps), -1)
     corner = np.arange(n)[:, None] * size**2 + top * size + left
-    above = flat[:, corner] * (1 - x) + flat[:, corner + 1] * x
-    below = flat[:, corner + size] * (1 - x) + flat[:, corner + size + 1] * x
-    return above * (1 - y) + below * y, inside
+
+    def weighted(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        values = np.take(flat, points, axis=1, mode="clip")  # all are inside: it spares a check
+        values *= weights
+        return values
+
+    above = weighted(corner, 1 - x)
+    above += weighted(corner + 1, x)
+    below = weighted(corner + size, 1 - x)
+    below += weighted(corner + size + 1, x)
+    above *= 1 - y
+    below *= y
+    above += below
+    return above, inside
 
 
 def _correlation(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,13 @@ def _small(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rms = np.sqrt(sum(np.square(opponent).mean() for opponent in opponents))
         colour = np.array([*(opponent.mean() for opponent in opponents), rms], np.float32)
         pixels = pixels @ LUMA
-    rows, columns = (area_weights(n, SIDE) for n in pixels.shape)
+    rows, columns = map(_weights, pixels.shape)
     return rows @ pixels @ columns.T, colour
+
+
+@lru_cache(maxsize=8)
+def _weights(n: int) -> np.ndarray:
+    return area_weights(n, SIDE)
 
 
 def blur_matrix(sd: float, size: int = SIDE) -> np.ndarray:

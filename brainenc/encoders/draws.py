@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.documentation import see
@@ -283,7 +283,7 @@ class Draws(ABC):
         ValueError : coverage not between 0 and 1.
         """
         check_is_fitted(self)
-        half = norm.ppf((1 + check_coverage(coverage)) / 2)
+        half = ndtri((1 + check_coverage(coverage)) / 2)
         return self._interval(X, np.full((self.n_voxels_, 2), (-half, half)).T)
 
     def _interval(self, X: Any, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

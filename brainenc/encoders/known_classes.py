@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import Any
 
 from sklearn.base import RegressorMixin
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+
+from brainenc.late_imports import if_imported
 
 #: Packages whose public classes a saved model may name. Decoders are above this file and are found
 #: by name, when a model has one.
@@ -67,7 +68,9 @@ def is_of_scikit_learn(found: type) -> bool:
 
 def is_regressor(found: type) -> bool:
     """Whether a class is one of other libraries' regressors, or of searches over these."""
-    predicts = issubclass(found, (RegressorMixin, GridSearchCV, RandomizedSearchCV))
+    names = ("GridSearchCV", "RandomizedSearchCV")
+    searches = tuple(if_imported("sklearn.model_selection", name) for name in names)
+    predicts = issubclass(found, (RegressorMixin, *searches))
     return predicts and not is_encoder(found)
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
-from sklearn.pipeline import Pipeline
-
 from brainenc.arrays import LARGE_FEATURES
 from brainenc.encoders import tokens
+from brainenc.late_imports import if_imported
 from brainenc.memory import Limit, free_memory, size
 from brainenc.solvers.voxels import EXACT_IMAGES, SHARES
 
@@ -80,7 +79,7 @@ def fit_memory(encoder: Any, features: Sequence[int], betas: Sequence[int]) -> N
     for kind in type(encoder).__mro__:
         if kind.__name__ in _TABLE:
             return _TABLE[kind.__name__](encoder, sizes)
-    if isinstance(encoder, Pipeline):
+    if isinstance(encoder, if_imported("sklearn.pipeline", "Pipeline")):
         return fit_memory(encoder.steps[-1][1], features, betas)
     return Need(100 * MIB + noise + 2 * X, "select fewer voxels")
 

@@ -5,9 +5,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.ensemble import BaggingRegressor
-from sklearn.multioutput import MultiOutputRegressor
-from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import get_tags
 
 from brainenc.documentation import see
@@ -21,6 +18,7 @@ from brainenc.encoders.function_draws import (
 )
 from brainenc.features.base import FeatureExtractor
 from brainenc.features.learned import first
+from brainenc.late_imports import if_imported
 from brainenc.repeats import average_repeats
 from brainenc.solvers.voxels import flatten_tokens, folds_of_rows, missing_patterns
 
@@ -162,7 +160,11 @@ class SklearnEncoder(BaseEncoder):
         single, multiple = _targets_of(regressor)
         if Y.shape[1] == 1 and single:
             return regressor.fit(X, Y[:, 0])
-        return (regressor if multiple else MultiOutputRegressor(regressor)).fit(X, Y)
+        if multiple:
+            return regressor.fit(X, Y)
+        from sklearn.multioutput import MultiOutputRegressor
+
+        return MultiOutputRegressor(regressor).fit(X, Y)
 
     # ---------------------------------------------------------------- predicting and drawing
 
@@ -255,7 +257,7 @@ def innermost(estimator: Any) -> Any:
     """The last step of a pipeline, the estimator of a search, and so on."""
     while not isinstance(estimator, BaseEncoder):
         inner = [getattr(estimator, name, None) for name in ("estimator", "regressor")]
-        if isinstance(estimator, Pipeline) and estimator.steps:
+        if _is_pipeline(estimator) and estimator.steps:
             inner = [estimator.steps[-1][1]]
         inner = [part for part in inner if isinstance(part, BaseEstimator)]
         if not inner:
@@ -276,7 +278,7 @@ def divided(regressor: Any) -> tuple[Any, Any]:
     extractor : transformer of images, or None
     rest : estimator; the last step alone if nothing else is left
     """
-    if not isinstance(regressor, Pipeline):
+    if not _is_pipeline(regressor):
         return None, regressor
     steps = regressor.steps
     n = 0
@@ -284,14 +286,20 @@ def divided(regressor: Any) -> tuple[Any, Any]:
         n += 1
     if n == 0:
         return None, regressor
+    from sklearn.pipeline import Pipeline
+
     rest = steps[n][1] if n == len(steps) - 1 else Pipeline(steps[n:])
     return first(steps, n), rest
 
 
+def _is_pipeline(estimator: Any) -> bool:
+    return isinstance(estimator, if_imported("sklearn.pipeline", "Pipeline"))
+
+
 def _takes_images(transformer: Any) -> bool:
-    if isinstance(transformer, Pipeline):
+    if _is_pipeline(transformer):
         return bool(transformer.steps) and _takes_images(transformer.steps[0][1])
-    if isinstance(transformer, FeatureUnion):
+    if isinstance(transformer, if_imported("sklearn.pipeline", "FeatureUnion")):
         return any(_takes_images(part) for _, part in transformer.transformer_list)
     return isinstance(transformer, FeatureExtractor)
 
@@ -331,13 +339,14 @@ def predicted(regressor: Any, X: np.ndarray, n_voxels: int) -> np.ndarray:
 
 def _member_predictions(regressor: Any, X: np.ndarray) -> list[np.ndarray]:
     """Predictions (n_images, n_voxels) of the members of a bagging ensemble; none of others."""
-    if isinstance(regressor, Pipeline):
+    if _is_pipeline(regressor):
         X = regressor[:-1].transform(X) if len(regressor.steps) > 1 else X
         return _member_predictions(regressor.steps[-1][1], X)
-    if isinstance(regressor, MultiOutputRegressor):  # an ensemble for each voxel
+    if isinstance(regressor, if_imported("sklearn.multioutput", "MultiOutputRegressor")):
+        # An ensemble for each voxel.
         of_voxels = [_member_predictions(own, X) for own in regressor.estimators_]
         return [np.concatenate(parts, axis=1) for parts in zip(*of_voxels, strict=True)]
-    if not isinstance(regressor, BaggingRegressor):
+    if not isinstance(regressor, if_imported("sklearn.ensemble", "BaggingRegressor")):
         return []
     pairs = zip(regressor.estimators_, regressor.estimators_features_, strict=True)
     found = [np.asarray(member.predict(np.asarray(X)[:, columns])) for member, columns in pairs]

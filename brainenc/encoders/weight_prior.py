@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.cluster import KMeans
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -422,6 +421,8 @@ def _kinds(
     directions = directions / np.linalg.norm(directions, axis=0)
     profiles = weights[:, rows].T @ directions
     profiles /= np.maximum(np.linalg.norm(profiles, axis=1, keepdims=True), 1e-12)
+    from sklearn.cluster import KMeans  # .1 s, which fits are spared
+
     rng = np.random.default_rng(random_state)
     some = rng.permutation(len(profiles))[:_N_CLUSTERED]
     n_kinds = min(n_components, len(np.unique(profiles[some], axis=0)))

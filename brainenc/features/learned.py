@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import get_tags
 
 from brainenc.data.images import as_images, take_images
 from brainenc.features.base import FeatureExtractor, learns_from_images
+from brainenc.late_imports import if_imported
 from brainenc.validation import check_extracted
 
 try:
@@ -44,13 +44,21 @@ def learns(transformer: Any) -> bool:
         return False
     if isinstance(transformer, FeatureExtractor):
         return learns_from_images(transformer)
-    if type(transformer) is Pipeline:
+    if _is_pipeline(transformer):
         return any(learns(step) for _, step in transformer.steps)
-    if type(transformer) is FeatureUnion:
+    if _is_union(transformer):
         return any(learns(part) for _, part in transformer.transformer_list)
     if FrozenEstimator is not None and isinstance(transformer, FrozenEstimator):
         return False
     return _requires_fit(transformer)
+
+
+def _is_pipeline(transformer: Any) -> bool:
+    return type(transformer) is if_imported("sklearn.pipeline", "Pipeline")
+
+
+def _is_union(transformer: Any) -> bool:
+    return type(transformer) is if_imported("sklearn.pipeline", "FeatureUnion")
 
 
 def _requires_fit(transformer: Any) -> bool:
@@ -292,9 +300,9 @@ class _Parts:
         """The transformer, with places of arrays in place of all that learns nothing."""
         if self.is_shared(transformer):
             return self.place(self.transform(transformer))
-        if type(transformer) is Pipeline:
+        if _is_pipeline(transformer):
             return self.rest_of_pipeline(transformer)
-        if type(transformer) is FeatureUnion:
+        if _is_union(transformer):
             rest = clone(transformer)
             rest.transformer_list = [
                 (name, part if isinstance(part, str) and part == "drop" else self.rest(part))
@@ -303,7 +311,7 @@ class _Parts:
             return rest
         return Within(self.images_themselves(), clone(transformer))
 
-    def rest_of_pipeline(self, pipeline: Pipeline) -> Pipeline:
+    def rest_of_pipeline(self, pipeline: Any) -> Any:
         steps = pipeline.steps
         n = next(n for n in range(len(steps), -1, -1) if n == 0 or self.is_shared(first(steps, n)))
         if n:
@@ -352,13 +360,15 @@ class _Parts:
 
 def first(steps: list[tuple[str, Any]], n: int) -> Any:
     """The first n steps of a pipeline; a single one without the pipeline."""
+    from sklearn.pipeline import Pipeline
+
     return clone(steps[0][1]) if n == 1 else Pipeline([(name, clone(s)) for name, s in steps[:n]])
 
 
 def _all_extractors(transformer: Any) -> bool:
-    if type(transformer) is Pipeline:
+    if _is_pipeline(transformer):
         return all(_all_extractors(step) for _, step in transformer.steps)
-    if type(transformer) is FeatureUnion:
+    if _is_union(transformer):
         return all(_all_extractors(part) for _, part in transformer.transformer_list)
     return isinstance(transformer, FeatureExtractor)
 

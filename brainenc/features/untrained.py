@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sklearn.base import clone
-from sklearn.pipeline import FeatureUnion, Pipeline
 
 from brainenc.features.base import FeatureExtractor
 from brainenc.identity import identity
+from brainenc.late_imports import if_imported
 from brainenc.process_state import torch_seeded
 
 #: Packages whose layers keep weights in parameters of their own, drawn so small: class tokens,
@@ -24,9 +24,9 @@ def find_networks(features: Iterable[Any]) -> Iterator[Any]:
 
 
 def _extractors(transformer: Any) -> Iterator[Any]:
-    if isinstance(transformer, Pipeline):
+    if isinstance(transformer, if_imported("sklearn.pipeline", "Pipeline")):
         parts = [step for _, step in transformer.steps]
-    elif isinstance(transformer, FeatureUnion):
+    elif isinstance(transformer, if_imported("sklearn.pipeline", "FeatureUnion")):
         parts = [part for _, part in transformer.transformer_list]
     else:
         parts = []
@@ -68,11 +68,11 @@ def untrained(features: Any, random_state: int) -> tuple[Any, str]:
     names: list[str] = []
 
     def changed(part: Any) -> Any:
-        if isinstance(part, Pipeline):
+        if isinstance(part, if_imported("sklearn.pipeline", "Pipeline")):
             found = clone(part)
             found.steps = [(name, changed(step)) for name, step in part.steps]
             return found
-        if isinstance(part, FeatureUnion):
+        if isinstance(part, if_imported("sklearn.pipeline", "FeatureUnion")):
             found = clone(part)
             found.transformer_list = [(name, changed(p)) for name, p in part.transformer_list]
             return found

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtrit
 
 #: Confidence of intervals.
 CONFIDENCE = 0.95
@@ -52,7 +52,7 @@ def jackknife(value: float, without: NDArray[np.float64]) -> Estimate:
     if n < 3 or np.isnan(value):
         return no_interval(value)
     se = float(np.sqrt(jackknife_covariance(without[None])[0, 0]))
-    margin = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * se
+    margin = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * se
     return Estimate(value, se, value - margin, value + margin)
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from brainenc.metrics.sums import check_matrix, check_pair
+from brainenc.numeric import average_ranks
 
 
 def category_auc(
@@ -52,7 +52,7 @@ def category_auc(
         n_negative = len(values) - n_positive
         if min(n_positive, n_negative) < max(min_positives, 1) or np.isnan(values).any():
             continue
-        above = rankdata(values)[positive].sum() - n_positive * (n_positive + 1) / 2
+        above = average_ranks(values)[positive].sum() - n_positive * (n_positive + 1) / 2
         found[category] = above / (n_positive * n_negative)
     return found
 

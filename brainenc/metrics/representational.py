@@ -12,13 +12,12 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from brainenc.arrays import blocks
 from brainenc.metrics._patterns import finite_voxels, unit_patterns
 from brainenc.metrics.sums import check_matrix, check_weights, pearson, round_off
-from brainenc.numeric import as_doubles
+from brainenc.numeric import as_doubles, average_ranks
 
 
 def rdm(responses: ArrayLike, metric: str = "correlation") -> NDArray[np.float64]:
@@ -113,8 +112,10 @@ def rdm_correlation(
     if method == "kendall":
         if weights is not None:
             raise ValueError('weights are not supported with method="kendall"; use "spearman"')
+        from scipy.stats import kendalltau
+
         x, y = a[pairs], b[pairs]
-        return float(stats.kendalltau(x, y).statistic) if x.size > 1 else np.nan
+        return float(kendalltau(x, y).statistic) if x.size > 1 else np.nan
     x, y = (_centred(matrix[pairs], method) for matrix in (a, b))
     r = _weighted_pearson(x, y, pairs, sets, _own_sums(y, pairs, sets))
     return r if weights is not None else float(r[0])
@@ -131,7 +132,7 @@ def _centred(entries: NDArray[np.float64], method: str = "spearman") -> NDArray[
     This reduces cancellation; see `brainenc.metrics.sums.variance`.
     """
     if method == "spearman":
-        entries = stats.rankdata(entries)
+        entries = average_ranks(entries)
     return entries - entries.mean() if entries.size else entries
 
 

@@ -53,8 +53,24 @@ def weighted_sums(
         for images in blocks(n_images, _PRODUCT_IMAGES):
             with np.errstate(invalid="ignore", over="ignore"):
                 parts = [weights[:, images] @ s for s in statistics(images, voxels)]
-            sums = [s + part for s, part in zip(sums, parts, strict=True)] if sums else parts
+            sums = add_in_place(sums, parts)
         yield voxels, sums
+
+
+def add_in_place(sums: list[np.ndarray], parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Sums with parts added, without new arrays; the parts themselves if there are no sums yet.
+
+    Examples
+    --------
+    >>> add_in_place([np.array([1.0, 2.0])], [np.array([0.5, 0.5])])
+    [array([1.5, 2.5])]
+    """
+    for i, part in enumerate(parts if sums else []):
+        if sums[i].shape == part.shape:
+            sums[i] += part
+        else:  # a part that is the same for all voxels, and one that is not
+            sums[i] = sums[i] + part
+    return sums or parts
 
 
 def sum_block(n_sets: int) -> int:

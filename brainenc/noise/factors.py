@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from sklearn.isotonic import isotonic_regression
 
 from brainenc.model_selection import image_folds
 
@@ -148,6 +147,8 @@ def _above_private(
 
     `along` (2, n_factors) and `total` (2,) are held-out variances of rows and of their noise.
     """
+    from sklearn.isotonic import isotonic_regression  # imports scipy.stats
+
     variance = isotonic_regression(along[0] - along[1], increasing=False)
     private = (total - along.sum(axis=1)) / (n_voxels - len(variance))
     above = variance - max(private[0] - private[1], 0)

@@ -6,7 +6,7 @@ Axes to draw on, one per panel. Figures have the user's ``rcParams``; in
 ``with brainenc.report.styled():`` they look as in the report.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -89,10 +89,11 @@ def calibration_curves(
         axes.text(
             1, 0.02, "\n".join(said), ha="right", va="bottom", fontsize="x-small", color=MUTED
         )
+        axes.set_aspect("equal")
+    for axes in panels.scaled:
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.set_aspect("equal")
     _outer_labels(panels, "central interval of draws", "trials inside")
     return panels.finished()
 
@@ -125,7 +126,7 @@ def pit_histograms(
     panels, drawn = _panels(ax, table, colors, height=1.75)
     for axes, rows, color in drawn:
         _bars(axes, rows, color)
-    _density_axes(panels.flat)
+    _density_axes(panels)
     _outer_labels(panels, "rank of the trial / number of draws", "density")
     return panels.finished()
 
@@ -169,7 +170,7 @@ def rank_histograms(
         if of_voxels is not None:
             edges = np.linspace(0, 1, len(of_voxels) + 1)
             axes.stairs(of_voxels["value"], edges, baseline=None, color=INK, lw=1.1)
-    _density_axes(panels.flat)
+    _density_axes(panels)
     _outer_labels(panels, "rank of the trial / number of draws", "density")
     handles = [
         Patch(color=MUTED, alpha=0.55, label="whole patterns, from central to outlying"),
@@ -187,13 +188,13 @@ def _bars(axes: Axes, rows: pd.DataFrame, color: str, alpha: float = 1) -> None:
     for x, density in zip(centres, rows["value"], strict=True):
         if density > HIGHEST_DENSITY:
             axes.text(x, HIGHEST_DENSITY - 0.05, f"{density:.1f}", **WRITTEN_ON_BAR)
-    axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"), yticks=(0, 1, 2))
 
 
-def _density_axes(panels: Sequence[Axes]) -> None:
-    """Shared limits of a density for all panels."""
-    highest = max(axes.dataLim.y1 for axes in panels)
-    for axes in panels:
+def _density_axes(panels: Panels) -> None:
+    """Shared limits and ticks of a density for all panels."""
+    highest = max(axes.dataLim.y1 for axes in panels.flat)
+    for axes in panels.scaled:
+        axes.set(xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "½", "1"), yticks=(0, 1, 2))
         axes.set_ylim(0, min(max(1.1 * highest, 1.5), HIGHEST_DENSITY))
 
 
@@ -315,6 +316,8 @@ def variance_scatter(
     table = chosen_rows(known, encoders, "draw_variance", NO_DRAWS).dropna(subset=["draw_variance"])
     panels, drawn = _panels(ax, table, colors, height=2.5)
     low, high = table[columns].min().min() / 1.3, table[columns].max().max() * 1.3
+    for axes in panels.scaled:
+        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     for axes, voxels, color in drawn:
         size = float(np.clip(5000 / len(voxels), 3, 14))
         x, y = voxels[columns].to_numpy().T
@@ -327,13 +330,13 @@ def variance_scatter(
             linewidths=0,
             rasterized=len(table) > MAX_VECTOR_POINTS,
         )
-        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
         axes.axline((low, low), (high, high), color=MUTED, lw=0.8, ls="--", zorder=0)
         slope = (slopes or {}).get(str(voxels["encoder"].iloc[0]), np.nan)
         if np.isfinite(slope):
             said = f"slope {slope:.2f}"
             axes.text(0.97, 0.04, said, transform=axes.transAxes, ha="right", fontsize="small")
         axes.set_aspect("equal")
+    for axes in panels.scaled:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(FixedLocator(_round_numbers(low, high)))
             axis.set_minor_locator(NullLocator())

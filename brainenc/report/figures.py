@@ -109,6 +109,7 @@ def ceiling_scatter(
     for axes, (name, voxels) in zip(panels.flat, groups.items(), strict=True):
         _scatter(axes, voxels, atlas, colors, rasterized=len(shown) > MAX_VECTOR_POINTS)
         axes.set_title(short(name, 42 - 4 * n_columns))
+    for axes in panels.scaled:
         axes.set(xlim=(-0.02, high), ylim=(low, high))
     _label_scatter(panels, high)
     handles = [_dot(color, short(roi, 18)) for roi, color in colors.items()]
@@ -141,6 +142,7 @@ def _scatter_limits(shown: pd.DataFrame) -> tuple[float, float]:
 def _label_scatter(panels: Panels, high: float) -> None:
     for axes in panels.flat:
         axes.set_aspect("equal", adjustable="box")
+    for axes in panels.scaled:
         axes.xaxis.set_major_locator(MultipleLocator(0.2))
         axes.yaxis.set_major_locator(MultipleLocator(0.2))
     for axes in panels.lowest:

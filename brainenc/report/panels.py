@@ -28,16 +28,27 @@ class Panels:
         Without those that are not used.
     is_new : bool
         False if the caller gave the axes; the rest of the figure is the caller's then.
+    share : bool
+        Whether all axes share both scales.
     """
 
     figure: Figure
     axes: np.ndarray
     is_new: bool
+    share: bool = False
 
     @property
     def flat(self) -> list[Axes]:
         """All axes, row by row."""
         return [axes for axes in self.axes.flat if axes is not None]
+
+    @property
+    def scaled(self) -> list[Axes]:
+        """Axes whose limits, scales and ticks are set: the first of new ones, if they share them.
+
+        Axes that share a scale pass on what is set to all of them, each time.
+        """
+        return self.flat[:1] if self.share else self.flat
 
     @property
     def left(self) -> list[Axes]:
@@ -119,7 +130,7 @@ def make_panels(
         for axes in made.flat[n:]:
             axes.remove()
         made.flat[n:] = None
-        return Panels(figure, made, True)
+        return Panels(figure, made, True, sharex is True and sharey is True)
     given = [ax] if isinstance(ax, Axes) else list(np.asarray(ax, dtype=object).ravel())
     if wrong := [type(axes).__name__ for axes in given if not isinstance(axes, Axes)]:
         raise TypeError(f"ax must be Axes of Matplotlib or a sequence of them, not {wrong[0]}")

@@ -5,13 +5,14 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib import style
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -193,7 +194,8 @@ def _laid_out(figure: Figure) -> Iterator[Bbox]:
     """
     engine, canvas, dpi = figure.get_layout_engine(), figure.canvas, figure.dpi
     try:
-        FigureCanvasSVG(figure)  # whose renderer measures texts, and sets the figure's dpi to 72
+        _MeasuringCanvas(figure)
+        figure.dpi = FigureCanvasSVG.fixed_dpi
         if engine is not None:
             engine.execute(figure)
             with matplotlib.rc_context({"figure.constrained_layout.use": False}):
@@ -204,6 +206,19 @@ def _laid_out(figure: Figure) -> Iterator[Bbox]:
         figure.dpi = dpi
         if engine is not None:
             figure.set_layout_engine(engine)
+
+
+class _MeasuringCanvas(FigureCanvasSVG):
+    """Canvas on which figures are laid out; by default each question makes a new renderer."""
+
+    def get_renderer(self) -> RendererSVG:
+        return _measuring_renderer()
+
+
+@cache
+def _measuring_renderer() -> RendererSVG:
+    """Renderer that measures texts: it remembers those that it has measured, and draws nothing."""
+    return RendererSVG(1, 1, io.StringIO(), image_dpi=FigureCanvasSVG.fixed_dpi)
 
 
 def _prefix_ids(tag: str, name: str) -> str:

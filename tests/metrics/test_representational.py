@@ -6,6 +6,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from brainenc.metrics import linear_cka, rdm, rdm_correlation
 from brainenc.metrics.representational import Geometry
+from brainenc.numeric import average_ranks
 
 
 def responses(n_images=15, n_voxels=40, *, seed=0):
@@ -205,3 +206,10 @@ def test_a_geometry_compared_with_several_gives_the_scores_of_each_pair(constant
         rdms = rdm(others), rdm(measured)
         np.testing.assert_array_equal(plain, rdm_correlation(*rdms))
         np.testing.assert_array_equal(weighted, rdm_correlation(*rdms, weights=counts))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 50])
+@pytest.mark.parametrize("values", [[0.5], [1.0, 1.0, 2.0, -0.0, 0.0], [np.inf, -np.inf, 3.0, 3.0]])
+def test_ranks_are_those_of_scipy(n, values):
+    some = np.random.default_rng(n).choice(values, size=n)
+    np.testing.assert_array_equal(average_ranks(some), stats.rankdata(some))

@@ -1,0 +1,4 @@
+from .masking import masking_curve as masking_curve
+from .perturbation import Perturbation as Perturbation
+from .perturbation import perturb as perturb
+from .through_decoder import through_decoder as through_decoder

@@ -6,6 +6,7 @@ from . import features as features
 from . import images as images
 from . import metrics as metrics
 from . import report as report
+from .analysis import consistency as consistency
 from .analysis import masking_curve as masking_curve
 from .analysis import perturb as perturb
 from .analysis import through_decoder as through_decoder

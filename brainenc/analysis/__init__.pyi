@@ -1,3 +1,5 @@
+from .across_subjects import consistency_across_subjects as consistency_across_subjects
+from .consistency import consistency as consistency
 from .masking import masking_curve as masking_curve
 from .perturbation import Perturbation as Perturbation
 from .perturbation import perturb as perturb

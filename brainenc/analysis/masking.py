@@ -8,7 +8,14 @@ import pandas as pd
 from sklearn.base import clone
 
 from brainenc.analysis.categories import category_table, prototype_scores
-from brainenc.analysis.parts import Part, check_apart, check_decoder, checked_part, retrievals
+from brainenc.analysis.parts import (
+    Part,
+    check_apart,
+    check_decoder,
+    check_fits_anew,
+    checked_part,
+    retrievals,
+)
 from brainenc.conversion import column
 from brainenc.metrics import category_auc
 
@@ -92,11 +99,8 @@ def masking_curve(
             raise ValueError(f"shares={tuple(shares)} must be between 0 and 1")
     if n_masks < 1:
         raise ValueError(f"n_masks={n_masks} must be at least 1")
-    if refit and getattr(decoder, "prefit", False):
-        raise ValueError(
-            f"{type(decoder).__name__}(prefit=True) cannot be fitted to other voxels: give "
-            "refit=False, or a decoder with prefit=False"
-        )
+    if refit:
+        check_fits_anew(decoder, "refit=False, or a decoder with prefit=False")
     n_voxels = decoder.n_features_in_
     numbers = _numbers(order, n_voxels)
     if len(np.unique(numbers)) == n_voxels:

@@ -49,6 +49,14 @@ def check_decoder(decoder: Any) -> None:
     check_is_fitted(decoder)
 
 
+def check_fits_anew(decoder: Any, way_out: str) -> None:
+    """Raise ValueError for a decoder of an encoder that was fitted before, which no copy has."""
+    if getattr(decoder, "prefit", False):
+        raise ValueError(
+            f"copies of {type(decoder).__name__}(prefit=True) cannot be fitted: give {way_out}"
+        )
+
+
 def checked_part(decoder: Any, pair: Any, name: str) -> Part:
     """A pair (betas, targets) of the voxels and the kind of targets that a decoder was fitted to.
 

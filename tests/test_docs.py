@@ -24,6 +24,7 @@ GUIDE = sorted(
         DOCS / "decoding.rst",
         DOCS / "augmentation.rst",
         DOCS / "through_a_decoder.rst",
+        DOCS / "analyses.rst",
     ]
 )
 README = REPOSITORY / "README.md"

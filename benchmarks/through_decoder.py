@@ -4,6 +4,9 @@ A simulated subject: 900 images with three trials each to learn from, 600 others
 300 images, both directions. The decoder is ridge, fitted to measured responses. Run as
 
     python benchmarks/through_decoder.py --out docs/results
+
+With ``--data FILE`` it is measured responses, with Gabor energy as targets and all test images as
+the pool.
 """
 
 import argparse
@@ -37,12 +40,41 @@ ENCODERS = {
     "SynBrainEncoder": brainenc.SynBrainEncoder(device="cpu"),
 }
 
-CHOSEN = "top-1 of 300, image / brain, %"
+CHOSEN = "top-1, image / brain, %"
 
 
 def main() -> None:
     arguments = parse_arguments()
     started = time.monotonic()
+    problem = measured(arguments.data) if arguments.data else simulated(arguments)
+    data, pairs, synthetic = problem
+    decoder = brainenc.RidgeDecoder().fit(*pairs["train"])
+    table = brainenc.through_decoder(decoder, synthetic, **pairs, pool_size=arguments.pool)
+    tables = {"scores": table, "table": as_shown(table, published=arguments.data is None)}
+    show({"table": tables["table"]})
+    seconds = round(time.monotonic() - started)
+    print(f"\n{seconds} s")
+    if arguments.out is not None:
+        stem = f"through_decoder_{arguments.name}" if arguments.name else "through_decoder"
+        for name, some in tables.items():
+            with atomic_path(arguments.out / f"{stem}_{name}.csv") as temporary:
+                some.to_csv(temporary, index=False, float_format="%.4f")
+        settings = {k: str(v) for k, v in vars(arguments).items() if k not in ("out", "data")}
+        manifest = {
+            "command": shlex.join(["python", "benchmarks/through_decoder.py", *sys.argv[1:]]),
+            "versions": versions(),
+            "data": {data.name: data_hash(data)},
+            "settings": settings,
+            "seconds": seconds,
+        }
+        if arguments.data is not None:
+            command = f"python benchmarks/through_decoder.py --data {arguments.data.name}"
+            manifest |= {"command": f"{command} --name {arguments.name}", "settings": {}}
+        write_json(arguments.out / f"{stem}.json", manifest)
+
+
+def simulated(arguments: argparse.Namespace) -> tuple:
+    """A simulated subject, betas and tokens of both sides, and responses of three encoders."""
     data = brainenc.datasets.simulate_subject(
         arguments.images, arguments.voxels, random_state=arguments.seed
     )
@@ -50,26 +82,27 @@ def main() -> None:
     train, test = np.sort(order[: arguments.train]), np.sort(order[arguments.train :])
     betas, tokens = data.zscore_by_session().betas, data.truth.tokens
     pairs = {"train": (betas[train], tokens[train]), "test": (betas[test], tokens[test])}
-    decoder = brainenc.RidgeDecoder().fit(*pairs["train"])
-    table = brainenc.through_decoder(
-        decoder, synthetic(data, *pairs["train"], tokens, test), **pairs, pool_size=arguments.pool
-    )
-    tables = {"scores": table, "table": as_shown(table)}
-    show({"table": tables["table"]})
-    seconds = round(time.monotonic() - started)
-    print(f"\n{seconds} s")
-    if arguments.out is not None:
-        for name, some in tables.items():
-            with atomic_path(arguments.out / f"through_decoder_{name}.csv") as temporary:
-                some.to_csv(temporary, index=False, float_format="%.4f")
-        manifest = {
-            "command": shlex.join(["python", "benchmarks/through_decoder.py", *sys.argv[1:]]),
-            "versions": versions(),
-            "data": {data.name: data_hash(data)},
-            "settings": {k: str(v) for k, v in vars(arguments).items() if k != "out"},
-            "seconds": seconds,
-        }
-        write_json(arguments.out / "through_decoder.json", manifest)
+    sd = np.nanstd(data.betas, axis=(0, 1))
+    signal = (data.truth.signal - data.truth.signal.mean(axis=0)) / sd
+    found = {"true signal, without noise": signal[test]}
+    return data, pairs, found | responses_of(ENCODERS, pairs)
+
+
+def measured(path: Path) -> tuple:
+    """Measured responses, with Gabor energy as targets; a fifth of the images is tested."""
+    data = brainenc.load_npz(path)
+    order = np.random.default_rng(0).permutation(data.n_images)
+    test, train = np.split(order, [data.n_images // 5])
+    gabor = brainenc.GaborPyramid(verbose=False).fit(data.images)
+    targets = gabor.transform(data.images)
+    varies = (targets[train].std(axis=0) > 0) & (targets[test].std(axis=0) > 0)
+    targets = targets[:, varies]
+    pairs = {
+        name: (data.betas[rows], targets[rows])
+        for name, rows in {"train": train, "test": test}.items()
+    }
+    encoders = {name: ENCODERS[name] for name in ("ridge encoder", "LatentEncoder")}
+    return data, pairs, responses_of(encoders, pairs)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,34 +110,30 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--train", type=int, default=900, help="images to learn from")
     parser.add_argument("--voxels", type=int, default=800)
-    parser.add_argument("--pool", type=int, default=300, help="images in a pool")
+    parser.add_argument("--pool", type=int, help="images in a pool; 300, or all there are")
     parser.add_argument("--seed", type=int, default=0, help="of the simulated subject")
+    parser.add_argument("--data", type=Path, help="file that brainenc.load_npz reads, instead")
+    parser.add_argument("--name", default="", help="in the names of the files")
     parser.add_argument("--out", type=Path, help="folder for CSV tables and manifest")
     return parser.parse_args()
 
 
-def synthetic(
-    data: brainenc.EncodingData,
-    betas: np.ndarray,
-    targets: np.ndarray,
-    tokens: np.ndarray,
-    test: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Responses to the test images: the signal itself, predictions and draws of encoders."""
-    sd = np.nanstd(data.betas, axis=(0, 1))
-    signal = (data.truth.signal - data.truth.signal.mean(axis=0)) / sd
-    found = {"true signal, without noise": signal[test]}
-    for name, encoder in ENCODERS.items():
+def responses_of(encoders: dict, pairs: dict) -> dict[str, np.ndarray]:
+    """Predictions, and draws as many as there are repeats, of encoders for the test images."""
+    found = {}
+    (betas, targets), (tested, asked) = pairs["train"], pairs["test"]
+    n_draws = tested.shape[1]
+    for name, encoder in encoders.items():
         encoder.fit(targets, betas)
         if name != "ridge encoder":  # its prediction is a reference row
-            found[f"{name}, prediction"] = encoder.predict(tokens[test])
-        draws = np.moveaxis(encoder.sample(tokens[test], n=3, random_state=0), 0, 1)
+            found[f"{name}, prediction"] = encoder.predict(asked)
+        draws = np.moveaxis(encoder.sample(asked, n=n_draws, random_state=0), 0, 1)
         found[f"{name}, one draw"] = draws[:, 0]
-        found[f"{name}, mean of three draws"] = draws
+        found[f"{name}, mean of {n_draws} draws"] = draws
     return found
 
 
-def as_shown(table: pd.DataFrame) -> pd.DataFrame:
+def as_shown(table: pd.DataFrame, *, published: bool) -> pd.DataFrame:
     """One row per kind of responses, and the published scores below."""
     rows = []
     for name in dict.fromkeys(table["responses"]):
@@ -121,7 +150,7 @@ def as_shown(table: pd.DataFrame) -> pd.DataFrame:
             "relative MSE": "" if first["kind"] == "measured" else f"{first['relative_mse']:.2f}",
         }
         rows.append(row)
-    for name, (raw, syn) in PUBLISHED.items():
+    for name, (raw, syn) in (PUBLISHED if published else {}).items():
         for kind, value in (("raw", raw), ("syn", syn)):
             if value:
                 shown = {"responses": f"{name}: {kind} (published)"}

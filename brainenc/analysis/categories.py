@@ -24,6 +24,33 @@ class Categories:
     test: NDArray[np.bool_]
 
 
+def label_columns(categories: Any) -> tuple[list[str] | None, NDArray[np.float64]]:
+    """Labels (n_images,), or columns of 0 and 1, as columns of 1, 0 and NaN (no label).
+
+    Returns
+    -------
+    names : list of str, sorted; None of columns
+    columns : array, shape (n_images, n_categories)
+
+    Raises
+    ------
+    ValueError : numbers other than 0 and 1, or more than two dimensions.
+    """
+    given = plain_array(categories, "categories")
+    if given.ndim == 1:
+        labels = text_labels(given, "categories")
+        names = sorted({own for own in labels if own is not None})
+        rows = [[float(own == n) if own is not None else np.nan for n in names] for own in labels]
+        return names, np.array(rows).reshape(len(labels), len(names))
+    table = given.astype(np.float64) if given.dtype == bool else numeric_array(given, "categories")
+    if table.ndim != 2 or not np.isin(table[~np.isnan(table)], (0, 1)).all():
+        raise ValueError(
+            f"categories {table.shape} must be labels (n_images,), or 0 or 1, (n_images, "
+            "n_categories)"
+        )
+    return None, table.astype(np.float64)
+
+
 def category_table(categories: Any, n_train: int) -> Categories:
     """A pair (of train, of test) of labels, or of columns of 0 and 1, checked.
 
@@ -36,21 +63,19 @@ def category_table(categories: Any, n_train: int) -> Categories:
     """
     if not isinstance(categories, tuple | list) or len(categories) != 2:
         raise ValueError("categories must be a pair: of the training images, of the test images")
-    train, test = (plain_array(part, "categories") for part in categories)
-    if train.ndim != test.ndim:
-        raise ValueError(f"categories {train.shape} and {test.shape} must have as many dimensions")
-    if train.ndim == 2:
-        found = [numeric_array(part, "categories") for part in (train, test)]
-        if found[0].shape[1] != found[1].shape[1]:
-            raise ValueError(f"categories {train.shape} and {test.shape} must have as many columns")
-        if not all(np.isin(part, (0, 1)).all() for part in found):
-            raise ValueError("categories with two dimensions must be 0 or 1, a column for each")
+    (names, train), (others, test) = (label_columns(part) for part in categories)
+    if names is None or others is None:
+        if names is not others or train.shape[1] != test.shape[1]:
+            raise ValueError(
+                f"categories {train.shape} and {test.shape} must both be labels, or have as many "
+                "columns"
+            )
         names = [str(i) for i in range(train.shape[1])]
-        tables = [part == 1 for part in found]
     else:
-        labels = [text_labels(part, "categories") for part in (train, test)]
-        names = sorted({name for name in labels[0] if name is not None})
-        tables = [np.array([[own == name for name in names] for own in part]) for part in labels]
+        place = {name: i for i, name in enumerate(others)}
+        chosen = [test[:, place[n]] if n in place else np.zeros(len(test)) for n in names]
+        test = np.stack(chosen, axis=1) if chosen else np.empty((len(test), 0))
+    tables = [train == 1, test == 1]
     if len(tables[0]) != n_train:
         raise ValueError(
             f"categories of train have {len(tables[0])} rows, but there are {n_train} images"

@@ -5,10 +5,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import clone
 
 from brainenc.analysis.categories import category_table
-from brainenc.analysis.parts import check_apart, check_decoder, check_fits_anew, checked_part
+from brainenc.analysis.parts import (
+    check_apart,
+    check_decoder,
+    check_fits_anew,
+    checked_part,
+    unfitted,
+)
 from brainenc.decoders import RidgeDecoder
 from brainenc.decoders.responses import check_every_image
 from brainenc.metrics import category_auc
@@ -111,7 +116,7 @@ def category_information(
             f"categories has none with {min_positives} test images and as many others, and both in "
             "training"
         )
-    held = clone(decoder).fit_held_out(learned.betas, learned.targets)
+    held = unfitted(decoder).fit_held_out(learned.betas, learned.targets)
     held = held.reshape(len(held), -1)
     known = np.isfinite(held).all(axis=1)
     if known.sum() < 2:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainenc.conversion import numeric_array, plain_array, text_labels
+from brainenc.analysis.categories import label_columns
 from brainenc.repeats import average_repeats
 
 
@@ -33,22 +33,13 @@ def category_columns(
     ------
     ValueError : another number of images, or numbers other than 0 and 1.
     """
-    given = plain_array(categories, "categories")
-    if given.ndim == 2:
-        table = numeric_array(given, "categories")
-        known = ~np.isnan(table).any(axis=1)
-        if not np.isin(table[known], (0, 1)).all():
-            raise ValueError("categories with two dimensions must be 0 or 1, a column for each")
+    names, table = label_columns(categories)
+    if names is None:
         names = [str(i) for i in range(table.shape[1])]
-        columns = table == 1
-    else:
-        labels = text_labels(given, "categories")
-        known = np.array([own is not None for own in labels], dtype=bool)
-        names = sorted({own for own in labels if own is not None})
-        columns = np.array([[own == name for name in names] for own in labels], dtype=bool)
-    if len(known) != n_images:
-        raise ValueError(f"categories have {len(known)} rows, but there are {n_images} images")
-    columns = columns.reshape(n_images, len(names))[known]
+    if len(table) != n_images:
+        raise ValueError(f"categories have {len(table)} rows, but there are {n_images} images")
+    known = ~np.isnan(table).any(axis=1)
+    columns = table[known] == 1
     least = max(min_images, 1)
     n_of = columns.sum(axis=0)
     kept = np.flatnonzero((n_of >= least) & (len(columns) - n_of >= least))

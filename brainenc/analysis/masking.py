@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 
 from brainenc.analysis.categories import category_table, prototype_scores
 from brainenc.analysis.parts import (
@@ -15,6 +14,7 @@ from brainenc.analysis.parts import (
     check_fits_anew,
     checked_part,
     retrievals,
+    unfitted,
 )
 from brainenc.conversion import column
 from brainenc.metrics import category_auc
@@ -149,7 +149,7 @@ def _scores(
         similarity = np.full((len(betas), len(betas)), np.nan)
     else:
         if again and masked.size:
-            decoder = clone(decoder).fit(learned.betas[:, :, left], learned.targets)
+            decoder = unfitted(decoder).fit(learned.betas[:, :, left], learned.targets)
             betas = betas[:, :, left]
         elif masked.size:
             betas = np.array(betas)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.conversion import check_one_order, numeric_array
@@ -55,6 +57,14 @@ def check_fits_anew(decoder: Any, way_out: str) -> None:
         raise ValueError(
             f"copies of {type(decoder).__name__}(prefit=True) cannot be fitted: give {way_out}"
         )
+
+
+def unfitted(decoder: Any) -> Any:
+    """Copy to fit to target arrays, which the decoder's extractor, if any, has made already."""
+    found = clone(decoder)
+    if "targets" in found.get_params(deep=False):
+        found.set_params(targets=None)
+    return found
 
 
 def checked_part(decoder: Any, pair: Any, name: str) -> Part:
@@ -119,14 +129,18 @@ def target_arrays(decoder: Any, targets: Any, name: str) -> np.ndarray:
 
 def check_apart(train: Part, test: Part) -> None:
     """Raise ValueError if a test image is one of the training images, by its targets."""
-    known = {row.tobytes() for row in np.ascontiguousarray(train.flat, np.float64)}
-    rows = np.ascontiguousarray(test.flat, np.float64)
-    both = [i for i, row in enumerate(rows) if row.tobytes() in known]
+    known = {_digest(row) for row in train.targets}
+    both = [i for i, row in enumerate(test.targets) if _digest(row) in known]
     if both:
         raise ValueError(
             f"{len(both)} test images (first in row {both[0]}) have the targets of a training "
             "image: an image must not be on both sides; leave these out of one"
         )
+
+
+def _digest(target: np.ndarray) -> bytes:
+    """Checksum of the values of a target; targets of large tokens do not fit twice in memory."""
+    return blake2b(np.ascontiguousarray(target, np.float64).tobytes(), digest_size=16).digest()
 
 
 def embedding_of(decoder: Any) -> Callable[[np.ndarray], np.ndarray]:

@@ -65,8 +65,9 @@ def through_decoder(
         It stays as it is.
     synthetic : dict of name to encoder or array
         Responses to the test images: (n_images, n_voxels), or (n_images, n_draws, n_voxels) to be
-        averaged as repeats are. Or an encoder that was fitted to targets as features, whose
-        predictions are taken. Of what ``encoder.sample`` gives, pass ``np.moveaxis(draws, 0, 1)``.
+        averaged as repeats are. Or an encoder that takes what is given as targets in `test`
+        (features or images), whose predictions are taken. Of what ``encoder.sample`` gives, pass
+        ``np.moveaxis(draws, 0, 1)``.
     train : pair (betas, targets)
         Of training images, to which the references are fitted.
     test : pair (betas, targets)
@@ -124,7 +125,7 @@ def through_decoder(
     check_every_image(learned.betas)
     check_apart(learned, asked)
     _check_names(synthetic)
-    given = {name: _responses(decoder, name, of, asked) for name, of in synthetic.items()}
+    given = {name: _responses(decoder, name, of, test[1], asked) for name, of in synthetic.items()}
     options: dict[str, Any] = {
         "pool_size": pool_size,
         "n_pools": n_pools,
@@ -225,10 +226,10 @@ def _check_names(synthetic: Any) -> None:
         raise ValueError(f"synthetic has {sorted(taken)}, names of rows that are always there")
 
 
-def _responses(decoder: Any, name: str, of: Any, asked: Part) -> np.ndarray:
+def _responses(decoder: Any, name: str, of: Any, shown: Any, asked: Part) -> np.ndarray:
     """Responses (n_images, n_draws, n_voxels) of an encoder or array."""
     if isinstance(of, BaseEncoder):
-        of = of.predict(asked.targets)
+        of = np.asarray(of.predict(shown)).reshape(len(asked.betas), -1)
     betas = check_responses_of(decoder, of, f"synthetic[{name!r}]")
     if len(betas) != len(asked.betas):
         raise ValueError(

@@ -122,7 +122,7 @@ def test_permuted_training_images_are_at_chance_for_every_share(problem):
         ({"categories": np.zeros(300)}, "must be a pair"),
         ({"categories": (["a"] * 300, ["a"] * 3)}, "test have 3 rows"),
         ({"categories": (["a"] * 3, ["a"] * 200)}, "train have 3 rows"),
-        ({"categories": (np.full((300, 2), 2), np.zeros((200, 2)))}, "must be 0 or 1"),
+        ({"categories": (np.full((300, 2), 2), np.zeros((200, 2)))}, "or 0 or 1"),
     ],
 )
 def test_refused(problem, change, message):
@@ -142,3 +142,25 @@ def test_an_encoder_fitted_before_cannot_be_fitted_to_other_voxels(subject):
     ).set_index("share")
     assert table["image_retrieval"][0] > table["image_retrieval"][0.5] > 0.1
     assert np.isnan(table["image_retrieval"][1])
+
+
+def test_images_as_targets():
+    data = brainenc.datasets.simulate_subject(90, 20, random_state=0)
+    pixels = brainenc.PixelFeatures(8, verbose=False)
+    train, test = ((data.betas[rows], data.images[rows]) for rows in (slice(60), slice(60, 90)))
+    decoder = brainenc.RidgeDecoder(pixels).fit(*train)
+    options = {"shares": (0.5,), "n_masks": 1, "categories": (np.arange(60) % 2, np.arange(30) % 2)}
+    options["categories"] = tuple(part.astype(str) for part in options["categories"])
+    found = brainenc.masking_curve(decoder, train=train, test=test, **options)
+    arrays = tuple((betas, decoder.targets_.transform(images)) for betas, images in (train, test))
+    plain = brainenc.RidgeDecoder(None).fit(*arrays[0])
+    expected = brainenc.masking_curve(plain, train=arrays[0], test=arrays[1], **options)
+    scores = ["image_retrieval", "brain_retrieval", "category_auc"]
+    np.testing.assert_allclose(found[scores], expected[scores], atol=1e-12)
+    areas = [
+        brainenc.analysis.category_information(
+            of, train=a, test=b, categories=options["categories"], n_bootstraps=3, n_permutations=3
+        )["auc"]
+        for of, a, b in ((decoder, train, test), (plain, *arrays))
+    ]
+    np.testing.assert_allclose(*areas, atol=1e-12)

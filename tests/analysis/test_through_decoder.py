@@ -181,3 +181,15 @@ def test_an_image_without_data_is_undefined_and_not_right():
         test=(betas[40:], targets[40:]),
     )
     assert centred(table).loc[[MEASURED, "a"], "n_undefined"].gt(0).all()
+
+
+def test_images_are_targets_and_what_encoders_take():
+    data = brainenc.datasets.simulate_subject(90, 20, random_state=0)
+    pixels = brainenc.PixelFeatures(8, verbose=False)
+    train, test = ((data.betas[rows], data.images[rows]) for rows in (slice(60), slice(60, 90)))
+    decoder = brainenc.RidgeDecoder(pixels).fit(*train)
+    encoder = brainenc.RidgeEncoder(pixels).fit(*train[::-1])
+    table = brainenc.through_decoder(decoder, {"own": encoder}, train=train, test=test)
+    rows = centred(table)
+    # The reference is ridge on the same features.
+    assert rows.loc["own", "voxel_r"] == pytest.approx(rows.loc[RIDGE, "voxel_r"], abs=1e-6)

@@ -59,24 +59,41 @@ class Responses:
         present = np.isfinite(averages)
         self.values = np.where(present, averages, 0.0)
         self.present = None if present.all() else present.astype(self.values.dtype)
+        self._add_up()
+
+    def _add_up(self) -> None:
+        """Sums and numbers over all images."""
+        self.total = self.values.sum(axis=0, dtype=np.float64)
+        self.n: Any = len(self.values)
+        if self.present is not None:
+            self.n = self.present.sum(axis=0, dtype=np.float64)
 
     def of_images(self, images: Any) -> "Responses":
         """Those of some images."""
         found = copy(self)
         found.values = self.values[images]
         found.present = None if self.present is None else self.present[images]
+        found._add_up()
         return found
 
     def activations(self, categories: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Mean response to each category, (n_categories, n_voxels); NaN without an image."""
-        weights = categories.T.astype(self.values.dtype)
-        n = weights.sum(axis=1)[:, None] if self.present is None else weights @ self.present
-        total = (weights @ self.values).astype(np.float64)
-        return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+        return _mean(*self._sums(categories))
 
     def contrasts(self, categories: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Mean response to each category minus that to all other images."""
-        return self.activations(categories) - self.activations(~categories)
+        total, n = self._sums(categories)
+        return _mean(total, n) - _mean(self.total - total, self.n - n)
+
+    def _sums(self, categories: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Sums over the images of each category, and their numbers."""
+        weights = categories.T.astype(self.values.dtype)
+        n = weights.sum(axis=1)[:, None] if self.present is None else weights @ self.present
+        return (weights @ self.values).astype(np.float64), n.astype(np.float64)
+
+
+def _mean(total: NDArray[Any], n: NDArray[Any]) -> NDArray[np.float64]:
+    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
 
 
 def trial_halves(betas: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

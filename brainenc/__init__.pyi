@@ -1,3 +1,4 @@
+from . import analysis as analysis
 from . import datasets as datasets
 from . import decoders as decoders
 from . import encoders as encoders
@@ -5,6 +6,10 @@ from . import features as features
 from . import images as images
 from . import metrics as metrics
 from . import report as report
+from .analysis import consistency as consistency
+from .analysis import masking_curve as masking_curve
+from .analysis import perturb as perturb
+from .analysis import through_decoder as through_decoder
 from .augmentation import AugmentationResult as AugmentationResult
 from .augmentation import augment as augment
 from .augmentation import augmentation_study as augmentation_study

@@ -23,6 +23,8 @@ GUIDE = sorted(
         *DOCS.glob("howto_*.rst"),
         DOCS / "decoding.rst",
         DOCS / "augmentation.rst",
+        DOCS / "through_a_decoder.rst",
+        DOCS / "analyses.rst",
     ]
 )
 README = REPOSITORY / "README.md"
@@ -129,6 +131,7 @@ def test_the_readme_shows_the_example_of_the_first_page():
 
 #: Packages whose public names are all on the API page, except these.
 NOT_LISTED = {
+    "analysis": set(),
     "brain": set(),
     "data": {"atlas_columns"},
     "datasets": set(),

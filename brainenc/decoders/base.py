@@ -119,14 +119,19 @@ class Decoder(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):
     def _fit_all(self, X: Any, y: Any, **how: Any) -> np.ndarray:
         """Fit and return held-out predictions; undo all after an error. `how` is for the fit."""
         with fit_anew(self):
-            betas = check_responses(self, X, reset=True)
-            check_one_order(X=X, y=y)
-            check_two_images(self, len(betas))
-            check_every_voxel(betas)
-            check_every_image(betas)
+            betas = self._checked(X, y)
             with own_settings():
                 found = self._fit_checked(betas, y, **how)
         return found
+
+    def _checked(self, X: Any, y: Any) -> np.ndarray:
+        """Betas to fit to, (n_images, n_repeats, n_voxels); the number of voxels is recorded."""
+        betas = check_responses(self, X, reset=True)
+        check_one_order(X=X, y=y)
+        check_two_images(self, len(betas))
+        check_every_voxel(betas)
+        check_every_image(betas)
+        return betas
 
     def _targets_of(self, y: Any, n_images: int | None = None, *, reset: bool = False) -> Any:
         """Targets of images or arrays, checked and flattened: (n_images, n_dimensions)."""
@@ -330,9 +335,13 @@ class BaseDecoder(Decoder):
 
     def _fit_checked(self, betas: np.ndarray, y: Any) -> np.ndarray:
         """Fit to checked betas, and return flattened held-out predictions."""
+        return self._fit(*self._scaled(betas, y))
+
+    def _scaled(self, betas: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Scaled betas and flattened targets; scaling, shape and mean are recorded."""
         targets = self._targets_of(y, len(betas), reset=True)
         self.scaling_ = VoxelScaling.of(betas)
-        return self._fit(self.scaling_.apply(betas), targets)
+        return self.scaling_.apply(betas), targets
 
     # ---------------------------------------------------------------- predicting
 

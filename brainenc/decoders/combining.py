@@ -1,12 +1,16 @@
 """Several decoders as one: convex weights of their similarities; captions that fit their image."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
+from brainenc.encoders.saving import save
 from brainenc.metrics import cosine_similarity
 from brainenc.numeric import as_doubles
 
@@ -27,6 +31,38 @@ class CombinedDecoder:
 
     decoders: list[Any]
     weights: NDArray[np.float64]
+
+    #: `brainenc.load` reads it from a folder of its own.
+    saved_alone = True
+    saved_format = "brainenc.decoder"
+
+    def __post_init__(self) -> None:
+        weights = as_doubles(self.weights, "weights")
+        _check_number(self.decoders, weights.tolist(), "weights")
+        if not (weights >= 0).all() or not np.isclose(weights.sum(), 1):
+            raise ValueError(f"weights={weights.tolist()} must be 0 or more, with the sum 1")
+        object.__setattr__(self, "weights", weights)
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write the fitted decoders and their weights to a folder, which `brainenc.load` reads.
+
+        Parameters
+        ----------
+        folder : path
+            A former model there is replaced once the new one is complete.
+
+        Returns
+        -------
+        pathlib.Path : `folder`
+
+        Raises
+        ------
+        FileExistsError, TypeError : as for `brainenc.BaseEncoder.save`.
+        sklearn.exceptions.NotFittedError : a decoder is not fitted.
+        """
+        for decoder in self.decoders:
+            check_is_fitted(decoder)
+        return save(self, folder)
 
     def similarity(self, X: Any, candidates: Sequence[Any], *, center: bool = True) -> np.ndarray:
         """Weighted sum of cosines of predicted targets with those of candidates.

@@ -20,7 +20,7 @@ from brainenc.decoders.mind_eye_training import (
     mind_eye_losses,
 )
 from brainenc.decoders.responses import check_responses
-from brainenc.decoders.subjects import CheckedData, SubjectData
+from brainenc.decoders.subjects import SubjectData
 from brainenc.decoders.trained import TrainedDecoder
 from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.trained import MIN_IMAGES
@@ -160,8 +160,7 @@ class MindEyeDecoder(TrainedDecoder):
         """
         if y is None and _are_pairs(X):
             self._check_parameters()
-            checked = [CheckedData(self.targets).fit(*pair) for pair in X]
-            self._become(checked)
+            self._become([self._subject(*pair) for pair in X])
         else:
             self._fit_all(X, y)
         return self
@@ -183,7 +182,7 @@ class MindEyeDecoder(TrainedDecoder):
         check_is_fitted(self)
         new = clone(self)
         new._check_parameters()
-        new._become([CheckedData(self.targets).fit(X, y)], source=self)
+        new._become([new._subject(X, y)], source=self)
         return new
 
     def of_subject(self, subject: int) -> "MindEyeDecoder":
@@ -217,9 +216,21 @@ class MindEyeDecoder(TrainedDecoder):
         self.subject_, self.scaling_ = subject, self.subjects_[subject]
         self.n_features_in_ = len(self.scaling_.mean)
 
-    def _become(self, checked: list[CheckedData], source: "MindEyeDecoder | None" = None) -> None:
+    def _subject(self, X: Any, y: Any) -> "tuple[MindEyeDecoder, SubjectData]":
+        """Checked data of a subject, and an unfitted decoder with its shapes, mean and scaling."""
+        of_subject = clone(self)
+        with own_settings():
+            betas, targets = of_subject._scaled(of_subject._checked(X, y), y)
+        return of_subject, SubjectData(betas, targets, of_subject.scaling_)
+
+    def _become(
+        self,
+        subjects: "Sequence[tuple[MindEyeDecoder, SubjectData]]",
+        source: "MindEyeDecoder | None" = None,
+    ) -> None:
         """Fit to checked data of subjects; nothing changes before the training is done."""
-        shapes = [c.target_shape_ for c in checked]
+        owns, parts = zip(*subjects, strict=True)
+        shapes = [own.target_shape_ for own in owns]
         if source is not None:
             shapes.insert(0, source.target_shape_)
         if any(shape != shapes[0] for shape in shapes):
@@ -229,11 +240,11 @@ class MindEyeDecoder(TrainedDecoder):
             )
         new = clone(self)
         new.target_shape_ = shapes[0]
-        if hasattr(checked[0], "targets_"):
-            new.targets_ = checked[0].targets_
-        new._train([c.data_ for c in checked], source)
-        numbers = [len(c.data_.targets) for c in checked]
-        means = [c.target_mean_ for c in checked]
+        if hasattr(owns[0], "targets_"):
+            new.targets_ = owns[0].targets_
+        new._train(parts, source)
+        numbers = [len(part.targets) for part in parts]
+        means = [own.target_mean_ for own in owns]
         new.target_mean_ = np.average(means, axis=0, weights=numbers)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)

@@ -1,4 +1,4 @@
-"""Training rows of several subjects: checked, scaled, padded to one number of voxels."""
+"""Training rows of several subjects: scaled, padded to one number of voxels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,27 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainenc.decoders.base import BaseDecoder
 from brainenc.decoders.responses import VoxelScaling
-
-
-class CheckedData(BaseDecoder):
-    """Betas and targets of one subject, checked and scaled as those of a decoder; predicts nothing.
-
-    Attributes
-    ----------
-    data_ : SubjectData
-    """
-
-    def __init__(self, targets: Any = "auto"):
-        self.targets = targets
-
-    def _fit(self, betas: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        self.data_ = SubjectData(betas, targets, self.scaling_)
-        return np.full((len(targets), 0), np.nan)
-
-    def _predict(self, responses: np.ndarray) -> np.ndarray:
-        raise NotImplementedError("CheckedData holds data and predicts nothing")
 
 
 @dataclass(frozen=True)

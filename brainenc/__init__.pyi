@@ -3,6 +3,7 @@ from . import decoders as decoders
 from . import encoders as encoders
 from . import features as features
 from . import images as images
+from . import insilico as insilico
 from . import metrics as metrics
 from . import report as report
 from .augmentation import AugmentationResult as AugmentationResult
@@ -56,6 +57,8 @@ from .features import OpenCLIPFeatures as OpenCLIPFeatures
 from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
 from .features import network_layers as network_layers
+from .insilico import Experiment as Experiment
+from .insilico import experiment as experiment
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
 from .model_selection import cluster_folds as cluster_folds

@@ -137,6 +137,7 @@ NOT_LISTED = {
     "encoders.synbrain": set(),
     "features": {"FEATURES", "make_features"},
     "images": set(),
+    "insilico": set(),
     "metrics": set(),
     "nets": set(),
     "noise": set(),

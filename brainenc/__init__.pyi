@@ -6,6 +6,7 @@ from . import images as images
 from . import insilico as insilico
 from . import metrics as metrics
 from . import report as report
+from . import synthesis as synthesis
 from .augmentation import AugmentationResult as AugmentationResult
 from .augmentation import augment as augment
 from .augmentation import augmentation_study as augmentation_study

@@ -143,6 +143,7 @@ NOT_LISTED = {
     "noise": set(),
     "report": {"NothingToDraw"},
     "solvers": set(),
+    "synthesis": set(),
     "training": set(),
 }
 

@@ -41,6 +41,10 @@ from .similarity import csls as csls
 from .similarity import similarities as similarities
 from .split import split_correlation as split_correlation
 from .split import split_r2 as split_r2
+from .transforms import RDMRegression as RDMRegression
+from .transforms import geodesic as geodesic
+from .transforms import geotopological as geotopological
+from .transforms import rdm_regression as rdm_regression
 from .variances import VarianceAgreement as VarianceAgreement
 from .variances import variance_agreement as variance_agreement
 from .variances import variances as variances

@@ -48,4 +48,4 @@ with styled():
     )
     axis.set(yticks=[0, 1], yticklabels=["true response", "climbed"], ylim=(-0.5, 1.5))
     axis.set_xlabel("s.d. of natural images")
-    axis.legend(loc="center right")
+    axis.legend(loc="lower right")

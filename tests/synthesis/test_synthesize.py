@@ -85,7 +85,7 @@ def test_made_images_drive_the_true_voxels_above_the_best_of_1000_natural_ones()
     judge = brainenc.RidgeEncoder(other).fit(data.images[natural], data.betas[natural][:, :, v1])
     generator = PCAImages(data.images[fit])
     made = synthesize(
-        objective(encoder), generator, 3, n_steps=40, judge=objective(judge),
+        objective(encoder), generator, 2, n_steps=40, judge=objective(judge),
         natural=data.images[natural[:200]],
     )  # fmt: skip
     true = data.truth.respond(made.images)[:, v1].mean(axis=1)
@@ -100,7 +100,7 @@ def test_made_images_drive_the_true_voxels_above_the_best_of_1000_natural_ones()
     order = np.random.default_rng(0).permutation(1000)
     wrong = brainenc.RidgeEncoder(gabor).fit(data.images[fit], data.betas[fit][order][:, :, v1])
     drive = objective(wrong)
-    null = synthesize(drive, generator, 3, n_steps=40)
+    null = synthesize(drive, generator, 2, n_steps=40)
     predicted = drive.score(data.images[natural])
     assert null.scores["objective"].min() > predicted.max()
     assert data.truth.respond(null.images)[:, v1].mean(axis=1).max() < best

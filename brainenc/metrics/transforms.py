@@ -179,7 +179,7 @@ def rdm_regression(
     >>> rng = np.random.default_rng(0)
     >>> one, two, three = (squareform(row) for row in rng.random((3, 45)))
     >>> found = rdm_regression(one + 2 * two, {"one": one, "two": two, "three": three})
-    >>> round(found.r2, 6), round(found.unique["three"], 6)
+    >>> round(found.r2, 6), round(float(found.unique["three"]), 6)
     (1.0, 0.0)
     """
     matrix, pairs = _checked(rdm)

@@ -5,6 +5,8 @@ from .embeddings import output_dimension as output_dimension
 from .identification import RetrievalAccuracy as RetrievalAccuracy
 from .identification import top_k_retrieval as top_k_retrieval
 from .identification import two_way_identification as two_way_identification
+from .kernel_analysis import KernelAnalysis as KernelAnalysis
+from .kernel_analysis import kernel_analysis as kernel_analysis
 from .noise_ceiling import NoiseCeiling as NoiseCeiling
 from .noise_ceiling import ncsnr_from_repeats as ncsnr_from_repeats
 from .noise_ceiling import noise_ceiling_from_ncsnr as noise_ceiling_from_ncsnr

@@ -156,7 +156,7 @@ def _of_module(
 #: Steps of a torchvision Compose that a tensor of RGB from 0 to 1 needs no longer.
 _IDENTITIES = (
     *("ToTensor", "MaybeToTensor", "PILToTensor", "ToImage", "MaybePILToTensor"),
-    *("_convert_to_rgb", "to_tensor", "ensure_rgb"),
+    *("_convert_to_rgb", "MaybeConvertMode", "to_tensor", "ensure_rgb"),
 )
 
 

@@ -4,12 +4,14 @@ from . import decoders as decoders
 from . import encoders as encoders
 from . import features as features
 from . import images as images
+from . import insilico as insilico
 from . import metrics as metrics
 from . import report as report
 from .analysis import consistency as consistency
 from .analysis import masking_curve as masking_curve
 from .analysis import perturb as perturb
 from .analysis import through_decoder as through_decoder
+from . import synthesis as synthesis
 from .augmentation import AugmentationResult as AugmentationResult
 from .augmentation import augment as augment
 from .augmentation import augmentation_study as augmentation_study
@@ -61,6 +63,8 @@ from .features import OpenCLIPFeatures as OpenCLIPFeatures
 from .features import PixelFeatures as PixelFeatures
 from .features import TorchFeatures as TorchFeatures
 from .features import network_layers as network_layers
+from .insilico import Experiment as Experiment
+from .insilico import experiment as experiment
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize
 from .model_selection import cluster_folds as cluster_folds

@@ -140,11 +140,13 @@ NOT_LISTED = {
     "encoders.synbrain": set(),
     "features": {"FEATURES", "make_features"},
     "images": set(),
+    "insilico": set(),
     "metrics": set(),
     "nets": set(),
     "noise": set(),
     "report": {"NothingToDraw"},
     "solvers": set(),
+    "synthesis": set(),
     "training": set(),
 }
 

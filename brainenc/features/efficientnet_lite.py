@@ -41,7 +41,7 @@ LAYERS = {
 #: Side of the pictures that the network takes, and of the grid of tokens.
 _SIDE, _GRID = 224, 7
 #: Side of the central square as a share of the shorter side, in tests of the network on ImageNet.
-_CENTER = 0.875
+CENTER = 0.875
 #: Images at once on the CPU, where larger parts do not fit its cache: they take twice the time.
 _PART = 8
 
@@ -179,7 +179,8 @@ class EfficientNetLiteFeatures(FeatureExtractor):
         loaded = getattr(self, "_loaded", None)
         if loaded is None or bool(loaded[1]) != self.pretrained:
             checksum = file_hash(weights_path()) if self.pretrained else ""
-            loaded = self._loaded = (build_network(self.pretrained), checksum)
+            with torch.inference_mode(False):  # or gradients could not pass its weights, later
+                loaded = self._loaded = (build_network(self.pretrained), checksum)
         return loaded[0]
 
     @torch.inference_mode()
@@ -195,13 +196,25 @@ class EfficientNetLiteFeatures(FeatureExtractor):
             for rows in blocks(len(batch), size):
                 images = torch.from_numpy(prepared(batch[rows], self.crop)).to(device)
                 images = images.contiguous(memory_format=torch.channels_last)
-                maps = activation_at(module, LAYERS[self.layer], images)
-                if self.pool == "avg":
-                    features = maps.mean((2, 3))
-                else:
-                    features = F.adaptive_avg_pool2d(maps, _GRID).flatten(2).mT
-                found.append(features.cpu().numpy())
+                found.append(self.tensor_features(images).cpu().numpy())
         return np.concatenate(found)
+
+    def tensor_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of images as tensors, through which gradients pass.
+
+        Parameters
+        ----------
+        images : tensor, shape (n, 3, 224, 224)
+            As `prepared` makes them, on the device of the network.
+
+        Returns
+        -------
+        tensor, shape (n, width) or (n, 49, width)
+        """
+        maps = activation_at(self._network(), LAYERS[self.layer], images)
+        if self.pool == "avg":
+            return maps.mean((2, 3))
+        return F.adaptive_avg_pool2d(maps, _GRID).flatten(2).mT
 
 
 def prepared(batch: np.ndarray, crop: str) -> np.ndarray:
@@ -219,7 +232,7 @@ def prepared(batch: np.ndarray, crop: str) -> np.ndarray:
     """
     if crop == "center":
         height, width = batch.shape[1:3]
-        side = max(1, int(_CENTER * min(height, width)))
+        side = max(1, int(CENTER * min(height, width)))
         top, left = (height - side + 1) // 2, (width - side + 1) // 2  # as in its own tests
         batch = batch[:, top : top + side, left : left + side]
     resized = [

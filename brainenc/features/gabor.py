@@ -241,39 +241,62 @@ class GaborPyramid(FeatureExtractor):
 
     @torch.inference_mode()
     def _features(self, batch: np.ndarray, device: torch.device) -> np.ndarray:
-        level = opponent_channels(self._resized(torch.from_numpy(batch).to(device)))
+        images = torch.from_numpy(batch).to(device)
+        if images.ndim == 3:
+            images = images[..., None].expand(-1, -1, -1, 3)
+        return self.tensor_features(images.permute(0, 3, 1, 2).float() / 255).cpu().numpy()
+
+    def tensor_features(
+        self,
+        images: torch.Tensor,
+        root: Callable[[torch.Tensor], torch.Tensor] = torch.sqrt,
+    ) -> torch.Tensor:
+        """Features of images as tensors, through which gradients pass.
+
+        Parameters
+        ----------
+        images : tensor, shape (n, 3, H, W)
+            RGB from 0 to 1.
+        root : function of a tensor
+            Square root; one with a bounded gradient for `brainenc.synthesis`, since that of
+            ``torch.sqrt`` is infinite at 0, the energy of a uniform patch.
+
+        Returns
+        -------
+        tensor, shape (n, n_features)
+        """
+        level = opponent_channels(self._resized(images))
         level = level if self.color else level[:, :1]
         self._check(level.shape[2:])
-        bank = torch.from_numpy(gabor_bank(self.n_orientations)).to(device)
+        bank = torch.from_numpy(gabor_bank(self.n_orientations)).to(images.device)
         maps = [F.adaptive_avg_pool2d(level, 2 * self.pool)] if self.low_pass else []
         for scale in range(self.n_scales):
             if scale > 0:
                 level = F.avg_pool2d(level, 2)
-            maps.append(self._pooled(gabor_energy(level[:, 0], bank)))
+            maps.append(self._pooled(gabor_energy(level[:, 0], bank), root))
             if self.color and scale > 0:
                 maps += [
-                    self._pooled(gabor_energy(level[:, c], bank).sum(1, keepdim=True))
+                    self._pooled(gabor_energy(level[:, c], bank).sum(1, keepdim=True), root)
                     for c in (1, 2)
                 ]
-        return torch.cat([each.flatten(1) for each in maps], dim=1).cpu().numpy()
+        return torch.cat([each.flatten(1) for each in maps], dim=1)
 
-    def _resized(self, batch: torch.Tensor) -> torch.Tensor:
+    def _resized(self, images: torch.Tensor) -> torch.Tensor:
         """RGB from 0 to 1, shape (b, 3, H, W)."""
-        if batch.ndim == 3:
-            batch = batch[..., None].expand(-1, -1, -1, 3)
-        images = batch.permute(0, 3, 1, 2).float() / 255
         if self.size is None:
             return images
         zoom = self.size / min(images.shape[2:])
         target = [round(zoom * side) for side in images.shape[2:]]
         return F.interpolate(images, target, mode="bilinear", antialias=True)
 
-    def _pooled(self, energy: torch.Tensor) -> torch.Tensor:
-        amplitude = F.adaptive_avg_pool2d(energy.sqrt(), self.pool)
+    def _pooled(
+        self, energy: torch.Tensor, root: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        amplitude = F.adaptive_avg_pool2d(root(energy), self.pool)
         amplitude = (amplitude - FLOOR).clamp(min=0)
         if self.nonlinearity == "none":
             return amplitude
-        return amplitude.sqrt() if self.nonlinearity == "sqrt" else torch.log1p(amplitude / 0.01)
+        return root(amplitude) if self.nonlinearity == "sqrt" else torch.log1p(amplitude / 0.01)
 
     def _check(self, shape: tuple[int, ...]) -> None:
         for name in ("n_scales", "n_orientations", "pool"):

@@ -149,8 +149,11 @@ class LoadedModel:
         images = torch.stack(prepared).to(self.device)
         # Extractors in other threads share the network, and with it the hook for tokens.
         with state_lock(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            compute = self._tokens if layer == "tokens" else self._pooled
-            return compute(images).float().cpu().numpy()
+            return self.tensor_features(images, layer).float().cpu().numpy()
+
+    def tensor_features(self, images: torch.Tensor, layer: str) -> torch.Tensor:
+        """Features of prepared images (n, 3, H, W) as tensors, through which gradients pass."""
+        return self._tokens(images) if layer == "tokens" else self._pooled(images)
 
     def _pooled(self, images: torch.Tensor) -> torch.Tensor:
         return self.clip.encode_image(images, normalize=False)

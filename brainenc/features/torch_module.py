@@ -162,6 +162,38 @@ class TorchFeatures(FeatureExtractor):
         activation = arranged(activation, self._layout(module, images, activation))
         return pool_activation(activation, self.pool).float().cpu().numpy()
 
+    def tensor_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of images as tensors, through which gradients pass.
+
+        Parameters
+        ----------
+        images : tensor, shape (n, channels, H, W)
+            As `preparation` makes them.
+
+        Returns
+        -------
+        tensor, shape (n, n_features) or (n, n_tokens, width)
+        """
+        module = self.network()
+        images = _as_weights(images, module)
+        with state_lock(), evaluating(module, images.device):
+            activation = activation_at(module, self.layer, images)
+            with torch.no_grad():
+                layout = self._layout(module, images.detach(), activation.detach())
+        return pool_activation(arranged(activation, layout), self.pool).float()
+
+    def preparation(self) -> Callable[[Image.Image], torch.Tensor]:
+        """What makes a tensor of a PIL image: `preprocess`, or the transform of a timm model."""
+        module = self.network()
+        if self.preprocess is None and getattr(module, "pretrained_cfg", None):
+            import timm
+
+            config = timm.data.resolve_model_data_config(module)
+            with own_settings():
+                transform: Any = timm.data.create_transform(**config, is_training=False)
+            return transform
+        return self._prepare(module)
+
     def images_on(self, module: torch.nn.Module, batch: np.ndarray) -> torch.Tensor:
         """A batch of images as the module takes them: prepared, in its precision."""
         prepare = self._prepare(module)
@@ -208,7 +240,8 @@ class TorchFeatures(FeatureExtractor):
             )
         wanted = (self.module, str(self.pretrained))
         if getattr(self, "_loaded", (None,))[0] != wanted:
-            self._loaded = (wanted, build_timm(self.module, self.pretrained))
+            with torch.inference_mode(False):  # or gradients could not pass its weights, later
+                self._loaded = (wanted, build_timm(self.module, self.pretrained))
         return self._loaded[1]
 
     def _prepare(self, module: torch.nn.Module) -> Callable[[Image.Image], torch.Tensor]:

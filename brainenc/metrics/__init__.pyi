@@ -5,6 +5,8 @@ from .embeddings import output_dimension as output_dimension
 from .identification import RetrievalAccuracy as RetrievalAccuracy
 from .identification import top_k_retrieval as top_k_retrieval
 from .identification import two_way_identification as two_way_identification
+from .kernel_analysis import KernelAnalysis as KernelAnalysis
+from .kernel_analysis import kernel_analysis as kernel_analysis
 from .noise_ceiling import NoiseCeiling as NoiseCeiling
 from .noise_ceiling import ncsnr_from_repeats as ncsnr_from_repeats
 from .noise_ceiling import noise_ceiling_from_ncsnr as noise_ceiling_from_ncsnr
@@ -41,6 +43,10 @@ from .similarity import csls as csls
 from .similarity import similarities as similarities
 from .split import split_correlation as split_correlation
 from .split import split_r2 as split_r2
+from .transforms import RDMRegression as RDMRegression
+from .transforms import geodesic as geodesic
+from .transforms import geotopological as geotopological
+from .transforms import rdm_regression as rdm_regression
 from .variances import VarianceAgreement as VarianceAgreement
 from .variances import variance_agreement as variance_agreement
 from .variances import variances as variances

@@ -1,0 +1,142 @@
+"""Figures of an experiment on an encoder: means of conditions, and tuning curves."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from brainenc.report.panels import Names, make_panels, shown_rois
+from brainenc.report.style import FULL_WIDTH, GREY, INK, NothingToDraw, encoder_colors, short
+
+#: Panels without `order`.
+_MAX_PANELS = 12
+
+
+def condition_bars(
+    rois: pd.DataFrame, *, atlas: str | None = None, order: Names = None, ax: Any = None
+) -> Figure:
+    """Mean response to every condition, one panel per area.
+
+    Dark lines are intervals of model uncertainty; light ones the s.d. of single trials of the mean
+    of the area, which an experiment would average.
+
+    Parameters
+    ----------
+    rois : DataFrame
+        ``Experiment.rois``.
+    atlas : str, optional
+        By default the first of the table; all voxels if it has none.
+    order : sequence of str, optional
+        Areas to draw; by default the 12 largest, as they come in the table.
+    ax : Axes or sequence of Axes, optional
+        One per area.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    NothingToDraw : no response is defined.
+    ValueError : `atlas` or `order` has a name that is not in the table, or `ax` another number of
+        Axes.
+    """
+    table = _of_atlas(rois, atlas, "response")
+    shown = _shown(table, order)
+    names = list(dict.fromkeys(rois["condition"]))
+    panels = _panels(ax, shown)
+    color = encoder_colors(["response"])["response"]
+    for axes, roi in zip(panels.flat, shown, strict=True):
+        rows = table[table["roi"] == roi].set_index("condition").reindex(names)
+        x = np.arange(len(names))
+        axes.bar(x, rows["response"], color=color, alpha=0.55, width=0.7)
+        trial = np.stack([rows["response"] - rows["trial_sd"], rows["response"] + rows["trial_sd"]])
+        axes.vlines(x, *trial, color=GREY, lw=0.8)
+        axes.vlines(x, rows["low"], rows["high"], color=INK, lw=1.8)
+        axes.axhline(0, color=INK, lw=0.6)
+        axes.set_title(short(roi))
+        axes.set_xticks(x, [short(name, 16) for name in names], rotation=60, ha="right")
+    return _finished(panels)
+
+
+def tuning_curves(
+    tuning: pd.DataFrame,
+    parameter: str | None = None,
+    *,
+    atlas: str | None = None,
+    order: Names = None,
+    ax: Any = None,
+) -> Figure:
+    """Mean response at every value of a parameter, with the interval, one panel per area.
+
+    Parameters
+    ----------
+    tuning : DataFrame
+        ``Experiment.tuning``.
+    parameter : str, optional
+        By default the first.
+    atlas, order, ax : as for `condition_bars`
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    NothingToDraw : no response is defined, or the conditions have no parameter.
+    ValueError : as `condition_bars`, or an unknown parameter.
+    """
+    known = list(tuning["parameter"].unique())
+    if not known:
+        raise NothingToDraw("The conditions have no parameter with two values.")
+    if parameter is not None and parameter not in known:
+        raise ValueError(f"parameter={parameter!r} is not in the table, which has {known}")
+    parameter = known[0] if parameter is None else parameter
+    table = _of_atlas(tuning[tuning["parameter"] == parameter], atlas, "response")
+    shown = _shown(table, order)
+    panels = _panels(ax, shown)
+    color = encoder_colors(["response"])["response"]
+    for axes, roi in zip(panels.flat, shown, strict=True):
+        rows = table[table["roi"] == roi]
+        numbers = pd.to_numeric(rows["value"], errors="coerce").to_numpy(float)
+        as_numbers = np.isfinite(numbers).all()
+        x = numbers if as_numbers else np.arange(len(rows))
+        y, low, high = (rows[name].to_numpy(float) for name in ("response", "low", "high"))
+        axes.fill_between(x, low, high, color=color, alpha=0.2)
+        axes.plot(x, y, color=color, lw=1.4, marker="o", ms=3)
+        if not as_numbers:
+            axes.set_xticks(x, [short(value, 12) for value in rows["value"]], rotation=60)
+        axes.set_title(short(roi))
+    for axes in panels.lowest if panels.is_new else panels.flat:
+        axes.set_xlabel(short(parameter))
+    return _finished(panels)
+
+
+def _of_atlas(table: pd.DataFrame, atlas: str | None, value: str) -> pd.DataFrame:
+    atlases = [name for name in table["atlas"].unique() if name]
+    if atlas is not None and atlas not in atlases:
+        raise ValueError(f"atlas={atlas!r} is not in the table, which has {atlases}")
+    atlas = atlas if atlas is not None else (atlases[0] if atlases else "")
+    table = table[(table["atlas"] == atlas) & np.isfinite(table[value].astype(float))]
+    if table.empty:
+        raise NothingToDraw(f"No {value} is defined.")
+    return table
+
+
+def _shown(table: pd.DataFrame, order: Names) -> list[str]:
+    sizes = table.drop_duplicates("roi").set_index("roi")["n_voxels"]
+    return list(shown_rois(sizes, order, _MAX_PANELS))
+
+
+def _panels(ax: Any, shown: list[str]) -> Any:
+    n_columns = min(4, len(shown))
+    n_rows = -(-len(shown) // n_columns)
+    width = FULL_WIDTH if n_columns > 2 else 3.6 * n_columns
+    return make_panels(ax, len(shown), n_columns, size=(width, 2.4 * n_rows + 0.6))
+
+
+def _finished(panels: Any) -> Figure:
+    for axes in panels.left if panels.is_new else panels.flat[:1]:
+        axes.set_ylabel("response (betas)")
+    return panels.finished()

@@ -52,9 +52,12 @@ from .encoders import load as load
 from .features import EfficientNetLiteFeatures as EfficientNetLiteFeatures
 from .features import FeatureStore as FeatureStore
 from .features import GaborPyramid as GaborPyramid
+from .features import GlimpseFeatures as GlimpseFeatures
 from .features import OpenCLIPFeatures as OpenCLIPFeatures
 from .features import PixelFeatures as PixelFeatures
+from .features import PrecomputedFeatures as PrecomputedFeatures
 from .features import TorchFeatures as TorchFeatures
+from .features import TransformedFeatures as TransformedFeatures
 from .features import network_layers as network_layers
 from .localization import ConceptMap as ConceptMap
 from .localization import localize as localize

@@ -23,6 +23,7 @@ from .nsd import shared_test_mask as shared_test_mask
 from .published_split import published_test_mask as published_test_mask
 from .simulated import SessionDrift as SessionDrift
 from .simulated import SimulatedTruth as SimulatedTruth
+from .simulated import draw_scenes as draw_scenes
 from .simulated import simulate_subject as simulate_subject
 from .simulated import simulate_subjects as simulate_subjects
 from .things_fmri import load_things_fmri as load_things_fmri

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from brainenc.datasets.simulated.scenes import CATEGORIES, FIELD, _draw_scene, make_scenes
+from brainenc.datasets.simulated.scenes import CATEGORIES, FIELD, draw_scene, make_scenes
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def test_objects_are_where_the_table_says(category, x, y):
     """The same texture with and without the object differs around (x, y) only."""
     content = {"category": category, "x": x, "y": y, "size": 2.8, "contrast": 1.0}
     content |= {"hue": 0.6, "tilt": 0.2, "style": 0.3}
-    with_object = _draw_scene(np.random.default_rng(1), [content], 96).astype(float)
-    without = _draw_scene(np.random.default_rng(1), [], 96).astype(float)
+    with_object = draw_scene(np.random.default_rng(1), [content], 96).astype(float)
+    without = draw_scene(np.random.default_rng(1), [], 96).astype(float)
     changed = np.abs(with_object - without).sum(axis=2) > 0
     rows, columns = np.nonzero(changed)
     centre = (columns + 0.5) / 96 * FIELD - FIELD / 2, FIELD / 2 - (rows + 0.5) / 96 * FIELD
@@ -56,7 +56,7 @@ def test_contrast_scales_how_much_an_object_changes_the_image():
         "style": 0,
     }
     images = [
-        _draw_scene(np.random.default_rng(1), objects, 64).astype(float)
+        draw_scene(np.random.default_rng(1), objects, 64).astype(float)
         for objects in ([], [{**content, "contrast": 0.4}], [{**content, "contrast": 0.8}])
     ]
     weak, strong = (np.abs(image - images[0]).mean() for image in images[1:])
@@ -67,7 +67,7 @@ def test_contrast_scales_how_much_an_object_changes_the_image():
 def test_place_fills_the_image():
     content = {"category": "place", "x": 0, "y": 0, "size": FIELD, "contrast": 0.9}
     content |= {"hue": 0.6, "tilt": 0.2}
-    textures = _draw_scene(np.random.default_rng(1), [], 64).astype(float)
+    textures = draw_scene(np.random.default_rng(1), [], 64).astype(float)
     for style in (-0.8, 0.0, 0.8):  # corridor, street, landscape
-        image = _draw_scene(np.random.default_rng(1), [{**content, "style": style}], 64)
+        image = draw_scene(np.random.default_rng(1), [{**content, "style": style}], 64)
         assert (np.abs(image - textures).sum(axis=2) > 0).mean() > 0.97

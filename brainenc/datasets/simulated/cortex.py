@@ -1,6 +1,7 @@
 """Simulated cortex: positions, tuning and expected responses of voxels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,12 +139,114 @@ def place_prfs(voxels: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 # ------------------------------------------------------------------ responses
 
 
+@dataclass(frozen=True, eq=False)
+class Law:
+    """What the voxels of a subject respond to: with it new images have a true response.
+
+    Attributes
+    ----------
+    tuning : array, shape (n_voxels, N_CHANNELS)
+        Weights of the channels of `gabor_energy`.
+    exponent, content_share : arrays, shape (n_voxels,)
+        Of the compression; share of the variance that content makes, 0 in early areas.
+    selectivity : array, shape (n_voxels, n_categories)
+    attribute_gain : array, shape (n_voxels, n_attributes)
+    centre, scale : arrays, shape (n_voxels, 3)
+        Mean and s.d., over the images simulated, of the low-level part, of content, and of both.
+        `expected_responses` sets them.
+    mean, signal_sd : arrays, shape (n_voxels,)
+        Of responses in the units of the betas.
+    """
+
+    tuning: np.ndarray
+    exponent: np.ndarray
+    content_share: np.ndarray
+    selectivity: np.ndarray
+    attribute_gain: np.ndarray
+    mean: np.ndarray
+    signal_sd: np.ndarray
+    centre: np.ndarray = field(init=False)
+    scale: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("centre", 0.0), ("scale", 1.0)):
+            object.__setattr__(self, name, np.full((len(self.exponent), 3), value))
+
+    @classmethod
+    def draw(
+        cls,
+        roi: pd.Series,
+        prfs: pd.DataFrame,
+        mean: np.ndarray,
+        signal_sd: np.ndarray,
+        rng: np.random.Generator,
+    ) -> "Law":
+        """Law of voxels with these labels and receptive fields."""
+        n_voxels = len(roi)
+        return cls(
+            tuning=draw_tuning(roi, prfs, rng),
+            exponent=np.array([AREAS[name].exponent for name in roi]),
+            content_share=np.where(early(roi), 0.0, rng.uniform(0.75, 0.95, n_voxels)),
+            selectivity=_draw_selectivity(roi, rng),
+            attribute_gain=0.5 * rng.standard_normal((n_voxels, len(ATTRIBUTES))),
+            mean=mean,
+            signal_sd=signal_sd,
+        )
+
+    def select(self, voxels: np.ndarray) -> "Law":
+        """Law of some voxels, by position."""
+        chosen = {f.name: getattr(self, f.name)[voxels] for f in fields(self)}
+        centre, scale = chosen.pop("centre"), chosen.pop("scale")
+        law = Law(**chosen)
+        law.centre[:], law.scale[:] = centre, scale
+        return law
+
+    def respond(
+        self, energy: np.ndarray, objects: pd.DataFrame | None, prfs: pd.DataFrame
+    ) -> np.ndarray:
+        """Noise-free responses to new images in the units of the betas.
+
+        Parameters
+        ----------
+        energy : array, shape (n_images, N_CHANNELS, GRID, GRID)
+        objects : pandas.DataFrame or None
+            As `make_scenes` returns it; images without a row show no object. None: unknown.
+        prfs : pandas.DataFrame, n_voxels rows
+
+        Returns
+        -------
+        array, shape (n_images, n_voxels), float32
+            NaN in high-level voxels if objects are unknown.
+        """
+        responses = np.empty((len(energy), len(prfs)), np.float32)
+        for v in blocks(len(prfs), 256):
+            drive = pooled_energy(energy, prfs[v], self.tuning[v]) ** self.exponent[v]
+            high = np.flatnonzero(self.content_share[v])
+            if len(high):
+                at = high + v.start
+                share = self.content_share[at]
+                low_level = (drive[:, high] - self.centre[at, 0]) / self.scale[at, 0]
+                if objects is None:
+                    drive[:, high] = np.nan
+                else:
+                    content = _content_drive(
+                        objects, prfs.iloc[at], self.selectivity[at], self.attribute_gain[at],
+                        n_images=len(energy),
+                    )  # fmt: skip
+                    content = (content ** self.exponent[at] - self.centre[at, 1]) / self.scale[
+                        at, 1
+                    ]
+                    drive[:, high] = np.sqrt(1 - share) * low_level + np.sqrt(share) * content
+            drive = (drive - self.centre[v, 2]) / self.scale[v, 2]
+            responses[:, v] = drive * self.signal_sd[v] + self.mean[v]
+        return responses
+
+
 def expected_responses(
     energy: np.ndarray,
     objects: pd.DataFrame,
-    roi: pd.Series,
+    law: Law,
     prfs: pd.DataFrame,
-    rng: np.random.Generator,
     *,
     block: int = 256,
     verbose: bool = False,
@@ -159,9 +262,9 @@ def expected_responses(
     energy : array, shape (n_images, N_CHANNELS, GRID, GRID)
     objects : pandas.DataFrame
         As `make_scenes` returns it.
-    roi : pandas.Series, length n_voxels
+    law : Law
+        Its `centre` and `scale` are set to those of these images.
     prfs : pandas.DataFrame, n_voxels rows
-    rng : numpy.random.Generator
     block : int
         Voxels computed at once.
 
@@ -169,25 +272,28 @@ def expected_responses(
     -------
     array, shape (n_images, n_voxels), float32
     """
-    n_voxels = len(roi)
-    tuning = draw_tuning(roi, prfs, rng)
-    exponent = np.array([AREAS[name].exponent for name in roi])
-    content_share = np.where(early(roi), 0.0, rng.uniform(0.75, 0.95, n_voxels))
-    selectivity = _draw_selectivity(roi, rng)
-    attribute_gain = 0.5 * rng.standard_normal((n_voxels, len(ATTRIBUTES)))
+    n_voxels = len(prfs)
     responses = np.empty((len(energy), n_voxels), np.float32)
+
+    def standardised(values: np.ndarray, voxels: Any, part: int) -> np.ndarray:
+        law.centre[voxels, part] = values.mean(axis=0, dtype=np.float64)
+        law.scale[voxels, part] = (values - law.centre[voxels, part]).std(axis=0)
+        return _standardised(values)
+
     parts = list(blocks(n_voxels, block))
     for v in progress(parts, desc="true responses", unit="block", verbose=verbose):
-        drive = pooled_energy(energy, prfs[v], tuning[v]) ** exponent[v]
-        share = content_share[v]
+        drive = pooled_energy(energy, prfs[v], law.tuning[v]) ** law.exponent[v]
+        share = law.content_share[v]
         high = np.flatnonzero(share)
         if len(high):
             at = high + v.start
-            content = _content_drive(objects, prfs.iloc[at], selectivity[at], attribute_gain[at])
-            low_level = np.sqrt(1 - share[high]) * _standardised(drive[:, high])
-            content = _standardised(content ** exponent[at])
+            content = _content_drive(
+                objects, prfs.iloc[at], law.selectivity[at], law.attribute_gain[at]
+            )
+            low_level = np.sqrt(1 - share[high]) * standardised(drive[:, high], at, 0)
+            content = standardised(content ** law.exponent[at], at, 1)
             drive[:, high] = low_level + np.sqrt(share[high]) * content
-        responses[:, v] = _standardised(drive)
+        responses[:, v] = standardised(drive, v, 2)
     return responses
 
 
@@ -288,14 +394,30 @@ def sum_by_image(values: np.ndarray, objects: pd.DataFrame) -> np.ndarray:
     return np.add.reduceat(values, np.flatnonzero(np.diff(image, prepend=-1)), axis=0)
 
 
+def _sum_in_images(values: np.ndarray, objects: pd.DataFrame, n_images: int) -> np.ndarray:
+    """Sum over the objects of each of `n_images` images, of which some may be empty."""
+    total = np.zeros((n_images, *values.shape[1:]), values.dtype)
+    np.add.at(total, objects["image"].to_numpy(), values)
+    return total
+
+
 def _content_drive(
-    objects: pd.DataFrame, prfs: pd.DataFrame, selectivity: np.ndarray, attribute_gain: np.ndarray
+    objects: pd.DataFrame,
+    prfs: pd.DataFrame,
+    selectivity: np.ndarray,
+    attribute_gain: np.ndarray,
+    n_images: int | None = None,
 ) -> np.ndarray:
     weight = visibility(objects, *prfs[["x", "y", "size"]].to_numpy().T)
     weight *= np.sqrt(objects["size"].to_numpy(np.float32) / FIELD)[:, None]
     category = pd.Categorical(objects["category"], CATEGORIES).codes
     preference = selectivity.T[category] * np.exp(object_attributes(objects) @ attribute_gain.T)
-    return sum_by_image(weight * preference, objects) / (0.2 + sum_by_image(weight, objects))
+    if n_images is None:
+        return sum_by_image(weight * preference, objects) / (0.2 + sum_by_image(weight, objects))
+    content, total = (
+        _sum_in_images(values, objects, n_images) for values in (weight * preference, weight)
+    )
+    return content / (0.2 + total)
 
 
 def _standardised(responses: np.ndarray) -> np.ndarray:

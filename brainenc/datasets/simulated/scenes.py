@@ -56,7 +56,7 @@ def make_scenes(
     for i, seed in enumerate(bar):
         rng = np.random.default_rng(seed)
         objects = _scene_content(rng)
-        images[i] = _draw_scene(rng, objects, image_size)
+        images[i] = draw_scene(rng, objects, image_size)
         rows += [{"image": i, **content} for content in objects]
     return images, pd.DataFrame(rows)
 
@@ -93,8 +93,11 @@ def _random_object(
     }
 
 
-def _draw_scene(rng: np.random.Generator, objects: list[dict], size: int) -> np.ndarray:
-    scene = Image.fromarray(_texture(rng, size))
+def draw_scene(
+    rng: np.random.Generator, objects: list[dict], size: int, background: np.ndarray | None = None
+) -> np.ndarray:
+    """Picture (size, size, 3) of objects on a background, a texture by default."""
+    scene = Image.fromarray(_texture(rng, size) if background is None else background)
     # Places lie behind everything and the main object before everything.
     order = sorted(objects[::-1], key=lambda content: content["category"] != "place")
     for content in order:

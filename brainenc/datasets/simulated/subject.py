@@ -159,9 +159,8 @@ def make_subject(
     voxels = cortex.place_voxels(n_voxels)
     prfs = cortex.place_prfs(voxels, cortex_rng)
     mean, signal_sd, noise_sd = _draw_magnitudes(voxels["roi"], cortex_rng)
-    signal = cortex.expected_responses(
-        energy, objects, voxels["roi"], prfs, cortex_rng, verbose=verbose
-    )
+    law = cortex.Law.draw(voxels["roi"], prfs, mean, signal_sd, cortex_rng)
+    signal = cortex.expected_responses(energy, objects, law, prfs, verbose=verbose)
     if alikeness < 1:
         law_rng = np.random.default_rng(law_seed)
         own = cortex.responses_by_own_law(tokens, voxels["roi"], law_rng)
@@ -193,6 +192,7 @@ def make_subject(
         objects=objects,
         prfs=prfs,
         alikeness=alikeness,
+        law=law,
     )
     table = voxels[["roi", "hemisphere", "i", "j", "k"]]
     return EncodingData(images, betas, table, trials, name, truth)

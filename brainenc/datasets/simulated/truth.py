@@ -1,11 +1,16 @@
 """Truth of a simulated subject: responses without noise, noise, drift of sessions."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from brainenc.data.images import as_images
+from brainenc.datasets.simulated.cortex import Law
+from brainenc.datasets.simulated.energy import GRID, gabor_energy
+from brainenc.datasets.simulated.given_scenes import check_objects
 from brainenc.datasets.simulated.noise import add_noise
 from brainenc.metrics import gaussian_log_density
 from brainenc.validation import check_index
@@ -69,6 +74,8 @@ class SimulatedTruth:
     alikeness : float
         Share of the signal variance that follows the law of selectivity of all simulated subjects;
         the rest follows a law of the subject's own (`simulate_subjects`).
+    law : Law, optional
+        What voxels respond to, by which `respond` answers new images.
     """
 
     signal: np.ndarray
@@ -81,6 +88,7 @@ class SimulatedTruth:
     objects: pd.DataFrame
     prfs: pd.DataFrame
     alikeness: float = 1.0
+    law: Law | None = None
 
     @property
     def noise_sd(self) -> np.ndarray:
@@ -184,6 +192,55 @@ class SimulatedTruth:
         with np.errstate(invalid="ignore"):  # missing trials stay NaN
             return np.logaddexp.reduce(in_session + np.log(self.drift.share)[:, None, None])
 
+    def respond(self, images: Any, objects: pd.DataFrame | None = None) -> np.ndarray:
+        """True noise-free responses to new images.
+
+        Parameters
+        ----------
+        images : array, shape (n_images, size, size, 3) or (n_images, size, size), uint8
+            Any pictures; `size` is a multiple of 16. They span the same 8.4 degrees.
+        objects : pandas.DataFrame, optional
+            What the images show, as `brainenc.datasets.draw_scenes` takes it. Images without a row
+            show no object. Voxels of high-level areas respond to objects, which the simulator does
+            not recognise in pixels.
+
+        Returns
+        -------
+        array, shape (n_images, n_voxels), float32
+            In the units of `signal`, which it equals for the images simulated. Without `objects`
+            NaN in voxels of high-level areas (FFA, PPA, EBA).
+
+        Raises
+        ------
+        ValueError : images of another shape, a table that does not describe objects, or a subject
+            with an `alikeness` below 1, whose own law is of tokens and not of images.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from brainenc.datasets import simulate_subject
+        >>> data = simulate_subject(20, 10, 2, random_state=0)
+        >>> found = data.truth.respond(data.images, data.truth.objects)
+        >>> bool(np.allclose(found, data.truth.signal, atol=1e-4))
+        True
+        """
+        if self.law is None or self.alikeness < 1:
+            raise ValueError(
+                f"truth of alikeness={self.alikeness:g} cannot respond to new images: the part by "
+                "the subject's own law is one of tokens; simulate a subject with alikeness=1"
+            )
+        pixels = np.asarray(as_images(images))
+        if pixels.ndim == 3:
+            pixels = np.repeat(pixels[..., None], 3, axis=-1)
+        height, width = pixels.shape[1:3]
+        if height != width or height % GRID:
+            raise ValueError(
+                f"images {pixels.shape} must be square, with a multiple of {GRID} pixels a side"
+            )
+        if objects is not None:
+            objects = check_objects(objects, len(pixels))
+        return self.law.respond(gabor_energy(pixels), objects, self.prfs)
+
     def rescale(
         self, scale: np.ndarray, shift: np.ndarray, trials: pd.DataFrame
     ) -> "SimulatedTruth":
@@ -244,4 +301,5 @@ class SimulatedTruth:
                 self.drift, gain=self.drift.gain[:, index], offset=self.drift.offset[:, index]
             ),
             prfs=self.prfs.iloc[index].reset_index(drop=True),
+            law=None if self.law is None else self.law.select(index),
         )

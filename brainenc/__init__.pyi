@@ -66,5 +66,13 @@ from .noise import NoiseModel as NoiseModel
 from .noise import noise_model as noise_model
 from .report import plot_slices as plot_slices
 from .report import plot_surface as plot_surface
+from .selectivity import Description as Description
+from .selectivity import ProjectedWeights as ProjectedWeights
+from .selectivity import caption_scores as caption_scores
+from .selectivity import describe as describe
+from .selectivity import project_weights as project_weights
+from .selectivity import text_concept as text_concept
+from .selectivity import text_scores as text_scores
+from .selectivity import top_images as top_images
 
 __version__: str

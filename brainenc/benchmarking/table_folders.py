@@ -32,6 +32,7 @@ CONTENTS = {
     "partition.json": "a variance partition",
     "layers.json": "a layer map",
     "decoding.json": "a decoding benchmark",
+    "selectivity.json": "a description of voxels",
 }
 
 

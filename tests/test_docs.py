@@ -141,6 +141,7 @@ NOT_LISTED = {
     "nets": set(),
     "noise": set(),
     "report": {"NothingToDraw"},
+    "selectivity": set(),
     "solvers": set(),
     "training": set(),
 }

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
-from sklearn.pipeline import FeatureUnion
 
 import brainenc
 from brainenc import PrecomputedFeatures
@@ -105,13 +104,11 @@ def test_a_band_beside_pixels_explains_what_it_drives(images, values):
     """Voxels that follow the table are predicted by its band and not by pixels."""
     rng = np.random.default_rng(5)
     betas = values[:, :2] + 0.3 * rng.standard_normal((40, 2))
-    union = FeatureUnion(
-        [
-            ("pixels", brainenc.PixelFeatures(size=2, verbose=False)),
-            ("captions", looked_up(images, values)),
-        ]
-    )
-    encoder = brainenc.BandedRidgeEncoder(features=union, bands={"pixels": 12, "captions": 5})
+    bands = {
+        "pixels": brainenc.PixelFeatures(size=2, verbose=False),
+        "captions": looked_up(images, values),
+    }
+    encoder = brainenc.BandedRidgeEncoder(bands)
     encoder.fit(images[:30], betas[:30])
     r = np.diag(np.corrcoef(encoder.predict(images[30:]).T, betas[30:].T)[:2, 2:])
     assert (r > 0.7).all()  # the ceiling is .96; ten images
@@ -123,3 +120,30 @@ def test_a_changed_table_is_noticed(images, values):
     features.set_params(values=values + 1)
     np.testing.assert_array_equal(features.transform(images[:2]), values[:2] + 1)
     assert clone(features).fit(images).get_feature_names_out().shape == (5,)
+
+
+def test_captions_explain_what_gabor_does_not_where_content_drives():
+    """Unique R² of the caption band, and none of captions of other images."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    data = brainenc.datasets.simulate_subject(240, 60, 3, random_state=1)
+    words = TfidfVectorizer().fit_transform(data.truth.captions()).toarray()
+    other = np.random.default_rng(0).permutation(240)
+    high = data.voxels["roi"].isin(["FFA", "PPA", "EBA"]).to_numpy()
+    unique = {}
+    for name, rows in [("own", np.arange(240)), ("of other images", other)]:
+        partition = brainenc.variance_partitioning(
+            data,
+            features={
+                "gabor": brainenc.GaborPyramid(n_scales=3, verbose=False),
+                "captions": looked_up(data.images, words[rows]),
+            },
+            cv=3,
+            n_iter=5,
+            n_bootstraps=20,
+            verbose=False,
+        )
+        unique[name] = partition.voxels["unique_captions"].to_numpy()
+    assert unique["own"][high].mean() > 0.05
+    assert abs(unique["own"][~high].mean()) < 0.03
+    assert np.abs(unique["of other images"]).mean() < 0.03

@@ -30,6 +30,13 @@ class JointEmbeddings:
     modality_gap : float
         Length of the part that all images share, and of that which all texts share, relative to
         the content.
+
+    Examples
+    --------
+    >>> from brainenc.datasets import simulate_subject
+    >>> joint = simulate_subject(20, 10, 2).truth.joint(modality_gap=2.0)
+    >>> joint.images.shape, joint.modality_gap
+    ((20, 64), 2.0)
     """
 
     images: np.ndarray

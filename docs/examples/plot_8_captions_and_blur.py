@@ -59,5 +59,5 @@ table = result.rois.pivot_table(index="roi", columns="encoder", values="r", obse
 table.loc[areas, list(encoders)].round(3)
 
 # %%
-# V1 and V2, with small receptive fields, lose most by a blur of a degree. hV4, whose fields are larger
-# than that, loses nothing.
+# V1 and V2, with small receptive fields, lose most by a blur of a degree. hV4, whose fields are
+# larger than that, loses nothing.

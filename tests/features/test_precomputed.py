@@ -122,6 +122,7 @@ def test_a_changed_table_is_noticed(images, values):
     assert clone(features).fit(images).get_feature_names_out().shape == (5,)
 
 
+@pytest.mark.slow
 def test_captions_explain_what_gabor_does_not_where_content_drives():
     """Unique R² of the caption band, and none of captions of other images."""
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from brainenc.conversion import check_row_order
 from brainenc.data.images import as_images, looks_like_images, take_images
+from brainenc.encoders.training_images import check_not_trained_on
 from brainenc.metrics import correlation
 from brainenc.model_selection import fdr
 from brainenc.repeats import average_repeats
@@ -92,7 +93,8 @@ def describe(
     Raises
     ------
     ValueError, TypeError : captions and labels are both or neither given; another number of rows
-        than images or voxels; fewer images with betas than 10; a number out of range.
+        than images or voxels; fewer images with betas than 10; the encoder was fitted to images
+        with betas; a number out of range.
 
     Notes
     -----
@@ -137,6 +139,10 @@ def describe(
     check_row_order(betas=betas, captions=captions, labels=labels)
     tested = None if betas is None else _Tested.of(betas, n_images)
     keep = np.empty(0, int) if tested is None else tested.rows
+    if tested is not None:
+        # p would not be valid: predictions of images in the fit contain their betas' noise.
+        name = type(encoder).__name__
+        check_not_trained_on(encoder, rows_of(images, keep), name, "images with betas")
 
     top, predicted = top_positions(
         encoder, images, n_top, batch_size=batch_size, verbose=verbose, keep=keep

@@ -101,10 +101,10 @@ def texts_by_image(given: Any, name: str, n_images: int | None = None) -> list[l
         raise TypeError(f"{name} is one text: give one row per image")
     several = [not isinstance(row, (str, bytes)) and isinstance(row, Iterable) for row in given]
     if any(several):
-        rows = [
-            [str(text) for text in row] if many else [] if row is None else [str(row)]
-            for row, many in zip(given, several, strict=True)
-        ]
+        listed = [list(row) if many else [row] for row, many in zip(given, several, strict=True)]
+        # One array of all texts, in which missing ones are None whatever stood for them.
+        flat = iter(text_labels([text for row in listed for text in row] or [None], name))
+        rows = [[text for text in (next(flat) for _ in row) if text is not None] for row in listed]
     else:
         rows = [[] if text is None else [text] for text in text_labels(given, name)]
     if n_images is not None and len(rows) != n_images:

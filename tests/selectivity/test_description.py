@@ -112,6 +112,17 @@ def test_images_without_betas_are_described_and_not_tested(planted):
     assert row["r"] == pytest.approx(np.corrcoef(has, y)[0, 1], abs=1e-5)
 
 
+def test_images_of_the_fit_are_refused(planted):
+    images = np.concatenate([planted.images[:50], planted.training[0][:3]])
+    betas = np.concatenate([planted.betas[:50], planted.training[1][:3]])
+    captions = [*planted.captions[:50], "a face", "a face", "a body"]
+    with pytest.raises(ValueError, match=r"was fitted to 3 of the 53 images with betas"):
+        describe(planted.encoder, images, captions, betas=betas, min_images=2)
+    betas[50:] = np.nan  # described, and not tested
+    found = describe(planted.encoder, images, captions, betas=betas, min_images=2, n_permutations=5)
+    assert found.manifest["n_tested_images"] == 50
+
+
 def test_without_betas_nothing_is_named(planted):
     found = describe(planted.encoder, planted.images, planted.captions)
     assert not found.voxels["named"].any()

@@ -20,6 +20,14 @@ def test_words_of_captions_and_of_several_per_image():
     assert several.present.toarray().ravel().tolist() == [1, 0, 1, 0]
 
 
+def test_missing_texts_are_no_words():
+    rows = [["a dog", np.nan], None, ["a dog", None], np.nan]
+    words = words_of(rows, None, 4, 1)
+    assert words.names.tolist() == ["dog"]
+    assert words.present.toarray().ravel().tolist() == [1, 0, 1, 0]
+    assert words_of(["dog", None, np.nan, "dog"], None, 4, 1).names.tolist() == ["dog"]
+
+
 def test_labels_keep_their_spaces():
     words = words_of(None, [["red bus", "dog"], ["dog"], "red bus", None], 4, 1)
     assert words.names.tolist() == ["dog", "red bus"]

@@ -1,7 +1,7 @@
 """Words or labels of images as a table, and which of them are over-represented in top images."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,8 +169,3 @@ def over_represented(images: np.ndarray, words: Words) -> OverRepresentation:
     z /= np.sqrt(1 / has + 1 / lacks + 1 / has_rest + 1 / lacks_rest)
     purity = top / n_top
     return OverRepresentation(z, purity / share, purity)
-
-
-def sentences(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The texts of each image as one."""
-    return [". ".join(texts) for texts in rows]

@@ -59,9 +59,12 @@ from .encoders import load as load
 from .features import EfficientNetLiteFeatures as EfficientNetLiteFeatures
 from .features import FeatureStore as FeatureStore
 from .features import GaborPyramid as GaborPyramid
+from .features import GlimpseFeatures as GlimpseFeatures
 from .features import OpenCLIPFeatures as OpenCLIPFeatures
 from .features import PixelFeatures as PixelFeatures
+from .features import PrecomputedFeatures as PrecomputedFeatures
 from .features import TorchFeatures as TorchFeatures
+from .features import TransformedFeatures as TransformedFeatures
 from .features import network_layers as network_layers
 from .insilico import Experiment as Experiment
 from .insilico import experiment as experiment
@@ -72,5 +75,13 @@ from .noise import NoiseModel as NoiseModel
 from .noise import noise_model as noise_model
 from .report import plot_slices as plot_slices
 from .report import plot_surface as plot_surface
+from .selectivity import Description as Description
+from .selectivity import ProjectedWeights as ProjectedWeights
+from .selectivity import caption_scores as caption_scores
+from .selectivity import describe as describe
+from .selectivity import project_weights as project_weights
+from .selectivity import text_concept as text_concept
+from .selectivity import text_scores as text_scores
+from .selectivity import top_images as top_images
 
 __version__: str

@@ -11,6 +11,7 @@ from brainenc import (
     cli_convert,
     cli_curve,
     cli_decode,
+    cli_describe,
     cli_download,
     cli_layers,
     cli_scores,
@@ -266,6 +267,7 @@ def report(
 app.command("evaluate")(cli_scores.make_evaluate(lambda: _state["debug"]))
 app.command("group")(cli_scores.group)
 app.command("layers")(cli_layers.layers)
+app.command("describe")(cli_describe.describe)
 app.command("curve")(
     cli_curve.make_curve(lambda names, features, **how: _make_encoders(names, features, **how))
 )

@@ -19,6 +19,7 @@ PAGES = {
     "layer_map": "Which layer predicts which area",
     "nsd": "Natural Scenes Dataset",
     "public_data": "Public data sets",
+    "selectivity": "What voxels respond to",
     "variance_partitioning": "What each feature space explains",
 }
 

@@ -242,7 +242,7 @@ def localize(
     0
     """
     _check_choices(responses, test, alternative, alpha, min_effect, n_draws, batch_size)
-    n_images, batches = _batches(images, batch_size)
+    n_images, batches = in_batches(images, batch_size)
     chosen = np.zeros(n_images, dtype=bool)
     chosen[check_index(concept_mask, n_images, "concept_mask")] = True
     if min(chosen.sum(), (~chosen).sum()) < 2:
@@ -255,11 +255,11 @@ def localize(
     with progress(desc="localize", total=n_images, unit="image", verbose=verbose) as bar:
         for rows, batch in batches:
             if responses == "draws":
-                draws = _two_dimensional(encoder.sample(batch, n_draws, rng), 3)
+                draws = two_dimensional(encoder.sample(batch, n_draws, rng), 3)
                 trials.add(draws.reshape(-1, draws.shape[2]))
                 synthetic = draws.mean(axis=0)
             else:
-                synthetic = _two_dimensional(encoder.predict(batch), 2)
+                synthetic = two_dimensional(encoder.predict(batch), 2)
                 trials.add(synthetic)
             concept.add(synthetic[chosen[rows]])
             rest.add(synthetic[~chosen[rows]])
@@ -349,7 +349,8 @@ def t_test(
     return np.where(varies, t, np.nan), np.where(varies, p, np.nan)
 
 
-def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, Any]]]:
+def in_batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, Any]]]:
+    """Number of images or rows of features, and batches of them with their rows."""
     if looks_like_images(images):
         images = as_images(images)
         parts = image_batches(images, batch_size)
@@ -359,7 +360,7 @@ def _batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, A
     return len(images), zip(blocks(len(images), batch_size), parts, strict=True)
 
 
-def _two_dimensional(responses: np.ndarray, ndim: int) -> np.ndarray:
+def two_dimensional(responses: np.ndarray, ndim: int) -> np.ndarray:
     """Responses with a voxel axis, which an encoder fitted to one-dimensional betas lacks."""
     return responses if responses.ndim == ndim else responses[..., None]
 

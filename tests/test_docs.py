@@ -145,6 +145,7 @@ NOT_LISTED = {
     "nets": set(),
     "noise": set(),
     "report": {"NothingToDraw"},
+    "selectivity": set(),
     "solvers": set(),
     "synthesis": set(),
     "training": set(),

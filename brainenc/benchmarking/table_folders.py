@@ -33,6 +33,7 @@ CONTENTS = {
     "layers.json": "a layer map",
     "decoding.json": "a decoding benchmark",
     "experiment.json": "an experiment",
+    "selectivity.json": "a description of voxels",
 }
 
 

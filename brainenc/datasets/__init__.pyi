@@ -21,6 +21,7 @@ from .nsd import load_nsd_synthetic as load_nsd_synthetic
 from .nsd import nsd_files as nsd_files
 from .nsd import shared_test_mask as shared_test_mask
 from .published_split import published_test_mask as published_test_mask
+from .simulated import JointEmbeddings as JointEmbeddings
 from .simulated import SessionDrift as SessionDrift
 from .simulated import SimulatedTruth as SimulatedTruth
 from .simulated import draw_scenes as draw_scenes

@@ -206,7 +206,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
 
     def _batches(self, images: Any) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, features) of each batch, from the store if they are in it."""
-        shelf = None if self.store is None else FeatureStore.at(self.store).shelf(self._stored_as())
+        store = self._kept_in()
+        shelf = None if store is None else FeatureStore.at(store).shelf(self._stored_as())
         name = type(self).__name__
         with progress(desc=name, total=len(images), unit="image", verbose=self.verbose) as bar:
             start = 0
@@ -219,6 +220,16 @@ class FeatureExtractor(TransformerMixin, BaseEstimator, ABC):
                 yield start, compute(everything) if shelf is None else shelf.get(batch, compute)
                 start += len(batch)
                 bar.update(len(batch))
+
+    def _kept_in(self) -> "FeatureStore | str | os.PathLike | None":
+        """Where features are kept; a wrapped extractor's store serves its wrapper too."""
+        return self.store
+
+    def _of_test_picture(self) -> np.ndarray:
+        """Features of a fixed picture, (1, ...), which a saved encoder has for comparison."""
+        rng = np.random.default_rng(0)
+        picture = rng.integers(0, 256, (1, *self.image_shape_), dtype=np.uint8)
+        return self._checked(picture, np.zeros(1, int))
 
     def _stored_as(self) -> dict[str, Any]:
         """Key of features in a store: with what a subclass has learnt from images, if it learns."""

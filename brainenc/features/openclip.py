@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from weakref import WeakValueDictionary
 import numpy as np
 import open_clip
 import torch
-from PIL import Image
 
 from brainenc.devices import resolve_device
 from brainenc.documentation import see
 from brainenc.features import _clip_folder
+from brainenc.features._clip_model import LoadedModel
 from brainenc.features._weights import ELSE, cached_on_disk, file_hash, hub_reachable, reachable
 from brainenc.features.base import FeatureExtractor
-from brainenc.process_state import own_settings, state_lock, torch_seeded
+from brainenc.process_state import own_settings, torch_seeded
+from brainenc.prompts import Template, check_prompts, in_templates, mean_direction
 from brainenc.storage import fingerprint
 
 
@@ -34,11 +35,13 @@ class OpenCLIPFeatures(FeatureExtractor):
         With the name of a model: a tag of `open_clip.list_pretrained_tags_by_model(model)`,
         downloaded on first use and then cached, a checkpoint file, or the folder of a downloaded
         model.
-    layer : {"pooled", "tokens"}
-        "pooled" is the image embedding of `encode_image`, shape (n_images, embed_dim), projected
-        and *not* normalised to unit length. "tokens" are all tokens after the last block and its
-        layer norm (``ln_post``), shape (n_images, n_tokens, width), *not* projected. If the model
-        has a class token, it comes first, and ``[:, 1:]`` are the patches, row by row.
+    layer : {"pooled", "tokens"} or str
+        "pooled" is the image embedding of `encode_image`, shape (n_images, embed_dim), projected.
+        "tokens" are all tokens after the last block and its layer norm (``ln_post``), shape
+        (n_images, n_tokens, width), *not* projected. If the model has a class token, it comes
+        first, and ``[:, 1:]`` are the patches, row by row. Other names are those of layers of the
+        image tower (``named_modules()``), such as "transformer.resblocks.5", whose tokens or
+        feature maps become (n_images, n_tokens, width); later layers are not run.
     device : {"auto", "cpu", "cuda", "cuda:1", "mps"}
     precision : {"auto", "32", "bf16"}
         "auto" is 32-bit on every device, so that stored features agree between devices; "bf16" is
@@ -49,6 +52,9 @@ class OpenCLIPFeatures(FeatureExtractor):
         Store of computed features. The network is not loaded if the store has all images.
     verbose : bool
         Show a progress bar.
+    normalize : bool
+        Divide the embedding, or each token, by its length. By default lengths are as the network
+        gives them; published models of voxels on CLIP embeddings take unit length.
 
     Notes
     -----
@@ -74,6 +80,7 @@ class OpenCLIPFeatures(FeatureExtractor):
         batch_size: int = 64,
         store: Any = None,
         verbose: bool = True,
+        normalize: bool = False,
     ):
         self.model = model
         self.pretrained = pretrained
@@ -83,6 +90,7 @@ class OpenCLIPFeatures(FeatureExtractor):
         self.batch_size = batch_size
         self.store = store
         self.verbose = verbose
+        self.normalize = normalize
 
     def key(self) -> dict[str, Any]:
         """See `FeatureExtractor.key`; weights are identified by the content of their file.
@@ -93,6 +101,8 @@ class OpenCLIPFeatures(FeatureExtractor):
         """
         self._check()
         key = super().key()
+        if not self.normalize:  # as in stores that were written before there was the choice
+            del key["normalize"]
         source = find_source(self.model, self.pretrained)
         tag = source.tag
         found = {
@@ -115,8 +125,12 @@ class OpenCLIPFeatures(FeatureExtractor):
         return {"source": str(source.weights), "checksum": checksum}
 
     def _check(self) -> None:
-        if self.layer not in ("pooled", "tokens"):
-            raise ValueError(f'layer={self.layer!r} must be "pooled" or "tokens"')
+        if not isinstance(self.layer, str) or not self.layer:
+            raise ValueError(
+                f'layer={self.layer!r} must be "pooled", "tokens" or the name of a layer'
+            )
+        if not isinstance(self.normalize, (bool, np.bool_)):
+            raise ValueError(f"normalize={self.normalize!r} must be True or False")
         if self.precision not in ("auto", "32", "bf16"):
             raise ValueError(f'precision={self.precision!r} must be "auto", "32" or "bf16"')
 
@@ -124,61 +138,49 @@ class OpenCLIPFeatures(FeatureExtractor):
         self._check()
         # The extractor holds the model, so that it stays loaded for the next batch.
         self._loaded = load_model(self.model, self.pretrained, resolve_device(self.device))
-        return self._loaded.features(batch, self.layer, bf16=self.precision == "bf16")
+        return self._loaded.features(
+            batch, self.layer, bf16=self.precision == "bf16", normalize=bool(self.normalize)
+        )
+
+    def encode_text(
+        self, prompts: Sequence[str], templates: Sequence[Template] | None = None
+    ) -> np.ndarray:
+        """Embeddings of text, in the space of pooled image embeddings.
+
+        Parameters
+        ----------
+        prompts : sequence of str
+        templates : sequence of str or of functions, optional
+            Texts with one "{}", where the prompt goes, such as "a photo of a {}.", or functions
+            from prompt to text, as ``open_clip.OPENAI_IMAGENET_TEMPLATES`` has. Embeddings of unit
+            length are averaged over them. By default the prompt is the text.
+
+        Returns
+        -------
+        array of float32, shape (n_prompts, embed_dim)
+            Of unit length, whatever `normalize` is: text is compared by its direction.
+
+        Raises
+        ------
+        TypeError, ValueError : prompts or templates are none; a text is longer than the model
+            reads; `layer` is not "pooled", so that features are in another space; or the model's
+            tokenizer cannot be had.
+        """
+        self._check()
+        if self.layer != "pooled":
+            raise ValueError(
+                f'layer={self.layer!r} has no text: text embeddings are in the space of "pooled" '
+                "features"
+            )
+        texts = in_templates(check_prompts(prompts), templates)
+        self._loaded = load_model(self.model, self.pretrained, resolve_device(self.device))
+        flat = [text for of_prompt in texts for text in of_prompt]
+        found = self._loaded.text(flat, self.batch_size)
+        return mean_direction(found.reshape(len(texts), -1, found.shape[1]))
 
 
 #: Entries of a tag's configuration that define preprocessing.
 _PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
-
-
-@dataclass(eq=False)
-class LoadedModel:
-    """A CLIP model on its device, which takes uint8 images."""
-
-    clip: Any
-    preprocess: Any
-    device: torch.device
-    #: Of the file that the weights were read from.
-    checksum: str = ""
-
-    @torch.inference_mode()
-    def features(self, batch: np.ndarray, layer: str, bf16: bool) -> np.ndarray:
-        """Pooled features or tokens of a batch of images, float32."""
-        with ThreadPoolExecutor() as pool:  # PIL works outside the interpreter's lock
-            prepared = list(pool.map(lambda i: self.preprocess(Image.fromarray(i)), batch))
-        images = torch.stack(prepared).to(self.device)
-        # Extractors in other threads share the network, and with it the hook for tokens.
-        with state_lock(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            return self.tensor_features(images, layer).float().cpu().numpy()
-
-    def tensor_features(self, images: torch.Tensor, layer: str) -> torch.Tensor:
-        """Features of prepared images (n, 3, H, W) as tensors, through which gradients pass."""
-        return self._tokens(images) if layer == "tokens" else self._pooled(images)
-
-    def _pooled(self, images: torch.Tensor) -> torch.Tensor:
-        return self.clip.encode_image(images, normalize=False)
-
-    def _tokens(self, images: torch.Tensor) -> torch.Tensor:
-        seen: list[torch.Tensor] = []
-        norm = _token_norm(self.clip.visual)
-        hook = None if norm is None else norm.register_forward_hook(lambda *io: seen.append(io[2]))
-        if hook is not None:
-            try:
-                self.clip.encode_image(images, normalize=False)
-            finally:
-                hook.remove()
-        if not seen or seen[0].ndim != 3:
-            raise ValueError(
-                'layer="tokens" needs a vision transformer with a layer norm over all tokens, '
-                'which this model does not have; use layer="pooled", or TorchFeatures with the '
-                "name of a layer"
-            )
-        return seen[0]
-
-
-def _token_norm(visual: torch.nn.Module) -> torch.nn.Module | None:
-    """The layer norm after the last block, in open_clip's own towers and in those from timm."""
-    return getattr(visual, "ln_post", None) or getattr(getattr(visual, "trunk", None), "norm", None)
 
 
 # Extractors with equal weights on a device share one network, freed with the last of them.
@@ -204,8 +206,10 @@ def load_model(
         loaded = _MODELS.get(identity)
         if loaded is None:
             clip, preprocess = _create(source)
-            clip.visual.to(device)  # the text tower is never run
-            loaded = _MODELS[identity] = LoadedModel(clip.eval(), preprocess, device, checksum)
+            clip.visual.to(device)  # the text tower follows when it is needed
+            loaded = _MODELS[identity] = LoadedModel(
+                clip.eval(), preprocess, device, checksum, source.model
+            )
     return loaded
 
 

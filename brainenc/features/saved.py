@@ -25,9 +25,7 @@ def probe(extractor: Any) -> np.ndarray:
     -------
     array of float32, shape (at most 4096,)
     """
-    rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (1, *extractor.image_shape_), dtype=np.uint8)
-    features = extractor._checked(picture, np.zeros(1, int)).reshape(-1)
+    features = extractor._of_test_picture().reshape(-1)
     if features.size <= _MOST_VALUES:
         return features
     return features[np.linspace(0, features.size - 1, _MOST_VALUES).astype(int)]

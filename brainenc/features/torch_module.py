@@ -21,9 +21,9 @@ from brainenc.features._weights import (
     weights_hash,
 )
 from brainenc.features.base import FeatureExtractor
+from brainenc.features.behaviour import behaviour
 from brainenc.features.layout import ARRANGED, arranged, check_layout, find_layout
 from brainenc.process_state import own_settings, state_lock, torch_seeded
-from brainenc.storage import fingerprint
 
 
 class TorchFeatures(FeatureExtractor):
@@ -121,7 +121,7 @@ class TorchFeatures(FeatureExtractor):
             "layer": self.layer,
             "pool": self.pool,
             "layout": self.layout,
-            "preprocess": _behaviour(self._prepare(module)),
+            "preprocess": behaviour(self._prepare(module), "preprocess"),
         }
 
     def weights(self) -> dict[str, str]:
@@ -415,33 +415,3 @@ def _source(name: str) -> dict[str, str]:
         f"the weights of {name} ({repository}) are not on this machine and cannot be downloaded. "
         f"Ways on: give a checkpoint as pretrained=<local file>, {ELSE}" + see("guide/features")
     )
-
-
-def _behaviour(preprocess: Callable[[Image.Image], torch.Tensor]) -> str:
-    """Hash of a function's results for fixed images, which identify it better than its name."""
-    results = []
-    with own_settings():  # torchvision's conversions use torch's default dtype
-        for image in _test_images():
-            try:
-                first, second = (np.asarray(preprocess(image)) for _ in range(2))
-            except Exception as error:  # of grey or small images: images as these have no features
-                results.append(fingerprint(type(error).__name__))
-                continue
-            if not np.array_equal(first, second):
-                raise ValueError(
-                    "preprocess gives another result each time for one image, so its features "
-                    "cannot be stored; remove the random steps, or use store=None"
-                    + see("guide/features")
-                )
-            results.append(fingerprint(first))
-    return fingerprint(results)
-
-
-def _test_images() -> list[Image.Image]:
-    """Noise and a smooth picture, wide and high, small, dark and grey."""
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (256, 320, 3), dtype=np.uint8)
-    rows, columns = np.mgrid[0:425, 0:425] / 424
-    smooth = (255 * np.stack([rows, columns, 1 - rows * columns], axis=-1)).astype(np.uint8)
-    dark, small = noise[:96, :64] // 16, noise[:40, :40]
-    return [Image.fromarray(image) for image in (noise, smooth, dark, small, noise[..., 0])]

@@ -7,6 +7,7 @@ from typing import Any
 from sklearn.base import clone
 
 from brainenc.features.base import FeatureExtractor
+from brainenc.features.transformed import WrappedFeatures
 from brainenc.identity import identity
 from brainenc.late_imports import if_imported
 from brainenc.process_state import torch_seeded
@@ -28,6 +29,8 @@ def _extractors(transformer: Any) -> Iterator[Any]:
         parts = [step for _, step in transformer.steps]
     elif isinstance(transformer, if_imported("sklearn.pipeline", "FeatureUnion")):
         parts = [part for _, part in transformer.transformer_list]
+    elif isinstance(transformer, WrappedFeatures):
+        parts = [transformer.extractor]
     else:
         parts = []
         yield transformer
@@ -76,6 +79,8 @@ def untrained(features: Any, random_state: int) -> tuple[Any, str]:
             found = clone(part)
             found.transformer_list = [(name, changed(p)) for name, p in part.transformer_list]
             return found
+        if isinstance(part, WrappedFeatures):
+            return clone(part).set_params(extractor=changed(part.extractor))
         if not _is_network(part):
             return part if part is None or isinstance(part, str) else clone(part)
         other, name = _untrained_network(part, random_state)
@@ -182,11 +187,14 @@ class UntrainedCLIP(FeatureExtractor):
         if not hasattr(self, "_loaded"):
             self._loaded = self._network()
         bf16 = self.extractor.precision == "bf16"
-        return self._loaded.features(batch, self.extractor.layer, bf16=bf16)
+        return self._loaded.features(
+            batch, self.extractor.layer, bf16=bf16, normalize=self.extractor.normalize
+        )
 
     def _network(self) -> Any:
         from brainenc.devices import resolve_device
-        from brainenc.features.openclip import LoadedModel, load_model
+        from brainenc.features._clip_model import LoadedModel
+        from brainenc.features.openclip import load_model
 
         device = resolve_device(self.extractor.device)
         loaded = load_model(self.extractor.model, self.extractor.pretrained, device)

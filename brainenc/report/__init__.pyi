@@ -20,9 +20,13 @@ from .layers import render_layers as render_layers
 from .partition import render_partition as render_partition
 from .partition_figures import partition_areas as partition_areas
 from .render import render_report as render_report
+from .selectivity import render_selectivity as render_selectivity
 from .slices import plot_slices as plot_slices
 from .style import NothingToDraw as NothingToDraw
 from .style import encoder_colors as encoder_colors
 from .style import figure_to_svg as figure_to_svg
 from .style import styled as styled
 from .surface import plot_surface as plot_surface
+from .word_figures import word_bars as word_bars
+from .word_figures import word_map as word_map
+from .word_figures import word_pictures as word_pictures

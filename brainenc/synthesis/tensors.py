@@ -143,7 +143,8 @@ def _efficientnet(extractor: EfficientNetLiteFeatures, images: Tensor) -> Tensor
 def _openclip(extractor: OpenCLIPFeatures) -> TensorFeatures:
     loaded = load_model(extractor.model, extractor.pretrained, resolve_device(extractor.device))
     prepare = on_tensors(loaded.preprocess)
-    return lambda images: loaded.tensor_features(prepare(images), extractor.layer)
+    layer, normalize = extractor.layer, bool(extractor.normalize)
+    return lambda images: loaded.tensor_features(prepare(images), layer, normalize)
 
 
 def _of_module(

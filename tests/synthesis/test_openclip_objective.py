@@ -36,15 +36,21 @@ def model_folder(folder, preprocess):
     return folder
 
 
-@pytest.mark.parametrize("layer", ["pooled", "tokens"])
+@pytest.mark.parametrize(
+    ("layer", "normalize"),
+    [("pooled", False), ("pooled", True), ("tokens", False), ("transformer.resblocks.0", True)],
+)
 @pytest.mark.parametrize(
     "preprocess", [{}, {"resize_mode": "squash"}, {"interpolation": "bilinear", "std": [0.4] * 3}]
 )
-def test_values_are_those_of_predict_and_have_a_gradient(preprocess, layer, tmp_path):
+def test_values_are_those_of_predict_and_have_a_gradient(preprocess, layer, normalize, tmp_path):
     rng = np.random.default_rng(0)
     images = brainenc.datasets.simulate_subject(60, 10, 1, random_state=0).images[:, :, 8:]
     features = brainenc.OpenCLIPFeatures(
-        f"local-dir:{model_folder(tmp_path, preprocess)}", layer=layer, verbose=False
+        f"local-dir:{model_folder(tmp_path, preprocess)}",
+        layer=layer,
+        normalize=normalize,
+        verbose=False,
     )
     betas = rng.standard_normal((60, 2, 5)) + images.mean(axis=(1, 2))[:, None, :1] / 20
     encoder = brainenc.RidgeEncoder(features, alphas=[100.0]).fit(images, betas)

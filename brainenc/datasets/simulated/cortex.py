@@ -49,6 +49,9 @@ AREAS = {
 #: Order of the areas along the sheet: neighbours share a meridian.
 SHEET = ("V3d", "V2d", "V1d", "V1v", "V2v", "V3v", "hV4", "FFA", "PPA", "EBA")
 
+#: Sharpness of the preferred hue of voxels with a concept (von Mises): half at a sixth of a circle.
+_CONCEPT_SHARPNESS = 1.4
+
 #: Random directions that the weights of an area's voxels span, by a subject's own law.
 _OWN_DIRECTIONS = 16
 
@@ -151,6 +154,8 @@ class Law:
         Of the compression; share of the variance that content makes, 0 in early areas.
     selectivity : array, shape (n_voxels, n_categories)
     attribute_gain : array, shape (n_voxels, n_attributes)
+    hue, hue_sharpness : arrays, shape (n_voxels,)
+        Hue that a voxel with a concept prefers, 0 … 1 on a circle, and how sharply; 0: all alike.
     centre, scale : arrays, shape (n_voxels, 3)
         Mean and s.d., over the images simulated, of the low-level part, of content, and of both.
         `expected_responses` sets them.
@@ -165,6 +170,8 @@ class Law:
     attribute_gain: np.ndarray
     mean: np.ndarray
     signal_sd: np.ndarray
+    hue: np.ndarray
+    hue_sharpness: np.ndarray
     centre: np.ndarray = field(init=False)
     scale: np.ndarray = field(init=False)
 
@@ -191,7 +198,22 @@ class Law:
             attribute_gain=0.5 * rng.standard_normal((n_voxels, len(ATTRIBUTES))),
             mean=mean,
             signal_sd=signal_sd,
+            hue=np.zeros(n_voxels),
+            hue_sharpness=np.zeros(n_voxels),
         )
+
+    def give_concepts(self, share: float, hues: int, rng: np.random.Generator) -> None:
+        """Give a share of the high-level voxels of every area a category in one of `hues` hues.
+
+        Such voxels respond to nothing else, whatever their area prefers.
+        """
+        high = np.flatnonzero(self.content_share)
+        chosen = rng.permutation(high)[: round(share * len(high))]
+        concept = rng.permutation(np.arange(len(chosen)) % (len(CATEGORIES) * hues))
+        self.selectivity[chosen] = np.eye(len(CATEGORIES))[concept // hues]
+        self.attribute_gain[chosen] = 0
+        self.hue[chosen] = concept % hues / hues
+        self.hue_sharpness[chosen] = _CONCEPT_SHARPNESS
 
     def select(self, voxels: np.ndarray) -> "Law":
         """Law of some voxels, by position."""
@@ -229,10 +251,7 @@ class Law:
                 if objects is None:
                     drive[:, high] = np.nan
                 else:
-                    content = _content_drive(
-                        objects, prfs.iloc[at], self.selectivity[at], self.attribute_gain[at],
-                        n_images=len(energy),
-                    )  # fmt: skip
+                    content = _content_drive(objects, prfs.iloc[at], self, at, len(energy))
                     content = (content ** self.exponent[at] - self.centre[at, 1]) / self.scale[
                         at, 1
                     ]
@@ -287,9 +306,7 @@ def expected_responses(
         high = np.flatnonzero(share)
         if len(high):
             at = high + v.start
-            content = _content_drive(
-                objects, prfs.iloc[at], law.selectivity[at], law.attribute_gain[at]
-            )
+            content = _content_drive(objects, prfs.iloc[at], law, at)
             low_level = np.sqrt(1 - share[high]) * standardised(drive[:, high], at, 0)
             content = standardised(content ** law.exponent[at], at, 1)
             drive[:, high] = low_level + np.sqrt(share[high]) * content
@@ -404,14 +421,18 @@ def _sum_in_images(values: np.ndarray, objects: pd.DataFrame, n_images: int) -> 
 def _content_drive(
     objects: pd.DataFrame,
     prfs: pd.DataFrame,
-    selectivity: np.ndarray,
-    attribute_gain: np.ndarray,
+    law: Law,
+    voxels: np.ndarray,
     n_images: int | None = None,
 ) -> np.ndarray:
     weight = visibility(objects, *prfs[["x", "y", "size"]].to_numpy().T)
     weight *= np.sqrt(objects["size"].to_numpy(np.float32) / FIELD)[:, None]
     category = pd.Categorical(objects["category"], CATEGORIES).codes
-    preference = selectivity.T[category] * np.exp(object_attributes(objects) @ attribute_gain.T)
+    gain = object_attributes(objects) @ law.attribute_gain[voxels].T
+    preference = law.selectivity[voxels].T[category] * np.exp(gain)
+    if (sharpness := law.hue_sharpness[voxels]).any():
+        away = objects["hue"].to_numpy()[:, None] - law.hue[voxels]
+        preference = preference * np.exp(sharpness * (np.cos(2 * np.pi * away) - 1))
     if n_images is None:
         return sum_by_image(weight * preference, objects) / (0.2 + sum_by_image(weight, objects))
     content, total = (

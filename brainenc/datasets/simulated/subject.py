@@ -9,6 +9,7 @@ from scipy import sparse
 
 from brainenc.data.encoding_data import EncodingData
 from brainenc.datasets.simulated import cortex
+from brainenc.datasets.simulated.captions import COLOURS
 from brainenc.datasets.simulated.energy import GRID, gabor_energy
 from brainenc.datasets.simulated.noise import add_noise, draw_noise_covariance
 from brainenc.datasets.simulated.scenes import make_scenes
@@ -35,6 +36,8 @@ def simulate_subject(
     missing: float = 0.02,
     n_tokens: int = 16,
     token_width: int = 64,
+    concepts: float = 0.0,
+    noise_voxels: float = 0.0,
     random_state: int | None = 0,
     verbose: bool = False,
     name: str = "simulated",
@@ -63,6 +66,11 @@ def simulate_subject(
         presentation of an image is always there.
     n_tokens, token_width : int
         Shape of ``truth.tokens``; n_tokens is one of 1, 4, 16, 64, 256.
+    concepts : float in [0, 1]
+        Share of the high-level voxels that respond to one of 20 concepts, a category in a colour
+        ("red vehicle"), in place of what their area prefers: no ROI label gives them away.
+    noise_voxels : float in [0, 1]
+        Share of all voxels, anywhere, that respond to nothing: their ncsnr is 0.
     random_state : int, optional
         Seed. Images and tokens do not depend on the numbers of voxels and repeats, and with
         more images the first ones stay the same. None: different every time.
@@ -100,8 +108,11 @@ def simulate_subject(
     check_arguments(
         n_images, n_voxels, n_repeats, image_size, n_sessions, session_drift, missing, token_width
     )
+    for argument, share in {"concepts": concepts, "noise_voxels": noise_voxels}.items():
+        if not 0 <= share <= 1:  # NaN too
+            raise ValueError(f"{argument}={share} must be a share between 0 and 1")
     n_side = token_side(n_tokens)
-    scene_seed, token_seed, *seeds = np.random.SeedSequence(random_state).spawn(6)
+    scene_seed, token_seed, *seeds, kind_seed = np.random.SeedSequence(random_state).spawn(7)
     return make_subject(
         scene_seed.spawn(n_images),
         token_seed.spawn(n_images),
@@ -116,6 +127,9 @@ def simulate_subject(
         token_width=token_width,
         verbose=verbose,
         name=name,
+        concepts=concepts,
+        noise_voxels=noise_voxels,
+        kind_seed=kind_seed,
     )
 
 
@@ -136,6 +150,9 @@ def make_subject(
     name: str,
     alikeness: float = 1.0,
     law_seed: np.random.SeedSequence | None = None,
+    concepts: float = 0.0,
+    noise_voxels: float = 0.0,
+    kind_seed: np.random.SeedSequence | None = None,
 ) -> EncodingData:
     """A subject who sees the scenes of given seeds; the other arguments as `simulate_subject` has.
 
@@ -148,6 +165,8 @@ def make_subject(
     alikeness, law_seed
         Share of the signal variance by the law of all subjects, and the seed of the subject's own
         law, which makes the rest.
+    concepts, noise_voxels, kind_seed
+        Shares of voxels of these kinds, and the seed of the choice.
     """
     cortex_rng, noise_rng, trial_rng, drift_rng = map(np.random.default_rng, seeds)
     n_images = len(scene_seeds)
@@ -159,7 +178,12 @@ def make_subject(
     voxels = cortex.place_voxels(n_voxels)
     prfs = cortex.place_prfs(voxels, cortex_rng)
     mean, signal_sd, noise_sd = _draw_magnitudes(voxels["roi"], cortex_rng)
+    kind_rng = np.random.default_rng(kind_seed)
+    silent = kind_rng.permutation(n_voxels)[: round(noise_voxels * n_voxels)]
+    noise_sd[silent] = np.hypot(signal_sd[silent], noise_sd[silent])
+    signal_sd[silent] = 0
     law = cortex.Law.draw(voxels["roi"], prfs, mean, signal_sd, cortex_rng)
+    law.give_concepts(concepts, len(COLOURS), kind_rng)
     signal = cortex.expected_responses(energy, objects, law, prfs, verbose=verbose)
     if alikeness < 1:
         law_rng = np.random.default_rng(law_seed)

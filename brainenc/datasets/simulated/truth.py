@@ -8,10 +8,13 @@ import pandas as pd
 from scipy import sparse
 
 from brainenc.data.images import as_images
+from brainenc.datasets.simulated.captions import colour_of, make_captions
 from brainenc.datasets.simulated.cortex import Law
 from brainenc.datasets.simulated.energy import GRID, gabor_energy
 from brainenc.datasets.simulated.given_scenes import check_objects
+from brainenc.datasets.simulated.joint import JointEmbeddings, embed_images
 from brainenc.datasets.simulated.noise import add_noise
+from brainenc.datasets.simulated.scenes import CATEGORIES
 from brainenc.metrics import gaussian_log_density
 from brainenc.validation import check_index
 
@@ -240,6 +243,82 @@ class SimulatedTruth:
         if objects is not None:
             objects = check_objects(objects, len(pixels))
         return self.law.respond(gabor_energy(pixels), objects, self.prfs)
+
+    @property
+    def selectivity(self) -> pd.DataFrame:
+        """What each voxel responds to, one row per voxel.
+
+        Columns: ``concept``, the category that the voxel prefers ("face"), with its colour if it
+        has one ("red vehicle"), empty for voxels of early areas and of noise; ``category`` and
+        ``colour``, its parts; ``noise``, whether the voxel responds to nothing; and a column per
+        category with its weight. Below an `alikeness` of 1 it is that of the shared law.
+
+        Examples
+        --------
+        >>> from brainenc.datasets import simulate_subject
+        >>> truth = simulate_subject(20, 60, 2, concepts=0.5).truth
+        >>> sorted(truth.selectivity.columns)[:3], len(truth.selectivity)
+        (['body', 'category', 'colour'], 60)
+        """
+        if self.law is None:
+            raise ValueError("truth has no law of responses: simulate the subject again")
+        noise = self.law.signal_sd == 0
+        content = (self.law.content_share > 0) & ~noise
+        best = np.array(CATEGORIES)[self.law.selectivity.argmax(axis=1)]
+        colour = np.where(self.law.hue_sharpness > 0, colour_of(self.law.hue), "")
+        table = pd.DataFrame(
+            {"category": np.where(content, best, ""), "colour": np.where(content, colour, "")}
+        )
+        table.insert(0, "concept", (table["colour"] + " " + table["category"]).str.strip())
+        table["noise"] = noise
+        weights = np.where(content[:, None], self.law.selectivity, 0)
+        return table.join(pd.DataFrame(weights, columns=list(CATEGORIES)))
+
+    def captions(self) -> list[str]:
+        """A sentence for each image, made from the table of its objects.
+
+        Examples
+        --------
+        >>> from brainenc.datasets import simulate_subject
+        >>> simulate_subject(20, 10, 2).truth.captions()[0]
+        'a large purple face and a green body on the left in a cyan place'
+        """
+        return make_captions(self.objects, len(self.signal))
+
+    def joint(
+        self, modality_gap: float = 1.0, noise: float = 0.3, random_state: int = 0
+    ) -> JointEmbeddings:
+        """Embeddings of the images, and of text in the same space, as CLIP has them.
+
+        Images and texts of the same content share a direction; all images share another one, and
+        all texts a third: the modality gap.
+
+        Parameters
+        ----------
+        modality_gap : float, >= 0
+            Length of what images share, and of what texts share, relative to the content.
+        noise : float, >= 0
+            Likewise, of noise in the embeddings of images.
+        random_state : int
+            Seed of the noise.
+
+        Returns
+        -------
+        JointEmbeddings
+
+        Raises
+        ------
+        ValueError : a number is negative.
+
+        Examples
+        --------
+        >>> from brainenc.datasets import simulate_subject
+        >>> joint = simulate_subject(20, 10, 2).truth.joint()
+        >>> joint.images.shape, joint.encode_text(["a face"]).shape
+        ((20, 64), (1, 64))
+        """
+        n_images = len(self.signal)
+        return embed_images(self.objects, n_images, modality_gap, noise, random_state)
 
     def rescale(
         self, scale: np.ndarray, shift: np.ndarray, trials: pd.DataFrame

@@ -1,10 +1,12 @@
 """Networks adapted to a new subject with few images, on simulated subjects.
 
-    python benchmarks/new_subjects_networks.py
+    python benchmarks/new_subjects_networks.py --alikeness 1
+    python benchmarks/new_subjects_networks.py --alikeness 0 --networks LatentEncoder MindSimulator
 
 Every network of brainenc is fitted to one other subject and adapted, by its own `adapt`, to each of
 several new ones, beside ridge with a prior, in-context weights, the group mean, and ridge from
-scratch. Writes docs/results/new_subjects_networks*.csv and .json.
+scratch. Writes docs/results/new_subjects_networks*.csv and .json, in which rows of other degrees of
+alikeness are kept. Nearly all of the time is that of SynBrain.
 
 "SynBrain, published steps" has the published losses, stages and way of adapting, in the small
 sizes of its networks; "SynBrain" is the default, which is blended with ridge.
@@ -33,12 +35,15 @@ NETWORKS: dict[str, Any] = {
 }
 
 
-def networks(device: str) -> dict[str, Any]:
+PUBLISHED_STEPS = "SynBrain, published steps"
+
+
+def networks(given: argparse.Namespace) -> dict[str, Any]:
     """Unfitted networks in their default sizes."""
-    found = {name: make(None, device=device) for name, make in NETWORKS.items()}
-    options = SMALL | {"vae_epochs": 15, "blend": None}
-    found["SynBrain, published steps"] = brainenc.SynBrainEncoder(None, device=device, **options)
-    return found
+    found = {name: make(None, device=given.device) for name, make in NETWORKS.items()}
+    options = SMALL | {"vae_epochs": 15, "blend": None, "device": given.device}
+    found[PUBLISHED_STEPS] = brainenc.SynBrainEncoder(None, **options)
+    return {name: found[name] for name in given.networks}
 
 
 def curve_of(given: argparse.Namespace, alikeness: float) -> tuple[Any, dict[str, float]]:
@@ -51,7 +56,7 @@ def curve_of(given: argparse.Namespace, alikeness: float) -> tuple[Any, dict[str
     own = [data.select(images=np.arange(N_SHARED, N_IMAGES)) for data in subjects]
     news, sources = subjects[: given.subjects], own[given.subjects :]
     methods, seconds = {}, {}
-    for name, network in networks(given.device).items():
+    for name, network in networks(given).items():
         begun = time.perf_counter()
         fitted = network.with_voxels(sources[0].voxels).fit(
             sources[0].truth.tokens, sources[0].betas
@@ -85,22 +90,34 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--alikeness", type=float, nargs="*", default=[1.0, 0.5, 0.0])
     parser.add_argument("--device", default="cpu")
+    names = [*NETWORKS, PUBLISHED_STEPS]
+    parser.add_argument("--networks", nargs="+", default=names, choices=names)
     given = parser.parse_args()
-    tables: dict[str, list[pd.DataFrame]] = {"summary": [], "pairs": []}
-    content: dict[str, Any] = vars(given) | {"seconds": {}}
+    tables = {name: kept(name, given.alikeness) for name in ("summary", "pairs")}
+    path = RESULTS / "new_subjects_networks.json"
+    former = json.loads(path.read_text())["runs"] if path.exists() else {}
     for alikeness in given.alikeness:
         begun = time.perf_counter()
         curve, fits = curve_of(given, alikeness)
-        content["seconds"][f"alikeness {alikeness:g}"] = fits | {"all": time.perf_counter() - begun}
+        former[f"alikeness {alikeness:g}"] = vars(given) | {
+            "seconds": fits | {"all": time.perf_counter() - begun},
+            **{key: curve.manifest[key] for key in ("versions", "hardware")},
+        }
         for name, parts in tables.items():
             parts.append(getattr(curve, name).assign(alikeness=alikeness))
             written = pd.concat(parts).round(4)
             written.to_csv(RESULTS / f"new_subjects_networks_{name}.csv", index=False)
         print(f"alikeness {alikeness:g}\n{curve.table().to_string()}", flush=True)
-        content["manifest"] = {
-            key: curve.manifest[key] for key in ("sizes", "n_draws", "versions", "hardware")
-        }
-        (RESULTS / "new_subjects_networks.json").write_text(json.dumps(content, indent=1) + "\n")
+        path.write_text(json.dumps({"runs": former}, indent=1) + "\n")
+
+
+def kept(name: str, alikeness: list[float]) -> list[pd.DataFrame]:
+    """Rows of an earlier run at other degrees of alikeness."""
+    path = RESULTS / f"new_subjects_networks_{name}.csv"
+    if not path.exists():
+        return []
+    found = pd.read_csv(path)
+    return [found[~found["alikeness"].isin(alikeness)]]
 
 
 if __name__ == "__main__":

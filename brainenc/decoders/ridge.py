@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from brainenc.decoders.base import BaseDecoder
+from brainenc.decoders.held_images import HeldImages
 from brainenc.decoders.responses import VoxelScaling, averages_of, single_trials
-from brainenc.decoders.rows import Rows, fit_rows
+from brainenc.decoders.rows import Rows, beside, fit_rows
 from brainenc.model_selection import image_folds
 from brainenc.numeric import as_doubles
 from brainenc.repeats import average_repeats
@@ -113,7 +114,9 @@ class RidgeDecoder(BaseDecoder):
         if n is not None and (not isinstance(n, int | np.integer) or n < 1):
             raise ValueError(f"n_test_repeats={n!r} must be None or a whole number from 1")
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "RidgeDecoder":
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, validation: Any = None
+    ) -> "RidgeDecoder":
         """Fit to betas and the targets of their images.
 
         Parameters
@@ -122,6 +125,8 @@ class RidgeDecoder(BaseDecoder):
         sample_weight : array, shape (n_images,), optional
             Weight of the squared errors of an image, in learning and in the choice of the penalty;
             0 leaves it out.
+        validation : pair (betas, targets), optional
+            Other images, on whose averages the penalty is chosen, in place of `cv`.
 
         Returns
         -------
@@ -131,18 +136,27 @@ class RidgeDecoder(BaseDecoder):
         ------
         ValueError, TypeError : as `BaseDecoder.fit`; weights that are negative or all 0.
         """
-        self._fit_all(X, y, sample_weight=sample_weight)
+        self._fit_all(X, y, sample_weight=sample_weight, validation=validation)
         return self
 
-    def _fit_checked(self, betas: np.ndarray, y: Any, sample_weight: Any = None) -> np.ndarray:
+    def _fit_checked(
+        self, betas: np.ndarray, y: Any, sample_weight: Any = None, validation: Any = None
+    ) -> np.ndarray:
         weights = None if sample_weight is None else _check_weight(sample_weight, len(betas))
         targets = self._targets_of(y, len(betas), reset=True)
         self.scaling_ = VoxelScaling.of(betas, weights)
-        return self._fit(self.scaling_.apply(betas), targets, weights)
+        held = HeldImages.of(self, validation)
+        return self._fit(self.scaling_.apply(betas), targets, weights, held)
 
     def _fit(
-        self, betas: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None = None
+        self,
+        betas: np.ndarray,
+        targets: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        held: HeldImages | None = None,
     ) -> np.ndarray:
+        if held is not None:
+            return self._fit_validated(betas, targets, sample_weight, held)
         folds = image_folds(self.cv, len(betas), random_state=self.random_state)
         options: dict[str, Any] = {
             "form": self.form,
@@ -176,6 +190,34 @@ class RidgeDecoder(BaseDecoder):
             **options,
         )
         return held_out
+
+    def _fit_validated(
+        self,
+        betas: np.ndarray,
+        targets: np.ndarray,
+        weights: np.ndarray | None,
+        held: HeldImages,
+    ) -> np.ndarray:
+        """Fit with the penalty that is best for other images; no image is held out."""
+        n = len(betas)
+        averages = Rows(average_repeats(betas), np.arange(n))
+        tested, both, folds = beside(n, held.averages, held.targets, targets)
+        if weights is not None:
+            weights = np.concatenate([weights, np.ones(len(held.targets))])
+        self.regression_, _ = fit_rows(
+            averages if self.train_on == "averages" else Rows(*single_trials(betas)),
+            tested,
+            both,
+            folds,
+            weights=weights,
+            alphas=self.alphas,
+            alpha_per_target=self.alpha_per_target,
+            form=self.form,
+            search=choose_search(self.search, n, folds),
+            device=self.device,
+            random_state=self.random_state,
+        )
+        return np.full(targets.shape, np.nan, np.float32)
 
     def _predict(self, responses: np.ndarray) -> np.ndarray:
         return self.regression_.predict(responses)

@@ -69,6 +69,7 @@ def test_all_conditions_are_there_with_equal_terms(study):
     }
     alone = {"none", "real rows repeated", "real rows with noise", "BiMixCo rows", REAL_TRIALS}
     adapted = {f"ridge, adapted: {kind}, new images" for kind in ("predictions", "draws")}
+    adapted |= {"ridge, adapted: draws, images permuted"}
     decoders = {"ridge as decoder", "mean as decoder", "ridge, adapted as decoder"}
     assert names == of_encoder | alone | adapted | decoders
     assert set(rows["similarity"]) == {"centred", "uncentred", "CSLS"}
@@ -181,9 +182,8 @@ def test_a_gain_must_be_above_the_controls():
 
     assert gains(base)[synthetic]
     assert not gains(up)[synthetic]  # repeated rows do as well
-    assert controls_of("ridge, adapted: draws, new images", ["ridge: draws, images permuted"]) == [
-        "ridge: draws, images permuted"
-    ]
+    permuted = [f"ridge{kind}: draws, images permuted" for kind in ("", ", adapted")]
+    assert controls_of("ridge, adapted: draws, new images", permuted) == permuted[1:]
 
 
 def test_encoders_see_the_real_rows_only_and_permuted_rows_are_the_new_ones():

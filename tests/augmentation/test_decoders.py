@@ -9,7 +9,8 @@ from sklearn.linear_model import Ridge
 
 import brainenc
 from brainenc.augmentation.conditions import NONE, REAL_TRIALS, REPEATED
-from brainenc.augmentation.tuning import identification_error
+from brainenc.augmentation.linear import Pairs
+from brainenc.augmentation.tuning import DecoderFits, identification_error
 from brainenc.decoders import BaseDecoder
 
 OPTIONS = {
@@ -232,3 +233,19 @@ def test_identification_error_counts_wrong_pairs_in_both_directions():
     assert identification_error(np.full((4, 4), np.nan)) == 0.5
     # Row 0 and column 0 are undefined, half wrong; 4 > 2 by row and 5 > 2 by column are left.
     assert identification_error(values) == pytest.approx((0.5 * 2 + 0 + 1) / 6)
+
+
+def test_every_condition_is_centred_by_the_targets_of_the_real_rows():
+    rng = np.random.default_rng(0)
+    real, added, tuning, test = (
+        Pairs(rng.standard_normal((n, 10)), rng.standard_normal((n, 6)) + shift)
+        for n, shift in ((30, 0), (30, 8), (20, 0), (20, 0))
+    )
+    fits = DecoderFits(real, tuning, test, Plain(), (2, 3))
+    fits._alone = (2.0, None)  # so that the fit with added rows is the better one
+    found = fits.decoded(added)
+    assert found.chosen == {"weight": 1.0}
+    wanted = brainenc.metrics.cosine_similarity(
+        found.predicted, test.Y.astype(np.float32), mean=real.Y.mean(axis=0)
+    )
+    np.testing.assert_allclose(found.similarities["centred"], wanted, atol=1e-5)

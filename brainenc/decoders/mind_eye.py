@@ -301,8 +301,8 @@ class MindEyeDecoder(TrainedDecoder):
                 stacklevel=4,
             )
         if not stays or not as_ridge:
-            monitored = monitored_rows(rows, held, validation)
-            self._train_net(rows, used, monitored, run, n_epochs, only_read_in=stays)
+            tested = monitored_rows(rows, held, validation)
+            self._train_net(rows, used, tested, run, n_epochs, only_read_in=stays)
             for subject, part in enumerate(parts):
                 mine = np.intersect1d(np.flatnonzero(rows.subjects == subject), held).astype(int)
                 if mine.size:
@@ -380,10 +380,9 @@ class MindEyeDecoder(TrainedDecoder):
         *,
         only_read_in: bool,
     ) -> None:
-        kind = "published" if self.sizes == "published" else "auto"
-        contrast = CONTRASTS[kind]
-        monitor: dict[str, Any] = {}
+        contrast = CONTRASTS["published" if self.sizes == "published" else "auto"]
         evaluate = None
+        monitor: dict[str, Any] = {}
         of_rows, held = monitored
         if len(held):
             monitor = {"monitor": "held_out_nce", "mode": "min"}

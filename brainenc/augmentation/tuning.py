@@ -137,7 +137,7 @@ def on_equal_terms(decoder: Any, fewest: int, most: int) -> Any:
     ----------
     decoder : Decoder
         One that is trained by steps has a method `on_equal_terms` (see
-        `brainenc.decoders.trained.TrainedDecoder`); others are the same for all anyway.
+        `brainenc.MindEyeDecoder`); others are the same for all anyway.
     fewest, most : int
         Numbers of rows.
     """

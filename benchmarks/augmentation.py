@@ -1,9 +1,13 @@
-"""What synthetic trials are worth to a ridge decoder, on a simulated subject.
+"""What synthetic trials are worth to a decoder, on a simulated subject.
 
 150 real trials, four added rows for each, all conditions of `brainenc.augmentation_study`, and
 ridge adapted from another simulated subject. Run as
 
     python benchmarks/augmentation.py --out docs/results
+
+Other encoders, each fitted to the real trials and adapted from the other subject, and MindEye:
+
+    python benchmarks/augmentation.py --encoders latent synbrain mind_simulator --decoder mind_eye
 """
 
 import argparse
@@ -14,9 +18,23 @@ import time
 from pathlib import Path
 
 import pandas as pd
+from sklearn.base import clone
 
 import brainenc
 from brainenc.benchmarking.manifest import versions
+
+ENCODERS = {
+    "latent": brainenc.LatentEncoder,
+    "synbrain": brainenc.SynBrainEncoder,
+    "mind_simulator": brainenc.MindSimulatorEncoder,
+}
+#: By default ridge in closed form.
+DECODERS = {
+    "ridge": lambda: None,
+    "ridge_decoder": brainenc.RidgeDecoder,
+    "mind_eye": brainenc.MindEyeDecoder,
+    "mind_reader": brainenc.MindReaderDecoder,
+}
 
 
 def main() -> None:
@@ -26,11 +44,18 @@ def main() -> None:
     data, other = (
         brainenc.datasets.simulate_subject(**size, random_state=subject) for subject in (0, 1)
     )
-    encoder = brainenc.RidgeEncoder().fit(other.truth.tokens, other.zscore_by_session().betas)
+    encoders = {name: ENCODERS[name]() for name in arguments.encoders}
+    tokens, betas = other.truth.tokens, other.zscore_by_session().betas
+    adapted = {
+        name: clone(encoder).fit(tokens, betas)
+        for name, encoder in {"ridge": brainenc.RidgeEncoder(), **encoders}.items()
+    }
     result = brainenc.augmentation_study(
         data.zscore_by_session(),
+        encoders,
         targets=data.truth.tokens,
-        adapted={"ridge": encoder},
+        decoder=DECODERS[arguments.decoder](),
+        adapted=adapted,
         n_real=arguments.real,
         n_test=arguments.test,
         ratios=(arguments.ratio,),
@@ -61,6 +86,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--real", type=int, default=150)
     parser.add_argument("--test", type=int, default=600)
     parser.add_argument("--ratio", type=int, default=4)
+    parser.add_argument("--encoders", nargs="*", choices=list(ENCODERS), default=[])
+    parser.add_argument("--decoder", choices=list(DECODERS), default="ridge")
     parser.add_argument("--replicates", type=int, default=10)
     parser.add_argument("--out", type=Path, help="folder for CSV table, report and manifest")
     return parser.parse_args()

@@ -135,6 +135,22 @@ def ridge(folder: Path) -> dict:
     return fit(brainenc.RidgeEncoder(None), "pooled", folder)
 
 
+def ridge_decoder(folder: Path) -> dict:
+    """Tokens as targets, which stay in their file; a hundred responses are decoded and compared."""
+    tokens = np.load(folder / "tokens.npy", mmap_mode="r")
+    betas = np.load(folder / "betas.npy", mmap_mode="r")
+    decoder = brainenc.RidgeDecoder(None, train_on="averages")
+    start = time.perf_counter()
+    decoder.fit(betas, tokens)
+    seconds = time.perf_counter() - start
+    decoder.similarity(betas[:BLOCK], tokens[:BLOCK])
+    return {
+        "fit": "RidgeDecoder to tokens",
+        "peak memory, GiB": peak_memory(),
+        "minutes": seconds / 60,
+    }
+
+
 def draws(folder: Path) -> dict:
     """100 draws for 1 000 images × 16 000 voxels, 6.4 GB, of a ridge fitted to 300 images."""
     rng = np.random.default_rng(0)
@@ -223,6 +239,7 @@ CHILDREN = {
     "roi_transformer": roi_transformer,
     "mind_simulator": mind_simulator,
     "mind_reader": mind_reader,
+    "ridge_decoder": ridge_decoder,
     "draws": draws,
     "report": report,
     "folds": folds,

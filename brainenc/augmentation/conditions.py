@@ -89,6 +89,12 @@ def added_rows(
         for noise_kind, label in ((None, "predictions"), ("full", "draws")):
             made = responses(encoder, replicate.new_features, 1, noise_kind, _seed(rng))[:, 0]
             yield f"{name}, adapted: {label}, new images", Pairs(made, replicate.new.Y)
+            if noise_kind is not None:
+                order = rng.permutation(len(made))
+                yield (
+                    f"{name}, adapted: {label}, images permuted",
+                    Pairs(made, replicate.new.Y[order]),
+                )
     yield REAL_TRIALS, replicate.new
 
 
@@ -103,7 +109,7 @@ def fit_encoders(encoders: Mapping[str, Any], replicate: Replicate) -> dict[str,
 
 def controls_of(condition: str, all_conditions: list[str]) -> list[str]:
     """Conditions that an honest gain is above: repeated and jittered rows, permuted images."""
-    encoder = condition.partition(":")[0].removesuffix(", adapted")
+    encoder = condition.partition(":")[0]
     permuted = f"{encoder}: draws, images permuted"
     found = [REPEATED, JITTER, permuted]
     return [name for name in found if name != condition and name in all_conditions]

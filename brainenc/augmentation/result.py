@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from brainenc.augmentation.conditions import NONE, REAL_TRIALS, controls_of
+from brainenc.storage import atomic_path
 
 CENTRED, UNCENTRED = "centred", "uncentred"
 DIRECTIONS = {"image_retrieval": "image", "brain_retrieval": "brain"}
@@ -186,43 +187,61 @@ class AugmentationResult:
         ratio : int, optional
             As for `table`.
         """
+        return "\n".join(self.findings(ratio))
+
+    def findings(self, ratio: int | None = None) -> list[str]:
+        """Sentences of the report: the kind of synthetic trials that recovered most comes first.
+
+        Most in that of the two directions, centred, in which it recovered less.
+
+        Parameters
+        ----------
+        ratio : int, optional
+            As for `table`.
+        """
         ratio = self.settings["ratios"][-1] if ratio is None else ratio
         table = self.table(ratio)
-        synthetic = [
+        kinds = [
             name
             for name in dict.fromkeys(table["condition"])
             if name.endswith("new images") and name != REAL_TRIALS
         ]
+        best = max(kinds, key=lambda name: _less(_row(table, name, CENTRED)))
         n = ratio * self.settings["n_real"]
-        lines = []
-        for i, name in enumerate(synthetic):
-            shares = {label: self._shares(table, name, label) for label in (CENTRED, UNCENTRED)}
-            start = f"{n} synthetic trials" if i == 0 else "- Those"
-            lines.append(
-                f"{start} ({name}) recovered {shares[CENTRED]} of what as many real trials bring; "
-                f"uncentred it looks like {shares[UNCENTRED]}."
-            )
+        which = best if len(kinds) == 1 else f"{best}; the best of {len(kinds)} kinds"
+        lines = [f"{n} synthetic trials ({which}) recovered {_recovered(table, best)}."]
         gained = table[table["gain"] & (table["similarity"] == CENTRED)]["condition"]
         lines.append(
             "Gains above 0 in both directions, centred, and above those of repeated rows, rows "
             "with noise and permuted images: " + (", ".join(gained) or "none") + "."
         )
-        real = table[(table["condition"] == REAL_TRIALS) & (table["similarity"] == CENTRED)].iloc[0]
+        real = _row(table, REAL_TRIALS, CENTRED)
         lines.append(
             f"Real trials of as many new images bring {100 * real['image_retrieval_gain']:+.1f} "
             f"points in image retrieval and {100 * real['brain_retrieval_gain']:+.1f} in brain "
-            f"retrieval, centred ({self.settings['replicates']} replicates, "
+            f"retrieval, centred ({_plural(self.settings['replicates'], 'replicate')}, "
             f"{self.settings['n_real']} real trials)."
         )
-        return "\n".join(lines)
+        for name in kinds:
+            if name != best:
+                lines.append(f"- {name}: recovered {_recovered(table, name)}.")
+        return lines
 
-    def _shares(self, table: pd.DataFrame, name: str, label: str) -> str:
-        row = table[(table["condition"] == name) & (table["similarity"] == label)].iloc[0]
-        image, brain = (row[f"{direction}_share"] for direction in DIRECTIONS)
-        return f"{_percent(image)} (image retrieval) and {_percent(brain)} (brain retrieval)"
+    def to_html(self, path: str | os.PathLike) -> Path:
+        """Write the report: one self-contained HTML file, with the gains as a figure.
+
+        Returns
+        -------
+        pathlib.Path : `path`
+        """
+        from brainenc.report.augmentation import render_augmentation
+
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(render_augmentation(self).encode("utf-8", errors="replace"))
+        return Path(path)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write ``report.txt``, ``gains.csv`` (of all ratios) and ``replicates.csv``.
+        """Write ``report.txt``, ``report.html``, ``gains.csv`` (all ratios), ``replicates.csv``.
 
         Parameters
         ----------
@@ -238,6 +257,7 @@ class AugmentationResult:
         ratios = self.settings["ratios"]
         tables = [self.table(ratio).assign(ratio=ratio) for ratio in ratios]
         (folder / "report.txt").write_text(self.report() + "\n", encoding="utf-8")
+        self.to_html(folder / "report.html")
         pd.concat(tables).to_csv(folder / "gains.csv", index=False)
         self.replicates().to_csv(folder / "replicates.csv", index=False)
         return folder
@@ -252,5 +272,33 @@ def _interval(resampled: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _row(table: pd.DataFrame, name: str, label: str) -> pd.Series:
+    return table[(table["condition"] == name) & (table["similarity"] == label)].iloc[0]
+
+
+def _less(row: pd.Series) -> float:
+    """The smaller share of the two directions; −∞ if one is undefined."""
+    shares = [float(row[f"{direction}_share"]) for direction in DIRECTIONS]
+    return min(shares) if np.isfinite(shares).all() else -np.inf
+
+
+def _recovered(table: pd.DataFrame, name: str) -> str:
+    """Shares in both directions, centred, and what they would be uncentred."""
+    centred, uncentred = (_shares(_row(table, name, label)) for label in (CENTRED, UNCENTRED))
+    return (
+        f"{centred}, centred, of what as many real trials bring; uncentred it looks like "
+        f"{uncentred}"
+    )
+
+
+def _shares(row: pd.Series) -> str:
+    image, brain = (_percent(row[f"{direction}_share"]) for direction in DIRECTIONS)
+    return f"{image} (image retrieval) and {brain} (brain retrieval)"
+
+
 def _percent(share: float) -> str:
     return "an undefined share" if np.isnan(share) else f"{100 * share:.0f} %"
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

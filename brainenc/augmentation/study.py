@@ -8,11 +8,12 @@ import pandas as pd
 
 from brainenc import metrics
 from brainenc.augmentation.conditions import Replicate, added_rows, fit_encoders
-from brainenc.augmentation.linear import Pairs, Tuned, tuned_ridge
+from brainenc.augmentation.linear import Pairs
 from brainenc.augmentation.result import AugmentationResult, Scores
+from brainenc.augmentation.tuning import Decoded, DecoderFits, RidgeFits, on_equal_terms
 from brainenc.data.encoding_data import EncodingData
 from brainenc.data.synthetic import check_measured
-from brainenc.decoders import EncoderDecoder
+from brainenc.decoders import Decoder, EncoderDecoder
 from brainenc.decoders.responses import VoxelScaling
 from brainenc.encoders import RidgeEncoder
 from brainenc.encoders.training_images import check_not_trained_on
@@ -30,6 +31,7 @@ def augmentation_study(
     encoders: Mapping[str, Any] | None = None,
     *,
     targets: Any,
+    decoder: Any = None,
     features: Any = None,
     adapted: Mapping[str, Any] | None = None,
     n_real: int = 150,
@@ -41,11 +43,13 @@ def augmentation_study(
     random_state: int = 0,
     verbose: bool = False,
 ) -> AugmentationResult:
-    """Train a ridge decoder on real trials and on added rows of many kinds, and compare.
+    """Train a decoder on real trials and on added rows of many kinds, and compare.
 
     All conditions have the same real trials (one of each of `n_real` images), the same test images
-    and the same tuning: the penalty and the weight of the added rows, which may be 0, are chosen by
-    the squared error on the averaged responses to `n_tuning` further images.
+    and the same tuning: the penalty and the weight of the added rows, which may be 0, are chosen on
+    the averaged responses to `n_tuning` further images. A decoder that is trained by steps takes
+    the same number of steps in all conditions, in batches of the same size. No encoder is fitted to
+    tuning or test images, and no synthetic trial is among them.
 
     - ``none``: nothing is added.
     - ``real rows repeated``, ``real rows with noise`` (of the ridge encoder), ``BiMixCo rows``:
@@ -64,6 +68,14 @@ def augmentation_study(
         To be tested; a ridge encoder is always there.
     targets : array, shape (n_images, n_dimensions) or (n_images, n_tokens, width)
         Of all images.
+    decoder : Decoder, unfitted, optional
+        By default ridge in closed form, whose penalty and weight have the least squared error on
+        the tuning images. Any other decoder gets the tuning images as `validation`, if its `fit`
+        takes these, by which it chooses penalties and weights of a network; the weight of added
+        rows is that which identifies tuning images best: 0, 0.1, 0.3 or 1 if its `fit` takes
+        `sample_weight`, else 0 or 1. Steps and batches are set by its method `on_equal_terms`, as
+        `brainenc.MindEyeDecoder` has it; give `n_real` no smaller than its batch. A decoder
+        of your own with inner folds needs `validation`, or synthetic rows would be in them.
     features : array, optional
         What encoders predict from, one row per image; by default the targets.
     adapted : dict of name to encoder, fitted to another subject and other images, optional
@@ -89,6 +101,7 @@ def augmentation_study(
     ValueError : synthetic trials in `data`, too few images, numbers of rows that do not match, NaN
         in targets or features; an encoder with the name "ridge", or two with one name; an encoder
         in `adapted` that was fitted to images of `data`.
+    TypeError : `decoder` is not a decoder, or one of encoders, which are conditions.
 
     Examples
     --------
@@ -111,6 +124,8 @@ def augmentation_study(
     inputs = tokens if features is None else _of_images(features, data.n_images, "features")
     parts = _Parts(data, tokens.reshape(len(tokens), -1).astype(np.float64), inputs)
     sizes = _sizes(data, n_real, n_tuning, n_test, ratios)
+    equal = _equal(decoder, n_real, ratios)
+    shape = tokens.shape[1:]
     tested = {REFERENCE: RidgeEncoder(), **given}
     for name, encoder in others.items():  # each replicate tests others of all images
         check_not_trained_on(encoder, inputs[parts.shown], name, "images of the study")
@@ -119,10 +134,33 @@ def augmentation_study(
         range(replicates), desc="augmentation", unit="replicate", verbose=verbose
     ):
         scores += _replicate(
-            parts, sizes, ratios, tested, others, pool_size, (random_state, number)
+            parts, sizes, ratios, tested, others, (equal, shape), pool_size, (random_state, number)
         )
-    settings = {"n_real": n_real, "n_tuning": n_tuning, "n_test": sizes[2], "ratios": ratios}
+    settings: dict[str, Any] = {
+        "n_real": n_real,
+        "n_tuning": n_tuning,
+        "n_test": sizes[2],
+        "ratios": ratios,
+        "data": data.name,
+        "encoders": list(tested),
+        "adapted": list(others),
+        "decoder": "ridge, closed form" if equal is None else repr(equal),
+        "pool_size": min(pool_size, sizes[2]),
+        "n_steps": getattr(equal, "n_steps", None),
+    }
     return AugmentationResult(scores, {**settings, "replicates": replicates}, random_state)
+
+
+def _equal(decoder: Any, n_real: int, ratios: list[int]) -> Any:
+    """The decoder on equal terms for all conditions; None for ridge in closed form."""
+    if decoder is None:
+        return None
+    if not isinstance(decoder, Decoder) or isinstance(decoder, EncoderDecoder):
+        raise TypeError(
+            f"decoder={decoder!r} must be None or a decoder that learns from rows, such as "
+            "brainenc.MindEyeDecoder(); encoders are decoders in the study anyway ('… as decoder')"
+        )
+    return on_equal_terms(decoder, n_real, n_real * (1 + ratios[-1]))
 
 
 def _named(encoders: Mapping[str, Any] | None, argument: str, reserved: list[str]) -> dict:
@@ -202,6 +240,7 @@ def _replicate(
     ratios: list[int],
     encoders: dict[str, Any],
     adapted: dict[str, Any],
+    decoder: tuple[Any, tuple[int, ...]],
     pool_size: int,
     seed: tuple[int, int],
 ) -> list[Scores]:
@@ -218,6 +257,9 @@ def _replicate(
     tuned_on = Pairs(scaled(parts.averages[tuning]), parts.targets[tuning])
     tested = Pairs(scaled(parts.averages[test]), parts.targets[test])
     scorer = _Scorer(learned.Y.mean(axis=0), tested.Y, test, pool_size, seed)
+    fits: Any = RidgeFits(learned, tuned_on, tested)
+    if decoder[0] is not None:
+        fits = DecoderFits(learned, tuned_on, tested, *decoder)
     whole = Replicate(
         learned,
         parts.features[real],
@@ -241,12 +283,11 @@ def _replicate(
             ratio,
         )
         for name, added in added_rows(replicate, fitted, from_others, rng):
-            best = tuned_ridge(learned, added, tuned_on, tested.X)
-            found += scorer.of_predictions(name, ratio, best)
+            found += scorer.of_decoded(name, ratio, fits.decoded(added))
     for name, encoder in {**fitted, **_named_adapted(from_others)}.items():
-        decoder = EncoderDecoder(encoder, prefit=True, method="correlation")
-        decoder.fit(learned.X, whole.real_features)
-        similarity = decoder.similarity(tested.X, parts.features[test])
+        itself = EncoderDecoder(encoder, prefit=True, method="correlation")
+        itself.fit(learned.X, whole.real_features)
+        similarity = itself.similarity(tested.X, parts.features[test])
         found.append(scorer.score(f"{name} as decoder", ratios[-1], "centred", similarity))
     return found
 
@@ -269,18 +310,16 @@ class _Scorer:
         self.mean, self.targets, self.ids = training_mean, targets, ids
         self.pool_size, self.seed = min(pool_size, len(ids)), seed
 
-    def of_predictions(self, name: str, ratio: int, best: Tuned) -> list[Scores]:
+    def of_decoded(self, name: str, ratio: int, best: Decoded) -> list[Scores]:
         """Scores for each kind of similarity."""
         missed = np.square(best.predicted - self.targets).mean()
         more = {
             "relative_mse": float(missed / np.square(self.mean - self.targets).mean()),
-            "weight": best.weight,
-            "penalty": best.penalty,
+            **best.chosen,
         }
-        similarities = metrics.similarities(best.predicted, self.targets, training_mean=self.mean)
         return [
             self.score(name, ratio, label.partition(" ")[0], values, **more)
-            for label, values in similarities.items()
+            for label, values in best.similarities.items()
         ]
 
     def score(

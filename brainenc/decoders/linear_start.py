@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from brainenc.decoders.responses import single_trials
-from brainenc.decoders.rows import Rows, fit_rows
+from brainenc.decoders.rows import Rows, beside, fit_rows
 from brainenc.model_selection import image_folds
 from brainenc.repeats import average_repeats
 from brainenc.solvers.search import choose_search
@@ -41,6 +41,7 @@ def start_read_in(
     betas: np.ndarray,
     latents: np.ndarray,
     *,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
     device: Any = "auto",
     random_state: int = 0,
 ) -> np.ndarray:
@@ -53,18 +54,24 @@ def start_read_in(
     layer : torch.nn.Linear, of at least n_latents outputs
     betas : array, shape (n_images, n_repeats, n_voxels)
     latents : array, shape (n_images, n_latents)
+    validation : (averages, latents) of other images, optional
+        They choose the penalties, in place of folds of the images.
 
     Returns
     -------
     array, shape (n_images, n_latents) : held-out latents
     """
-    folds = image_folds(min(N_FOLDS, len(betas)), len(betas), random_state=random_state)
+    n = len(betas)
+    held, targets = Rows(average_repeats(betas), np.arange(n)), latents
+    folds = image_folds(min(N_FOLDS, n), n, random_state=random_state)
+    if validation is not None:
+        held, targets, folds = beside(n, *validation, latents)
     regression, held_out = fit_rows(
         Rows(*single_trials(betas)),
-        Rows(average_repeats(betas), np.arange(len(betas))),
-        latents,
+        held,
+        targets,
         folds,
-        search=choose_search("auto", len(betas), folds),
+        search=choose_search("auto", n, folds),
         device=device,
         random_state=random_state,
     )
@@ -75,4 +82,4 @@ def start_read_in(
     torch.nn.init.zeros_(layer.bias)
     layer.weight[:n_latents] = torch.from_numpy(np.ascontiguousarray(weights.T, np.float32))
     layer.bias[:n_latents] = torch.from_numpy(np.asarray(offset, np.float32))
-    return held_out
+    return held_out[:n]

@@ -12,15 +12,21 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.decoders.held_images import HeldImages
 from brainenc.decoders.linear_start import start_read_in, target_basis
 from brainenc.decoders.mind_eye_training import (
     CONTRASTS,
     PRESETS,
+    SHARED_SIZES,
     TrainingRows,
+    latents_of,
     mind_eye_losses,
+    monitored_rows,
+    normalised,
+    tokens_of,
 )
 from brainenc.decoders.responses import check_responses
-from brainenc.decoders.subjects import SubjectData
+from brainenc.decoders.subjects import SubjectData, are_pairs
 from brainenc.decoders.trained import TrainedDecoder
 from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.trained import MIN_IMAGES
@@ -38,7 +44,7 @@ class MindEyeDecoder(TrainedDecoder):
     third of the steps, then SoftCLIP; the tokens by squared error. There is no diffusion prior and
     no low-level branch. `predict` gives the tokens, `similarity` compares the retrieval head.
 
-    Training responses are averages of random repeats of an image, each time others.
+    Training responses are averages of random repeats of an image, other ones each time.
 
     Parameters
     ----------
@@ -57,6 +63,8 @@ class MindEyeDecoder(TrainedDecoder):
         warning.
     n_epochs, batch_size, learning_rate, weight_decay : optional
         Training parameters; None: those of `sizes`.
+    n_steps : int, optional
+        Steps of the training, whatever the number of images, instead of `n_epochs`.
     device, precision, random_state, verbose
         As for `brainenc.encoders.trained.TrainedEncoder`.
 
@@ -107,6 +115,7 @@ class MindEyeDecoder(TrainedDecoder):
         start: str = "auto",
         min_images: int = MIN_IMAGES,
         n_epochs: int | None = None,
+        n_steps: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
         weight_decay: float | None = None,
@@ -119,6 +128,7 @@ class MindEyeDecoder(TrainedDecoder):
             targets,
             sizes=sizes,
             n_epochs=n_epochs,
+            n_steps=n_steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -137,7 +147,7 @@ class MindEyeDecoder(TrainedDecoder):
 
     # ---------------------------------------------------------------- fitting
 
-    def fit(self, X: Any, y: Any = None) -> "MindEyeDecoder":
+    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> "MindEyeDecoder":
         """Fit to betas and the targets of their images, of one subject or of several.
 
         Parameters
@@ -145,6 +155,9 @@ class MindEyeDecoder(TrainedDecoder):
         X, y : as for `BaseDecoder.fit`
             Or X is a list of pairs (betas, targets), one for each subject, without y. The targets
             are of the same shape; subjects may have seen the same images or others.
+        validation : pair (betas, targets), optional
+            Other images of one subject, which choose the penalty of the start and the weights: no
+            training image is held out.
 
         Returns
         -------
@@ -158,11 +171,13 @@ class MindEyeDecoder(TrainedDecoder):
         ------
         ValueError, TypeError : as `BaseDecoder.fit`; targets of other shapes.
         """
-        if y is None and _are_pairs(X):
+        if y is None and are_pairs(X):
+            if validation is not None:
+                raise ValueError("validation is for a fit to one subject: leave it out")
             self._check_parameters()
             self._become([self._subject(*pair) for pair in X])
         else:
-            self._fit_all(X, y)
+            self._fit_all(X, y, validation=validation)
         return self
 
     def adapt(self, X: Any, y: Any) -> "MindEyeDecoder":
@@ -251,11 +266,16 @@ class MindEyeDecoder(TrainedDecoder):
         self.__dict__.update({name: v for name, v in vars(new).items() if name.endswith("_")})
         self._show(0)
 
-    def _fit(self, betas: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        return self._train([SubjectData(betas, targets, self.scaling_)])
+    def _fit(
+        self, betas: np.ndarray, targets: np.ndarray, held: HeldImages | None = None
+    ) -> np.ndarray:
+        return self._train([SubjectData(betas, targets, self.scaling_)], validation=held)
 
     def _train(
-        self, parts: Sequence[SubjectData], source: "MindEyeDecoder | None" = None
+        self,
+        parts: Sequence[SubjectData],
+        source: "MindEyeDecoder | None" = None,
+        validation: HeldImages | None = None,
     ) -> np.ndarray:
         """Make and train the network; held-out tokens of the images of all subjects."""
         self.subjects_, self.subject_ = [part.scaling for part in parts], 0
@@ -264,19 +284,25 @@ class MindEyeDecoder(TrainedDecoder):
         as_ridge = self.start == "ridge" or (self.start == "auto" and self.sizes != "published")
         few = len(rows.targets) < self.min_images
         stays = few and (as_ridge or source is not None)
-        held = [] if stays or self._preset().as_published else rows.held_out(run.random_state)
+        given = stays or validation is not None or self._preset().as_published
+        held = [] if given else rows.held_out(run.random_state)
         used = np.setdiff1d(np.arange(len(rows.targets)), held)
         self.net_ = self._new_net(parts, rows.targets[used], run, source)
         self.history_ = pd.DataFrame()
         found = np.full(rows.targets.shape, np.nan, np.float32)
         if as_ridge:
-            latents = self._start_as_ridge(rows, used, run, source is None)
+            latents = self._start_as_ridge(rows, used, run, source is None, validation)
             if stays:
-                found = _tokens_of(self.net_, latents)
-        if stays:
-            self._warn_few(len(rows.targets), source)
+                found = tokens_of(self.net_, latents)
+        if stays and source is None:
+            warnings.warn(
+                f"{len(rows.targets)} images, fewer than min_images={self.min_images}: "
+                f"{type(self).__name__} stays the ridge decoder that it starts as",
+                stacklevel=4,
+            )
         if not stays or not as_ridge:
-            self._train_net(rows, used, held, run, n_epochs, only_read_in=stays)
+            tested = monitored_rows(rows, held, validation)
+            self._train_net(rows, used, tested, run, n_epochs, only_read_in=stays)
             for subject, part in enumerate(parts):
                 mine = np.intersect1d(np.flatnonzero(rows.subjects == subject), held).astype(int)
                 if mine.size:
@@ -284,14 +310,6 @@ class MindEyeDecoder(TrainedDecoder):
                     found[mine] = self._output("tokens", responses, subject)
         self.net_.eval()
         return found
-
-    def _warn_few(self, n_images: int, source: Any) -> None:
-        if source is None:
-            warnings.warn(
-                f"{n_images} images, fewer than min_images={self.min_images}: "
-                f"{type(self).__name__} stays the ridge decoder that it starts as",
-                stacklevel=5,
-            )
 
     def _make_net(self, *shape: Any, **sizes: Any) -> MindEyeNet:
         return MindEyeNet(*shape, **sizes)
@@ -305,7 +323,7 @@ class MindEyeDecoder(TrainedDecoder):
         width = targets.shape[1] // n_tokens
         sizes = self._net_sizes()
         if source is not None:
-            sizes = {k: v for k, v in source.net_.sizes.items() if k in _SIZES}
+            sizes = {k: v for k, v in source.net_.sizes.items() if k in SHARED_SIZES}
         net = seeded(run.random_state, lambda: self._make_net(n_voxels, n_tokens, width, **sizes))
         if source is not None:
             trunk = source.net_.state_dict()
@@ -319,25 +337,32 @@ class MindEyeDecoder(TrainedDecoder):
         return net
 
     def _start_as_ridge(
-        self, rows: TrainingRows, used: np.ndarray, run: TrainingRun, new: bool
+        self,
+        rows: TrainingRows,
+        used: np.ndarray,
+        run: TrainingRun,
+        new: bool,
+        validation: HeldImages | None,
     ) -> np.ndarray:
         """Set the read-ins to ridge; held-out values of the read-ins, NaN where there are none."""
         net = self.net_
-        normal = net.normalise(torch.from_numpy(rows.targets.astype(np.float32))).numpy()
-        if new:
-            basis = target_basis(normal[used], net.sizes["width"])
+        normal = normalised(net, rows.targets)
+        basis = target_basis(normal[used], net.sizes["width"]) if new else None
+        if basis is not None:
             net.start_linear(torch.from_numpy(basis))
-            latents = normal @ basis
-        else:  # the trunk of another subject: latents from which its last layer makes the targets
-            weight, bias = (t.detach().numpy() for t in net.read_out.parameters())
-            latents = np.linalg.lstsq(weight, (normal - bias).T, rcond=None)[0].T
+        latents = latents_of(net, normal, basis)
         found = np.full((len(normal), net.sizes["width"]), np.nan, np.float32)
+        others = None
+        if validation is not None:
+            wanted = latents_of(net, normalised(net, validation.targets), basis)
+            others = (validation.averages, wanted)
         for subject, part in enumerate(rows.parts):
             mine = used[rows.subjects[used] == subject]
             held_out = start_read_in(
                 net.read_in[subject],
                 part.betas[mine - rows.starts[subject]],
                 latents[mine],
+                validation=others,
                 device=run.device,
                 random_state=run.random_state,
             )
@@ -349,19 +374,19 @@ class MindEyeDecoder(TrainedDecoder):
         self,
         rows: TrainingRows,
         used: np.ndarray,
-        held: Any,
+        monitored: tuple[TrainingRows, np.ndarray],
         run: TrainingRun,
         n_epochs: int,
         *,
         only_read_in: bool,
     ) -> None:
-        kind = "published" if self.sizes == "published" else "auto"
-        contrast = CONTRASTS[kind]
-        monitor: dict[str, Any] = {}
+        contrast = CONTRASTS["published" if self.sizes == "published" else "auto"]
         evaluate = None
+        monitor: dict[str, Any] = {}
+        of_rows, held = monitored
         if len(held):
             monitor = {"monitor": "held_out_nce", "mode": "min"}
-            evaluate = rows.evaluation(np.asarray(held), contrast)
+            evaluate = of_rows.evaluation(held, contrast)
         result = run.train(
             self.net_,
             partial(mind_eye_losses, contrast=contrast),
@@ -423,21 +448,3 @@ class MindEyeDecoder(TrainedDecoder):
         embeddings = self.embeddings(X).reshape(-1, int(np.prod(self.target_shape_)))
         mean = self.target_mean_ if center else None
         return cosine_similarity(embeddings, self._targets_of(candidates), mean=mean)
-
-
-#: Sizes of a net that subjects share.
-_SIZES = ("width", "n_blocks", "dropout", "input_dropout", "head_layers")
-
-
-def _tokens_of(net: MindEyeNet, latents: np.ndarray) -> np.ndarray:
-    """Tokens, in the units of targets, from values of the read-in."""
-    with torch.no_grad():
-        found = net.read_out(net.blocks(torch.from_numpy(latents))) * net.scale + net.centre
-    return found.numpy()
-
-
-def _are_pairs(X: Any) -> bool:
-    return isinstance(X, list | tuple) and all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and np.ndim(pair[0]) in (2, 3)
-        for pair in X
-    )

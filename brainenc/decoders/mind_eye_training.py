@@ -10,6 +10,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
+from brainenc.decoders.held_images import HeldImages
 from brainenc.decoders.subjects import (
     PaddedBetas,
     SubjectData,
@@ -77,6 +78,9 @@ CONTRASTS = {
     "auto": Contrast(0.05, (0.05, 0.08), 1.0),
     "published": Contrast(0.006, (0.004, 0.0075), 30.0),
 }
+
+#: Sizes of a net that subjects share.
+SHARED_SIZES = ("width", "n_blocks", "dropout", "input_dropout", "head_layers")
 
 MIXED_STEPS = 1 / 3  # of all
 MIXED_ROWS = 0.5
@@ -192,3 +196,33 @@ def random_averages(betas: Tensor, present: Tensor, uniform: Any) -> Tensor:
     used = (numbers < REPEAT_USED) | (numbers == numbers.min(dim=1, keepdim=True).values)
     weights = (used & present).to(betas.dtype)
     return torch.einsum("irv,ir->iv", betas, weights) / weights.sum(dim=1, keepdim=True)
+
+
+def monitored_rows(
+    rows: TrainingRows, held: Sequence[int] | np.ndarray, validation: HeldImages | None
+) -> tuple[TrainingRows, np.ndarray]:
+    """Rows and the images of them that the weights are chosen by: those held out, or others."""
+    if validation is None:
+        return rows, np.asarray(held, dtype=int)
+    others = SubjectData(validation.averages[:, None], validation.targets, rows.parts[0].scaling)
+    return TrainingRows([others]), np.arange(len(validation.targets))
+
+
+def normalised(net: MindEyeNet, targets: np.ndarray) -> np.ndarray:
+    """Targets (n_images, n_dimensions) in the units of the net, float32."""
+    return net.normalise(torch.from_numpy(targets.astype(np.float32))).numpy()
+
+
+def latents_of(net: MindEyeNet, normal: np.ndarray, basis: np.ndarray | None) -> np.ndarray:
+    """Values of the read-in that stand for targets: by a basis, or by the net's last layer."""
+    if basis is not None:
+        return normal @ basis
+    weight, bias = (t.detach().numpy() for t in net.read_out.parameters())
+    return np.linalg.lstsq(weight, (normal - bias).T, rcond=None)[0].T
+
+
+@torch.no_grad()
+def tokens_of(net: MindEyeNet, latents: np.ndarray) -> np.ndarray:
+    """Tokens, in the units of targets, from values of the read-in."""
+    found = net.read_out(net.blocks(torch.from_numpy(latents))) * net.scale + net.centre
+    return found.numpy()

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from brainenc.decoders.held_images import HeldImages
 from brainenc.decoders.trained import TrainedDecoder
 from brainenc.encoders.ensemble import run_net, seeded
 from brainenc.encoders.mind_reader import EmbeddingAdapter
@@ -77,6 +78,8 @@ class MindReaderDecoder(TrainedDecoder):
         Share of InfoNCE in the loss of the second training, in [0, 1]; with 0 there is none.
     n_epochs : int, optional
         Of each of the two trainings.
+    n_steps : int, optional
+        Of each of the two trainings, whatever the number of trials, instead of `n_epochs`.
     batch_size, learning_rate, weight_decay : optional
         Training parameters; None: those of `sizes`.
     device, precision, random_state, verbose
@@ -122,6 +125,7 @@ class MindReaderDecoder(TrainedDecoder):
         cosine_weight: float = 0.6,
         contrast: float = 0.5,
         n_epochs: int | None = None,
+        n_steps: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
         weight_decay: float | None = None,
@@ -134,6 +138,7 @@ class MindReaderDecoder(TrainedDecoder):
             targets,
             sizes=sizes,
             n_epochs=n_epochs,
+            n_steps=n_steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -159,21 +164,28 @@ class MindReaderDecoder(TrainedDecoder):
     def _make_net(self, *shape: Any, **sizes: Any) -> MindReaderMapper:
         return MindReaderMapper(*shape, **sizes)
 
-    def _fit(self, betas: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def _fit(
+        self, betas: np.ndarray, targets: np.ndarray, held_images: HeldImages | None = None
+    ) -> np.ndarray:
         published = self.sizes == "published"
         run, n_epochs = self._run()
         held = np.array([], dtype=int)
-        if not published and len(betas) >= MIN_HELD_OUT:
+        if held_images is None and not published and len(betas) >= MIN_HELD_OUT:
             held = image_folds(10, len(betas), random_state=run.random_state)[0][1]
         used = np.setdiff1d(np.arange(len(betas)), held)
         self.adapter_ = EmbeddingAdapter.fit(targets[used], self.clip, not published)
         self.length_ = float(np.linalg.norm(targets[used], axis=1).mean()) or 1.0
         wanted = self.adapter_.transform(targets)
+        tested = None
+        if held_images is not None:
+            tested = (held_images.averages, self.adapter_.transform(held_images.targets))
+        elif held.size:
+            tested = (average_repeats(betas[held]), wanted[held])
         shape = (betas.shape[2], targets.shape[1])
         self.net_ = seeded(run.random_state, lambda: self._make_net(*shape, **self._net_sizes()))
         self.history_ = pd.concat(
             [
-                self._train(name, betas, wanted, (used, held), run, n_epochs, share)
+                self._train(name, betas, wanted, (used, tested), run, n_epochs, share)
                 for name, share in (("distance", 0.0), ("contrast", self.contrast))
                 if name == "distance" or share
             ],
@@ -189,24 +201,24 @@ class MindReaderDecoder(TrainedDecoder):
         name: str,
         betas: np.ndarray,
         wanted: np.ndarray,
-        split: tuple[np.ndarray, np.ndarray],
+        split: tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None],
         run: TrainingRun,
         n_epochs: int,
         share: float,
     ) -> pd.DataFrame:
         """One training; its history."""
-        used, held = split
+        used, tested = split
         temperature = TEMPERATURES["published" if self.sizes == "published" else "auto"]
         images, repeats = np.nonzero(np.isfinite(betas[used]).any(axis=2))
         images = used[images]
         examples = Examples(betas=(betas, images, repeats), targets=(wanted, images))
         monitor: dict[str, Any] = {}
         evaluate = None
-        if held.size:
+        if tested is not None:
             monitor = {"monitor": "held_out_nce", "mode": "min"}
-            averages = torch.from_numpy(average_repeats(betas[held]).astype(np.float32))
+            averages = torch.from_numpy(tested[0].astype(np.float32))
             evaluate = partial(
-                _held_out, averages=averages, targets=wanted[held], temperature=temperature
+                _held_out, averages=averages, targets=tested[1], temperature=temperature
             )
         if share:
             monitor["batch_size"] = CONTRAST_BATCH

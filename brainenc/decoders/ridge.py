@@ -3,16 +3,26 @@
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
+from brainenc.arrays import is_large, is_mapped
 from brainenc.decoders.base import BaseDecoder
-from brainenc.decoders.responses import VoxelScaling, averages_of, single_trials
-from brainenc.decoders.rows import Rows, fit_rows
+from brainenc.decoders.held_images import HeldImages
+from brainenc.decoders.responses import (
+    VoxelScaling,
+    averages_of,
+    check_responses,
+    single_trials,
+)
+from brainenc.decoders.rows import Rows, beside, fit_rows
 from brainenc.model_selection import image_folds
 from brainenc.numeric import as_doubles
-from brainenc.repeats import average_repeats
+from brainenc.process_state import own_settings
+from brainenc.repeats import average_repeats, count_repeats
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.streamed import ScaledFeatures
+from brainenc.solvers.streamed_targets import StreamedRegression
 
 
 class RidgeDecoder(BaseDecoder):
@@ -48,9 +58,16 @@ class RidgeDecoder(BaseDecoder):
     random_state : int
         Seed of the shuffled folds.
 
+    Notes
+    -----
+    A memory map of targets of more than 1 GiB (as float32) is read in blocks of columns, in fitting
+    and in predicting, with ``train_on="averages"`` and without `sample_weight` and `validation`:
+    memory does not grow with the number of dimensions, and the file must stay as it was. Such a
+    decoder has no `fit_held_out`. With other options the targets are loaded.
+
     Attributes
     ----------
-    regression_ : RidgeRegression
+    regression_ : RidgeRegression or StreamedRegression
         The fitted map of z-scored voxels.
     alphas_ : array, shape (n_dimensions,)
         Chosen penalties.
@@ -74,7 +91,9 @@ class RidgeDecoder(BaseDecoder):
     (True, 0.02)
     """
 
-    saved_parts = (*BaseDecoder.saved_parts, RidgeRegression, ScaledFeatures)
+    saved_parts = (*BaseDecoder.saved_parts, RidgeRegression, ScaledFeatures, StreamedRegression)
+
+    regression_: RidgeRegression | StreamedRegression
 
     def __init__(
         self,
@@ -113,7 +132,9 @@ class RidgeDecoder(BaseDecoder):
         if n is not None and (not isinstance(n, int | np.integer) or n < 1):
             raise ValueError(f"n_test_repeats={n!r} must be None or a whole number from 1")
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "RidgeDecoder":
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, validation: Any = None
+    ) -> "RidgeDecoder":
         """Fit to betas and the targets of their images.
 
         Parameters
@@ -122,6 +143,8 @@ class RidgeDecoder(BaseDecoder):
         sample_weight : array, shape (n_images,), optional
             Weight of the squared errors of an image, in learning and in the choice of the penalty;
             0 leaves it out.
+        validation : pair (betas, targets), optional
+            Other images, on whose averages the penalty is chosen, in place of `cv`.
 
         Returns
         -------
@@ -131,18 +154,29 @@ class RidgeDecoder(BaseDecoder):
         ------
         ValueError, TypeError : as `BaseDecoder.fit`; weights that are negative or all 0.
         """
-        self._fit_all(X, y, sample_weight=sample_weight)
+        self._fit_all(X, y, sample_weight=sample_weight, validation=validation)
         return self
 
-    def _fit_checked(self, betas: np.ndarray, y: Any, sample_weight: Any = None) -> np.ndarray:
+    def _fit_checked(
+        self, betas: np.ndarray, y: Any, sample_weight: Any = None, validation: Any = None
+    ) -> np.ndarray:
+        if validation is None and sample_weight is None and self._streams(betas, y):
+            return self._fit_streamed(betas, y)
         weights = None if sample_weight is None else _check_weight(sample_weight, len(betas))
         targets = self._targets_of(y, len(betas), reset=True)
         self.scaling_ = VoxelScaling.of(betas, weights)
-        return self._fit(self.scaling_.apply(betas), targets, weights)
+        held = HeldImages.of(self, validation)
+        return self._fit(self.scaling_.apply(betas), targets, weights, held)
 
     def _fit(
-        self, betas: np.ndarray, targets: np.ndarray, sample_weight: np.ndarray | None = None
+        self,
+        betas: np.ndarray,
+        targets: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        held: HeldImages | None = None,
     ) -> np.ndarray:
+        if held is not None:
+            return self._fit_validated(betas, targets, sample_weight, held)
         folds = image_folds(self.cv, len(betas), random_state=self.random_state)
         options: dict[str, Any] = {
             "form": self.form,
@@ -176,6 +210,111 @@ class RidgeDecoder(BaseDecoder):
             **options,
         )
         return held_out
+
+    def _streams(self, betas: np.ndarray, y: Any) -> bool:
+        """Whether targets stay in their file."""
+        if not (is_mapped(y) and y.ndim in (2, 3) and y.dtype.kind == "f" and is_large(y)):
+            return False
+        most = int(count_repeats(betas).max())
+        all_repeats = self.n_test_repeats is None or self.n_test_repeats >= most
+        return self.train_on == "averages" and all_repeats
+
+    def _fit_streamed(self, betas: np.ndarray, y: np.ndarray) -> np.ndarray:
+        if len(y) != len(betas):
+            raise ValueError(
+                f"targets {y.shape} must have one row for each of the {len(betas)} images"
+            )
+        self.scaling_ = VoxelScaling.of(betas)
+        regression = StreamedRegression.fit(
+            self.scaling_.apply(average_repeats(betas)),
+            y,
+            image_folds(self.cv, len(betas), random_state=self.random_state),
+            alphas=self.alphas,
+            alpha_per_target=self.alpha_per_target,
+            search=self.search,
+            device=self.device,
+        )
+        self.target_shape_ = list(y.shape[1:])
+        self.regression_ = regression
+        self.target_mean_ = regression.targets.mean.reshape(self.target_shape_)
+        return np.empty(0)
+
+    def fit_held_out(self, X: Any, y: Any) -> np.ndarray:
+        """Fit, and return held-out predictions of the training images' targets.
+
+        Parameters
+        ----------
+        X, y : as for `fit`
+
+        Returns
+        -------
+        array, shape of the targets; NaN for images that no fit held out.
+
+        Raises
+        ------
+        ValueError : targets that are read in blocks (see the notes of the class).
+        """
+        found = self._fit_all(X, y)
+        if isinstance(self.regression_, StreamedRegression):
+            raise ValueError(
+                f"targets {np.shape(y)} are too large for held-out predictions of all images: the "
+                "decoder is fitted; for predictions of some images, fit it to the others"
+            )
+        return found.reshape(len(found), *self.target_shape_)
+
+    def _fit_validated(
+        self,
+        betas: np.ndarray,
+        targets: np.ndarray,
+        weights: np.ndarray | None,
+        held: HeldImages,
+    ) -> np.ndarray:
+        """Fit with the penalty that is best for other images; no image is held out."""
+        n = len(betas)
+        averages = Rows(average_repeats(betas), np.arange(n))
+        tested, both, folds = beside(n, held.averages, held.targets, targets)
+        if weights is not None:
+            weights = np.concatenate([weights, np.ones(len(held.targets))])
+        self.regression_, _ = fit_rows(
+            averages if self.train_on == "averages" else Rows(*single_trials(betas)),
+            tested,
+            both,
+            folds,
+            weights=weights,
+            alphas=self.alphas,
+            alpha_per_target=self.alpha_per_target,
+            form=self.form,
+            search=choose_search(self.search, n, folds),
+            device=self.device,
+            random_state=self.random_state,
+        )
+        return np.full(targets.shape, np.nan, np.float32)
+
+    def similarity(self, X: Any, candidates: Any, *, center: bool = True) -> np.ndarray:
+        """Cosine of predicted targets with those of candidate images.
+
+        Parameters
+        ----------
+        X, candidates, center : as for `BaseDecoder.similarity`
+            If the decoder reads its targets in blocks, so it does a memory map of candidates.
+
+        Returns
+        -------
+        array, shape (n_responses, n_candidates)
+        """
+        check_is_fitted(self)
+        if not isinstance(self.regression_, StreamedRegression):
+            return super().similarity(X, candidates, center=center)
+        betas = check_responses(self, X, reset=False)
+        in_file = is_mapped(candidates) and list(candidates.shape[1:]) == self.target_shape_
+        others = candidates if in_file else self._targets_of(candidates)
+        with own_settings():
+            responses = self.scaling_.apply(average_repeats(betas))
+            known = np.isfinite(responses).all(axis=1)
+            found = np.full((len(responses), len(others)), np.nan)
+            if known.any():
+                found[known] = self.regression_.cosines(responses[known], others, center=center)
+        return found
 
     def _predict(self, responses: np.ndarray) -> np.ndarray:
         return self.regression_.predict(responses)

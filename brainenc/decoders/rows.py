@@ -81,6 +81,23 @@ def fit_rows(
     return system.regression(final), system.held_out(predicted[len(system.X) :], len(targets))
 
 
+def beside(
+    n_images: int, averages: np.ndarray, targets: np.ndarray, of_images: np.ndarray
+) -> tuple[Rows, np.ndarray, Folds]:
+    """Validation images behind `n_images` training images, as the one fold of `fit_rows`.
+
+    Returns
+    -------
+    held : Rows
+        The validation images.
+    targets : array, shape (n_images + n_validation, n_targets)
+    folds : list of one (training images, validation images)
+    """
+    others = n_images + np.arange(len(averages))
+    both = np.concatenate([of_images, targets.astype(of_images.dtype, copy=False)])
+    return Rows(averages, others), both, [(np.arange(n_images), others)]
+
+
 def _cut(folds: Folds, learned: Rows, held: Rows, copies: int) -> Folds:
     """Folds of images as folds of the rows of a `_System`."""
     cut = []

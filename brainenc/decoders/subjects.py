@@ -59,3 +59,11 @@ def same_targets(targets: np.ndarray) -> np.ndarray:
     """Group of each row: rows of equal targets, which are of one image, share it."""
     groups: dict[bytes, int] = {}
     return np.array([groups.setdefault(row.tobytes(), len(groups)) for row in targets])
+
+
+def are_pairs(X: Any) -> bool:
+    """Whether X is a list of pairs (betas, targets), one for each subject."""
+    return isinstance(X, list | tuple) and all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and np.ndim(pair[0]) in (2, 3)
+        for pair in X
+    )

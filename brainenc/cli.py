@@ -13,6 +13,7 @@ from brainenc import (
     cli_decode,
     cli_describe,
     cli_download,
+    cli_experiment,
     cli_layers,
     cli_scores,
     terminal,
@@ -268,6 +269,7 @@ app.command("evaluate")(cli_scores.make_evaluate(lambda: _state["debug"]))
 app.command("group")(cli_scores.group)
 app.command("layers")(cli_layers.layers)
 app.command("describe")(cli_describe.describe)
+app.command("experiment")(cli_experiment.experiment)
 app.command("curve")(
     cli_curve.make_curve(lambda names, features, **how: _make_encoders(names, features, **how))
 )

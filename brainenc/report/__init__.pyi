@@ -7,6 +7,7 @@ from .draw_figures import draw_fan as draw_fan
 from .draw_figures import pit_histograms as pit_histograms
 from .draw_figures import rank_histograms as rank_histograms
 from .draw_figures import variance_scatter as variance_scatter
+from .experiment import render_experiment as render_experiment
 from .experiment_figures import condition_bars as condition_bars
 from .experiment_figures import tuning_curves as tuning_curves
 from .figures import ceiling_scatter as ceiling_scatter

@@ -15,6 +15,7 @@ from brainenc import (
     cli_download,
     cli_experiment,
     cli_layers,
+    cli_partition,
     cli_scores,
     terminal,
 )
@@ -268,6 +269,7 @@ def report(
 app.command("evaluate")(cli_scores.make_evaluate(lambda: _state["debug"]))
 app.command("group")(cli_scores.group)
 app.command("layers")(cli_layers.layers)
+app.command("partition")(cli_partition.partition)
 app.command("describe")(cli_describe.describe)
 app.command("experiment")(cli_experiment.experiment)
 app.command("curve")(

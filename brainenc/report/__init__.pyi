@@ -18,6 +18,9 @@ from .group_figures import group_forest as group_forest
 from .group_figures import subject_lines as subject_lines
 from .layer_figures import layer_profiles as layer_profiles
 from .layers import render_layers as render_layers
+from .made import render_made_images as render_made_images
+from .made_figures import made_pictures as made_pictures
+from .made_figures import made_values as made_values
 from .partition import render_partition as render_partition
 from .partition_figures import partition_areas as partition_areas
 from .render import render_report as render_report

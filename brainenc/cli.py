@@ -13,7 +13,9 @@ from brainenc import (
     cli_decode,
     cli_describe,
     cli_download,
+    cli_experiment,
     cli_layers,
+    cli_partition,
     cli_scores,
     terminal,
 )
@@ -267,7 +269,9 @@ def report(
 app.command("evaluate")(cli_scores.make_evaluate(lambda: _state["debug"]))
 app.command("group")(cli_scores.group)
 app.command("layers")(cli_layers.layers)
+app.command("partition")(cli_partition.partition)
 app.command("describe")(cli_describe.describe)
+app.command("experiment")(cli_experiment.experiment)
 app.command("curve")(
     cli_curve.make_curve(lambda names, features, **how: _make_encoders(names, features, **how))
 )

@@ -1,11 +1,13 @@
 """variance_partitioning: how much each band of features explains alone, and how much they share."""
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+import brainenc
 from brainenc.benchmarking.ceilings import ceiling_of_tested, trials_averaged
 from brainenc.benchmarking.folds import make_folds, near_copies
 from brainenc.benchmarking.manifest import data_hash, make_manifest
@@ -16,14 +18,20 @@ from brainenc.benchmarking.partition_fits import (
     held_out_predictions,
     models_of,
 )
+from brainenc.benchmarking.partition_kept import Kept
 from brainenc.benchmarking.partition_parts import Place, Scored, roi_tables, voxel_table
-from brainenc.benchmarking.partition_result import VariancePartition
+from brainenc.benchmarking.partition_result import (
+    PAGE,
+    VariancePartition,
+    check_partition_folder,
+)
 from brainenc.benchmarking.run_parts import check_arguments
 from brainenc.benchmarking.split import make_split
 from brainenc.data.encoding_data import EncodingData
 from brainenc.model_selection import bootstrap_weights
 from brainenc.repeats import average_repeats
 from brainenc.solvers.voxels import choose_alphas
+from brainenc.storage import fingerprint
 
 
 def variance_partitioning(
@@ -36,7 +44,9 @@ def variance_partitioning(
     alphas: Any = "auto",
     n_iter: int = 20,
     n_bootstraps: int = 1000,
+    n_permutations: int = 1,
     min_ceiling: float = 0.2,
+    out: str | os.PathLike | None = None,
     random_state: int = 0,
     device: str = "auto",
     verbose: bool = True,
@@ -65,10 +75,16 @@ def variance_partitioning(
         Number of random band weights tried in each model, beside each band alone.
     n_bootstraps : int
         Resamples of the tested images for intervals, the same for all models.
+    n_permutations : int
+        Permutations of the images, of which nulls are the mean. Each takes as many fits as the
+        models themselves. With 20 or more, ``p_permuted`` can reach .05.
     min_ceiling : float
         Smallest noise ceiling of r for normalised values.
+    out : path, optional
+        Folder for tables and ``partition.html``. Predictions of finished fits are kept in its
+        folder ``fits`` (as large as they are in memory): the same call continues a stopped run.
     random_state : int
-        Seed of folds, band weights, resamples and the permutation.
+        Seed of folds, band weights, resamples and permutations.
     device : str
     verbose : bool
         Show a progress bar over fits.
@@ -81,7 +97,8 @@ def variance_partitioning(
     ------
     TypeError : data, bands or features of a wrong type.
     ValueError : fewer than two bands, bands that overlap or do not add up to the features, features
-        with another number of rows, or folds as for `brainenc.benchmark`.
+        with another number of rows, no permutation, or folds as for `brainenc.benchmark`.
+    FileExistsError : `out` holds something else.
 
     Notes
     -----
@@ -93,7 +110,7 @@ def variance_partitioning(
     nothing still cost a little.
 
     Memory is that of the held-out predictions of all models: 8 of two bands, 17 of three, 34 of
-    four, each n_images × n_voxels × 4 bytes.
+    four, each n_images × n_voxels × 4 bytes; of one permutation. Each further one adds 5, 10 or 19.
 
     References
     ----------
@@ -118,24 +135,37 @@ def variance_partitioning(
     check_arguments(data, {}, n_bootstraps, 1)
     if n_iter < 1:
         raise ValueError(f"n_iter={n_iter} must be 1 or more")
+    if isinstance(n_permutations, bool) or not isinstance(n_permutations, int | np.integer):
+        raise TypeError(f"n_permutations={n_permutations!r} must be an int")
+    if n_permutations < 1:
+        raise ValueError(f"n_permutations={n_permutations} must be 1 or more")
     choose_alphas(alphas, (1, 1))
+    folder = None if out is None else check_partition_folder(out)
     given = read_bands(data, bands, features, verbose)
     similar = cache(data.similar_images)
     folds = make_folds(data, cv, groups, random_state, similar)
     split = make_split(data.betas, folds)
     averages = average_repeats(data.betas)
-    # The seed of folds and resamples is the same number; the permutation must not repeat theirs.
-    order = np.random.default_rng([random_state, 0x9E37]).permutation(data.n_images)
+    # The seed of folds and resamples is the same number; permutations must not repeat theirs.
+    shuffler = np.random.default_rng([random_state, 0x9E37])
+    orders = [shuffler.permutation(data.n_images) for _ in range(n_permutations)]
     settings = Settings(alphas, n_iter, device, random_state)
     names = given.names
+    hashed = data_hash(data)
+    kept = None
+    if folder is not None:
+        choices = [np.asarray(alphas).tolist(), n_iter, random_state, INNER_FOLDS]
+        kept = Kept(folder, fingerprint(brainenc.__version__, hashed, given.identity(), choices))
+    models = models_of(names, n_permutations)
     predictions = held_out_predictions(
-        given, models_of(names), averages, folds, order, settings, verbose
+        given, models, averages, folds, orders, settings, verbose, kept
     )
     tested, image = np.unique(split.rows, return_inverse=True)
     weights = bootstrap_weights(len(tested), n_bootstraps, random_state=random_state)
     ceiling = ceiling_of_tested(data, split).to("r2")
     scored = Scored(
         names=names,
+        n_permutations=n_permutations,
         predictions=predictions,
         targets=averages[split.rows],
         weights=weights[:, image],
@@ -147,7 +177,7 @@ def variance_partitioning(
     rois, parts, encoders = roi_tables(scored, places_of(data))
     manifest = make_manifest(
         data,
-        data_hash(data),
+        hashed,
         folds,
         {
             "bands": names,
@@ -158,11 +188,12 @@ def variance_partitioning(
             "alphas": alphas if isinstance(alphas, str) else np.asarray(alphas).tolist(),
             "n_iter": n_iter,
             "n_bootstraps": n_bootstraps,
+            "n_permutations": int(n_permutations),
             "min_ceiling": min_ceiling,
             "random_state": random_state,
         },
     )
-    return VariancePartition(
+    result = VariancePartition(
         voxels=voxel_table(scored, data.voxels),
         rois=rois,
         parts=parts,
@@ -170,6 +201,10 @@ def variance_partitioning(
         manifest=manifest,
         warnings=near_copies(similar(), folds),
     )
+    if folder is not None:
+        result.save(folder)
+        result.to_html(folder / PAGE)
+    return result
 
 
 def places_of(data: EncodingData) -> list[Place]:

@@ -14,6 +14,7 @@ from brainenc.data.images import take_images
 from brainenc.documentation import see
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.spaces import check_bands
+from brainenc.identity import identity
 from brainenc.solvers.voxels import feature_scaling, flatten_tokens
 from brainenc.validation import check_features
 
@@ -65,6 +66,25 @@ class Bands:
     def names(self) -> list[str]:
         """Names in order."""
         return list(self.sources)
+
+    def identity(self) -> dict[str, Any]:
+        """Content of all bands as plain values; images are those of the data."""
+        sources = {id(source): source for source in self.sources.values()}
+        described = {
+            key: [
+                identity(source.X) if isinstance(source.X, np.ndarray) else "images",
+                identity(source.learned),
+            ]
+            for key, source in sources.items()
+        }
+        columns = self.columns or {}
+        return {
+            name: [
+                *described[id(source)],
+                [columns[name].start, columns[name].stop] if columns else None,
+            ]
+            for name, source in self.sources.items()
+        }
 
     def of_fold(self, train: np.ndarray, test: np.ndarray) -> dict[str, list[np.ndarray]]:
         """Features of each band, of training and test images: z-scored by the training images.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from brainenc.benchmarking.partition_bands import Bands
+from brainenc.benchmarking.partition_kept import Kept, keep_prediction, kept_prediction
 from brainenc.devices import resolve_device
 from brainenc.model_selection import Folds
 from brainenc.process_state import own_settings
@@ -30,23 +31,30 @@ MAX_FULL = 4
 
 
 class Member(NamedTuple):
-    """A band in a model, as it is or with its images permuted."""
+    """A band in a model, as it is (0) or with its images in a permutation, counted from 1."""
 
     band: str
-    permuted: bool = False
+    permutation: int = 0
 
     def __str__(self) -> str:
-        return f"{self.band}, permuted" if self.permuted else self.band
+        if self.permutation < 2:
+            return f"{self.band}, permuted" if self.permutation else self.band
+        return f"{self.band}, permuted ({self.permutation})"
 
 
 #: Bands of a model, in order.
 Model = tuple[Member, ...]
 
 
-def subset(names: Iterable[str], permuted: Iterable[str] = ()) -> Model:
+def subset(names: Iterable[str], permuted: Iterable[str] = (), permutation: int = 1) -> Model:
     """Model of some bands, of which some are permuted."""
     null = set(permuted)
-    return tuple(Member(name, name in null) for name in names)
+    return tuple(Member(name, permutation if name in null else 0) for name in names)
+
+
+def permutation_of(model: Model) -> int:
+    """The permutation that a model has, 0 if none."""
+    return max(member.permutation for member in model)
 
 
 def model_name(model: Model) -> str:
@@ -54,19 +62,20 @@ def model_name(model: Model) -> str:
     return " + ".join(map(str, model))
 
 
-def models_of(names: Sequence[str]) -> list[Model]:
+def models_of(names: Sequence[str], n_permutations: int = 1) -> list[Model]:
     """All models that the parts of the variance, and their nulls, are computed from.
 
     All subsets of at most `MAX_FULL` bands; of more, all bands, all but one, and each alone. The
-    same with all bands permuted; and all bands with one of them permuted.
+    same with all bands permuted, and all bands with one of them permuted, of each permutation.
     """
     sizes: Iterable[int] = range(1, len(names) + 1)
     if len(names) > MAX_FULL:
         sizes = (1, len(names) - 1, len(names))
     subsets = [chosen for n in sizes for chosen in combinations(names, n)]
     found = [subset(chosen) for chosen in subsets]
-    found += [subset(names, [name]) for name in names]
-    found += [subset(chosen, chosen) for chosen in subsets]
+    for k in range(1, n_permutations + 1):
+        found += [subset(names, [name], k) for name in names]
+        found += [subset(chosen, chosen, k) for chosen in subsets]
     return list(dict.fromkeys(found))
 
 
@@ -107,6 +116,12 @@ class FoldBands:
             self._cross[member] = test @ train.T
         return self._cross[member]
 
+    def forget_other(self, permutation: int) -> None:
+        """Forget what belongs to another permutation than this one."""
+        for known in (self.parts, self._kernels, self._cross):
+            for member in [m for m in known if m.permutation not in (0, permutation)]:
+                del known[member]
+
     def solver_bands(self, model: Model, device: Any) -> Callable[[np.ndarray], Any]:
         """Bands of given training images: their features where these are few, else kernels."""
         parts = [self.parts[member][0] for member in model]
@@ -123,52 +138,77 @@ def held_out_predictions(
     models: Sequence[Model],
     averages: np.ndarray,
     folds: Folds,
-    order: np.ndarray,
+    orders: Sequence[np.ndarray],
     settings: Settings,
     verbose: bool,
+    kept: Kept | None = None,
 ) -> dict[Model, np.ndarray]:
     """Predictions of the test images of all folds, one fold after the other, by every model.
 
     Parameters
     ----------
     averages : array, shape (n_images, n_voxels)
-    order : array of int, shape (n_images,)
-        The image whose features an image gets where a band is permuted: the same for all bands.
+    orders : sequence of array of int, shape (n_images,)
+        Of each permutation the image whose features an image gets: the same for all bands.
+    kept : Kept, optional
+        Files of predictions: those of an earlier run are read, and others are written.
 
     Returns
     -------
     dict of Model to array, shape (n_tested, n_voxels), float32
     """
-    members = dict.fromkeys(member for model in models for member in model)
     found: dict[Model, list[np.ndarray]] = {model: [] for model in models}
     steps = iter(
         progress(range(len(folds) * len(models)), desc="partition", unit="fit", verbose=verbose)
     )
     for train, test in folds:
-        fold = _fold_bands(bands, members, train, test, order)
-        for model in models:
+        fold = _Fold(bands, train, test, orders)
+        shape = len(test), averages.shape[1]
+        # One permutation after the other: only the kernels of one are in memory.
+        for model in sorted(models, key=permutation_of):
             next(steps, None)
-            with own_settings():
-                found[model].append(_predicted(fold, model, averages[train], settings))
+            file = None if kept is None else kept.file(model, train, test, orders)
+            prediction = None if file is None else kept_prediction(file, shape)
+            if prediction is None:
+                with own_settings():
+                    ready = fold.bands_of(model)
+                    prediction = _predicted(ready, model, averages[train], settings)
+                if file is not None:
+                    keep_prediction(file, prediction)
+            found[model].append(prediction)
     next(steps, None)
     return {model: np.concatenate(parts) for model, parts in found.items()}
 
 
-def _fold_bands(
-    bands: Bands,
-    members: Iterable[Member],
-    train: np.ndarray,
-    test: np.ndarray,
-    order: np.ndarray,
-) -> FoldBands:
-    found = {False: bands.of_fold(train, test)}
-    found[True] = bands.of_fold(order[train], order[test])
-    parts: dict[Member, list[np.ndarray]] = {}
-    for member in members:
-        given = found[member.permuted][member.band]
-        wide = np.float64 if len(train) <= EXACT_IMAGES else given[0].dtype
-        parts[member] = [part.astype(wide, copy=False) for part in given]
-    return FoldBands(parts)
+@dataclass
+class _Fold:
+    """Bands of a fold, computed when a model needs them; of one permutation at a time."""
+
+    bands: Bands
+    train: np.ndarray
+    test: np.ndarray
+    orders: Sequence[np.ndarray]
+    _ready: FoldBands = field(default_factory=lambda: FoldBands({}))
+
+    def bands_of(self, model: Model) -> FoldBands:
+        """Bands of a model's members, with kernels that other models of the fold share."""
+        own = permutation_of(model)
+        self._ready.forget_other(own)
+        for permutation in {member.permutation for member in model}:
+            self._compute(permutation)
+        return self._ready
+
+    def _compute(self, permutation: int) -> None:
+        if any(member.permutation == permutation for member in self._ready.parts):
+            return
+        rows = self.train, self.test
+        if permutation:
+            order = self.orders[permutation - 1]
+            rows = order[self.train], order[self.test]
+        for name, given in self.bands.of_fold(*rows).items():
+            wide = np.float64 if len(self.train) <= EXACT_IMAGES else given[0].dtype
+            parts = [part.astype(wide, copy=False) for part in given]
+            self._ready.parts[Member(name, permutation)] = parts
 
 
 def _predicted(

@@ -9,7 +9,13 @@ import pandas as pd
 
 from brainenc import metrics
 from brainenc.arrays import blocks
-from brainenc.benchmarking.partition_fits import MAX_FULL, Model, model_name, subset
+from brainenc.benchmarking.partition_fits import (
+    MAX_FULL,
+    Model,
+    model_name,
+    permutation_of,
+    subset,
+)
 from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_interval, bootstrap_p_value
 
@@ -43,7 +49,7 @@ def terms_of(names: Sequence[str]) -> dict[str, Terms]:
     return found | {f"alone_{name}": {subset([name]): 1} for name in names}
 
 
-def null_terms(names: Sequence[str], part: str) -> Terms:
+def null_terms(names: Sequence[str], part: str, permutation: int = 1) -> Terms:
     """The same part where nothing is to be explained.
 
     Of what a band explains, alone or beside the others: with this band permuted. Of what is shared,
@@ -52,9 +58,9 @@ def null_terms(names: Sequence[str], part: str) -> Terms:
     for name in names:
         if part == f"unique_{name}":
             rest = [other for other in names if other != name]
-            return {subset(names, [name]): 1, subset(rest): -1}
+            return {subset(names, [name], permutation): 1, subset(rest): -1}
     given = terms_of(names)[part]
-    return {subset([m.band for m in model], names): n for model, n in given.items()}
+    return {subset([m.band for m in model], names, permutation): n for model, n in given.items()}
 
 
 def _common(names: Sequence[str], chosen: Sequence[str]) -> Terms:
@@ -83,6 +89,7 @@ class Scored:
     ----------
     names : list of str
         Bands.
+    n_permutations : int
     predictions : dict of Model to array, shape (n_rows, n_voxels)
     targets : array, shape (n_rows, n_voxels)
     weights : array, shape (n_bootstraps, n_rows)
@@ -98,6 +105,7 @@ class Scored:
     """
 
     names: list[str]
+    n_permutations: int
     predictions: Mapping[Model, np.ndarray]
     targets: np.ndarray
     weights: np.ndarray
@@ -129,9 +137,16 @@ class Scored:
     def quantities(self, r2: Mapping[Model, np.ndarray], voxels: slice) -> Iterator[tuple]:
         """Kind, name and values of all that tables hold."""
         for part, terms in terms_of(self.names).items():
-            value, null = _value(terms, r2), _value(null_terms(self.names, part), r2)
+            value = _value(terms, r2)
+            nulls = [
+                _value(null_terms(self.names, part, k), r2)
+                for k in range(1, self.n_permutations + 1)
+            ]
+            null = sum(nulls[1:], start=nulls[0]) / len(nulls)
             yield "", part, value
             yield "null", part, null
+            for k, each in enumerate(nulls, start=1):
+                yield f"null {k}", part, each
             yield "above null", part, value - null
             yield "normalized", part, self.normalized(value, voxels)
         for model, value in r2.items():
@@ -148,7 +163,7 @@ def voxel_table(scored: Scored, voxels: pd.DataFrame) -> pd.DataFrame:
     """One row per voxel: the parts, their nulls and the ceiling beside the user's own columns."""
     found: dict[str, np.ndarray] = {}
     for kind, name, values in scored.quantities(scored.r2(), slice(None)):
-        if not kind.startswith("model") and kind != "above null":
+        if kind in ("", "null", "normalized"):
             found[f"{name}_{kind}" if kind else name] = values
     order = [*terms_of(scored.names)]
     columns = [*order, *(f"{part}_null" for part in order), *(f"{p}_normalized" for p in order)]
@@ -225,6 +240,7 @@ def roi_tables(scored: Scored, places: Sequence[Place]) -> tuple[pd.DataFrame, .
                     **_with_interval(found, ("null", part), i, "null"),
                     **_with_interval(found, ("above null", part), i, "above_null"),
                     "p": bootstrap_p_value(found.samples["above null", part][:, i]),
+                    **_of_permutations(found, part, i, scored.n_permutations),
                     **_with_interval(found, ("normalized", part), i, "r2_normalized"),
                     "n_voxels": int(found.n_voxels["", part][i]),
                     "n_voxels_normalized": int(found.n_voxels["normalized", part][i]),
@@ -237,7 +253,7 @@ def roi_tables(scored: Scored, places: Sequence[Place]) -> tuple[pd.DataFrame, .
         models.append(
             {
                 "encoder": name,
-                "control": "permuted" if any(member.permuted for member in model) else "",
+                "control": "permuted" if permutation_of(model) else "",
                 "n_bands": len(model),
                 **_with_interval(found, ("model", name), 0, "r2"),
                 "noise_ceiling": rois[0]["noise_ceiling"],
@@ -251,3 +267,15 @@ def roi_tables(scored: Scored, places: Sequence[Place]) -> tuple[pd.DataFrame, .
 def _with_interval(found: Means, key: tuple[str, str], place: int, name: str) -> dict[str, float]:
     low, high = bootstrap_interval(found.samples[key][:, place])
     return {name: found.value[key][place], f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _of_permutations(found: Means, part: str, place: int, n: int) -> dict[str, float]:
+    """s.d. of the null over permutations, and the p of as large a value; NaN with one of them."""
+    nulls = np.array([found.value[f"null {k}", part][place] for k in range(1, n + 1)])
+    value = found.value["", part][place]
+    if n < 2 or not (np.isfinite(nulls).all() and np.isfinite(value)):
+        return {"null_sd": np.nan, "p_permuted": np.nan}
+    return {
+        "null_sd": float(nulls.std(ddof=1)),
+        "p_permuted": float((1 + (nulls >= value).sum()) / (1 + n)),
+    }

@@ -13,6 +13,8 @@ from brainenc.storage import (
 )
 
 DESCRIPTION = "partition.json"
+#: File of the report in the folder of a run.
+PAGE = "partition.html"
 TABLES = ("voxels", "rois", "parts", "encoders")
 _TEXTS = ("atlas", "roi", "part", "encoder", "control")
 
@@ -38,7 +40,9 @@ class VariancePartition(TableResult):
     parts : DataFrame, one row per (atlas, roi, part)
         The same in long form: ``r2``, ``null`` and ``above_null``, their difference, each with its
         paired 95 % interval; ``p`` of no difference, two-sided, not corrected for the number of
-        rows.
+        rows. With several permutations ``null_sd``, the s.d. of the null over them, and
+        ``p_permuted``, the share of permutations with as large a value (the measured order is one
+        of them); else NaN.
     encoders : DataFrame, one row per fitted model
         Mean ``r2`` over all voxels of every subset of bands, with its interval. Models with a
         permuted band have ``control="permuted"``: the chance level.
@@ -50,8 +54,9 @@ class VariancePartition(TableResult):
     Notes
     -----
     The null of ``unique_<band>`` and ``alone_<band>`` is the same value with the images of that
-    band permuted; that of ``shared`` and ``total`` with all bands permuted together. It is one
-    permutation: the spread between permutations is not in the interval.
+    band permuted; that of ``shared`` and ``total`` with all bands permuted together: the mean over
+    ``n_permutations``. Intervals and ``p`` are over images; the spread between permutations is
+    ``null_sd``.
     """
 
     _description = DESCRIPTION

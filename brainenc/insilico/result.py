@@ -1,12 +1,17 @@
 """Experiment: the result of `brainenc.experiment`, as tidy tables."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from brainenc.benchmarking.table_folders import TableResult
+from brainenc.benchmarking.table_folders import TableResult, check_table_folder
+from brainenc.data.encoding_data import EncodingData
+from brainenc.data.voxels import as_voxels
+from brainenc.storage import atomic_path
 
 DESCRIPTION = "experiment.json"
 TABLES = ("rois", "voxels", "contrasts", "voxel_contrasts", "tuning", "preferences")
@@ -117,3 +122,48 @@ class Experiment(TableResult):
 
     def _repr_html_(self) -> str:
         return self.table().to_html()
+
+    def to_html(self, path: str | os.PathLike, data: Any = None) -> Path:
+        """Write the report: one self-contained HTML file.
+
+        Parameters
+        ----------
+        path : path
+        data : EncodingData or voxel table, optional
+            With the positions of the voxels that the encoder was fitted to: contrasts are then
+            shown as maps. Voxels with ``i, j, k`` take data with a ``volume``.
+
+        Returns
+        -------
+        pathlib.Path : `path`
+
+        Raises
+        ------
+        TypeError, ValueError : no voxel table, or one with another number of voxels.
+        """
+        from brainenc.report.experiment import render_experiment
+
+        volume = data.volume if isinstance(data, EncodingData) else None
+        voxels = data.voxels if isinstance(data, EncodingData) else data
+        n_voxels = self.manifest["n_voxels"]
+        if voxels is not None:
+            if isinstance(voxels, pd.DataFrame) and len(voxels) != n_voxels:
+                raise ValueError(
+                    f"data has {len(voxels)} voxels, but the encoder was fitted to {n_voxels}: "
+                    "give the data that it was fitted to, or their voxel table"
+                )
+            voxels = as_voxels(voxels, n_voxels)
+        with atomic_path(path) as temporary:
+            page = render_experiment(self, voxels, volume)
+            temporary.write_bytes(page.encode("utf-8", errors="replace"))
+        return Path(path)
+
+
+def check_experiment_folder(folder: str | os.PathLike) -> Path:
+    """Folder for an experiment, which need not exist yet.
+
+    Raises
+    ------
+    FileExistsError : it holds something else.
+    """
+    return check_table_folder(folder, DESCRIPTION, TABLES)

@@ -7,6 +7,7 @@ from .draw_figures import draw_fan as draw_fan
 from .draw_figures import pit_histograms as pit_histograms
 from .draw_figures import rank_histograms as rank_histograms
 from .draw_figures import variance_scatter as variance_scatter
+from .experiment import render_experiment as render_experiment
 from .experiment_figures import condition_bars as condition_bars
 from .experiment_figures import tuning_curves as tuning_curves
 from .figures import ceiling_scatter as ceiling_scatter
@@ -17,6 +18,9 @@ from .group_figures import group_forest as group_forest
 from .group_figures import subject_lines as subject_lines
 from .layer_figures import layer_profiles as layer_profiles
 from .layers import render_layers as render_layers
+from .made import render_made_images as render_made_images
+from .made_figures import made_pictures as made_pictures
+from .made_figures import made_values as made_values
 from .partition import render_partition as render_partition
 from .partition_figures import partition_areas as partition_areas
 from .render import render_report as render_report

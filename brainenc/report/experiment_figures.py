@@ -1,9 +1,12 @@
 """Figures of an experiment on an encoder: means of conditions, and tuning curves."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from brainenc.report.panels import Names, make_panels, shown_rois
@@ -11,6 +14,7 @@ from brainenc.report.style import FULL_WIDTH, GREY, INK, NothingToDraw, encoder_
 
 #: Panels without `order`.
 _MAX_PANELS = 12
+_MAX_SLICES = 8
 
 
 def condition_bars(
@@ -111,6 +115,56 @@ def tuning_curves(
     for axes in panels.lowest if panels.is_new else panels.flat:
         axes.set_xlabel(short(parameter))
     return _finished(panels)
+
+
+def grid_maps(
+    maps: Mapping[str, np.ndarray],
+    voxels: pd.DataFrame,
+    *,
+    cmap: str,
+    limits: tuple[float, float],
+    label: str,
+) -> Figure:
+    """Values per voxel on the grid of ``i, j, k``, seen along k: for voxels without a volume.
+
+    Parameters
+    ----------
+    maps : dict of title to array, shape (n_voxels,)
+        Of the first one slices are drawn if voxels lie behind one another.
+    voxels : DataFrame, n_voxels rows
+    cmap, limits, label
+        Of the colours.
+
+    Returns
+    -------
+    Figure
+    """
+    place = voxels[["i", "j"]].to_numpy(int)
+    place = place - place.min(axis=0)
+    k = voxels["k"].to_numpy(int)
+    everywhere = np.ones(len(k), dtype=bool)
+    if voxels.duplicated(["i", "j"]).any():
+        title, values = next(iter(maps.items()))
+        levels, counts = np.unique(k[np.isfinite(values)], return_counts=True)
+        largest = np.sort(levels[np.argsort(-counts, kind="stable")[:_MAX_SLICES]])
+        shown = [(f"{short(title)}, k = {level}", values, k == level) for level in largest]
+    else:
+        shown = [(short(title), values, everywhere) for title, values in maps.items()]
+    n_columns = min(3, len(shown))
+    height = 2.6 * -(-len(shown) // n_columns) + 0.2
+    panels = make_panels(None, len(shown), n_columns, size=(FULL_WIDTH, height))
+    for axes, (title, values, rows) in zip(panels.flat, shown, strict=True):
+        drawn = np.full(place.max(axis=0) + 1, np.nan)
+        drawn[tuple(place[rows].T)] = values[rows]
+        axes.imshow(
+            drawn.T, origin="lower", interpolation="none", cmap=cmap, vmin=limits[0], vmax=limits[1]
+        )
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set(title=title, xlabel="i", ylabel="j")
+    bar = ScalarMappable(Normalize(*limits), cmap)
+    panels.figure.colorbar(bar, ax=panels.flat, label=label, shrink=0.8)
+    return panels.finished()
 
 
 def _of_atlas(table: pd.DataFrame, atlas: str | None, value: str) -> pd.DataFrame:

@@ -33,6 +33,7 @@ def render_partition(partition: Any) -> str:
         "name": partition.manifest["data"]["name"] or "data",
         "bands": bands,
         "settings": partition.manifest["settings"],
+        "several": partition.manifest["settings"].get("n_permutations", 1) > 1,
         "n_voxels": int(rois["n_voxels"].iloc[0]),
         "parts": [(label(row.part), row) for row in everywhere.itertuples()],
         "shown": [label(part) for part in shown],

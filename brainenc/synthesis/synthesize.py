@@ -1,7 +1,9 @@
 """synthesize: images that an objective prefers, judged by something else."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 from brainenc.data.images import as_images
 from brainenc.progress import progress
+from brainenc.storage import atomic_path
 from brainenc.synthesis.generators import Generator
 from brainenc.synthesis.objective import Objective
 from brainenc.synthesis.scene_search import SearchGenerator
@@ -59,6 +62,38 @@ class MadeImages:
         if self.natural is not None:
             rows |= {"natural, mean": self.natural.mean(), "natural, best": self.natural.max()}
         return pd.DataFrame(rows).T[list(own)].round(3)
+
+    def to_html(self, path: str | os.PathLike, natural: Any = None) -> Path:
+        """Write a page: the images as pictures with their values, beside the best natural ones.
+
+        Parameters
+        ----------
+        path : path
+        natural : images, optional
+            The natural images of `synthesize`, of which the best are shown as pictures. Without
+            them only their values are.
+
+        Returns
+        -------
+        pathlib.Path : `path`
+
+        Raises
+        ------
+        ValueError : another number of natural images than was scored.
+        """
+        from brainenc.report.made import render_made_images
+
+        pictures = None if natural is None else _natural_pictures(natural)
+        scored = 0 if self.natural is None else len(self.natural)
+        if pictures is not None and len(pictures) != scored:
+            raise ValueError(
+                f"natural has {len(pictures)} images, but {scored} were scored: give the same to "
+                "synthesize(..., natural=...) and to to_html"
+            )
+        with atomic_path(path) as temporary:
+            page = render_made_images(self, pictures)
+            temporary.write_bytes(page.encode("utf-8", errors="replace"))
+        return Path(path)
 
     def __repr__(self) -> str:
         return f"MadeImages, {len(self.images)} images:\n{self.summary().to_string()}"
@@ -154,11 +189,14 @@ def synthesize(
     scores.insert(0, "start", first)
     others = None
     if natural is not None:
-        pictures = np.asarray(as_images(natural))
-        if pictures.ndim == 3:
-            pictures = np.repeat(pictures[..., None], 3, axis=-1)
-        others = _scores(pictures, score, judged)
+        others = _scores(_natural_pictures(natural), score, judged)
     return MadeImages(images, scores, others, history, latents)
+
+
+def _natural_pictures(natural: Any) -> np.ndarray:
+    """Images given by the user as pictures (n, H, W, 3)."""
+    pictures = np.asarray(as_images(natural))
+    return np.repeat(pictures[..., None], 3, axis=-1) if pictures.ndim == 3 else pictures
 
 
 def latents_as_pictures(generator: Any, z: Any) -> np.ndarray:

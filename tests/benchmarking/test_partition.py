@@ -344,3 +344,92 @@ def test_columns_may_be_given_as_slices_in_any_order(problem, found):
     turned = np.concatenate([X[:, 4:], X[:, :4]], axis=1)
     same = variance_partitioning(data, bands, features=turned, **QUICK)
     np.testing.assert_allclose(same.voxels["unique_one"], found.voxels["unique_one"], atol=1e-5)
+
+
+# ------------------------------------------------------------------ permutations and kept fits
+
+
+def test_nulls_are_means_over_permutations_and_the_first_is_that_of_one(problem, found, tmp_path):
+    data, X = problem
+    several = variance_partitioning(
+        data, {"one": 4, "two": 5}, features=X, n_permutations=3, **QUICK
+    )
+    names = several.encoders.set_index("encoder")["r2"]
+    of_null = [
+        names[f"one{k} + two"] - names["two"]
+        for k in (", permuted", ", permuted (2)", ", permuted (3)")
+    ]
+    row = several.parts.query("roi == 'all' and part == 'unique_one'").iloc[0]
+    assert row["null"] == pytest.approx(np.mean(of_null), abs=1e-9)
+    assert row["null_sd"] == pytest.approx(np.std(of_null, ddof=1), abs=1e-9)
+    assert row["null_sd"] > 0
+    assert row["p_permuted"] == 1 / 4  # above all three
+    # What is measured, and the first permutation, are those of a single one.
+    one = found.encoders.set_index("encoder")["r2"]
+    np.testing.assert_allclose(names[one.index], one, atol=1e-12)
+    assert found.parts["null_sd"].isna().all()
+    page = several.to_html(tmp_path / "page.html").read_text("utf-8")
+    assert "the mean of 3 permutations" in page
+    assert (
+        "permutations"
+        not in found.to_html(tmp_path / "page.html")
+        .read_text("utf-8")
+        .split("How this was made")[0]
+    )
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_no_permutation_is_refused(problem, wrong, error):
+    data, X = problem
+    with pytest.raises(error, match="n_permutations"):
+        variance_partitioning(data, {"a": 4, "b": 5}, features=X, n_permutations=wrong, **QUICK)
+
+
+def test_a_stopped_run_goes_on_and_others_do_not_take_its_fits(
+    problem, found, tmp_path, monkeypatch
+):
+    from brainenc.benchmarking import partition_fits
+
+    data, X = problem
+    fits = []
+    real = partition_fits._predicted
+
+    def counted(fold, model, *rest):
+        if len(fits) == stop:
+            raise KeyboardInterrupt
+        fits.append(model)
+        return real(fold, model, *rest)
+
+    monkeypatch.setattr(partition_fits, "_predicted", counted)
+    bands, total = {"one": 4, "two": 5}, 8 * 5
+    stop = 11
+    with pytest.raises(KeyboardInterrupt):
+        variance_partitioning(data, bands, features=X, out=tmp_path / "p", **QUICK)
+    stop = -1
+    again = variance_partitioning(data, bands, features=X, out=tmp_path / "p", **QUICK)
+    assert len(fits) == total
+    pd.testing.assert_frame_equal(again.parts, found.parts)
+    loaded = VariancePartition.load(tmp_path / "p")
+    np.testing.assert_allclose(loaded.parts["r2"], found.parts["r2"])
+    assert "What one and two explain" in (tmp_path / "p" / "partition.html").read_text("utf-8")
+    # A further permutation fits its own models only; other bootstraps fit nothing.
+    more = QUICK | {"n_bootstraps": 30}
+    variance_partitioning(data, bands, features=X, out=tmp_path / "p", n_permutations=2, **more)
+    assert len(fits) == total + 5 * 5
+    # Other features, other bands, other settings and other betas do.
+    changed = X.copy()
+    changed[0, 0] += 1
+    other = EncodingData(data.images, np.asarray(data.betas) + 1, data.voxels)
+    for of_data, names, features, how in (
+        (data, bands, changed, QUICK),
+        (data, {"one": 5, "two": 4}, X, QUICK),
+        (data, bands, X, QUICK | {"n_iter": 2}),
+        (other, bands, X, QUICK),
+    ):
+        before = len(fits)
+        variance_partitioning(of_data, names, features=features, out=tmp_path / "p", **how)
+        assert len(fits) == before + total, names
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="holds a run of one subject"):
+        variance_partitioning(data, bands, features=X, out=tmp_path / "run", **QUICK)

@@ -95,3 +95,25 @@ def test_results_are_named_after_the_alikeness(tmp_path):
 def test_numbers_out_of_range_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         simulate_subjects(**{**SMALL, **wrong})
+
+
+def test_concepts_and_noise_voxels_are_of_each_subject():
+    how = {"n_images": 120, "n_voxels": 100, "n_repeats": 2, "random_state": 3}
+    first, second = simulate_subjects(2, **how, concepts=0.5, noise_voxels=0.25)
+    kinds = [data.truth.selectivity for data in (first, second)]
+    for data, kind in zip((first, second), kinds, strict=True):
+        noise = kind["noise"].to_numpy()
+        assert noise.sum() == 25
+        assert (data.truth.ncsnr[noise] == 0).all()
+        assert np.ptp(data.truth.signal[:, noise], axis=0).max() == 0
+        high = data.voxels["roi"].isin(["FFA", "PPA", "EBA"]).to_numpy()
+        assert 0.2 < (kind["colour"][high & ~noise] != "").mean() < 0.8
+    assert not kinds[0]["noise"].equals(kinds[1]["noise"])  # drawn for each
+    # Without them, and whatever they are, everything else is as it was.
+    plain = simulate_subjects(1, **how)[0]
+    np.testing.assert_array_equal(first.images, plain.images)
+    same = ~kinds[0]["noise"].to_numpy() & (kinds[0]["colour"] == "").to_numpy()
+    np.testing.assert_array_equal(first.truth.signal[:, same], plain.truth.signal[:, same])
+    assert not plain.truth.selectivity["noise"].any()
+    with pytest.raises(ValueError, match=r"noise_voxels=1\.5"):
+        simulate_subjects(1, **how, noise_voxels=1.5)

@@ -180,3 +180,32 @@ def test_wrong_arguments_are_refused(images):
         SceneSearch(n_objects=0)
     with pytest.raises(ValueError, match="change=0"):
         SceneSearch(change=0)
+
+
+def test_a_page_has_the_pictures_and_counts_what_is_above_the_best_natural_image(images, tmp_path):
+    from brainenc.report import made_pictures
+
+    natural = images[:9]
+    made = synthesize(
+        brightness_on_the_left, SceneSearch(48, n_objects=1), n=3, n_steps=4,
+        judge=lambda pictures: pictures[..., 0].astype(float).mean(axis=(1, 2)), natural=natural,
+    )  # fmt: skip
+    scores = made.scores.assign(judge=[300.0, 1.0, 400.0])  # no natural red channel is above 255
+    object.__setattr__(made, "scores", scores)
+    page = made.to_html(tmp_path / "made.html", natural).read_text("utf-8")
+    assert "By the judge, 2 of 3 are above the best of 9 natural images" in page
+    assert "natural, best" in page
+    assert 'src="data:image/png' in page
+    figure = made_pictures(made.images, scores, (natural, made.natural))
+    titles = [axes.get_title() for axes in figure.axes]
+    best = int(made.natural["judge"].argmax())
+    assert titles[2].splitlines()[0] == "made 2"
+    assert titles[2].endswith("judge 400.000")
+    assert titles[4].startswith(f"natural {best},\nbest by judge")
+    np.testing.assert_array_equal(figure.axes[4].images[0].get_array(), natural[best])
+    with pytest.raises(ValueError, match="natural has 8 images, but 9 were scored"):
+        made.to_html(tmp_path / "made.html", natural[:8])
+    alone = synthesize(brightness_on_the_left, SceneSearch(48), n=1, n_steps=1)
+    page = alone.to_html(tmp_path / "alone.html").read_text("utf-8")
+    assert "No judge was given" in page
+    assert "natural" not in page.split("<h2>Made")[0].split("Pictures")[0]

@@ -108,9 +108,7 @@ def simulate_subject(
     check_arguments(
         n_images, n_voxels, n_repeats, image_size, n_sessions, session_drift, missing, token_width
     )
-    for argument, share in {"concepts": concepts, "noise_voxels": noise_voxels}.items():
-        if not 0 <= share <= 1:  # NaN too
-            raise ValueError(f"{argument}={share} must be a share between 0 and 1")
+    check_shares(concepts=concepts, noise_voxels=noise_voxels)
     n_side = token_side(n_tokens)
     scene_seed, token_seed, *seeds, kind_seed = np.random.SeedSequence(random_state).spawn(7)
     return make_subject(
@@ -220,6 +218,13 @@ def make_subject(
     )
     table = voxels[["roi", "hemisphere", "i", "j", "k"]]
     return EncodingData(images, betas, table, trials, name, truth)
+
+
+def check_shares(**shares: float) -> None:
+    """Raise ValueError unless arguments are between 0 and 1."""
+    for argument, share in shares.items():
+        if not 0 <= share <= 1:  # NaN too
+            raise ValueError(f"{argument}={share} must be a share between 0 and 1")
 
 
 def check_arguments(

@@ -6,7 +6,12 @@ import numpy as np
 import pandas as pd
 
 from brainenc.data.encoding_data import EncodingData
-from brainenc.datasets.simulated.subject import check_arguments, make_subject, token_side
+from brainenc.datasets.simulated.subject import (
+    check_arguments,
+    check_shares,
+    make_subject,
+    token_side,
+)
 
 
 def simulate_subjects(
@@ -23,6 +28,8 @@ def simulate_subjects(
     missing: float = 0.02,
     n_tokens: int = 16,
     token_width: int = 64,
+    concepts: float = 0.0,
+    noise_voxels: float = 0.0,
     random_state: int | None = 0,
     verbose: bool = False,
     name: str = "simulated",
@@ -48,6 +55,10 @@ def simulate_subjects(
         a subject's, so that a prior learned from them must neither help nor harm.
     n_voxels, n_repeats, image_size, n_sessions, session_drift, missing, n_tokens, token_width
         Of each subject, as for `simulate_subject`.
+    concepts, noise_voxels : float in [0, 1]
+        As for `simulate_subject`. The share is the same in all subjects; which voxels have a
+        concept, which one, and which are of noise, is drawn for each. The law of `concepts` is part
+        of that which all subjects have.
     random_state : int, optional
         Seed. With more subjects the first ones stay the same.
     verbose : bool
@@ -77,6 +88,7 @@ def simulate_subjects(
     check_arguments(
         n_images, n_voxels, n_repeats, image_size, n_sessions, session_drift, missing, token_width
     )
+    check_shares(concepts=concepts, noise_voxels=noise_voxels)
     n_side = token_side(n_tokens)
     _check_count("n_subjects", n_subjects, 1, None)
     _check_count("shared_images", shared_images, 0, n_images)
@@ -86,7 +98,7 @@ def simulate_subjects(
     shared = [seed.spawn(shared_images) for seed in world.spawn(2)]
     found = []
     for number, subject in enumerate(subjects, start=1):
-        scene_seed, token_seed, law_seed, *seeds = subject.spawn(7)
+        scene_seed, token_seed, law_seed, *seeds, kind_seed = subject.spawn(8)
         n_own = n_images - shared_images
         data = make_subject(
             shared[0] + scene_seed.spawn(n_own),
@@ -104,6 +116,9 @@ def simulate_subjects(
             name=f"{name} {number}, alikeness {alikeness:g}",
             alikeness=float(alikeness),
             law_seed=law_seed,
+            concepts=concepts,
+            noise_voxels=noise_voxels,
+            kind_seed=kind_seed,
         )
         found.append(data._with(stimuli=_stimuli(number, shared_images, n_own)))
     return found

@@ -7,11 +7,11 @@ from . import images as images
 from . import insilico as insilico
 from . import metrics as metrics
 from . import report as report
+from . import synthesis as synthesis
 from .analysis import consistency as consistency
 from .analysis import masking_curve as masking_curve
 from .analysis import perturb as perturb
 from .analysis import through_decoder as through_decoder
-from . import synthesis as synthesis
 from .augmentation import AugmentationResult as AugmentationResult
 from .augmentation import augment as augment
 from .augmentation import augmentation_study as augmentation_study
@@ -48,6 +48,7 @@ from .encoders import LatentEncoder as LatentEncoder
 from .encoders import MeanEncoder as MeanEncoder
 from .encoders import MindReaderEncoder as MindReaderEncoder
 from .encoders import MindSimulatorEncoder as MindSimulatorEncoder
+from .encoders import PLSEncoder as PLSEncoder
 from .encoders import RidgeEncoder as RidgeEncoder
 from .encoders import ROITransformerEncoder as ROITransformerEncoder
 from .encoders import SklearnEncoder as SklearnEncoder

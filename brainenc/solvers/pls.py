@@ -123,6 +123,11 @@ def pls_components(X: np.ndarray, Y: np.ndarray, n_components: int) -> Component
     n_components = min(n_components, len(X) - 1, X.shape[1])
     if n_components < 1 or Y.shape[1] == 0 or not np.ptp(X, axis=0).any():
         return Components(mean, np.zeros((X.shape[1], 0)), np.zeros((Y.shape[1], 0)), constant)
+    basis = None
+    if X.shape[1] > len(X):
+        # Components lie in the span of the images: the same in coordinates of an orthonormal basis.
+        basis, coordinates = np.linalg.qr((X - mean).T)
+        X = coordinates.T
     pls = PLSRegression(n_components, scale=False)
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         # Two directions of nearly equal covariance: any between them is as good.
@@ -140,9 +145,11 @@ def pls_components(X: np.ndarray, Y: np.ndarray, n_components: int) -> Component
     W, P = (part[:, : _first(~left)] for part in (W, P))
     # PᵀW is upper triangular, so that the first columns are those of a fit with fewer components.
     rotations = solve_triangular(P.T @ W, W.T, lower=False, trans="T").T
-    sizes = np.linalg.norm((X - mean) @ rotations, axis=0)
+    sizes = np.linalg.norm((X - X.mean(axis=0)) @ rotations, axis=0)
     n_found = _first(sizes <= _SMALLEST * sizes[:1])
-    return Components(mean, rotations[:, :n_found], Q[:, :n_found], constant)
+    rotations = rotations[:, :n_found]
+    rotations = rotations if basis is None else basis @ rotations
+    return Components(mean, rotations, Q[:, :n_found], constant)
 
 
 def _first(found: np.ndarray) -> int:

@@ -27,6 +27,15 @@ def test_the_first_components_are_a_fit_with_fewer(problem, n):
     np.testing.assert_allclose(predicted(found, X, n), expected, rtol=1e-10)
 
 
+def test_more_features_than_images(problem):
+    """They are reduced to as many coordinates, in which components are the same."""
+    X, Y = np.random.default_rng(2).standard_normal((60, 300)) + 3, problem[1]
+    found = pls_components(X[:40], Y[:40], 6)
+    expected = PLSRegression(6, scale=False).fit(X[:40], Y[:40]).predict(X)
+    np.testing.assert_allclose(predicted(found, X, 6), expected, rtol=1e-9)
+    assert found.rotations.shape == (300, 6)
+
+
 def test_all_components_are_least_squares(problem):
     X, Y = problem
     found = pls_components(X, Y, 12)

@@ -144,7 +144,7 @@ def _median(values: np.ndarray) -> float:
 
 
 def _columns(
-    found: Mapping[tuple[str, str, str], dict[str, float]], keys: Any, table: pd.DataFrame
+    found: Mapping[Any, dict[str, float]], keys: Any, table: pd.DataFrame
 ) -> dict[str, pd.Series]:
     undefined = dict.fromkeys(COLUMNS, np.nan)
     return {

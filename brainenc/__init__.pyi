@@ -48,6 +48,7 @@ from .encoders import LatentEncoder as LatentEncoder
 from .encoders import MeanEncoder as MeanEncoder
 from .encoders import MindReaderEncoder as MindReaderEncoder
 from .encoders import MindSimulatorEncoder as MindSimulatorEncoder
+from .encoders import PLSEncoder as PLSEncoder
 from .encoders import RidgeEncoder as RidgeEncoder
 from .encoders import ROITransformerEncoder as ROITransformerEncoder
 from .encoders import SklearnEncoder as SklearnEncoder

@@ -85,6 +85,10 @@ def benchmark(
         Path | None,
         typer.Option(help="Fixed test set: text file of image names, or .npy mask or positions."),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="brain-score: 10 random 90/10 splits, median r² / split-half ceiling."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables and report.")] = None,
     n_bootstraps: Bootstraps = 1000,
     n_permutations: Permutations = 1000,
@@ -128,6 +132,7 @@ def benchmark(
             check=check,
             check_memory=check_memory,
             verbose=not quiet,
+            protocol=protocol,
         )
     show_benchmark(result, out, debug=_state["debug"])
 

@@ -136,12 +136,17 @@ def _print_table(result: "BenchmarkResult") -> None:
     title = Text(f"Scores on held-out images of {data}")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("encoder", min_width=12)
-    for column in ("r [95 %]", "ceiling", "r/ceiling", "MSE (z)", "fit (s)"):
+    summary = result.summary()
+    columns = ["noise_ceiling", "r_normalized", "mse_z"]
+    titles = ["r [95 %]", "ceiling", "r/ceiling", "MSE (z)", "fit (s)"]
+    if "brain_score" in summary:
+        columns, titles = [*columns, "brain_score"], [*titles[:-1], "brain_score", titles[-1]]
+    for column in titles:
         table.add_column(column, justify="right", no_wrap=True)
-    for name, row in result.summary().iterrows():
+    for name, row in summary.iterrows():
         interval = f" [{row['r_low']:.3f}, {row['r_high']:.3f}]" if row["r"] == row["r"] else ""
         cells = [_number(row["r"]) + interval]
-        for column in ("noise_ceiling", "r_normalized", "mse_z"):
+        for column in columns:
             cells.append(_number(row[column]))
         cells.append(_number(row["fit_seconds"], digits=1))
         # As text: names are not rich's markup.

@@ -75,6 +75,7 @@ ROWS = (
     Row("ridge", "ridge", "tokens"),
     Row("calibrated", "calibrated ridge", "tokens", {"cv": 3}),
     Row("kernelridge", "kernel ridge", "tokens"),
+    Row("pls", "PLS", "tokens"),
     Row("banded", "banded", "Gabor + tokens", {"n_iter": 10}),
     Row("latent", "LatentEncoder", "tokens", {"n_members": 2}),
     Row("synbrain", "SynBrain", "tokens", SYNBRAIN),

@@ -211,7 +211,7 @@ def test_noise_ceiling_and_info(folder, tmp_path):
     assert "No voxel has a noise ceiling: that takes images with repeats" in shown
     shown = run_here("info").stdout
     assert brainenc.__version__ in shown
-    assert "mean, ridge, banded, kernelridge, latent, synbrain" in shown
+    assert "mean, ridge, banded, kernelridge, pls, latent, synbrain" in shown
 
 
 @pytest.mark.slow

@@ -71,9 +71,15 @@ class BenchmarkResult(ResultTables):
         trial table has two sessions); ``n_voxels``, ``n_undefined`` (voxels whose r is undefined),
         ``n_significant`` (q < .05);
         ``fit_seconds`` and ``peak_memory_mb`` per fold, ``predict_images_per_second``; ``error``,
-        "" if none; and the columns of `draws`, NaN for an encoder without draws.
+        "" if none; and the columns of `draws`, NaN for an encoder without draws. With
+        ``protocol="brain-score"`` also ``brain_score`` (the square of ``brain_score_median_r``,
+        with its sign, divided by ``brain_score_reliability``), ``brain_score_sd`` (s.d. over
+        splits), ``brain_score_median_r`` (median over voxels of the mean over splits of r),
+        ``brain_score_reliability`` (median over voxels, of split halves with the Spearman–Brown
+        correction). All other columns are of all splits together, as they are of folds.
     rois : DataFrame, one row per (encoder, atlas, roi)
-        The voxel metrics above, of predictions and of draws, and ``r_within_session``.
+        The voxel metrics above, of predictions and of draws, ``r_within_session``, and the columns
+        ``brain_score…``.
     pairs : DataFrame, one row per (encoder_a, encoder_b, metric, roi)
         ``difference`` a − b over voxels defined in both, its interval and two-sided p from a
         paired bootstrap over images; roi "all" is every voxel.
@@ -208,6 +214,7 @@ class BenchmarkResult(ResultTables):
         columns += ["identification", "fit_seconds"]
         # If every encoder failed, these columns are missing.
         table = self.encoders.set_index("encoder")
+        columns += [name for name in ("brain_score", "brain_score_sd") if name in table]
         found = table.reindex(columns=columns).round(3)
         errors = table["error"].fillna("") if "error" in table else pd.Series("", table.index)
         return found.assign(failed=errors) if (errors != "").any() else found

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 
 import brainenc
 from brainenc.benchmarking import cluster
+from brainenc.benchmarking.brain_score import check_protocol, random_splits, with_brain_score
 from brainenc.benchmarking.cautions import not_identified
 from brainenc.benchmarking.controls import (
     check_controls,
@@ -64,6 +65,7 @@ def benchmark(
     check: bool = True,
     check_memory: bool = True,
     verbose: bool = True,
+    protocol: str | None = None,
 ) -> Any:
     """Compare encoders on held-out images, voxel by voxel and per ROI.
 
@@ -132,6 +134,11 @@ def benchmark(
         thirds of an estimate are not there, nothing is fitted; if it is close, warn.
     verbose : bool
         Show progress bars.
+    protocol : "brain-score", optional
+        Further columns of `BenchmarkResult.encoders` and `.rois`, as Brain-Score scores: 10 random
+        splits with 90 % of the images for training and 10 % for testing, in place of folds; per
+        voxel the mean over splits of r; ``brain_score`` is the square of its median over voxels,
+        divided by the median reliability of split halves. With `groups`, splits of whole groups.
 
     Returns
     -------
@@ -146,8 +153,9 @@ def benchmark(
     TypeError : data, encoders or features have a wrong type.
     ValueError : fewer images or groups than folds, a fold with fewer than two test images, a group
         on both sides of a fold, near copies that connect most of the images ("similar"), features
-        with another number of rows, `test` beside `cv`, no resamples, one draw, an encoder name
-        that is empty or has control characters, or too little memory or disk (`check_memory`).
+        with another number of rows, `test` beside `cv`, either beside `protocol`, an unknown
+        protocol, no resamples, one draw, an encoder name that is empty or has control characters,
+        or too little memory or disk (`check_memory`).
     FileExistsError : `out` contains a data set, a saved encoder, or a file not of a run that a run
         would replace.
     OSError : no scheduler at that address.
@@ -179,6 +187,9 @@ def benchmark(
     if out is not None:
         check_run_folder(out)
     similar = cache(data.similar_images)
+    as_brain_score = check_protocol(protocol, cv, test)
+    if as_brain_score:
+        cv = random_splits(groups, random_state)
     if test is not None:
         cv = fixed_split(data, test, cv, random_state=random_state)
     folds = make_folds(data, cv, groups, random_state, similar)
@@ -221,6 +232,8 @@ def benchmark(
         "min_ceiling": min_ceiling,
         "random_state": random_state,
     }
+    if as_brain_score:
+        settings["protocol"] = protocol
     with run_folder(out) as folder, scratch_folder(folder, "samples") as samples:
         data_key = data_hash(data)
         pairs = _make_pairs(
@@ -244,6 +257,8 @@ def benchmark(
         with cluster.connected(scheduler, out) as send:
             run_pairs(pairs, entries, data.betas, send, n_jobs, verbose, when_fitted)
         result = run.result()
+        if as_brain_score:
+            result = with_brain_score(result, data, run.groups, random_state)
         scored = {name: pairs[name] for name in run.scores}
         kept = keep_predictions(scored, None if out is None else Path(out))
     result = replace(result, kept=kept, manifest=result.manifest | {"predictions": kept.places})

@@ -11,6 +11,7 @@ from .mean import MeanEncoder as MeanEncoder
 from .mind_reader import MindReaderEncoder as MindReaderEncoder
 from .mind_simulator import MindSimulatorEncoder as MindSimulatorEncoder
 from .net_shares import net_shares as net_shares
+from .pls import PLSEncoder as PLSEncoder
 from .refits import add_refits as add_refits
 from .registry import ENCODERS as ENCODERS
 from .registry import make_encoder as make_encoder

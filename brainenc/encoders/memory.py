@@ -177,6 +177,15 @@ def _kernel_ridge(encoder: Any, sizes: _Sizes) -> Need:
     return Need(own + sizes.noise, remedy)
 
 
+def _pls(encoder: Any, sizes: _Sizes) -> Need:
+    # In double precision: features and responses, and those of a fold as they are deflated.
+    weights = 2 * 4.0 * sizes.n_features * sizes.n_voxels
+    own = 100 * MIB + 8 * sizes.X + 8 * sizes.averages + weights
+    return Need(
+        own + sizes.noise, "select fewer voxels, or reduce the features (PCA in a pipeline)"
+    )
+
+
 def _is_mapping(encoder: Any) -> bool:
     return isinstance(encoder.bands, Mapping) or isinstance(encoder.features, Mapping)
 
@@ -250,6 +259,7 @@ _TABLE: dict[str, Callable[[Any, _Sizes], Need]] = {
     "SklearnEncoder": _of_regressor,
     "BandedRidgeEncoder": _banded,
     "KernelRidgeEncoder": _kernel_ridge,
+    "PLSEncoder": _pls,
     "LatentEncoder": _latent,
     "MindReaderEncoder": _network(165, 256),
     "ROITransformerEncoder": _network(150, 128),

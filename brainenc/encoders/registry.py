@@ -11,6 +11,7 @@ ENCODERS = {
     "ridge": "RidgeEncoder",
     "banded": "BandedRidgeEncoder",
     "kernelridge": "KernelRidgeEncoder",
+    "pls": "PLSEncoder",
     "latent": "LatentEncoder",
     "synbrain": "SynBrainEncoder",
     "mindsimulator": "MindSimulatorEncoder",

@@ -115,7 +115,7 @@ class WeightPrior:
         Parameters
         ----------
         encoders : list of encoders, or dict of subject's name to encoder
-            `RidgeEncoder` or `BandedRidgeEncoder`.
+            `RidgeEncoder`, `BandedRidgeEncoder` or `PLSEncoder`.
         n_components : int
             1: one covariance, of all voxels. More: also that many covariances of kinds of voxels,
             which are clusters of their weights.
@@ -143,7 +143,7 @@ class WeightPrior:
             if own is None:
                 raise TypeError(
                     f"encoders[{name!r}] is a {type(encoder).__name__}, which has no weights of "
-                    "features: give RidgeEncoder or BandedRidgeEncoder"
+                    "features: give RidgeEncoder, BandedRidgeEncoder or PLSEncoder"
                 )
             extractor = getattr(encoder, "features_", None)
             parts = extractor.values() if isinstance(extractor, Mapping) else [extractor]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from brainenc.encoders.banded import BandedRidgeEncoder
+from brainenc.encoders.pls import PLSEncoder
 from brainenc.encoders.ridge import RidgeEncoder
 from brainenc.encoders.roi_transformer import ROITransformerEncoder
 from brainenc.encoders.tokens import linear_features
@@ -28,7 +29,7 @@ def read_out(encoder: Any, voxels: np.ndarray) -> ReadOut:
     ------
     TypeError : an encoder whose read-out has no gradient here.
     """
-    if isinstance(encoder, RidgeEncoder | BandedRidgeEncoder):
+    if isinstance(encoder, RidgeEncoder | BandedRidgeEncoder | PLSEncoder):
         found = encoder.linear_map()
         at_mean = encoder._predict(found.mean[None])
         return _linear(found.weights[:, voxels], found.mean, at_mean[0, voxels])
@@ -36,8 +37,8 @@ def read_out(encoder: Any, voxels: np.ndarray) -> ReadOut:
         return _of_networks(encoder, voxels)
     raise TypeError(
         f"{type(encoder).__name__} has no read-out with a gradient: use RidgeEncoder, "
-        "BandedRidgeEncoder or ROITransformerEncoder, or a search without gradients, which takes "
-        "any function of images as the objective"
+        "BandedRidgeEncoder, PLSEncoder or ROITransformerEncoder, or a search without gradients, "
+        "which takes any function of images as the objective"
     )
 
 

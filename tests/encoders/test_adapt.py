@@ -291,7 +291,7 @@ def test_queries_of_an_roi_start_from_those_of_its_name(subjects):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ridge", "banded", "kernelridge"])
+@pytest.mark.parametrize("name", ["ridge", "banded", "kernelridge", "pls"])
 def test_adapting_is_worth_images(name, subjects):
     first, second = simulate_subjects(2, 500, 60, shared_images=0, random_state=2)
     encoder = brainenc.encoders.make_encoder(name).fit(first.truth.tokens, first.betas)

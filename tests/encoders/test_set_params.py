@@ -62,6 +62,13 @@ OTHER = {
         "search": "guided",
         **LINEAR,
     },
+    "pls": {
+        "features": PIXELS,
+        "n_components": [2, 3],
+        "cv": 3,
+        "standardize": False,
+        "random_state": 5,
+    },
     "latent": {
         "features": PIXELS,
         "bands": {"a": 9},

@@ -15,11 +15,13 @@ from brainenc.data.atlas_labels import text_labels
 from brainenc.data.voxels import atlas_labels
 from brainenc.encoders.inputs import extracted, extractor_for
 from brainenc.encoders.training_images import marks_of
-from brainenc.features.learned import fitted_extractor, learns
+from brainenc.features.learned import check_not_learned, fitted_extractor, learns, learns_any
+from brainenc.identity import fitted_identity, unidentified
 from brainenc.repeats import average_repeats
 from brainenc.solvers.priors import prior_factor
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.solvers.voxels import flatten_tokens
+from brainenc.storage import fingerprint
 
 #: Name of the component of all voxels.
 ALL = "all"
@@ -146,8 +148,7 @@ class WeightPrior:
                     "features: give RidgeEncoder or BandedRidgeEncoder"
                 )
             extractor = getattr(encoder, "features_", None)
-            parts = extractor.values() if isinstance(extractor, Mapping) else [extractor]
-            if len(named) > 1 and any(map(learns, parts)):
+            if len(named) > 1 and learns_any(extractor):
                 raise ValueError(
                     f"encoders[{name!r}] has features that were learned from its own images, so "
                     "that every encoder has others: fit the transformer once, and give its "
@@ -268,6 +269,8 @@ class WeightPrior:
                 f"features have the shape {shape}: give the features that its sources had"
             )
         own = extractor_description(extractor)
+        if own != self.extractor:
+            check_not_learned(extractor, "the prior")
         if own is not None and self.extractor is not None and own != self.extractor:
             raise ValueError(
                 f"the prior is of the features {self.extractor}, and the encoder has {own}: give "
@@ -441,4 +444,9 @@ def extractor_description(extractor: Any) -> dict[str, Any] | None:
     if isinstance(extractor, FrozenEstimator):
         return extractor_description(extractor.estimator)
     key = getattr(extractor, "key", None)
-    return {"class": type(extractor).__name__, "key": str(key() if callable(key) else extractor)}
+    found = {"class": type(extractor).__name__, "key": str(key() if callable(key) else extractor)}
+    if learns(extractor):
+        # Fitted to other images it makes other features.
+        learned = fitted_identity(extractor)
+        found["learned"] = "unknown" if unidentified(learned) else fingerprint(learned)
+    return found

@@ -148,7 +148,7 @@ def banded_ridge_evidence(
 def _smoother(bands: Any, weights: Tensor, alphas: Tensor, folds: Folds) -> Smoother:
     """Ridge by eigenvectors: the likelihood asks for the determinant at every penalty."""
     if not isinstance(bands, KernelBands):
-        return bands.smoother(weights, alphas, folds)  # type: ignore[no-any-return]
+        return bands.smoother(weights, alphas, folds)
     K = bands.kernel(weights)
     return Smoother(EigenForm.of_kernel(K), FullKernel(K), alphas, folds)
 

@@ -11,7 +11,7 @@ from brainenc.benchmarking.group_mean import GroupMean
 from brainenc.encoders.describe import describe
 from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.encoders.weight_prior import WeightPrior
-from brainenc.features.learned import fitted_once, learns_any
+from brainenc.features.one_space import fitted_once, learns_any
 
 HOW = ("prior", "adapt", "pretrain", "group-mean")
 

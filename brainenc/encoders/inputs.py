@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator, clone
 
 from brainenc.data.images import as_images, looks_like_images
 from brainenc.documentation import see
-from brainenc.features.learned import fitted_extractor, frozen, learns_any, share, takes_features
+from brainenc.features.learned import fitted_extractor, share, takes_features
+from brainenc.features.one_space import frozen, learns_any
 from brainenc.validation import check_extracted, check_feature_shape, check_features
 
 

@@ -15,7 +15,8 @@ from brainenc.data.atlas_labels import text_labels
 from brainenc.data.voxels import atlas_labels
 from brainenc.encoders.inputs import extracted, extractor_for
 from brainenc.encoders.training_images import marks_of
-from brainenc.features.learned import check_not_learned, fitted_extractor, learns, learns_any
+from brainenc.features.learned import fitted_extractor, learns
+from brainenc.features.one_space import check_not_learned, learns_any
 from brainenc.identity import fitted_identity, unidentified
 from brainenc.repeats import average_repeats
 from brainenc.solvers.priors import prior_factor

@@ -5,7 +5,7 @@ once and shared. What learns (a scaling, a PCA) has to be fitted to training ima
 fold anew. `share` divides a transformer into the two.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -75,70 +75,6 @@ def fitted_extractor(extractor: Any, images: Any) -> Any:
     with config_context(transform_output="default"):  # tokens between steps have no table
         found = extractor.fit(images)
     return extractor if found is None else found
-
-
-def frozen(transformer: Any) -> Any:
-    """A fitted transformer, or a dict of such, whose features a later fit leaves as they are.
-
-    Weights, priors and networks that were learned from features are of these features alone: a PCA
-    that is fitted to other images makes others.
-    """
-    if isinstance(transformer, Mapping):
-        return {name: frozen(part) for name, part in transformer.items()}
-    return FrozenEstimator(transformer) if learns(transformer) else transformer
-
-
-def learns_any(transformer: Any) -> bool:
-    """As `learns`, of a transformer, a dict of such, or None."""
-    parts = transformer.values() if isinstance(transformer, Mapping) else [transformer]
-    return any(map(learns, parts))
-
-
-def fitted_once(transformer: Any, inputs: Mapping[str, Any]) -> Any:
-    """A transformer, or a dict of such, with what learns fitted to several subjects' images.
-
-    Parameters
-    ----------
-    transformer : transformer, unfitted, or dict of such
-    inputs : dict of subject's name to images, or to what `share` gave of them
-
-    Returns
-    -------
-    transformer or dict, `frozen`
-
-    Raises
-    ------
-    ValueError : images of several sizes.
-    """
-    if isinstance(transformer, Mapping):
-        return {name: fitted_once(part, inputs) for name, part in transformer.items()}
-    if not learns(transformer):
-        return transformer
-    arrays = [x if isinstance(x, np.ndarray) else _loaded(x) for x in inputs.values()]
-    if len({array.shape[1:] for array in arrays}) > 1:
-        shapes = {n: list(a.shape[1:]) for n, a in zip(inputs, arrays, strict=True)}
-        raise ValueError(
-            f"features={transformer!r} is fitted once to the images of all sources, whose shapes "
-            f"differ: {shapes}. Make images of one size, or give the features of each subject"
-        )
-    return frozen(fitted_extractor(clone(transformer), np.concatenate(arrays)))
-
-
-def check_not_learned(extractor: Any, of: str) -> None:
-    """Raise ValueError if features were learned from the images of this fit.
-
-    Parameters
-    ----------
-    extractor : fitted transformer, dict of such, or None
-    of : str
-        What is of other features: "the prior".
-    """
-    if learns_any(extractor):
-        raise ValueError(
-            f"features={extractor!r} was fitted to this subject's images, so that its features are "
-            f"others than those of {of}: fit it once, to the images of the other subjects, and "
-            "give sklearn.frozen.FrozenEstimator(fitted) as features of all of them"
-        )
 
 
 def fit_nothing(transformer: Any, images: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from brainenc.devices import resolve_device
 from brainenc.encoders.in_context.episodes import inferred
 from brainenc.encoders.weight_prior import WeightPrior
-from brainenc.features.learned import check_not_learned
+from brainenc.features.one_space import check_not_learned
 from brainenc.nets.in_context import InContextNet
 from brainenc.solvers.voxels import flatten_tokens
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.data.atlas_labels import text_labels
@@ -16,13 +15,11 @@ from brainenc.data.voxels import atlas_labels
 from brainenc.encoders.inputs import extracted, extractor_for
 from brainenc.encoders.training_images import marks_of
 from brainenc.features.learned import fitted_extractor, learns
-from brainenc.features.one_space import check_not_learned, learns_any
-from brainenc.identity import fitted_identity, unidentified
+from brainenc.features.one_space import check_not_learned, extractor_description, learns_any
 from brainenc.repeats import average_repeats
 from brainenc.solvers.priors import prior_factor
 from brainenc.solvers.regression import RidgeRegression
 from brainenc.solvers.voxels import flatten_tokens
-from brainenc.storage import fingerprint
 
 #: Name of the component of all voxels.
 ALL = "all"
@@ -434,20 +431,3 @@ def _kinds(
     kinds = np.full(len(used), "", dtype=object)
     kinds[rows] = [f"kind {k + 1}" for k in clusters.predict(profiles)]
     return kinds
-
-
-def extractor_description(extractor: Any) -> dict[str, Any] | None:
-    """What an extractor computes, as plain values; None if features were given."""
-    if extractor is None:
-        return None
-    if isinstance(extractor, Mapping):
-        return {name: extractor_description(part) for name, part in extractor.items()}
-    if isinstance(extractor, FrozenEstimator):
-        return extractor_description(extractor.estimator)
-    key = getattr(extractor, "key", None)
-    found = {"class": type(extractor).__name__, "key": str(key() if callable(key) else extractor)}
-    if learns(extractor):
-        # Fitted to other images it makes other features.
-        learned = fitted_identity(extractor)
-        found["learned"] = "unknown" if unidentified(learned) else fingerprint(learned)
-    return found

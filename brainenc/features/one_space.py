@@ -9,6 +9,8 @@ from sklearn.frozen import FrozenEstimator
 
 from brainenc.data.images import as_images
 from brainenc.features.learned import fitted_extractor, learns
+from brainenc.identity import fitted_identity, unidentified
+from brainenc.storage import fingerprint
 
 
 def frozen(transformer: Any) -> Any:
@@ -73,6 +75,23 @@ def check_not_learned(extractor: Any, of: str) -> None:
             f"others than those of {of}: fit it once, to the images of the other subjects, and "
             "give sklearn.frozen.FrozenEstimator(fitted) as features of all of them"
         )
+
+
+def extractor_description(extractor: Any) -> dict[str, Any] | None:
+    """What an extractor computes, as plain values; None if features were given."""
+    if extractor is None:
+        return None
+    if isinstance(extractor, Mapping):
+        return {name: extractor_description(part) for name, part in extractor.items()}
+    if isinstance(extractor, FrozenEstimator):
+        return extractor_description(extractor.estimator)
+    key = getattr(extractor, "key", None)
+    found = {"class": type(extractor).__name__, "key": str(key() if callable(key) else extractor)}
+    if learns(extractor):
+        # Fitted to other images it makes other features.
+        learned = fitted_identity(extractor)
+        found["learned"] = "unknown" if unidentified(learned) else fingerprint(learned)
+    return found
 
 
 def _loaded(inputs: Any) -> np.ndarray:

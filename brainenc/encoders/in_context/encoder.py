@@ -33,8 +33,8 @@ from brainenc.encoders.weight_prior import (
     LinearMap,
     WeightPrior,
     check_prior,
-    extractor_description,
 )
+from brainenc.features.one_space import extractor_description
 from brainenc.model_selection import image_folds
 from brainenc.nets.in_context import InContextNet
 from brainenc.process_state import own_settings

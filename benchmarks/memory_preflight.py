@@ -30,6 +30,7 @@ from brainenc.benchmarking.preflight import disk_bytes
 from brainenc.encoders import make_encoder
 from brainenc.encoders.memory import fit_memory
 
+#: `prior` is the number of its directions.
 #: Encoder, parameters, and two sizes: images, features or (tokens, width), repeats, voxels.
 SMALL, LARGE = (600, 512, 3, 6000), (1500, 512, 2, 12_000)
 TOKENS = (300, (16, 64), 3, 10_000), (800, (16, 16), 1, 5000)
@@ -42,6 +43,17 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[tuple, tuple]]] = {
     "banded": (
         "banded",
         {"n_iter": 2, "bands": {"a": 1000, "b": 1000}},
+        ((600, 2000, 1, 10_000), (1000, 2000, 3, 5000)),
+    ),
+    "ridge, prior": ("ridge", {"prior": 300}, (SMALL, LARGE)),
+    "ridge, prior, by cross-validation": (
+        "ridge",
+        {"prior": 300, "selection": "cross-validation"},
+        (SMALL, LARGE),
+    ),
+    "banded, prior": (
+        "banded",
+        {"n_iter": 2, "bands": {"a": 1000, "b": 1000}, "prior": 300},
         ((600, 2000, 1, 10_000), (1000, 2000, 3, 5000)),
     ),
     "latent": ("latent", {"n_members": 2, "n_epochs": 1}, TOKENS),
@@ -92,6 +104,8 @@ def row(name: str, size: int) -> dict[str, Any]:
     options = dict(options)
     if kind == "stacked":
         options["encoders"] = [brainenc.RidgeEncoder(None) for _ in options["encoders"]]
+    if "prior" in options:
+        options["prior"] = prior_of(options["prior"], width)
     encoder = make_encoder(kind, **options)
     shape = (n_images, *width) if isinstance(width, tuple) else (n_images, width)
     rng = np.random.default_rng(0)
@@ -114,6 +128,14 @@ def row(name: str, size: int) -> dict[str, Any]:
         "measured, MiB": round(peak / 2**20),
         "ratio": round(estimate / peak, 2),
     }
+
+
+def prior_of(rank: int, n_features: int) -> brainenc.WeightPrior:
+    """A prior of so many directions, of few images, whose fit takes little."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((rank + 1, n_features), dtype=np.float32)
+    betas = X @ rng.standard_normal((n_features, rank), dtype=np.float32)
+    return brainenc.WeightPrior.from_encoders([brainenc.RidgeEncoder().fit(X, betas)])
 
 
 def disk_row(n_images: int, n_repeats: int, n_voxels: int, n_draws: int) -> dict[str, Any]:

@@ -339,6 +339,46 @@ def nsd_size() -> dict:
     return {"prior": between - begun, "prior_ridge": end - start, "ridge": scratch}
 
 
+def write_time(given: argparse.Namespace) -> None:
+    """Seconds of a curve of six sizes × three encoders × five draws at 800 voxels.
+
+    Writes docs/results/new_subjects_time.csv and .json: seconds of the fits of each encoder at each
+    size, and of the whole curve, with scores and intervals.
+    """
+    new, *sources = subjects_of(3, 800, 1.0)
+    own = [d.select(images=np.arange(200, 1000)) for d in sources]
+    ridge = brainenc.RidgeEncoder()
+    methods = {
+        "ridge": ridge,
+        "ridge, prior": brainenc.Transfer(ridge, "prior"),
+        "ridge, adapted from one": brainenc.Transfer(ridge, "adapt"),
+    }
+    n_draws = 5
+    begun = time.perf_counter()
+    curve = brainenc.learning_curve(
+        new,
+        methods,
+        sources=own,
+        sizes=SIZES,
+        features={d.name: d.truth.tokens for d in (new, *own)},
+        n_draws=n_draws,
+        references=False,
+        verbose=True,
+    )
+    seconds = time.perf_counter() - begun
+    fits = curve.scores.query("roi == 'all'")
+    assert len(fits) == len(methods) * len(SIZES) * n_draws
+    assert not fits["error"].any(), fits["error"].unique()
+    table = fits.pivot_table(index="encoder", columns="size", values="seconds", sort=False)
+    table.round(3).reset_index().to_csv(RESULTS / "new_subjects_time.csv", index=False)
+    content = {"seconds": seconds, "seconds_of_fits": float(fits["seconds"].sum())}
+    content |= {"n_voxels": 800, "n_draws": n_draws, "n_sources": len(own)}
+    content["manifest"] = {name: curve.manifest[name] for name in ("sizes", "versions", "hardware")}
+    (RESULTS / "new_subjects_time.json").write_text(json.dumps(content, indent=1))
+    print(table.round(3).to_string())
+    print(f"{seconds:.0f} s, of which {content['seconds_of_fits']:.0f} s are fits")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--subjects", type=int, default=4)
@@ -349,6 +389,7 @@ def main() -> None:
     parser.add_argument("--in-context", action="store_true", help="only InContextEncoder")
     parser.add_argument("--gains", action="store_true", help="only gains of the in-context net")
     parser.add_argument("--selection", action="store_true", help="only evidence and its rival")
+    parser.add_argument("--time", action="store_true", help="only seconds of a curve, 800 voxels")
     parser.add_argument("--v4", type=Path, help="folder of the V4 sessions: their curve alone")
     given = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
@@ -358,6 +399,8 @@ def main() -> None:
         return write_selection(given)
     if given.gains:
         return write_gains(given)
+    if given.time:
+        return write_time(given)
     if given.v4 is not None:
         v4(given.v4, given.draws)
         return

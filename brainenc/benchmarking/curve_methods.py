@@ -11,6 +11,7 @@ from brainenc.benchmarking.group_mean import GroupMean
 from brainenc.encoders.describe import describe
 from brainenc.encoders.sklearn_encoder import as_encoder
 from brainenc.encoders.weight_prior import WeightPrior
+from brainenc.features.one_space import fitted_once, learns_any
 
 HOW = ("prior", "adapt", "pretrain", "group-mean")
 
@@ -29,7 +30,9 @@ class Transfer:
         sources, and `fit` the images of the new subject.
         "group-mean": the encoder is fitted to the mean
         responses of each ROI of each source, and the new subject's voxels are predicted as these,
-        with the mean of the voxel alone fitted.
+        with the mean of the voxel alone fitted. Features that learn from images, such as a pipeline
+        with PCA, are fitted once, to the images of the sources that are used, and are those of the
+        new subject too.
     n_components, rois
         Of the prior: kinds of voxels, and whether each ROI has a component of its own.
 
@@ -106,15 +109,32 @@ def start(method: Any, prepared: Any, sources: Mapping[str, tuple[Any, np.ndarra
     """
     if not isinstance(method, Transfer):
         return prepared
-    if method.how == "prior":
-        data, features = zip(*sources.values(), strict=True)
-        atlas = data[0].atlases[0] if method.rois and data[0].atlases else None
-        prior = WeightPrior.fit(data, list(features), n_components=method.n_components, atlas=atlas)
-        return clone(prepared).set_params(prior=prior)
+    if method.how == "adapt":
+        name = max(sources, key=lambda name: sources[name][0].n_images)
+        data, X = sources[name]
+        encoder = _in_one_space(prepared, {name: X}).with_voxels(data.voxels)
+        return encoder.fit(X, data.betas)
+    encoder = _in_one_space(prepared, {name: X for name, (_, X) in sources.items()})
     if method.how == "pretrain":
-        return clone(prepared).pretrain([(X, data.betas) for data, X in sources.values()])
+        return encoder.pretrain([(X, data.betas) for data, X in sources.values()])
     if method.how == "group-mean":
-        return GroupMean.of(prepared, sources)
-    data, X = max(sources.values(), key=lambda source: source[0].n_images)
-    encoder = clone(prepared).with_voxels(data.voxels)
-    return encoder.fit(X, data.betas)
+        return GroupMean.of(encoder, sources)
+    data = [d for d, _ in sources.values()]
+    # Of what the encoder sees: `_features_of` has what is learned, and the bands side by side.
+    features = [clone(encoder)._features_of(X, reset=True) for _, X in sources.values()]
+    atlas = data[0].atlases[0] if method.rois and data[0].atlases else None
+    prior = WeightPrior.fit(data, features, n_components=method.n_components, atlas=atlas)
+    return encoder.set_params(prior=prior)
+
+
+def _in_one_space(prepared: Any, inputs: Mapping[str, np.ndarray]) -> Any:
+    """Unfitted copy whose learned features are fitted once, to the sources' images.
+
+    The new subject has them too: what is learned from the sources is of these features alone.
+    Encoders with members of their own keep the members' features when they are adapted.
+    """
+    encoder = clone(prepared)
+    features = encoder.get_params(deep=False).get("features")
+    if learns_any(features):
+        encoder.set_params(features=fitted_once(features, inputs))
+    return encoder

@@ -16,13 +16,14 @@ from brainenc.encoders.function_draws import (
     fitted_posterior,
 )
 from brainenc.encoders.inputs import adapting
-from brainenc.encoders.prior_fit import with_prior_of
+from brainenc.encoders.prior_fit import by_evidence, with_prior_of
 from brainenc.encoders.spaces import FeatureSpaces
 from brainenc.encoders.weight_prior import LinearMap, WeightPrior, check_prior
 from brainenc.model_selection import Folds
 from brainenc.process_state import own_settings
 from brainenc.repeats import average_repeats
 from brainenc.solvers import RidgeFit, banded_ridge_cv, feature_bands, kernel_of
+from brainenc.solvers.banded_evidence import banded_ridge_evidence, candidates_with_priors
 from brainenc.solvers.posterior import WeightPosterior, weight_posterior
 from brainenc.solvers.search import choose_search
 from brainenc.solvers.voxels import (
@@ -70,6 +71,14 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         What the weights of other subjects' voxels are like, on all features: each component is a
         band more, "prior: all", beside those of the features. Unlike `RidgeEncoder` the encoder
         chooses one candidate per voxel.
+    selection : "auto", "cross-validation" or "evidence"
+        With a prior: how candidates and penalties are chosen. "cross-validation": as without one.
+        "evidence": the largest marginal likelihood, in which the average voxel counts as 200
+        images; folds are for held-out predictions alone. Its "random" candidates are the `n_iter`
+        that are tried without a prior, and half as many mixtures with a component of the prior; of
+        one band, whose weight needs no search, three for one component. "auto" is evidence, unless
+        `cv` is a splitter or has folds of its own, `alpha_per_voxel` has labels, or candidates are
+        "chosen", which is by held-out errors.
 
     Attributes
     ----------
@@ -119,6 +128,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         device: str = "auto",
         random_state: int | None = 0,
         prior: WeightPrior | None = None,
+        selection: str = "auto",
     ):
         self.features = features
         self.bands = bands
@@ -132,9 +142,23 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         self.device = device
         self.random_state = random_state
         self.prior = prior
+        self.selection = selection
 
     def _check_parameters(self) -> None:
         check_prior(self.prior)
+        self._by_evidence()
+
+    def _by_evidence(self) -> bool:
+        """Whether a fit with a prior is chosen by evidence."""
+        found = by_evidence(self.selection, self.cv, self.alpha_per_voxel)
+        if isinstance(self.candidates, str) and self.candidates == "chosen":
+            if self.selection == "evidence":
+                raise ValueError(
+                    'selection="evidence" has no candidates="chosen", which are chosen by held-out '
+                    'errors: give candidates="random" or an array, or selection="cross-validation"'
+                )
+            return False
+        return found
 
     def linear_map(self, noise: np.ndarray | None = None) -> LinearMap:
         """Weights of features as they are, (n_features, n_voxels), of which priors are made.
@@ -263,6 +287,17 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
     def _solve(self, bands: Any, Y: np.ndarray, voxels: Any, folds: Folds) -> RidgeFit:
         # Scaled bands have kernels of trace n_images each, so features count as one in the grid.
         alphas = choose_alphas(self.alphas, (len(Y), 1)).astype(Y.dtype)
+        per_voxel = choose_per_voxel(self.alpha_per_voxel, len(Y), voxels)
+        if self.prior is not None and self._by_evidence():
+            return banded_ridge_evidence(
+                bands,
+                Y,
+                alphas,
+                folds,
+                self._candidates_with_priors(),
+                per_voxel=per_voxel,
+                device=resolve_device(self.device),
+            )
         return banded_ridge_cv(
             bands,
             Y,
@@ -270,12 +305,19 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
             folds,
             n_iter=self.n_iter if len(self.band_sizes_) > 1 else 1,
             candidates=self.candidates if len(self.band_sizes_) > 1 else "random",
-            per_voxel=choose_per_voxel(self.alpha_per_voxel, len(Y), voxels),
+            per_voxel=per_voxel,
             search=self.search_,
             random_state=self.random_state,
             device=resolve_device(self.device),
             verbose=self.verbose,
         )
+
+    def _candidates_with_priors(self) -> Any:
+        if not isinstance(self.candidates, str):
+            return self.candidates
+        n_components = len(self.prior_factors_)
+        n_bands = len(self.band_sizes_) - n_components
+        return candidates_with_priors(self.n_iter, n_bands, n_components, self.random_state)
 
     def predict(self, X: Any, split: bool = False) -> np.ndarray:
         """Expected responses, or what each band adds to them.

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
-from sklearn.frozen import FrozenEstimator
 
 from brainenc.data.images import as_images, looks_like_images
 from brainenc.documentation import see
-from brainenc.features.learned import fitted_extractor, learns, share, takes_features
+from brainenc.features.learned import fitted_extractor, share, takes_features
+from brainenc.features.one_space import frozen, learns_any
 from brainenc.validation import check_extracted, check_feature_shape, check_features
 
 
@@ -87,8 +87,8 @@ def adapting(encoder: Any) -> Any:
     weights, or its networks, are of.
     """
     new, extractor = clone(encoder), getattr(encoder, "features_", None)
-    if isinstance(extractor, BaseEstimator) and learns(extractor):
-        new.set_params(features=FrozenEstimator(extractor))
+    if learns_any(extractor):
+        new.set_params(features=frozen(extractor))
     return new
 
 

@@ -16,6 +16,8 @@ from brainenc.solvers.voxels import EXACT_IMAGES, SHARES
 
 #: Estimates are right within this factor.
 WITHIN = 1.5
+#: Penalties that are tried by default.
+_N_PENALTIES = 15
 MIB = 2**20
 
 
@@ -125,7 +127,7 @@ def _held_out(sizes: _Sizes) -> float:
 
 def _ridge(encoder: Any, sizes: _Sizes) -> Need:
     if (prior := getattr(encoder, "prior", None)) is not None:
-        return _with_prior(prior, sizes)
+        return _with_prior(encoder, prior, sizes)
     form = getattr(encoder, "form", "auto")
     if form == "kernel" or (form == "auto" and sizes.n_features >= sizes.n_images):
         remedy = "select fewer voxels, or reduce the features (a pipeline with PCA)"
@@ -142,15 +144,33 @@ def _ridge(encoder: Any, sizes: _Sizes) -> Need:
     return Need(own + sizes.noise, remedy)
 
 
-def _with_prior(prior: Any, sizes: _Sizes) -> Need:
+def _with_prior(encoder: Any, prior: Any, sizes: _Sizes) -> Need:
     rank = sum(factor.shape[1] for factor in prior.factors)
-    n_fits = 1 + len(SHARES) * len(prior.factors)  # their weights of images and held-out errors
-    fits = n_fits * 2 * 4.0 * sizes.n_images * sizes.n_voxels
+    n_fits = 1 + len(SHARES) * len(prior.factors)
+    if _by_folds(encoder):  # weights of images and held-out errors of every fit
+        fits = n_fits * 2 * 4.0 * sizes.n_images * sizes.n_voxels
+    else:  # kernels and axes of every fit, weights of images of each component, likelihoods
+        n_bytes = 8.0 if sizes.n_images <= EXACT_IMAGES else 4.0
+        fits = n_fits * 3 * n_bytes * sizes.n_images**2
+        fits += len(prior.factors) * 4.0 * sizes.n_images * sizes.n_voxels
+        fits += _likelihoods(n_fits, sizes)
     weights = 3 * 4.0 * sizes.n_features * sizes.n_voxels
     bands = 16.0 * (sizes.n_images + sizes.n_features) * (rank + sizes.n_features)
     own = 130 * MIB + 3 * sizes.X + bands + _kernel(sizes) + _held_out(sizes) + fits + weights
     remedy = "select fewer voxels, or a prior with fewer components"
     return Need(own + sizes.noise, remedy)
+
+
+def _by_folds(encoder: Any) -> bool:
+    """Whether penalties beside a prior are chosen by cross-validation."""
+    selection, cv = getattr(encoder, "selection", "auto"), getattr(encoder, "cv", 5)
+    return selection == "cross-validation" or (selection == "auto" and not isinstance(cv, int))
+
+
+def _likelihoods(n_fits: int, sizes: _Sizes) -> float:
+    """Those of every penalty and voxel, and what averaging them takes."""
+    n_bytes = 8.0 if sizes.n_images <= EXACT_IMAGES else 4.0
+    return 3 * n_fits * _N_PENALTIES * n_bytes * sizes.n_voxels
 
 
 def _of_regressor(encoder: Any, sizes: _Sizes) -> Need:
@@ -165,6 +185,11 @@ def _banded(encoder: Any, sizes: _Sizes) -> Need:
     n_bands = len(encoder.bands or encoder.features or [1]) if _is_mapping(encoder) else 2
     gram = 4.0 * sizes.n_images**2
     own = 100 * MIB + 3 * sizes.X + n_bands * gram + _kernel(sizes) + _held_out(sizes)
+    if (prior := getattr(encoder, "prior", None)) is not None:
+        # Features of its components beside the others, and the kernel of each.
+        rank = sum(factor.shape[1] for factor in prior.factors)
+        own += 3 * 4.0 * sizes.n_images * rank + 8.0 * sizes.n_features * rank
+        own += len(prior.factors) * gram + _likelihoods(1, sizes)
     return Need(own + sizes.noise, "select fewer voxels, or reduce the features of each band")
 
 
@@ -216,7 +241,7 @@ def _network(constant: float, per_voxel: int, *, linear: bool = False) -> Callab
 def _latent(encoder: Any, sizes: _Sizes) -> Need:
     need = _network(250, 64, linear=True)(encoder, sizes)
     if (prior := getattr(encoder, "prior", None)) is not None:
-        need = max(need, _with_prior(prior, sizes))  # of all features, whose weights it holds
+        need = max(need, _with_prior(None, prior, sizes))  # of all features, whose weights it holds
     # Of several feature spaces, ridge is banded ridge.
     return max(need, _banded(encoder, sizes)) if _is_mapping(encoder) else need
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from brainenc.data.atlas_labels import text_labels
@@ -16,6 +15,7 @@ from brainenc.data.voxels import atlas_labels
 from brainenc.encoders.inputs import extracted, extractor_for
 from brainenc.encoders.training_images import marks_of
 from brainenc.features.learned import fitted_extractor, learns
+from brainenc.features.one_space import check_not_learned, extractor_description, learns_any
 from brainenc.repeats import average_repeats
 from brainenc.solvers.priors import prior_factor
 from brainenc.solvers.regression import RidgeRegression
@@ -146,8 +146,7 @@ class WeightPrior:
                     "features: give RidgeEncoder, BandedRidgeEncoder or PLSEncoder"
                 )
             extractor = getattr(encoder, "features_", None)
-            parts = extractor.values() if isinstance(extractor, Mapping) else [extractor]
-            if len(named) > 1 and any(map(learns, parts)):
+            if len(named) > 1 and learns_any(extractor):
                 raise ValueError(
                     f"encoders[{name!r}] has features that were learned from its own images, so "
                     "that every encoder has others: fit the transformer once, and give its "
@@ -268,6 +267,8 @@ class WeightPrior:
                 f"features have the shape {shape}: give the features that its sources had"
             )
         own = extractor_description(extractor)
+        if own != self.extractor:
+            check_not_learned(extractor, "the prior")
         if own is not None and self.extractor is not None and own != self.extractor:
             raise ValueError(
                 f"the prior is of the features {self.extractor}, and the encoder has {own}: give "
@@ -430,15 +431,3 @@ def _kinds(
     kinds = np.full(len(used), "", dtype=object)
     kinds[rows] = [f"kind {k + 1}" for k in clusters.predict(profiles)]
     return kinds
-
-
-def extractor_description(extractor: Any) -> dict[str, Any] | None:
-    """What an extractor computes, as plain values; None if features were given."""
-    if extractor is None:
-        return None
-    if isinstance(extractor, Mapping):
-        return {name: extractor_description(part) for name, part in extractor.items()}
-    if isinstance(extractor, FrozenEstimator):
-        return extractor_description(extractor.estimator)
-    key = getattr(extractor, "key", None)
-    return {"class": type(extractor).__name__, "key": str(key() if callable(key) else extractor)}

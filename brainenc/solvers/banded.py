@@ -163,6 +163,16 @@ def _planned(
         all_random = candidates == "random" or n_bands == 1 or n_iter < 3
         n_random = n_iter if all_random else max(2, n_iter // RANDOM_SHARE)
         return random_weights(n_random, n_bands, generator)
+    return check_candidates(candidates, n_bands)
+
+
+def check_candidates(candidates: Any, n_bands: int) -> np.ndarray:
+    """Given band weights, (n_candidates, n_bands).
+
+    Raises
+    ------
+    ValueError : they are not weights of the bands, which are positive or 0 and sum to 1.
+    """
     weights = np.asarray(candidates, dtype=np.float64)
     if weights.ndim != 2 or weights.shape[1] != n_bands or not len(weights):
         raise ValueError(

@@ -52,6 +52,7 @@ OTHER = {
         "candidates": "chosen",
         "search": "guided",
         "prior": OF_OTHERS,
+        "selection": "cross-validation",
         **LINEAR,
     },
     "kernelridge": {

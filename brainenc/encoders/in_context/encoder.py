@@ -33,8 +33,8 @@ from brainenc.encoders.weight_prior import (
     LinearMap,
     WeightPrior,
     check_prior,
-    extractor_description,
 )
+from brainenc.features.one_space import extractor_description
 from brainenc.model_selection import image_folds
 from brainenc.nets.in_context import InContextNet
 from brainenc.process_state import own_settings
@@ -326,6 +326,9 @@ class InContextEncoder(Published, BaseEncoder):
             )
             self.net_share_ = np.ones(averages.shape[1], np.float32)
             return held_out_predictions(pretrained, X, averages, folds, self.device)
+        prior = self.prior if pretrained is None or self.prior is not None else pretrained.prior
+        if prior is not None:
+            prior.check(features, getattr(self, "features_", None))
         ridge = RidgeEncoder(
             None,
             alphas=self.alphas,
@@ -333,7 +336,7 @@ class InContextEncoder(Published, BaseEncoder):
             cv=self.cv,
             device=self.device,
             random_state=self.random_state,
-            prior=self.prior if pretrained is None or self.prior is not None else pretrained.prior,
+            prior=prior,
             rois=self.rois,
         )
         held_out = ridge._fit(features, betas)

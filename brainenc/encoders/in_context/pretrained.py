@@ -11,6 +11,7 @@ import torch
 from brainenc.devices import resolve_device
 from brainenc.encoders.in_context.episodes import inferred
 from brainenc.encoders.weight_prior import WeightPrior
+from brainenc.features.one_space import check_not_learned
 from brainenc.nets.in_context import InContextNet
 from brainenc.solvers.voxels import flatten_tokens
 
@@ -76,7 +77,9 @@ class InContextPretraining:
         """Raise ValueError unless features are those of the pretraining."""
         if self.prior is not None:
             self.prior.check(features, extractor)
-        elif list(features.shape[1:]) != list(self.feature_shape):
+            return
+        check_not_learned(extractor, "the net")
+        if list(features.shape[1:]) != list(self.feature_shape):
             raise ValueError(
                 f"the net is of features of shape {self.feature_shape} per image, and these "
                 f"features have the shape {list(features.shape[1:])}: give the features that it "

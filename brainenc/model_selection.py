@@ -276,6 +276,29 @@ def cluster_folds(targets: Any, k: int, *, random_state: int = 0) -> Folds:
     return [(np.flatnonzero(found != i), np.flatnonzero(found == i)) for i in order]
 
 
+def fixed_seed(random_state: Any) -> int:
+    """Seed of several random sequences: the int itself, one from a Generator, or a new one of None.
+
+    Parameters
+    ----------
+    random_state : int, Generator or None
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> fixed_seed(3)
+    3
+    >>> fixed_seed(np.random.default_rng(0)) == fixed_seed(np.random.default_rng(0))
+    True
+    """
+    if random_state is None:
+        random_state = np.random.default_rng()
+    return int(_as_seed(random_state))
+
+
 def _as_seed(random_state: Any) -> Any:
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**31))

@@ -235,7 +235,8 @@ def _checked_ids(given: Any, n_images: int, name: str) -> NDArray[Any]:
     values, n = np.unique(ids, return_counts=True)
     if (n > 1).any():
         raise ValueError(
-            f"{name} has {str(values[n > 1][0])!r} twice: give every image one row, with its repeats"
+            f"{name} has {str(values[n > 1][0])!r} twice: give every image one row, with its "
+            "repeats"
         )
     return ids
 
@@ -247,8 +248,8 @@ def _shared(a: _Subject, b: _Subject) -> tuple[NDArray[Any], NDArray[Any]]:
         differ = (a.columns[of_a] != b.columns[of_b]).any(axis=1)
         if differ.any():
             raise ValueError(
-                f"categories of {differ.sum()} images, such as {str(a.ids[of_a][differ][0])!r}, are not "
-                f"the same in subjects[{a.name!r}] and subjects[{b.name!r}]: the labels of an "
+                f"categories of {differ.sum()} images, such as {str(a.ids[of_a][differ][0])!r}, are "
+                f"not the same in subjects[{a.name!r}] and subjects[{b.name!r}]: the labels of an "
                 "image must agree"
             )
         return of_a, of_b

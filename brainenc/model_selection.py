@@ -277,26 +277,12 @@ def cluster_folds(targets: Any, k: int, *, random_state: int = 0) -> Folds:
 
 
 def fixed_seed(random_state: Any) -> int:
-    """Seed of several random sequences: the int itself, one from a Generator, or a new one of None.
+    """Seed of several random sequences: the int, one from a Generator, or of None a new one.
 
-    Parameters
-    ----------
-    random_state : int, Generator or None
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
     >>> fixed_seed(3)
     3
-    >>> fixed_seed(np.random.default_rng(0)) == fixed_seed(np.random.default_rng(0))
-    True
     """
-    if random_state is None:
-        random_state = np.random.default_rng()
-    return int(_as_seed(random_state))
+    return int(_as_seed(np.random.default_rng() if random_state is None else random_state))
 
 
 def _as_seed(random_state: Any) -> Any:

@@ -247,9 +247,10 @@ def _shared(a: _Subject, b: _Subject) -> tuple[NDArray[Any], NDArray[Any]]:
         _, of_a, of_b = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
         differ = (a.columns[of_a] != b.columns[of_b]).any(axis=1)
         if differ.any():
+            first = str(a.ids[of_a][differ][0])
             raise ValueError(
-                f"categories of {differ.sum()} images, such as {str(a.ids[of_a][differ][0])!r}, are "
-                f"not the same in subjects[{a.name!r}] and subjects[{b.name!r}]: the labels of an "
+                f"categories of {differ.sum()} images, such as {first!r}, are not the same in "
+                f"subjects[{a.name!r}] and subjects[{b.name!r}]: the labels of an "
                 "image must agree"
             )
         return of_a, of_b

@@ -276,6 +276,15 @@ def cluster_folds(targets: Any, k: int, *, random_state: int = 0) -> Folds:
     return [(np.flatnonzero(found != i), np.flatnonzero(found == i)) for i in order]
 
 
+def fixed_seed(random_state: Any) -> int:
+    """Seed of several random sequences: the int, one from a Generator, or of None a new one.
+
+    >>> fixed_seed(3)
+    3
+    """
+    return int(_as_seed(np.random.default_rng() if random_state is None else random_state))
+
+
 def _as_seed(random_state: Any) -> Any:
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**31))

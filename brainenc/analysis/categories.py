@@ -17,11 +17,15 @@ class Categories:
     ----------
     names : list of str
     train, test : arrays of bool, shape (n_images, n_categories)
+    train_known, test_known : arrays of bool, shape (n_images,)
+        Images that have a label: without one an image is neither of a category nor of the rest.
     """
 
     names: list[str]
     train: NDArray[np.bool_]
     test: NDArray[np.bool_]
+    train_known: NDArray[np.bool_]
+    test_known: NDArray[np.bool_]
 
 
 def label_columns(categories: Any) -> tuple[list[str] | None, NDArray[np.float64]]:
@@ -54,8 +58,9 @@ def label_columns(categories: Any) -> tuple[list[str] | None, NDArray[np.float64
 def category_table(categories: Any, n_train: int) -> Categories:
     """A pair (of train, of test) of labels, or of columns of 0 and 1, checked.
 
-    An image without a label (None, NaN) is of no category. Categories without a training image are
-    left out.
+    An image without a label (None, or NaN in a column) is of no category, and unknown. One whose
+    label no training image has is of no category, and known. Categories without a training image
+    are left out.
 
     Raises
     ------
@@ -73,9 +78,12 @@ def category_table(categories: Any, n_train: int) -> Categories:
         names = [str(i) for i in range(train.shape[1])]
     else:
         place = {name: i for i, name in enumerate(others)}
-        chosen = [test[:, place[n]] if n in place else np.zeros(len(test)) for n in names]
+        missing = np.isnan(test).any(axis=1) if others else np.ones(len(test), dtype=bool)
+        new = np.where(missing, np.nan, 0.0)
+        chosen = [test[:, place[n]] if n in place else new for n in names]
         test = np.stack(chosen, axis=1) if chosen else np.empty((len(test), 0))
-    tables = [train == 1, test == 1]
+    known = [np.logical_not(np.isnan(table).any(axis=1)) for table in (train, test)]
+    tables = [(t == 1) & k.reshape(-1, 1) for t, k in zip((train, test), known, strict=True)]
     if len(tables[0]) != n_train:
         raise ValueError(
             f"categories of train have {len(tables[0])} rows, but there are {n_train} images"
@@ -83,7 +91,7 @@ def category_table(categories: Any, n_train: int) -> Categories:
     kept = np.flatnonzero(tables[0].any(axis=0))
     if not kept.size:
         raise ValueError("categories has no category with a training image")
-    return Categories([names[i] for i in kept], *(table[:, kept] for table in tables))
+    return Categories([names[i] for i in kept], *(table[:, kept] for table in tables), *known)
 
 
 def prototype_scores(

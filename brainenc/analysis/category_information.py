@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from brainenc.analysis.categories import category_table
 from brainenc.analysis.parts import (
-    check_apart,
     check_decoder,
     check_fits_anew,
-    checked_part,
+    checked_parts,
     unfitted,
 )
 from brainenc.decoders import RidgeDecoder
@@ -20,6 +19,7 @@ from brainenc.metrics import category_auc
 from brainenc.model_selection import (
     bootstrap_interval,
     bootstrap_weights,
+    fixed_seed,
     permutation_p,
 )
 
@@ -37,7 +37,7 @@ def category_information(
     min_positives: int = 5,
     n_bootstraps: int = 200,
     n_permutations: int = 200,
-    random_state: int = 0,
+    random_state: Any = 0,
 ) -> pd.DataFrame:
     """Area under the ROC curve of categories: what of responses is left in decoded embeddings.
 
@@ -52,12 +52,13 @@ def category_information(
     train, test : pairs (betas, targets)
         As for `through_decoder`.
     categories : pair (of train, of test)
-        Labels, (n_images,), or 0 and 1, (n_images, n_categories).
+        Labels, (n_images,), or 0 and 1, (n_images, n_categories). An image without a label (None,
+        NaN) is left out of read-outs and areas.
     min_positives : int
         Fewest test images of a category, and fewest others; see `brainenc.metrics.category_auc`.
     n_bootstraps, n_permutations : int
         Of test images.
-    random_state : int
+    random_state : int, Generator or None
 
     Returns
     -------
@@ -96,18 +97,20 @@ def category_information(
     """
     check_decoder(decoder)
     check_fits_anew(decoder, "one with prefit=False")
-    learned, asked = checked_part(decoder, train, "train"), checked_part(decoder, test, "test")
+    random_state = fixed_seed(random_state)
+    learned, asked = checked_parts(decoder, train, test)
     check_every_image(asked.betas)
-    check_apart(learned, asked)
     labels = category_table(categories, len(learned.betas))
     if len(labels.test) != len(asked.betas):
         raise ValueError(
             f"categories of test have {len(labels.test)} rows, but there are {len(asked.betas)} "
             "images"
         )
-    both = np.flatnonzero(labels.train.any(axis=0) & ~labels.train.all(axis=0))
+    train_rows, test_rows = np.flatnonzero(labels.train_known), np.flatnonzero(labels.test_known)
+    of_train, of_test = labels.train[train_rows], labels.test[test_rows]
+    both = np.flatnonzero(of_train.any(axis=0) & ~of_train.all(axis=0))
     names = [labels.names[i] for i in both]
-    of_train, of_test = labels.train[:, both], labels.test[:, both]
+    of_train, of_test = of_train[:, both], of_test[:, both]
     if MEAN in names:
         raise ValueError(f"categories has {MEAN!r}, the name of another row: give it another name")
     enough = np.minimum(of_test.sum(axis=0), (~of_test).sum(axis=0)) >= max(min_positives, 1)
@@ -117,17 +120,18 @@ def category_information(
             "training"
         )
     held = unfitted(decoder).fit_held_out(learned.betas, learned.targets)
-    held = held.reshape(len(held), -1)
+    held = held.reshape(len(held), -1)[train_rows]
     known = np.isfinite(held).all(axis=1)
     if known.sum() < 2:
         raise ValueError(
             f"{type(decoder).__name__} held out {known.sum()} training images: decoded embeddings "
             "of images that it has learnt would be too good; give more images"
         )
-    decoded = decoder.predict(asked.betas).reshape(len(asked.betas), -1)
+    betas, targets = asked.betas[test_rows], asked.flat[test_rows]
+    decoded = decoder.predict(betas).reshape(len(betas), -1)
     scores = {
-        RESPONSES: _read_out(learned.betas, asked.betas, of_train),
-        EMBEDDINGS: _read_out(learned.flat, asked.flat, of_train),
+        RESPONSES: _read_out(learned.betas[train_rows], betas, of_train),
+        EMBEDDINGS: _read_out(learned.flat[train_rows], targets, of_train),
         DECODED: _read_out(held[known], decoded, of_train[known]),
     }
     weights = bootstrap_weights(len(of_test), n_bootstraps, random_state=random_state)

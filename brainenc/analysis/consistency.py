@@ -14,14 +14,14 @@ from brainenc.analysis.contrasts import (
     category_columns,
     dice,
     image_halves,
-    noise_ratio,
     permutations_within,
-    reliability,
     standardized,
     trial_halves,
+    whole_reliability,
+    within_groups,
 )
 from brainenc.conversion import text_labels
-from brainenc.model_selection import permutation_p
+from brainenc.model_selection import fixed_seed, permutation_p
 from brainenc.repeats import average_repeats
 from brainenc.validation import check_betas
 
@@ -38,7 +38,7 @@ def consistency(
     min_images: int = 10,
     n_splits: int = 20,
     n_permutations: int = 500,
-    random_state: int = 0,
+    random_state: Any = 0,
 ) -> pd.DataFrame:
     """Agreement of the contrast maps of categories, with its ceiling and its nulls.
 
@@ -58,9 +58,7 @@ def consistency(
         draws (n_images, n_draws, n_voxels) of an encoder that was fitted to other images. Not parts
         of `betas`: their noise would count as agreement.
     rois : array of labels, shape (n_voxels,), optional
-        Voxels are permuted within an ROI, so that `p_within_rois` is of "no more than the means of
-        ROIs". It takes voxels of an ROI as exchangeable; neighbours that are correlated make it too
-        small, and `p` does not depend on that.
+        `p_within_rois` is then of "no more than the means of ROIs".
     top : float in (0, 1)
         Share of voxels, those with the largest contrast, whose overlap is `dice`.
     min_images : int
@@ -68,7 +66,7 @@ def consistency(
     n_splits : int
         Random halves, over which scores are averaged.
     n_permutations : int
-    random_state : int
+    random_state : int, Generator or None
 
     Returns
     -------
@@ -76,18 +74,28 @@ def consistency(
         ``comparison``: "halves of trials" (of the same images; none without repeats), "halves of
         images", or a name of `others`, against all of `betas`. ``r`` over voxels and ``dice``.
         ``ceiling``: the r that a map without error of its own would have, from the halves of
-        trials (corrected to all trials); if the other responses have repeats, times the root of
-        their own reliability. ``r_normalized``: r over it. Both are NaN for halves. Nulls:
-        ``other_categories`` and ``other_categories_max``, r with contrast maps of other categories
-        (below 0 on average, as each is against the rest); ``labels_permuted``, 95 % quantile of r
-        with the labels of one side permuted over images, and ``p``; ``voxels_permuted`` and
-        ``p_within_rois``, with the voxels of one side permuted; ``dice_chance``.
+        trials (corrected to all trials, and to the images that have no repeat); if the other
+        responses have repeats, times the root of their own reliability. ``r_normalized``: r over
+        it. Both are NaN for halves. Nulls: ``other_categories`` and ``other_categories_max``, r
+        with contrast maps of other categories (below 0 on average, as each is against the rest);
+        ``labels_permuted``, 95 % quantile of r with labels permuted over images, and ``p``;
+        ``p_within_rois``, p of r of what is left of the maps without the means of ROIs (of the
+        map, without `rois`), by the same permutations; ``voxels_permuted``, 95 % quantile of r
+        with the voxels of one side permuted within ROIs: what their means alone give;
+        ``dice_chance``.
         ``activation``, ``activation_other``: r of raw activation maps with that of the same
         category, and of the others. ``n_images``, ``n_voxels``.
 
     Raises
     ------
     ValueError : shapes that do not match, fewer than two categories with enough images.
+
+    Notes
+    -----
+    Any contrast of the same images agrees between their trials, and between responses and good
+    predictions, whatever the categories. Where both sides are of the same images the labels of both
+    are therefore permuted with one order, and p is of "no more than any division of these images".
+    Of halves of images, which are different ones, labels of one side are permuted.
 
     Examples
     --------
@@ -113,15 +121,16 @@ def consistency(
         raise ValueError(f"n_splits={n_splits} and n_permutations={n_permutations} must be >= 1")
     given = {name: own[images] for name, own in _check_others(others, array).items()}
     array = array[images]
-    setting = _Setting.of(array, table, given, rois, top, n_permutations, random_state)
-    rng = np.random.default_rng(random_state)
+    seed = fixed_seed(random_state)
+    setting = _Setting.of(array, table, given, rois, top, n_permutations, seed)
+    rng = np.random.default_rng(seed)
     kept = array[:, :, setting.voxels]
     found: dict[str, tuple[_Pairs, Any]] = {}
     reliable = np.full(len(names), np.nan)
     if (np.isfinite(array).any(axis=2).sum(axis=1) >= 2).any():
         halves = setting.halves_of_trials(kept, n_splits, rng)
         found[TRIALS] = halves, None
-        reliable = _reliability(halves.contrasts().diagonal(), noise_ratio(kept))
+        reliable = halves.reliability(kept)
     whole = average_repeats(kept)
     found[IMAGES] = setting.halves_of_images(whole, n_splits, rng), None
     for name, other in given.items():
@@ -129,8 +138,8 @@ def consistency(
         theirs: Any = 1.0
         if own.shape[1] > 1:
             halves = setting.halves_of_trials(own, n_splits, rng)
-            theirs = _reliability(halves.contrasts().diagonal(), noise_ratio(own))
-        pair = _Pair(whole, average_repeats(own), table, table)
+            theirs = halves.reliability(own)
+        pair = _Pair(whole, average_repeats(own), table, table, same_images=True)
         found[name] = _Pairs(setting, [pair]), np.sqrt(reliable * theirs)
     n_images = table.sum(axis=0)
     rows = []
@@ -157,13 +166,27 @@ class _Pair:
     """Responses that are compared, and the categories of their images."""
 
     def __init__(
-        self, a: np.ndarray, b: np.ndarray, of_a: NDArray[np.bool_], of_b: NDArray[np.bool_]
+        self,
+        a: np.ndarray,
+        b: np.ndarray,
+        of_a: NDArray[np.bool_],
+        of_b: NDArray[np.bool_],
+        *,
+        same_images: bool,
     ):
         self.a, self.b = Responses(a), Responses(b)
-        self.of_a, self.of_b = of_a, of_b
+        self.of_a, self.of_b, self.same_images = of_a, of_b, same_images
 
     def contrasts(self, sd: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         return self.a.contrasts(self.of_a) / sd, self.b.contrasts(self.of_b) / sd
+
+    def permuted(
+        self, sd: NDArray[Any], rng: np.random.Generator
+    ) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+        """Contrasts with labels permuted; None for the first side if its labels stay."""
+        order = rng.permutation(len(self.of_b))
+        b = self.b.contrasts(self.of_b[order]) / sd
+        return (self.a.contrasts(self.of_a[order]) / sd if self.same_images else None), b
 
     def activations(self) -> tuple[NDArray[Any], NDArray[Any]]:
         return self.a.activations(self.of_a), self.b.activations(self.of_b)
@@ -177,6 +200,7 @@ class _Setting:
     sd: NDArray[Any]
     voxels: NDArray[Any]
     n_top: int
+    rois: NDArray[Any]
     orders: NDArray[Any]
     seed: int
 
@@ -189,7 +213,7 @@ class _Setting:
         rois: Any,
         top: float,
         n_permutations: int,
-        random_state: int,
+        seed: int,
     ) -> "_Setting":
         present = np.isfinite(betas).any(axis=(0, 1))
         sd = np.full(betas.shape[2], np.nan)
@@ -207,16 +231,21 @@ class _Setting:
             if len(given) != betas.shape[2]:
                 raise ValueError(f"rois has {len(given)} labels for {betas.shape[2]} voxels")
             labels = np.unique([str(own) for own in given], return_inverse=True)[1]
-        rng = np.random.default_rng([random_state, 1])
+        rng = np.random.default_rng([seed, 1])
         orders = permutations_within(labels[voxels], n_permutations, rng)
         n_top = max(1, round(top * len(voxels)))
-        return cls(categories, sd[voxels], voxels, n_top, orders, random_state)
+        return cls(categories, sd[voxels], voxels, n_top, labels[voxels], orders, seed)
 
     def halves_of_trials(
         self, betas: np.ndarray, n_splits: int, rng: np.random.Generator
     ) -> "_Pairs":
-        of = self.categories
-        return _Pairs(self, [_Pair(*trial_halves(betas, rng), of, of) for _ in range(n_splits)])
+        """Of the images that have repeats."""
+        some = np.isfinite(betas).any(axis=2).sum(axis=1) >= 2
+        of, pairs = self.categories[some], []
+        for _ in range(n_splits):
+            a, b = trial_halves(betas, rng)
+            pairs.append(_Pair(a[some], b[some], of, of, same_images=True))
+        return _Pairs(self, pairs)
 
     def halves_of_images(
         self, averages: np.ndarray, n_splits: int, rng: np.random.Generator
@@ -224,7 +253,8 @@ class _Setting:
         pairs, of = [], self.categories
         for _ in range(n_splits):
             half = image_halves(of, rng)
-            pairs.append(_Pair(averages[half], averages[~half], of[half], of[~half]))
+            parts = averages[half], averages[~half], of[half], of[~half]
+            pairs.append(_Pair(*parts, same_images=False))
         return _Pairs(self, pairs)
 
 
@@ -240,6 +270,13 @@ class _Pairs:
         sd = self.setting.sd
         return np.mean([agreement(*pair.contrasts(sd)) for pair in self.pairs], axis=0)
 
+    def reliability(self, betas: np.ndarray) -> NDArray[np.float64]:
+        """Of the maps of all of `betas`, if the pairs are halves of its trials."""
+        setting = self.setting
+        whole = Responses(average_repeats(betas)).contrasts(setting.categories) / setting.sd
+        maps = [pair.contrasts(setting.sd) for pair in self.pairs]
+        return whole_reliability(maps, whole, betas, setting.categories)
+
     def scores(self) -> dict[str, NDArray[Any]]:
         """Means over splits, (n_categories,) each; labels are permuted in the first split."""
         n_top, n_voxels = self.setting.n_top, len(self.setting.voxels)
@@ -251,16 +288,20 @@ class _Pairs:
         other_raw = np.where(apart, (raw + raw.T) / 2, np.nan)
         maps = [pair.contrasts(self.setting.sd) for pair in self.pairs]
         by_voxel = self._voxels_permuted(maps)
+        r = np.diag(contrast)
+        # r of the first split, and of its maps without the means of ROIs.
+        first = np.stack([_r(a, b) for a, b in (maps[0], self._within(*maps[0]))])
         by_label = self._labels_permuted(maps[0][0])
-        r, first = np.diag(contrast), np.diag(agreement(*maps[0]))
+        # An undefined r of permuted labels counts as one at least as large.
+        p, p_within = permutation_p(first, (~(by_label < first)).sum(axis=0), len(by_label))
         return {
             "r": r,
             "other_categories": np.nanmean(other, axis=1),
             "other_categories_max": np.nanmax(other, axis=1),
-            "labels_permuted": np.quantile(by_label, 0.95, axis=0),
-            "p": permutation_p(first, (by_label >= first).sum(axis=0), len(by_label)),
+            "labels_permuted": np.quantile(by_label[:, 0], 0.95, axis=0),
+            "p": p,
             "voxels_permuted": np.quantile(by_voxel, 0.95, axis=0),
-            "p_within_rois": permutation_p(r, (by_voxel >= r).sum(axis=0), len(by_voxel)),
+            "p_within_rois": p_within,
             "dice": np.mean([dice(a, b, n_top) for a, b in maps], axis=0),
             "dice_chance": np.full(n, n_top / n_voxels),
             "activation": np.diag(raw),
@@ -276,19 +317,26 @@ class _Pairs:
                 found[i] += (one * two[:, order]).sum(axis=1) / len(maps)
         return found
 
-    def _labels_permuted(self, one: NDArray[Any]) -> NDArray[Any]:
-        """The r of the first split with labels of one side permuted."""
-        pair, sd = self.pairs[0], self.setting.sd
+    def _labels_permuted(self, first: NDArray[Any]) -> NDArray[Any]:
+        """The r of the first split with labels permuted, (n_permutations, 2, n_categories).
+
+        Of whole maps, and of maps without the means of ROIs.
+        """
         rng = np.random.default_rng([self.setting.seed, 2])
         found = []
         for _ in range(len(self.setting.orders)):
-            permuted = pair.b.contrasts(rng.permutation(pair.of_b)) / sd
-            found.append((standardized(one) * standardized(permuted)).sum(axis=1))
+            one, two = self.pairs[0].permuted(self.setting.sd, rng)
+            a, b = first if one is None else one, two
+            found.append([_r(a, b), _r(*self._within(a, b))])
         return np.array(found)
 
+    def _within(self, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        return within_groups(a, self.setting.rois), within_groups(b, self.setting.rois)
 
-def _reliability(r: NDArray[Any], ratio: float) -> NDArray[Any]:
-    return np.array([reliability(one, ratio) for one in r])
+
+def _r(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Row by row."""
+    return (standardized(a) * standardized(b)).sum(axis=1)
 
 
 def _check_others(others: Any, betas: np.ndarray) -> dict[str, np.ndarray]:

@@ -119,6 +119,64 @@ def noise_ratio(betas: np.ndarray) -> float:
     return float((1 / (n // 2)).mean() / (1 / n).mean()) if n.size else float("nan")
 
 
+def map_noise(n_trials: NDArray[Any], categories: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Noise variance of contrast maps of averages, in units of that of one trial.
+
+    Parameters
+    ----------
+    n_trials : array, shape (n_images,)
+        Trials in each average; images with 0 are in no map.
+    categories : array of bool, shape (n_images, n_categories)
+
+    Returns
+    -------
+    array, shape (n_categories,); NaN for a category, or rest, without an image
+    """
+    given = n_trials > 0
+    of_image = 1 / n_trials[given]
+    total = np.zeros(categories.shape[1])
+    for part in (categories[given], ~categories[given]):
+        n = part.sum(axis=0, dtype=np.float64)
+        total += np.divide(of_image @ part, n**2, out=np.full(len(n), np.nan), where=n > 0)
+    return total
+
+
+def whole_reliability(
+    halves: list[tuple[NDArray[Any], NDArray[Any]]],
+    whole: NDArray[Any],
+    betas: np.ndarray,
+    categories: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Reliability over voxels of contrast maps of all images, from halves of trials.
+
+    If every image has repeats it follows from the r of the halves. Otherwise the halves are of
+    other images than the whole, so that their signal differs too: the noise variance of the whole
+    is then that of the halves, times the ratio of what the numbers of trials make of it, and its
+    share of the variance of the whole over voxels is noise.
+
+    Parameters
+    ----------
+    halves : list of pairs of arrays, shape (n_categories, n_voxels)
+        Maps of both halves of trials, of each split.
+    whole : array, shape (n_categories, n_voxels)
+    betas : array, shape (n_images, n_repeats, n_voxels)
+    categories : array of bool, shape (n_images, n_categories)
+
+    Returns
+    -------
+    array, shape (n_categories,); NaN where it is not positive
+    """
+    n = np.isfinite(betas).any(axis=2).sum(axis=1)
+    if (n[n > 0] >= 2).all():
+        r = np.mean([np.diag(agreement(a, b)) for a, b in halves], axis=0)
+        return np.array([reliability(one, noise_ratio(betas)) for one in r])
+    noise = np.mean([(a - b).var(axis=1) / 2 for a, b in halves], axis=0)
+    noise *= map_noise(n, categories) / map_noise(n // 2, categories)
+    spread = whole.var(axis=1)
+    share = np.divide(noise, spread, out=np.full(len(noise), np.nan), where=spread > 0)
+    return np.where(share < 1, 1 - share, np.nan)
+
+
 def image_halves(categories: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Random half of the images, with half of each category where images have one, as a mask."""
     group = np.where(categories.any(axis=1), categories.argmax(axis=1), -1)
@@ -149,6 +207,13 @@ def standardized(maps: NDArray[Any]) -> NDArray[np.float64]:
     length = np.linalg.norm(deviations, axis=1, keepdims=True)
     size = np.linalg.norm(maps, axis=1, keepdims=True)
     return np.where(length > 1e-10 * size, deviations, np.nan) / np.where(length, length, 1)
+
+
+def within_groups(maps: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.float64]:
+    """Maps minus their mean over the voxels of each group, (n_categories, n_voxels)."""
+    _, of = np.unique(groups, return_inverse=True)
+    member = np.equal.outer(of, np.arange(of.max() + 1)).astype(np.float64)
+    return maps - (maps @ member / member.sum(axis=0)) @ member.T
 
 
 def dice(a: NDArray[Any], b: NDArray[Any], n_top: int) -> NDArray[np.float64]:

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 
 from brainenc.analysis.contrasts import trial_halves
-from brainenc.analysis.parts import Part, check_apart, check_decoder, checked_part, retrievals
+from brainenc.analysis.parts import (
+    Part,
+    check_decoder,
+    check_not_fitted_to_test,
+    checked_parts,
+    retrievals,
+)
 from brainenc.analysis.through_decoder import (
     PSEUDO_INVERSE,
     RANDOM,
@@ -17,6 +23,7 @@ from brainenc.decoders import RidgeDecoder
 from brainenc.decoders.responses import check_every_image, check_every_voxel
 from brainenc.encoders import BaseEncoder
 from brainenc.metrics import correlation, cosine_similarity
+from brainenc.model_selection import fixed_seed
 
 TARGETS, RESPONSES = "targets", "responses"
 
@@ -29,7 +36,7 @@ def cycle(
     test: Any,
     pool_size: int | None = None,
     n_pools: int = 30,
-    random_state: int = 0,
+    random_state: Any = 0,
 ) -> pd.DataFrame:
     """Encode and decode, and decode and encode: what comes back.
 
@@ -48,7 +55,7 @@ def cycle(
     pool_size : int, optional
         Images in a pool; 300, or all if there are fewer.
     n_pools : int
-    random_state : int
+    random_state : int, Generator or None
         Of pools, halves of trials, draws and the random encoder.
 
     Returns
@@ -69,7 +76,8 @@ def cycle(
 
     Raises
     ------
-    ValueError : an image on both sides; shapes that do not match.
+    ValueError : an image on both sides; an encoder that was fitted to test images; shapes that do
+        not match.
     TypeError : no encoder, no decoder.
     sklearn.exceptions.NotFittedError : one of them is not fitted.
 
@@ -97,11 +105,12 @@ def cycle(
     check_decoder(decoder)
     if not isinstance(encoder, BaseEncoder):
         raise TypeError(f"encoder={encoder!r} must be an encoder, such as brainenc.RidgeEncoder()")
-    learned, asked = checked_part(decoder, train, "train"), checked_part(decoder, test, "test")
+    random_state = fixed_seed(random_state)
+    learned, asked = checked_parts(decoder, train, test)
     check_every_voxel(learned.betas)
     check_every_image(learned.betas)
     check_every_image(asked.betas)
-    check_apart(learned, asked)
+    check_not_fitted_to_test(encoder, asked.targets, type(encoder).__name__)
     rng = np.random.default_rng(random_state)
     permuted = rng.permutation(len(asked.targets))
     scored = _Scored(

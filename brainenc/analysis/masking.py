@@ -9,15 +9,15 @@ import pandas as pd
 from brainenc.analysis.categories import category_table, prototype_scores
 from brainenc.analysis.parts import (
     Part,
-    check_apart,
     check_decoder,
     check_fits_anew,
-    checked_part,
+    checked_parts,
     retrievals,
     unfitted,
 )
 from brainenc.conversion import column
 from brainenc.metrics import category_auc
+from brainenc.model_selection import fixed_seed
 
 
 def masking_curve(
@@ -32,7 +32,7 @@ def masking_curve(
     n_masks: int = 3,
     pool_size: int | None = None,
     n_pools: int = 30,
-    random_state: int = 0,
+    random_state: Any = 0,
 ) -> pd.DataFrame:
     """Retrieval and category AUC from a part of the voxels.
 
@@ -54,7 +54,7 @@ def masking_curve(
     categories : pair (of train, of test), optional
         Labels, (n_images,), or 0 and 1, (n_images, n_categories). A category's score is the product
         of the decoded embedding and the category's mean target in training, both minus the training
-        mean.
+        mean. An image without a label (None, NaN) is left out of the AUC.
     refit : bool
         Also fit copies of the decoder to the voxels that are left.
     n_masks : int
@@ -62,15 +62,16 @@ def masking_curve(
     pool_size : int, optional
         Images in a pool; 300, or all if there are fewer.
     n_pools : int
-    random_state : int
+    random_state : int, Generator or None
 
     Returns
     -------
     DataFrame, one row per share, mask and kind of fit
         ``share``, ``n_masked``, ``mask`` (from 0), ``refit``, ``image_retrieval``,
         ``brain_retrieval`` (by the decoder's main similarity), ``chance``, ``category_auc`` (mean
-        over categories; NaN without `categories`). Without any voxel retrieval is NaN, and the AUC
-        of the constant that is left is .5.
+        over categories; NaN without `categories`). A test image without data in the voxels that are
+        left is in neither. Without any voxel retrieval is NaN, and the AUC of the constant that is
+        left is .5.
 
     Raises
     ------
@@ -92,8 +93,8 @@ def masking_curve(
     True
     """
     check_decoder(decoder)
-    learned, asked = checked_part(decoder, train, "train"), checked_part(decoder, test, "test")
-    check_apart(learned, asked)
+    random_state = fixed_seed(random_state)
+    learned, asked = checked_parts(decoder, train, test)
     for share in shares:
         if not 0 <= share <= 1:
             raise ValueError(f"shares={tuple(shares)} must be between 0 and 1")
@@ -161,7 +162,8 @@ def _scores(
         scores = np.zeros(labels.test.shape)
         if left.size:
             scores = prototype_scores(decoder.predict(betas), learned.flat, labels.train)
-        every = category_auc(scores, labels.test)
+        some = labels.test_known & np.isfinite(scores).all(axis=1)
+        every = category_auc(scores[some], labels.test[some])
         auc = float(np.nanmean(every)) if np.isfinite(every).any() else np.nan
     return {
         "image_retrieval": found.image_retrieval,

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from brainenc.analysis.same_targets import same_targets
 from brainenc.conversion import check_one_order, numeric_array
 from brainenc.data.images import looks_like_images
 from brainenc.decoders import Decoder
 from brainenc.decoders.responses import VoxelScaling
 from brainenc.encoders.inputs import extracted
+from brainenc.encoders.training_images import check_not_trained_on
 from brainenc.metrics import Retrieval, csls, retrieval
 from brainenc.metrics.similarity import CSLS
 from brainenc.repeats import average_repeats
@@ -89,6 +90,25 @@ def checked_part(decoder: Any, pair: Any, name: str) -> Part:
     return Part(betas, targets)
 
 
+def checked_parts(decoder: Any, train: Any, test: Any) -> tuple[Part, Part]:
+    """Both pairs, of which no image is in both, and no test image in the fit of an encoder within.
+
+    Raises
+    ------
+    ValueError : as `checked_part`, an image on both sides, or a decoder by an encoder that was
+        fitted to test images.
+    """
+    learned, asked = checked_part(decoder, train, "train"), checked_part(decoder, test, "test")
+    check_apart(learned, asked)
+    check_not_fitted_to_test(getattr(decoder, "encoder_", None), test[1], "of the decoder")
+    return learned, asked
+
+
+def check_not_fitted_to_test(encoder: Any, shown: Any, name: str) -> None:
+    """Raise ValueError if an encoder was fitted to test images, given as it takes them."""
+    check_not_trained_on(encoder, shown, name, "test images")
+
+
 def check_responses_of(decoder: Any, betas: Any, name: str) -> np.ndarray:
     """Betas (n_images, n_repeats, n_voxels) of the voxels that a decoder was fitted to."""
     array = check_betas(betas, name=name)
@@ -129,18 +149,12 @@ def target_arrays(decoder: Any, targets: Any, name: str) -> np.ndarray:
 
 def check_apart(train: Part, test: Part) -> None:
     """Raise ValueError if a test image is one of the training images, by its targets."""
-    known = {_digest(row) for row in train.targets}
-    both = [i for i, row in enumerate(test.targets) if _digest(row) in known]
-    if both:
+    both = np.flatnonzero(same_targets(train.targets, test.targets))
+    if both.size:
         raise ValueError(
             f"{len(both)} test images (first in row {both[0]}) have the targets of a training "
             "image: an image must not be on both sides; leave these out of one"
         )
-
-
-def _digest(target: np.ndarray) -> bytes:
-    """Checksum of the values of a target; targets of large tokens do not fit twice in memory."""
-    return blake2b(np.ascontiguousarray(target, np.float64).tobytes(), digest_size=16).digest()
 
 
 def embedding_of(decoder: Any) -> Callable[[np.ndarray], np.ndarray]:

@@ -57,7 +57,7 @@ def perturb(
     values: Sequence[float] = (),
     prototypes: Mapping[str, Any] | None = None,
     n_random: int = 100,
-    random_state: int = 0,
+    random_state: Any = 0,
 ) -> Perturbation:
     """Change of decoded embeddings when voxels are set to a value, beside random voxels.
 
@@ -83,7 +83,7 @@ def perturb(
         decoded embedding and prototype, both minus the training mean.
     n_random : int
         Sets of random voxels.
-    random_state : int
+    random_state : int, Generator or None
 
     Returns
     -------
@@ -91,7 +91,8 @@ def perturb(
 
     Raises
     ------
-    ValueError : no voxel or all, no level, quantiles outside [0, 1], images without data.
+    ValueError : fewer than two images, no voxel or all, no level, quantiles outside [0, 1], images
+        without data.
 
     Notes
     -----
@@ -121,6 +122,11 @@ def perturb(
     check_decoder(decoder)
     array = check_responses_of(decoder, betas, "betas")
     check_every_image(array)
+    if len(array) < 2:
+        raise ValueError(
+            f"betas {array.shape} has {len(array)} image: give at least two, since quantiles and "
+            "the spread of decoded embeddings are over images"
+        )
     responses = decoder.scaling_.apply(average_repeats(array).astype(np.float64))
     n_voxels = responses.shape[1]
     asked = check_index(voxels, n_voxels, "voxels")

@@ -8,10 +8,10 @@ import pandas as pd
 
 from brainenc.analysis.parts import (
     Part,
-    check_apart,
     check_decoder,
+    check_not_fitted_to_test,
     check_responses_of,
-    checked_part,
+    checked_parts,
     embedding_of,
     labelled_similarities,
     linear_part,
@@ -22,6 +22,7 @@ from brainenc.decoders.responses import check_every_image, check_every_voxel
 from brainenc.encoders import BaseEncoder, RidgeEncoder
 from brainenc.metrics import Retrieval, correlation
 from brainenc.metrics.retrieval_scores import DIRECTIONS
+from brainenc.model_selection import fixed_seed
 from brainenc.repeats import average_repeats
 
 #: Rows of measured responses, and the three reference rows.
@@ -42,7 +43,7 @@ def through_decoder(
     test: Any,
     pool_size: int | None = None,
     n_pools: int = 30,
-    random_state: int = 0,
+    random_state: Any = 0,
 ) -> pd.DataFrame:
     """Retrieval from synthetic responses by a decoder of measured ones, beside three references.
 
@@ -76,7 +77,7 @@ def through_decoder(
     pool_size : int, optional
         Images in a pool; 300, or all if there are fewer.
     n_pools : int
-    random_state : int
+    random_state : int, Generator or None
         Seed of the pools, the bootstrap and the random encoder.
 
     Returns
@@ -91,7 +92,8 @@ def through_decoder(
 
     Raises
     ------
-    ValueError : an image on both sides; shapes that do not match; a name of a reference row.
+    ValueError : an image on both sides; an encoder that was fitted to test images; shapes that do
+        not match; a name of a reference row.
     TypeError : no decoder, or no mapping of names.
     sklearn.exceptions.NotFittedError : the decoder is not fitted.
 
@@ -120,10 +122,10 @@ def through_decoder(
     True
     """
     check_decoder(decoder)
-    learned, asked = checked_part(decoder, train, "train"), checked_part(decoder, test, "test")
+    random_state = fixed_seed(random_state)
+    learned, asked = checked_parts(decoder, train, test)
     check_every_voxel(learned.betas)
     check_every_image(learned.betas)
-    check_apart(learned, asked)
     _check_names(synthetic)
     given = {name: _responses(decoder, name, of, test[1], asked) for name, of in synthetic.items()}
     options: dict[str, Any] = {
@@ -229,6 +231,7 @@ def _check_names(synthetic: Any) -> None:
 def _responses(decoder: Any, name: str, of: Any, shown: Any, asked: Part) -> np.ndarray:
     """Responses (n_images, n_draws, n_voxels) of an encoder or array."""
     if isinstance(of, BaseEncoder):
+        check_not_fitted_to_test(of, shown, name)
         of = np.asarray(of.predict(shown)).reshape(len(asked.betas), -1)
     betas = check_responses_of(decoder, of, f"synthetic[{name!r}]")
     if len(betas) != len(asked.betas):

@@ -29,6 +29,7 @@ class KernelAnalysis:
     auc_sd : float
         Over draws; NaN for one draw.
     n_units, n_images : int
+        Used.
     """
 
     curve: pd.DataFrame
@@ -57,7 +58,7 @@ def kernel_analysis(
     responses : array, shape (n_images, n_units)
         Of voxels, neurons or a layer. Units that are not finite for all images are left out.
     labels : array, shape (n_images,)
-        Categories.
+        Categories. An image without a label (None, NaN) is left out.
     n_units : int, optional
         Draw so many units: compare two sets of responses at the same number only, since more units
         have a higher precision.
@@ -92,8 +93,12 @@ def kernel_analysis(
     True
     """
     matrix = check_matrix(responses, "responses")
+    names = text_labels(labels, "labels")
+    if len(names) != len(matrix):
+        raise ValueError(f"labels has {len(names)} categories for {len(matrix)} images")
+    known = np.array([name is not None for name in names])
+    matrix, Y = matrix[known], _targets(names[known])
     matrix = np.asarray(matrix, dtype=np.float64)[:, finite_voxels(responses=matrix)]
-    Y = _targets(labels, len(matrix))
     if n_units is not None and not 1 <= n_units <= matrix.shape[1]:
         raise ValueError(f"n_units={n_units} must be between 1 and {matrix.shape[1]}")
     if not noise >= 0 or n_draws < 1:
@@ -120,14 +125,13 @@ def kernel_analysis(
     return KernelAnalysis(curve, float(auc.mean()), sd, own.shape[1], len(matrix))
 
 
-def _targets(labels: ArrayLike, n_images: int) -> NDArray[np.float64]:
+def _targets(labels: NDArray[np.object_]) -> NDArray[np.float64]:
     """A column per category, with mean 0 and variance 1."""
-    names = np.asarray([str(label) for label in text_labels(labels, "labels")])
-    if len(names) != n_images:
-        raise ValueError(f"labels has {len(names)} categories for {n_images} images")
+    names = labels.astype(str)
     categories = np.unique(names)
     if len(categories) < 2:
-        raise ValueError(f"labels has one category, {names[0]!r}, and needs two or more")
+        only = f"one category, {categories[0]!r}," if len(categories) else "no category"
+        raise ValueError(f"labels has {only} and needs two or more")
     Y = np.equal.outer(names, categories).astype(np.float64)
     return (Y - Y.mean(axis=0)) / Y.std(axis=0)
 

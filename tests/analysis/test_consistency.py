@@ -1,6 +1,7 @@
 """consistency: maps of a simulated subject against its truth, ceilings, and nulls."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import brainenc
@@ -8,6 +9,7 @@ from brainenc.analysis.consistency import IMAGES, TRIALS
 from brainenc.analysis.contrasts import (
     Responses,
     image_halves,
+    map_noise,
     noise_ratio,
     permutations_within,
     reliability,
@@ -272,3 +274,132 @@ def test_subjects_refused(subjects, given, message):
 def test_others_must_have_names(subject):
     with pytest.raises(TypeError, match="dict of name"):
         brainenc.consistency(subject.betas, subject.categories, others=subject.betas)
+
+
+def false_positives(tables, column="p"):
+    p = pd.concat(table[table["category"] == "a"] for table in tables)
+    return (p.set_index("comparison")[column] <= 0.05).groupby(level=0).sum()
+
+
+def test_images_that_differ_are_no_evidence_of_categories():
+    """Random labels: any contrast of the same images agrees, within ROIs too."""
+    tables = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        signal = rng.standard_normal((80, 40))
+        betas = signal[:, None] + rng.standard_normal((80, 2, 40))
+        labels = rng.permutation(np.repeat(["a", "b"], 40))
+        others = {
+            "predicted": signal + 0.5 * rng.standard_normal(signal.shape),
+            "images permuted": rng.permutation(signal),
+        }
+        tables.append(
+            brainenc.consistency(
+                betas, labels, others=others, rois=list("vwxy") * 10, n_splits=1, n_permutations=39
+            )
+        )
+    for column in ("p", "p_within_rois"):
+        found = false_positives(tables, column)
+        assert len(found) == 4
+        # 3 of 60 expected; 11 or more once in 8000. With labels of one side permuted it is 58.
+        assert (found < 11).all()
+
+
+def test_p_within_rois_finds_a_category_that_their_means_do_not_show():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b"], 60)
+    rois = np.repeat(list("vwxy"), 10)
+    within = np.tile([1.0, -1.0], 20)  # no ROI has a mean
+    betas = 0.5 * (labels == "a")[:, None, None] * within + rng.standard_normal((120, 2, 40))
+    table = brainenc.consistency(betas, labels, rois=rois, n_splits=2, n_permutations=99)
+    assert (table["p_within_rois"] < 0.05).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25])
+def test_the_ceiling_is_of_all_images_also_if_few_have_repeats(share):
+    found = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(["a", "b"], 80)
+        signal = 0.3 * (labels == "a")[:, None] * rng.standard_normal(80)
+        signal = signal + 0.3 * rng.standard_normal((160, 80))
+        betas = signal[:, None] + 1.5 * rng.standard_normal((160, 2, 80))
+        betas[rng.permutation(160)[: round((1 - share) * 160)], 1] = np.nan
+        table = brainenc.consistency(
+            betas, labels, others={"truth": signal}, n_splits=5, n_permutations=1
+        )
+        found.append(rows_of(table, "truth").loc["a", ["r", "ceiling"]].astype(float))
+    r, ceiling = np.mean(found, axis=0)
+    # The truth is at its ceiling. That of the images with repeats alone is .8 of it, or less.
+    assert r / ceiling == pytest.approx(1, abs=0.05)
+
+
+def test_noise_of_a_map_is_that_of_its_trials():
+    rng = np.random.default_rng(0)
+    n_trials = rng.integers(0, 4, 30)
+    categories = rng.random((30, 2)) < 0.4
+    noise = rng.standard_normal((20_000, 30, 3))
+    there = np.arange(3) < n_trials[:, None]
+    averages = average_repeats(np.where(there, noise, np.nan).transpose(1, 2, 0))
+    simulated = Responses(averages).contrasts(categories).var(axis=1)
+    # s.e. of a variance of 20 000 values: 1 %.
+    np.testing.assert_allclose(map_noise(n_trials, categories), simulated, rtol=0.04)
+
+
+def test_random_state_may_be_none_or_a_generator():
+    rng = np.random.default_rng(0)
+    betas, labels = rng.standard_normal((40, 2, 6)), ["a", "b"] * 20
+    options = {"n_splits": 1, "n_permutations": 3}
+    drawn = [
+        brainenc.consistency(betas, labels, random_state=None, **options)["r"] for _ in range(2)
+    ]
+    assert not np.allclose(*drawn)
+    seeded = [
+        brainenc.consistency(betas, labels, random_state=np.random.default_rng(1), **options)
+        for _ in range(2)
+    ]
+    pd.testing.assert_frame_equal(*seeded)
+
+
+def pairs_of_subjects(n_subjects=60):
+    """Two subjects who saw the same images, with labels that mean nothing."""
+    for seed in range(n_subjects):
+        rng = np.random.default_rng(seed)
+        signal = rng.standard_normal((60, 8))
+        labels = rng.permutation(np.repeat(["a", "b"], 30))
+        one, two = signal + rng.standard_normal((2, 60, 8))
+        yield rng, labels, one, two
+
+
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_subjects_who_saw_the_same_images_agree_on_any_division(with_ids):
+    p = []
+    for rng, labels, one, two in pairs_of_subjects():
+        ids, rois = None, list("abcdefgh")
+        order = np.arange(60)
+        if with_ids:  # in another order, and each with images of its own
+            order = rng.permutation(60)
+            ids = {"1": np.arange(60), "2": np.append(order[:55], [90, 91, 92, 93, 94])}
+        given = {"1": (one, labels, rois), "2": (two[order], labels[order], rois)}
+        table = brainenc.analysis.consistency_across_subjects(
+            given, image_ids=ids, n_splits=1, n_permutations=39
+        )
+        assert (table["n_shared"] == (55 if with_ids else 60)).all()
+        p.append(table["p"].iloc[0])
+    # 3 of 60 expected; 11 or more once in 8000. With labels of one subject permuted it is 17.
+    assert np.sum(np.array(p) <= 0.05) < 11
+
+
+def test_ids_of_images_that_do_not_fit_are_refused():
+    _, labels, one, two = next(pairs_of_subjects(1))
+    given = {"1": (one, labels, list("abcdefgh")), "2": (two, labels, list("abcdefgh"))}
+    every = np.arange(60)
+    for ids, message in (
+        ({"1": every}, "every subject"),
+        ({"1": every, "2": every[1:]}, r"image_ids\['2'\] has 59 ids for 60"),
+        ({"1": every, "2": np.append(every[1:], 5)}, "has '5' twice"),
+        ({"1": every, "2": [None, *every[1:]]}, "lacks ids"),
+        ({"1": every, "2": np.roll(every, 1)}, "labels of an image must agree"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            brainenc.analysis.consistency_across_subjects(given, image_ids=ids)

@@ -164,3 +164,24 @@ def test_images_as_targets():
         for of, a, b in ((decoder, train, test), (plain, *arrays))
     ]
     np.testing.assert_allclose(*areas, atol=1e-12)
+
+
+def test_an_image_without_data_is_in_neither_score(problem):
+    train, (betas, targets), labels, decoder = problem
+    empty = betas.copy()
+    empty[3] = np.nan  # no voxel
+    order = np.arange(200)
+    empty[8, :, order < 100] = np.nan  # those that half of the masks leave
+    options = {"train": train, "order": order, "shares": (0, 0.5), "refit": False}
+    found = brainenc.masking_curve(decoder, test=(empty, targets), categories=labels, **options)
+    for row, missing in zip(found.itertuples(), ([3], [3, 8]), strict=True):
+        some = np.delete(np.arange(200), missing)
+        expected = brainenc.masking_curve(
+            decoder,
+            test=(empty[some], targets[some]),
+            categories=(labels[0], labels[1][some]),
+            **options,
+        )
+        one = expected[expected["share"] == row.share].iloc[0]
+        assert row.category_auc == pytest.approx(one["category_auc"])
+        assert 0.5 < row.category_auc < 1

@@ -139,3 +139,9 @@ def test_the_retrieval_head_is_perturbed_where_there_is_one():
     changed[:, :2] = betas[:, :2].max(axis=0)
     expected = (decoder.embeddings(changed) - decoder.embeddings(betas)).mean(axis=0)
     np.testing.assert_allclose(found.shifts[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"quantiles": (), "values": (1,)}])
+def test_one_image_has_no_quantiles(subject, options):
+    with pytest.raises(ValueError, match="has 1 image: give at least two"):
+        brainenc.perturb(subject.decoder, subject.test[0][:1], [0, 1], **options)

@@ -1,5 +1,7 @@
 """Synthetic responses through a decoder: the reference rows, the null, and refused input."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
@@ -193,3 +195,71 @@ def test_images_are_targets_and_what_encoders_take():
     rows = centred(table)
     # The reference is ridge on the same features.
     assert rows.loc["own", "voxel_r"] == pytest.approx(rows.loc[RIDGE, "voxel_r"], abs=1e-6)
+
+
+def calls(train, test, decoder=None, encoder=None):
+    """Every analysis of a training and a test part."""
+    decoder = decoder or brainenc.RidgeDecoder().fit(*train)
+    encoder = encoder or brainenc.RidgeEncoder().fit(*train[::-1])
+    pairs = {"train": train, "test": test}
+    labels = tuple(np.arange(len(part[1])) % 2 == np.array([[0], [1]]) for part in (train, test))
+    labels = tuple(part.T for part in labels)
+    few = {"n_bootstraps": 3, "n_permutations": 3}
+    return {
+        "through": lambda: brainenc.through_decoder(decoder, {"x": encoder}, **pairs),
+        "cycle": lambda: brainenc.analysis.cycle(encoder, decoder, **pairs),
+        "masking": lambda: brainenc.masking_curve(decoder, **pairs, shares=(0,), refit=False),
+        "information": lambda: brainenc.analysis.category_information(
+            decoder, **pairs, categories=labels, **few
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["through", "cycle"])
+def test_an_encoder_that_was_fitted_to_test_images_is_refused(name):
+    _, betas, targets = small()
+    train, test = ((betas[rows], targets[rows]) for rows in (slice(40), slice(40, 60)))
+    fitted = brainenc.RidgeEncoder().fit(targets[:50], betas[:50])
+    with pytest.raises(ValueError, match="fitted to 10 of the 20 test images"):
+        calls(train, test, encoder=fitted)[name]()
+    assert len(calls(train, test)[name]())
+
+
+@pytest.mark.parametrize(
+    ("name", "prefit"),
+    [
+        *((name, False) for name in ("through", "cycle", "masking", "information")),
+        *((name, True) for name in ("through", "cycle", "masking")),
+    ],
+)
+def test_a_decoder_by_an_encoder_that_was_fitted_to_test_images_is_refused(name, prefit):
+    _, betas, targets = small()
+    train, test = ((betas[rows], targets[rows]) for rows in (slice(40), slice(40, 60)))
+    encoder = brainenc.RidgeEncoder().fit(targets[:50], betas[:50])
+    decoder = brainenc.EncoderDecoder(encoder, prefit=prefit)
+    decoder.fit(*(train if prefit else (betas[:50], targets[:50])))
+    with pytest.raises(ValueError, match="fitted to 10 of the 20 test images"):
+        calls(train, test, decoder=decoder)[name]()
+
+
+@pytest.mark.parametrize("name", ["through", "cycle", "masking", "information"])
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_an_image_on_both_sides_is_found_in_another_float_type(name, kind):
+    _, betas, targets = small()
+    train, test = (betas[:40], targets[:40]), (betas[35:], targets[35:].astype(kind))
+    with pytest.raises(ValueError, match=r"5 test images .first in row 0. have the targets"):
+        calls(train, test)[name]()
+
+
+@pytest.mark.parametrize("name", ["through", "cycle", "masking", "information"])
+def test_random_state_may_be_a_generator_or_none(name, monkeypatch):
+    _, betas, targets = small()
+    train, test = (betas[:40], targets[:40]), (betas[40:], targets[40:])
+    for state in (None, np.random.default_rng(0)):
+        for function in ("through_decoder", "masking_curve"):
+            own = getattr(brainenc, function)
+            monkeypatch.setattr(brainenc, function, partial(own, random_state=state))
+        for function in ("cycle", "category_information"):
+            own = getattr(brainenc.analysis, function)
+            monkeypatch.setattr(brainenc.analysis, function, partial(own, random_state=state))
+        assert len(calls(train, test)[name]())

@@ -68,3 +68,17 @@ def test_wrong_arguments_are_refused(how, message):
     X = np.random.default_rng(0).standard_normal((6, 4))
     with pytest.raises(ValueError, match=message):
         kernel_analysis(X, **{"labels": list("ababab"), **how})
+
+
+def test_images_without_a_label_are_left_out():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 6))
+    labels = [None] * 3 + ["a"] * 20 + [np.nan, None] + ["b"] * 15
+    X[:3] = np.nan  # nor is data of theirs needed
+    found = kernel_analysis(X, labels)
+    known = np.array([isinstance(label, str) for label in labels])
+    expected = kernel_analysis(X[known], np.array(labels, dtype=object)[known])
+    np.testing.assert_array_equal(found.curve, expected.curve)
+    assert found.n_images == 35
+    with pytest.raises(ValueError, match="no category"):
+        kernel_analysis(X, [None] * 40)

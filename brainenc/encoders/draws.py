@@ -255,6 +255,7 @@ class Draws(ABC):
 
     def _drawn_functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         """Functions of the encoder's distribution, or of its refits if it has any."""
+        streams = streams.correlated(self.trials_)
         if not (refits := getattr(self, "refits_", None)):
             return self._functions(features, n, streams)
         predictions = [refit._predict(features) for refit in refits]

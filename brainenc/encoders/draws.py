@@ -178,7 +178,8 @@ class Draws(ABC):
             voxels share. "trial" is trial noise alone, which differs between repeats of an image.
             "signal" is the error of the expected response, drawn for every image anew: use it for
             single images. "weights" draws the encoder: each draw is one function of the image, so
-            images of a draw vary together, as means over images and contrasts of them need
+            images of a draw vary together, as means over images and contrasts of them need, and
+            voxels whose residuals are correlated err together, as means over areas need
             (:doc:`/draws`). None repeats the prediction.
             Encoders with their own distribution (`sample_kind_` is not "residual") have "full" and
             None unless their documentation lists more.

@@ -99,8 +99,8 @@ def experiment(
     intervals of areas with strong effects and few training images contain the true mean too rarely
     (:doc:`/howto_in_silico`).
 
-    ``experiment(...).warnings`` names conditions whose features
-    are far from those of the fit. Draws take ``4 · n_draws · n_conditions · n_voxels`` bytes.
+    ``experiment(...).warnings`` names conditions whose features are far from those of the fit.
+    Draws take ``4 · n_draws · n_conditions · n_voxels`` bytes.
 
     Examples
     --------

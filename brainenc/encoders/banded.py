@@ -12,6 +12,7 @@ from brainenc.encoders.base import BaseEncoder
 from brainenc.encoders.function_draws import (
     Functions,
     Streams,
+    drawn_of_posterior,
     error_of_expected,
     fitted_posterior,
 )
@@ -268,7 +269,7 @@ class BandedRidgeEncoder(FeatureSpaces, BaseEncoder):
         X = self._scaled(self._with_prior(flatten_tokens(features)))
         drawn = fitted_posterior(self).at(X, self.X_fit_, error=error_of_expected(self))
         expected = self._predict(features)
-        return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])
+        return lambda voxels: expected[:, voxels] + drawn_of_posterior(drawn, n, streams, voxels)
 
     def _folds(self, rows: np.ndarray, n_images: int) -> Folds:
         return folds_of_rows(self.cv, rows, n_images, random_state=self.random_state)

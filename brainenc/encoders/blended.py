@@ -9,7 +9,7 @@ import numpy as np
 
 from brainenc.encoders.base import HeldOut
 from brainenc.encoders.ensemble import voxel_moments
-from brainenc.encoders.function_draws import Functions, Streams
+from brainenc.encoders.function_draws import Functions, Streams, drawn_of_posterior
 from brainenc.encoders.tokens import linear_features
 from brainenc.encoders.trained import TrainedEncoder
 from brainenc.model_selection import Folds, image_folds
@@ -174,7 +174,7 @@ class RidgeBlend:
         """
         X: Any = self.linear.scaled(linear_features(features))
         drawn = self.posterior.at(X, self.linear.X_fit, error=error)
-        return lambda voxels: drawn.draws(n, voxels, streams.voxels[voxels])
+        return lambda voxels: drawn_of_posterior(drawn, n, streams, voxels)
 
     def predict(self, features: np.ndarray, of_net: np.ndarray) -> np.ndarray:
         """Blend predictions or draws of the network with the mean and ridge.

@@ -178,7 +178,8 @@ class Draws(ABC):
             voxels share. "trial" is trial noise alone, which differs between repeats of an image.
             "signal" is the error of the expected response, drawn for every image anew: use it for
             single images. "weights" draws the encoder: each draw is one function of the image, so
-            images of a draw vary together, as means over images and contrasts of them need
+            images of a draw vary together, as means over images and contrasts of them need, and
+            voxels whose residuals are correlated err together, as means over areas need
             (:doc:`/draws`). None repeats the prediction.
             Encoders with their own distribution (`sample_kind_` is not "residual") have "full" and
             None unless their documentation lists more.
@@ -255,6 +256,7 @@ class Draws(ABC):
 
     def _drawn_functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         """Functions of the encoder's distribution, or of its refits if it has any."""
+        streams = streams.correlated(self.trials_)
         if not (refits := getattr(self, "refits_", None)):
             return self._functions(features, n, streams)
         predictions = [refit._predict(features) for refit in refits]

@@ -3,20 +3,29 @@
 These are the draws of ``sample(noise="weights")``. What is drawn of a voxel depends on the seed
 and on the number of the draw alone: blocks of images, and other images later, get the same
 functions.
+
+Voxels share noise, so weights that were fitted to the same trials err together: their random
+numbers are correlated as the residuals of the averages over repeats are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from brainenc.encoders.blocks_of_draws import BLOCK_VALUES
 from brainenc.encoders.training_images import marks_of
-from brainenc.solvers.posterior import image_keys, normal_of_keys
+from brainenc.noise.gaussian import ResidualNoise
+from brainenc.noise.trials import TrialDistribution
+from brainenc.solvers.posterior import NumbersOfImages, image_keys
+from brainenc.solvers.shared_numbers import SharedNumbers
 
 #: Voxels drawn at once: a row of a file is then written in pieces of 4 KiB.
 BLOCK_VOXELS = 1024
+
+#: Shared numbers of a draw, at most: they take 4 · n · MOST_FACTORS · n_images bytes.
+MOST_FACTORS = 50
 
 #: Values (n, n_images, n_voxels of the slice) of drawn functions at some images.
 Functions = Callable[[slice], np.ndarray]
@@ -31,10 +40,15 @@ class Streams:
     whole : SeedSequence
         For what is drawn for all voxels together, such as a member of an ensemble.
     voxels : list of SeedSequence, one per voxel
+    noise, error : SharedNumbers or None
+        Correlation between voxels of what a fit has of the noise of the training trials, and of the
+        error of expected responses that is drawn for each image alone; None: independent.
     """
 
     whole: np.random.SeedSequence
     voxels: list[np.random.SeedSequence]
+    noise: SharedNumbers | None = None
+    error: SharedNumbers | None = None
 
     @classmethod
     def of(cls, random_state: Any, n_voxels: int) -> "Streams":
@@ -42,6 +56,18 @@ class Streams:
         seeds: Any = np.random.default_rng(random_state).bit_generator.seed_seq
         whole, *voxels = seeds.spawn(1 + n_voxels)
         return cls(whole, voxels)
+
+    def correlated(self, trials: TrialDistribution) -> "Streams":
+        """Seeds of numbers that are correlated between voxels as the encoder's residuals are."""
+
+        def shared(noise: ResidualNoise | None, position: int) -> SharedNumbers | None:
+            if noise is None or not len(noise.factors):
+                return None
+            key = (*self.whole.spawn_key, position)
+            seed = np.random.SeedSequence(self.whole.entropy, spawn_key=key)
+            return SharedNumbers.of(noise.factors, noise.private_sd, seed, MOST_FACTORS)
+
+        return replace(self, noise=shared(trials.of_averages(), 0), error=shared(trials.error, 1))
 
 
 def function_blocks(
@@ -144,19 +170,19 @@ def functions_of_members(
         of_member /= np.sqrt(np.square(z[:, m:]).mean(axis=1, keepdims=True))
     own, keys = _unexplained(encoder, explained), _keys_of_images(encoder, features)
     others = None if beside is None else beside(own)
+    numbers = None if keys is None else NumbersOfImages(n, keys, streams.error)
 
     def draws(voxels: slice) -> np.ndarray:
         found = np.tensordot(of_member.astype(deviations.dtype), deviations[..., voxels], axes=1)
         found += expected[:, voxels]
         if others is not None:
             return found + others(voxels)
-        if own is None or keys is None:
+        if own is None or numbers is None:
             return found
-        seeds = streams.voxels[voxels]
-        for i, (sd, seed) in enumerate(zip(np.sqrt(own[voxels]), seeds, strict=True)):
-            if sd > 0:
-                key = int(np.random.default_rng(seed).integers(2**63))
-                found[..., i] += sd * normal_of_keys(n, keys, key)
+        positions, seeds = range(len(own))[voxels], streams.voxels[voxels]
+        for i, (v, seed) in enumerate(zip(positions, seeds, strict=True)):
+            if own[v] > 0:
+                found[..., i] += np.sqrt(own[v]) * numbers.of(v, np.random.default_rng(seed))
         return found
 
     return draws
@@ -195,6 +221,11 @@ def fitted_posterior(encoder: Any) -> Any:
             "it again"
         )
     return posterior
+
+
+def drawn_of_posterior(drawn: Any, n: int, streams: Streams, voxels: slice) -> np.ndarray:
+    """Deviations (n, n_images, n_voxels of the slice) that a `DrawnFunctions` draws."""
+    return drawn.draws(n, voxels, streams.voxels[voxels], streams.noise, streams.error)
 
 
 def error_of_expected(encoder: Any, n_images: int | None = None) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from brainenc.encoders.draws import part_of
 from brainenc.encoders.function_draws import (
     Functions,
     Streams,
+    drawn_of_posterior,
     error_of_expected,
     fitted_posterior,
 )
@@ -323,7 +324,7 @@ class KernelRidgeEncoder(BaseEncoder):
     def _functions(self, features: np.ndarray, n: int, streams: Streams) -> Functions:
         drawn = self._posterior_at(features, error_of_expected(self))
         expected = self._predict(features)
-        return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])
+        return lambda voxels: expected[:, voxels] + drawn_of_posterior(drawn, n, streams, voxels)
 
     def _posterior_at(
         self, features: np.ndarray, error: np.ndarray | None = None

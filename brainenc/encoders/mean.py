@@ -52,6 +52,10 @@ class MeanEncoder(BaseEncoder):
         def draws(voxels: slice) -> np.ndarray:
             rngs = [np.random.default_rng(seed) for seed in streams.voxels[voxels]]
             z = np.stack([rng.standard_normal(n) for rng in rngs], axis=1)
+            if (shared := streams.noise) is not None:
+                loadings = shared.loadings[:, voxels]
+                common = shared.rng(0).standard_normal((n, len(loadings)))
+                z = shared.private[voxels] * z + common @ loadings
             drawn = self.mean_[voxels] + error[voxels] * z
             return np.repeat(drawn[:, None], len(features), axis=1).astype(np.float32)
 

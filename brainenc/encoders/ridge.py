@@ -13,6 +13,7 @@ from brainenc.encoders.draws import part_of
 from brainenc.encoders.function_draws import (
     Functions,
     Streams,
+    drawn_of_posterior,
     error_of_expected,
     fitted_posterior,
 )
@@ -258,4 +259,4 @@ def functions_of_weights(encoder: Any, features: np.ndarray, n: int, streams: St
         X = bands.features(X)
     drawn = fitted_posterior(encoder).at(X, fit.X_fit, error=error_of_expected(encoder))
     expected = fit.predict(features)
-    return lambda voxels: expected[:, voxels] + drawn.draws(n, voxels, streams.voxels[voxels])
+    return lambda voxels: expected[:, voxels] + drawn_of_posterior(drawn, n, streams, voxels)

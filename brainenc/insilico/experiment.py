@@ -90,8 +90,17 @@ def experiment(
     t with ``n_draws`` − 1 degrees of freedom. q is the false discovery rate (Benjamini–Hochberg)
     over the areas of an atlas, or over voxels, within a contrast. All refer to the encoder's
     expected response to these images: systematic errors, such as features that do not have what a
-    voxel responds to, are not in them. ``experiment(...).warnings`` names conditions whose features
-    are far from those of the fit. Draws take ``4 · n_draws · n_conditions · n_voxels`` bytes.
+    voxel responds to, are not in them.
+
+    Intervals and p of areas include that weights of voxels with shared noise err together: draws
+    have the correlation of the residuals of training responses between voxels. They do not include
+    the bias of shrinkage. Ridge predicts responses that are too close to the mean, in all voxels of
+    an area that has a preference, so that this error does not average out over its voxels:
+    intervals of areas with strong effects and few training images contain the true mean too rarely
+    (:doc:`/howto_in_silico`).
+
+    ``experiment(...).warnings`` names conditions whose features are far from those of the fit.
+    Draws take ``4 · n_draws · n_conditions · n_voxels`` bytes.
 
     Examples
     --------

@@ -19,7 +19,7 @@ from brainenc.noise.estimates import (
 )
 from brainenc.noise.gaussian import ResidualNoise, ScaledNoise
 from brainenc.noise.shape import MIN_IMAGES, ResidualShape, shape_of_trials, some_images
-from brainenc.repeats import has_repeats
+from brainenc.repeats import effective_trials, has_repeats
 
 #: Parts of the deviation of a draw from the expected response; see `TrialDistribution.sample`.
 PARTS = ("full", "latent", "trial", "signal")
@@ -44,6 +44,9 @@ class TrialDistribution:
         residuals of constant variance describe held-out trials as well.
     trial, error : ResidualNoise or None
         Trial noise, and error of the expected response. None if no image had two trials.
+    n_averaged : array, shape (n_voxels,), or None
+        Effective number of trials of an image, `brainenc.repeats.effective_trials`. None if no
+        image had two trials, or if an earlier version fitted the distribution.
 
     Examples
     --------
@@ -59,6 +62,7 @@ class TrialDistribution:
     shape: ResidualShape | None = None
     trial: ResidualNoise | None = None
     error: ResidualNoise | None = None
+    n_averaged: np.ndarray | None = None
 
     @classmethod
     def fit(
@@ -136,7 +140,7 @@ class TrialDistribution:
                     trials(), expected(), cls(noise)._normal_sd(some), deepcopy(rng)
                 )
         release(betas)  # pages that were looked at to choose trials
-        return TrialsLater(noise, trial, steps)
+        return TrialsLater(noise, trial, steps, effective_trials(betas) if repeats else None)
 
     @classmethod
     def unknown(cls, n_voxels: int) -> "TrialDistribution":
@@ -190,6 +194,20 @@ class TrialDistribution:
             draws = self.shape.shape(draws, self._normal_sd(scale), expected)
         draws += expected
         return draws
+
+    def of_averages(self) -> ResidualNoise:
+        """Residuals of averages over the repeats of an image: trial noise left in them, and error.
+
+        Those of single trials without repeats, and of one trial each if `n_averaged` is None.
+        """
+        if self.trial is None or self.error is None:
+            return self.noise
+        n = 1.0 if self.n_averaged is None else self.n_averaged
+        trial = self.trial.times(1 / np.sqrt(n))
+        return ResidualNoise(
+            np.concatenate([trial.factors, self.error.factors]),
+            np.sqrt(np.square(trial.private_sd) + np.square(self.error.private_sd)),
+        )
 
     def sd(self, expected: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
         """s.d. of single trials around expected responses, both of shape (n_images, n_voxels)."""
@@ -278,8 +296,10 @@ class TrialsLater:
         noise: ResidualNoise | None,
         trial: ResidualNoise | None,
         steps: dict[str, Callable[..., Any]],
+        n_averaged: np.ndarray | None = None,
     ):
         self._noise, self._trial, self._steps = noise, trial, steps
+        self._n_averaged = n_averaged
         self._lock = threading.Lock()
         self._fitted: TrialDistribution | None = None
 
@@ -292,5 +312,6 @@ class TrialsLater:
                 shape = steps["shape"](noise) if "shape" in steps else None
                 trial = steps["trial"]() if "trial" in steps else self._trial
                 error = steps["error"](trial) if "error" in steps else None
-                self._fitted, self._steps = TrialDistribution(noise, shape, trial, error), {}
+                self._fitted = TrialDistribution(noise, shape, trial, error, self._n_averaged)
+                self._steps = {}
             return self._fitted

@@ -16,13 +16,20 @@ class Basis:
     across : array, shape (n_new, n_features), or None
         What is left of the features, about which the data say nothing; None if nothing is.
     eigenvalues : array, shape (rank,)
-    n_fitted : int
+    span : array, shape (n_fitted, rank)
+        Coordinates of the fitted images along the same eigenvectors, of length 1 over images: a
+        fit takes what noise of the images has along these into its weights.
     """
 
     along: np.ndarray
     across: np.ndarray | None
     eigenvalues: np.ndarray
-    n_fitted: int
+    span: np.ndarray
+
+    @property
+    def n_fitted(self) -> int:
+        """Number of fitted images."""
+        return len(self.span)
 
     @classmethod
     def of(cls, new: np.ndarray, fitted: np.ndarray) -> "Basis":
@@ -37,16 +44,23 @@ class Basis:
             eigenvalues, U = np.linalg.eigh(centred.T @ centred)
             kept = _kept(eigenvalues, n)
             along, across = new @ U[:, kept], None
+            span = centred @ (U[:, kept] / np.sqrt(eigenvalues[kept]))
             if not kept.all():
                 across = new - along @ U[:, kept].T
         else:
             eigenvalues, U = np.linalg.eigh(centred @ centred.T)
             kept = _kept(eigenvalues, p)
-            turn = U[:, kept] / np.sqrt(eigenvalues[kept])
+            span = U[:, kept]
+            turn = span / np.sqrt(eigenvalues[kept])
             along = (new @ centred.T) @ turn
             across = new - (along @ turn.T) @ centred
         narrow = None if across is None else across.astype(np.float32)
-        return cls(along.astype(np.float32), narrow, eigenvalues[kept].astype(np.float32), n)
+        return cls(
+            along.astype(np.float32),
+            narrow,
+            eigenvalues[kept].astype(np.float32),
+            span.astype(np.float32),
+        )
 
     @classmethod
     def of_kernel(
@@ -98,7 +112,12 @@ class Basis:
             left = own - np.square(along, dtype=np.float64).sum(axis=1)
             length = np.square(across, dtype=np.float64).sum(axis=1)
             across *= np.sqrt(np.maximum(left, 0) / np.where(length > 0, length, 1))[:, None]
-        return cls(along, across.astype(np.float32), eigenvalues[kept].astype(np.float32), n)
+        return cls(
+            along,
+            across.astype(np.float32),
+            eigenvalues[kept].astype(np.float32),
+            U[:, kept].astype(np.float32),
+        )
 
     @property
     def n_random(self) -> int:
@@ -107,13 +126,25 @@ class Basis:
         return 1 + len(self.eigenvalues) + across
 
     def deviations(self, z: np.ndarray, alpha: float) -> np.ndarray:
-        """Deviations (n, n_new) in units of σ, for random numbers (n, n_random)."""
+        """Deviations (n, n_new) in units of σ, for random numbers (n, n_random).
+
+        Without the numbers of what is across, (n, 1 + rank), deviations are those along.
+        """
         rank = len(self.eigenvalues)
         weights = z[:, 1 : 1 + rank] / np.sqrt(self.eigenvalues + alpha)
         found = weights @ self.along.T + z[:, :1] / np.sqrt(self.n_fitted)
-        if self.across is not None:
+        if self.across is not None and z.shape[1] > 1 + rank:
             found += (z[:, 1 + rank :] / np.sqrt(alpha)) @ self.across.T
         return found
+
+    def numbers_of_noise(self, noise: np.ndarray) -> np.ndarray:
+        """Random numbers of the intercept and along (..., 1 + rank), of noise (..., n_fitted).
+
+        They are independent and of variance 1 if the noise of images is. Bases of some of the
+        images, or of scaled features, take from the same noise what they have in common.
+        """
+        constant = np.full((self.n_fitted, 1), 1 / np.sqrt(self.n_fitted), np.float32)
+        return noise @ np.concatenate([constant, self.span], axis=1)
 
     def covariance(self, alpha: float) -> np.ndarray:
         """Covariance (n_new, n_new) in units of σ²."""

@@ -9,10 +9,18 @@ No weights give the whole expected response: features lack something of an image
 have measured the error of held-out predictions, what the posterior of the weights does not explain
 of its variance is drawn for each image alone, as a number that depends on the image (its features):
 equal images have equal numbers. A drawn function is the sum of the two.
+
+Voxels share noise, so their weights err together. With noise of covariance C between voxels, and
+the same penalty and images, the posterior covariance is that of a voxel times C: in each direction
+of the features the random numbers of voxels have the correlation of the noise. Here, the numbers of
+a voxel in the directions are those of a draw of noise of the training images, and noise of the
+images is what voxels share, so that voxels with other penalties, images or band weights share what
+they have in common. The distribution of each voxel alone is the same for every correlation.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +28,7 @@ from scipy.special import ndtri
 
 from brainenc.arrays import blocks
 from brainenc.solvers._basis import Basis
+from brainenc.solvers.shared_numbers import SharedNumbers
 from brainenc.solvers.streamed import ScaledFeatures, cross_kernel
 from brainenc.solvers.voxels import missing_patterns
 
@@ -109,8 +118,18 @@ class DrawnFunctions:
         self._seen: tuple[np.ndarray, np.ndarray] | None = None
         self._known: dict[int, Basis] = {}
         self._keys = None if error is None else image_keys(X)
+        self._drawn: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
+        self._own: NumbersOfImages | None = None
+        self._drawn_for: tuple[int, Any, Any] = (0, None, None)
 
-    def draws(self, n: int, voxels: slice, seeds: list[np.random.SeedSequence]) -> np.ndarray:
+    def draws(
+        self,
+        n: int,
+        voxels: slice,
+        seeds: list[np.random.SeedSequence],
+        noise: SharedNumbers | None = None,
+        error: SharedNumbers | None = None,
+    ) -> np.ndarray:
         """Deviations of drawn functions from the posterior mean.
 
         Draw k of a voxel is one function of the features: it depends on the voxel's seed and on k
@@ -121,6 +140,9 @@ class DrawnFunctions:
         n : int
         voxels : slice
         seeds : list of SeedSequence, one per voxel of the slice
+        noise, error : SharedNumbers, optional
+            Correlation between voxels of the noise that was fitted, and of what each image has of
+            its own. By default voxels are independent.
 
         Returns
         -------
@@ -129,19 +151,77 @@ class DrawnFunctions:
         """
         numbers = np.arange(len(self._posterior.alphas))[voxels]
         found = np.full((n, len(self._X), len(numbers)), np.nan, dtype=np.float32)
-        for i, (v, seed) in enumerate(zip(numbers, seeds, strict=True)):
+        if self._drawn_for != (n, noise, error):
+            self._drawn_for, self._drawn = (n, noise, error), {}
+            self._own = None if self._keys is None else NumbersOfImages(n, self._keys, error)
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        for i, (v, rng) in enumerate(zip(numbers, rngs, strict=True)):
             if self._posterior.group[v] < 0:
                 continue
             basis, alpha, variance = self._of(v)
-            rng = np.random.default_rng(seed)
+            private = np.float32(1) if noise is None else noise.private[v]
             for some in blocks(n, max(1, BLOCK_BYTES // (4 * basis.n_random))):
                 shape = (len(range(n)[some]), basis.n_random)
-                z = rng.standard_normal(shape, dtype=np.float32)
+                z = private * rng.standard_normal(shape, dtype=np.float32)
                 found[some, :, i] = np.sqrt(max(variance, 0)) * basis.deviations(z, alpha)
-            if self._keys is not None and (own := self.own_variance(v)) > 0:
-                key = int(rng.integers(2**63))
-                found[:, :, i] += np.sqrt(own) * normal_of_keys(n, self._keys, key)
+        if noise is not None:
+            self._add_shared(found, numbers, noise)
+        if self._own is None:
+            return found
+        for i, (v, rng) in enumerate(zip(numbers, rngs, strict=True)):
+            if self._posterior.group[v] >= 0 and (own := self.own_variance(v)) > 0:
+                found[:, :, i] += np.sqrt(own) * self._own.of(v, rng)
         return found
+
+    def _add_shared(self, found: np.ndarray, numbers: np.ndarray, noise: SharedNumbers) -> None:
+        """Add what voxels share to draws (n, n_images, n_some) of some voxels, in place."""
+        n, group = len(found), self._posterior.group[numbers]
+        for g in np.unique(group[group >= 0]):
+            along, across = self._shared(int(g), n, noise)
+            members = np.flatnonzero(group == g)
+            # Products of many voxels at once: shared numbers are read once for all of them.
+            size = max(1, BLOCK_BYTES // (4 * along[0].size))
+            for some in blocks(len(members), size):
+                loadings = noise.loadings[:, numbers[members[some]]].T
+                combined = np.tensordot(loadings, along, axes=1)
+                beyond = None if across is None else np.tensordot(loadings, across, axes=1)
+                for j, i in enumerate(members[some]):
+                    basis, alpha, variance = self._of(numbers[i])
+                    added = basis.deviations(combined[j], alpha)
+                    if beyond is not None:
+                        added += beyond[j] / np.float32(np.sqrt(alpha))
+                    found[:, :, i] += np.float32(np.sqrt(max(variance, 0))) * added
+
+    def _shared(
+        self, group: int, n: int, noise: SharedNumbers
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What shared noise gives: numbers along, (n_factors, n, 1 + rank), and across.
+
+        Those across are multiplied by the images already, (n_factors, n, n_images); they are None
+        if training images span everything.
+        """
+        if group in self._drawn:
+            return self._drawn[group]
+        if group not in self._known:
+            self._known[group] = self._make_basis(group)
+        basis, rows = self._known[group], self._posterior.images[group]
+        n_factors = len(noise.loadings)
+        along = np.empty((n_factors, n, 1 + len(basis.eigenvalues)), np.float32)
+        rng = noise.rng(0)
+        for some in blocks(n, max(1, BLOCK_BYTES // (4 * n_factors * len(rows)))):
+            shape = (len(range(n)[some]), n_factors, len(rows))
+            of_images = rng.standard_normal(shape, dtype=np.float32)[..., rows]
+            along[:, some] = basis.numbers_of_noise(of_images).swapaxes(0, 1)
+        across = None
+        if basis.across is not None:
+            width, rng = basis.across.shape[1], noise.rng(1)
+            across = np.empty((n_factors, n, len(basis.across)), np.float32)
+            for some in blocks(n, max(1, BLOCK_BYTES // (4 * n_factors * width))):
+                shape = (len(range(n)[some]), n_factors, width)
+                of_features = rng.standard_normal(shape, dtype=np.float32)
+                across[:, some] = (of_features @ basis.across.T).swapaxes(0, 1)
+        self._drawn[group] = along, across
+        return along, across
 
     def covariance(self, voxel: int) -> np.ndarray:
         """Posterior covariance of the values of a voxel's function, (n_images, n_images).
@@ -210,6 +290,39 @@ def normal_of_keys(n: int, keys: np.ndarray, key: int) -> np.ndarray:
     of_draw = _mixed(np.arange(n, dtype=np.uint64) + np.uint64(key))
     bits = _mixed(of_draw[:, None] ^ keys)
     return ndtri(((bits >> np.uint64(11)) + 0.5) * 2.0**-53).astype(np.float32)
+
+
+class NumbersOfImages:
+    """Standard normal numbers of draws, voxels and images, correlated between voxels.
+
+    Parameters
+    ----------
+    n : int
+        Draws.
+    keys : array, shape (n_images,), uint64
+        Of `image_keys`: equal images have equal numbers.
+    shared : SharedNumbers, optional
+        Correlation between voxels; independent by default.
+    """
+
+    def __init__(self, n: int, keys: np.ndarray, shared: SharedNumbers | None = None):
+        self._n, self._keys, self._shared = n, keys, shared
+
+    @cached_property
+    def _common(self) -> np.ndarray:
+        """Shared numbers (n_factors, n, n_images)."""
+        assert self._shared is not None
+        of_factor = self._shared.rng(2).integers(2**63, size=len(self._shared.loadings))
+        return np.stack([normal_of_keys(self._n, self._keys, int(key)) for key in of_factor])
+
+    def of(self, voxel: int, rng: np.random.Generator) -> np.ndarray:
+        """Numbers (n, n_images) of a voxel, whose own are made with its `rng`."""
+        own = normal_of_keys(self._n, self._keys, int(rng.integers(2**63)))
+        if self._shared is None:
+            return own
+        own *= self._shared.private[voxel]
+        own += np.tensordot(self._shared.loadings[:, voxel], self._common, axes=1)
+        return own
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:

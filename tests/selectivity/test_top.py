@@ -63,6 +63,16 @@ def test_rois_are_means_of_scaled_voxels(predictions, batch_size):
     assert some["image"].tolist() == np.argsort(-predictions[:, 0])[:4].tolist()
 
 
+def test_means_of_rois_are_over_voxels_with_predictions(predictions):
+    without = predictions.copy()
+    without[:, 1] = np.nan  # a voxel without data
+    found = top_images(Given(), without, 4, rois=["a", "a", "a", "b"])
+    z = predictions[:, 0] / predictions[:, 0].std(ddof=1)
+    assert found["roi"].unique().tolist() == ["a"]  # b has no voxel with predictions
+    # Voxel 1 has none, and voxel 2 is constant.
+    np.testing.assert_allclose(found["response"], np.sort(z)[::-1][:4] / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

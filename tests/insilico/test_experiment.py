@@ -251,3 +251,22 @@ def test_encoders_without_a_distribution_are_refused_with_the_way_out():
         experiment(encoder, {"a": X[:3], "b": X[3:9]})
     with pytest.raises(TypeError, match="fitted brainenc encoder"):
         experiment(Lasso(), {"a": X[:3], "b": X[3:9]})
+
+
+def test_a_loaded_experiment_has_the_same_types(planted, tmp_path):
+    encoder, _, rng = planted
+    X = {name: rng.standard_normal((3, 12)).astype(np.float32) for name in "abc"}
+    parameters = {
+        "size": {"a": 1, "b": 10, "c": 10},
+        "object": {"a": "1", "b": "2", "c": "x"},
+        "fine": {"a": 0.1, "b": 1 / 3, "c": 0.1},
+    }
+    found = experiment(encoder, X, parameters=parameters, rois={"01": [0], "2": [1]}, n_draws=20)
+    found.save(tmp_path)
+    loaded = brainenc.Experiment.load(tmp_path)
+    for name in ("rois", "voxels", "contrasts", "voxel_contrasts", "tuning", "preferences"):
+        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(found, name), check_exact=True)
+    sizes = loaded.tuning.query("parameter == 'size' and roi == 'all'")["value"].tolist()
+    assert [(type(size), size) for size in sizes] == [(int, 1), (int, 10)]
+    preferred = loaded.preferences.query("parameter == 'object'")["preferred"]
+    assert {type(value) for value in preferred} == {str}

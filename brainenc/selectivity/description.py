@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from brainenc.conversion import check_row_order
 from brainenc.data.images import as_images, looks_like_images, take_images
+from brainenc.data.voxels import beside_results
 from brainenc.encoders.training_images import check_not_trained_on
 from brainenc.metrics import correlation
 from brainenc.model_selection import fdr
@@ -66,7 +67,8 @@ def describe(
         What the encoder was fitted to. Three clones are fitted for comparison: two to random halves
         (``agreement``), one to permuted images (``null``).
     voxels : DataFrame, n_voxels rows, optional
-        As `EncodingData.voxels`; its columns are taken over.
+        As `EncodingData.voxels`; its columns are taken over, those with the name of a result, such
+        as a coordinate ``z``, as ``z_of_voxel``.
     n_top : int
         Images per voxel.
     n_words : int
@@ -176,9 +178,7 @@ def describe(
             composer(rows[v], top.images[:, v].tolist()) if v in rows else ""
             for v in found["voxel"]
         ]
-    if voxels is not None:
-        known = voxels.reset_index(drop=True).drop(columns=list(found), errors="ignore")
-        found = pd.concat([found[["voxel"]], known, found.drop(columns="voxel")], axis=1)
+    found = beside_results(found, voxels)
     manifest: dict[str, Any] = {
         "settings": {**settings, "alpha": alpha, "random_state": random_state},
         "encoder": type(encoder).__name__,

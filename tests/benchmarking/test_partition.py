@@ -344,3 +344,13 @@ def test_columns_may_be_given_as_slices_in_any_order(problem, found):
     turned = np.concatenate([X[:, 4:], X[:, :4]], axis=1)
     same = variance_partitioning(data, bands, features=turned, **QUICK)
     np.testing.assert_allclose(same.voxels["unique_one"], found.voxels["unique_one"], atol=1e-5)
+
+
+def test_columns_with_the_name_of_a_part_are_kept():
+    rng = np.random.default_rng(0)
+    data = make_data(rng.standard_normal((60, 3)), noise=1.0)
+    data = EncodingData(data.images, data.betas, pd.DataFrame({"total": ["a", "b", "a"]}))
+    X = {"one": rng.standard_normal((60, 2)), "two": rng.standard_normal((60, 2))}
+    found = variance_partitioning(data, features=X, **QUICK).voxels
+    assert found["total_of_voxel"].tolist() == ["a", "b", "a"]
+    assert found["total"].dtype == float

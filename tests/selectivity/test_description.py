@@ -200,3 +200,36 @@ def test_wrong_arguments(planted, settings, error, message):
     captions = settings.pop("captions", planted.captions)
     with pytest.raises(error, match=message):
         describe(planted.encoder, planted.images, captions, **settings)
+
+
+def small_description(voxels, **settings):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((60, 4)), rng.standard_normal((60, 2, 3))
+    encoder = brainenc.RidgeEncoder(features=None).fit(X, Y)
+    labels = ["01", "1"] * 30
+    images = rng.standard_normal((60, 4))
+    return describe(encoder, images, labels=labels, voxels=voxels, min_images=2, **settings)
+
+
+def test_columns_of_the_voxel_table_and_results_are_both_kept():
+    alone = small_description(None).voxels
+    voxels = pd.DataFrame({"z": [10.0, 20, 30], "p": [1, 2, 3], "word": ["u", "v", "w"]})
+    voxels["voxel"] = [7, 8, 9]  # numbers of their own
+    found = small_description(voxels).voxels
+    for name in voxels:
+        assert found[f"{name}_of_voxel"].tolist() == voxels[name].tolist()
+    pd.testing.assert_frame_equal(found[list(alone)], alone)
+
+
+def test_a_loaded_description_has_the_same_types(tmp_path):
+    voxels = pd.DataFrame(
+        {"streams": ["01", "02", None], "parcel": ["1", "02", "3"], "flag": [True, False, True]}
+    )
+    found = small_description(voxels)
+    found.save(tmp_path)
+    loaded = brainenc.Description.load(tmp_path)
+    for name in ("voxels", "words", "top"):
+        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(found, name), check_exact=True)
+    assert loaded.voxels["parcel"].tolist() == ["1", "02", "3"]
+    assert loaded.voxels["streams"].tolist()[:2] == ["01", "02"]
+    assert pd.isna(loaded.voxels["streams"].tolist()[2])

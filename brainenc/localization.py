@@ -18,7 +18,7 @@ from brainenc.data.images import as_images, image_batches, looks_like_images
 from brainenc.data.voxels import beside_results
 from brainenc.model_selection import fdr
 from brainenc.progress import progress
-from brainenc.validation import check_index
+from brainenc.validation import check_index, check_whole
 
 if TYPE_CHECKING:
     import nibabel
@@ -352,6 +352,7 @@ def t_test(
 
 def in_batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, Any]]]:
     """Number of images or rows of features, and batches of them with their rows."""
+    check_whole("batch_size", batch_size)
     if looks_like_images(images):
         images = as_images(images)
         parts = image_batches(images, batch_size)

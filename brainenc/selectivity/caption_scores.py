@@ -13,7 +13,10 @@ from brainenc.numeric import as_numbers
 from brainenc.prompts import unit_norm
 from brainenc.repeats import average_repeats
 from brainenc.selectivity.words import split, texts_by_image
-from brainenc.validation import check_betas
+from brainenc.validation import check_betas, check_whole
+
+#: Similarities that differ by less are equal: cosines are sums of products up to 1.
+_ROUND_OFF = 1e-6
 
 #: From texts to their embeddings, (n_texts, n_features).
 Embed = Callable[[list[str]], Any]
@@ -88,8 +91,7 @@ def caption_scores(
     texts = [text or "" for text in text_labels(descriptions, "descriptions")]
     array = check_betas(betas, n_voxels=len(texts))
     rows = texts_by_image(captions, "captions", len(array))
-    if n_shuffles < 1:
-        raise ValueError(f"n_shuffles={n_shuffles} must be 1 or more")
+    check_whole("n_shuffles", n_shuffles)
     labels = None if rois is None else text_labels(rois, "rois")
     if labels is not None and len(labels) != len(texts):
         raise ValueError(f"rois has {len(labels)} labels, but there are {len(texts)} descriptions")
@@ -104,7 +106,7 @@ def caption_scores(
         raise ValueError(f"captions[{empty[0]}] is empty: leave such images out")
 
     similar = _similarity(known, [rows[i] for i in kept], embed)
-    predicted = _ranks(similar)  # (n_images, n_known)
+    predicted = _ranks(_equal_merged(similar))  # (n_images, n_known)
     measured = _ranks(responses[kept])
     place = np.array([known.index(text) if text else -1 for text in texts])
     described = np.flatnonzero(place >= 0)
@@ -181,6 +183,17 @@ def _embedded(embed: Embed, texts: list[str]) -> np.ndarray:
             "finite numbers per text"
         )
     return found
+
+
+def _equal_merged(similar: np.ndarray) -> np.ndarray:
+    """Numbers of steps (n_images, n) by which similarities grow, which round-off does not make."""
+    order = np.argsort(similar, axis=0, kind="stable")
+    grown = np.take_along_axis(similar, order, axis=0)
+    steps = np.zeros(similar.shape)
+    np.cumsum(np.diff(grown, axis=0) > _ROUND_OFF, axis=0, out=steps[1:])
+    merged = np.empty_like(steps)
+    np.put_along_axis(merged, order, steps, axis=0)
+    return np.where(np.isnan(similar), np.nan, merged)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

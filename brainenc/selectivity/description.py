@@ -18,7 +18,7 @@ from brainenc.repeats import average_repeats
 from brainenc.selectivity.result import Description
 from brainenc.selectivity.top import TopImages, top_positions
 from brainenc.selectivity.words import OverRepresentation, Words, over_represented, words_of
-from brainenc.validation import check_betas, check_same_length
+from brainenc.validation import check_betas, check_same_length, check_whole
 
 #: From words and rows of top images to a sentence.
 Composer = Callable[[list[str], list[int]], str]
@@ -132,8 +132,7 @@ def describe(
         "n_permutations": n_permutations,
     }
     for name, value in settings.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be 1 or more")
+        check_whole(name, value)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha} must be a rate between 0 and 1")
     n_images = len(images)
@@ -147,7 +146,7 @@ def describe(
         check_not_trained_on(encoder, rows_of(images, keep), name, "images with betas")
 
     top, predicted = top_positions(
-        encoder, images, n_top, batch_size=batch_size, verbose=verbose, keep=keep
+        encoder, images, n_top, batch_size=batch_size, verbose=verbose, keep=keep, name="n_top"
     )
     n_voxels = top.images.shape[1]
     if tested is not None and tested.responses.shape[1] != n_voxels:

@@ -9,7 +9,7 @@ import pandas as pd
 from brainenc.conversion import text_labels
 from brainenc.localization import Moments, in_batches, two_dimensional
 from brainenc.progress import progress
-from brainenc.validation import check_index
+from brainenc.validation import check_index, check_whole
 
 
 def top_images(
@@ -138,6 +138,7 @@ def top_positions(
     verbose: bool = False,
     groups: np.ndarray | None = None,
     keep: np.ndarray | None = None,
+    name: str = "n",
 ) -> Any:
     """Top images of all voxels, or of groups of voxels.
 
@@ -149,11 +150,14 @@ def top_positions(
         own; each column is scaled to sum to 1 over the voxels with defined predictions.
     keep : positions of images, optional
         Whose predictions are returned too.
+    name : str
+        Of the argument `n`, for errors.
 
     Returns
     -------
     TopImages, or (TopImages, array of shape (n_keep, n_voxels)) with `keep`
     """
+    check_whole(name, n, most=len(images), of="the number of images")
     if groups is not None:
         scale = _spread(encoder, images, batch_size)
         varies = scale > 0
@@ -161,8 +165,6 @@ def top_positions(
         total = groups[np.isfinite(scale)].sum(axis=0)
         groups = groups / np.where(total > 0, total, np.nan)
     n_images, batches = in_batches(images, batch_size)
-    if not 1 <= n <= n_images:
-        raise ValueError(f"n={n} images must be at least 1 and at most the {n_images} given")
     top = TopImages(n)
     kept: list[np.ndarray] = []
     chosen = np.zeros(n_images, bool)

@@ -73,7 +73,8 @@ def test_a_typed_table_comes_back_cell_by_cell(tmp_path):
     for name in ("mixed", "text"):
         for ours, theirs in zip(found[name], table[name], strict=True):
             kind = int if isinstance(theirs, np.integer) else type(theirs)
-            assert type(ours) is kind and (ours == theirs or ours is None or ours != ours)
+            assert type(ours) is kind
+            assert ours == theirs or ours is None or ours != ours
     with pytest.raises(ValueError, match="it has 13 rows, and was written with 12"):
         read_typed_csv(tmp_path / "table.csv", [{**types[0], "cells": [["text", 12]]}, *types[1:]])
     with pytest.raises(ValueError, match="it has the columns"):

@@ -136,9 +136,7 @@ def preference(found: Responses, values: np.ndarray | None, period: float | None
 
     strength = np.where(defined, strength, np.nan)
     prefers = strength > _ROUND_OFF * np.abs(found.mean).max(axis=0)  # NaN does not
-    preferred, error, same = (
-        np.where(prefers, some, np.nan) for some in (preferred, error, same)
-    )
+    preferred, error, same = (np.where(prefers, some, np.nan) for some in (preferred, error, same))
     return Preference(preferred, error, same, strength, p, fdr(p))
 
 

@@ -15,7 +15,9 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from brainenc.conversion import numeric_array, text_keys
 from brainenc.data.images import as_images
+from brainenc.validation import check_whole
 
 #: Mid-grey, the background of made pictures.
 GREY = 127.5
@@ -54,7 +56,8 @@ class Stimuli:
     def conditions(self) -> dict[str, np.ndarray]:
         """Images of each condition, in the order of the table."""
         groups = self.table.reset_index(drop=True).groupby("condition", sort=False).indices
-        return {str(name): self.images[rows] for name, rows in groups.items()}
+        named = text_keys(groups, "the column condition")
+        return {name: self.images[rows] for name, rows in named.items()}
 
     @property
     def parameters(self) -> pd.DataFrame:
@@ -108,8 +111,12 @@ def gratings(
     >>> len(found), list(found.parameters.columns)
     (16, ['orientation', 'contrast'])
     """
-    values = {"orientation": orientations, "cycles": cycles, "contrast": contrasts, "size": sizes}
-    _check_values(values, image_size, phases=phases)
+    values = _checked_values(
+        {"orientation": orientations, "cycles": cycles, "contrast": contrasts, "size": sizes}
+    )
+    check_whole("image_size", image_size)
+    check_whole("phases", phases)
+    _check_inside("(x, y)", [(x, y)])
     if max(cycles) > image_size / 2 or min(cycles) <= 0:
         raise ValueError(
             f"cycles={list(cycles)} must be above 0 and at most {image_size / 2:g}, half of "
@@ -163,12 +170,19 @@ def bars(
     >>> bars([0, 90], positions=[-0.2, 0.2]).parameters["position"].tolist()
     [-0.2, 0.2, -0.2, 0.2]
     """
-    values = {"orientation": orientations, "position": positions}
-    _check_values({**values, "contrast": [contrast]}, image_size, phases=2)
+    values = _checked_values({"orientation": orientations, "position": positions})
+    _checked_values({"contrast": [contrast]})
+    check_whole("image_size", image_size)
     if not 0 < width <= 1:
         raise ValueError(f"width={width} must be above 0 and at most 1, the whole image")
-    if max(map(abs, positions)) > 0.5 * np.sqrt(2) + width / 2:
-        raise ValueError(f"positions={list(positions)} must lie in the image, from -0.5 to 0.5")
+    for orientation, position in product(*values.values()):
+        angle = np.deg2rad(orientation)
+        end = 0.5 * (abs(np.sin(angle)) + abs(np.cos(angle)))
+        if abs(position) >= end + width / 2:
+            raise ValueError(
+                f"positions={list(positions)} must lie in the image: a bar of orientation "
+                f"{orientation:g} at {position:g} is outside, the edge is at {end:.2g}"
+            )
     right, up = _grid(image_size)
 
     def draw(orientation: float, position: float) -> np.ndarray:
@@ -229,29 +243,36 @@ def objects_on_backgrounds(
     ([0.3, 0.6], 4)
     """
     cut_outs = {
-        str(name): [_rgba(one, str(name)) for one in some] for name, some in objects.items()
+        name: [_rgba(one, name) for one in some]
+        for name, some in text_keys(objects, "objects").items()
     }
     if not cut_outs or not all(cut_outs.values()):
         raise ValueError("objects has no picture, or a condition without one")
-    _check_values({"object": list(cut_outs), "size": sizes, "x": positions}, image_size, phases=1)
-    if not all(0 < size <= 1 for size in sizes):
+    check_whole("image_size", image_size)
+    pairs = numeric_array(positions, "positions")
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"positions={positions!r} must be pairs (x, y), such as [(0, 0)]")
+    places = list(map(tuple, pairs.astype(float).tolist()))
+    values = _checked_values({"object": list(cut_outs), "size": sizes, "place": places})
+    _check_inside("positions", places)
+    sizes = values["size"]
+    if not all(size is not None and 0 < size <= 1 for size in sizes):
         raise ValueError(f"sizes={list(sizes)} must be above 0 and at most 1, the whole image")
     rng = np.random.default_rng(random_state)
     behind = _backgrounds(backgrounds, image_size)
     most = max(map(len, cut_outs.values()))
-    chosen = behind[rng.integers(len(behind), size=(len(sizes) * len(positions), most))]
+    chosen = behind[rng.integers(len(behind), size=(len(sizes) * len(places), most))]
 
     def draw(name: str, size: float, place: tuple[float, float]) -> np.ndarray:
-        row = list(sizes).index(size) * len(positions) + list(positions).index(place)
-        pairs = zip(chosen[row], cut_outs[name], strict=False)
-        return np.stack([_pasted(one, ground, size, place) for ground, one in pairs])
+        row = sizes.index(size) * len(places) + places.index(place)
+        both = zip(chosen[row], cut_outs[name], strict=False)
+        return np.stack([_pasted(one, ground, size, place) for ground, one in both])
 
-    values = {"object": list(cut_outs), "size": sizes, "place": positions}
     found = _crossed(values, draw, ["object"])
     if "place" not in found.table:
         return found
-    places = np.array(found.table["place"].tolist())
-    table = found.table.drop(columns="place").assign(x=places[:, 0], y=places[:, 1])
+    shown = np.array(found.table["place"].tolist())
+    table = found.table.drop(columns="place").assign(x=shown[:, 0], y=shown[:, 1])
     return Stimuli(found.images, table)
 
 
@@ -280,12 +301,10 @@ def with_contrast(images: Any, contrasts: Sequence[float] = (0.05, 0.1, 0.2, 0.4
     >>> bool((with_contrast(picture, [0.5, 1]).images[1] == picture[0]).all())
     True
     """
-    _check_values({"contrast": contrasts}, 1, phases=1)
+    values = _checked_values({"contrast": contrasts})
     pixels = _rgb(images)
     mean = pixels.mean(axis=(1, 2, 3), keepdims=True)
-    return _crossed(
-        {"contrast": contrasts}, lambda c: _uint8(mean + c * (pixels - mean)), ["contrast"]
-    )
+    return _crossed(values, lambda c: _uint8(mean + c * (pixels - mean)), ["contrast"])
 
 
 def with_blur(images: Any, sigmas: Sequence[float] = (0, 0.01, 0.02, 0.04, 0.08)) -> Stimuli:
@@ -314,7 +333,7 @@ def with_blur(images: Any, sigmas: Sequence[float] = (0, 0.01, 0.02, 0.04, 0.08)
     >>> bool(found.images[1].std() < 0.2 * found.images[0].std())
     True
     """
-    _check_values({"blur": sigmas}, 1, phases=1)
+    values = _checked_values({"blur": sigmas})
     if not all(sigma >= 0 for sigma in sigmas):
         raise ValueError(f"sigmas={list(sigmas)} must be 0 or more")
     pixels = _rgb(images)
@@ -323,7 +342,7 @@ def with_blur(images: Any, sigmas: Sequence[float] = (0, 0.01, 0.02, 0.04, 0.08)
         sd = sigma * pixels.shape[2]
         return _uint8(gaussian_filter(pixels, (0, sd, sd, 0), mode="nearest"))
 
-    return _crossed({"blur": sigmas}, draw, ["blur"])
+    return _crossed(values, draw, ["blur"])
 
 
 # ------------------------------------------------------------------ parts
@@ -356,21 +375,34 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
 
 
-def _check_values(values: dict[str, Sequence[Any]], image_size: int, *, phases: int) -> None:
-    for name, some in values.items():
-        if isinstance(some, str) or not len(some):
-            raise ValueError(f"{name}: give one or more values, got {some!r}")
+def _checked_values(values: dict[str, Any]) -> dict[str, list[Any]]:
+    """Values of each parameter as a list, of finite numbers but for names, places and None."""
+    found: dict[str, list[Any]] = {}
+    for name, given in values.items():
+        if isinstance(given, str) or np.ndim(given) == 0 or not len(given):
+            raise ValueError(f"{name}: give one or more values, got {given!r}")
+        found[name] = some = list(given)
+        for value in () if name in ("object", "place") else some:
+            if value is None and name == "size":
+                continue
+            if not isinstance(value, int | float | np.number) or not np.isfinite(value):
+                raise ValueError(f"{name} has the value {value!r}, which must be a finite number")
         texts = [_text(value) for value in some]
         if len(set(texts)) < len(texts):
             raise ValueError(f"{name} has a value twice: {texts}")
-    for contrast in values.get("contrast", ()):
+    for contrast in found.get("contrast", ()):
         if not 0 <= contrast <= 1:
             raise ValueError(f"contrast={contrast} must be between 0 and 1")
-    for size in values.get("size", ()):
+    for size in found.get("size", ()):
         if size is not None and not size > 0:
             raise ValueError(f"size={size} must be above 0, or None")
-    if image_size < 1 or phases < 1:
-        raise ValueError(f"image_size={image_size} and phases={phases} must be at least 1")
+    return found
+
+
+def _check_inside(name: str, places: Sequence[tuple[float, ...]]) -> None:
+    for place in places:
+        if not all(abs(value) <= 0.5 for value in place):  # NaN too
+            raise ValueError(f"{name} has {place}, outside of the image, -0.5 to 0.5")
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -157,14 +157,14 @@ def top_positions(
     -------
     TopImages, or (TopImages, array of shape (n_keep, n_voxels)) with `keep`
     """
-    check_whole(name, n, most=len(images), of="the number of images")
+    n_images, batches = in_batches(images, batch_size)
+    check_whole(name, n, most=n_images, of="the number of images")
     if groups is not None:
         scale = _spread(encoder, images, batch_size)
         varies = scale > 0
         # A mean over the voxels with predictions; NaN for a group without any.
         total = groups[np.isfinite(scale)].sum(axis=0)
         groups = groups / np.where(total > 0, total, np.nan)
-    n_images, batches = in_batches(images, batch_size)
     top = TopImages(n)
     kept: list[np.ndarray] = []
     chosen = np.zeros(n_images, bool)

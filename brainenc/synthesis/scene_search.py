@@ -7,6 +7,7 @@ import pandas as pd
 
 from brainenc.datasets.simulated.given_scenes import COLUMNS, draw_scenes
 from brainenc.datasets.simulated.scenes import CATEGORIES
+from brainenc.validation import check_whole
 
 
 @runtime_checkable

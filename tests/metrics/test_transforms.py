@@ -152,7 +152,8 @@ def test_a_constant_rdm_has_no_explained_variance(value):
     constant = value * (1 - np.eye(7))
     model = squareform(pdist(np.random.default_rng(0).standard_normal((7, 3))))
     found = rdm_regression(constant, {"a": model})
-    assert np.isnan(found.r2) and np.isnan(found.unique["a"])
+    assert np.isnan(found.r2)
+    assert np.isnan(found.unique["a"])
     other_way = rdm_regression(model, {"constant": constant, "a": model}, others=constant[None])
     assert other_way.weights["constant"] == 0
     assert other_way.unique["constant"] == pytest.approx(0, abs=1e-12)

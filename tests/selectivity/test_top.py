@@ -76,8 +76,10 @@ def test_means_of_rois_are_over_voxels_with_predictions(predictions):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n": 51}, "n=51 images must be at least 1 and at most the 50"),
-        ({"n": 0}, "n=0 images"),
+        ({"n": 51}, "n=51 must be a whole number of at least 1 and at most 50, the number of"),
+        ({"n": 0}, "n=0 must be"),
+        ({"n": 1.5}, "n=1.5 must be a whole number"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number"),
         ({"rois": ["a"] * 3}, "rois has 3 labels, but the encoder has 4 voxels"),
         ({"rois": [None] * 4}, "rois has no label"),
         ({"voxels": [9]}, "voxels"),

@@ -170,7 +170,8 @@ def rdm_regression(
     Returns
     -------
     RDMRegression
-        R² is NaN of a constant RDM. With an intercept; pairs that are NaN or infinite in any RDM are left out. R² is that of the fit.
+        With an intercept; pairs that are NaN or infinite in any RDM are left out. R² is that of the
+        fit, NaN of a constant RDM.
 
     Raises
     ------

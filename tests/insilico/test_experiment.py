@@ -282,7 +282,10 @@ def conditions(rng):
         ({"rois": {"all": [0]}}, "rois has the key 'all'"),
         ({"rois": {1: [0], "1": [1]}}, "rois has the name '1' twice"),
         ({"rois": {" ": [0]}}, "empty name"),
-        ({"contrasts": {1: {"a": 1, "b": -1}, "1": {"a": -1, "b": 1}}}, "contrasts has the name '1' twice"),
+        (
+            {"contrasts": {1: {"a": 1, "b": -1}, "1": {"a": -1, "b": 1}}},
+            "contrasts has the name '1' twice",
+        ),
         ({"contrasts": {"c": {"a": -1, 1: 1, "1": 5}}}, r"contrasts\['c'\] has the name"),
         (
             {"parameters": pd.DataFrame({"s": [1, 2, 3, 4]}, index=["a", "b", "1", "a"])},

@@ -189,8 +189,8 @@ def test_rois(planted, described):
         ({"betas": np.zeros((800, 3))}, ValueError, "betas has 3 voxels, but the encoder"),
         ({"betas": np.full((800, 240), np.nan)}, ValueError, "nothing but NaN"),
         ({"voxels": pd.DataFrame({"roi": ["a"]})}, ValueError, "voxels has 1 rows"),
-        ({"n_top": 0}, ValueError, "n_top=0 must be 1"),
-        ({"n_top": 801}, ValueError, "n=801 images"),
+        ({"n_top": 0}, ValueError, "n_top=0 must be a whole number"),
+        ({"n_top": 801}, ValueError, "n_top=801 must be"),
         ({"alpha": 5}, ValueError, "alpha=5"),
         ({"training": np.zeros(3)}, TypeError, "training must be a pair"),
         ({"training": (np.zeros((9, 2)), np.zeros((9, 2)))}, ValueError, "has 9 images"),
@@ -233,3 +233,17 @@ def test_a_loaded_description_has_the_same_types(tmp_path):
     assert loaded.voxels["parcel"].tolist() == ["1", "02", "3"]
     assert loaded.voxels["streams"].tolist()[:2] == ["01", "02"]
     assert pd.isna(loaded.voxels["streams"].tolist()[2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_top": 2.5}, "n_top=2.5 must be a whole number of at least 1"),
+        ({"n_top": 100}, "n_top=100 must be a whole number of at least 1 and at most 60"),
+        ({"n_words": True}, "n_words=True must be"),
+        ({"batch_size": 0}, "batch_size=0 must be"),
+    ],
+)
+def test_numbers_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small_description(None, **{"n_top": 5, **settings})

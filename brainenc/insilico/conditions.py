@@ -91,15 +91,15 @@ def checked_parameters(parameters: Any, own: pd.DataFrame, names: Sequence[str])
         twice = table.columns[table.columns.duplicated()][0]
         raise ValueError(f"parameters has two columns {twice!r}: give each parameter once")
     # Stimuli have missing values of their own: a size of None is the whole image.
-    missing = table.isna() & ~own.reindex(index=names, columns=table.columns).isna()
-    missing |= table.isna() & ~np.isin(table.columns, own.columns)
-    if missing.any(axis=None):
-        name = table.columns[missing.any()][0]
-        condition = table.index[missing[name]][0]
-        raise ValueError(
-            f"parameters has no value of {name!r} for the condition {condition!r}: give every "
-            "condition a value"
-        )
+    for column in table:
+        empty = table[column].isna().to_numpy()
+        if column in own:
+            empty &= own[column].loc[list(names)].notna().to_numpy()
+        if empty.any():
+            raise ValueError(
+                f"parameters has no value of {column!r} for the condition "
+                f"{table.index[empty][0]!r}: give every condition a value"
+            )
     return table
 
 

@@ -5,7 +5,7 @@ to 0.5. Orientations are those of stripes and bars, in degrees counterclockwise:
 vertical.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -349,7 +349,7 @@ def with_blur(images: Any, sigmas: Sequence[float] = (0, 0.01, 0.02, 0.04, 0.08)
 
 
 def _crossed(
-    values: dict[str, Sequence[Any]],
+    values: Mapping[str, Sequence[Any]],
     draw: Callable[..., np.ndarray],
     always: Sequence[str],
 ) -> Stimuli:

@@ -227,8 +227,8 @@ def test_images_that_are_none_of_the_fit_are_refused(data):
     for wrong in (255 * images, images - 0.1, images + 0.3, images * torch.nan):
         with pytest.raises(ValueError, match="must be RGB from 0 to 1: divide 8-bit images by 255"):
             drive(wrong)
-    with pytest.raises(ValueError, match="encoder was fitted to images of .*: resize them"):
+    with pytest.raises(ValueError, match=r"encoder was fitted to images of .*: resize them"):
         drive(images[:, :, 2:])
     for wrong in (data.images[80:84] / 255, data.images[80:84, ..., 0]):
-        with pytest.raises(ValueError, match="must be pictures .* in uint8"):
+        with pytest.raises(ValueError, match=r"must be pictures .* in uint8"):
             drive.score(wrong)

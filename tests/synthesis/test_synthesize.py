@@ -193,7 +193,7 @@ def test_a_generator_that_leaves_the_range_of_pixels_is_refused(images):
             return 3 * z
 
     template = torch.ones((3, 64, 64))
-    with pytest.raises(ValueError, match="Louder.decode gave images with pixels from"):
+    with pytest.raises(ValueError, match=r"Louder\.decode gave images with pixels from"):
         synthesize(Template(template), Louder(images, n_components=5), n=2, n_steps=20)
 
 
@@ -209,5 +209,5 @@ class Floats(SceneSearch):
 
 
 def test_a_search_gives_pictures_of_8_bits():
-    with pytest.raises(ValueError, match="Floats.decode gave images .* in float64"):
+    with pytest.raises(ValueError, match=r"Floats\.decode gave images .* in float64"):
         synthesize(brightness_on_the_left, Floats(32), n=2, n_steps=2)

@@ -94,7 +94,7 @@ def checked_parameters(parameters: Any, own: pd.DataFrame, names: Sequence[str])
     for column in table:
         empty = table[column].isna().to_numpy()
         if column in own:
-            empty &= own[column].loc[list(names)].notna().to_numpy()
+            empty = empty & own[column].loc[list(names)].notna().to_numpy()
         if empty.any():
             raise ValueError(
                 f"parameters has no value of {column!r} for the condition "

@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from brainenc.conversion import numeric_array, text_keys
 from brainenc.data.images import as_images
+from brainenc.insilico.stimulus_values import check_inside, checked_values, value_text
 from brainenc.validation import check_whole
 
 #: Mid-grey, the background of made pictures.
@@ -111,12 +112,12 @@ def gratings(
     >>> len(found), list(found.parameters.columns)
     (16, ['orientation', 'contrast'])
     """
-    values = _checked_values(
+    values = checked_values(
         {"orientation": orientations, "cycles": cycles, "contrast": contrasts, "size": sizes}
     )
     check_whole("image_size", image_size)
     check_whole("phases", phases)
-    _check_inside("(x, y)", [(x, y)])
+    check_inside("(x, y)", [(x, y)])
     if max(cycles) > image_size / 2 or min(cycles) <= 0:
         raise ValueError(
             f"cycles={list(cycles)} must be above 0 and at most {image_size / 2:g}, half of "
@@ -170,8 +171,8 @@ def bars(
     >>> bars([0, 90], positions=[-0.2, 0.2]).parameters["position"].tolist()
     [-0.2, 0.2, -0.2, 0.2]
     """
-    values = _checked_values({"orientation": orientations, "position": positions})
-    _checked_values({"contrast": [contrast]})
+    values = checked_values({"orientation": orientations, "position": positions})
+    checked_values({"contrast": [contrast]})
     check_whole("image_size", image_size)
     if not 0 < width <= 1:
         raise ValueError(f"width={width} must be above 0 and at most 1, the whole image")
@@ -253,8 +254,8 @@ def objects_on_backgrounds(
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise ValueError(f"positions={positions!r} must be pairs (x, y), such as [(0, 0)]")
     places = list(map(tuple, pairs.astype(float).tolist()))
-    values = _checked_values({"object": list(cut_outs), "size": sizes, "place": places})
-    _check_inside("positions", places)
+    values = checked_values({"object": list(cut_outs), "size": sizes, "place": places})
+    check_inside("positions", places)
     sizes = values["size"]
     if not all(size is not None and 0 < size <= 1 for size in sizes):
         raise ValueError(f"sizes={list(sizes)} must be above 0 and at most 1, the whole image")
@@ -301,7 +302,7 @@ def with_contrast(images: Any, contrasts: Sequence[float] = (0.05, 0.1, 0.2, 0.4
     >>> bool((with_contrast(picture, [0.5, 1]).images[1] == picture[0]).all())
     True
     """
-    values = _checked_values({"contrast": contrasts})
+    values = checked_values({"contrast": contrasts})
     pixels = _rgb(images)
     mean = pixels.mean(axis=(1, 2, 3), keepdims=True)
     return _crossed(values, lambda c: _uint8(mean + c * (pixels - mean)), ["contrast"])
@@ -333,7 +334,7 @@ def with_blur(images: Any, sigmas: Sequence[float] = (0, 0.01, 0.02, 0.04, 0.08)
     >>> bool(found.images[1].std() < 0.2 * found.images[0].std())
     True
     """
-    values = _checked_values({"blur": sigmas})
+    values = checked_values({"blur": sigmas})
     if not all(sigma >= 0 for sigma in sigmas):
         raise ValueError(f"sigmas={list(sigmas)} must be 0 or more")
     pixels = _rgb(images)
@@ -360,49 +361,13 @@ def _crossed(
         drawn = draw(*combination)
         given = dict(zip(values, combination, strict=True))
         parameters = {name: given[name] for name in shown}
-        name = ", ".join(f"{key} {_text(value)}" for key, value in parameters.items())
+        name = ", ".join(f"{key} {value_text(value)}" for key, value in parameters.items())
         images.append(drawn)
         rows += [{"condition": name, **parameters}] * len(drawn)
     table = pd.DataFrame(rows)
     if "size" in table:
         table["size"] = table["size"].astype(float)  # None, the whole image, is NaN
     return Stimuli(np.concatenate(images), table)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"({value[0]:g}, {value[1]:g})"
-    return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
-
-
-def _checked_values(values: dict[str, Any]) -> dict[str, list[Any]]:
-    """Values of each parameter as a list, of finite numbers but for names, places and None."""
-    found: dict[str, list[Any]] = {}
-    for name, given in values.items():
-        if isinstance(given, str) or np.ndim(given) == 0 or not len(given):
-            raise ValueError(f"{name}: give one or more values, got {given!r}")
-        found[name] = some = list(given)
-        for value in () if name in ("object", "place") else some:
-            if value is None and name == "size":
-                continue
-            if not isinstance(value, int | float | np.number) or not np.isfinite(value):
-                raise ValueError(f"{name} has the value {value!r}, which must be a finite number")
-        texts = [_text(value) for value in some]
-        if len(set(texts)) < len(texts):
-            raise ValueError(f"{name} has a value twice: {texts}")
-    for contrast in found.get("contrast", ()):
-        if not 0 <= contrast <= 1:
-            raise ValueError(f"contrast={contrast} must be between 0 and 1")
-    for size in found.get("size", ()):
-        if size is not None and not size > 0:
-            raise ValueError(f"size={size} must be above 0, or None")
-    return found
-
-
-def _check_inside(name: str, places: Sequence[tuple[float, ...]]) -> None:
-    for place in places:
-        if not all(abs(value) <= 0.5 for value in place):  # NaN too
-            raise ValueError(f"{name} has {place}, outside of the image, -0.5 to 0.5")
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:

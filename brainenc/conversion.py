@@ -6,6 +6,7 @@ cells mean the same at every entry point. Each function takes what has one meani
 the name of the argument, what has two.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,32 @@ def text_labels(values: Any, name: str) -> np.ndarray:
     labels = np.empty(len(found), dtype=object)
     labels[:] = found
     return labels
+
+
+def text_keys(mapping: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    """A dict whose keys are names, with the names as text; 1 and 1.0 are "1".
+
+    Raises
+    ------
+    ValueError : an empty name, or two that are the same as text.
+
+    Examples
+    --------
+    >>> text_keys({1: "a", 2.5: "b"}, "models")
+    {'1': 'a', '2.5': 'b'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in mapping.items():
+        text = f"{key:g}" if isinstance(key, float) else str(key)
+        if not text.strip():
+            raise ValueError(f"{name} has the key {key!r}, an empty name: give it a name")
+        if text in found:
+            raise ValueError(
+                f"{name} has the name {text!r} twice (names are compared as text): give different "
+                "names"
+            )
+        found[text] = value
+    return found
 
 
 def check_row_order(**arguments: Any) -> None:

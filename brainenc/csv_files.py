@@ -8,9 +8,11 @@ one does by hand in a spreadsheet, and `read_csv` takes it away: names come back
 import csv
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from itertools import chain, groupby, repeat
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from brainenc.storage import atomic_path
@@ -55,7 +57,7 @@ def read_csv(path: str | os.PathLike, *, texts: Collection[str] = ()) -> pd.Data
     """
     options: dict[str, Any] = {"encoding_errors": "surrogatepass"}
     columns = pd.read_csv(path, nrows=0, **options).columns
-    names = [column for column in columns if column in texts]
+    names = [column for column in columns if unprotected(column) in texts]
     missing = {column: [""] for column in columns if column not in names}
     table = pd.read_csv(
         path,
@@ -65,6 +67,83 @@ def read_csv(path: str | os.PathLike, *, texts: Collection[str] = ()) -> pd.Data
         **options,
     )
     return _changed(table, unprotected)
+
+
+#: A cell of a column of objects, by the name of its kind in `column_types`, from its text.
+_CELLS: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "bool": lambda text: text == "True",
+    "int": int,
+    "float": float,
+    "None": lambda _: None,
+    "NaN": lambda _: np.nan,
+}
+
+
+def column_types(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """What a CSV file does not keep of a table: dtypes, and the kinds of cells; JSON-able.
+
+    Returns
+    -------
+    list of dict, one per column
+        ``name``; ``dtype``; and of columns that are not numeric ``cells``, runs of cells of one
+        kind, [kind, number].
+
+    Examples
+    --------
+    >>> column_types(pd.DataFrame({"value": pd.Series([1, 10, "on", None], dtype=object)}))
+    [{'name': 'value', 'dtype': 'object', 'cells': [['int', 2], ['text', 1], ['None', 1]]}]
+    """
+    found = []
+    for name, column in table.items():
+        record: dict[str, Any] = {"name": str(name), "dtype": str(column.dtype)}
+        if _is_text(column):
+            kinds = groupby(map(_kind, column))
+            record["cells"] = [[kind, sum(1 for _ in run)] for kind, run in kinds]
+        found.append(record)
+    return found
+
+
+def read_typed_csv(path: str | os.PathLike, types: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Read what `write_csv` wrote, as the table was; `types` are its `column_types`.
+
+    Raises
+    ------
+    ValueError : the file has other columns or another number of rows.
+    """
+    named = {record["name"]: record for record in types}
+    floats = {name for name, record in named.items() if record["dtype"].startswith("float")}
+    # Floats as text too, since pandas may round their last bit.
+    texts = floats | {name for name, record in named.items() if "cells" in record}
+    table = read_csv(path, texts=texts)
+    if list(table) != list(named):
+        raise ValueError(f"it has the columns {list(table)}, and was written with {list(named)}")
+    for name, record in named.items():
+        column = table[name]
+        if "cells" in record:
+            kinds = list(chain.from_iterable(repeat(kind, n) for kind, n in record["cells"]))
+            if len(kinds) != len(column):
+                raise ValueError(f"it has {len(column)} rows, and was written with {len(kinds)}")
+            cells = [_CELLS[kind](text) for kind, text in zip(kinds, column, strict=True)]
+            column = pd.Series(cells, index=column.index, dtype=object)
+        elif name in floats:
+            column = pd.Series([float(text or "nan") for text in column], column.index, float)
+        table[name] = column.astype(record["dtype"])
+    return table
+
+
+def _kind(cell: Any) -> str:
+    if cell is None:
+        return "None"
+    for kind, types in {
+        "text": (str,),
+        "bool": (bool, np.bool_),
+        "int": (int, np.integer),
+        "float": (float, np.floating),
+    }.items():
+        if isinstance(cell, types):
+            return "NaN" if cell != cell else kind
+    return "NaN" if pd.api.types.is_scalar(cell) and pd.isna(cell) else "text"
 
 
 def _changed(table: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:

@@ -15,9 +15,10 @@ from brainenc.brain.volumes import to_nifti
 from brainenc.conversion import check_row_order, plain_array
 from brainenc.csv_files import write_csv
 from brainenc.data.images import as_images, image_batches, looks_like_images
+from brainenc.data.voxels import beside_results
 from brainenc.model_selection import fdr
 from brainenc.progress import progress
-from brainenc.validation import check_index
+from brainenc.validation import check_index, check_whole
 
 if TYPE_CHECKING:
     import nibabel
@@ -77,7 +78,8 @@ class ConceptMap:
         Parameters
         ----------
         voxels : DataFrame, n_voxels rows, optional
-            As `EncodingData.voxels`.
+            As `EncodingData.voxels`. Columns with the name of a result, such as ``p``, are taken
+            over as ``p_of_voxel``.
 
         Raises
         ------
@@ -90,8 +92,7 @@ class ConceptMap:
         if voxels is None:
             return results
         self._check_rows(voxels)
-        known = voxels.reset_index(drop=True).drop(columns=list(results), errors="ignore")
-        return pd.concat([results[["voxel"]], known, results.drop(columns="voxel")], axis=1)
+        return beside_results(results, voxels)
 
     def to_csv(self, path: str | os.PathLike, voxels: pd.DataFrame | None = None) -> Path:
         """Write `table` as CSV, atomically.
@@ -351,6 +352,7 @@ def t_test(
 
 def in_batches(images: Any, batch_size: int) -> tuple[int, Iterator[tuple[slice, Any]]]:
     """Number of images or rows of features, and batches of them with their rows."""
+    check_whole("batch_size", batch_size)
     if looks_like_images(images):
         images = as_images(images)
         parts = image_batches(images, batch_size)

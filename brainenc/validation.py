@@ -99,6 +99,27 @@ def check_beta_values(array: np.ndarray, name: str = "betas") -> None:
         )
 
 
+def check_whole(
+    name: str, value: Any, least: int = 1, most: int | None = None, of: str = ""
+) -> None:
+    """Raise ValueError unless an argument is a whole number from `least` to `most`.
+
+    `of` says what `most` is, such as "the number of images".
+
+    Examples
+    --------
+    >>> check_whole("n_top", 2.5)
+    Traceback (most recent call last):
+    ...
+    ValueError: n_top=2.5 must be a whole number of at least 1
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if whole and value >= least and (most is None or value <= most):
+        return
+    limit = "" if most is None else f" and at most {most}" + (f", {of}" if of else "")
+    raise ValueError(f"{name}={value!r} must be a whole number of at least {least}{limit}")
+
+
 def check_same_length(**arguments: Sized) -> int:
     """Common number of rows of the named arguments.
 

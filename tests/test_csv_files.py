@@ -1,10 +1,11 @@
 import csv
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from brainenc.csv_files import read_csv, write_csv
+from brainenc.csv_files import column_types, read_csv, read_typed_csv, write_csv
 
 #: Names that a spreadsheet would run, and others that are hard to keep.
 NAMES = [
@@ -48,3 +49,33 @@ def test_a_table_without_such_text_is_written_as_by_pandas(tmp_path):
     table["roi"] = pd.Categorical(["V1", None])
     write_csv(tmp_path / "ours.csv", table)
     assert (tmp_path / "ours.csv").read_text() == table.to_csv(index=False)
+
+
+def test_a_typed_table_comes_back_cell_by_cell(tmp_path):
+    cells = [1, 10, "1", "-x", "", None, np.nan, 2.5, np.inf, True, "NA", "nan", np.int64(3)]
+    table = pd.DataFrame(
+        {
+            "mixed": pd.Series(cells, dtype=object),
+            "text": pd.Series(["01", "02", None, ""] + ["1"] * 9, dtype=object),
+            "=codes": ["01", "2"] + ["3"] * 11,
+            "single": np.linspace(0, 1, 13, dtype=np.float32) / 3,
+            "double": np.random.default_rng(0).standard_normal(13) / 3,
+            "flag": np.arange(13) % 2 == 0,
+            "whole": pd.Series([1, None] * 6 + [2], dtype="Int64"),
+            "short": np.arange(13, dtype=np.int16),
+            "group": pd.Categorical(["a", "b"] * 6 + ["a"]),
+        }
+    )
+    write_csv(tmp_path / "table.csv", table)
+    types = json.loads(json.dumps(column_types(table)))
+    found = read_typed_csv(tmp_path / "table.csv", types)
+    pd.testing.assert_frame_equal(found, table, check_exact=True)
+    for name in ("mixed", "text"):
+        for ours, theirs in zip(found[name], table[name], strict=True):
+            kind = int if isinstance(theirs, np.integer) else type(theirs)
+            assert type(ours) is kind
+            assert ours == theirs or ours is None or ours != ours
+    with pytest.raises(ValueError, match="it has 13 rows, and was written with 12"):
+        read_typed_csv(tmp_path / "table.csv", [{**types[0], "cells": [["text", 12]]}, *types[1:]])
+    with pytest.raises(ValueError, match="it has the columns"):
+        read_typed_csv(tmp_path / "table.csv", types[:3])

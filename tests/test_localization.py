@@ -241,3 +241,12 @@ def test_an_encoder_without_noise_is_pointed_to_draws(fitted):
     silent.trials_ = TrialDistribution.unknown(2)
     with pytest.raises(ValueError, match='responses="draws"'):
         localize(silent, X, np.arange(9))
+
+
+def test_columns_of_voxels_with_the_name_of_a_result_are_kept(fitted):
+    encoder, X = fitted
+    found = localize(encoder, X, np.arange(20))
+    voxels = pd.DataFrame({"p": np.arange(found.p.size), "roi": "V1"})
+    table = found.table(voxels)
+    assert table["p_of_voxel"].tolist() == voxels["p"].tolist()
+    np.testing.assert_array_equal(table["p"], found.p)

@@ -9,6 +9,7 @@ import pandas as pd
 from brainenc.benchmarking.intervals import mean_over_voxels
 from brainenc.benchmarking.layer_fits import LayerScores, choose_layers, mean_over_folds
 from brainenc.benchmarking.partition_parts import Place
+from brainenc.data.voxels import beside_results
 from brainenc.model_selection import bootstrap_interval
 
 
@@ -44,7 +45,7 @@ def voxel_depths(scored: Scored, control: str = "") -> np.ndarray:
 
 
 def voxel_table(scored: Scored, voxels: pd.DataFrame) -> pd.DataFrame:
-    """One row per voxel; columns of the voxel table whose names are taken are left out."""
+    """One row per voxel: layer, depth and scores beside the voxel table."""
     given = scored.scores[""]
     n_voxels = given.chosen.shape[1]
     counts = np.stack([(given.chosen == k).sum(0) for k in range(len(scored.names))])
@@ -63,10 +64,7 @@ def voxel_table(scored: Scored, voxels: pd.DataFrame) -> pd.DataFrame:
         if control:
             table[f"r_{control}"] = scores.best
     table["noise_ceiling"] = scored.ceiling
-    own = voxels.reset_index(drop=True)
-    own = own[[column for column in own if column not in {*table, "voxel"}]]
-    index = pd.DataFrame({"voxel": np.arange(n_voxels)})
-    return pd.concat([index, own, pd.DataFrame(table)], axis=1)
+    return beside_results(pd.DataFrame({"voxel": np.arange(n_voxels), **table}), voxels)
 
 
 def layer_table(scored: Scored, places: Sequence[Place]) -> pd.DataFrame:

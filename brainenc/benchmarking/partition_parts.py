@@ -16,6 +16,7 @@ from brainenc.benchmarking.partition_fits import (
     permutation_of,
     subset,
 )
+from brainenc.data.voxels import beside_results
 from brainenc.metrics import NoiseCeiling
 from brainenc.model_selection import bootstrap_interval, bootstrap_p_value
 
@@ -170,9 +171,7 @@ def voxel_table(scored: Scored, voxels: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(found)[columns]
     table.insert(len(order), "noise_ceiling", scored.ceiling.values)
     table.insert(0, "voxel", np.arange(len(table)))
-    own = voxels.reset_index(drop=True)
-    own = own[[column for column in own if column not in table]]
-    return pd.concat([table[["voxel"]], own, table.drop(columns="voxel")], axis=1)
+    return beside_results(table, voxels)
 
 
 @dataclass(frozen=True)

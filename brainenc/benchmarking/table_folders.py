@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from brainenc.csv_files import read_csv, write_csv
+from brainenc.csv_files import column_types, read_csv, read_typed_csv, write_csv
 from brainenc.locks import exclusive
 from brainenc.reading import reading
 from brainenc.storage import (
@@ -95,6 +95,7 @@ def save_tables(
             "format": f"brainenc.{Path(description).stem}",
             "format_version": FORMAT_VERSION,
             "files": records,
+            "columns": {name: column_types(table) for name, table in tables.items()},
             "manifest": manifest,
             "warnings": list(warnings),
         }
@@ -112,7 +113,9 @@ def load_tables(
 ) -> dict[str, Any]:
     """Read what `save_tables` wrote: tables by name, ``manifest`` and ``warnings``.
 
-    `texts` are the columns of text; `verify` compares the files with their checksums.
+    Columns have the types with which they were written; in folders from before these were kept,
+    `texts` are the columns of text. `verify` compares the files with their checksums; without it
+    tables may have been changed by hand, and are read by `texts` too.
 
     Raises
     ------
@@ -128,6 +131,7 @@ def load_tables(
         newer = content["format_version"] > FORMAT_VERSION
         records, manifest = dict(content["files"]), dict(content["manifest"])
         warnings = list(content["warnings"])
+        types = dict(content.get("columns", {})) if verify else {}
     if newer:
         raise ValueError(f"{folder} was written by a newer brainenc; upgrade brainenc")
     found: dict[str, Any] = {"manifest": manifest, "warnings": warnings}
@@ -136,7 +140,11 @@ def load_tables(
         if verify:
             check_file(file, records.get(file.name))
         with reading(file, "a table"):
-            found[table] = read_csv(file, texts=texts)
+            found[table] = (
+                read_typed_csv(file, types[table])
+                if table in types
+                else read_csv(file, texts=texts)
+            )
     return found
 
 

@@ -189,6 +189,44 @@ def check_voxels(voxels: pd.DataFrame, shape: tuple[int, ...]) -> None:
         )
 
 
+def beside_results(results: pd.DataFrame, voxels: pd.DataFrame | None) -> pd.DataFrame:
+    """Results of voxels with the columns of the voxel table, which follow ``voxel``.
+
+    A column whose name a result has, such as a coordinate ``z``, is taken over as ``z_of_voxel``;
+    ``voxel`` is left out if it is the position, too.
+
+    Parameters
+    ----------
+    results : DataFrame, n_voxels rows
+        With a column ``voxel``, the position.
+    voxels : DataFrame, n_voxels rows, optional
+
+    Examples
+    --------
+    >>> results = pd.DataFrame({"voxel": [0, 1], "z": [2.5, -1.0]})
+    >>> beside_results(results, pd.DataFrame({"roi": ["V1", "V2"], "z": [30, 31]}))
+       voxel roi  z_of_voxel    z
+    0      0  V1          30  2.5
+    1      1  V2          31 -1.0
+    """
+    if voxels is None:
+        return results
+    own = voxels.reset_index(drop=True)
+    if "voxel" in own and own["voxel"].tolist() == results["voxel"].tolist():
+        own = own.drop(columns="voxel")
+    taken = {*results, *own}
+    names = {}
+    for name in own:
+        if name in results:
+            new = f"{name}_of_voxel"
+            while new in taken:
+                new += "_"
+            taken.add(new)
+            names[name] = new
+    own = own.rename(columns=names)
+    return pd.concat([results[["voxel"]], own, results.drop(columns="voxel")], axis=1)
+
+
 def atlas_columns(voxels: pd.DataFrame) -> list[str]:
     """Columns of a voxel table that hold ROI labels; then those of bool, which are an ROI each."""
     found = [

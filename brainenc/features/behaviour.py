@@ -11,7 +11,9 @@ from brainenc.process_state import own_settings
 from brainenc.storage import fingerprint
 
 
-def behaviour(function: Callable[[Image.Image], Any], name: str) -> str:
+def behaviour(
+    function: Callable[[Image.Image], Any], name: str, *, may_be_random: bool = True
+) -> str:
     """Hash of a function's results for fixed images, which identify it better than its name.
 
     Parameters
@@ -19,6 +21,8 @@ def behaviour(function: Callable[[Image.Image], Any], name: str) -> str:
     function : from a PIL image to an array or tensor
     name : str
         Of the argument, for errors.
+    may_be_random : bool
+        Whether a function with random steps is of use where nothing is stored; the error says so.
 
     Raises
     ------
@@ -40,9 +44,13 @@ def behaviour(function: Callable[[Image.Image], Any], name: str) -> str:
                 results.append(fingerprint(type(error).__name__))
                 continue
             if not np.array_equal(first, second):
+                refused = (
+                    "so its features cannot be stored; remove the random steps, or use store=None"
+                    if may_be_random
+                    else "so an image has no features of its own; remove the random steps"
+                )
                 raise ValueError(
-                    f"{name} gives another result each time for one image, so its features "
-                    "cannot be stored; remove the random steps, or use store=None"
+                    f"{name} gives another result each time for one image, {refused}"
                     + see("guide/features")
                 )
             results.append(fingerprint(first))

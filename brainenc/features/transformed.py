@@ -9,6 +9,7 @@ import numpy as np
 from brainenc.features.base import FeatureExtractor, learns_from_images
 from brainenc.features.behaviour import behaviour
 from brainenc.features.store import FeatureStore
+from brainenc.identity import identity
 
 
 class WrappedFeatures(FeatureExtractor):
@@ -57,8 +58,9 @@ class TransformedFeatures(WrappedFeatures):
     batch_size : int
         Images transformed at once.
     store : path or FeatureStore, optional
-        Store of computed features, keyed by the extractor and by what `image_transform` makes of
-        test images. By default that of the extractor, if it has one.
+        Store of computed features, keyed by the extractor, by `image_transform` with its code and
+        parameters, and by what it makes of test images. By default that of the extractor, if it
+        has one.
     verbose : bool
         Show a progress bar.
 
@@ -96,14 +98,24 @@ class TransformedFeatures(WrappedFeatures):
         self.verbose = verbose
 
     def key(self) -> dict[str, Any]:
-        """See `FeatureExtractor.key`; the transformation enters by its effect."""
+        """See `FeatureExtractor.key`; the transformation by its content and its effect.
+
+        Both, since test images do not show every effect (a narrow blur changes large images only),
+        and code does not show all that it depends on.
+        """
         return {
             **self._class_key(),
             "extractor": self._inner().key(),
-            "image_transform": behaviour(
-                lambda image: self._changed(np.asarray(image)), "image_transform"
-            ),
+            "image_transform": identity(self.image_transform),
+            "effect": self._effect(),
         }
+
+    def _effect(self) -> str:
+        found = behaviour(
+            lambda image: self._changed(np.asarray(image)), "image_transform", may_be_random=False
+        )
+        self._found = self.image_transform  # of which it is known that it is not random
+        return found
 
     def _changed(self, image: np.ndarray) -> np.ndarray:
         if not callable(self.image_transform):
@@ -123,6 +135,8 @@ class TransformedFeatures(WrappedFeatures):
         return found
 
     def _extract(self, batch: np.ndarray) -> np.ndarray:
+        if getattr(self, "_found", None) is not self.image_transform:
+            self._effect()
         changed = [self._changed(image) for image in batch]
         if sizes := {image.shape for image in changed[1:]} - {changed[0].shape}:
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from brainenc.conversion import check_row_order, plain_array, text_labels
+from brainenc.conversion import check_row_order, plain_array, text_keys, text_labels
 from brainenc.data.images import as_images, looks_like_images
 from brainenc.data.voxels import as_voxels, atlas_columns, roi_positions
 from brainenc.insilico.effects import check_circular
@@ -37,12 +37,7 @@ def checked_conditions(conditions: Any) -> tuple[dict[str, Any], pd.DataFrame]:
             f"makes, such as gratings(), got {type(conditions).__name__}"
         )
     named: dict[str, Any] = {}
-    for name, images in conditions.items():
-        text = f"{name:g}" if isinstance(name, float) else str(name)
-        if not text.strip() or text in named:
-            raise ValueError(
-                f"conditions {list(conditions)} have an empty name or one twice, as text"
-            )
+    for text, images in text_keys(conditions, "conditions").items():
         if looks_like_images(images):
             images = as_images(images)
         else:
@@ -85,9 +80,26 @@ def checked_parameters(parameters: Any, own: pd.DataFrame, names: Sequence[str])
         raise ValueError(f"parameters has no row for the condition {missing[0]!r}")
     if unknown := [name for name in table.index if name not in names]:
         raise ValueError(f"parameters has the condition {unknown[0]!r}, which conditions lacks")
+    if table.index.has_duplicates:
+        twice = table.index[table.index.duplicated()][0]
+        raise ValueError(
+            f"parameters has two rows for the condition {twice!r}: give one row per condition"
+        )
     table = table.loc[list(names)]
-    if table.isna().any(axis=None):
-        raise ValueError("parameters has missing values; give every condition a value")
+    text_keys(dict.fromkeys(table.columns), "parameters")
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise ValueError(f"parameters has two columns {twice!r}: give each parameter once")
+    # Stimuli have missing values of their own: a size of None is the whole image.
+    for column in table:
+        empty = table[column].isna().to_numpy()
+        if column in own:
+            empty = empty & own[column].loc[list(names)].notna().to_numpy()
+        if empty.any():
+            raise ValueError(
+                f"parameters has no value of {column!r} for the condition "
+                f"{table.index[empty][0]!r}: give every condition a value"
+            )
     return table
 
 
@@ -108,12 +120,12 @@ def checked_contrasts(contrasts: Any, names: Sequence[str]) -> dict[str, np.ndar
             f"{{'a > b': {{'a': 1, 'b': -1}}}}, got {type(contrasts).__name__}"
         )
     found = {}
-    for name, weights in contrasts.items():
+    for name, weights in text_keys(contrasts, "contrasts").items():
         if not isinstance(weights, Mapping):
             raise TypeError(
                 f"contrasts[{name!r}]={weights!r} must be a dict of condition to weight"
             )
-        by_text = {f"{k:g}" if isinstance(k, float) else str(k): w for k, w in weights.items()}
+        by_text = text_keys(weights, f"contrasts[{name!r}]")
         if unknown := [key for key in by_text if key not in names]:
             raise ValueError(
                 f"contrasts[{name!r}] names {unknown[0]!r}; conditions are {list(names)}"
@@ -124,7 +136,7 @@ def checked_contrasts(contrasts: Any, names: Sequence[str]) -> dict[str, np.ndar
                 f"contrasts[{name!r}] has weights {dict(by_text)}, which must sum to 0 and not all "
                 "be 0: mean responses themselves are in the tables of conditions"
             )
-        found[str(name)] = row
+        found[name] = row
     return found
 
 
@@ -215,15 +227,21 @@ def places_of(rois: Any, n_voxels: int) -> list[Place]:
 
     Raises
     ------
-    ValueError : another number of voxels.
+    ValueError : another number of voxels, or a dict with the name "all" or one name twice.
     """
     found: list[Place] = [("", "all", np.arange(n_voxels))]
     if rois is None:
         return found
     if isinstance(rois, Mapping):
+        named = text_keys(rois, "rois")
+        if "all" in named:
+            raise ValueError(
+                "rois has the key 'all', which is the name of all voxels together and always in "
+                "the results: give these voxels another name"
+            )
         return found + [
-            ("", str(name), check_index(voxels, n_voxels, f"rois[{name!r}]"))
-            for name, voxels in rois.items()
+            ("", name, check_index(voxels, n_voxels, f"rois[{name!r}]"))
+            for name, voxels in named.items()
         ]
     if not isinstance(rois, pd.DataFrame):
         check_row_order(voxels=(), rois=rois)

@@ -7,6 +7,9 @@ from scipy import stats
 
 from brainenc.model_selection import fdr
 
+#: Differences of responses that are round-off of float32, relative to the responses.
+_ROUND_OFF = 1e-6
+
 #: Share of a parameter's step by which circular values may be unevenly spaced.
 _UNEVEN = 1e-3
 
@@ -73,7 +76,8 @@ class Preference:
     Attributes
     ----------
     at : array, shape (n,)
-        Preferred value; of values without an order its position. NaN if undefined.
+        Preferred value; of values without an order its position. NaN, as are error and agreement,
+        without data, and for equal responses to all values or a mean vector of length 0.
     error : array, shape (n,)
         Of a circular parameter: circular s.d. of the preferred value over draws, in its units.
     agreement : array, shape (n,)
@@ -130,9 +134,9 @@ def preference(found: Responses, values: np.ndarray | None, period: float | None
     p = _joint_p(found.combined(features))
     p[~defined] = np.nan
 
-    preferred, error, same, strength = (
-        np.where(defined, values, np.nan) for values in (preferred, error, same, strength)
-    )
+    strength = np.where(defined, strength, np.nan)
+    prefers = strength > _ROUND_OFF * np.abs(found.mean).max(axis=0)  # NaN does not
+    preferred, error, same = (np.where(prefers, some, np.nan) for some in (preferred, error, same))
     return Preference(preferred, error, same, strength, p, fdr(p))
 
 

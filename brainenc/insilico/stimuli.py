@@ -5,7 +5,7 @@ to 0.5. Orientations are those of stripes and bars, in degrees counterclockwise:
 vertical.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,7 +15,10 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from brainenc.conversion import numeric_array, text_keys
 from brainenc.data.images import as_images
+from brainenc.insilico.stimulus_values import check_inside, checked_values, value_text
+from brainenc.validation import check_whole
 
 #: Mid-grey, the background of made pictures.
 GREY = 127.5
@@ -54,7 +57,8 @@ class Stimuli:
     def conditions(self) -> dict[str, np.ndarray]:
         """Images of each condition, in the order of the table."""
         groups = self.table.reset_index(drop=True).groupby("condition", sort=False).indices
-        return {str(name): self.images[rows] for name, rows in groups.items()}
+        named = text_keys(groups, "the column condition")
+        return {name: self.images[rows] for name, rows in named.items()}
 
     @property
     def parameters(self) -> pd.DataFrame:
@@ -108,8 +112,12 @@ def gratings(
     >>> len(found), list(found.parameters.columns)
     (16, ['orientation', 'contrast'])
     """
-    values = {"orientation": orientations, "cycles": cycles, "contrast": contrasts, "size": sizes}
-    _check_values(values, image_size, phases=phases)
+    values = checked_values(
+        {"orientation": orientations, "cycles": cycles, "contrast": contrasts, "size": sizes}
+    )
+    check_whole("image_size", image_size)
+    check_whole("phases", phases)
+    check_inside("(x, y)", [(x, y)])
     if max(cycles) > image_size / 2 or min(cycles) <= 0:
         raise ValueError(
             f"cycles={list(cycles)} must be above 0 and at most {image_size / 2:g}, half of "
@@ -163,12 +171,19 @@ def bars(
     >>> bars([0, 90], positions=[-0.2, 0.2]).parameters["position"].tolist()
     [-0.2, 0.2, -0.2, 0.2]
     """
-    values = {"orientation": orientations, "position": positions}
-    _check_values({**values, "contrast": [contrast]}, image_size, phases=2)
+    values = checked_values({"orientation": orientations, "position": positions})
+    checked_values({"contrast": [contrast]})
+    check_whole("image_size", image_size)
     if not 0 < width <= 1:
         raise ValueError(f"width={width} must be above 0 and at most 1, the whole image")
-    if max(map(abs, positions)) > 0.5 * np.sqrt(2) + width / 2:
-        raise ValueError(f"positions={list(positions)} must lie in the image, from -0.5 to 0.5")
+    for orientation, position in product(*values.values()):
+        angle = np.deg2rad(orientation)
+        end = 0.5 * (abs(np.sin(angle)) + abs(np.cos(angle)))
+        if abs(position) >= end + width / 2:
+            raise ValueError(
+                f"positions={list(positions)} must lie in the image: a bar of orientation "
+                f"{orientation:g} at {position:g} is outside, the edge is at {end:.2g}"
+            )
     right, up = _grid(image_size)
 
     def draw(orientation: float, position: float) -> np.ndarray:
@@ -229,29 +244,36 @@ def objects_on_backgrounds(
     ([0.3, 0.6], 4)
     """
     cut_outs = {
-        str(name): [_rgba(one, str(name)) for one in some] for name, some in objects.items()
+        name: [_rgba(one, name) for one in some]
+        for name, some in text_keys(objects, "objects").items()
     }
     if not cut_outs or not all(cut_outs.values()):
         raise ValueError("objects has no picture, or a condition without one")
-    _check_values({"object": list(cut_outs), "size": sizes, "x": positions}, image_size, phases=1)
-    if not all(0 < size <= 1 for size in sizes):
+    check_whole("image_size", image_size)
+    pairs = numeric_array(positions, "positions")
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"positions={positions!r} must be pairs (x, y), such as [(0, 0)]")
+    places = list(map(tuple, pairs.astype(float).tolist()))
+    values = checked_values({"object": list(cut_outs), "size": sizes, "place": places})
+    check_inside("positions", places)
+    sizes = values["size"]
+    if not all(size is not None and 0 < size <= 1 for size in sizes):
         raise ValueError(f"sizes={list(sizes)} must be above 0 and at most 1, the whole image")
     rng = np.random.default_rng(random_state)
     behind = _backgrounds(backgrounds, image_size)
     most = max(map(len, cut_outs.values()))
-    chosen = behind[rng.integers(len(behind), size=(len(sizes) * len(positions), most))]
+    chosen = behind[rng.integers(len(behind), size=(len(sizes) * len(places), most))]
 
     def draw(name: str, size: float, place: tuple[float, float]) -> np.ndarray:
-        row = list(sizes).index(size) * len(positions) + list(positions).index(place)
-        pairs = zip(chosen[row], cut_outs[name], strict=False)
-        return np.stack([_pasted(one, ground, size, place) for ground, one in pairs])
+        row = sizes.index(size) * len(places) + places.index(place)
+        both = zip(chosen[row], cut_outs[name], strict=False)
+        return np.stack([_pasted(one, ground, size, place) for ground, one in both])
 
-    values = {"object": list(cut_outs), "size": sizes, "place": positions}
     found = _crossed(values, draw, ["object"])
     if "place" not in found.table:
         return found
-    places = np.array(found.table["place"].tolist())
-    table = found.table.drop(columns="place").assign(x=places[:, 0], y=places[:, 1])
+    shown = np.array(found.table["place"].tolist())
+    table = found.table.drop(columns="place").assign(x=shown[:, 0], y=shown[:, 1])
     return Stimuli(found.images, table)
 
 
@@ -280,12 +302,10 @@ def with_contrast(images: Any, contrasts: Sequence[float] = (0.05, 0.1, 0.2, 0.4
     >>> bool((with_contrast(picture, [0.5, 1]).images[1] == picture[0]).all())
     True
     """
-    _check_values({"contrast": contrasts}, 1, phases=1)
+    values = checked_values({"contrast": contrasts})
     pixels = _rgb(images)
     mean = pixels.mean(axis=(1, 2, 3), keepdims=True)
-    return _crossed(
-        {"contrast": contrasts}, lambda c: _uint8(mean + c * (pixels - mean)), ["contrast"]
-    )
+    return _crossed(values, lambda c: _uint8(mean + c * (pixels - mean)), ["contrast"])
 
 
 def with_blur(images: Any, sigmas: Sequence[float] = (0, 0.01, 0.02, 0.04, 0.08)) -> Stimuli:
@@ -314,7 +334,7 @@ def with_blur(images: Any, sigmas: Sequence[float] = (0, 0.01, 0.02, 0.04, 0.08)
     >>> bool(found.images[1].std() < 0.2 * found.images[0].std())
     True
     """
-    _check_values({"blur": sigmas}, 1, phases=1)
+    values = checked_values({"blur": sigmas})
     if not all(sigma >= 0 for sigma in sigmas):
         raise ValueError(f"sigmas={list(sigmas)} must be 0 or more")
     pixels = _rgb(images)
@@ -323,14 +343,14 @@ def with_blur(images: Any, sigmas: Sequence[float] = (0, 0.01, 0.02, 0.04, 0.08)
         sd = sigma * pixels.shape[2]
         return _uint8(gaussian_filter(pixels, (0, sd, sd, 0), mode="nearest"))
 
-    return _crossed({"blur": sigmas}, draw, ["blur"])
+    return _crossed(values, draw, ["blur"])
 
 
 # ------------------------------------------------------------------ parts
 
 
 def _crossed(
-    values: dict[str, Sequence[Any]],
+    values: Mapping[str, Sequence[Any]],
     draw: Callable[..., np.ndarray],
     always: Sequence[str],
 ) -> Stimuli:
@@ -341,36 +361,13 @@ def _crossed(
         drawn = draw(*combination)
         given = dict(zip(values, combination, strict=True))
         parameters = {name: given[name] for name in shown}
-        name = ", ".join(f"{key} {_text(value)}" for key, value in parameters.items())
+        name = ", ".join(f"{key} {value_text(value)}" for key, value in parameters.items())
         images.append(drawn)
         rows += [{"condition": name, **parameters}] * len(drawn)
     table = pd.DataFrame(rows)
     if "size" in table:
         table["size"] = table["size"].astype(float)  # None, the whole image, is NaN
     return Stimuli(np.concatenate(images), table)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"({value[0]:g}, {value[1]:g})"
-    return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
-
-
-def _check_values(values: dict[str, Sequence[Any]], image_size: int, *, phases: int) -> None:
-    for name, some in values.items():
-        if isinstance(some, str) or not len(some):
-            raise ValueError(f"{name}: give one or more values, got {some!r}")
-        texts = [_text(value) for value in some]
-        if len(set(texts)) < len(texts):
-            raise ValueError(f"{name} has a value twice: {texts}")
-    for contrast in values.get("contrast", ()):
-        if not 0 <= contrast <= 1:
-            raise ValueError(f"contrast={contrast} must be between 0 and 1")
-    for size in values.get("size", ()):
-        if size is not None and not size > 0:
-            raise ValueError(f"size={size} must be above 0, or None")
-    if image_size < 1 or phases < 1:
-        raise ValueError(f"image_size={image_size} and phases={phases} must be at least 1")
 
 
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:

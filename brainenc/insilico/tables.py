@@ -103,8 +103,9 @@ def contrast_rows(tested: Tested, weights: Mapping[str, np.ndarray]) -> pd.DataF
             "p": p[k],
         }
         table = table.assign(**{key: tested.of_empty(value) for key, value in values.items()})
-        # All voxels together are no further test of an atlas.
-        table["q"] = table.groupby("atlas")["p"].transform(lambda some: fdr(some.to_numpy()))
+        # The first area, all voxels together, is no further test of the areas of an atlas or dict.
+        families = [table["atlas"], np.arange(len(table)) == 0]
+        table["q"] = table.groupby(families)["p"].transform(lambda some: fdr(some.to_numpy()))
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

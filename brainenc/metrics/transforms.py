@@ -10,7 +10,11 @@ from scipy.optimize import nnls
 from scipy.sparse.csgraph import csgraph_from_masked, shortest_path
 from scipy.spatial.distance import squareform
 
+from brainenc.conversion import text_keys
 from brainenc.numeric import as_doubles
+
+#: Deviations from a constant, relative to it, that are round-off of double precision.
+_ROUND_OFF = 1e-12
 
 
 def geotopological(
@@ -25,9 +29,10 @@ def geotopological(
     Parameters
     ----------
     rdm : array, shape (n_images, n_images)
-        Symmetric. It is not changed.
+        Symmetric; infinite distances, as of `geodesic`, are above any threshold. It is not changed.
     low, high : float
-        Thresholds, low <= high: quantiles, 0 … 1, of the distances of this RDM, or distances.
+        Thresholds, low <= high: quantiles, 0 … 1, of the finite distances of this RDM, or
+        distances.
     quantiles : bool
 
     Returns
@@ -53,15 +58,16 @@ def geotopological(
            [0.5, 1. , 0. ]])
     """
     matrix, pairs = _checked(rdm)
-    if not low <= high or (quantiles and not 0 <= low <= high <= 1):
+    if not -np.inf < low <= high < np.inf or (quantiles and not 0 <= low <= high <= 1):
         raise ValueError(
-            f"low={low} and high={high} must be in order"
+            f"low={low} and high={high} must be finite and in order"
             + (", quantiles between 0 and 1" if quantiles else "")
         )
     values = matrix[pairs]
-    known = np.isfinite(values)
-    if quantiles and known.any():
-        low, high = np.quantile(values[known], [low, high])
+    known = ~np.isnan(values)
+    finite = np.isfinite(values)
+    if quantiles and finite.any():
+        low, high = np.quantile(values[finite], [low, high])
     if high > low:
         found = np.clip((values - low) / (high - low), 0, 1)
     else:
@@ -164,11 +170,12 @@ def rdm_regression(
     Returns
     -------
     RDMRegression
-        With an intercept; pairs that are NaN in any RDM are left out. R² is that of the fit.
+        With an intercept; pairs that are NaN or infinite in any RDM are left out. R² is that of the
+        fit, NaN of a constant RDM.
 
     Raises
     ------
-    ValueError : matrices of another shape, no models, or fewer pairs than models.
+    ValueError : matrices of another shape, no models, two of one name, or fewer pairs than models.
 
     References
     ----------
@@ -186,13 +193,13 @@ def rdm_regression(
     if not models:
         raise ValueError("models is empty: give one RDM or more, by name")
     columns = {}
-    for name, model in models.items():
+    for name, model in text_keys(models, "models").items():
         own, _ = _checked(model, f"models[{name!r}]")
         if own.shape != matrix.shape:
             raise ValueError(
                 f"models[{name!r}] {own.shape} and rdm {matrix.shape} must be of the same images"
             )
-        columns[str(name)] = own[pairs]
+        columns[name] = own[pairs]
     ceiling = None
     if others is not None:
         several = as_doubles(others, "others")
@@ -221,12 +228,17 @@ def _fit(X: np.ndarray, y: np.ndarray) -> tuple[NDArray[np.float64], float]:
     """Weights of standardised columns, and R²; NaN of a constant y."""
     centred = y - y.mean()
     total = float(centred @ centred)
+    if total <= len(y) * (_ROUND_OFF * np.abs(y).max()) ** 2:  # a constant, but for round-off
+        total = 0.0
     if X.shape[1] == 0:
         return np.zeros(0), 0.0 if total > 0 else np.nan
+    largest = np.abs(X).max(axis=0)
     X = X - X.mean(axis=0)
     sd = X.std(axis=0)
+    constant = sd <= _ROUND_OFF * largest
+    X, sd = np.where(constant, 0, X), np.where(constant, 0, sd)
     weights, residual = nnls(X / np.where(sd > 0, sd, 1), centred)
-    return weights, 1 - residual**2 / total if total > 0 else np.nan
+    return weights, max(1 - residual**2 / total, 0.0) if total > 0 else np.nan
 
 
 def _checked(rdm: ArrayLike, name: str = "rdm") -> tuple[NDArray[np.float64], tuple]:

@@ -13,7 +13,13 @@ from brainenc.numeric import as_numbers
 from brainenc.prompts import unit_norm
 from brainenc.repeats import average_repeats
 from brainenc.selectivity.words import split, texts_by_image
-from brainenc.validation import check_betas
+from brainenc.validation import check_betas, check_whole
+
+#: Similarities of a description that are all within this range are one: round-off of single
+#: precision, in which most models compute embeddings.
+_CONSTANT = 1e-6
+#: Differences of cosines that are round-off, in units of the precision of the embeddings.
+_ROUND_OFF = 32
 
 #: From texts to their embeddings, (n_texts, n_features).
 Embed = Callable[[list[str]], Any]
@@ -60,7 +66,7 @@ def caption_scores(
         ``shuffled``, mean score with descriptions shuffled over all described voxels; with `rois`,
         ``shuffled_in_roi`` and ``roi_label``, the score of the commonest description of the ROI.
         NaN without a description, for betas that are constant or incomplete over the images kept,
-        and where the description has no word in common with any caption.
+        and where the description is as similar to all images, as without a word in common.
 
     Raises
     ------
@@ -88,8 +94,7 @@ def caption_scores(
     texts = [text or "" for text in text_labels(descriptions, "descriptions")]
     array = check_betas(betas, n_voxels=len(texts))
     rows = texts_by_image(captions, "captions", len(array))
-    if n_shuffles < 1:
-        raise ValueError(f"n_shuffles={n_shuffles} must be 1 or more")
+    check_whole("n_shuffles", n_shuffles)
     labels = None if rois is None else text_labels(rois, "rois")
     if labels is not None and len(labels) != len(texts):
         raise ValueError(f"rois has {len(labels)} labels, but there are {len(texts)} descriptions")
@@ -103,8 +108,8 @@ def caption_scores(
     if empty := [i for i in kept.tolist() if not any(text.strip() for text in rows[i])]:
         raise ValueError(f"captions[{empty[0]}] is empty: leave such images out")
 
-    similar = _similarity(known, [rows[i] for i in kept], embed)
-    predicted = _ranks(similar)  # (n_images, n_known)
+    similar, precision = _similarity(known, [rows[i] for i in kept], embed)
+    predicted = _ranks(_steps(similar, _ROUND_OFF * precision))  # (n_images, n_known)
     measured = _ranks(responses[kept])
     place = np.array([known.index(text) if text else -1 for text in texts])
     described = np.flatnonzero(place >= 0)
@@ -157,8 +162,9 @@ def _mean_score(
 
 def _similarity(
     descriptions: list[str], captions: list[list[str]], embed: Embed | None
-) -> np.ndarray:
-    """Mean cosine of each description with the captions of each image, (n_images, n)."""
+) -> tuple[np.ndarray, float]:
+    """Mean cosine of each description with the captions of each image, (n_images, n); precision."""
+    precision = float(np.finfo(np.float64).eps)
     flat = [text for texts in captions for text in texts]
     image = np.repeat(np.arange(len(captions)), [len(texts) for texts in captions])
     if embed is None:
@@ -167,10 +173,11 @@ def _similarity(
         cosine = (theirs @ vectorizer.transform(descriptions).T).toarray()
     else:
         theirs, ours = (_embedded(embed, texts) for texts in (flat, descriptions))
+        precision = float(max(np.finfo(found.dtype).eps for found in (theirs, ours)))
         cosine = unit_norm(theirs) @ unit_norm(ours).T
     total = np.zeros((len(captions), len(descriptions)))
     np.add.at(total, image, cosine)
-    return total / np.bincount(image)[:, None]
+    return total / np.bincount(image)[:, None], precision
 
 
 def _embedded(embed: Embed, texts: list[str]) -> np.ndarray:
@@ -181,6 +188,18 @@ def _embedded(embed: Embed, texts: list[str]) -> np.ndarray:
             "finite numbers per text"
         )
     return found
+
+
+def _steps(similar: np.ndarray, smallest: float) -> np.ndarray:
+    """Similarities (n_images, n) as numbers of steps; what differs by round-off is equal."""
+    order = np.argsort(similar, axis=0, kind="stable")
+    grown = np.take_along_axis(similar, order, axis=0)
+    steps = np.zeros(similar.shape)
+    np.cumsum(np.diff(grown, axis=0) > smallest, axis=0, out=steps[1:])
+    steps[:, np.ptp(similar, axis=0) <= _CONSTANT] = 0
+    merged = np.empty_like(steps)
+    np.put_along_axis(merged, order, steps, axis=0)
+    return np.where(np.isnan(similar), np.nan, merged)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

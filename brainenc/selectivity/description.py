@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from brainenc.conversion import check_row_order
 from brainenc.data.images import as_images, looks_like_images, take_images
+from brainenc.data.voxels import beside_results
 from brainenc.encoders.training_images import check_not_trained_on
 from brainenc.metrics import correlation
 from brainenc.model_selection import fdr
@@ -17,7 +18,7 @@ from brainenc.repeats import average_repeats
 from brainenc.selectivity.result import Description
 from brainenc.selectivity.top import TopImages, top_positions
 from brainenc.selectivity.words import OverRepresentation, Words, over_represented, words_of
-from brainenc.validation import check_betas, check_same_length
+from brainenc.validation import check_betas, check_same_length, check_whole
 
 #: From words and rows of top images to a sentence.
 Composer = Callable[[list[str], list[int]], str]
@@ -66,7 +67,8 @@ def describe(
         What the encoder was fitted to. Three clones are fitted for comparison: two to random halves
         (``agreement``), one to permuted images (``null``).
     voxels : DataFrame, n_voxels rows, optional
-        As `EncodingData.voxels`; its columns are taken over.
+        As `EncodingData.voxels`; its columns are taken over, those with the name of a result, such
+        as a coordinate ``z``, as ``z_of_voxel``.
     n_top : int
         Images per voxel.
     n_words : int
@@ -130,8 +132,7 @@ def describe(
         "n_permutations": n_permutations,
     }
     for name, value in settings.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be 1 or more")
+        check_whole(name, value)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha} must be a rate between 0 and 1")
     n_images = len(images)
@@ -145,7 +146,7 @@ def describe(
         check_not_trained_on(encoder, rows_of(images, keep), name, "images with betas")
 
     top, predicted = top_positions(
-        encoder, images, n_top, batch_size=batch_size, verbose=verbose, keep=keep
+        encoder, images, n_top, batch_size=batch_size, verbose=verbose, keep=keep, name="n_top"
     )
     n_voxels = top.images.shape[1]
     if tested is not None and tested.responses.shape[1] != n_voxels:
@@ -176,9 +177,7 @@ def describe(
             composer(rows[v], top.images[:, v].tolist()) if v in rows else ""
             for v in found["voxel"]
         ]
-    if voxels is not None:
-        known = voxels.reset_index(drop=True).drop(columns=list(found), errors="ignore")
-        found = pd.concat([found[["voxel"]], known, found.drop(columns="voxel")], axis=1)
+    found = beside_results(found, voxels)
     manifest: dict[str, Any] = {
         "settings": {**settings, "alpha": alpha, "random_state": random_state},
         "encoder": type(encoder).__name__,

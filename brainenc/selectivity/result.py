@@ -18,7 +18,8 @@ class Description(TableResult):
     Attributes
     ----------
     voxels : DataFrame, one row per voxel
-        ``voxel`` (position); columns of the voxel table; ``word``, the first one, empty without
+        ``voxel`` (position); columns of the voxel table, with ``_of_voxel`` behind a name that
+        follows; ``word``, the first one, empty without
         any; ``purity``, the share of the top images that have it; ``lift``, that share divided by
         the share among all images; ``z``, weighted log-odds; ``r_word``, correlation of the word
         with measured betas, its ``p`` against permuted images and ``q`` over voxels; ``named``,

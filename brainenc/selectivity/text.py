@@ -12,6 +12,7 @@ from brainenc.localization import Moments, in_batches, two_dimensional
 from brainenc.numeric import as_numbers
 from brainenc.prompts import Template, check_prompts, unit_norm
 from brainenc.selectivity.projection import embedding_weights
+from brainenc.validation import check_whole
 
 
 def text_scores(
@@ -94,6 +95,7 @@ def text_scores(
     _same_width(wanted, place.shape[1], "embeddings of images")
     if len(place) != len(images):
         raise ValueError(f"embeddings has {len(place)} rows, but there are {len(images)} images")
+    check_whole("n_nearest", n_nearest, most=len(place) - 1, of="one less than there are images")
     nearest = np.stack([_nearest(place, direction, n_nearest) for direction in wanted])
     return _by_retrieval(encoder, images, nearest, names, batch_size)
 
@@ -147,6 +149,7 @@ def text_concept(
     wanted = encoded(tower, [prompt], templates)
     place = _embedded(tower, images)
     _same_width(wanted, place.shape[1], "embeddings of images")
+    check_whole("n", n, most=len(place) - 1, of="one less than there are images")
     mask = np.zeros(len(place), dtype=bool)
     mask[_nearest(place, wanted[0], n)] = True
     return mask
@@ -207,10 +210,6 @@ def _same_width(text: np.ndarray, width: int, what: str) -> None:
 
 
 def _nearest(embeddings: np.ndarray, direction: np.ndarray, n: int) -> np.ndarray:
-    if not 1 <= n < len(embeddings):
-        raise ValueError(
-            f"{n} nearest images must be at least 1 and fewer than the {len(embeddings)} given"
-        )
     return np.argsort(-(embeddings @ direction), kind="stable")[:n]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from brainenc.conversion import text_labels
 from brainenc.localization import Moments, in_batches, two_dimensional
 from brainenc.progress import progress
-from brainenc.validation import check_index
+from brainenc.validation import check_index, check_whole
 
 
 def top_images(
@@ -39,7 +39,8 @@ def top_images(
         Voxels of interest; all by default.
     rois : array of str, shape (n_voxels,), optional
         Labels: the mean over the voxels of each label is taken, each voxel's predictions divided by
-        their s.d. over the images. Voxels without a label are left out.
+        their s.d. over the images. Voxels without a label, and those with undefined predictions
+        (NaN: no data), are left out; constant predictions count as 0.
     batch_size : int
         Images predicted at a time.
     verbose : bool
@@ -137,6 +138,7 @@ def top_positions(
     verbose: bool = False,
     groups: np.ndarray | None = None,
     keep: np.ndarray | None = None,
+    name: str = "n",
 ) -> Any:
     """Top images of all voxels, or of groups of voxels.
 
@@ -144,18 +146,25 @@ def top_positions(
     ----------
     encoder, images, n, batch_size, verbose : as for `top_images`
     groups : array, shape (n_voxels, n_groups), optional
-        Weights with which voxels in units of their s.d. are summed, which takes a pass of its own.
+        Weights with which voxels in units of their s.d. are averaged, which takes a pass of its
+        own; each column is scaled to sum to 1 over the voxels with defined predictions.
     keep : positions of images, optional
         Whose predictions are returned too.
+    name : str
+        Of the argument `n`, for errors.
 
     Returns
     -------
     TopImages, or (TopImages, array of shape (n_keep, n_voxels)) with `keep`
     """
-    scale = None if groups is None else _spread(encoder, images, batch_size)
     n_images, batches = in_batches(images, batch_size)
-    if not 1 <= n <= n_images:
-        raise ValueError(f"n={n} images must be at least 1 and at most the {n_images} given")
+    check_whole(name, n, most=n_images, of="the number of images")
+    if groups is not None:
+        scale = _spread(encoder, images, batch_size)
+        varies = scale > 0
+        # A mean over the voxels with predictions; NaN for a group without any.
+        total = groups[np.isfinite(scale)].sum(axis=0)
+        groups = groups / np.where(total > 0, total, np.nan)
     top = TopImages(n)
     kept: list[np.ndarray] = []
     chosen = np.zeros(n_images, bool)
@@ -164,8 +173,7 @@ def top_positions(
         for rows, batch in batches:
             predicted = two_dimensional(encoder.predict(batch), 2)
             kept.append(predicted[chosen[rows]])
-            if groups is not None and scale is not None:
-                varies = np.isfinite(scale)
+            if groups is not None:
                 predicted = (predicted[:, varies] / scale[varies]) @ groups[varies]
             top.add(rows.start, predicted.astype(np.float32, copy=False))
             bar.update(len(predicted))
@@ -173,16 +181,15 @@ def top_positions(
 
 
 def _spread(encoder: Any, images: Any, batch_size: int) -> np.ndarray:
-    """s.d. of predictions over images; NaN where they are constant or undefined."""
+    """s.d. of predictions over images; 0 where they are constant, NaN where undefined."""
     moments = Moments()
     for _, batch in in_batches(images, batch_size)[1]:
         moments.add(two_dimensional(encoder.predict(batch), 2))
-    sd = np.sqrt(moments.variance)
-    return np.where(sd > 0, sd, np.nan)
+    return np.sqrt(moments.variance)
 
 
 def _groups(encoder: Any, rois: Any, voxels: Any) -> tuple[list[str], np.ndarray]:
-    """Labels, and weights (n_voxels, n_labels) of means over their voxels."""
+    """Labels, and whether each voxel has them, (n_voxels, n_labels)."""
     found = text_labels(rois, "rois")
     n_voxels = getattr(encoder, "n_voxels_", len(found))
     if len(found) != n_voxels:
@@ -195,5 +202,4 @@ def _groups(encoder: Any, rois: Any, voxels: Any) -> tuple[list[str], np.ndarray
     labels = list(dict.fromkeys(label for label in found if label))
     if not labels:
         raise ValueError("rois has no label")
-    member = np.array([[label == other for other in labels] for label in found], float)
-    return labels, member / member.sum(axis=0)
+    return labels, np.array([[label == other for other in labels] for label in found], float)

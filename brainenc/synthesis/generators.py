@@ -8,6 +8,7 @@ from torch import Tensor
 
 from brainenc.data.images import as_images
 from brainenc.synthesis.tensors import ClampInside
+from brainenc.validation import check_whole
 
 
 @runtime_checkable
@@ -76,11 +77,9 @@ class PCAImages:
         pixels = np.asarray(as_images(images), dtype=np.float32) / 255
         if pixels.ndim == 3:
             pixels = np.repeat(pixels[..., None], 3, axis=-1)
-        if not 1 <= n_components < len(pixels):
-            raise ValueError(
-                f"n_components={n_components} must be at least 1 and less than the number of "
-                f"images, {len(pixels)}"
-            )
+        check_whole(
+            "n_components", n_components, most=len(pixels) - 1, of="one less than there are images"
+        )
         for name, value in (("radius", radius), ("rate", rate)):
             if not value > 0:
                 raise ValueError(f"{name}={value} must be above 0")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from brainenc.data.voxels import as_voxels, in_rois
 from brainenc.encoders.base import BaseEncoder
 from brainenc.synthesis.read_out import read_out
-from brainenc.synthesis.tensors import tensor_features
+from brainenc.synthesis.tensors import check_range, tensor_features
 from brainenc.validation import check_index
 
 #: Largest difference from `predict`, in s.d. of the predictions of test pictures. Pillow rounds
@@ -61,7 +61,13 @@ class Objective(nn.Module):
                 f"images {tuple(images.shape)}, {images.dtype}, must be a float tensor "
                 "(n, 3, H, W) of RGB from 0 to 1"
             )
-        return self._responses(self._features(images))
+        check_range(images, "images are given")
+        if 0 not in self.image_shape and tuple(images.shape[2:]) != self.image_shape:
+            raise ValueError(
+                f"images {tuple(images.shape)} have the size {tuple(images.shape[2:])}, and the "
+                f"encoder was fitted to images of {self.image_shape}: resize them"
+            )
+        return self._responses(self._features(images.to(self.weights.dtype)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Weighted mean of the responses of each image.
@@ -69,20 +75,29 @@ class Objective(nn.Module):
         Parameters
         ----------
         images : tensor of float, shape (n, 3, H, W)
-            RGB from 0 to 1.
+            RGB from 0 to 1, of the size of the fit.
 
         Returns
         -------
         tensor, shape (n,), in units of the betas
+
+        Raises
+        ------
+        ValueError : pixels outside of 0 … 1, or images of another size or kind.
         """
         return self.responses(images) @ self.weights
 
     def score(self, images: np.ndarray) -> np.ndarray:
         """Value of pictures (n, H, W, 3) in uint8, (n,)."""
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(
+                f"images {images.shape}, {images.dtype}, must be pictures (n, H, W, 3) in uint8"
+            )
         found = []
         with torch.no_grad():
             for first in range(0, len(images), 64):
-                block = torch.from_numpy(np.asarray(images[first : first + 64]))
+                block = torch.from_numpy(np.ascontiguousarray(images[first : first + 64]))
                 found.append(self(block.permute(0, 3, 1, 2).float() / 255).numpy())
         return np.concatenate(found)
 

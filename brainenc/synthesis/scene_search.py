@@ -7,6 +7,7 @@ import pandas as pd
 
 from brainenc.datasets.simulated.given_scenes import COLUMNS, draw_scenes
 from brainenc.datasets.simulated.scenes import CATEGORIES
+from brainenc.validation import check_whole
 
 
 @runtime_checkable
@@ -61,8 +62,7 @@ class SceneSearch:
     """
 
     def __init__(self, image_size: int = 64, *, n_objects: int = 2, change: float = 0.15):
-        if n_objects < 1:
-            raise ValueError(f"n_objects={n_objects} must be at least 1")
+        check_whole("n_objects", n_objects)
         if not change > 0:
             raise ValueError(f"change={change} must be above 0")
         self.image_size, self.n_objects, self.change = image_size, n_objects, change

@@ -16,6 +16,8 @@ from brainenc.storage import atomic_path
 from brainenc.synthesis.generators import Generator
 from brainenc.synthesis.objective import Objective
 from brainenc.synthesis.scene_search import SearchGenerator
+from brainenc.synthesis.tensors import check_range
+from brainenc.validation import check_whole
 
 #: From pictures (n, H, W, 3), uint8, to numbers (n,).
 Score = Callable[[np.ndarray], np.ndarray]
@@ -165,8 +167,7 @@ def synthesize(
     ((2, 64, 64, 3), True)
     """
     for name, value in (("n", n), ("n_steps", n_steps)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        check_whole(name, value)
     by_search = isinstance(generator, SearchGenerator)
     if not by_search and not isinstance(generator, Generator):
         raise TypeError(
@@ -202,15 +203,22 @@ def _natural_pictures(natural: Any) -> np.ndarray:
 def latents_as_pictures(generator: Any, z: Any) -> np.ndarray:
     """Pictures (n, H, W, 3), uint8, of latents."""
     if not isinstance(z, torch.Tensor):
-        return np.asarray(generator.decode(z))
+        pictures = np.asarray(generator.decode(z))
+        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] != 3:
+            raise ValueError(
+                f"{type(generator).__name__}.decode gave images {pictures.shape} in "
+                f"{pictures.dtype}, and must give (n, H, W, 3) in uint8"
+            )
+        return pictures
     with torch.no_grad():
-        pixels = generator.decode(z).detach().cpu().numpy()
+        pixels = generator.decode(z).detach().cpu()
     if pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(
             f"{type(generator).__name__}.decode gave images {pixels.shape}, and must give "
             "(n, 3, H, W), RGB from 0 to 1"
         )
-    return np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8).transpose(0, 2, 3, 1)
+    check_range(pixels, f"{type(generator).__name__}.decode gave images")
+    return np.round(255 * np.clip(pixels.numpy(), 0, 1)).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def _climb(
@@ -221,7 +229,9 @@ def _climb(
     rows = []
     for i in progress(range(n_steps), desc="images", unit="step", verbose=verbose):
         z = z.detach().requires_grad_(True)
-        values = module(generator.decode(z))
+        pixels = generator.decode(z)
+        check_range(pixels, f"{type(generator).__name__}.decode gave images")
+        values = module(pixels)
         if values.shape != (n,) or not torch.isfinite(values).all():
             raise ValueError(
                 f"the objective gave {tuple(values.shape)} for {n} images, or numbers that are not "

@@ -23,6 +23,23 @@ TensorFeatures = Callable[[Tensor], Tensor]
 _SMALLEST_ROOT = 1e-4
 
 
+#: Pixels may leave 0 … 1 by this much: round-off of single precision.
+_OUTSIDE = 1e-4
+
+
+def check_range(images: Tensor, what: str) -> None:
+    """Raise ValueError for pixels outside of 0 … 1, or NaN; `what` begins the message."""
+    if not images.numel():
+        return
+    low, high = (float(value) for value in torch.aminmax(images.detach()))
+    if not (low >= -_OUTSIDE and high <= 1 + _OUTSIDE):
+        raise ValueError(
+            f"{what} with pixels from {low:.4g} to {high:.4g}, which must be RGB from 0 to 1: "
+            "divide 8-bit images by 255, and clamp what a generator makes, "
+            "torch.sigmoid(x) or x.clamp(0, 1)"
+        )
+
+
 class BoundedRoot(torch.autograd.Function):
     """Square root whose gradient at 0 is large and not infinite."""
 

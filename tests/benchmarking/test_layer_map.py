@@ -277,3 +277,14 @@ def test_a_store_changes_no_width(images, extractors, tmp_path):
     two = layer_map(data, stored, n_columns=30, cv=3, controls=["untrained"], **QUICK)
     # The same features, in batches of another size: round-off.
     np.testing.assert_allclose(one.layers["r"], two.layers["r"], atol=1e-4)
+
+
+def test_columns_with_the_name_of_a_result_are_kept(images):
+    rng = np.random.default_rng(0)
+    X = {"one": rng.standard_normal((60, 5)), "two": rng.standard_normal((60, 5))}
+    voxels = pd.DataFrame({"layer": ["IV", "II", "IV"], "roi": ["V1", "V1", "V2"]})
+    betas = rng.standard_normal((60, 1, 3)).astype(np.float32)
+    data = EncodingData(images[:60], betas, voxels)
+    found = layer_map(data, X, cv=3, controls=[], **QUICK).voxels
+    assert found["layer_of_voxel"].tolist() == ["IV", "II", "IV"]
+    assert set(found["layer"]) <= {"one", "two"}

@@ -433,3 +433,13 @@ def test_a_stopped_run_goes_on_and_others_do_not_take_its_fits(
     (tmp_path / "run" / "manifest.json").write_text("{}")
     with pytest.raises(FileExistsError, match="holds a run of one subject"):
         variance_partitioning(data, bands, features=X, out=tmp_path / "run", **QUICK)
+
+
+def test_columns_with_the_name_of_a_part_are_kept():
+    rng = np.random.default_rng(0)
+    data = make_data(rng.standard_normal((60, 3)), noise=1.0)
+    data = EncodingData(data.images, data.betas, pd.DataFrame({"total": ["a", "b", "a"]}))
+    X = {"one": rng.standard_normal((60, 2)), "two": rng.standard_normal((60, 2))}
+    found = variance_partitioning(data, features=X, **QUICK).voxels
+    assert found["total_of_voxel"].tolist() == ["a", "b", "a"]
+    assert found["total"].dtype == float

@@ -162,3 +162,16 @@ def test_templates_are_averaged(data):
 def test_wrong_numbers(data):
     with pytest.raises(ValueError, match="modality_gap=-1 must be 0 or more"):
         data.truth.joint(-1)
+
+
+def test_the_embedding_of_an_image_is_the_same_in_any_selection():
+    truth = simulate_subject(30, 10, 2, random_state=0).truth
+    rows = np.array([20, 3, 11, 29])
+    whole = truth.joint().images
+    np.testing.assert_array_equal(truth.select(images=rows).joint().images, whole[rows])
+    # Images have noise of their own, and another one by another seed.
+    clean = truth.joint(noise=0.0).images
+    noise, other = whole - clean, truth.joint(random_state=1).images - clean
+    r = np.corrcoef(np.concatenate([noise, other]))
+    assert np.abs(r[np.triu_indices(60, 1)]).max() < 0.75
+    assert np.abs(np.mean(r[np.triu_indices(60, 1)])) < 0.05

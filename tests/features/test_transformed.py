@@ -128,18 +128,53 @@ def test_a_function_in_place_leaves_images_alone(images):
     np.testing.assert_array_equal(images, before)
 
 
-def test_the_key_is_the_effect(images, tmp_path):
+def test_the_key_is_the_function_and_its_effect(images, tmp_path):
     def own(image):
         return gaussian_blur(0.5)(image)
 
-    assert transformed(own).key() == transformed(gaussian_blur(0.5)).key()
+    assert transformed(gaussian_blur(0.5)).key() == transformed(gaussian_blur(0.5)).key()
     assert transformed(own).key() != transformed(gaussian_blur(0.6)).key() != pixels().key()
     assert transformed(own).key() != TransformedFeatures(pixels(size=4), own).key()
     json.dumps(transformed(own).key())
     rng = np.random.default_rng(0)
     noisy = transformed(lambda image: (image + rng.integers(0, 9)).astype(np.uint8))
-    with pytest.raises(ValueError, match="image_transform gives another result each time"):
-        noisy.set_params(store=tmp_path).transform(images)
+    for store in (tmp_path, None):
+        with pytest.raises(ValueError, match="image_transform gives another result each time"):
+            noisy.set_params(store=store).transform(images)
+
+
+def narrow_blur(sigma):
+    return lambda image: gaussian_blur(sigma)(image)
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        (gaussian_blur(0), gaussian_blur(0.0029)),
+        (foveal_blur(1e-4), foveal_blur(0.0029)),
+        (narrow_blur(0), narrow_blur(0.0029)),
+    ],
+)
+def test_a_store_keeps_transforms_apart_that_differ_for_large_images_only(transforms, tmp_path):
+    large = np.random.default_rng(0).integers(0, 256, (1, 1600, 1600), dtype=np.uint8)
+    sharp, blurred = (transformed(t, store=tmp_path).transform(large) for t in transforms)
+    expected = pixels().transform(np.stack([transforms[1](large[0])]))
+    np.testing.assert_array_equal(blurred, expected)
+    assert not np.array_equal(sharp, blurred)
+
+
+def test_a_random_transform_is_refused_inside_another_and_after_a_change(images):
+    rng = np.random.default_rng(0)
+
+    def noisy(image):
+        return (image + rng.integers(0, 9)).astype(np.uint8)
+
+    inside = TransformedFeatures(transformed(noisy), gaussian_blur(0.5), verbose=False)
+    changed = transformed(gaussian_blur(0.5))
+    changed.transform(images)
+    for extractor in (inside, changed.set_params(image_transform=noisy)):
+        with pytest.raises(ValueError, match=r"remove the random steps\. See"):
+            extractor.transform(images)
 
 
 def test_the_store_of_the_extractor_is_used(images, tmp_path):

@@ -251,3 +251,96 @@ def test_encoders_without_a_distribution_are_refused_with_the_way_out():
         experiment(encoder, {"a": X[:3], "b": X[3:9]})
     with pytest.raises(TypeError, match="fitted brainenc encoder"):
         experiment(Lasso(), {"a": X[:3], "b": X[3:9]})
+
+
+def test_a_loaded_experiment_has_the_same_types(planted, tmp_path):
+    encoder, _, rng = planted
+    X = {name: rng.standard_normal((3, 12)).astype(np.float32) for name in "abc"}
+    parameters = {
+        "size": {"a": 1, "b": 10, "c": 10},
+        "object": {"a": "1", "b": "2", "c": "x"},
+        "fine": {"a": 0.1, "b": 1 / 3, "c": 0.1},
+    }
+    found = experiment(encoder, X, parameters=parameters, rois={"01": [0], "2": [1]}, n_draws=20)
+    found.save(tmp_path)
+    loaded = brainenc.Experiment.load(tmp_path)
+    for name in ("rois", "voxels", "contrasts", "voxel_contrasts", "tuning", "preferences"):
+        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(found, name), check_exact=True)
+    sizes = loaded.tuning.query("parameter == 'size' and roi == 'all'")["value"].tolist()
+    assert [(type(size), size) for size in sizes] == [(int, 1), (int, 10)]
+    preferred = loaded.preferences.query("parameter == 'object'")["preferred"]
+    assert {type(value) for value in preferred} == {str}
+
+
+def conditions(rng):
+    return {name: rng.standard_normal((3, 12)).astype(np.float32) for name in ("a", "b", "1")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rois": {"all": [0]}}, "rois has the key 'all'"),
+        ({"rois": {1: [0], "1": [1]}}, "rois has the name '1' twice"),
+        ({"rois": {" ": [0]}}, "empty name"),
+        (
+            {"contrasts": {1: {"a": 1, "b": -1}, "1": {"a": -1, "b": 1}}},
+            "contrasts has the name '1' twice",
+        ),
+        ({"contrasts": {"c": {"a": -1, 1: 1, "1": 5}}}, r"contrasts\['c'\] has the name"),
+        (
+            {"parameters": pd.DataFrame({"s": [1, 2, 3, 4]}, index=["a", "b", "1", "a"])},
+            "parameters has two rows for the condition 'a'",
+        ),
+        (
+            {"parameters": pd.DataFrame({"s": [1, None, 3]}, index=["a", "b", "1"])},
+            "parameters has no value of 's' for the condition 'b'",
+        ),
+        (
+            {"parameters": {"s": {"a": 1, "b": 2, "1": 3}, 5: {"a": 1, "b": 2, "1": 3},
+                            "5": {"a": 1, "b": 2, "1": 3}}},
+            "parameters has the name '5' twice",
+        ),
+    ],
+)  # fmt: skip
+def test_names_and_rows_that_are_not_unique_are_refused(planted, settings, message):
+    encoder, _, rng = planted
+    with pytest.raises(ValueError, match=message):
+        experiment(encoder, conditions(rng), n_draws=0, **settings)
+
+
+def test_all_voxels_are_no_further_test_of_the_areas_of_a_dict(planted):
+    encoder, _, rng = planted
+    found = experiment(
+        encoder, conditions(rng), rois={"x": [0], "y": [1], "z": [25]}, n_draws=30
+    ).contrasts
+    for _, table in found.groupby("contrast"):
+        p, q = table["p"].to_numpy(), table["q"].to_numpy()
+        assert q[0] == p[0]
+        order = np.argsort(p[1:])
+        adjusted = np.minimum.accumulate((np.sort(p[1:]) * 3 / np.arange(1, 4))[::-1])[::-1]
+        np.testing.assert_allclose(q[1:][order], adjusted)
+
+
+@pytest.mark.parametrize("circular", [None, {}])
+def test_a_voxel_that_answers_the_same_to_all_prefers_nothing(circular):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 4))
+    betas = np.concatenate([X[:, :1], np.full((60, 1), 3.3)], axis=1)
+    encoder = brainenc.RidgeEncoder(features=None).fit(X, betas[:, None])
+    named = {str(k): rng.standard_normal((5, 4)) for k in range(4)}
+    angles = {"orientation": {str(k): 45.0 * k for k in range(4)}}
+    found = experiment(encoder, named, parameters=angles, circular=circular, n_draws=30)
+    row = found.preferences.set_index("voxel")
+    assert row.loc[1, ["preferred", "error", "agreement", "p"]].isna().all()
+    assert np.isfinite(row.loc[0, ["preferred", "agreement", "p"]].astype(float)).all()
+
+
+def test_parameters_of_stimuli_may_be_given_back():
+    stimuli = gratings([0, 90], sizes=[0.3, None], phases=2, image_size=16)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    pixels = brainenc.PixelFeatures(4, verbose=False)
+    encoder = brainenc.RidgeEncoder(pixels).fit(images, rng.standard_normal((40, 2, 3)))
+    own = experiment(encoder, stimuli, n_draws=0)
+    given = experiment(encoder, stimuli, parameters=stimuli.parameters, n_draws=0)
+    pd.testing.assert_frame_equal(given.tuning, own.tuning)

@@ -119,6 +119,24 @@ def test_contrast_and_blur_of_pictures():
     [
         (lambda: gratings([0, 0]), "value twice"),
         (lambda: gratings([]), "one or more values"),
+        (lambda: gratings(45), "orientation: give one or more values"),
+        (lambda: gratings([0, np.nan]), "orientation has the value nan"),
+        (lambda: gratings([0], sizes=[0.3], x=5), "outside of the image"),
+        (lambda: gratings([0], sizes=[np.inf]), "size has the value inf"),
+        (lambda: gratings([0], phases=1.5), "phases=1.5 must be a whole number"),
+        (lambda: gratings([0], image_size=True), "image_size=True must be"),
+        (lambda: bars(positions=[np.nan, 0]), "position has the value nan"),
+        (lambda: bars([0], positions=[0.6]), "orientation 0 at 0.6 is outside"),
+        (lambda: with_blur(np.zeros((1, 8, 8, 3), np.uint8), [np.inf]), "blur has the value inf"),
+        (
+            lambda: objects_on_backgrounds({"a": [disc((1, 2, 3))]}, positions=[(0.7, 0)]),
+            "positions has .* outside of the image",
+        ),
+        (lambda: objects_on_backgrounds({"a": [disc((1, 2, 3))]}, positions=[0, 0]), "pairs"),
+        (
+            lambda: objects_on_backgrounds({1: [disc((1, 2, 3))], "1": [disc((9, 2, 3))]}),
+            "objects has the name '1' twice",
+        ),
         (lambda: gratings([0], contrasts=[1.2]), "contrast=1.2"),
         (lambda: gratings([0], cycles=[40]), "at most 32"),
         (lambda: gratings([0], sizes=[0]), "size=0"),
@@ -133,3 +151,15 @@ def test_contrast_and_blur_of_pictures():
 def test_values_out_of_range_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_values_may_be_arrays():
+    objects = {"a": [disc((200, 2, 3))]}
+    places = [(0.1, 0.0), (-0.2, 0.3)]
+    ours = objects_on_backgrounds(objects, sizes=np.array([0.2, 0.4]), positions=np.array(places))
+    theirs = objects_on_backgrounds(objects, sizes=[0.2, 0.4], positions=places)
+    np.testing.assert_array_equal(ours.images, theirs.images)
+    assert ours.table.equals(theirs.table)
+    assert gratings(np.array([0.0, 45.0])).table.equals(gratings([0.0, 45.0]).table)
+    # A bar across a corner: a diagonal one reaches further than an upright one.
+    assert bars([45], positions=[0.6]).images.std() > 0

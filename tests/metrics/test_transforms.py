@@ -133,3 +133,33 @@ def test_the_ceiling_is_that_of_the_other_subjects_mean():
 def test_wrong_matrices_and_thresholds_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_infinite_distances_are_above_any_threshold():
+    far = geodesic(LINE, 1.0, quantiles=False)
+    far[:2, 2:] = far[2:, :2] = np.inf  # two parts without a path
+    for thresholds in ({}, {"low": 0.2, "high": 0.7}, {"low": 0.5, "high": 0.5}):
+        found = geotopological(far, **thresholds)
+        assert (found[:2, 2:] == 1).all()
+        near = geotopological(np.where(np.isinf(far), np.nan, far), **thresholds)
+        np.testing.assert_array_equal(found[2:, 2:], near[2:, 2:])
+    with pytest.raises(ValueError, match="high=inf must be finite"):
+        geotopological(far, 0, np.inf, quantiles=False)
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e6, 1.0])
+def test_a_constant_rdm_has_no_explained_variance(value):
+    constant = value * (1 - np.eye(7))
+    model = squareform(pdist(np.random.default_rng(0).standard_normal((7, 3))))
+    found = rdm_regression(constant, {"a": model})
+    assert np.isnan(found.r2)
+    assert np.isnan(found.unique["a"])
+    other_way = rdm_regression(model, {"constant": constant, "a": model}, others=constant[None])
+    assert other_way.weights["constant"] == 0
+    assert other_way.unique["constant"] == pytest.approx(0, abs=1e-12)
+    assert other_way.ceiling == 0
+
+
+def test_models_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="models has the name '1' twice"):
+        rdm_regression(LINE, {1: LINE, "1": LINE**2})

@@ -100,3 +100,28 @@ def test_wrong_arguments(change, message):
     }
     with pytest.raises(ValueError, match=message):
         caption_scores(**{**given, **change})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_similarities_equal_up_to_round_off_are_equal(dtype):
+    rng = np.random.default_rng(0)
+    captions = [f"picture {i}" for i in range(40)]
+    betas = rng.standard_normal((40, 2))
+    direction, other = rng.standard_normal((2, 50))
+
+    def collinear(texts):
+        lengths = np.random.default_rng(len(texts)).uniform(0.1, 9, (len(texts), 1))
+        return (lengths * direction).astype(dtype)
+
+    found = caption_scores(["dog", "bus"], captions, betas, embed=collinear)
+    assert found["score"].isna().all()
+
+    def two_groups(texts):
+        lengths = np.random.default_rng(len(texts)).uniform(0.1, 9, (len(texts), 1))
+        second = np.array([text[-1] in "13579" for text in texts])[:, None]
+        return (lengths * np.where(second, other, direction)).astype(dtype)
+
+    found = caption_scores(["dog", "bus"], captions, betas, embed=two_groups)
+    even = np.arange(40) % 2 == 0
+    expected = [spearmanr(even, betas[:, v]).statistic for v in (0, 1)]
+    np.testing.assert_allclose(found["score"], expected, rtol=1e-9)

@@ -189,8 +189,8 @@ def test_rois(planted, described):
         ({"betas": np.zeros((800, 3))}, ValueError, "betas has 3 voxels, but the encoder"),
         ({"betas": np.full((800, 240), np.nan)}, ValueError, "nothing but NaN"),
         ({"voxels": pd.DataFrame({"roi": ["a"]})}, ValueError, "voxels has 1 rows"),
-        ({"n_top": 0}, ValueError, "n_top=0 must be 1"),
-        ({"n_top": 801}, ValueError, "n=801 images"),
+        ({"n_top": 0}, ValueError, "n_top=0 must be a whole number"),
+        ({"n_top": 801}, ValueError, "n_top=801 must be"),
         ({"alpha": 5}, ValueError, "alpha=5"),
         ({"training": np.zeros(3)}, TypeError, "training must be a pair"),
         ({"training": (np.zeros((9, 2)), np.zeros((9, 2)))}, ValueError, "has 9 images"),
@@ -200,3 +200,50 @@ def test_wrong_arguments(planted, settings, error, message):
     captions = settings.pop("captions", planted.captions)
     with pytest.raises(error, match=message):
         describe(planted.encoder, planted.images, captions, **settings)
+
+
+def small_description(voxels, **settings):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((60, 4)), rng.standard_normal((60, 2, 3))
+    encoder = brainenc.RidgeEncoder(features=None).fit(X, Y)
+    labels = ["01", "1"] * 30
+    images = rng.standard_normal((60, 4))
+    return describe(encoder, images, labels=labels, voxels=voxels, min_images=2, **settings)
+
+
+def test_columns_of_the_voxel_table_and_results_are_both_kept():
+    alone = small_description(None).voxels
+    voxels = pd.DataFrame({"z": [10.0, 20, 30], "p": [1, 2, 3], "word": ["u", "v", "w"]})
+    voxels["voxel"] = [7, 8, 9]  # numbers of their own
+    found = small_description(voxels).voxels
+    for name in voxels:
+        assert found[f"{name}_of_voxel"].tolist() == voxels[name].tolist()
+    pd.testing.assert_frame_equal(found[list(alone)], alone)
+
+
+def test_a_loaded_description_has_the_same_types(tmp_path):
+    voxels = pd.DataFrame(
+        {"streams": ["01", "02", None], "parcel": ["1", "02", "3"], "flag": [True, False, True]}
+    )
+    found = small_description(voxels)
+    found.save(tmp_path)
+    loaded = brainenc.Description.load(tmp_path)
+    for name in ("voxels", "words", "top"):
+        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(found, name), check_exact=True)
+    assert loaded.voxels["parcel"].tolist() == ["1", "02", "3"]
+    assert loaded.voxels["streams"].tolist()[:2] == ["01", "02"]
+    assert pd.isna(loaded.voxels["streams"].tolist()[2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_top": 2.5}, "n_top=2.5 must be a whole number of at least 1"),
+        ({"n_top": 100}, "n_top=100 must be a whole number of at least 1 and at most 60"),
+        ({"n_words": True}, "n_words=True must be"),
+        ({"batch_size": 0}, "batch_size=0 must be"),
+    ],
+)
+def test_numbers_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small_description(None, **{"n_top": 5, **settings})

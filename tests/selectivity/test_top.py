@@ -63,11 +63,23 @@ def test_rois_are_means_of_scaled_voxels(predictions, batch_size):
     assert some["image"].tolist() == np.argsort(-predictions[:, 0])[:4].tolist()
 
 
+def test_means_of_rois_are_over_voxels_with_predictions(predictions):
+    without = predictions.copy()
+    without[:, 1] = np.nan  # a voxel without data
+    found = top_images(Given(), without, 4, rois=["a", "a", "a", "b"])
+    z = predictions[:, 0] / predictions[:, 0].std(ddof=1)
+    assert found["roi"].unique().tolist() == ["a"]  # b has no voxel with predictions
+    # Voxel 1 has none, and voxel 2 is constant.
+    np.testing.assert_allclose(found["response"], np.sort(z)[::-1][:4] / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n": 51}, "n=51 images must be at least 1 and at most the 50"),
-        ({"n": 0}, "n=0 images"),
+        ({"n": 51}, "n=51 must be a whole number of at least 1 and at most 50, the number of"),
+        ({"n": 0}, "n=0 must be"),
+        ({"n": 1.5}, "n=1.5 must be a whole number"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number"),
         ({"rois": ["a"] * 3}, "rois has 3 labels, but the encoder has 4 voxels"),
         ({"rois": [None] * 4}, "rois has no label"),
         ({"voxels": [9]}, "voxels"),

@@ -71,7 +71,7 @@ def test_values_are_those_of_predict(data, name):
 def test_gradients_are_those_of_finite_differences(data, name):
     encoder = brainenc.RidgeEncoder(EXTRACTORS[name]()).fit(data.images[:80], data.betas[:80])
     drive = objective(encoder, [3])
-    images = as_tensor(data.images[90:92]).requires_grad_(True)
+    images = (0.1 + 0.8 * as_tensor(data.images[90:92])).requires_grad_(True)
     (gradient,) = torch.autograd.grad(drive(images).sum(), images)
     rng = torch.Generator().manual_seed(0)
     for _ in range(3):
@@ -215,3 +215,20 @@ def test_steps_of_torchvision_have_counterparts():
         found = on_tensors(steps)(as_tensor(image[None]))[0]
         # Pillow rounds to 8 bits: a grey level for bicubic, which does so too, or two.
         np.testing.assert_allclose(found, steps(Image.fromarray(image)), atol=2.01 / 255)
+
+
+def test_images_that_are_none_of_the_fit_are_refused(data):
+    encoder = brainenc.RidgeEncoder(EXTRACTORS["gabor"]()).fit(data.images[:80], data.betas[:80])
+    drive = objective(encoder, [0])
+    images = as_tensor(data.images[80:84])
+    expected = drive(images)
+    torch.testing.assert_close(drive(images.double()), expected)
+    torch.testing.assert_close(drive(images + 1e-6), expected, atol=1e-3, rtol=1e-3)
+    for wrong in (255 * images, images - 0.1, images + 0.3, images * torch.nan):
+        with pytest.raises(ValueError, match="must be RGB from 0 to 1: divide 8-bit images by 255"):
+            drive(wrong)
+    with pytest.raises(ValueError, match=r"encoder was fitted to images of .*: resize them"):
+        drive(images[:, :, 2:])
+    for wrong in (data.images[80:84] / 255, data.images[80:84, ..., 0]):
+        with pytest.raises(ValueError, match=r"must be pictures .* in uint8"):
+            drive.score(wrong)

@@ -209,3 +209,34 @@ def test_a_page_has_the_pictures_and_counts_what_is_above_the_best_natural_image
     page = alone.to_html(tmp_path / "alone.html").read_text("utf-8")
     assert "No judge was given" in page
     assert "natural" not in page.split("<h2>Made")[0].split("Pictures")[0]
+
+
+def test_a_generator_that_leaves_the_range_of_pixels_is_refused(images):
+    class Louder(PCAImages):
+        """Within the range at the start, and outside after some steps."""
+
+        def decode(self, z):
+            return 0.5 + 0.02 * torch.tensordot(z, self.directions / self.directions.std(), dims=1)
+
+        def step(self, z, gradient, i):
+            return 3 * z
+
+    template = torch.ones((3, 64, 64))
+    with pytest.raises(ValueError, match=r"Louder\.decode gave images with pixels from"):
+        synthesize(Template(template), Louder(images, n_components=5), n=2, n_steps=20)
+
+
+@pytest.mark.parametrize("n_components", [2.5, 0, True, 10**6])
+def test_numbers_of_components(images, n_components):
+    with pytest.raises(ValueError, match=f"n_components={n_components} must be a whole number"):
+        PCAImages(images, n_components)
+
+
+class Floats(SceneSearch):
+    def decode(self, z):
+        return super().decode(z) / 255
+
+
+def test_a_search_gives_pictures_of_8_bits():
+    with pytest.raises(ValueError, match=r"Floats\.decode gave images .* in float64"):
+        synthesize(brightness_on_the_left, Floats(32), n=2, n_steps=2)

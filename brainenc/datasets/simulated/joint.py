@@ -89,7 +89,7 @@ def embed_images(
     modality_gap, noise : float
         Relative to the content, whose length is 1.
     seed : int
-        Of the noise.
+        Of the noise, which is that of the image: of what it shows, not of its row.
     """
     for name, value in {"modality_gap": modality_gap, "noise": noise}.items():
         if not value >= 0:  # NaN too
@@ -103,11 +103,21 @@ def embed_images(
     each = categories[kind] + match @ colours + np.einsum("oc,ocd->od", match, both[kind])
     content = np.zeros((n_images, WIDTH))
     np.add.at(content, objects["image"].to_numpy(), seen[:, None] * each)
-    rng = np.random.default_rng(seed)
     gap, _ = _gaps()
     found = unit_norm(content) + modality_gap * gap
-    found += noise / np.sqrt(WIDTH) * rng.standard_normal((n_images, WIDTH))
+    found += noise / np.sqrt(WIDTH) * _noise_of(objects, n_images, seed)
     return JointEmbeddings(unit_norm(found).astype(np.float32), float(modality_gap))
+
+
+def _noise_of(objects: pd.DataFrame, n_images: int, seed: int) -> np.ndarray:
+    """Standard normal numbers (n_images, d), the same for an image in any selection of images."""
+    content = pd.util.hash_pandas_object(objects.drop(columns="image"), index=False).to_numpy()
+    noise = np.empty((n_images, WIDTH))
+    by_image = objects.groupby(objects["image"].to_numpy()).indices
+    for image in range(n_images):
+        own = content[by_image.get(image, [])].tolist()
+        noise[image] = np.random.default_rng([seed, *own]).standard_normal(WIDTH)
+    return noise
 
 
 @lru_cache(maxsize=1)

@@ -238,7 +238,7 @@ def test_demo_runs_every_encoder(tmp_path):
     )
     table = pd.read_csv(tmp_path / "demo" / "encoders.csv")
     assert table["error"].isna().all()
-    assert len(table) == 14  # with the trained network, whose weights are installed for tests
+    assert len(table) == 15  # with the trained network, whose weights are installed for tests
     labels = table["encoder"].str.lower().str.replace(" ", "")
     for name in set(brainenc.encoders.ENCODERS) - {"incontext"}:  # it learns from other subjects
         assert labels.str.startswith(name).any()
@@ -330,7 +330,8 @@ def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
         monkeypatch, brainenc, "benchmark", "benchmark", folder / "subject.brain",
         "--encoders", "mean", "--cv", 4, "--groups", "run", "--n-bootstraps", 11,
         "--n-permutations", 12, "--n-draws", 13, "--n-jobs", 2,
-        "--scheduler", "tcp://10.0.0.1:8786", "--zscore", "--random-state", 9, "--no-check",
+        "--scheduler", "tcp://10.0.0.1:8786", "--zscore", "--protocol", "brain-score",
+        "--random-state", 9, "--no-check",
         "--no-controls", "--no-check-memory", "--quiet", "--out", tmp_path / "run",
     )  # fmt: skip
     data, encoders = seen.pop("given")
@@ -340,6 +341,7 @@ def test_every_option_of_benchmark_reaches_it(folder, tmp_path, monkeypatch):
         "cv": 4, "groups": "run", "n_bootstraps": 11, "n_permutations": 12, "n_draws": 13,
         "n_jobs": 2, "scheduler": "tcp://10.0.0.1:8786", "random_state": 9, "check": False,
         "verbose": False, "controls": False, "check_memory": False, "test": None,
+        "protocol": "brain-score",
         "out": tmp_path / "run",
     }  # fmt: skip
     seen = reached(

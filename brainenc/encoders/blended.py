@@ -273,7 +273,9 @@ class BlendedEncoder(TrainedEncoder):
     ) -> np.ndarray | HeldOut:
         held_out = self._train_net(features, betas, run, options, **start)
         self.blend_: RidgeBlend | None = None
-        if self._becomes_ridge(len(features)) or not self._blends(options):
+        # Networks that start from another subject's, `source`, are trained with few images too.
+        is_ridge = self._becomes_ridge(len(features)) and "source" not in start
+        if is_ridge or not self._blends(options):
             return held_out
         self.blend_, held_out = RidgeBlend.fit(
             features, betas, held_out, device=run.device, random_state=run.random_state

@@ -21,6 +21,7 @@ from brainenc.features.learned import (
     on_arrays,
     takes_features,
 )
+from brainenc.features.one_space import frozen, learns_any
 from brainenc.model_selection import Folds
 from brainenc.storage import fingerprint
 
@@ -138,10 +139,15 @@ def fitted_on_arrays(member: BaseEncoder) -> BaseEncoder:
 
 
 def with_extractor(member: BaseEncoder, source: BaseEncoder) -> BaseEncoder:
-    """The member, fitted to features, with the parameter and the extractor of a fitted one."""
+    """The member, fitted to features, with the parameter and the extractor of a fitted one.
+
+    What the extractor has learned stays in later fits too: the member was adapted on its features.
+    """
     for name in ("features", "features_", "feature_shape_", "bands"):
         if hasattr(source, name):
             setattr(member, name, getattr(source, name))
+    if learns_any(extractor := getattr(member, "features_", None)):
+        member.features = member.features_ = frozen(extractor)
     return member
 
 

@@ -306,6 +306,28 @@ def test_adapting_is_worth_images(name, subjects):
     assert r(encoder.adapt(X, y)) > r(clone(encoder).fit(X, y)) + 0.05
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mindreader", "roitransformer", "mindsimulator"])
+def test_networks_of_unalike_subjects_do_no_harm_with_few_images(name):
+    """The blend leaves out a trunk that has nothing to say of the new subject."""
+    first, second = simulate_subjects(
+        2, 400, 40, shared_images=0, alikeness=0.0, n_tokens=4, token_width=16, random_state=3
+    )
+    encoder = tiny_encoder(name, device="cpu").fit(first.truth.tokens, first.betas)
+    X, y = second.truth.tokens[:FEW], second.betas[:FEW]
+    adapted = encoder.adapt(X, y)
+    assert adapted.net_share_.shape == (40,)
+
+    def r(fitted):
+        pairs = zip(
+            fitted.predict(second.truth.tokens[200:]).T, second.truth.signal[200:].T, strict=True
+        )
+        return np.mean([stats.pearsonr(*pair)[0] for pair in pairs])
+
+    # Weights of the blend are chosen on as few as nine images: that costs a little.
+    assert r(adapted) > r(brainenc.RidgeEncoder().fit(X, y)) - 0.03
+
+
 def test_bands_from_images_can_be_adapted(tmp_path):
     first, second = simulate_subjects(2, 60, 10, shared_images=0)
     bands = {

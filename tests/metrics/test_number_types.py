@@ -64,6 +64,10 @@ CALLS = {
     "output_dimension": (PREDICTIONS, TARGETS),
     "rdm": (PREDICTIONS,),
     "rdm_correlation": (SQUARES, SQUARES.T // 2, {"weights": WEIGHTS}),
+    "geotopological": (SQUARES, {"low": 0.2}),
+    "geodesic": (SQUARES,),
+    "rdm_regression": (SQUARES, {"models": {"half": SQUARES // 2, "transposed": SQUARES.T % 7}}),
+    "kernel_analysis": (PREDICTIONS, {"labels": list("ab" * N_IMAGES)[:N_IMAGES]}),
     "linear_cka": (PREDICTIONS, TARGETS, {"weights": WEIGHTS}),
     "variances": (DRAWS, TRIALS),
     "variance_agreement": (TRIALS[:2, 0], TRIALS[:, 1], {"folds": np.arange(N_IMAGES) % 2}),
@@ -119,6 +123,10 @@ def numbers(result):
         result = (result.forward, result.backward, result.chance)
     elif isinstance(result, metrics.Retrieval):
         result = (result.image.ranks, result.brain.ranks, result.image_retrieval)
+    elif isinstance(result, metrics.RDMRegression):
+        result = (result.weights, result.r2, result.unique)
+    elif isinstance(result, metrics.KernelAnalysis):
+        result = (result.curve["precision"], result.auc)
     elif isinstance(result, dict):
         result = tuple(result.values())
     if isinstance(result, tuple):

@@ -5,8 +5,8 @@
 
 Every network of brainenc is fitted to one other subject and adapted, by its own `adapt`, to each of
 several new ones, beside ridge with a prior, in-context weights, the group mean, and ridge from
-scratch. Writes docs/results/new_subjects_networks*.csv and .json, in which rows of other degrees of
-alikeness are kept. Nearly all of the time is that of SynBrain.
+scratch. Writes docs/results/new_subjects_networks*.csv and .json, in which rows of other networks
+and other degrees of alikeness are kept. Nearly all of the time is that of SynBrain.
 
 "SynBrain, published steps" has the published losses, stages and way of adapting, in the small
 sizes of its networks; "SynBrain" is the default, which is blended with ridge.
@@ -93,13 +93,13 @@ def main() -> None:
     names = [*NETWORKS, PUBLISHED_STEPS]
     parser.add_argument("--networks", nargs="+", default=names, choices=names)
     given = parser.parse_args()
-    tables = {name: kept(name, given.alikeness) for name in ("summary", "pairs")}
+    tables = {name: kept(name, given) for name in ("summary", "pairs")}
     path = RESULTS / "new_subjects_networks.json"
     former = json.loads(path.read_text())["runs"] if path.exists() else {}
     for alikeness in given.alikeness:
         begun = time.perf_counter()
         curve, fits = curve_of(given, alikeness)
-        former[f"alikeness {alikeness:g}"] = vars(given) | {
+        former[f"alikeness {alikeness:g}: {', '.join(given.networks)}"] = vars(given) | {
             "seconds": fits | {"all": time.perf_counter() - begun},
             **{key: curve.manifest[key] for key in ("versions", "hardware")},
         }
@@ -111,13 +111,15 @@ def main() -> None:
         path.write_text(json.dumps({"runs": former}, indent=1) + "\n")
 
 
-def kept(name: str, alikeness: list[float]) -> list[pd.DataFrame]:
-    """Rows of an earlier run at other degrees of alikeness."""
+def kept(name: str, given: argparse.Namespace) -> list[pd.DataFrame]:
+    """Rows of an earlier run, of other networks or at other degrees of alikeness."""
     path = RESULTS / f"new_subjects_networks_{name}.csv"
     if not path.exists():
         return []
     found = pd.read_csv(path)
-    return [found[~found["alikeness"].isin(alikeness)]]
+    column = found["encoder" if "encoder" in found else "encoder_a"]
+    others = [f"{n}, adapted" for n in (*NETWORKS, PUBLISHED_STEPS) if n not in given.networks]
+    return [found[~found["alikeness"].isin(given.alikeness) | column.isin(others)]]
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def benchmark(
     verbose : bool
         Show progress bars.
     protocol : "brain-score", optional
-        Further columns of `BenchmarkResult.encoders` and `.rois`, as Brain-Score scores: 10 random
+        Further columns of `BenchmarkResult.encoders` and ``rois``, as Brain-Score scores: 10 random
         splits with 90 % of the images for training and 10 % for testing, in place of folds; per
         voxel the mean over splits of r; ``brain_score`` is the square of its median over voxels,
         divided by the median reliability of split halves. With `groups`, splits of whole groups.

@@ -106,10 +106,11 @@ def trial_halves(betas: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
     keys = np.where(there, rng.random(there.shape), np.inf)
     place = keys.argsort(axis=1).argsort(axis=1)
     first, second = place < half, (place >= half) & (place < 2 * half)
-    return tuple(  # type: ignore[return-value]
-        average_repeats(np.where(part[..., None], betas, np.nan).astype(betas.dtype))
-        for part in (first, second)
-    )
+
+    def averaged(part: np.ndarray) -> np.ndarray:
+        return average_repeats(np.where(part[..., None], betas, np.nan).astype(betas.dtype))
+
+    return averaged(first), averaged(second)
 
 
 def noise_ratio(betas: np.ndarray) -> float:

@@ -373,7 +373,8 @@ def _crossed(
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Fractions right and up of the centre, of the pixels' centres."""
     right = (np.arange(size) + 0.5) / size - 0.5
-    return tuple(np.meshgrid(right, -right))  # type: ignore[return-value]
+    to_the_right, up = np.meshgrid(right, -right)
+    return to_the_right, up
 
 
 def _aperture(right: np.ndarray, up: np.ndarray, size: float | None, pixels: int) -> np.ndarray:

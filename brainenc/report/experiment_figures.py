@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from brainenc.report.panels import Names, make_panels, shown_rois
+from brainenc.report.panels import Names, make_panels, roi_panels, rows_of_atlas, shown_rois
 from brainenc.report.style import FULL_WIDTH, GREY, INK, NothingToDraw, encoder_colors, short
 
 #: Panels without `order`.
@@ -46,10 +46,10 @@ def condition_bars(
     ValueError : `atlas` or `order` has a name that is not in the table, or `ax` another number of
         Axes.
     """
-    table = _of_atlas(rois, atlas, "response")
+    table = rows_of_atlas(rois, atlas, "response")
     shown = _shown(table, order)
     names = list(dict.fromkeys(rois["condition"]))
-    panels = _panels(ax, shown)
+    panels = roi_panels(ax, len(shown), 2.4)
     color = encoder_colors(["response"])["response"]
     for axes, roi in zip(panels.flat, shown, strict=True):
         rows = table[table["roi"] == roi].set_index("condition").reindex(names)
@@ -97,9 +97,9 @@ def tuning_curves(
     if parameter is not None and parameter not in known:
         raise ValueError(f"parameter={parameter!r} is not in the table, which has {known}")
     parameter = known[0] if parameter is None else parameter
-    table = _of_atlas(tuning[tuning["parameter"] == parameter], atlas, "response")
+    table = rows_of_atlas(tuning[tuning["parameter"] == parameter], atlas, "response")
     shown = _shown(table, order)
-    panels = _panels(ax, shown)
+    panels = roi_panels(ax, len(shown), 2.4)
     color = encoder_colors(["response"])["response"]
     for axes, roi in zip(panels.flat, shown, strict=True):
         rows = table[table["roi"] == roi]
@@ -167,27 +167,9 @@ def grid_maps(
     return panels.finished()
 
 
-def _of_atlas(table: pd.DataFrame, atlas: str | None, value: str) -> pd.DataFrame:
-    atlases = [name for name in table["atlas"].unique() if name]
-    if atlas is not None and atlas not in atlases:
-        raise ValueError(f"atlas={atlas!r} is not in the table, which has {atlases}")
-    atlas = atlas if atlas is not None else (atlases[0] if atlases else "")
-    table = table[(table["atlas"] == atlas) & np.isfinite(table[value].astype(float))]
-    if table.empty:
-        raise NothingToDraw(f"No {value} is defined.")
-    return table
-
-
 def _shown(table: pd.DataFrame, order: Names) -> list[str]:
     sizes = table.drop_duplicates("roi").set_index("roi")["n_voxels"]
     return list(shown_rois(sizes, order, _MAX_PANELS))
-
-
-def _panels(ax: Any, shown: list[str]) -> Any:
-    n_columns = min(4, len(shown))
-    n_rows = -(-len(shown) // n_columns)
-    width = FULL_WIDTH if n_columns > 2 else 3.6 * n_columns
-    return make_panels(ax, len(shown), n_columns, size=(width, 2.4 * n_rows + 0.6))
 
 
 def _finished(panels: Any) -> Figure:

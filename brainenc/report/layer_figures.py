@@ -1,18 +1,15 @@
 """Figure of a layer map: r of every layer, one panel per ROI."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from brainenc.report.panels import Names, make_panels, shown_rois
+from brainenc.report.panels import Names, roi_panels, rows_of_atlas, shown_rois
 from brainenc.report.style import (
-    FULL_WIDTH,
     GREY,
     INK,
     MUTED,
-    NothingToDraw,
     encoder_colors,
     short,
 )
@@ -53,13 +50,7 @@ def layer_profiles(
     ValueError : `atlas` or `order` has a name that is not in the table, or `ax` another number of
         Axes.
     """
-    atlases = [name for name in layers["atlas"].unique() if name]
-    if atlas is not None and atlas not in atlases:
-        raise ValueError(f"atlas={atlas!r} is not in the table, which has {atlases}")
-    atlas = atlas if atlas is not None else (atlases[0] if atlases else "")
-    table = layers[(layers["atlas"] == atlas) & np.isfinite(layers["r"])]
-    if table.empty:
-        raise NothingToDraw("No layer has a defined r.")
+    table = rows_of_atlas(layers, atlas, "r")
     given = table[table["control"] == ""]
     shown = shown_rois(
         given.drop_duplicates("roi").set_index("roi")["n_voxels"], order, _MAX_PANELS
@@ -67,10 +58,7 @@ def layer_profiles(
     names = list(dict.fromkeys(layers["layer"]))
     colors = {"": encoder_colors(["layers"])["layers"], "untrained": MUTED, "permuted": GREY}
     labels = {"": "layers", "untrained": "random weights", "permuted": "permuted images"}
-    n_columns = min(4, len(shown))
-    n_rows = -(-len(shown) // n_columns)
-    width = FULL_WIDTH if n_columns > 2 else 3.6 * n_columns
-    panels = make_panels(ax, len(shown), n_columns, size=(width, 2.2 * n_rows + 0.6), sharey=True)
+    panels = roi_panels(ax, len(shown), 2.2, sharey=True)
     controls = [control for control in labels if (table["control"] == control).any()]
     for axes, roi in zip(panels.flat, shown, strict=True):
         for control in controls:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import ScalarFormatter
 
-from brainenc.report.style import MAX_ROIS, NothingToDraw, largest
+from brainenc.report.style import FULL_WIDTH, MAX_ROIS, NothingToDraw, largest
 
 Names = Sequence[str] | None
 
@@ -178,6 +178,32 @@ def chosen_rows(
         table = pd.concat(parts) if parts else table.iloc[:0]
     if table.empty:
         raise NothingToDraw(nothing)
+    return table
+
+
+def roi_panels(ax: Any, n: int, height: float, **options: Any) -> Panels:
+    """As `make_panels`, for one panel per ROI: up to four side by side, rows of `height` inches."""
+    n_columns = min(4, n)
+    width = FULL_WIDTH if n_columns > 2 else 3.6 * n_columns
+    size = (width, height * -(-n // n_columns) + 0.6)
+    return make_panels(ax, n, n_columns, size=size, **options)
+
+
+def rows_of_atlas(table: pd.DataFrame, atlas: str | None, value: str) -> pd.DataFrame:
+    """Rows of one atlas, the first by default, in which `value` is defined; of all voxels if none.
+
+    Raises
+    ------
+    NothingToDraw : no such row.
+    ValueError : an atlas that is not in the table.
+    """
+    atlases = [name for name in table["atlas"].unique() if name]
+    if atlas is not None and atlas not in atlases:
+        raise ValueError(f"atlas={atlas!r} is not in the table, which has {atlases}")
+    atlas = atlas if atlas is not None else (atlases[0] if atlases else "")
+    table = table[(table["atlas"] == atlas) & np.isfinite(table[value].astype(float))]
+    if table.empty:
+        raise NothingToDraw(f"No {value} is defined.")
     return table
 
 

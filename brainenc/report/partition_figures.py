@@ -9,9 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from brainenc.report.panels import Names, as_list, check_known, make_panels, shown_rois
+from brainenc.report.panels import Names, as_list, check_known, roi_panels, shown_rois
 from brainenc.report.style import (
-    FULL_WIDTH,
     GREY,
     INK,
     MUTED,
@@ -79,10 +78,7 @@ def partition_areas(
     if not shown:
         raise NothingToDraw("No voxel with a defined R² is in an ROI.")
     colors = {**encoder_colors(names), "shared": GREY, **(colors or {})}
-    n_columns = min(4, len(shown))
-    n_rows = -(-len(shown) // n_columns)
-    width = FULL_WIDTH if n_columns > 2 else 3.6 * n_columns
-    panels = make_panels(ax, len(shown), n_columns, size=(width, 2.1 * n_rows + 0.6), sharey=True)
+    panels = roi_panels(ax, len(shown), 2.1, sharey=True)
     for axes, roi in zip(panels.flat, shown, strict=True):
         rows = finite[labels == roi].sort_values("total", ascending=False, kind="stable")
         x = np.arange(1, len(rows) + 1)
